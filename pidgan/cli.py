@@ -1,0 +1,669 @@
+"""The command line: one verb for each public function.
+
+Results go to standard output (`--json` for machines), progress and warnings to
+standard error. A `PidganError` becomes one line and exit code 1.
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pidgan.errors import PidganError, PidganWarning
+
+# Verb -> function that does its work; the docs and a test follow this table.
+VERBS = {
+    "demo": "pidgan.demo.run_demo",
+    "simulate": "pidgan.simulation.simulate_calibration",
+    "samples": "pidgan.sample.list_samples",
+    "prepare": "pidgan.build_dataset",
+    "train": "pidgan.train",
+    "validate": "pidgan.validate",
+    "systematics": "pidgan.run_systematics",
+    "export": "pidgan.export_bundle",
+    "inspect": "pidgan.open_bundle",
+    "apply": "pidgan.apply",
+    "efficiency": "pidgan.pid_efficiency",
+}
+
+_Command = Callable[..., None]
+
+
+def main() -> None:
+    """Run the command line; the entry point `pidgan`."""
+    warnings.showwarning = _show_warning
+    try:
+        cli(prog_name="pidgan", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PidganError as error:
+        _fail(str(error), code=1)
+    except (ValueError, TypeError) as error:
+        if not _is_argument(error):
+            raise
+        _fail(str(error), code=2)
+    except ImportError as error:
+        if '".[train]"' not in str(error):
+            raise
+        _fail(str(error), code=1)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", code=130)
+
+
+def _fail(message: str, *, code: int) -> None:
+    """Print one line and leave."""
+    click.echo(f"pidgan: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+class _ArgumentError(ValueError):
+    """An option's value is wrong; raised by this module only."""
+
+
+def _is_argument(error: Exception) -> bool:
+    return isinstance(error, _ArgumentError)
+
+
+def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    """Print the project's warnings as one line, and no others."""
+    if issubclass(category, PidganWarning):
+        click.echo(f"pidgan: warning: {' '.join(str(message).split())}", err=True)
+
+
+@click.group(
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="pidgan")
+def cli() -> None:
+    """Learn a detector's PID response from calibration data, judge it, apply it.
+
+    \b
+    The usual order:  prepare -> train -> validate -> export      (PID expert)
+                      apply -> efficiency                         (analyst)
+    FILE is a ROOT or Parquet file, FILE:TREE, a pattern in quotes, or an address.
+    """
+
+
+_output = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH"
+)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
+_seed = click.option("--seed", default=1, help="Seed of everything random.")
+_cut = click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    metavar="CUT",
+    help='PID cut on target names, e.g. "RichDLLk > 0"; can be repeated.',
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_branch = click.option(
+    "--branch",
+    "branches",
+    multiple=True,
+    metavar="CONDITION=BRANCH",
+    help="Branch of a condition, or TRACK.CONDITION=BRANCH for one track.",
+)
+_unit = click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="CONDITION=UNIT",
+    help="Unit of a condition in the file, e.g. P=GeV.",
+)
+
+
+@cli.command(epilog="Example: pidgan demo -o demo")
+@click.option(
+    "-o",
+    "--output",
+    default="pidgan-demo",
+    type=click.Path(path_type=Path),
+    help="Directory for everything that is made.",
+)
+@_seed
+@_overwrite
+@click.option(
+    "--budget", default="75s", help="Training time of each of the two generators."
+)
+def demo(output: Path, seed: int, overwrite: bool, budget: str) -> None:
+    """Run the whole chain on simulated data, and compare with the truth."""
+    from pidgan.demo import run_demo
+
+    run_demo(output, seed=seed, budget=budget, overwrite=overwrite, echo=_progress)
+
+
+@cli.group(epilog="Example: pidgan simulate rich --mode dstar_k -n 200000 -o k.root")
+def simulate() -> None:
+    """Write simulated data with known truth."""
+
+
+@simulate.command(
+    epilog="Example: pidgan simulate rich --mode dstar_k -n 200000 -o k.root"
+)
+@click.option(
+    "--mode",
+    required=True,
+    type=click.Choice(["dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e"]),
+    help="Decay that the calibration tracks come from.",
+)
+@click.option("-n", "--entries", default=200_000, help="Number of tracks.")
+@_output
+@_seed
+@_overwrite
+def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write a RICH calibration sample with LHCb's tree and branch names."""
+    from pidgan.ntuple import write_trees
+    from pidgan.simulation import simulate_calibration
+
+    trees = simulate_calibration(mode, _positive(entries), seed=seed)
+    write_trees(output, trees, overwrite=overwrite)
+    for tree, branches in trees.items():
+        click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
+
+
+@simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o b2kpi.root")
+@click.option("-n", "--entries", default=50_000, help="Number of candidates.")
+@_output
+@_seed
+@_overwrite
+def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write an analysis ntuple, B0 -> K+ pi-, with a wrong PID response."""
+    from pidgan.ntuple import write_trees
+    from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
+
+    branches = simulate_analysis(_positive(entries), seed=seed)
+    write_trees(output, {ANALYSIS_TREE: branches}, overwrite=overwrite)
+    click.echo(f"{output}:{ANALYSIS_TREE}  {entries} entries")
+
+
+@cli.command(epilog="Example: pidgan samples run2_dstar_k")
+@click.argument("name", required=False)
+@_json
+def samples(name: str | None, as_json: bool) -> None:
+    """List the calibration-sample definitions, or show one."""
+    from pidgan.sample import list_samples, load_sample
+
+    if name is not None:
+        sample = load_sample(name)
+        dumped = sample.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        click.echo(json.dumps(dumped, indent=2) if as_json else _describe(sample))
+        return
+    paths = list_samples()
+    if as_json:
+        click.echo(json.dumps({key: str(path) for key, path in paths.items()}))
+        return
+    for key in paths:
+        sample = load_sample(key)
+        click.echo(f"{key:24} {sample.species:4} {sample.title}")
+
+
+@cli.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
+@click.argument("sample")
+@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@_output
+@_seed
+@_overwrite
+def prepare(
+    sample: str, files: Sequence[str], output: Path, seed: int, overwrite: bool
+) -> None:
+    """Build a dataset: selection, sWeights, split.
+
+    SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
+    """
+    from pidgan.dataset import build_dataset
+
+    _refuse_existing(output, overwrite)
+    dataset = build_dataset(sample, list(files), seed=seed)
+    dataset.save(output, overwrite=overwrite)
+    info = dataset.info
+    click.echo(
+        f"{output}: {sum(info['rows'].values())} of {info['rows_read']} rows, sum of "
+        f"weights {info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
+    )
+    for reason, rows in info["dropped"].items():
+        click.echo(f"  dropped {rows}: {reason}")
+
+
+@cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@_output
+@click.option("--family", default="cramer", help="How the generator is learnt.")
+@click.option("--budget", default=None, help="Wall-clock time.  [default: 10m]")
+@click.option(
+    "--steps", type=int, default=None, help="Number of updates instead of a budget."
+)
+@_seed
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Setting of the family, e.g. width=128; can be repeated.",
+)
+@_overwrite
+def train(
+    dataset: Path,
+    output: Path,
+    family: str,
+    budget: str | None,
+    steps: int | None,
+    seed: int,
+    resume: bool,
+    settings: Sequence[str],
+    overwrite: bool,
+) -> None:
+    """Train a generator on a dataset."""
+    if budget is not None and steps is not None:
+        raise click.UsageError("give --budget or --steps, not both")
+    from pidgan.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    has_model = (output / "model.json").exists() and not resume
+    has_checkpoint = (output / "checkpoint.npz").exists() and not resume
+    _refuse_existing(output, overwrite or not (has_model or has_checkpoint))
+    import pidgan
+
+    train_model = pidgan.train
+    try:
+        model = train_model(
+            opened,
+            family=family,
+            budget=budget,
+            steps=steps,
+            seed=seed,
+            settings={key: _number(value) for key, value in _pairs(settings).items()},
+            directory=output,
+            resume=resume,
+            progress=_print_training,
+        )
+    except KeyboardInterrupt:
+        _fail(f"interrupted; continue with --resume -o {output}", code=130)
+        return
+    finally:
+        click.echo("", err=True)
+    model.save(output, overwrite=overwrite or resume)
+    click.echo(f"{output}: {model.card.family}, {model.card.steps} steps")
+
+
+@cli.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
+@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@_output
+@_cut
+@_seed
+@_overwrite
+@_json
+def validate(
+    generator: Path,
+    dataset: Path,
+    output: Path,
+    cuts: Sequence[str],
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Compare generated with real rows that were never trained on."""
+    from pidgan.dataset import Dataset
+
+    _refuse_existing(output, overwrite)
+    opened = _open_generator(generator)
+    data = Dataset.open(dataset)
+    import pidgan
+    from pidgan.report import write_report
+
+    report = pidgan.validate(opened, data, seed=seed, cuts=list(cuts) or None)
+    path = write_report(
+        report,
+        output,
+        history=getattr(opened, "history", None),
+        mass_fit=data.info.get("fit"),
+        overwrite=overwrite,
+    )
+    click.echo(json.dumps(report.headline()) if as_json else report.summary())
+    click.echo(f"{path}", err=True)
+
+
+@cli.command(
+    epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
+)
+@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.argument(
+    "reference",
+    metavar="[DATASET|REFERENCE]",
+    required=False,
+    type=click.Path(path_type=Path),
+)
+@_cut
+@_output
+@_seed
+@_overwrite
+def systematics(
+    generator: Path,
+    reference: Path | None,
+    cuts: Sequence[str],
+    output: Path,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Measure real-minus-generated efficiencies and write them as a map.
+
+    Without DATASET or REFERENCE, the reference file beside the bundle is used.
+    """
+    from pidgan.systematics import run_systematics
+
+    _refuse_existing(output, overwrite)
+    opened = _open_generator(generator)
+    rows = None if reference is None else _open_reference(reference)
+    found = run_systematics(opened, rows, cuts=list(cuts) or None, seed=seed)
+    paths = found.save(output, overwrite=overwrite)
+    for path in paths:
+        click.echo(str(path))
+
+
+@cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
+@click.argument("model", type=click.Path(path_type=Path))
+@_output
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    help="Validate on it first; the figures go onto the card.",
+)
+@_overwrite
+def export(model: Path, output: Path, dataset: Path | None, overwrite: bool) -> None:
+    """Write a model as a bundle: one ONNX file, and its reference file."""
+    _refuse_existing(output, overwrite)
+    opened = _open_generator(model)
+    import pidgan
+
+    report = None
+    if dataset is not None:
+        report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+    path = pidgan.export_bundle(opened, output, report=report, overwrite=overwrite)
+    click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+
+
+@cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Run the self-test.")
+@_json
+def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
+    """Show the card of a bundle."""
+    from pidgan.bundle import open_bundle
+
+    opened = open_bundle(bundle, verify=verify)
+    if as_json:
+        click.echo(opened.card.to_json())
+        return
+    click.echo(_describe_card(opened))
+    if verify:
+        click.echo("self-test     passed")
+
+
+@cli.command(
+    epilog="Example: pidgan apply --track Kplus=kaon.onnx b2kpi.root -o out.root"
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    required=True,
+    metavar="TRACK=BUNDLE",
+    help="Prefix of a track and its bundle, or directory of bundles.",
+)
+@_output
+@click.option(
+    "--mode",
+    type=click.Choice(["append", "replace", "friend"]),
+    default="append",
+    help="Add columns, replace branches of that name, or write only new columns.",
+)
+@click.option(
+    "--species-from",
+    metavar="NAME",
+    help="Branch {track}_NAME with PDG ids that picks the bundle, e.g. TRUEID.",
+)
+@_branch
+@_unit
+@click.option("--suffix", default="", help="Added to the names of the new columns.")
+@click.option(
+    "--key",
+    default="",
+    metavar="BRANCH,...",
+    help="Key the noise by these branches instead of the entry number.",
+)
+@click.option("--chunk", type=int, default=None, help="Entries at a time.")
+@click.option("--dry-run", is_flag=True, help="Print the mapping, write nothing.")
+@_seed
+@_overwrite
+@_json
+def apply(
+    files: Sequence[str],
+    tracks: Sequence[str],
+    output: Path,
+    branches: Sequence[str],
+    units: Sequence[str],
+    key: str,
+    chunk: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Generate PID columns for tracks of an analysis ntuple."""
+    from pidgan.application import apply as apply_bundles
+
+    if chunk is not None:
+        options["chunk"] = _positive(chunk)
+    summary = apply_bundles(
+        _pairs(tracks),
+        list(files),
+        output,
+        branches=_pairs(branches),
+        units=_pairs(units),
+        key=tuple(name for name in key.split(",") if name),
+        progress=_print_entries,
+        **options,
+    )
+    click.echo(summary.to_json() if as_json else summary.text())
+
+
+@cli.command(
+    epilog="Example: pidgan efficiency out.root --track Kplus "
+    '--cut "RichDLLk > 0" --map kaon-map.json'
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@click.option("--track", required=True, help="Prefix of the track.")
+@_cut
+@click.option("--map", "efficiency_map", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--species-from",
+    metavar="NAME",
+    help="Use only rows whose {track}_NAME is the map's species, e.g. TRUEID.",
+)
+@click.option("--weights", metavar="BRANCH", help="Branch with weights.")
+@click.option(
+    "--no-correction",
+    is_flag=True,
+    help="Leave the generated value, add the full difference (over-covers).",
+)
+@click.option("--suffix", default="", help="Suffix of the generated columns.")
+@click.option(
+    "--outside",
+    type=click.Choice(["grow", "refuse"]),
+    default="grow",
+    help="Rows outside the map: a larger uncertainty, or an error.",
+)
+@_branch
+@_unit
+@_json
+def efficiency(
+    files: Sequence[str],
+    track: str,
+    cuts: Sequence[str],
+    efficiency_map: Path,
+    no_correction: bool,
+    branches: Sequence[str],
+    units: Sequence[str],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Give the efficiency of PID cuts with statistical and systematic uncertainty.
+
+    Without --cut, all cuts of the map are given.
+    """
+    from pidgan.efficiency_map import EfficiencyMap
+    from pidgan.propagation import pid_efficiency
+
+    opened = EfficiencyMap.open(efficiency_map)
+    results = pid_efficiency(
+        list(files),
+        track=track,
+        cuts=list(cuts) or list(opened.cuts),
+        map=opened,
+        correction=not no_correction,
+        branches=_pairs(branches),
+        units=_pairs(units),
+        **options,
+    )
+    click.echo(results.to_json() if as_json else results.text())
+
+
+def _open_generator(path: Path) -> Any:
+    """Open a model directory or a bundle."""
+    if path.is_dir():
+        from pidgan.models.model import open_model
+
+        return open_model(path)
+    from pidgan.bundle import open_bundle
+
+    return open_bundle(path)
+
+
+def _open_reference(path: Path) -> Any:
+    """Open a dataset directory or a reference file."""
+    from pidgan.dataset import Dataset
+    from pidgan.ntuple import read_table
+
+    return Dataset.open(path) if path.is_dir() else read_table(path)
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    """Fail before the work rather than after it."""
+    if path.exists() and not overwrite:
+        raise PidganError(f"{path} exists; choose another -o, or add --overwrite")
+
+
+def _positive(number: int) -> int:
+    if number < 1:
+        raise _ArgumentError(f"got {number}, expected a positive number")
+    return number
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Turn NAME=VALUE texts into a dictionary."""
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise _ArgumentError(f"{text!r}: expected NAME=VALUE")
+        if name in pairs:
+            raise _ArgumentError(f"{name!r} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise _ArgumentError(f"{text!r} is no number") from None
+
+
+def _describe(sample: Any) -> str:
+    lines = [
+        f"{sample.name}: {sample.title}",
+        f"species       {sample.species}",
+        f"detector      {sample.detector}",
+        f"trees         {', '.join(sample.trees) or 'the only one in the file'}",
+        f"source        {sample.source}",
+        f"weights       {_describe_weights(sample)}",
+    ]
+    for kind in ("conditions", "targets"):
+        for variable in getattr(sample, kind):
+            low, high = variable.range
+            where = variable.derive or variable.branch or variable.name
+            lines.append(
+                f"{kind[:-1]:13} {variable.name}: {where} ({variable.unit}), "
+                f"{low:g} to {high:g} {variable.package_unit}"
+            )
+    lines += [f"cut           {cut}" for cut in sample.cuts]
+    return "\n".join(lines)
+
+
+def _describe_weights(sample: Any) -> str:
+    if sample.weight_branch:
+        return f"branch {sample.weight_branch}"
+    if sample.discriminant:
+        return f"sWeights from a fit to {sample.discriminant.branch}"
+    return "none"
+
+
+def _describe_card(bundle: Any) -> str:
+    card = bundle.card
+    lines = [
+        f"{bundle.path}: {card.sample.title}",
+        f"species       {card.species}",
+        f"detector      {card.detector}",
+        f"sample        {card.sample.name}",
+        f"family        {card.family}, {card.steps} steps, seed {card.seed}",
+        f"noise         {card.n_noise}",
+        f"sha256        {bundle.sha256}",
+    ]
+    for kind in ("conditions", "targets"):
+        for variable in getattr(card, kind):
+            low, high = variable.range
+            unit = "" if variable.unit == "1" else f" {variable.unit}"
+            lines.append(
+                f"{kind[:-1]:13} {variable.name}: trained {low:g} to {high:g}{unit}"
+            )
+    reference = card.reference or {}
+    if reference:
+        lines.append(f"reference     {reference['file']}, {reference['rows']} rows")
+    lines += [f"validation    {name}: {v}" for name, v in card.validation.items()]
+    return "\n".join(lines)
+
+
+def _progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_training(progress: Any) -> None:
+    losses: Mapping[str, float] = progress.losses
+    text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    line = (
+        f"{progress.phase}  step {progress.step}/{progress.steps}  {text}  "
+        f"{progress.seconds_left:.0f} s left"
+    )
+    _overwrite_line(line, last=progress.step == progress.steps)
+
+
+def _print_entries(done: int, total: int) -> None:
+    _overwrite_line(f"{done}/{total} entries", last=done >= total)
+
+
+def _overwrite_line(line: str, *, last: bool) -> None:
+    """Rewrite one line of a terminal; in a log, print little."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", nl=last, err=True)
+    elif last:
+        click.echo(line, err=True)

@@ -1,0 +1,515 @@
+"""A Dataset: conditions, targets, weights and split of a calibration sample.
+
+`build_dataset` makes one from ntuples, in this order: the selection on branches;
+derivation and conversion to package units; rows with a NaN or infinity dropped; the
+check that units fit the declared ranges; the fiducial cut; conditions, targets and
+discriminant outside their range dropped, where a target's sentinels stay; sWeights
+fitted to what is left, or read from a branch. `info` counts what was dropped and why.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import ValidationError
+
+from pidgan.cuts import parse_cut
+from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.ntuple import Source, find_sources, iterate_columns
+from pidgan.sample import Sample, Variable, load_sample
+from pidgan.sweights import compute_sweights
+
+PartName = Literal["train", "validation", "test"]
+
+#: Parts in the order of their code in `Dataset.split`.
+PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+#: Shares of the parts: the test part is large, as every figure and the systematic
+#: uncertainty of a PID cut come from it.
+SHARES = (0.6, 0.1, 0.3)
+#: Version of the folder's layout.
+FORMAT = 1
+#: Fraction of rows that, dropped for one reason, is worth a warning.
+MANY_DROPPED = 0.05
+_ARRAYS = ("conditions", "targets", "weights", "split")
+_DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows of one part of a dataset.
+
+    Attributes:
+        conditions: (n, c), package units.
+        targets: (n, t), package units.
+        weights: (n,), of either sign.
+    """
+
+    conditions: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a generator is trained on and judged by.
+
+    Attributes:
+        sample: the definition it was built with.
+        conditions: (n, c) float32, in the order of `sample.conditions`, package units.
+        targets: (n, t) float32, in the order of `sample.targets`; sentinels included.
+        weights: (n,) float64, of either sign, with a positive sum.
+        split: (n,) uint8; 0 train, 1 validation, 2 test.
+        info: hash, seed, files, rows read, kept and dropped with the reason, sums of
+            weights, and the summary of the mass fit if there was one.
+    """
+
+    sample: Sample
+    conditions: npt.NDArray[np.float32]
+    targets: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float64]
+    split: npt.NDArray[np.uint8]
+    info: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def part(self, name: PartName) -> Part:
+        """Return the rows of one part: "train", "validation" or "test"."""
+        if name not in PARTS:
+            raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
+        rows = np.flatnonzero(self.split == PARTS.index(name))
+        return Part(
+            conditions=np.asarray(self.conditions[rows]),
+            targets=np.asarray(self.targets[rows]),
+            weights=np.asarray(self.weights[rows]),
+        )
+
+    def frame(self, name: PartName) -> pd.DataFrame:
+        """Return one part as a table: conditions, targets by name, and "weight"."""
+        part = self.part(name)
+        names = self.sample.condition_names + self.sample.target_names
+        columns = [*part.conditions.T, *part.targets.T]
+        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        frame["weight"] = part.weights
+        return frame
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the dataset to a folder, whole or not at all.
+
+        Args:
+            path: the folder, which must not exist.
+            overwrite: replace it if it holds a dataset already.
+        """
+        folder = Path(path)
+        _check_free(folder, overwrite=overwrite)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}.", dir=folder.parent
+        ) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            for name in _ARRAYS:
+                np.save(new / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            description = {
+                "format": FORMAT,
+                "sample": self.sample.model_dump(mode="json", by_alias=True),
+                "info": self.info,
+            }
+            (new / _DESCRIPTION).write_text(
+                json.dumps(description, indent=1), encoding="utf-8"
+            )
+            if folder.exists():
+                os.replace(folder, Path(temporary) / "old")
+            os.replace(new, folder)
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> "Dataset":
+        """Open a dataset; its arrays are mapped from disk, not read into memory.
+
+        Args:
+            path: a folder that `save` wrote.
+            verify: compare the content with its hash, about a second per gigabyte.
+
+        Raises:
+            DatasetError: no dataset there, or a damaged one.
+        """
+        folder = Path(path)
+        sample, info = _read_description(folder)
+        arrays = {name: _map_array(folder / f"{name}.npy") for name in _ARRAYS}
+        dataset = cls(sample=sample, info=info, **arrays)
+        _check_shapes(dataset, folder)
+        if verify and content_hash(dataset) != info.get("hash"):
+            raise DatasetError(
+                f"dataset {folder} is damaged: its content does not have the recorded "
+                f"hash {info.get('hash')}; prepare it again"
+            )
+        return dataset
+
+
+def build_dataset(
+    sample: Sample | str | Path,
+    files: Sequence[str | Path] | str | Path,
+    *,
+    seed: int = 1,
+) -> Dataset:
+    """Build the dataset of a calibration sample from its files.
+
+    Args:
+        sample: a definition, its name or its path.
+        files: FILE, FILE:TREE, globs, addresses or Parquet; several trees (the two
+            charges of a probe) are put together, and fitted together.
+        seed: of the split into 60 % train, 10 % validation and 30 % test.
+
+    Returns:
+        The dataset; the same input and seed give the same `info["hash"]`.
+
+    Raises:
+        SampleError: data that do not fit the definition, such as a wrong unit.
+        DatasetError: no rows left, or no positive sum of weights.
+        FitError: the mass fit failed.
+        NtupleError: a file, tree or branch is missing.
+
+    Example:
+        >>> dataset = build_dataset("run2_dstar_k", ["calib/*.root"])  # doctest: +SKIP
+        >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
+    """
+    sample = load_sample(sample)
+    sources = find_sources(files, trees=sample.trees)
+    table = _Table(sample)
+    for source in sources:
+        table.read(source)
+    values = table.values()
+    where = _where(sources)
+    values = _drop(values, ~_is_finite(values), "NaN or infinite", table.dropped)
+    if table.dropped.get("NaN or infinite"):
+        warnings.warn(
+            f"{where}: {table.dropped['NaN or infinite']} of {table.rows} rows dropped "
+            f"for a NaN or infinite value",
+            PidganWarning,
+            stacklevel=2,
+        )
+    _check_rows(values, where, table.dropped)
+    for variable in (*sample.conditions, *sample.targets):
+        _check_unit(variable, values, where)
+    values = _keep_inside(sample, values, table.dropped)
+    _check_rows(values, where, table.dropped)
+    _warn_dropped(table, where)
+    weights, fit = _weigh(sample, values, where)
+    return _assemble(sample, values, weights, seed=seed, info=table.info() | fit)
+
+
+def content_hash(dataset: Dataset) -> str:
+    """Return the sha256 of the definition and of all arrays, in hexadecimal."""
+    digest = hashlib.sha256(_definition(dataset.sample))
+    for name in _ARRAYS:
+        array = np.ascontiguousarray(getattr(dataset, name))
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data.cast("B") if array.size else b"")
+    return digest.hexdigest()
+
+
+def _definition(sample: Sample) -> bytes:
+    # Without defaults, so that a field added later leaves the hashes as they are.
+    return sample.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+
+
+class _Table:
+    """Gathers what is read, source after source."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self.rows = 0
+        self.dropped: dict[str, int] = {}
+        self.files: list[dict[str, Any]] = []
+        self._chunks: list[dict[str, npt.NDArray[Any]]] = []
+
+    def read(self, source: Source) -> None:
+        """Read one tree in chunks, apply the selection, derive and convert."""
+        rows = 0
+        for _, frame in iterate_columns(source, self.sample.branches):
+            rows += len(frame)
+            self._chunks.append(self._evaluate(frame))
+        self.rows += rows
+        self.files.append({"source": str(source), "rows": rows})
+
+    def values(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns of all sources in one piece each."""
+        if not self._chunks:
+            return {}
+        columns = self._chunks[0]
+        return {
+            name: np.concatenate([chunk[name] for chunk in self._chunks])
+            for name in columns
+        }
+
+    def info(self) -> dict[str, Any]:
+        return {"files": self.files, "rows_read": self.rows, "dropped": self.dropped}
+
+    def _evaluate(self, frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+        sample = self.sample
+        if sample.selection:
+            # The cut fails rows with a NaN, which thus count as not selected.
+            passed = parse_cut(sample.selection, names=frame.columns).passes(frame)
+            _count(self.dropped, "selection", int((~passed).sum()))
+            frame = frame.loc[passed]
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for variable in (*sample.conditions, *sample.targets):
+            columns[variable.name] = variable.evaluate(frame)
+            columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
+        if sample.weight_branch:
+            columns["#weight"] = frame[sample.weight_branch].to_numpy(np.float64)
+        if sample.discriminant:
+            columns["#mass"] = _discriminant(sample).evaluate(frame)
+        return columns
+
+
+def _sentinel_key(variable: Variable) -> str:
+    # "#" cannot begin a variable that a cut can name, so keys never collide.
+    return f"#sentinel {variable.name}"
+
+
+def _discriminant(sample: Sample) -> Variable:
+    """Describe the discriminant as a variable, to read and check it alike."""
+    mass = sample.discriminant
+    if mass is None:
+        raise TypeError("the sample has no discriminant")
+    return Variable(
+        name=mass.branch, branch=mass.branch, unit=mass.unit, range=mass.range
+    )
+
+
+def _where(sources: Sequence[Source]) -> str:
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return f"{sources[0]}{more}"
+
+
+def _is_finite(values: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    columns = [array for array in values.values() if array.dtype != np.bool_]
+    return np.asarray(np.logical_and.reduce([np.isfinite(c) for c in columns]))
+
+
+def _count(dropped: dict[str, int], reason: str, rows: int) -> None:
+    if rows:
+        dropped[reason] = dropped.get(reason, 0) + rows
+
+
+def _drop(
+    values: dict[str, npt.NDArray[Any]],
+    bad: npt.NDArray[np.bool_],
+    reason: str,
+    dropped: dict[str, int],
+) -> dict[str, npt.NDArray[Any]]:
+    if not bad.any():
+        return values
+    _count(dropped, reason, int(bad.sum()))
+    return {name: column[~bad] for name, column in values.items()}
+
+
+def _check_rows(
+    values: dict[str, npt.NDArray[Any]], where: str, dropped: dict[str, int]
+) -> None:
+    if values and len(next(iter(values.values()))):
+        return
+    reasons = ", ".join(f"{reason}: {rows}" for reason, rows in dropped.items())
+    raise DatasetError(f"{where}: no rows left; dropped for {reasons or 'no reason'}")
+
+
+def _check_unit(
+    variable: Variable, values: dict[str, npt.NDArray[Any]], where: str
+) -> None:
+    """Refuse a variable whose median lies outside its range: a unit or a branch."""
+    column = values[variable.name][~values[_sentinel_key(variable)]]
+    if not len(column):
+        return
+    median, (low, high) = float(np.median(column)), variable.range
+    if low <= median <= high:
+        return
+    origin = f"derived from {', '.join(variable.inputs)}" if variable.derive else ""
+    account = (
+        f"{where}: {variable.name} ({origin or f'branch {variable.inputs[0]!r}'}) has "
+        f"median {median:.6g} {variable.package_unit} read with unit = "
+        f"{variable.unit!r}, outside the declared range [{low:g}, {high:g}]"
+    )
+    if variable.unit == "MeV" and low <= 1000 * median <= high:
+        raise SampleError(
+            f'{account}; looks like GeV where MeV is declared, set unit = "GeV"'
+        )
+    if variable.unit == "GeV" and low <= median / 1000 <= high:
+        raise SampleError(
+            f'{account}; looks like MeV where GeV is declared, set unit = "MeV"'
+        )
+    raise SampleError(f"{account}; check branch, unit and range")
+
+
+def _keep_inside(
+    sample: Sample, values: dict[str, npt.NDArray[Any]], dropped: dict[str, int]
+) -> dict[str, npt.NDArray[Any]]:
+    """Drop rows outside the fiducial cut and the ranges, in a fixed order."""
+    if sample.fiducial:
+        passed = parse_cut(sample.fiducial, names=sample.condition_names).passes(values)
+        values = _drop(values, ~passed, "fiducial", dropped)
+    for variable in (*sample.conditions, *sample.targets):
+        column, (low, high) = values[variable.name], variable.range
+        outside = ~((column >= low) & (column <= high))
+        outside &= ~values[_sentinel_key(variable)]
+        values = _drop(values, outside, f"{variable.name} out of range", dropped)
+    if sample.discriminant:
+        low, high = sample.discriminant.range
+        outside = ~((values["#mass"] >= low) & (values["#mass"] <= high))
+        reason = f"{sample.discriminant.branch} out of range"
+        values = _drop(values, outside, reason, dropped)
+    return values
+
+
+def _warn_dropped(table: _Table, where: str) -> None:
+    for reason, rows in table.dropped.items():
+        cut = reason in ("selection", "fiducial")
+        if cut or reason.startswith("NaN") or rows <= MANY_DROPPED * table.rows:
+            continue
+        warnings.warn(
+            f"{where}: {rows} of {table.rows} rows dropped: {reason}",
+            PidganWarning,
+            stacklevel=3,
+        )
+
+
+def _weigh(
+    sample: Sample, values: dict[str, npt.NDArray[Any]], where: str
+) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
+    """Return the weights, and the mass fit's summary if there was one."""
+    fit: dict[str, Any] = {}
+    if sample.weight_branch:
+        weights = values["#weight"]
+    elif sample.discriminant:
+        result = compute_sweights(values["#mass"], sample.discriminant, where=where)
+        weights, fit = result.weights, {"fit": result.summary}
+    else:
+        weights = np.ones(len(values[sample.condition_names[0]]))
+    total = float(weights.sum())
+    if not total > 0:
+        name = sample.weight_branch or "sWeights"
+        raise DatasetError(
+            f"{where}: the sum of {name!r} over {len(weights)} rows is {total:g}, "
+            f"expected a positive number"
+        )
+    return weights, fit
+
+
+def _assemble(
+    sample: Sample,
+    values: dict[str, npt.NDArray[Any]],
+    weights: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    info: dict[str, Any],
+) -> Dataset:
+    n = len(weights)
+    bounds = np.round(np.cumsum(SHARES)[:-1] * n).astype(int)
+    split = np.empty(n, dtype=np.uint8)
+    order = np.random.default_rng(seed).permutation(n)
+    split[order] = np.searchsorted(bounds, np.arange(n), side="right")
+    bare = Dataset(
+        sample=sample,
+        conditions=_stack(values, sample.condition_names),
+        targets=_stack(values, sample.target_names),
+        weights=weights.astype(np.float64),
+        split=split,
+        info={},
+    )
+    parts = {name: bare.part(name).weights for name in PARTS}
+    for name, part in parts.items():
+        if not part.sum() > 0:
+            raise DatasetError(
+                f"the {name} part has {len(part)} rows with a sum of weights of "
+                f"{part.sum():g}, expected a positive number; more rows are needed"
+            )
+    described = {
+        "hash": content_hash(bare),
+        "seed": seed,
+        "rows": {name: len(part) for name, part in parts.items()},
+        "sum_weights": float(weights.sum()),
+        "n_eff": float(weights.sum() ** 2 / np.sum(weights**2)),
+        **info,
+    }
+    return Dataset(
+        sample=sample,
+        conditions=bare.conditions,
+        targets=bare.targets,
+        weights=bare.weights,
+        split=split,
+        info=described,
+    )
+
+
+def _stack(
+    values: dict[str, npt.NDArray[Any]], names: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    columns = [values[name].astype(np.float32) for name in names]
+    return np.stack(columns, axis=1)
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise DatasetError(f"{folder} exists; write elsewhere, or use overwrite")
+    # Never replaces something that is not ours, such as a folder of analysis files.
+    if not (folder / _DESCRIPTION).is_file():
+        raise DatasetError(f"{folder} exists and is not a dataset; not overwritten")
+
+
+def _read_description(folder: Path) -> tuple[Sample, dict[str, Any]]:
+    path = folder / _DESCRIPTION
+    if not path.is_file():
+        what = "no such folder" if not folder.exists() else f"no {_DESCRIPTION} in it"
+        raise DatasetError(f"{folder} is not a dataset: {what}")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version, info = description["format"], description["info"]
+        if version != FORMAT:
+            raise DatasetError(
+                f"dataset {folder} has format {version}, expected {FORMAT}; it was "
+                f"written by another version, prepare it again"
+            )
+        sample = Sample.model_validate_json(json.dumps(description["sample"]))
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise DatasetError(f"{path} is damaged: {reason}") from None
+    return sample, dict(info)
+
+
+def _map_array(path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise DatasetError(f"dataset {path.parent} lacks {path.name}") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from None
+
+
+def _check_shapes(dataset: Dataset, folder: Path) -> None:
+    n = sum(dataset.info.get("rows", {}).values())
+    sample = dataset.sample
+    expected: dict[str, tuple[tuple[int, ...], type]] = {
+        "conditions": ((n, len(sample.conditions)), np.float32),
+        "targets": ((n, len(sample.targets)), np.float32),
+        "weights": ((n,), np.float64),
+        "split": ((n,), np.uint8),
+    }
+    for name, (shape, dtype) in expected.items():
+        array = getattr(dataset, name)
+        if array.shape != shape or array.dtype != dtype:
+            raise DatasetError(
+                f"dataset {folder}: {name}.npy holds {array.dtype} {array.shape}, "
+                f"expected {np.dtype(dtype)} {shape}"
+            )

@@ -1,0 +1,298 @@
+"""Binned difference of real and generated efficiency, smoothed by a Gaussian model.
+
+**Raw difference.** Row i of the reference has weight w_i (of any sign), r_i = 1 if its
+real targets pass the cut, and g_i, the share of K generated draws at its conditions
+that pass. In bin b
+
+    d_b = sum_b w (r - g) / sum_b w,    q_b = sum_b w^2 (r - g - d_b)^2 / sum_b w^2,
+
+and Var(d_b) = q_b u_b with u_b = sum_b w^2 / (sum_b w)^2. Real and generated share
+their rows, so that the spread of conditions inside a bin cancels. A bin with few rows
+near the cut has a q_b that is badly known, and is zero if all of them agree; q_b is
+therefore averaged with its expectation (`regularise_variances`).
+
+**Smoothed difference.** Most bins say little alone. The differences of one cut are
+taken as a draw of a Gaussian process on the grid of bins, d ~ N(0, D K D),
+
+    K = t_0^2 1 1^T + sum_j t_j^2 O_j + t_I^2 prod_j O_j + t_R^2 I,
+
+a common shift, a smooth effect of each axis, a smooth interaction, and an independent
+rest; O_j = exp(-|i_j - i'_j| / 2) in the bin number along axis j. D is diagonal,
+2 sqrt(g (1 - g)): a difference is small where the efficiency saturates. The t maximise
+the marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
+that keeps them off zero, where the uncertainty would be too small (Y. Chung, S.
+Rabe-Hesketh, V. Dorie, A. Gelman, J. Liu, Psychometrika 78 (2013) 685). The posterior
+(C. E. Rasmussen, C. K. I. Williams, *Gaussian Processes for Machine Learning*, 2006,
+Eq. 2.23-2.24) is linear in the raw differences, d = A raw, and covers every bin: an
+empty one borrows from its neighbours, and its uncertainty says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, optimize
+
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+MIN_N_EFF = 5.0
+"""Effective rows below which a bin counts as unmeasured: a variance means little."""
+
+PRIOR_EVENTS = 5.0
+"""Effective number of rare outcomes that the expected variance of a bin is worth."""
+
+CORRELATION_LENGTH = 2.0
+"""In bins. Analysts choose bins in which efficiencies change little by little."""
+
+SCALE_FLOOR = 0.2
+"""Least scale 2 sqrt(g (1 - g)), reached at 1 % and 99 %."""
+
+TYPICAL_AMPLITUDE = 0.1
+"""Scale of the prior of t; only matters for terms that the data say nothing about."""
+
+AMPLITUDE_RANGE = (1e-5, 1.0)
+_START_AMPLITUDE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDifference:
+    """Sums over the rows of each bin; NaN in bins that are not measured.
+
+    Attributes:
+        difference: (n_cuts, n_bins), d.
+        real: (n_cuts, n_bins), efficiency of the real targets.
+        generated: (n_cuts, n_bins), efficiency of the generated ones.
+        moments: (n_cuts, n_cuts, n_bins), the mean products of residuals, q.
+        unit: (n_bins,), u: what turns q into the variance of d.
+        n_eff: (n_bins,), effective rows (sum w)^2 / sum w^2; zero in empty bins.
+        n_moment: (n_bins,), effective rows of q, (sum w^2)^2 / sum w^4.
+        measured: (n_bins,), whether sum w > 0 and n_eff >= `MIN_N_EFF`.
+        repeats: K, generated draws per row.
+    """
+
+    difference: FloatArray
+    real: FloatArray
+    generated: FloatArray
+    moments: FloatArray
+    unit: FloatArray
+    n_eff: FloatArray
+    n_moment: FloatArray
+    measured: BoolArray
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothDifference:
+    """The posterior of one cut.
+
+    Attributes:
+        mean: (n_bins,).
+        covariance: (n_bins, n_bins).
+        operator: (n_bins, n_bins), A; columns of unmeasured bins are zero.
+        log_amplitudes: ln t, of the terms of K that the grid has.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    operator: FloatArray
+    log_amplitudes: FloatArray
+
+
+def raw_difference(
+    index: IntArray,
+    weights: FloatArray,
+    real: BoolArray,
+    *,
+    generated: IntArray,
+    repeats: int,
+    n_bins: int,
+) -> RawDifference:
+    """Return the binned differences of several cuts and their second moments.
+
+    Args:
+        index: (n,), bin of each row; rows with -1 are left out.
+        weights: (n,), of any sign.
+        real: (n_cuts, n), whether the real targets pass.
+        generated: (n_cuts, n), how many of the generated draws pass.
+        repeats: how many draws there were.
+        n_bins: number of bins.
+    """
+    inside = index >= 0
+    index, w = index[inside], weights[inside]
+
+    def total(values: npt.NDArray[Any]) -> FloatArray:
+        return np.bincount(index, values, n_bins).astype(np.float64)
+
+    w2 = w * w
+    s, s2, s4 = total(w), total(w2), total(w2 * w2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n_eff = np.where(s2 > 0, s**2 / s2, 0.0)
+        n_moment = np.where(s4 > 0, s2**2 / s4, 0.0)
+    measured = (s > 0) & (n_eff >= MIN_N_EFF)
+    norm, norm2 = np.where(measured, s, np.nan), np.where(measured, s2, np.nan)
+
+    share = [counts[inside] / repeats for counts in generated]
+    passed = [flags[inside].astype(np.float64) for flags in real]
+    e_real = np.array([total(w * r) for r in passed]) / norm
+    e_generated = np.array([total(w * g) for g in share]) / norm
+    difference = e_real - e_generated
+    # Rows of unmeasured bins get a NaN here, and stay in their bins.
+    residual = [
+        w * (r - g - d[index])
+        for r, g, d in zip(passed, share, difference, strict=True)
+    ]
+    moments = np.empty((len(residual), len(residual), n_bins))
+    for i, first in enumerate(residual):
+        for j, second in enumerate(residual[: i + 1]):
+            moments[i, j] = moments[j, i] = total(first * second) / norm2
+    # d_b is fitted to the same rows, which takes one of n_eff degrees of freedom.
+    moments *= n_eff / np.maximum(n_eff - 1, 1)
+    return RawDifference(
+        difference=difference,
+        real=e_real,
+        generated=e_generated,
+        moments=moments,
+        unit=norm2 / norm**2,
+        n_eff=n_eff,
+        n_moment=n_moment,
+        measured=measured,
+        repeats=repeats,
+    )
+
+
+def regularise_variances(raw: RawDifference, efficiency: FloatArray) -> FloatArray:
+    """Return the variance of each raw difference, (n_cuts, n_bins).
+
+    For unweighted rows q is expected to be v = p (1 - p) (1 + 1/K) with p the
+    efficiency, here (n p + 1/2) / (n + 1) with n effective rows, so that v > 0. Rows of
+    background that weights subtract raise it by a factor, taken from all bins together:
+    f = sum_b n_b q_b / sum_b n_b v_b, at least 1. A bin with F = n min(p, 1 - p)
+    effective rare outcomes gets (F q + 5 f v) / (F + 5).
+
+    Args:
+        raw: the raw differences.
+        efficiency: (n_cuts, n_bins), best knowledge of the efficiency in each bin. It
+            should not come from the bin alone: where the variance of a bin follows its
+            own fluctuation, the average over bins is biased.
+    """
+    n, n_moment = raw.n_eff, raw.n_moment
+    p = (n * np.clip(efficiency, 0, 1) + 0.5) / (n + 1)
+    expected = p * (1 - p) * (1 + 1 / raw.repeats)
+    found = np.einsum("iib->ib", raw.moments)
+    use = raw.measured
+    factor = (found[:, use] @ n_moment[use]) / (expected[:, use] @ n_moment[use])
+    expected = expected * np.maximum(factor, 1)[:, np.newaxis]
+    rare = n_moment * np.minimum(p, 1 - p)
+    known: FloatArray = (rare * found + PRIOR_EVENTS * expected) / (rare + PRIOR_EVENTS)
+    return raw.unit * known
+
+
+def raw_covariance(raw: RawDifference, variances: FloatArray) -> FloatArray:
+    """Return the covariance of the raw differences of all cuts in each bin.
+
+    The correlation is that of the residuals; the variances are those given.
+
+    Returns:
+        (n_cuts, n_cuts, n_bins), zero in unmeasured bins.
+    """
+    spread = np.sqrt(np.einsum("iib->ib", raw.moments))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = raw.moments / (spread[:, np.newaxis] * spread)
+    correlation = np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0)
+    cuts = np.arange(len(spread))
+    correlation[cuts, cuts] = 1.0
+    sigma = np.where(raw.measured, np.sqrt(variances), 0.0)
+    covariance: FloatArray = correlation * sigma[:, np.newaxis] * sigma
+    return covariance
+
+
+def smooth_difference(
+    difference: FloatArray,
+    variance: FloatArray,
+    *,
+    shape: Sequence[int],
+    scale: FloatArray,
+    start: FloatArray | None = None,
+) -> SmoothDifference:
+    """Return the posterior of the differences of one cut in all bins.
+
+    Args:
+        difference: (n_bins,), raw; NaN where unmeasured.
+        variance: (n_bins,), of the raw differences.
+        shape: bins along each axis.
+        scale: (n_bins,), the diagonal of D.
+        start: ln t to begin the search with.
+    """
+    measured = np.isfinite(difference)
+    terms = _terms(shape) * (scale[:, np.newaxis] * scale)
+    inner = terms[:, measured][:, :, measured]
+    raw, noise = difference[measured], variance[measured]
+    low, high = np.log(AMPLITUDE_RANGE)
+    if start is None:
+        start = np.full(len(terms), np.log(_START_AMPLITUDE))
+    found = optimize.minimize(
+        _objective,
+        start,
+        args=(inner, raw, noise),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(low, high)] * len(terms),
+        options={"ftol": 1e-6, "maxiter": 100},
+    )
+    prior = np.tensordot(np.exp(2 * found.x), terms, axes=1)
+    factor = linalg.cho_factor(
+        prior[measured][:, measured] + np.diag(noise), lower=True
+    )
+    operator = np.zeros_like(prior)
+    operator[:, measured] = linalg.cho_solve(factor, prior[measured]).T
+    covariance = prior - operator[:, measured] @ prior[measured]
+    return SmoothDifference(
+        mean=operator[:, measured] @ raw,
+        covariance=(covariance + covariance.T) / 2,
+        operator=operator,
+        log_amplitudes=found.x,
+    )
+
+
+def difference_scale(efficiency: FloatArray) -> FloatArray:
+    """Return 2 sqrt(g (1 - g)), at least `SCALE_FLOOR`; NaN gives the largest, 1."""
+    g = np.clip(np.nan_to_num(efficiency, nan=0.5), 0, 1)
+    return np.maximum(2 * np.sqrt(g * (1 - g)), SCALE_FLOOR)
+
+
+def _terms(shape: Sequence[int]) -> FloatArray:
+    """The matrices of K that the grid can tell apart, (n_terms, n_bins, n_bins)."""
+    n_bins = int(np.prod(shape, dtype=np.int64))
+    places = np.array(np.unravel_index(np.arange(n_bins), tuple(shape)))
+    smooth = [
+        np.exp(-np.abs(place[:, np.newaxis] - place) / CORRELATION_LENGTH)
+        for place, n in zip(places, shape, strict=True)
+        if n > 1
+    ]
+    terms = [np.ones((n_bins, n_bins)), *smooth]
+    if len(smooth) > 1:
+        terms.append(np.prod(smooth, axis=0))
+    if smooth:
+        terms.append(np.eye(n_bins))
+    return np.array(terms)
+
+
+def _objective(
+    log_t: FloatArray, terms: FloatArray, raw: FloatArray, noise: FloatArray
+) -> tuple[float, FloatArray]:
+    """Minus the log of marginal likelihood times prior, and its gradient in ln t."""
+    t = np.exp(log_t)
+    total = np.tensordot(t**2, terms, axes=1)
+    total[np.diag_indices_from(total)] += noise
+    factor = linalg.cholesky(total, lower=True)
+    lower, _ = linalg.lapack.dpotri(factor, lower=1)
+    inverse = np.tril(lower) + np.tril(lower, -1).T
+    alpha = inverse @ raw
+    log_det = 2 * np.log(np.diag(factor)).sum()
+    log_prior = (log_t - t / TYPICAL_AMPLITUDE).sum()
+    value = 0.5 * (log_det + raw @ alpha) - log_prior
+    slopes = np.tensordot(terms, inverse - np.outer(alpha, alpha), axes=2)
+    gradient: FloatArray = t**2 * slopes - 1 + t / TYPICAL_AMPLITUDE
+    return float(value), gradient

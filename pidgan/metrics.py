@@ -1,0 +1,568 @@
+"""Distances between two weighted samples, each with the uncertainty behind it.
+
+Which to use when:
+
+- `weighted_ks`: one variable, any sign of weights, no binning. The first figure to
+  look at; blind to correlations.
+- `wasserstein`: one variable, in its units: how far the mass has to move. Sensitive to
+  tails, where KS is not.
+- `separation_power`: one variable in given bins; 0 for equal histograms, 1 for
+  disjoint ones. For comparison with shower papers.
+- `energy_distance`: several variables at once, any sign of weights; no training, so
+  no tuning, but less sensitive than a classifier.
+- `c2st`: several variables at once: the AUC of a trained classifier, 0.5 for equal
+  samples. The most sensitive; needs scikit-learn and, for weights of both signs,
+  `positive_weights`.
+
+None of these is 0 (or 0.5) for two finite samples of the same distribution. A figure
+is therefore read beside its floor: the same figure, of samples of the same sizes, for
+real against real. `ks_scale` says what to expect without a second real sample.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pidgan.errors import DatasetError
+from pidgan.typing import BoolArray, FloatArray
+
+# Classifiers of `c2st`, fixed so that its figure means the same in every report.
+TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
+NETWORK_UNITS = (64, 64)
+NETWORK_EPOCHS = 12
+NETWORK_ROWS_PER_BATCH = 512
+
+C2ST_MIN_ROWS = 200  # below this per sample the classifier's AUC says nothing
+ENERGY_ROWS = 2000  # pairs are quadratic in rows: 4M distances a term
+
+
+@dataclass(frozen=True, kw_only=True)
+class C2ST:
+    """Outcome of a classifier two-sample test.
+
+    Attributes:
+        auc: the larger AUC of the two classifiers.
+        error: its standard error (DeLong, weighted).
+        auc_trees: AUC of the gradient-boosted trees.
+        auc_network: AUC of the neural network.
+        n_real: rows of the real sample that were used.
+        n_generated: rows of the generated sample that were used.
+        n_eff: harmonic mean of the two effective counts.
+    """
+
+    auc: float
+    error: float
+    auc_trees: float
+    auc_network: float
+    n_real: int
+    n_generated: int
+    n_eff: float
+
+
+def n_eff(weights: ArrayLike) -> float:
+    """Return the effective number of rows, (sum w)^2 / sum w^2.
+
+    Args:
+        weights: (n,) weights of any sign.
+
+    Returns:
+        The number of unit weights with the same relative error of the sum; 0 if all
+        weights vanish.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    squares = float(np.sum(w * w))
+    return float(np.sum(w)) ** 2 / squares if squares > 0 else 0.0
+
+
+def weighted_ks(
+    a: ArrayLike,
+    b: ArrayLike,
+    weights_a: ArrayLike | None = None,
+    weights_b: ArrayLike | None = None,
+) -> float:
+    """Return the Kolmogorov-Smirnov distance, sup_t |F_a(t) - F_b(t)|.
+
+    F(t) = sum_{x <= t} w / sum w. With weights of both signs F need not be monotonic;
+    the supremum over the values that occur is still the distance of the two signed
+    distributions. Equal values are stepped over together, so that ties count once.
+
+    Args:
+        a: (n,) first sample.
+        b: (m,) second sample.
+        weights_a: (n,) weights of any sign with positive sum; none means 1.
+        weights_b: (m,) the same for b.
+
+    Returns:
+        The distance, in [0, 1] for weights that are not negative.
+
+    Example:
+        >>> weighted_ks([1.0, 2.0], [1.0, 2.0], weights_b=[1.0, 3.0])
+        0.25
+    """
+    _, step_a, step_b = _distributions(a, b, weights_a, weights_b)
+    return float(np.max(np.abs(step_a - step_b)))
+
+
+def wasserstein(
+    a: ArrayLike,
+    b: ArrayLike,
+    weights_a: ArrayLike | None = None,
+    weights_b: ArrayLike | None = None,
+) -> float:
+    """Return the Wasserstein-1 distance, the integral of |F_a - F_b|.
+
+    For weights of both signs it is the same integral over the signed distributions.
+
+    Args:
+        a: (n,) first sample.
+        b: (m,) second sample.
+        weights_a: (n,) weights of any sign with positive sum; none means 1.
+        weights_b: (m,) the same for b.
+
+    Returns:
+        The distance, in the unit of the variable.
+
+    Example:
+        >>> wasserstein([0.0, 1.0], [0.5, 1.5])
+        0.5
+    """
+    values, step_a, step_b = _distributions(a, b, weights_a, weights_b)
+    return float(np.sum(np.abs(step_a - step_b)[:-1] * np.diff(values)))
+
+
+def ks_scale(n_a: float, n_b: float) -> float:
+    """Return the mean KS distance of two samples of one continuous distribution.
+
+    sqrt(pi / 2) ln 2 sqrt((n_a + n_b) / (n_a n_b)), the mean of Kolmogorov's
+    distribution (Marsaglia, Tsang, Wang, J. Stat. Softw. 8 (2003) 18).
+
+    Args:
+        n_a: effective rows of one sample.
+        n_b: effective rows of the other.
+
+    Returns:
+        The distance that equal distributions show on average.
+    """
+    mean = np.sqrt(np.pi / 2) * np.log(2)
+    return float(mean * np.sqrt((n_a + n_b) / (n_a * n_b)))
+
+
+def ks_error(
+    a: ArrayLike,
+    b: ArrayLike,
+    weights_a: ArrayLike | None = None,
+    weights_b: ArrayLike | None = None,
+) -> float:
+    """Return the standard error of `weighted_ks`.
+
+    At the point t of the largest difference, F(t) is the efficiency of the cut x <= t,
+    with variance sum w^2 (pass - F)^2 / S^2; those of the two samples add. For a
+    distance near its floor this is an upper bound, as t follows the fluctuations.
+
+    Args:
+        a: (n,) first sample.
+        b: (m,) second sample.
+        weights_a: (n,) weights of any sign with positive sum; none means 1.
+        weights_b: (m,) the same for b.
+    """
+    values, step_a, step_b = _distributions(a, b, weights_a, weights_b)
+    t = values[np.argmax(np.abs(step_a - step_b))]
+    variance = 0.0
+    for sample, weights in ((a, weights_a), (b, weights_b)):
+        x, w = _rows(sample, weights, "weights")
+        below = x[:, 0] <= t
+        f = w[below].sum() / w.sum()
+        variance += float(np.sum(w**2 * (below - f) ** 2)) / w.sum() ** 2
+    return float(np.sqrt(variance))
+
+
+def separation_power(
+    counts_a: ArrayLike, counts_b: ArrayLike, *, normalise: bool = True
+) -> float:
+    """Return the separation power of two histograms, 1/2 sum (h1 - h2)^2 / (h1 + h2).
+
+    Source: Diefenbacher et al., J. Instrum. 15 (2020) P11004; used by the CaloChallenge
+    (arXiv:2410.21611). Bins where h1 + h2 <= 0, possible with weights of both signs,
+    are left out.
+
+    Args:
+        counts_a: (n,) sums of weights per bin.
+        counts_b: (n,) the same of the other sample.
+        normalise: divide each histogram by its sum first.
+
+    Returns:
+        0 for equal histograms, 1 for histograms without a common bin.
+    """
+    h1 = np.asarray(counts_a, dtype=np.float64)
+    h2 = np.asarray(counts_b, dtype=np.float64)
+    if normalise:
+        h1, h2 = h1 / _positive_sum(h1, "counts_a"), h2 / _positive_sum(h2, "counts_b")
+    use = h1 + h2 > 0
+    return float(0.5 * np.sum((h1[use] - h2[use]) ** 2 / (h1[use] + h2[use])))
+
+
+def energy_distance(
+    a: ArrayLike,
+    b: ArrayLike,
+    weights_a: ArrayLike | None = None,
+    weights_b: ArrayLike | None = None,
+    *,
+    seed: int = 1,
+    max_rows: int = ENERGY_ROWS,
+) -> float:
+    """Return the energy distance, 2 E|a - b| - E|a - a'| - E|b - b'|.
+
+    Source: Szekely and Rizzo, J. Stat. Plan. Inference 143 (2013) 1249. Each column is
+    first divided by its standard deviation in the two samples together, so that units
+    do not matter. The means run over all pairs, a row with itself included, which
+    makes the distance non-negative for weights of any sign, and its floor positive.
+
+    Args:
+        a: (n, d) or (n,) first sample.
+        b: (m, d) or (m,) second sample.
+        weights_a: (n,) weights of any sign with positive sum; none means 1.
+        weights_b: (m,) the same for b.
+        seed: of the choice of rows where there are more than `max_rows`.
+        max_rows: rows of each sample that are used.
+
+    Returns:
+        The distance, without unit; 0 exactly if b is a.
+    """
+    x, wx = _rows(a, weights_a, "weights_a")
+    y, wy = _rows(b, weights_b, "weights_b")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"{x.shape[1]} columns against {y.shape[1]}")
+    # The same seed twice: equal samples keep equal rows, and distance(x, x) = 0.
+    pick_x, pick_y = _pick(len(x), max_rows, seed), _pick(len(y), max_rows, seed)
+    x, wx, y, wy = x[pick_x], wx[pick_x], y[pick_y], wy[pick_y]
+    scale = np.std(np.concatenate([x, y]), axis=0)
+    scale[scale == 0] = 1.0
+    x, y = x / scale, y / scale
+    wx, wy = wx / _positive_sum(wx, "weights_a"), wy / _positive_sum(wy, "weights_b")
+    within = wx @ _pair_distances(x, x) @ wx + wy @ _pair_distances(y, y) @ wy
+    return float(2 * (wx @ _pair_distances(x, y) @ wy) - within)
+
+
+def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> FloatArray:
+    """Return E[w | features], a weight >= 0 with the same density as sWeights.
+
+    Source: Borisyak and Kazeev, J. Instrum. 14 (2019) P08020 (arXiv:1905.11719): the
+    mean sWeight at a point is the share of signal there, so that it describes the
+    signal as the sWeights do and is not negative. A log-loss or a ROC curve needs
+    this; clipped sWeights would describe something else. The regression (boosted
+    trees, squared error, stopped early) is cross-fitted in two halves: no row's own
+    weight enters its prediction. What the regression puts below zero, which no signal
+    share can be, is set to zero; the sum of the given weights is restored.
+
+    Args:
+        features: (n, d) everything the classifier will see, conditions and targets.
+        weights: (n,) weights of any sign with positive sum.
+        seed: of the halves and of the trees.
+
+    Returns:
+        (n,) weights >= 0; the given ones where none of them is negative.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    x, w = _rows(features, weights, "weights")
+    if np.all(w >= 0):
+        return w
+    total = w.sum()
+    result = np.empty_like(w)
+    half = _halves(len(w), seed)
+    scale = np.mean(np.abs(w))
+    for part in (half, ~half):
+        model = HistGradientBoostingRegressor(
+            max_iter=200,
+            learning_rate=0.05,
+            max_leaf_nodes=15,
+            min_samples_leaf=min(100, max(2, len(w) // 20)),
+            early_stopping=True,
+            validation_fraction=0.2,
+            random_state=seed,
+        )
+        with _one_thread():
+            model.fit(x[~part], w[~part] / scale)
+            result[part] = model.predict(x[part])
+    result = np.maximum(result, 0.0)
+    if result.sum() <= 0:
+        raise DatasetError("the regressed weights vanish: no signal in these rows")
+    return np.asarray(result * (total / result.sum()), dtype=np.float64)
+
+
+def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
+    """Return conditions, targets and all pairwise differences of targets as features.
+
+    Trees cut on one feature at a time and so miss ties (two targets exactly equal)
+    unless the difference is a feature.
+
+    Args:
+        conditions: (n, c).
+        targets: (n, t).
+
+    Returns:
+        (n, c + t + t (t - 1) / 2).
+    """
+    x = np.asarray(conditions, dtype=np.float64)
+    y = np.asarray(targets, dtype=np.float64)
+    first, second = np.triu_indices(y.shape[1], k=1)
+    return np.concatenate([x, y, y[:, first] - y[:, second]], axis=1)
+
+
+def c2st(
+    real: ArrayLike,
+    generated: ArrayLike,
+    weights_real: ArrayLike | None = None,
+    weights_generated: ArrayLike | None = None,
+    *,
+    seed: int = 1,
+    max_rows: int = 50_000,
+    paired: bool = False,
+) -> C2ST:
+    """Return the classifier two-sample test: can a classifier tell real from generated?
+
+    The AUC of two classifiers with fixed settings, boosted trees and a neural network,
+    each trained on one half and applied to the other (two-fold cross-fitting, all rows
+    judged once); the larger is quoted. 0.5 is what equal distributions give, up to the
+    error. Source: Lopez-Paz and Oquab, arXiv:1610.06545.
+
+    Weights of both signs: the classifiers are trained with `positive_weights`, found
+    from the rows they are trained on; the AUC is evaluated with the given weights.
+    It is linear in those of each sample, so that equal distributions give 0.5 on
+    average whatever the regression did.
+
+    Args:
+        real: (n, d) features of real rows, as of `with_differences`.
+        generated: (m, d) features of generated rows.
+        weights_real: (n,) weights of any sign with positive sum; none means 1.
+        weights_generated: (m,) the same.
+        seed: of the row choice, the halves and the classifiers.
+        max_rows: rows of each sample that are used, chosen at random.
+        paired: row i of both samples has the same conditions. They are then kept in
+            the same half; apart, remembered conditions would pull the AUC below 0.5.
+
+    Returns:
+        The outcome, with error and sizes.
+    """
+    x0, w0 = _rows(real, weights_real, "weights_real")
+    x1, w1 = _rows(generated, weights_generated, "weights_generated")
+    if x0.shape[1] != x1.shape[1]:
+        raise ValueError(f"{x0.shape[1]} real features, {x1.shape[1]} generated")
+    if paired and len(x0) != len(x1):
+        raise ValueError(f"paired, but {len(x0)} real and {len(x1)} generated rows")
+    picks = [_pick(len(x0), max_rows, seed), _pick(len(x1), max_rows, seed + 1)]
+    if paired:
+        picks[1] = picks[0]
+    x0, w0, x1, w1 = x0[picks[0]], w0[picks[0]], x1[picks[1]], w1[picks[1]]
+    if min(len(x0), len(x1)) < C2ST_MIN_ROWS:
+        raise DatasetError(
+            f"{len(x0)} real and {len(x1)} generated rows are too few for a C2ST; "
+            f"expected {C2ST_MIN_ROWS} each"
+        )
+    halves = (_halves(len(x0), seed), _halves(len(x1), seed if paired else seed + 1))
+    with _one_thread():
+        outcome = [
+            _cross_fitted_auc(score, (x0, x1), (w0, w1), halves, seed=seed)
+            for score in (_score_trees, _score_network)
+        ]
+    auc, error = max(outcome)
+    return C2ST(
+        auc=auc,
+        error=error,
+        auc_trees=outcome[0][0],
+        auc_network=outcome[1][0],
+        n_real=len(x0),
+        n_generated=len(x1),
+        n_eff=2 / (1 / n_eff(w0) + 1 / n_eff(w1)),
+    )
+
+
+def weighted_auc(
+    scores0: ArrayLike,
+    scores1: ArrayLike,
+    weights0: ArrayLike | None = None,
+    weights1: ArrayLike | None = None,
+) -> tuple[float, float]:
+    """Return the area under the ROC curve and its standard error.
+
+    AUC = sum w0 w1 [s0 < s1] / (sum w0 sum w1), ties counted half. Error: DeLong et
+    al., Biometrics 44 (1988) 837, its sums weighted by w^2.
+
+    Args:
+        scores0: (n,) scores of one sample.
+        scores1: (m,) scores of the other; larger ones give a larger AUC.
+        weights0: (n,) weights of any sign with positive sum; none means 1.
+        weights1: (m,) the same.
+
+    Returns:
+        Area and error.
+
+    Example:
+        >>> weighted_auc([0.0, 1.0], [1.0, 2.0])[0]
+        0.875
+    """
+    s0, w0 = _rows(scores0, weights0, "weights0")
+    s1, w1 = _rows(scores1, weights1, "weights1")
+    _, place = np.unique(np.concatenate([s0[:, 0], s1[:, 0]]), return_inverse=True)
+    at0, at1 = place[: len(s0)], place[len(s0) :]
+    above = np.bincount(at1, w1, place.max() + 1) / w1.sum()
+    below = np.bincount(at0, w0, place.max() + 1) / w0.sum()
+    share_above = (1 - np.cumsum(above) + 0.5 * above)[at0]
+    share_below = (np.cumsum(below) - 0.5 * below)[at1]
+    auc = float(np.sum(w0 * share_above) / w0.sum())
+    variance = np.sum((w0 * (share_above - auc)) ** 2) / w0.sum() ** 2
+    variance += np.sum((w1 * (share_below - auc)) ** 2) / w1.sum() ** 2
+    return auc, float(np.sqrt(variance))
+
+
+def _cross_fitted_auc(
+    score: Callable[..., FloatArray],
+    samples: tuple[FloatArray, FloatArray],
+    weights: tuple[FloatArray, FloatArray],
+    halves: tuple[BoolArray, BoolArray],
+    *,
+    seed: int,
+) -> tuple[float, float]:
+    """Mean AUC of two halves, each scored by a classifier of the other."""
+    aucs, errors = [], []
+    for parts in (halves, (~halves[0], ~halves[1])):
+        train = [x[~part] for x, part in zip(samples, parts, strict=True)]
+        signed = [w[~part] for w, part in zip(weights, parts, strict=True)]
+        positive = [
+            positive_weights(x, w, seed) for x, w in zip(train, signed, strict=True)
+        ]
+        # Each sample weighs the same, so that their sizes carry no information.
+        w = np.concatenate([w / w.sum() for w in positive])
+        test = [x[part] for x, part in zip(samples, parts, strict=True)]
+        label = np.repeat([0, 1], [len(x) for x in train])
+        scores = score(
+            np.concatenate(train),
+            label,
+            w * (len(w) / 2),
+            np.concatenate(test),
+            seed=seed,
+        )
+        auc, error = weighted_auc(
+            scores[: len(test[0])],
+            scores[len(test[0]) :],
+            *(w[part] for w, part in zip(weights, parts, strict=True)),
+        )
+        aucs.append(auc)
+        errors.append(error)
+    return float(np.mean(aucs)), float(np.hypot(errors[0], errors[1]) / 2)
+
+
+def _score_trees(
+    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
+) -> FloatArray:
+    """Scores of boosted trees."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
+    model.fit(x, label, sample_weight=w)
+    return np.asarray(model.decision_function(test))
+
+
+def _score_network(
+    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
+) -> FloatArray:
+    """Scores of a neural network on quantile-transformed features."""
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.preprocessing import QuantileTransformer
+
+    transform = QuantileTransformer(
+        n_quantiles=min(256, len(x)), output_distribution="normal", random_state=seed
+    )
+    train = transform.fit_transform(x)
+    rng = np.random.default_rng(seed)
+    model = MLPClassifier(NETWORK_UNITS, random_state=seed)
+    batches = max(1, len(train) // NETWORK_ROWS_PER_BATCH)
+    for _ in range(NETWORK_EPOCHS):
+        for rows in np.array_split(rng.permutation(len(train)), batches):
+            model.partial_fit(
+                train[rows], label[rows], classes=[0, 1], sample_weight=w[rows]
+            )
+    return np.asarray(model.predict_proba(transform.transform(test))[:, 1])
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Keep scikit-learn to one thread.
+
+    Its OpenMP threads wait by spinning: on a machine that is busy elsewhere two of
+    them are several times slower than one.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return cast(AbstractContextManager[Any], threadpool_limits(limits=1))
+
+
+def _halves(n: int, seed: int) -> BoolArray:
+    """A random half of n rows, as a mask."""
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
+    return mask
+
+
+def _pick(n: int, most: int, seed: int) -> Any:
+    """Rows to use: all, or `most` of them at random, in their order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
+def _pair_distances(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Euclidean distances, (n, m)."""
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(x, y))
+
+
+def _distributions(
+    a: ArrayLike,
+    b: ArrayLike,
+    weights_a: ArrayLike | None,
+    weights_b: ArrayLike | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distinct values of both samples, and the two distribution functions there."""
+    x, wx = _rows(a, weights_a, "weights_a")
+    y, wy = _rows(b, weights_b, "weights_b")
+    if x.shape[1] != 1 or y.shape[1] != 1:
+        raise ValueError("one variable expected, shape (n,)")
+    values = np.concatenate([x[:, 0], y[:, 0]])
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    last = np.append(values[1:] != values[:-1], True)
+    steps_a = np.concatenate([wx / wx.sum(), np.zeros(len(y))])[order]
+    steps_b = np.concatenate([np.zeros(len(x)), wy / wy.sum()])[order]
+    return values[last], np.cumsum(steps_a)[last], np.cumsum(steps_b)[last]
+
+
+def _rows(
+    sample: ArrayLike, weights: ArrayLike | None, name: str
+) -> tuple[FloatArray, FloatArray]:
+    """Sample as (n, d) and weights as (n,), checked to be usable."""
+    x = np.asarray(sample, dtype=np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2:
+        raise ValueError(f"sample of shape {x.shape}, expected (n, d) or (n,)")
+    if len(x) == 0:
+        raise DatasetError("a sample of no rows has no distance to another")
+    if not np.isfinite(x).all():
+        raise DatasetError("a sample with NaN or inf has no distance to another")
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(x),):
+        raise ValueError(f"{name} of shape {w.shape}, expected ({len(x)},)")
+    _positive_sum(w, name)
+    return x, w
+
+
+def _positive_sum(w: FloatArray, name: str) -> float:
+    """Sum of weights; raises unless it is positive."""
+    total = float(np.sum(w))
+    if not total > 0:
+        raise DatasetError(f"{name} sum to {total:.6g}, expected a positive sum")
+    return total

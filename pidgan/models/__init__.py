@@ -1,0 +1,71 @@
+"""Families: the ways to learn a generator, behind one protocol.
+
+A family owns a `generator` (the keras model that is exported), and has `step`, one
+update that returns named losses, and `losses`, the same numbers without an update.
+Families are final classes that call shared functions.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pidgan.errors import PidganError, nearest
+
+FAMILIES = ("cramer",)
+
+
+class Family(Protocol):
+    """What the training loop needs from a family.
+
+    Attributes:
+        generator: network from (conditions, pattern, noise) to coordinates.
+        settings: dataclass of everything that was chosen.
+        variables: everything that a checkpoint must hold.
+        phases: names of the phases in order, with the share of steps each takes.
+    """
+
+    generator: Any
+    settings: Any
+    phases: Mapping[str, float]
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all variables, optimizers' included, in a fixed order."""
+
+    def step(self, batch: Any, *, phase: str, seed: Any, rate: Any) -> dict[str, Any]:
+        """Do one update in a phase and return the losses by name."""
+
+    def losses(self, batch: Any, *, seed: Any) -> dict[str, Any]:
+        """Return the same losses without an update."""
+
+    def finish(self) -> None:
+        """Put the averaged weights into the generator; training is over."""
+
+
+def make_family(
+    name: str, *, shape: Any, settings: Mapping[str, Any], seed: int
+) -> Family:
+    """Build a family by name.
+
+    Args:
+        name: one of `FAMILIES`.
+        shape: sizes of the arrays, a `networks.Shape`.
+        settings: overrides of the family's defaults.
+        seed: of the initial weights.
+
+    Raises:
+        PidganError: no such family, or a setting that it does not have.
+    """
+    from pidgan.models.adversarial import CramerGAN, CramerSettings
+
+    if name not in FAMILIES:
+        raise PidganError(
+            f"no family {name!r}; there are {', '.join(FAMILIES)}"
+            + nearest(name, FAMILIES)
+        )
+    known = CramerSettings.__dataclass_fields__
+    for key in settings:
+        if key not in known:
+            raise PidganError(
+                f"family {name!r} has no setting {key!r}" + nearest(key, known)
+            )
+    return CramerGAN(shape=shape, settings=CramerSettings(**settings), seed=seed)

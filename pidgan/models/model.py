@@ -1,0 +1,194 @@
+"""A trained model: networks and transforms joined to one function in physical units."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.special
+
+from pidgan.card import Card
+from pidgan.errors import TrainingError, nearest
+from pidgan.models import make_family
+from pidgan.models.networks import Shape
+from pidgan.models.patterns import PatternClassifier
+from pidgan.ntuple import read_table, write_table
+from pidgan.preprocessing import ConditionTransform, TargetTransform
+from pidgan.typing import FloatArray, IntArray
+
+BLOCK_ROWS = 16_384
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A generator as keras networks, before it is exported.
+
+    Attributes:
+        card: what it is and what it was trained on.
+        conditions: scaling of the conditions.
+        targets: discrete structure and quantiles of the targets.
+        generator: keras network from (conditions, pattern, noise) to coordinates.
+        patterns: keras network from conditions to pattern logits, None if there is
+            only one pattern.
+        history: losses by name, each a list, beside "step".
+        held_out: rows never trained on: conditions, targets and "weight".
+    """
+
+    card: Card
+    conditions: ConditionTransform
+    targets: TargetTransform
+    generator: Any
+    patterns: Any
+    history: dict[str, list[float]]
+    held_out: pd.DataFrame
+
+    def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+        """Generate targets for given conditions and noise.
+
+        Args:
+            conditions: (n, n_conditions), package units.
+            noise: (n, n_noise), standard normal.
+
+        Returns:
+            (n, n_targets) float32, physical values; NaN where a condition is not
+            finite.
+        """
+        n = len(conditions)
+        targets = np.full((n, self.targets.n_targets), np.nan, dtype=np.float32)
+        for start in range(0, n, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            finite = np.isfinite(conditions[rows]).all(axis=1)
+            if finite.any():
+                targets[rows][finite] = self._generate_block(
+                    conditions[rows][finite], noise[rows][finite]
+                )
+        return targets
+
+    def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+        x = self.conditions.forward(conditions)
+        noise = noise.astype(np.float32)
+        inputs = {"conditions": x, "noise": noise}
+        pattern: IntArray = np.zeros(len(x), dtype=np.int64)
+        if self.patterns is not None:
+            pattern = pick_pattern(self.patterns(x).numpy(), noise[:, 0])
+            one_hot = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
+            inputs = {"conditions": x, "pattern": one_hot, "noise": noise[:, 1:]}
+        return self.targets.inverse(pattern, self.generator(inputs).numpy())
+
+    def reference(self) -> pd.DataFrame:
+        """Return rows never trained on: conditions, targets and "weight"."""
+        return self.held_out
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a directory, in one piece or not at all.
+
+        Files of a running training in the directory, such as a checkpoint, stay.
+
+        Raises:
+            TrainingError: the directory holds a model already.
+        """
+        path = Path(path)
+        if (path / "model.json").exists() and not overwrite:
+            raise TrainingError(f"{path} holds a model already; use --overwrite")
+        path.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path, prefix=".writing-"))
+        try:
+            arrays: dict[str, Any] = {
+                **self.conditions.to_arrays(),
+                **self.targets.to_arrays(),
+                **_weights("generator", self.generator),
+                **_weights("patterns", self.patterns),
+            }
+            np.savez(temporary / "model.npz", **arrays)
+            write_table(temporary / "reference.parquet", self.held_out)
+            text = json.dumps(
+                {"card": json.loads(self.card.to_json()), "history": self.history}
+            )
+            (temporary / "model.json").write_text(text)
+            for name in ("model.npz", "reference.parquet", "model.json"):
+                os.replace(temporary / name, path / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_model(path: str | Path) -> Model:
+    """Read the model that `Model.save` wrote.
+
+    Raises:
+        TrainingError: the directory has no finished model, or it is damaged.
+    """
+    path = Path(path)
+    if not (path / "model.json").is_file():
+        siblings = [p.name for p in path.parent.glob("*/model.json")]
+        unfinished = (path / "checkpoint.npz").is_file()
+        raise TrainingError(
+            f"{path} holds no finished model"
+            + ("; train with --resume to finish it" if unfinished else "")
+            + nearest(path.name, siblings)
+        )
+    try:
+        content = json.loads((path / "model.json").read_text())
+        card = Card.from_json(json.dumps(content["card"]), where=str(path))
+        with np.load(path / "model.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+        targets = TargetTransform.from_arrays(arrays)
+        conditions = ConditionTransform.from_arrays(arrays)
+        generator, patterns = build_networks(card, targets)
+        _set_weights("generator", generator, arrays)
+        _set_weights("patterns", patterns, arrays)
+        held_out = read_table(path / "reference.parquet")
+    except (KeyError, ValueError, OSError) as error:
+        raise TrainingError(f"{path}: the model is damaged ({error})") from error
+    return Model(
+        card=card,
+        conditions=conditions,
+        targets=targets,
+        generator=generator,
+        patterns=patterns,
+        history=content["history"],
+        held_out=held_out,
+    )
+
+
+def build_networks(card: Card, targets: TargetTransform) -> tuple[Any, Any]:
+    """Build the untrained networks that a card describes."""
+    shape = Shape(
+        n_conditions=len(card.conditions),
+        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
+        n_targets=targets.n_targets,
+    )
+    family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
+    if not shape.n_patterns:
+        return family.generator, None
+    return family.generator, PatternClassifier(shape=shape, seed=0).network
+
+
+def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:
+    """Turn one standard normal number a row into a draw from softmax(logits).
+
+    Args:
+        logits: (n, n_patterns).
+        noise: (n,), standard normal.
+
+    Returns:
+        (n,), the number of upper edges of the cumulated probabilities below Phi(noise).
+    """
+    edges = np.cumsum(scipy.special.softmax(logits, axis=1), axis=1)[:, :-1]
+    above: IntArray = (scipy.special.ndtr(noise)[:, None] > edges).sum(axis=1)
+    return above
+
+
+def _weights(name: str, network: Any) -> dict[str, np.ndarray]:
+    if network is None:
+        return {}
+    return {f"{name}_{i}": v.numpy() for i, v in enumerate(network.variables)}
+
+
+def _set_weights(name: str, network: Any, arrays: dict[str, np.ndarray]) -> None:
+    for i, variable in enumerate(network.variables if network is not None else ()):
+        variable.assign(arrays[f"{name}_{i}"])

@@ -1,0 +1,170 @@
+"""Standard normal noise keyed by 64-bit integers: a row depends on its key alone.
+
+A generator needs random input that does not change with the size of a chunk, the
+number of workers or the order of the work. A sequential random generator cannot give
+that; a counter-based one can: number j of row i is a hash of (key i, j). The hash is
+SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, *Fast splittable pseudorandom number
+generators*, OOPSLA 2014, doi:10.1145/2660193.2660195, Fig. 13-17), whose 64-bit
+finalizer passes BigCrush on consecutive integers. Normals come from the transform of
+G. E. P. Box and M. E. Muller (Ann. Math. Statist. 29 (1958) 610), which uses up a
+fixed number of bits, as rejection methods do not.
+
+Which keys to use: `entry_keys` where the rows have a fixed order, `column_keys` where
+rows may be skimmed, merged or re-ordered and branches identify them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+UInt64Array = npt.NDArray[np.uint64]
+
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+"""Step of SplitMix64: the odd integer closest to 2^64 / golden ratio."""
+
+BLOCK_WORDS = 16_384
+"""Words worked on at a time: 128 KiB, so that every pass stays in the cache."""
+
+DOMAIN = b"pidgan noise 1"
+"""Mixed into every stream; to be changed with any change of the numbers."""
+
+
+def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
+    """Return standard normal noise whose row i is a function of `keys[i]` only.
+
+    With words w_j = mix64(key + (j + 1) gamma) of two 32-bit halves (a, b),
+    u = (a + 1/2) / 2^32 and v = b / 2^32, the normals 2j and 2j + 1 of a row are
+    sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v). The largest possible value
+    is sqrt(66 ln 2) = 6.76. Fewer numbers of the same key are the first of more.
+
+    Args:
+        keys: (n,), any integers; `entry_keys` and `column_keys` make good ones.
+        n_noise: normals per row.
+
+    Returns:
+        (n, n_noise), standard normal.
+
+    Example:
+        >>> keys = entry_keys(seed=1, track="Kplus", start=0, stop=1000)
+        >>> noise = keyed_normal(keys, n_noise=64)
+        >>> bool((noise[500:] == keyed_normal(keys[500:], n_noise=64)).all())
+        True
+    """
+    if n_noise < 1:
+        raise ValueError(f"n_noise is {n_noise}, expected at least 1")
+    keys = np.ascontiguousarray(keys, dtype=np.uint64)
+    n_words = (n_noise + 1) // 2
+    steps = np.arange(1, n_words + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)
+    noise = np.empty((len(keys), n_noise), dtype=np.float32)
+    rows = max(1, BLOCK_WORDS // n_words)
+    for first in range(0, len(keys), rows):
+        block = keys[first : first + rows]
+        # The keys are hashed once more: those that differ by a multiple of gamma
+        # would otherwise share words.
+        words = _mix64(_mix64(block)[:, np.newaxis] + steps)
+        _box_muller(words, noise[first : first + rows])
+    return noise
+
+
+def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
+    """Return the keys of entries `start` to `stop - 1` of a seed and a track.
+
+    Args:
+        seed: any integer.
+        track: name of the track; another name gives independent keys.
+        start: first running entry number.
+        stop: one past the last running entry number.
+
+    Returns:
+        (stop - start,) keys.
+
+    Example:
+        >>> entry_keys(seed=1, track="Kplus", start=5, stop=8).shape
+        (3,)
+    """
+    if not 0 <= start <= stop:
+        raise ValueError(f"entries {start} to {stop}, expected 0 <= start <= stop")
+    entries = np.arange(start + 1, stop + 1, dtype=np.uint64)
+    entries *= np.uint64(GOLDEN_GAMMA)
+    entries += np.uint64(_digest(f"entry\0{seed}\0{track}"))
+    return _mix64(entries)
+
+
+def column_keys(
+    columns: Sequence[npt.NDArray[np.generic]], *, seed: int
+) -> UInt64Array:
+    """Return a key per row that is a hash of the row's values and of the seed.
+
+    Equal values give equal keys, whatever their floating-point width, the sign of a
+    zero or the payload of a NaN; the order of the columns matters.
+
+    Args:
+        columns: arrays of integers, bools or floats, (n,) each.
+        seed: any integer.
+
+    Returns:
+        (n,) keys.
+
+    Example:
+        >>> run, event = np.array([1, 1, 2]), np.array([10, 11, 10])
+        >>> len(set(column_keys([run, event], seed=1).tolist()))
+        3
+    """
+    if not columns:
+        raise ValueError("column_keys needs at least one column")
+    state = np.uint64(_digest(f"columns\0{seed}\0{len(columns)}"))
+    keys = np.full(len(columns[0]), state, dtype=np.uint64)
+    for column in columns:
+        keys += np.uint64(GOLDEN_GAMMA)
+        keys ^= _mix64(_bits(column))
+        keys = _mix64(keys)
+    return keys
+
+
+def _mix64(z: UInt64Array) -> UInt64Array:
+    """Return the finalizer of SplitMix64 (Stafford's variant 13) of each word."""
+    z = z ^ (z >> np.uint64(30))
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def _box_muller(words: UInt64Array, noise: npt.NDArray[np.float32]) -> None:
+    """Fill the columns of `noise` in pairs, one pair from each word."""
+    radius = (words >> np.uint64(32)).astype(np.float32)
+    radius += np.float32(0.5)
+    radius *= np.float32(2.0**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2.0)
+    # Rounding puts the largest u at 1 and the smallest -2 ln u at -0.
+    np.abs(radius, out=radius)
+    np.sqrt(radius, out=radius)
+    angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float32)
+    angle *= np.float32(2.0 * np.pi * 2.0**-32)
+    np.multiply(radius, np.cos(angle), out=noise[:, 0::2])
+    odd = noise.shape[1] // 2
+    np.multiply(radius[:, :odd], np.sin(angle)[:, :odd], out=noise[:, 1::2])
+
+
+def _digest(text: str) -> int:
+    """Return 64 bits of a hash of the text."""
+    digest = hashlib.blake2b(DOMAIN + b"\0" + text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _bits(column: npt.NDArray[np.generic]) -> UInt64Array:
+    """Return the values as 64-bit words, equal for equal values of a kind."""
+    if column.ndim != 1 or column.dtype.kind not in "biuf":
+        raise TypeError(
+            f"a key column has shape {column.shape} and type {column.dtype}, expected "
+            "(n,) of integers, bools or floats"
+        )
+    if column.dtype.kind == "f":
+        values = column.astype(np.float64) + 0.0
+        values[np.isnan(values)] = np.nan
+        return values.view(np.uint64)
+    return column.astype(np.uint64)

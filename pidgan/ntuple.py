@@ -1,0 +1,362 @@
+"""Read trees in chunks, write them whole or not at all.
+
+A tree is a TTree or RNTuple of a ROOT file, or a Parquet file. `read_columns` for what
+fits in memory, `iterate_columns` for what may not, `write_trees` for new files,
+`write_table` and `read_table` for tables of our own. Copies of trees with branches
+added are made by `pidgan.ntuple_copy`.
+"""
+
+import glob
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pandas as pd
+import uproot
+
+from pidgan.errors import NtupleError
+from pidgan.treefile import (
+    Source,
+    check_file,
+    entries_of,
+    flat_types,
+    is_parquet,
+    is_remote,
+    iterate_flat,
+    open_root,
+    open_tree,
+    reading,
+    replacing,
+    tree_names,
+    typenames,
+)
+
+__all__ = [
+    "Source",
+    "count_entries",
+    "find_sources",
+    "iterate_columns",
+    "list_branches",
+    "list_trees",
+    "read_columns",
+    "read_table",
+    "write_table",
+    "write_trees",
+]
+
+BASKET_ENTRIES = 200_000
+"""Entries written at a time, so that whoever reads in chunks need not unpack more."""
+
+COMPRESSION = uproot.ZSTD(1)
+"""Several times faster to write than uproot's default, ZLIB(1), and no larger; ROOT
+reads it from 6.20 on."""
+
+
+def find_sources(
+    patterns: Iterable[str | Path] | str | Path, *, trees: Sequence[str] = ()
+) -> list[Source]:
+    """Return the trees that file patterns stand for, in natural order of the files.
+
+    A pattern is FILE or FILE:TREE; FILE may be a glob (`**` included), an address
+    (`root://`, `http://`, ...) or Parquet. A file named twice counts once, and
+    `b2.root` comes before `b10.root`. Without `:TREE`, a file's trees are those of
+    `trees` that it holds, else its only tree.
+
+    Args:
+        patterns: one or several.
+        trees: names of trees to take from each file that does not name its own.
+
+    Raises:
+        NtupleError: nothing matches, or which tree is meant cannot be told.
+
+    Example:
+        >>> find_sources("mc/*.root:DecayTree")  # doctest: +SKIP
+    """
+    if isinstance(patterns, str | Path):
+        patterns = [patterns]
+    found: dict[Source, None] = {}
+    for pattern in patterns:
+        path, tree = _split(str(pattern))
+        found.update((Source(match, tree), None) for match in _match(path))
+    if not found:
+        raise NtupleError("no input file given")
+    sources: dict[Source, None] = {}
+    for source in sorted(found, key=lambda source: _natural(source.path)):
+        sources.update((meant, None) for meant in _trees_meant(source, trees))
+    return list(sources)
+
+
+def list_trees(path: str | Path) -> list[str]:
+    """Return the names of the trees in a ROOT file, directories included."""
+    with open_root(path) as file, reading(str(path)):
+        return tree_names(file)
+
+
+def list_branches(source: Source) -> dict[str, str]:
+    """Return the branches of a tree, each with its type on disk."""
+    with open_tree(source) as tree, reading(str(source)):
+        return typenames(tree)
+
+
+def count_entries(source: Source) -> int:
+    """Return the number of entries of a tree."""
+    with open_tree(source) as tree, reading(str(source)):
+        return entries_of(tree)
+
+
+def read_columns(
+    source: Source,
+    branches: Sequence[str],
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+) -> pd.DataFrame:
+    """Return flat numeric branches of a tree, with the types they have on disk.
+
+    Args:
+        source: the tree.
+        branches: names of branches with one number or bool per entry.
+        start: first entry; the first of the tree if None.
+        stop: one past the last entry; the last of the tree if None.
+
+    Returns:
+        One row per entry, one column per branch in the order asked for.
+
+    Raises:
+        NtupleError: the file is damaged, the tree is empty, or a branch is missing or
+            not flat.
+    """
+    with open_tree(source) as tree:
+        types = flat_types(tree, source, branches)
+        first, last, _ = slice(start, stop).indices(_filled(tree, source))
+        frames = [
+            frame for _, frame in _frames(tree, source, types, start=first, stop=last)
+        ]
+    if not frames:
+        return pd.DataFrame({name: np.empty(0, types[name]) for name in types})
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
+def iterate_columns(
+    source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield (first entry, frame) of consecutive chunks of flat numeric branches.
+
+    Args:
+        source: the tree.
+        branches: as for `read_columns`.
+        chunk: largest number of entries of a frame.
+
+    Raises:
+        NtupleError: as `read_columns`.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
+    with open_tree(source) as tree:
+        types = flat_types(tree, source, branches)
+        stop = _filled(tree, source)
+        yield from _frames(tree, source, types, stop=stop, chunk=chunk)
+
+
+def write_trees(
+    path: str | Path,
+    trees: Mapping[str, Mapping[str, Any]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a new ROOT file of TTrees, or a Parquet file if the name ends so.
+
+    The file appears under its name when it is complete and never before.
+
+    Args:
+        path: the file.
+        trees: for each tree (directories allowed, "Dir/DecayTree"; one tree for
+            Parquet) its branches: numpy arrays (n,) or (n, ...), awkward arrays with
+            one variable-length axis, lists of strings, or objects with `content` and
+            `counts` (and a `counter`, the name of the branch with the counts; "n" and
+            the branch's name otherwise). Branches with one counter share it.
+        overwrite: replace an existing file.
+    """
+    with replacing(path, overwrite=overwrite) as temporary:
+        if is_parquet(path):
+            if len(trees) != 1:
+                raise NtupleError(f"{path}: Parquet holds one tree, got {list(trees)}")
+            _write_parquet(temporary, next(iter(trees.values())))
+            return
+        with uproot.recreate(temporary, compression=COMPRESSION) as file:
+            for name, branches in trees.items():
+                _write_tree(file, name, branches)
+
+
+def write_histograms(
+    path: str | Path, histograms: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
+    """Write a new ROOT file of histograms, as TH1, TH2 or TH3.
+
+    Args:
+        path: the file.
+        histograms: `hist.Hist` objects of one to three axes by name.
+        overwrite: replace an existing file.
+    """
+    with (
+        replacing(path, overwrite=overwrite) as temporary,
+        uproot.recreate(temporary, compression=COMPRESSION) as file,
+    ):
+        for name, histogram in histograms.items():
+            file[name] = histogram
+
+
+def write_table(
+    path: str | Path, frame: pd.DataFrame, *, overwrite: bool = False
+) -> None:
+    """Write a DataFrame as Parquet, without its index."""
+    with replacing(path, overwrite=overwrite) as temporary:
+        frame.to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Return the DataFrame of a Parquet file."""
+    check_file(str(path))
+    with reading(str(path)):
+        return pd.read_parquet(path, engine="pyarrow")
+
+
+def as_branch(values: Any) -> tuple[Any, str | None]:
+    """Return what uproot can write of an array, with its counter if it names one."""
+    if hasattr(values, "content") and hasattr(values, "counts"):
+        jagged = ak.unflatten(np.asarray(values.content), np.asarray(values.counts))
+        return jagged, getattr(values, "counter", None)
+    if isinstance(values, ak.Array):
+        return values, None
+    array = np.asarray(values)
+    return (ak.Array(array.tolist()) if array.dtype.kind in "UO" else array), None
+
+
+def as_type(array: Any) -> Any:
+    """Return the branch type, for uproot's `mktree`, of an array."""
+    if isinstance(array, np.ndarray):
+        return np.dtype((array.dtype.newbyteorder("="), array.shape[1:]))
+    kind = ak.type(array).content
+    # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
+    if array.ndim > 2 and not array.layout.purelist_isregular:
+        raise NtupleError(f"a branch of type {kind} cannot be written to a TTree")
+    return kind
+
+
+def _write_tree(file: Any, name: str, branches: Mapping[str, Any]) -> None:
+    """Add a TTree to an open file, in baskets of BASKET_ENTRIES."""
+    arrays: dict[str, Any] = {}
+    counters: dict[str, str] = {}
+    for branch, values in branches.items():
+        arrays[branch], counter = as_branch(values)
+        counters[branch] = counter or f"n{branch}"
+    types = {branch: as_type(array) for branch, array in arrays.items()}
+    tree = file.mktree(name, types, counter_name=counters.__getitem__)
+    entries = max((len(array) for array in arrays.values()), default=0)
+    for first in range(0, entries, BASKET_ENTRIES):
+        last = first + BASKET_ENTRIES
+        tree.extend({branch: array[first:last] for branch, array in arrays.items()})
+
+
+def _write_parquet(path: Path, branches: Mapping[str, Any]) -> None:
+    """Write branches as the columns of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        name: ak.to_arrow(ak.Array(as_branch(values)[0]), extensionarray=False)
+        for name, values in branches.items()
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=BASKET_ENTRIES)
+
+
+def _filled(tree: Any, source: Source) -> int:
+    """Return the number of entries of an open tree; raise if there are none."""
+    with reading(str(source)):
+        entries = entries_of(tree)
+    if entries == 0:
+        raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
+    return entries
+
+
+def _frames(
+    tree: Any,
+    source: Source,
+    branches: Iterable[str],
+    *,
+    stop: int,
+    start: int = 0,
+    chunk: int = BASKET_ENTRIES,
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield (first entry, frame) for a range of entries of an open tree."""
+    names = list(branches)
+    pieces = iterate_flat(tree, names, start=start, stop=stop, chunk=chunk)
+    position = start
+    while True:
+        with reading(str(source)):
+            arrays = next(pieces, None)
+        if arrays is None:
+            return
+        frame = pd.DataFrame({name: arrays[name] for name in names}, copy=False)
+        yield position, frame
+        position += len(frame)
+
+
+def _split(pattern: str) -> tuple[str, str | None]:
+    """Split FILE:TREE; the colons of an address and of an existing file are FILE's."""
+    if is_remote(pattern):
+        scheme, _, rest = pattern.partition("://")
+        host, slash, path = rest.partition("/")
+        path, _, tree = path.partition(":")
+        return f"{scheme}://{host}{slash}{path}", tree or None
+    if Path(pattern).exists():
+        return pattern, None
+    path, _, tree = pattern.rpartition(":") if ":" in pattern else (pattern, "", "")
+    return path, tree or None
+
+
+def _match(path: str) -> list[str]:
+    """Return the files that a path or glob stands for."""
+    if is_remote(path) or Path(path).exists() or not glob.has_magic(path):
+        if not is_remote(path):
+            check_file(path)
+        return [path]
+    matches = [
+        match for match in glob.glob(path, recursive=True) if Path(match).is_file()
+    ]
+    if not matches:
+        raise NtupleError(f"no file matches {path!r}")
+    return matches
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Return a sort key in which numbers within names count as numbers."""
+    parts = re.split(r"(\d+)", path)
+    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)]
+
+
+def _trees_meant(source: Source, trees: Sequence[str]) -> list[Source]:
+    """Return the trees of a file that a pattern without a tree's name stands for."""
+    if is_parquet(source.path):
+        if source.tree is not None:
+            raise NtupleError(f"{source}: a Parquet file has no trees to name")
+        return [source]
+    if source.tree is not None:
+        return [source]
+    present = list_trees(source.path)
+    listed = ", ".join(repr(name) for name in present) or "none"
+    meant = [name for name in trees if name in present] if trees else present
+    if trees and not meant:
+        raise NtupleError(
+            f"{source} has none of the trees {', '.join(map(repr, trees))}; its trees: "
+            f"{listed}"
+        )
+    if not trees and len(present) != 1:
+        raise NtupleError(
+            f"{source} has {len(present)} trees, expected one or FILE:TREE; its trees: "
+            f"{listed}"
+        )
+    return [Source(source.path, name) for name in meant]

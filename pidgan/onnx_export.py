@@ -1,0 +1,320 @@
+"""Write a trained model as one ONNX file in physical units.
+
+The graph is built from standard operators: the keras layers of `models.networks`, and
+the transforms of `preprocessing` around them. Keras' own exporter knows only the
+networks and needs a converter that does not follow current releases, so the few layers
+are written here. Before the file gets its name, its output is compared with the keras
+model's; the card goes into the file's metadata.
+"""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from onnx import TensorProto, helper, numpy_helper
+
+from pidgan.bundle import CARD_KEY, Bundle, open_bundle
+from pidgan.errors import BundleError
+from pidgan.models.model import Model
+from pidgan.noise import entry_keys, keyed_normal
+from pidgan.ntuple import write_table
+from pidgan.preprocessing import N_KNOTS, TargetTransform
+from pidgan.typing import FloatArray
+
+OPSET = 17
+IR_VERSION = 8
+PARITY_ROWS = 10_000
+SELF_TEST_ROWS = 64
+# Agreement of keras and ONNX: |difference| <= this times max(1, |y|), except in rows
+# where rounding carries a discrete choice across an edge, fewer than one in 10^4.
+PARITY_TOLERANCE = 1e-4
+PARITY_EXCUSED = 1e-4
+PARITY_SEED = 20_240_501
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Comparison of two evaluations of the same rows.
+
+    Attributes:
+        rows: compared.
+        differing: rows beyond the tolerance.
+        largest: largest |difference| / max(1, |y|) among the other rows.
+    """
+
+    rows: int
+    differing: int
+    largest: float
+
+
+def export_bundle(
+    model: Model,
+    path: str | Path,
+    *,
+    report: Any = None,
+    reference: pd.DataFrame | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model as a bundle, with its reference file beside it.
+
+    Args:
+        model: from `train`.
+        path: of the bundle, ending in ".onnx"; the reference file is named
+            "<stem>.reference.parquet".
+        report: from `validate`; its headline figures go onto the card.
+        reference: rows never trained on; those of the model by default.
+        overwrite: whether existing files are replaced.
+
+    Returns:
+        The path of the bundle.
+
+    Raises:
+        BundleError: a file exists, or the ONNX graph does not agree with keras.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise BundleError(f"{path}: the name of a bundle ends in .onnx")
+    reference_path = path.with_name(f"{path.stem}.reference.parquet")
+    for existing in (path, reference_path):
+        if existing.exists() and not overwrite:
+            raise BundleError(f"{existing} exists already; use --overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.writing.onnx")
+    temporary_reference = path.with_name(f".{path.stem}.writing.parquet")
+    frame = model.reference() if reference is None else reference
+    try:
+        write_table(temporary_reference, frame, overwrite=True)
+        conditions, noise = _test_rows(model, frame)
+        targets = model.generate(conditions, noise)
+        first = slice(0, SELF_TEST_ROWS)
+        card = model.card.model_copy(
+            update={
+                "validation": {} if report is None else report.headline(),
+                "reference": {
+                    "file": reference_path.name,
+                    "sha256": hashlib.sha256(
+                        temporary_reference.read_bytes()
+                    ).hexdigest(),
+                    "rows": len(frame),
+                },
+                "self_test": {
+                    "conditions": conditions[first].tolist(),
+                    "noise": noise[first].tolist(),
+                    "targets": targets[first].tolist(),
+                },
+            }
+        )
+        graph = build_graph(model)
+        onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
+        onnx.checker.check_model(graph, full_check=True)
+        temporary.write_bytes(graph.SerializeToString())
+        bundle = open_bundle(temporary)
+        found = compare(targets, bundle.generate(conditions, noise))
+        if found.differing > PARITY_EXCUSED * found.rows:
+            raise BundleError(
+                f"{path}: ONNX and keras differ in {found.differing} of {found.rows} "
+                f"rows, expected at most {PARITY_EXCUSED * found.rows:.0f}"
+            )
+        os.replace(temporary_reference, reference_path)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary_reference.unlink(missing_ok=True)
+    return path
+
+
+def check_parity(model: Model, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
+    """Compare a bundle with the keras model that it came from, on reference rows."""
+    conditions, noise = _test_rows(model, model.reference(), rows=rows)
+    return compare(
+        model.generate(conditions, noise), bundle.generate(conditions, noise)
+    )
+
+
+def compare(expected: FloatArray, got: FloatArray) -> Parity:
+    """Compare two evaluations, (n, n_targets) each, row by row."""
+    distance = np.abs(got - expected) / np.maximum(1, np.abs(expected))
+    worst = distance.max(axis=1)
+    agree = worst <= PARITY_TOLERANCE
+    largest = float(worst[agree].max()) if agree.any() else 0.0
+    return Parity(rows=len(worst), differing=int((~agree).sum()), largest=largest)
+
+
+def build_graph(model: Model) -> onnx.ModelProto:
+    """Return the ONNX graph (conditions, noise) -> targets of a model."""
+    graph = _Graph()
+    x = _scale_conditions(graph, model)
+    inputs = {"conditions": x, "noise": "noise"}
+    one_hot = None
+    if model.patterns is not None:
+        logits = _add_network(graph, model.patterns, {"conditions": x})
+        one_hot = _pick_pattern(graph, logits, model.targets.n_patterns)
+        inputs["pattern"] = one_hot
+        inputs["noise"] = graph.add(
+            "Slice", "noise", graph.ints([1]), graph.ints([2**31 - 1]), graph.ints([1])
+        )
+    z = _add_network(graph, model.generator, inputs)
+    y = _invert_targets(graph, z, one_hot, model.targets)
+    graph.nodes.append(helper.make_node("Identity", [y], ["targets"]))
+    card = model.card
+    ports = {
+        "conditions": len(card.conditions),
+        "noise": card.n_noise,
+        "targets": len(card.targets),
+    }
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])
+        for name, width in ports.items()
+    }
+    return helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "generator",
+            [values["conditions"], values["noise"]],
+            [values["targets"]],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="pidgan",
+        producer_version=card.versions.get("pidgan", ""),
+    )
+
+
+class _Graph:
+    """Nodes and constants of a graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with one output and return the output's name."""
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: type = np.float32) -> str:
+        """Append a constant and return its name."""
+        name = f"c{len(self.constants)}"
+        array: Any = np.ascontiguousarray(np.asarray(value, dtype=dtype))
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def ints(self, value: Any) -> str:
+        """Append a constant of int64 and return its name."""
+        return self.constant(value, np.int64)
+
+
+def _scale_conditions(graph: _Graph, model: Model) -> str:
+    """(t(x) - centre) / scale, with t = log in some columns."""
+    transform, x = model.conditions, "conditions"
+    if transform.log.any():
+        is_log = graph.constant(transform.log.astype(bool), np.bool_)
+        # Columns without logarithm may be <= 0: they pass through it as 1.
+        safe = graph.add("Where", is_log, x, graph.constant(1.0))
+        x = graph.add("Where", is_log, graph.add("Log", safe), x)
+    centred = graph.add("Sub", x, graph.constant(transform.centre))
+    return graph.add("Div", centred, graph.constant(transform.scale))
+
+
+def _add_network(graph: _Graph, network: Any, inputs: dict[str, str]) -> str:
+    """Append the layers of a functional keras model, each used once."""
+    names: dict[int, str] = {}
+    for layer in network.layers:
+        kind = type(layer).__name__
+        if kind == "InputLayer":
+            names[id(layer.output)] = inputs[layer.name]
+            continue
+        entries = layer.input if isinstance(layer.input, list) else [layer.input]
+        sources = [names[id(entry)] for entry in entries]
+        names[id(layer.output)] = _add_layer(graph, kind, layer, sources)
+    return names[id(network.outputs[0])]
+
+
+def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
+    if kind == "Dense":
+        kernel, bias = (graph.constant(v.numpy()) for v in (layer.kernel, layer.bias))
+        return graph.add("Gemm", sources[0], kernel, bias)
+    if kind == "Concatenate":
+        return graph.add("Concat", *sources, axis=1)
+    if kind == "Add":
+        return graph.add("Add", *sources)
+    function = layer.activation.__name__ if kind == "Activation" else kind
+    if function == "silu":
+        return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
+    if function == "relu":
+        return graph.add("Relu", sources[0])
+    raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:
+    """One-hot code of the pattern that Phi(first noise) picks from softmax(logits)."""
+    z = graph.add("Slice", "noise", *(graph.ints([i]) for i in (0, 1, 1)))
+    erf = graph.add("Erf", graph.add("Mul", z, graph.constant(np.sqrt(0.5))))
+    half = graph.constant(0.5)
+    uniform = graph.add("Add", graph.add("Mul", erf, half), half)
+    probabilities = graph.add("Softmax", logits, axis=1)
+    cumulated = graph.add("CumSum", probabilities, graph.ints(1))
+    edges = graph.add("Slice", cumulated, *(graph.ints([i]) for i in (0, -1, 1)))
+    above = graph.add(
+        "Cast", graph.add("Greater", uniform, edges), to=TensorProto.FLOAT
+    )
+    # above is 1...1 0...0; pattern k has k ones: column k is above[k-1] - above[k].
+    difference = np.zeros((n_patterns - 1, n_patterns))
+    for k in range(n_patterns - 1):
+        difference[k, k], difference[k, k + 1] = -1, 1
+    first = np.eye(n_patterns)[0]
+    return graph.add("Gemm", above, graph.constant(difference), graph.constant(first))
+
+
+def _invert_targets(
+    graph: _Graph, z: str, one_hot: str | None, transform: TargetTransform
+) -> str:
+    """Quantile transforms, atoms and sums of `TargetTransform.inverse`."""
+    z_max = transform.z_max.astype(np.float32)
+    shifted = graph.add("Add", z, graph.constant(z_max))
+    position = graph.add("Mul", shifted, graph.constant((N_KNOTS - 1) / (2 * z_max)))
+    last = graph.constant(N_KNOTS - 1)
+    position = graph.add("Clip", position, graph.constant(0.0), last)
+    left = graph.add("Floor", position)
+    left = graph.add("Min", left, graph.constant(N_KNOTS - 2))
+    fraction = graph.add("Sub", position, left)
+    column = graph.ints(np.arange(transform.n_targets) * N_KNOTS)
+    index = graph.add("Add", graph.add("Cast", left, to=TensorProto.INT64), column)
+    low = graph.add("Gather", graph.constant(transform.knots.ravel()), index)
+    # The same table, one knot further: saves an addition on the index.
+    ahead = np.append(transform.knots.ravel()[1:], transform.knots[-1, -1])
+    high = graph.add("Gather", graph.constant(ahead), index)
+    step = graph.add("Mul", fraction, graph.add("Sub", high, low))
+    value = graph.add("Add", low, step)
+    if one_hot is not None:
+        mask = graph.add(
+            "MatMul", one_hot, graph.constant(transform.patterns.astype(np.float32))
+        )
+        atoms = graph.add("MatMul", one_hot, graph.constant(transform.atoms))
+        is_continuous = graph.add("Greater", mask, graph.constant(0.5))
+        value = graph.add("Where", is_continuous, value, atoms)
+    has_base = graph.constant((transform.base >= 0).astype(np.float32))
+    base = graph.ints(np.maximum(transform.base, 0))
+    y = value
+    for _ in range(transform.depth):
+        added = graph.add("Mul", graph.add("Gather", y, base, axis=1), has_base)
+        y = graph.add("Add", value, added)
+    return y
+
+
+def _test_rows(
+    model: Model, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
+) -> tuple[FloatArray, FloatArray]:
+    """Return conditions spread over the reference rows, and noise."""
+    names = list(model.card.condition_names)
+    index = np.linspace(0, len(frame) - 1, rows).astype(np.int64)
+    conditions = frame[names].to_numpy(dtype=np.float32)[index]
+    keys = entry_keys(seed=PARITY_SEED, track="", start=0, stop=rows)
+    return conditions, keyed_normal(keys, n_noise=model.card.n_noise)

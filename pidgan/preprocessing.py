@@ -1,0 +1,364 @@
+"""Invertible maps between physical columns and the coordinates that networks see.
+
+Conditions are scaled, after a logarithm where the sample definition asks for one.
+
+Targets have discrete structure that a smooth network cannot make: values taken
+exactly by a finite share of rows (*atoms*, sentinels among them) and pairs of targets
+that are exactly equal (*ties*). Both are found in the data. A target tied to another
+is replaced by their difference, which turns a tie into an atom at zero. Each row then
+has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
+learnt as a class; what is continuous given the pattern is mapped to a normal
+distribution by its weighted quantiles.
+
+Use `fit_conditions` and `fit_targets` on training rows only.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.special
+
+from pidgan.errors import DatasetError
+from pidgan.typing import FloatArray, IntArray
+
+# Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows.
+N_KNOTS = 256
+# An atom or tie is structure when this share of rows, and at least this many, has it.
+MIN_SHARE = 2e-3
+MIN_ROWS = 10
+CONTINUOUS = -1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionTransform:
+    """Scaling of conditions: (t(x) - centre) / scale with t = log or identity.
+
+    Attributes:
+        log: (n_conditions,), whether the logarithm is taken first.
+        centre: (n_conditions,), of the transformed values.
+        scale: (n_conditions,), of the transformed values, positive.
+    """
+
+    log: IntArray
+    centre: FloatArray
+    scale: FloatArray
+
+    def forward(self, conditions: FloatArray) -> FloatArray:
+        """Map conditions, (n, n_conditions) in package units, to scaled float32."""
+        x = conditions.astype(np.float32)
+        columns = [
+            np.log(x[:, j]) if self.log[j] else x[:, j] for j in range(len(self.log))
+        ]
+        scaled = (np.stack(columns, axis=1) - self.centre) / self.scale
+        return scaled.astype(np.float32)
+
+    def inverse(self, scaled: FloatArray) -> FloatArray:
+        """Map scaled conditions back to package units, (n, n_conditions)."""
+        x = scaled * self.scale + self.centre
+        columns = [
+            np.exp(x[:, j]) if self.log[j] else x[:, j] for j in range(len(self.log))
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `from_arrays`."""
+        return {f"condition_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "ConditionTransform":
+        """Rebuild the transform from `to_arrays`."""
+        return ConditionTransform(**_fields(ConditionTransform, arrays, "condition_"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetTransform:
+    """Targets as a pattern of atoms and, where continuous, normal coordinates.
+
+    Attributes:
+        base: (n_targets,), the target that is subtracted from each, or -1.
+        patterns: (n_patterns, n_targets), 1 where the coordinate is continuous.
+        atoms: (n_patterns, n_targets), value of the coordinate where it is not.
+        z_max: (n_targets,), last knot of each quantile transform; the first is -z_max
+            and the knots are equidistant in the normal score.
+        knots: (n_targets, N_KNOTS), coordinate values at the knots, not decreasing.
+    """
+
+    base: IntArray
+    patterns: IntArray
+    atoms: FloatArray
+    z_max: FloatArray
+    knots: FloatArray
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return len(self.base)
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns; 1 means that the targets are purely continuous."""
+        return len(self.patterns)
+
+    @property
+    def depth(self) -> int:
+        """Longest chain of differences to be added up on the way back."""
+        return max(_chain_length(self.base, j) for j in range(self.n_targets))
+
+    def forward(self, targets: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Map targets to patterns and normal coordinates.
+
+        Args:
+            targets: (n, n_targets), physical values and sentinels.
+
+        Returns:
+            The pattern of each row, (n,), -1 for a row that fits none, and the
+            coordinates, (n, n_targets) float32, zero where the pattern has an atom.
+        """
+        coordinates = _differences(targets.astype(np.float32), self.base)
+        pattern = self._match(coordinates)
+        z = np.zeros_like(coordinates)
+        for j in range(self.n_targets):
+            grid = np.linspace(-self.z_max[j], self.z_max[j], N_KNOTS)
+            z[:, j] = _interpolate_back(coordinates[:, j], self.knots[j], grid)
+        z *= self.patterns[pattern]
+        return pattern, z
+
+    def inverse(self, pattern: IntArray, z: FloatArray) -> FloatArray:
+        """Map patterns (n,) and coordinates (n, n_targets) to physical targets."""
+        z = z.astype(np.float32)
+        z_max = self.z_max.astype(np.float32)
+        position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
+        position = np.clip(position, 0, N_KNOTS - 1)
+        left = np.minimum(position.astype(np.int64), N_KNOTS - 2)
+        fraction = position - left.astype(np.float32)
+        column = np.arange(self.n_targets)
+        low, high = self.knots[column, left], self.knots[column, left + 1]
+        value = low + fraction * (high - low)
+        value = np.where(
+            self.patterns[pattern] == 1, value, self.atoms[pattern]
+        ).astype(np.float32)
+        return _sums(value, self.base, self.depth)
+
+    def _match(self, coordinates: FloatArray) -> IntArray:
+        """Find for each row the pattern that has most of the row's atoms."""
+        pattern = np.full(len(coordinates), CONTINUOUS)
+        by_atoms = np.argsort(self.patterns.sum(axis=1), kind="stable")
+        for k in by_atoms:
+            fits = ((coordinates == self.atoms[k]) | (self.patterns[k] == 1)).all(1)
+            pattern[fits & (pattern == CONTINUOUS)] = k
+        return pattern
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `from_arrays`."""
+        return {f"target_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
+        """Rebuild the transform from `to_arrays`."""
+        return TargetTransform(**_fields(TargetTransform, arrays, "target_"))
+
+
+def fit_conditions(
+    conditions: FloatArray, transforms: Sequence[str]
+) -> ConditionTransform:
+    """Fit the scaling of conditions; weights play no role in it.
+
+    Args:
+        conditions: (n, n_conditions), package units.
+        transforms: "log" or "linear" for each condition.
+
+    Raises:
+        DatasetError: a condition is constant, or not positive under a logarithm.
+    """
+    log = np.array([t == "log" for t in transforms])
+    if (conditions[:, log] <= 0).any():
+        raise DatasetError("a condition with transform 'log' has values <= 0")
+    values = conditions.astype(np.float64)
+    values[:, log] = np.log(values[:, log])
+    scale = values.std(axis=0)
+    if (scale == 0).any():
+        constant = np.flatnonzero(scale == 0).tolist()
+        raise DatasetError(f"conditions number {constant} are constant; leave them out")
+    return ConditionTransform(
+        log=log.astype(np.int64),
+        centre=values.mean(axis=0).astype(np.float32),
+        scale=scale.astype(np.float32),
+    )
+
+
+def fit_targets(
+    targets: FloatArray,
+    weights: FloatArray,
+    *,
+    sentinels: Sequence[Sequence[float]] = (),
+) -> TargetTransform:
+    """Find atoms and ties, and fit the quantile transforms.
+
+    Args:
+        targets: (n, n_targets), physical values and sentinels.
+        weights: (n,), of any sign; only the quantiles use them.
+        sentinels: of each target, values that are atoms however rare they are.
+    """
+    y = targets.astype(np.float32)
+    declared = [
+        np.asarray(sentinels[j] if j < len(sentinels) else (), dtype=np.float32)
+        for j in range(y.shape[1])
+    ]
+    base = _find_ties(y, declared)
+    coordinates = _differences(y, base)
+    codes = np.full(y.shape, CONTINUOUS)
+    values: list[FloatArray] = []
+    for j in range(y.shape[1]):
+        atoms = _find_atoms(coordinates[:, j], declared[j] if base[j] < 0 else declared[j][:0])
+        values.append(atoms)
+        for a, atom in enumerate(atoms):
+            codes[coordinates[:, j] == atom, j] = a
+    kept = _frequent_patterns(codes, declared, base, values)
+    patterns = (kept == CONTINUOUS).astype(np.int64)
+    atoms_of = np.zeros(kept.shape, dtype=np.float32)
+    for j, atoms in enumerate(values):
+        on_atom = kept[:, j] != CONTINUOUS
+        atoms_of[on_atom, j] = atoms[kept[on_atom, j]]
+    blank = TargetTransform(
+        base=base,
+        patterns=patterns,
+        atoms=atoms_of,
+        z_max=np.ones(y.shape[1], dtype=np.float32),
+        knots=np.zeros((y.shape[1], N_KNOTS), dtype=np.float32),
+    )
+    pattern = blank._match(coordinates)
+    z_max, knots = blank.z_max.copy(), blank.knots.copy()
+    for j in range(y.shape[1]):
+        rows = (pattern >= 0) & (patterns[pattern, j] == 1)
+        if rows.any():
+            z_max[j], knots[j] = _fit_quantiles(coordinates[rows, j], weights[rows])
+    return dataclasses.replace(blank, z_max=z_max, knots=knots)
+
+
+def _fields(
+    cls: type, arrays: Mapping[str, np.ndarray], prefix: str
+) -> dict[str, np.ndarray]:
+    return {f.name: arrays[prefix + f.name] for f in dataclasses.fields(cls)}
+
+
+def _chain_length(base: IntArray, j: int) -> int:
+    """Number of differences between target j and the root of its tree."""
+    return 0 if base[j] < 0 else 1 + _chain_length(base, int(base[j]))
+
+
+def _differences(y: FloatArray, base: IntArray) -> FloatArray:
+    """Subtract from each target its base."""
+    columns = [y[:, j] - y[:, b] if b >= 0 else y[:, j] for j, b in enumerate(base)]
+    return np.stack(columns, axis=1)
+
+
+def _sums(coordinates: FloatArray, base: IntArray, depth: int) -> FloatArray:
+    """Undo `_differences`; adding zero keeps ties exact."""
+    y = coordinates
+    for _ in range(depth):
+        added = np.where(base >= 0, y[:, base], np.float32(0))
+        y = coordinates + added
+    return y
+
+
+def _min_rows(n: int) -> float:
+    return max(MIN_ROWS, MIN_SHARE * n)
+
+
+def _find_atoms(values: FloatArray, declared: FloatArray) -> FloatArray:
+    """Return the values that repeat in a finite share of rows, and sentinels."""
+    unique, counts = np.unique(values, return_counts=True)
+    is_atom = counts >= _min_rows(len(values))
+    return unique[is_atom | np.isin(unique, declared)]
+
+
+def _find_ties(y: FloatArray, declared: Sequence[FloatArray]) -> IntArray:
+    """Return for each target its base in a maximum spanning forest of tie shares."""
+    n, d = y.shape
+    on_atom = np.stack(
+        [np.isin(y[:, j], _find_atoms(y[:, j], declared[j])) for j in range(d)], axis=1
+    )
+    edges = []
+    for i in range(d):
+        for j in range(i + 1, d):
+            tied = (y[:, i] == y[:, j]) & ~on_atom[:, i] & ~on_atom[:, j]
+            if tied.sum() >= _min_rows(n):
+                edges.append((int(tied.sum()), i, j))
+    neighbours: list[list[int]] = [[] for _ in range(d)]
+    tree = list(range(d))
+    for _, i, j in sorted(edges, reverse=True):
+        if tree[i] != tree[j]:
+            neighbours[i].append(j)
+            neighbours[j].append(i)
+            tree = [tree[i] if t == tree[j] else t for t in tree]
+    base = np.full(d, -1)
+    seen: set[int] = set()
+    for root in sorted(range(d), key=lambda t: -len(neighbours[t])):
+        queue = [] if root in seen else [root]
+        seen.update(queue)
+        while queue:
+            i = queue.pop()
+            for j in neighbours[i]:
+                if j not in seen:
+                    base[j] = i
+                    seen.add(j)
+                    queue.append(j)
+    return base
+
+
+def _frequent_patterns(
+    codes: IntArray,
+    declared: Sequence[FloatArray],
+    base: IntArray,
+    values: Sequence[FloatArray],
+) -> IntArray:
+    """Return the patterns to learn; one without atoms is there for the rare rest."""
+    patterns, counts = np.unique(codes, axis=0, return_counts=True)
+    has_sentinel = np.zeros(len(patterns), dtype=bool)
+    for j, atoms in enumerate(values):
+        is_sentinel = np.append(np.isin(atoms, declared[j]), False)
+        has_sentinel |= is_sentinel[patterns[:, j]] & (base[j] < 0)
+    # A sentinel that comes with no pattern of its own would land in a quantile knot.
+    kept = patterns[(counts >= _min_rows(len(codes))) | (has_sentinel & (counts > 1))]
+    rest = np.full((1, codes.shape[1]), CONTINUOUS)
+    fits_all = _leaves_rows_without_pattern(kept, patterns, counts)
+    return np.unique(np.vstack([kept, rest]), axis=0) if fits_all else kept
+
+
+def _leaves_rows_without_pattern(
+    kept: IntArray, patterns: IntArray, counts: IntArray
+) -> bool:
+    fits = np.zeros(len(patterns), dtype=bool)
+    for pattern in kept:
+        fits |= ((patterns == pattern) | (pattern == CONTINUOUS)).all(axis=1)
+    return bool(counts[~fits].sum() > 0)
+
+
+def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, FloatArray]:
+    """Return z_max and the weighted quantiles at equidistant normal scores.
+
+    With signed weights the empirical distribution function is not monotone; as it
+    only defines coordinates here, its running maximum serves.
+    """
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    if cumulative[-1] <= 0:
+        cumulative = np.arange(1.0, len(values) + 1)
+    cumulative = np.maximum.accumulate(np.clip(cumulative, 0, None))
+    probability = (cumulative - 0.5 * cumulative[0]) / cumulative[-1]
+    z_max = float(np.clip(-scipy.special.ndtri(0.5 / len(values)), 1.0, 5.0))
+    grid = scipy.special.ndtr(np.linspace(-z_max, z_max, N_KNOTS))
+    knots = np.interp(grid, probability, values[order])
+    knots[0], knots[-1] = values[order[0]], values[order[-1]]
+    return z_max, np.maximum.accumulate(knots).astype(np.float32)
+
+
+def _interpolate_back(
+    values: FloatArray, knots: FloatArray, grid: FloatArray
+) -> FloatArray:
+    """Return the normal score of each value; the middle of a flat piece of knots."""
+    unique, first = np.unique(knots, return_index=True)
+    last = np.append(first[1:], len(knots)) - 1
+    middle = 0.5 * (grid[first] + grid[last])
+    return np.asarray(np.interp(values, unique, middle), dtype=np.float32)

@@ -1,0 +1,457 @@
+"""A Sample: the definition of one calibration sample, parsed, validated and frozen.
+
+A definition is a TOML file that says what a calibration sample *is* (species, tree,
+branches, ranges, how the background is removed) and never where its files are. Those
+that ship are listed by `list_samples`; one's own needs no code. A short one:
+
+    schema = 1
+    title = "Kaons of my own selection"
+    detector = "LHCb"
+    species = "K+"
+    source = "my analysis note"
+    weight_branch = "sw"
+    conditions = [
+      {name = "P", branch = "K_P", unit = "GeV", range = [3e3, 200e3]},
+      {name = "ETA", derive = "eta_from_p_pt", branches = ["K_P", "K_PT"],
+       range = [1.8, 5.5]},
+    ]
+    targets = [{name = "RichDLLk", branch = "K_RichDLLk", range = [-150, 150]}]
+
+`extends = "run2_dstar_k"` (a shipped name, or a path beside the file) starts from
+another definition: every key written here replaces that key as a whole. Ranges are in
+package units (MeV, mm, ns, rad), whatever the unit of the branch.
+"""
+
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pidgan.cuts import Columns, parse_cut
+from pidgan.errors import CutError, SampleError, nearest
+
+Array = NDArray[np.float64]
+Unit = Literal["MeV", "GeV", "mm", "ns", "rad", "1"]
+Range = tuple[float, float]
+
+#: What a stored value is multiplied with to get package units.
+UNIT_FACTORS: dict[str, float] = {
+    "MeV": 1.0,
+    "GeV": 1000.0,
+    "mm": 1.0,
+    "ns": 1.0,
+    "rad": 1.0,
+    "1": 1.0,
+}
+#: A chain of `extends` longer than this is a mistake.
+MAX_EXTENDS = 5
+_BINNINGS = "binnings.toml"
+_WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
+
+
+def _eta_from_p_pt(p: Array, pt: Array) -> Array:
+    # A track's p and pt do not tell forward from backward; LHCb's are forward.
+    with np.errstate(all="ignore"):
+        return np.asarray(np.arccosh(p / pt))
+
+
+def _pt_from_px_py(px: Array, py: Array) -> Array:
+    return np.hypot(px, py)
+
+
+def _p_from_px_py_pz(px: Array, py: Array, pz: Array) -> Array:
+    return np.hypot(np.hypot(px, py), pz)
+
+
+def _eta_from_px_py_pz(px: Array, py: Array, pz: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(np.arcsinh(pz / np.hypot(px, py)))
+
+
+def _p_from_pt_eta(pt: Array, eta: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(pt * np.cosh(eta))
+
+
+#: The closed list of derivations: the inputs by name, and the function of their arrays.
+#: Impossible input (pt > p, pt = 0) gives NaN or infinity.
+DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., Array]]] = {
+    "eta_from_p_pt": (("p", "pt"), _eta_from_p_pt),
+    "eta_from_px_py_pz": (("px", "py", "pz"), _eta_from_px_py_pz),
+    "p_from_px_py_pz": (("px", "py", "pz"), _p_from_px_py_pz),
+    "pt_from_px_py": (("px", "py"), _pt_from_px_py),
+    "p_from_pt_eta": (("pt", "eta"), _p_from_pt_eta),
+}
+
+
+class _Frozen(BaseModel):
+    """Settings shared by the parts of a definition; no behaviour."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Variable(_Frozen):
+    """One condition or target, read from a branch or derived from several.
+
+    Attributes:
+        name: canonical name (`P`, `RichDLLk`); also that of the output.
+        branch: branch in the calibration ntuple; the name itself if neither this nor
+            `derive` is given.
+        derive: a key of `DERIVATIONS`, with its inputs in `branches`.
+        unit: unit of the stored values, converted to package units on reading.
+        range: lowest and highest value that is kept, in package units.
+        transform: whether the variable is best seen on a linear or a log scale.
+        integer: whether it takes whole numbers only.
+        sentinels: stored values that stand for "no measurement"; kept as values.
+        patterns: branch names tried in an analysis ntuple, `{track}` replaced.
+    """
+
+    name: str = Field(min_length=1)
+    branch: str | None = None
+    derive: str | None = None
+    branches: tuple[str, ...] = ()
+    unit: Unit = "1"
+    range: Range
+    transform: Literal["linear", "log"] = "linear"
+    integer: bool = False
+    sentinels: tuple[float, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The branches that have to be read."""
+        return self.branches if self.derive else (self.branch or self.name,)
+
+    @property
+    def package_unit(self) -> str:
+        """The unit after reading."""
+        return "MeV" if self.unit == "GeV" else self.unit
+
+    def evaluate(self, columns: Columns) -> Array:
+        """Return the values (n,) in package units from the columns of `inputs`.
+
+        Sentinels keep their value; other values are converted.
+        """
+        arrays = [np.asarray(columns[name], dtype=np.float64) for name in self.inputs]
+        if self.derive:
+            return DERIVATIONS[self.derive][1](*arrays) * UNIT_FACTORS[self.unit]
+        stored = arrays[0]
+        converted = stored * UNIT_FACTORS[self.unit]
+        return np.where(self.is_sentinel(columns), stored, converted)
+
+    def is_sentinel(self, columns: Columns) -> NDArray[np.bool_]:
+        """Return which rows (n,) hold a sentinel, compared in the stored type."""
+        stored = np.asarray(columns[self.inputs[0]])
+        if self.derive or not self.sentinels:
+            return np.zeros(stored.shape, dtype=bool)
+        return np.isin(stored, np.asarray(self.sentinels).astype(stored.dtype))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"range is [{low:g}, {high:g}], expected low < high")
+        if self.transform == "log" and low <= 0:
+            raise ValueError(f"transform 'log' needs a range above 0, got {low:g}")
+        if self.derive is None:
+            if self.branches:
+                raise ValueError("branches are for 'derive'; expected 'branch'")
+            return self
+        if self.derive not in DERIVATIONS:
+            known = ", ".join(DERIVATIONS)
+            raise ValueError(
+                f"unknown derivation {self.derive!r}, expected one of {known}"
+                f"{nearest(self.derive, DERIVATIONS)}"
+            )
+        wanted = DERIVATIONS[self.derive][0]
+        if self.branch is not None or len(self.branches) != len(wanted):
+            raise ValueError(
+                f"derive {self.derive!r} needs branches = [{', '.join(wanted)}] "
+                f"and no 'branch'"
+            )
+        return self
+
+
+class Discriminant(_Frozen):
+    """The variable that sWeights are fitted in, with the shapes of the two components.
+
+    Attributes:
+        branch: branch in the calibration ntuple, in `unit`.
+        range: fitted range in package units; rows outside are dropped.
+        signal: "gauss"; "double_gauss", two Gaussians with one mean; "crystal_ball",
+            a Gaussian core with a power-law tail on each side.
+        background: "exponential", or "polynomial" of first order.
+    """
+
+    branch: str = Field(min_length=1)
+    unit: Unit = "MeV"
+    range: Range
+    signal: Literal["gauss", "double_gauss", "crystal_ball"] = "double_gauss"
+    background: Literal["exponential", "polynomial"] = "exponential"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"range is [{low:g}, {high:g}], expected low < high")
+        return self
+
+
+class Sample(_Frozen):
+    """A calibration sample: what it is, and how to read it.
+
+    Exactly one of `weight_branch`, `discriminant` and `unweighted` says how background
+    is treated. `selection` is a cut on branches, applied first; `fiducial` one on
+    conditions, which also holds where a generator is applied. `cuts` are the standard
+    PID cuts of reports; `binning` holds bin edges of (some) conditions.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(min_length=1)
+    title: str = Field(min_length=1)
+    detector: str = Field(min_length=1)
+    species: str
+    source: str = Field(min_length=1)
+    trees: tuple[str, ...] = ()
+    weight_branch: str | None = None
+    discriminant: Discriminant | None = None
+    unweighted: bool = False
+    conditions: Annotated[tuple[Variable, ...], Field(min_length=1)]
+    targets: Annotated[tuple[Variable, ...], Field(min_length=1)]
+    selection: str | None = None
+    fiducial: str | None = None
+    binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    cuts: tuple[str, ...] = ()
+    data_taking: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions, in order."""
+        return tuple(variable.name for variable in self.conditions)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets, in order."""
+        return tuple(variable.name for variable in self.targets)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Every branch that has to be read, without repetition."""
+        names = [name for v in (*self.conditions, *self.targets) for name in v.inputs]
+        if self.weight_branch:
+            names.append(self.weight_branch)
+        if self.discriminant:
+            names.append(self.discriminant.branch)
+        if self.selection:
+            names += parse_cut(self.selection).names
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def sentinels(self) -> dict[str, tuple[float, ...]]:
+        """Sentinel values by target name, as cuts need them."""
+        return {v.name: v.sentinels for v in self.targets if v.sentinels}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [*self.condition_names, *self.target_names]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"name used more than once: {', '.join(twice)}")
+        given = [key for key in _WEIGHTINGS if getattr(self, key)]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of {', '.join(_WEIGHTINGS)}, "
+                f"got {' and '.join(given) or 'none'}"
+            )
+        _check_binning(self.binning, self.condition_names)
+        try:
+            for text in self.cuts:
+                parse_cut(text, names=self.target_names)
+            if self.fiducial:
+                parse_cut(self.fiducial, names=self.condition_names)
+            if self.selection:
+                parse_cut(self.selection)
+        except CutError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+def load_sample(name_or_path: str | Path | Sample) -> Sample:
+    """Load the definition of a calibration sample.
+
+    Args:
+        name_or_path: a name that `list_samples` lists, or the path of a TOML file. A
+            Sample is returned as it is.
+
+    Raises:
+        SampleError: no such sample, or a definition that is wrong; one line says where.
+
+    Example:
+        >>> load_sample("run2_dstar_k").species
+        'K+'
+    """
+    if isinstance(name_or_path, Sample):
+        return name_or_path
+    path = _find(str(name_or_path), Path.cwd())
+    return _load(path)
+
+
+def list_samples() -> dict[str, Path]:
+    """Return name and file of every calibration sample that ships with pidgan."""
+    paths = sorted(calibration_directory().glob("*.toml"))
+    return {path.stem: path for path in paths if path.name != _BINNINGS}
+
+
+def calibration_directory() -> Path:
+    """Return the folder of the definitions: in a wheel, or beside the source tree."""
+    package = Path(__file__).resolve().parent
+    places = (package / "calibration", package.parent / "calibration")
+    for place in places:
+        if (place / _BINNINGS).is_file():
+            return place
+    raise SampleError(
+        f"no folder 'calibration' with {_BINNINGS}; looked in "
+        f"{' and '.join(map(str, places))}: the installation is incomplete"
+    )
+
+
+def _find(name: str, folder: Path) -> Path:
+    shipped = list_samples()
+    if name in shipped:
+        return shipped[name]
+    path = folder / name
+    if path.is_file():
+        return path
+    kind = "file" if name.endswith(".toml") else "calibration sample"
+    known = {**dict.fromkeys(shipped), **dict.fromkeys(map(str, folder.glob("*.toml")))}
+    hint = nearest(name, known) or f"; known: {', '.join(shipped)}"
+    raise SampleError(f"no {kind} {name!r}{hint}")
+
+
+def _load(path: Path) -> Sample:
+    content = _resolved(path, depth=0)
+    content.setdefault("name", path.stem)
+    if isinstance(content.get("binning"), str):
+        content["binning"] = _named_binning(content["binning"], path)
+    try:
+        sample = Sample.model_validate(content)
+    except ValidationError as error:
+        problems = [_one_line(detail, content) for detail in error.errors()]
+        raise SampleError(f"{path}: {'; '.join(problems[:5])}") from None
+    if path.parent != calibration_directory():  # those that ship are tested
+        _check_species(sample.species, path)
+    return sample
+
+
+def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
+    """Read a file and put it over the one it extends."""
+    content = _parse(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise SampleError(f"{path}: extends is {base!r}, expected a name or a path")
+    if depth == MAX_EXTENDS:
+        raise SampleError(f"{path}: extends goes in a circle or is too deep ({base!r})")
+    try:
+        inherited = _resolved(_find(base, path.parent), depth=depth + 1)
+    except SampleError as error:
+        raise SampleError(f"{path}: extends {base!r}: {error}") from None
+    inherited.pop("name", None)
+    if any(key in content for key in _WEIGHTINGS):
+        for key in _WEIGHTINGS:
+            inherited.pop(key, None)
+    return inherited | content
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SampleError(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SampleError(f"{path} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _named_binning(name: str, path: Path) -> Any:
+    known = _parse(calibration_directory() / _BINNINGS)
+    if name not in known:
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise SampleError(f"{path}: no binning {name!r} in {_BINNINGS}{hint}")
+    return known[name]
+
+
+def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
+    """Rewrite pydantic's account of one problem as where, got, expected."""
+    where = _location(detail["loc"], content)
+    message = detail["msg"].removeprefix("Value error, ")
+    key = str(detail["loc"][-1]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{nearest(key, _fields(detail['loc']))}"
+    if detail["type"] == "missing":
+        return f"key {where!r} is missing"
+    if detail["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where} is {detail['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
+    nested: dict[str, type[BaseModel]] = {
+        "conditions": Variable,
+        "targets": Variable,
+        "discriminant": Discriminant,
+    }
+    model = nested.get(str(location[0]), Sample) if len(location) > 1 else Sample
+    fields = model.model_fields.items()
+    return ["extends", *(field.alias or name for name, field in fields)]
+
+
+def _location(location: tuple[int | str, ...], content: Any) -> str:
+    """Write conditions.1.range as conditions['ETA'].range."""
+    text = ""
+    for part in location:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if isinstance(part, str):
+            text += f".{part}" if text else part
+        elif isinstance(content, dict) and "name" in content:
+            text += f"[{content['name']!r}]"
+        else:
+            text += f"[{part}]"
+    return text
+
+
+def _check_binning(
+    binning: Mapping[str, Sequence[float]], condition_names: Sequence[str]
+) -> None:
+    for name, edges in binning.items():
+        if name not in condition_names:
+            raise ValueError(
+                f"binning in {name!r}, which is not a condition"
+                f"{nearest(name, condition_names)}"
+            )
+        if len(edges) < 2 or not bool(np.all(np.diff(edges) > 0)):
+            raise ValueError(f"binning: edges of {name!r} do not rise")
+
+
+def _check_species(species: str, path: Path) -> None:
+    from particle import Particle, ParticleNotFound  # slow to load
+
+    try:
+        Particle.from_name(species)
+    except ParticleNotFound:
+        names = [particle.name for particle in Particle.all()]
+        raise SampleError(
+            f"{path}: species {species!r} is no particle's PDG name"
+            f"{nearest(species, names)}"
+        ) from None

@@ -1,0 +1,30 @@
+"""Toy detectors with known truth, numpy only: data for examples, tests and docs.
+
+Use `simulate_calibration` for what a training starts from, `simulate_analysis` for
+what a trained model is applied to, and `simulate_response` for the truth that either
+is compared with.
+"""
+
+from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
+from pidgan.simulation.calibration import (
+    MODES,
+    RICH_MODES,
+    MassShape,
+    simulate_calibration,
+)
+from pidgan.simulation.combined import SPECIES, simulate_response
+from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
+
+__all__ = [
+    "ANALYSIS_TREE",
+    "MODES",
+    "RICH_MODES",
+    "RICH_VARIABLES",
+    "SENTINEL",
+    "SPECIES",
+    "Jagged",
+    "MassShape",
+    "simulate_analysis",
+    "simulate_calibration",
+    "simulate_response",
+]

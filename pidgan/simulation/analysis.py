@@ -1,0 +1,228 @@
+"""A simulated analysis ntuple: B0 -> K+ pi- candidates with a wrong PID response.
+
+The tracks are harder and the events busier than in the calibration samples. The PID
+branches come from `MONTE_CARLO`, as in an official simulation; what data would show
+for the same tracks stands beside them as `{track}_TRUE_{variable}`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.simulation.combined import respond, true_ids
+from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
+from pidgan.simulation.kinematics import P_RANGE, draw_occupancy
+from pidgan.simulation.rich import RICH_VARIABLES, Tracks
+
+ANALYSIS_TREE = "DecayTree"
+"""Name of the tree of the analysis ntuple."""
+
+TRACKS = ("Kplus", "piminus")
+"""Prefixes of the two tracks; charge-conjugate decays are included."""
+
+TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")
+"""Variables whose response in data is kept beside the simulated one."""
+
+# Parent mass in MeV, species of the K and of the pi candidate (index into
+# HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.
+DECAYS = (
+    (5279.72, 1, 0, 0.90),  # B0 -> K+ pi-
+    (5279.72, 0, 0, 0.05),  # B0 -> pi+ pi-
+    (5366.93, 1, 1, 0.03),  # Bs -> K+ K-
+    (5619.57, 2, 0, 0.02),  # Lambda_b -> p pi-
+)
+
+B_PT_SHAPE = 2.0
+"""Shape of the gamma distribution of the parents' pT."""
+
+B_PT_MEAN = 6000.0
+"""Mean pT of the parents in MeV: about that of b hadrons within LHCb."""
+
+B_ETA = (3.2, 0.8)
+"""Mean and spread of the parents' pseudorapidity."""
+
+TRACK_ETA_RANGE = (1.8, 5.0)
+"""Pseudorapidities of accepted tracks."""
+
+MIN_TRACK_PT = 500.0
+"""Smallest pT of accepted tracks, MeV."""
+
+MOMENTUM_RESOLUTION = 0.005
+"""Relative momentum resolution of long tracks: LHCb, arXiv:1412.6352."""
+
+OCCUPANCY = 1.25
+"""Mean tracks of the events relative to those of the calibration samples."""
+
+TRACKS_PER_VERTEX = 150.0
+"""Tracks of the event per additional primary vertex."""
+
+VERTEX_ERRORS = np.array([0.012, 0.012, 0.09])
+"""Typical errors of the decay vertex along x, y and z, mm."""
+
+RUN_RANGE = (174_000, 185_700)
+"""First and last run number: data taking of 2016."""
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """A branch of several values an entry: values in a row, and how many each has."""
+
+    content: npt.NDArray[Any]
+    counts: npt.NDArray[Any]
+
+
+def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | Jagged]:
+    """Simulate the analysis ntuple of n candidates, the tree `ANALYSIS_TREE`.
+
+    Args:
+        n: Candidates, of which 90 % are signal.
+        seed: Seed of the random generator.
+
+    Returns:
+        The branches, each (n,), but `B0_ENDVERTEX_COV`, (n, 3, 3), and `PVZ`, which
+        is `Jagged`. Momenta and masses in MeV, positions in mm.
+
+    Example:
+        >>> branches = simulate_analysis(100, seed=1)
+        >>> branches["Kplus_RichDLLk"].shape
+        (100,)
+    """
+    if n < 1:
+        raise ValueError(f"n must be a positive number of candidates, got {n}")
+    rng = np.random.default_rng([seed, 100])
+    decay, momenta = _draw_decays(n, rng)
+    n_tracks, n_spd = draw_occupancy(n, scale=OCCUPANCY, rng=rng)
+    k_charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    branches = _parent_branches(decay, momenta, rng)
+    for i, (track, charge) in enumerate(
+        zip(TRACKS, (k_charge, -k_charge), strict=True)
+    ):
+        species = np.array([row[1 + i] for row in DECAYS])[decay]
+        branches |= _track_branches(
+            track,
+            species=species,
+            charge=charge,
+            momentum=momenta[i],
+            n_tracks=n_tracks,
+            rng=rng,
+        )
+    n_pvs = (1 + rng.poisson(n_tracks / TRACKS_PER_VERTEX)).astype(np.int32)
+    pv_z = (50.0 * rng.standard_normal(int(n_pvs.sum()))).astype(np.float32)
+    return {
+        **branches,
+        "nTracks": n_tracks,
+        "nSPDhits": n_spd,
+        "nPVs": n_pvs,
+        "PVZ": Jagged(content=pv_z, counts=n_pvs.astype(np.int64)),
+        "runNumber": rng.integers(*RUN_RANGE, n, dtype=np.uint32, endpoint=True),
+        "eventNumber": rng.integers(1, 2**40, n, dtype=np.uint64),
+    }
+
+
+def _draw_decays(
+    n: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Draw n accepted decays: row of `DECAYS`, (n,), and momenta, (2, n, 3)."""
+    decays, momenta, found = [], [], 0
+    while found < n:
+        decay, momentum = _decay_parents(2 * (n - found) + 100, rng)
+        p = np.linalg.norm(momentum, axis=2)
+        pt = np.hypot(momentum[..., 0], momentum[..., 1])
+        eta = np.arctanh(momentum[..., 2] / p)
+        inside = (p > P_RANGE[0]) & (p < P_RANGE[1]) & (pt > MIN_TRACK_PT)
+        inside &= (eta > TRACK_ETA_RANGE[0]) & (eta < TRACK_ETA_RANGE[1])
+        accepted = inside.all(axis=0)
+        decays.append(decay[accepted])
+        momenta.append(momentum[:, accepted])
+        found += int(accepted.sum())
+    return np.concatenate(decays)[:n], np.concatenate(momenta, axis=1)[:, :n]
+
+
+def _decay_parents(
+    n: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Draw n two-body decays, isotropic at rest, with measured momenta, (2, n, 3)."""
+    decay = rng.choice(len(DECAYS), n, p=[row[3] for row in DECAYS])
+    mass = np.array([row[0] for row in DECAYS])[decay]
+    masses = MASSES[np.array([[row[1], row[2]] for row in DECAYS])[decay].T]
+    boost = _draw_directions(n, rng, eta=rng.normal(*B_ETA, n))
+    pt = rng.gamma(B_PT_SHAPE, B_PT_MEAN / B_PT_SHAPE, n)
+    boost *= (pt / mass / np.hypot(boost[:, 0], boost[:, 1]))[:, None]
+    gamma = np.sqrt(1.0 + (boost**2).sum(axis=1))
+    # Momentum of either daughter at rest, sqrt of the Kallen function over 2 m.
+    plus, minus = (
+        mass**2 - masses.sum(axis=0) ** 2,
+        mass**2 - np.ptp(masses, axis=0) ** 2,
+    )
+    q = np.sqrt(plus * minus) / (2.0 * mass)
+    direction = _draw_directions(n, rng, eta=np.arctanh(rng.uniform(-1.0, 1.0, n)))
+    momenta = np.empty((2, n, 3))
+    for i, sign in enumerate((1.0, -1.0)):
+        at_rest = sign * q[:, None] * direction
+        energy = np.hypot(q, masses[i])
+        along = (boost * at_rest).sum(axis=1) / (gamma + 1.0)
+        momenta[i] = at_rest + boost * (along + energy)[:, None]
+        momenta[i] *= 1.0 + MOMENTUM_RESOLUTION * rng.standard_normal((n, 1))
+    return decay, momenta
+
+
+def _draw_directions(
+    n: int, rng: np.random.Generator, *, eta: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return unit vectors of given pseudorapidity and uniform azimuth, (n, 3)."""
+    phi = rng.uniform(-np.pi, np.pi, n)
+    transverse = 1.0 / np.cosh(eta)
+    return np.stack(
+        [transverse * np.cos(phi), transverse * np.sin(phi), np.tanh(eta)], axis=1
+    )
+
+
+def _parent_branches(
+    decay: npt.NDArray[Any], momenta: npt.NDArray[Any], rng: np.random.Generator
+) -> dict[str, npt.NDArray[Any] | Jagged]:
+    """Return the branches of the candidate as a whole."""
+    n = len(decay)
+    total = momenta.sum(axis=0)
+    hypotheses = MASSES[[1, 0]][:, None]
+    energy = np.hypot(np.linalg.norm(momenta, axis=2), hypotheses).sum(axis=0)
+    factor = np.tril(0.3 * rng.standard_normal((n, 3, 3)), -1)
+    factor[:, range(3), range(3)] = np.exp(0.3 * rng.standard_normal((n, 3)))
+    factor *= VERTEX_ERRORS[:, None]
+    covariance = factor @ factor.transpose(0, 2, 1)
+    return {
+        "B0_M": np.sqrt(energy**2 - (total**2).sum(axis=1)),
+        "B0_PT": np.hypot(total[:, 0], total[:, 1]),
+        "B0_ENDVERTEX_COV": covariance.astype(np.float32),
+        "B0_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
+        # LHCb's background category: 0 signal, 30 a decay with a wrong hypothesis.
+        "B0_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
+    }
+
+
+def _track_branches(
+    track: str,
+    *,
+    species: npt.NDArray[Any],
+    charge: npt.NDArray[Any],
+    momentum: npt.NDArray[Any],
+    n_tracks: npt.NDArray[Any],
+    rng: np.random.Generator,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the branches of one track: kinematics, truth, both PID responses."""
+    p = np.linalg.norm(momentum, axis=1)
+    eta = np.arctanh(momentum[:, 2] / p)
+    tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
+    simulated = respond(tracks, detector=MONTE_CARLO, rng=rng)
+    truth = respond(tracks, detector=DATA, rng=rng)
+    return {
+        f"{track}_P": p,
+        f"{track}_PT": np.hypot(momentum[:, 0], momentum[:, 1]),
+        **{f"{track}_P{c}": momentum[:, i].copy() for i, c in enumerate("XYZ")},
+        f"{track}_ETA": eta,
+        f"{track}_TRUEID": true_ids(species, charge),
+        f"{track}_isMuon": simulated["isMuon"],
+        **{f"{track}_{name}": simulated[name] for name in TRUE_VARIABLES},
+        **{f"{track}_TRUE_{name}": truth[name] for name in TRUE_VARIABLES},
+    }

@@ -1,0 +1,265 @@
+"""Simulated calibration samples: probes of known species under a background.
+
+The trees and branches are those of LHCb's Run 2 samples (L. Anderlini et al.,
+LHCb-PUB-2016-005), the two charges of the probe in a tree each. In signal and in
+background the mass is drawn apart from everything else, as the sPlot method requires
+(M. Pivk, F. Le Diberder, arXiv:physics/0402083); the two differ in kinematics,
+occupancy and species, so that weights matter.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.errors import nearest
+from pidgan.simulation.combined import SPECIES, respond, true_ids
+from pidgan.simulation.detector import DATA
+from pidgan.simulation.kinematics import (
+    SPECTRA,
+    Spectrum,
+    draw_occupancy,
+    draw_p_eta,
+    momentum_components,
+)
+from pidgan.simulation.rich import RICH_VARIABLES, Tracks
+
+RICH_MODES = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
+"""The calibration modes that `simulate_calibration` knows."""
+
+BACKGROUND_SOFTNESS = 0.85
+"""Median pT of background probes relative to signal: combinations are softer."""
+
+BACKGROUND_OCCUPANCY = 1.15
+"""Mean tracks of background events relative to signal: busy events combine more."""
+
+RUN_RANGE = (173_000, 185_700)
+"""First and last run number: data taking of 2016."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MassShape:
+    """The discriminant that a calibration sample is generated with, in MeV.
+
+    Signal is two Gaussians about one mean, background exp(-m / slope), both cut off at
+    the window's edges.
+    """
+
+    branch: str
+    window: tuple[float, float]
+    mean: float
+    widths: tuple[float, float]
+    core_fraction: float
+    slope: float
+    signal_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """A calibration mode: its trees for positive and negative probes, its content.
+
+    `mixture` gives the species of background probes, in the order of `HYPOTHESES`.
+    """
+
+    species: str
+    trees: tuple[str, str]
+    mass: MassShape
+    mixture: tuple[float, float, float, float, float]
+
+
+MASS_D0 = MassShape(
+    branch="D0_M",
+    window=(1825.0, 1910.0),
+    mean=1864.84,
+    widths=(6.6, 11.5),
+    core_fraction=0.7,
+    slope=450.0,
+    signal_fraction=0.75,
+)
+
+MASS_LAMBDA = MassShape(
+    branch="Lam0_M",
+    window=(1106.0, 1126.0),
+    mean=1115.683,
+    widths=(1.1, 2.6),
+    core_fraction=0.65,
+    slope=60.0,
+    signal_fraction=0.74,
+)
+
+MASS_JPSI_MU = MassShape(
+    branch="Jpsi_M",
+    window=(3020.0, 3175.0),
+    mean=3096.9,
+    widths=(12.5, 21.0),
+    core_fraction=0.7,
+    slope=900.0,
+    signal_fraction=0.75,
+)
+
+MASS_JPSI_E = MassShape(
+    branch="Jpsi_M",
+    window=(2500.0, 3600.0),
+    mean=3080.0,
+    widths=(75.0, 150.0),
+    core_fraction=0.55,
+    slope=1500.0,
+    signal_fraction=0.72,
+)
+
+MODES = {
+    "dstar_k": Mode(
+        species="K+",
+        trees=("DSt_KPTuple/DecayTree", "DSt_KMTuple/DecayTree"),
+        mass=MASS_D0,
+        mixture=(0.76, 0.14, 0.06, 0.02, 0.02),
+    ),
+    "dstar_pi": Mode(
+        species="pi+",
+        trees=("DSt_PiPTuple/DecayTree", "DSt_PiMTuple/DecayTree"),
+        mass=MASS_D0,
+        mixture=(0.72, 0.17, 0.07, 0.02, 0.02),
+    ),
+    "lambda_p": Mode(
+        species="p",
+        trees=("Lam0LL_PTuple/DecayTree", "Lam0LL_PbarTuple/DecayTree"),
+        mass=MASS_LAMBDA,
+        mixture=(0.75, 0.13, 0.10, 0.01, 0.01),
+    ),
+    "jpsi_mu": Mode(
+        species="mu+",
+        trees=("Jpsi_MuPTuple/DecayTree", "Jpsi_MuMTuple/DecayTree"),
+        mass=MASS_JPSI_MU,
+        mixture=(0.60, 0.22, 0.06, 0.11, 0.01),
+    ),
+    "jpsi_e": Mode(
+        species="e+",
+        trees=("Jpsi_EPTuple/DecayTree", "Jpsi_EMTuple/DecayTree"),
+        mass=MASS_JPSI_E,
+        mixture=(0.66, 0.14, 0.06, 0.01, 0.13),
+    ),
+}
+
+
+def simulate_calibration(
+    mode: str, n: int, *, seed: int = 1
+) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Simulate a calibration sample of n candidates.
+
+    Args:
+        mode: One of `RICH_MODES`.
+        n: Candidates, signal and background, both charges together.
+        seed: Seed of the random generator.
+
+    Returns:
+        The branches of each tree, by name of the tree and of the branch; a tree's
+        branches have one length, the lengths of the two trees add up to n.
+        `probe_TRUEID` and `probe_TRUE_SIGNAL` hold the truth.
+
+    Example:
+        >>> trees = simulate_calibration("dstar_k", 1000, seed=1)
+        >>> sum(len(branches["D0_M"]) for branches in trees.values())
+        1000
+    """
+    if mode not in MODES:
+        hint = nearest(mode, RICH_MODES)
+        raise ValueError(f"unknown mode {mode!r}{hint}")
+    if n < 1:
+        raise ValueError(f"n must be a positive number of candidates, got {n}")
+    settings = MODES[mode]
+    rng = np.random.default_rng([seed, RICH_MODES.index(mode)])
+    is_signal = rng.random(n) < settings.mass.signal_fraction
+    branches = _draw_probes(settings, SPECTRA[mode], is_signal, rng=rng)
+    branches[settings.mass.branch] = draw_mass(settings.mass, is_signal, rng=rng)
+    branches["runNumber"] = rng.integers(*RUN_RANGE, n, dtype=np.uint32, endpoint=True)
+    branches["eventNumber"] = rng.integers(1, 2**40, n, dtype=np.uint64)
+    positive = branches["probe_trackcharge"] > 0
+    return {
+        tree: {name: branch[rows] for name, branch in branches.items()}
+        for tree, rows in zip(settings.trees, (positive, ~positive), strict=True)
+    }
+
+
+def draw_mass(
+    shape: MassShape, is_signal: npt.NDArray[np.bool_], *, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draw the discriminant of signal and background rows within the window.
+
+    Args:
+        shape: What to draw from.
+        is_signal: Which rows are signal, (n,).
+        rng: Source of randomness.
+
+    Returns:
+        Masses, (n,), MeV.
+    """
+    low, high = shape.window
+    # The inverse of the cumulative exponential, cut off at both edges.
+    span = np.expm1(-(high - low) / shape.slope)
+    mass = low - shape.slope * np.log1p(rng.random(len(is_signal)) * span)
+    todo = np.flatnonzero(is_signal)
+    while len(todo):
+        core = rng.random(len(todo)) < shape.core_fraction
+        width = np.where(core, *shape.widths)
+        mass[todo] = shape.mean + width * rng.standard_normal(len(todo))
+        todo = todo[(mass[todo] < low) | (mass[todo] > high)]
+    return np.asarray(mass)
+
+
+def _draw_probes(
+    mode: Mode,
+    spectrum: Spectrum,
+    is_signal: npt.NDArray[np.bool_],
+    *,
+    rng: np.random.Generator,
+) -> dict[str, npt.NDArray[Any]]:
+    """Draw kinematics, event, truth and PID variables of the probes."""
+    n = len(is_signal)
+    softer = Spectrum(
+        pt_median=BACKGROUND_SOFTNESS * spectrum.pt_median,
+        pt_spread=spectrum.pt_spread,
+        eta_mean=spectrum.eta_mean,
+        eta_spread=spectrum.eta_spread,
+    )
+    p, eta = np.empty(n), np.empty(n)
+    n_tracks, n_spd = np.empty((2, n), dtype=np.int32)
+    for rows, kind, occupancy in (
+        (np.flatnonzero(is_signal), spectrum, 1.0),
+        (np.flatnonzero(~is_signal), softer, BACKGROUND_OCCUPANCY),
+    ):
+        p[rows], eta[rows] = draw_p_eta(kind, len(rows), rng=rng)
+        n_tracks[rows], n_spd[rows] = draw_occupancy(
+            len(rows), scale=occupancy, rng=rng
+        )
+    mixed = rng.choice(len(mode.mixture), n, p=mode.mixture)
+    species = np.where(is_signal, SPECIES[mode.species], mixed)
+    charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
+    response = respond(tracks, detector=DATA, rng=rng)
+    momentum = momentum_components(p, eta, rng=rng)
+    return {
+        "probe_P": p,
+        "probe_ETA": eta,
+        **{f"probe_{name}": value for name, value in momentum.items()},
+        "probe_trackcharge": charge,
+        "nTracks": n_tracks,
+        "nSPDhits": n_spd,
+        **{calibration_branch(name): value for name, value in response.items()},
+        "probe_TRUEID": true_ids(species, charge),
+        "probe_TRUE_SIGNAL": is_signal.astype(np.int8),
+    }
+
+
+def calibration_branch(variable: str) -> str:
+    """Return the branch that holds a PID variable of the probe.
+
+    Example:
+        >>> calibration_branch("RichDLLk"), calibration_branch("ProbNNk")
+        ('probe_Brunel_RichDLLk', 'probe_MC15TuneV1_ProbNNk')
+    """
+    if variable in RICH_VARIABLES:
+        return f"probe_Brunel_{variable}"
+    if variable.startswith("ProbNN"):
+        return f"probe_MC15TuneV1_{variable}"
+    return f"probe_{variable}"

@@ -1,0 +1,266 @@
+"""RICH log-likelihoods, photon by photon.
+
+For every track and radiator the photons of the true particle and background hits are
+drawn as Cherenkov angles; each hypothesis h is then given the extended likelihood of
+that pattern. The likelihood and the DLLs are those of R. Forty and O. Schneider,
+LHCb/98-040 (RICH pattern recognition), reduced to one track: LHCb maximises the same
+sum over all pixels and all tracks of an event.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.simulation.detector import HYPOTHESES, MASSES, Detector, Radiator
+
+RICH_VARIABLES = ("RichDLLk", "RichDLLp", "RichDLLmu", "RichDLLe", "RichDLLbt")
+"""The five differences of log-likelihoods to the pion hypothesis."""
+
+SENTINEL = -999.0
+"""LHCb's value for a track without RICH information."""
+
+MIN_YIELD_FRACTION = 0.02
+"""Hypotheses emitting less of the saturated yield count as below threshold: under
+half a photo-electron, which LHCb's reconstruction does not look for."""
+
+MIN_ACCEPTANCE = 0.1
+"""Radiators that see less of a ring have no detectable photons for any hypothesis."""
+
+FAILED_FRACTION = 0.004
+"""Tracks for which the RICH reconstruction gives no result at any kinematics."""
+
+EMPTY_FRACTION = 0.004
+"""Tracks whose photon candidates are all rejected: every DLL stays exactly 0."""
+
+SCATTERED_HITS = 2.0
+"""Expected hits per track that do not depend on the occupancy; the likelihood takes
+them as uniform in angle, so that b never vanishes."""
+
+OCCUPANCY_UNIT = 180.0
+"""Tracks of the event in which a radiator's `background` is given."""
+
+WEAK_SHAPE = 20.0
+"""Shape of the gamma distribution of the photons kept by tracks that lose a ring."""
+
+LIFETIMES = np.array([7804.5, 3711.0, np.inf, np.inf, np.inf])
+"""c tau in mm in the order of `HYPOTHESES`; infinite where decays play no role."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """True tracks: index into `HYPOTHESES`, momentum in MeV, eta, event's tracks."""
+
+    species: npt.NDArray[Any]
+    p: npt.NDArray[Any]
+    eta: npt.NDArray[Any]
+    n_tracks: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rings:
+    """What a track's photons are drawn from, beyond its kinematics."""
+
+    mass: npt.NDArray[Any]
+    p: npt.NDArray[Any]
+    scale: npt.NDArray[Any]
+    shift: npt.NDArray[Any]
+
+
+def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) -> _Rings:
+    """Draw decays in flight, lost rings and the errors common to all photons."""
+    n = len(tracks.p)
+    mass = MASSES[tracks.species]
+    flight = tracks.p / mass * LIFETIMES[tracks.species]
+    decayed = rng.random(n) < detector.decay_length / flight
+    muon_mass = MASSES[HYPOTHESES.index("mu")]
+    # Two-body decay to a massless neutrino: E_mu / E uniform from (m_mu / m)^2 to 1.
+    share = 1.0 - rng.random(n) * (1.0 - (muon_mass / mass) ** 2)
+    scale = np.exp(detector.yield_spread * rng.standard_normal(n))
+    busy = 0.5 + 0.5 * tracks.n_tracks / OCCUPANCY_UNIT
+    weak = rng.random(n) < detector.weak_fraction * busy
+    kept = rng.gamma(WEAK_SHAPE, detector.weak_yield / WEAK_SHAPE, n)
+    scale[weak] *= kept[weak]
+    worse = rng.random(n) < detector.worse_fraction
+    angle = np.where(worse, detector.track_angles[1], detector.track_angles[0])
+    width = np.hypot(angle, detector.scattering / tracks.p)
+    return _Rings(
+        mass=np.where(decayed, muon_mass, mass),
+        p=np.where(decayed, tracks.p * share, tracks.p),
+        scale=scale,
+        shift=detector.index_offset + width * rng.standard_normal(n),
+    )
+
+
+def _draw_hits(
+    tracks: Tracks,
+    rings: _Rings,
+    mean: npt.NDArray[Any],
+    *,
+    radiator: Radiator,
+    detector: Detector,
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Draw the angles of all hits, flat, track after track, and how many each has.
+
+    `mean` is the number of photo-electrons expected of a saturated ring, (n,).
+    """
+    fraction = radiator.yield_fraction(rings.p, rings.mass)
+    n_photons = rng.poisson(mean * fraction * rings.scale)
+    shape = detector.density_spread**-2.0
+    density = rng.gamma(shape, 1.0 / shape, len(mean))
+    expected = _expected_background(tracks, radiator)
+    n_background = rng.poisson(expected * density + SCATTERED_HITS)
+    total = int(n_photons.sum())
+    photons = rng.standard_normal(total, dtype=np.float32)
+    tail = rng.random(total, dtype=np.float32) < detector.photon_tail[0]
+    photons[tail] *= np.float32(detector.photon_tail[1])
+    photons *= np.repeat(_resolution(tracks, radiator, detector), n_photons)
+    angle = (radiator.angle(fraction) + rings.shift).astype(np.float32)
+    photons += np.repeat(angle, n_photons)
+    # Hits of other tracks are uniform in the detector plane: density ~ theta.
+    background = np.sqrt(rng.random(int(n_background.sum()), dtype=np.float32))
+    background *= np.float32(radiator.window)
+    kind = np.tile(np.array([True, False]), len(mean))
+    is_photon = np.repeat(kind, np.stack([n_photons, n_background], axis=1).ravel())
+    hits = np.empty(len(is_photon), dtype=np.float32)
+    hits[is_photon] = np.abs(photons)
+    hits[~is_photon] = background
+    return hits, n_photons + n_background
+
+
+def _expected_background(tracks: Tracks, radiator: Radiator) -> npt.NDArray[Any]:
+    """Return the hits that other tracks are expected to leave in the window, (n,)."""
+    return np.asarray(radiator.background * tracks.n_tracks / OCCUPANCY_UNIT)
+
+
+def _resolution(
+    tracks: Tracks, radiator: Radiator, detector: Detector
+) -> npt.NDArray[np.float32]:
+    """Return the single-photon resolution with multiple scattering, (n,), rad."""
+    width = np.hypot(radiator.resolution, detector.scattering / tracks.p)
+    return np.asarray(width, dtype=np.float32)
+
+
+def _sum_per_track(
+    values: npt.NDArray[Any], starts: npt.NDArray[Any], counts: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Add up flat values by track; reduceat alone repeats a value for empty tracks."""
+    padded = np.append(values, np.float32(0.0))
+    return np.where(counts > 0, np.add.reduceat(padded, starts), np.float32(0.0))
+
+
+def _log_likelihoods(
+    tracks: Tracks,
+    rings: _Rings,
+    acceptance: npt.NDArray[Any],
+    *,
+    radiator: Radiator,
+    detector: Detector,
+    rng: np.random.Generator,
+) -> npt.NDArray[Any]:
+    """Return ln L_h - ln L_background of one radiator, (5, n), for used tracks.
+
+    With mu_h expected photons of density f_h, and background density b,
+    ln L_h - ln L_background = -mu_h + sum_hits ln(1 + mu_h f_h / b), exactly 0 for a
+    hypothesis without photons: this is what makes DLLs tie. Tracks must come in order
+    of falling momentum, so that those above a threshold are the first ones.
+    """
+    mean = radiator.photons * acceptance
+    hits, counts = _draw_hits(
+        tracks, rings, mean, radiator=radiator, detector=detector, rng=rng
+    )
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    width = _resolution(tracks, radiator, detector)
+    expected = _expected_background(tracks, radiator)
+    slope = (2.0 * expected / radiator.window**2).astype(np.float32)
+    inverse_b = np.repeat(slope, counts) * hits
+    inverse_b += np.float32(SCATTERED_HITS / radiator.window)
+    np.reciprocal(inverse_b, out=inverse_b)
+    scaled = hits * np.repeat(np.float32(1.0) / width, counts)
+    result = np.zeros((len(HYPOTHESES), len(mean)), dtype=np.float32)
+    for h, mass in enumerate(MASSES):
+        fraction = radiator.yield_fraction(tracks.p, float(mass))
+        k = int(np.count_nonzero(fraction > MIN_YIELD_FRACTION))
+        if k == 0:
+            continue
+        hit, count = slice(0, starts[k]), counts[:k]
+        mu = (mean[:k] * fraction[:k]).astype(np.float32)
+        centre = (radiator.angle(fraction[:k]) / width[:k]).astype(np.float32)
+        peak = mu / (np.float32(np.sqrt(2.0 * np.pi)) * width[:k])
+        ratio = scaled[hit] - np.repeat(centre, count)
+        ratio *= ratio
+        ratio *= np.float32(-0.5)
+        np.exp(ratio, out=ratio)
+        ratio *= np.repeat(peak, count)
+        ratio *= inverse_b[hit]
+        ratio += np.float32(1.0)
+        np.log(ratio, out=ratio)
+        result[h, :k] = _sum_per_track(ratio, starts[:k], count) - mu
+    return result
+
+
+def simulate_rich(
+    tracks: Tracks, *, detector: Detector, rng: np.random.Generator
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Draw the RICH response of tracks: the five DLLs, or `SENTINEL` in all of them.
+
+    DLL_h = ln L_h - ln L_pi, summed over the radiators that the track crosses;
+    "bt" is the hypothesis of a particle below every threshold, ln L_background.
+
+    Args:
+        tracks: True tracks, n of them; a few thousand at a time fit into a CPU cache.
+        detector: Which detector responds.
+        rng: Source of randomness.
+
+    Returns:
+        The variables of `RICH_VARIABLES`, each (n,).
+    """
+    order = np.argsort(-tracks.p, kind="stable")
+    ordered = _take(tracks, order)
+    n = len(order)
+    rings = _draw_rings(ordered, detector, rng)
+    theta = 2.0 * np.arctan(np.exp(-ordered.eta))
+    total = np.zeros((len(HYPOTHESES), n), dtype=np.float32)
+    any_used = np.zeros(n, dtype=bool)
+    for radiator in (detector.rich1, detector.rich2):
+        acceptance = radiator.acceptance(theta)
+        # Which of the soft tracks the dipole bends out depends on their azimuth.
+        bent_out = (radiator.traverse_momentum / ordered.p) ** 4
+        reached = rng.random(n) * (1.0 + bent_out) < 1.0
+        any_used |= (acceptance > 0.0) & reached
+        used = np.flatnonzero((acceptance > MIN_ACCEPTANCE) & reached)
+        total[:, used] += _log_likelihoods(
+            _take(ordered, used),
+            _Rings(
+                mass=rings.mass[used],
+                p=rings.p[used],
+                scale=rings.scale[used],
+                shift=rings.shift[used],
+            ),
+            acceptance[used],
+            radiator=radiator,
+            detector=detector,
+            rng=rng,
+        )
+    total[:, rng.random(n) < EMPTY_FRACTION] = 0.0
+    missing = ~any_used | (rng.random(n) < FAILED_FRACTION)
+    background = np.zeros(n, dtype=np.float32)
+    values = {"k": total[1], "p": total[2], "mu": total[3], "e": total[4]}
+    result = {}
+    for name, value in {**values, "bt": background}.items():
+        column = np.empty(n, dtype=np.float32)
+        column[order] = np.where(missing, np.float32(SENTINEL), value - total[0])
+        result[f"RichDLL{name}"] = column
+    return result
+
+
+def _take(tracks: Tracks, rows: npt.NDArray[Any]) -> Tracks:
+    """Return some rows of tracks."""
+    return Tracks(
+        species=tracks.species[rows],
+        p=tracks.p[rows],
+        eta=tracks.eta[rows],
+        n_tracks=tracks.n_tracks[rows],
+    )

@@ -1,0 +1,434 @@
+"""The one training loop: batches, phases, checkpoints, resume and history.
+
+A family brings the updates; the loop brings the rows and the randomness. Rows and
+noise of step i are functions of (seed, i) alone, so that an interrupted training
+continues to the same result. A wall-clock budget becomes a number of steps after a
+short timing, so that `steps` repeats it.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidgan.card import Card, CardVariable
+from pidgan.dataset import Dataset, Part
+from pidgan.errors import TrainingError
+from pidgan.models import Family, make_family
+from pidgan.models.backend import keras, tf
+from pidgan.models.model import Model
+from pidgan.models.networks import Shape
+from pidgan.models.patterns import PatternClassifier
+from pidgan.preprocessing import (
+    ConditionTransform,
+    TargetTransform,
+    fit_conditions,
+    fit_targets,
+)
+from pidgan.sample import Sample, Variable
+
+DEFAULT_BUDGET = 600.0
+# The rate falls to this share of its start, so that the averaged weights settle.
+FINAL_RATE = 0.01
+# One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
+CHUNK_SECONDS = 1.0
+TIMED_STEPS = 20
+CHECKPOINT_SECONDS = 30.0
+# Losses are of order one in normal coordinates; far beyond, a network has diverged.
+DIVERGED = 1e4
+MIN_TRAINING_ROWS = 50
+# Stream of random numbers of the noise, apart from that of the batches.
+NOISE = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """State of a training, handed to the callback after each chunk of steps.
+
+    Attributes:
+        step, steps: done and wanted.
+        phase: name of the running phase.
+        losses: by name, averaged over the chunk.
+        seconds_left: estimate for the rest.
+    """
+
+    step: int
+    steps: int
+    phase: str
+    losses: Mapping[str, float]
+    seconds_left: float
+
+
+def train(
+    dataset: Dataset,
+    *,
+    family: str = "cramer",
+    budget: str | float | None = None,
+    steps: int | None = None,
+    seed: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    directory: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Model:
+    """Train a generator on the training part of a dataset.
+
+    Args:
+        dataset: from `build_dataset`.
+        family: how the generator is learnt, see `pidgan.models`.
+        budget: wall-clock time, "10m" or seconds; 10 minutes by default.
+        steps: number of updates instead of a budget; repeats a training exactly on
+            one machine.
+        seed: of weights, batches and noise.
+        settings: overrides of the family's settings.
+        directory: where checkpoints go; without it there are none.
+        resume: continue from the checkpoint in `directory`, if there is one.
+        progress: called after about every second of training.
+
+    Returns:
+        The model, with averaged generator weights.
+
+    Raises:
+        TrainingError: too few rows, divergence, or a checkpoint of another training.
+        KeyboardInterrupt: as given by the user; a checkpoint is written first.
+    """
+    if budget is not None and steps is not None:
+        raise ValueError("give a budget or a number of steps, not both")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1")
+    _make_deterministic(seed)
+    run = _Run(dataset, family=family, settings=settings or {}, seed=seed)
+    checkpoint = None if directory is None else Path(directory) / "checkpoint.npz"
+    if resume and checkpoint is not None and checkpoint.is_file():
+        run.load(checkpoint)
+    elif steps is not None:
+        run.steps = steps
+    else:
+        run.time_steps(parse_duration(DEFAULT_BUDGET if budget is None else budget))
+    run.play(checkpoint, progress)
+    return run.finish()
+
+
+def parse_duration(text: str | float) -> float:
+    """Return seconds of a duration: "90", "90s", "10m" or "1.5h".
+
+    Raises:
+        ValueError: not a positive duration.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", str(text).strip())
+    seconds = 0.0
+    if match is not None:
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{text!r} is no duration; write '90s', '10m' or '1.5h'")
+    return seconds
+
+
+class _Run:
+    """One training: data on the device, networks, and the step counter."""
+
+    def __init__(
+        self, dataset: Dataset, *, family: str, settings: Mapping[str, Any], seed: int
+    ) -> None:
+        self.dataset, self.seed, self.family_name = dataset, seed, family
+        self.step, self.steps = 0, 0
+        self.history: dict[str, list[float]] = {"step": []}
+        train_part = dataset.part("train")
+        self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
+        n_patterns = self.targets.n_patterns
+        shape = Shape(
+            n_conditions=train_part.conditions.shape[1],
+            n_patterns=n_patterns if n_patterns > 1 else 0,
+            n_targets=train_part.targets.shape[1],
+        )
+        self.family: Family = make_family(
+            family, shape=shape, settings=settings, seed=seed
+        )
+        self.classifier = (
+            PatternClassifier(shape=shape, seed=seed + 2) if shape.n_patterns else None
+        )
+        self.settings = dataclasses.asdict(self.family.settings)
+        self.rows = self._to_device(train_part)
+        self.validation_rows = self._to_device(dataset.part("validation"))
+
+    @property
+    def variables(self) -> list[Any]:
+        extra = self.classifier.variables if self.classifier else []
+        return [*self.family.variables, *extra]
+
+    def _to_device(self, part: Part) -> dict[str, tf.Tensor]:
+        """Return the rows of a part in network coordinates."""
+        pattern, z = self.targets.forward(part.targets)
+        fits = pattern >= 0
+        weights = part.weights[fits]
+        return {
+            "x": tf.constant(self.conditions.forward(part.conditions[fits])),
+            "y": tf.constant(z[fits]),
+            "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
+            "pattern": tf.constant(pattern[fits], dtype=tf.int32),
+        }
+
+    def _batch(self, rows: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, Any]:
+        """Draw rows with replacement; patterns become one-hot codes and masks."""
+        n = rows["w"].shape[0]
+        size = (self.settings["batch_size"],)
+        index = tf.random.stateless_uniform(size, seed, maxval=n, dtype=tf.int32)
+        batch = {key: tf.gather(value, index) for key, value in rows.items()}
+        n_patterns = self.targets.n_patterns
+        mask = tf.constant(self.targets.patterns, dtype=tf.float32)
+        batch["mask"] = tf.gather(mask, batch["pattern"])
+        one_hot = tf.one_hot(batch["pattern"], n_patterns)
+        batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
+        return batch
+
+    def _compile(self, phase: str) -> Callable[..., dict[str, tf.Tensor]]:
+        """Return a compiled loop over steps of one phase, giving mean losses."""
+
+        def one_step(step: tf.Tensor, total: tf.Tensor) -> dict[str, tf.Tensor]:
+            seed = tf.stack([tf.constant(self.seed % 2**31), step])
+            batch = self._batch(self.rows, seed)
+            share = tf.cast(step, tf.float32) / tf.cast(total, tf.float32)
+            cosine = 0.5 * (1 + tf.cos(math.pi * share))
+            rate = FINAL_RATE + (1 - FINAL_RATE) * cosine
+            noise = tf.random.fold_in(seed, NOISE)
+            losses = self.family.step(batch, phase=phase, seed=noise, rate=rate)
+            if self.classifier:
+                losses["patterns"] = self.classifier.step(batch, rate=rate)
+            return losses
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def loop(first: tf.Tensor, n: tf.Tensor, total: tf.Tensor) -> Any:
+            sums = one_step(first, total)
+            for i in tf.range(1, n):
+                losses = one_step(first + i, total)
+                sums = {key: sums[key] + losses[key] for key in sums}
+            return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
+
+        compiled: Callable[..., dict[str, tf.Tensor]] = loop
+        return compiled
+
+    def _phases(self) -> list[tuple[str, int]]:
+        """Return each phase that takes part, with the step at which it ends."""
+        ends, share = [], 0.0
+        for phase, part in self.family.phases.items():
+            share += part
+            if part > 0:
+                ends.append((phase, round(share * self.steps)))
+        return ends
+
+    def time_steps(self, budget: float) -> None:
+        """Turn a budget into a number of steps; the weights stay as they are."""
+        began = time.perf_counter()
+        saved = [v.numpy() for v in self.variables]
+        cost = 0.0
+        self.loops = {}
+        for phase, share in self.family.phases.items():
+            if share > 0:
+                loop = self.loops[phase] = self._compile(phase)
+                arguments = [tf.constant(v) for v in (0, TIMED_STEPS, TIMED_STEPS)]
+                _to_floats(loop(*arguments))
+                start = time.perf_counter()
+                _to_floats(loop(*arguments))
+                cost += share * (time.perf_counter() - start) / TIMED_STEPS
+        for variable, value in zip(self.variables, saved, strict=True):
+            variable.assign(value)
+        left = budget - (time.perf_counter() - began)
+        self.steps = max(1, int(left / cost))
+
+    def play(
+        self, checkpoint: Path | None, progress: Callable[[Progress], None] | None
+    ) -> None:
+        """Do the steps that are left, with a checkpoint now and then."""
+        loops = getattr(self, "loops", {})
+        saved_at = time.perf_counter()
+        chunk = TIMED_STEPS
+        try:
+            for phase, end in self._phases():
+                while self.step < end:
+                    loop = loops.setdefault(phase, None) or self._compile(phase)
+                    loops[phase] = loop
+                    n = min(chunk, end - self.step)
+                    start = time.perf_counter()
+                    arguments = (self.step, n, self.steps)
+                    losses = _to_floats(loop(*map(tf.constant, arguments)))
+                    self._check(losses, phase, checkpoint)
+                    self.step += n
+                    seconds = (time.perf_counter() - start) / n
+                    chunk = max(1, min(int(CHUNK_SECONDS / seconds), 4 * chunk))
+                    self._record(losses)
+                    if progress is not None:
+                        left = seconds * (self.steps - self.step)
+                        progress(
+                            Progress(
+                                step=self.step,
+                                steps=self.steps,
+                                phase=phase,
+                                losses=losses,
+                                seconds_left=left,
+                            )
+                        )
+                    if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
+                        self.save(checkpoint)
+                        saved_at = time.perf_counter()
+        except KeyboardInterrupt:
+            self.save(checkpoint)
+            raise
+        self.save(checkpoint)
+
+    def _record(self, losses: Mapping[str, float]) -> None:
+        """Append losses, and those of the validation part, to the history."""
+        seed = tf.constant([self.seed % 2**31, -1])
+        batch = self._batch(self.validation_rows, seed)
+        validation = self.family.losses(batch, seed=seed)
+        now = {**losses, **{f"validation_{k}": float(v) for k, v in validation.items()}}
+        self.history["step"].append(self.step)
+        for key in {*now, *self.history} - {"step"}:
+            past = self.history.setdefault(
+                key, [math.nan] * (len(self.history["step"]) - 1)
+            )
+            past.append(now.get(key, math.nan))
+
+    def _check(
+        self, losses: Mapping[str, float], phase: str, checkpoint: Path | None
+    ) -> None:
+        bad = {k: v for k, v in losses.items() if not abs(v) < DIVERGED}
+        if bad:
+            name, value = next(iter(bad.items()))
+            kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
+            raise TrainingError(
+                f"training diverged in phase '{phase}' near step {self.step}: loss "
+                f"'{name}' is {value:.3g}; lower the learning rates or raise the "
+                f"batch size{kept}"
+            )
+
+    def save(self, checkpoint: Path | None) -> None:
+        """Write a checkpoint, replacing the last one in one step."""
+        if checkpoint is None:
+            return
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
+        state = {**self._identity(), "step": self.step, "steps": self.steps}
+        state["history"] = self.history
+        temporary = checkpoint.with_name(".checkpoint.writing.npz")
+        np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
+        os.replace(temporary, checkpoint)
+
+    def load(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint of the same training."""
+        try:
+            with np.load(checkpoint, allow_pickle=False) as file:
+                arrays = dict(file)
+            state = json.loads(str(arrays.pop("state")))
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"{checkpoint} is damaged ({error})") from error
+        for key, mine in self._identity().items():
+            if state.get(key) != mine:
+                raise TrainingError(
+                    f"{checkpoint} is of another training: {key} was "
+                    f"{state.get(key)!r}, now {mine!r}"
+                )
+        for i, variable in enumerate(self.variables):
+            variable.assign(arrays[f"v{i}"])
+        self.step, self.steps = state["step"], state["steps"]
+        self.history = state["history"]
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be equal for a checkpoint to be continued."""
+        return {
+            "dataset": self.dataset.info["hash"],
+            "family": self.family_name,
+            "settings": self.settings,
+            "seed": self.seed,
+        }
+
+    def finish(self) -> Model:
+        """Take the averaged weights and return the model."""
+        self.family.finish()
+        if self.classifier:
+            self.classifier.finish()
+        n_noise = self.settings["n_noise"] + (1 if self.classifier else 0)
+        sample = self.dataset.sample
+        held_out = self.dataset.frame("test")
+        card = Card(
+            detector=sample.detector,
+            species=sample.species,
+            conditions=_card_variables(sample.conditions, self.dataset.conditions),
+            targets=_card_variables(sample.targets, self.dataset.targets),
+            n_noise=n_noise,
+            sample=sample,
+            dataset=dict(self.dataset.info),
+            family=self.family_name,
+            settings=self.settings,
+            seed=self.seed,
+            steps=self.steps,
+            versions={
+                name: importlib.metadata.version(name)
+                for name in ("pidgan", "keras", "tensorflow", "numpy")
+            },
+        )
+        return Model(
+            card=card,
+            conditions=self.conditions,
+            targets=self.targets,
+            generator=self.family.generator,
+            patterns=self.classifier.network if self.classifier else None,
+            history=self.history,
+            held_out=held_out,
+        )
+
+
+def _make_deterministic(seed: int) -> None:
+    keras.utils.set_random_seed(seed % 2**31)
+    tf.config.experimental.enable_op_determinism()
+
+
+def _fit_transforms(
+    sample: Sample, part: Part
+) -> tuple[ConditionTransform, TargetTransform]:
+    if len(part.weights) < MIN_TRAINING_ROWS:
+        raise TrainingError(
+            f"the training part has {len(part.weights)} rows, expected at least "
+            f"{MIN_TRAINING_ROWS}"
+        )
+    conditions = fit_conditions(
+        part.conditions, [variable.transform for variable in sample.conditions]
+    )
+    targets = fit_targets(
+        part.targets,
+        part.weights,
+        sentinels=[variable.sentinels for variable in sample.targets],
+    )
+    return conditions, targets
+
+
+def _card_variables(
+    variables: tuple[Variable, ...], columns: np.ndarray
+) -> tuple[CardVariable, ...]:
+    """Describe columns by their definition and the range that was trained."""
+    described = []
+    for j, variable in enumerate(variables):
+        column = columns[:, j]
+        valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
+        described.append(
+            CardVariable(
+                name=variable.name,
+                unit=variable.package_unit,
+                range=(float(valid.min()), float(valid.max())),
+                integer=variable.integer,
+                sentinels=variable.sentinels,
+                patterns=variable.patterns,
+            )
+        )
+    return tuple(described)
+
+
+def _to_floats(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:
+    return {key: float(value) for key, value in losses.items()}

@@ -1,0 +1,317 @@
+"""A tree on disk, opened: whether its file is sound, what its branches are.
+
+Three formats behind one name: TTree and RNTuple (ROOT files, uproot) and Parquet
+(pyarrow). Damage, which every library reports in its own way, becomes an
+`NtupleError` that names the file. Reading and writing is in `pidgan.ntuple`, copies of
+trees with branches added in `pidgan.ntuple_copy`.
+"""
+
+import contextlib
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import uproot
+
+from pidgan.errors import NtupleError, nearest
+
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+
+RNTUPLE_TYPES = {
+    "bool": "bool",
+    "float": "float32",
+    "double": "float64",
+    **{
+        f"std::{sign}int{bits}_t": f"{sign}int{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+"""Types of RNTuple fields with one number or bool per entry."""
+
+_REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tree in a file, local or remote; a Parquet file has no tree name."""
+
+    path: str
+    tree: str | None = None
+
+    def __str__(self) -> str:
+        return self.path if self.tree is None else f"{self.path}:{self.tree}"
+
+
+def is_parquet(path: str | Path) -> bool:
+    """Return whether a path names a Parquet file."""
+    return str(path).partition("?")[0].lower().endswith(PARQUET_SUFFIXES)
+
+
+def is_remote(path: str | Path) -> bool:
+    """Return whether a path is an address such as root:// or http://."""
+    return _REMOTE.match(str(path)) is not None
+
+
+def is_tree_class(name: str) -> bool:
+    """Return whether a C++ class name is one of a tree."""
+    return name.split("::")[-1] in TREE_CLASSES
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged file into an NtupleError."""
+    try:
+        yield
+    except (NtupleError, MemoryError):
+        raise
+    # uproot, fsspec and the codecs have no common base class for damage.
+    except Exception as error:
+        raise NtupleError(f"{where} cannot be read: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary path that becomes `path` if the block ends well.
+
+    It lies in the same directory, so that the last step is a rename; it is removed
+    after an error or Ctrl-C.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise NtupleError(f"{path} is a directory, expected the name of a file")
+    if path.exists() and not overwrite:
+        raise NtupleError(f"{path} exists; choose another name or give --overwrite")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise NtupleError(f"{path} cannot be written: {one_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def check_file(path: str | Path) -> None:
+    """Raise if a local file is missing, of another format or shorter than it says."""
+    if is_remote(path):
+        return
+    file = Path(path)
+    if file.is_dir():
+        raise NtupleError(f"{path} is a directory, expected a file")
+    if not file.parent.is_dir():
+        raise NtupleError(f"{path} does not exist, nor does its directory")
+    if not file.exists():
+        present = [item.name for item in file.parent.iterdir()]
+        raise NtupleError(f"{path} does not exist{nearest(file.name, present)}")
+    with reading(str(path)), file.open("rb") as stream:
+        header = stream.read(20)
+    size = file.stat().st_size
+    expected = b"PAR1" if is_parquet(path) else b"root"
+    if header[:4] != expected or size < 20:
+        kind = "Parquet" if is_parquet(path) else "ROOT"
+        raise NtupleError(
+            f"{path} is not a {kind} file: starts with {header[:4]!r}, expected "
+            f"{expected!r}"
+        )
+    if is_parquet(path):
+        return
+    # https://root.cern.ch/doc/master/classTFile.html: fEND is 8 bytes in large files.
+    large = struct.unpack(">i", header[4:8])[0] >= 1_000_000
+    end: int = struct.unpack(">q", header[12:20])[0]
+    end = end if large else end >> 32
+    if size < end:
+        raise NtupleError(f"{path} is truncated: got {size} bytes, expected {end}")
+
+
+@contextlib.contextmanager
+def open_root(path: str | Path) -> Iterator[Any]:
+    """Open a ROOT file after a look at whether it is there and complete."""
+    check_file(path)
+    with reading(str(path)):
+        file = uproot.open({str(path): None})
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_parquet(path: str | Path) -> Iterator[Any]:
+    """Open a Parquet file, local or remote."""
+    import fsspec
+    import pyarrow.parquet as pq
+
+    check_file(path)
+    with contextlib.ExitStack() as stack:
+        with reading(str(path)):
+            stream = stack.enter_context(fsspec.open(str(path), "rb"))
+            file = stack.enter_context(pq.ParquetFile(stream))
+        yield file
+
+
+@contextlib.contextmanager
+def open_tree(source: Source) -> Iterator[Any]:
+    """Open a tree: an uproot TTree or RNTuple, or a pyarrow ParquetFile."""
+    if is_parquet(source.path):
+        with open_parquet(source.path) as file:
+            yield file
+        return
+    with open_root(source.path) as file:
+        yield find_tree(file, source)
+
+
+def find_tree(file: Any, source: Source) -> Any:
+    """Return the tree of an open ROOT file that a source names."""
+    name = str(source.tree).partition(";")[0].strip("/")
+    with reading(str(source)):
+        trees = tree_names(file)
+        if name not in trees:
+            listed = ", ".join(repr(tree) for tree in trees) or "none"
+            raise NtupleError(
+                f"{source.path} has no tree {source.tree!r}; its trees: {listed}"
+                f"{nearest(name, trees)}"
+            )
+        return file[str(source.tree)]
+
+
+def tree_names(file: Any) -> list[str]:
+    """Return the names of the trees of an open ROOT file, directories included."""
+    classes = file.classnames(recursive=True, cycle=False)
+    return [name for name, kind in classes.items() if is_tree_class(kind)]
+
+
+def is_ttree(tree: Any) -> bool:
+    """Return whether an open tree is a TTree, neither RNTuple nor Parquet."""
+    return isinstance(tree, uproot.TTree)
+
+
+def is_table(tree: Any) -> bool:
+    """Return whether an open tree is a Parquet file."""
+    return hasattr(tree, "schema_arrow")
+
+
+def entries_of(tree: Any) -> int:
+    """Return the number of entries of an open tree."""
+    return int(tree.metadata.num_rows if is_table(tree) else tree.num_entries)
+
+
+def typenames(tree: Any) -> dict[str, str]:
+    """Return the branches of an open tree, each with its type on disk."""
+    if is_table(tree):
+        return {field.name: str(field.type) for field in tree.schema_arrow}
+    return {str(name): str(kind) for name, kind in tree.typenames().items()}
+
+
+def flat_types(
+    tree: Any, source: Source, branches: Iterable[str]
+) -> dict[str, np.dtype[Any]]:
+    """Return the types of flat branches of an open tree; raise if one is not flat."""
+    with reading(str(source)):
+        present = typenames(tree)
+    types: dict[str, np.dtype[Any]] = {}
+    for name in branches:
+        if name not in present:
+            raise NtupleError(
+                f"{source} has no branch {name!r}{nearest(name, present)}"
+            )
+        with reading(f"{source}, branch {name!r}"):
+            kind = flat_type(tree, name)
+        if kind is None:
+            raise NtupleError(
+                f"{source}, branch {name!r} is of type {present[name]}, expected one "
+                "number per entry"
+            )
+        types[name] = kind
+    return types
+
+
+def flat_type(tree: Any, name: str) -> np.dtype[Any] | None:
+    """Return the type of a branch of an open tree, None if it is not flat."""
+    if is_table(tree):
+        return _flat_arrow(tree.schema_arrow.field(name).type)
+    if not is_ttree(tree):
+        found = RNTUPLE_TYPES.get(tree.typenames()[name])
+        return None if found is None else np.dtype(found)
+    interpretation = tree[name].interpretation
+    if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
+        return None
+    kind = np.dtype(interpretation.numpy_dtype)
+    return kind if kind.shape == () and kind.kind in "biuf" else None
+
+
+def iterate_flat(
+    tree: Any, branches: Sequence[str], *, start: int, stop: int, chunk: int
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield arrays of flat branches of an open tree, chunk by chunk."""
+    if is_table(tree):
+        for batch in iterate_batches(
+            tree, branches, start=start, stop=stop, chunk=chunk
+        ):
+            yield table_arrays(batch, branches)
+        return
+    # Names are matched by a function: a list of names would be one of glob patterns.
+    yield from tree.iterate(
+        filter_name=frozenset(branches).__contains__,
+        entry_start=start,
+        entry_stop=stop,
+        step_size=chunk,
+        library="np",
+        how=dict,
+    )
+
+
+def iterate_batches(
+    file: Any, columns: Sequence[str] | None, *, start: int, stop: int, chunk: int
+) -> Iterator[Any]:
+    """Yield pyarrow batches of a range of rows of an open Parquet file."""
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    groups = [
+        i for i in range(len(sizes)) if ends[i] > start and ends[i] - sizes[i] < stop
+    ]
+    if not groups:
+        return
+    position = int(ends[groups[0]] - sizes[groups[0]])
+    for batch in file.iter_batches(chunk, row_groups=groups, columns=columns):
+        first, last = max(start - position, 0), min(stop - position, batch.num_rows)
+        position += batch.num_rows
+        if first < last:
+            yield batch.slice(first, last - first)
+
+
+def table_arrays(batch: Any, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return flat columns of a pyarrow batch as numpy arrays, a null as NaN."""
+    return {name: _arrow_array(batch.column(name)) for name in columns}
+
+
+def _flat_arrow(kind: Any) -> np.dtype[Any] | None:
+    """Return the numpy type of an arrow type, None if it is not one number."""
+    import pyarrow as pa
+
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return (
+        np.dtype(kind.to_pandas_dtype())
+        if is_number or pa.types.is_boolean(kind)
+        else None
+    )
+
+
+def _arrow_array(column: Any) -> npt.NDArray[Any]:
+    """Return an arrow column as numpy, a null as NaN."""
+    if column.null_count:
+        column = column.cast("float64").fill_null(np.nan)
+    return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -1,0 +1,296 @@
+import hashlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pidgan.bundle import BLOCK_ROWS, open_bundle
+from pidgan.card import CardVariable
+from pidgan.errors import BundleError, PidganWarning
+from pidgan.ntuple import write_table
+from pidgan.onnx_structure import read_onnx_structure
+
+pytest.importorskip("onnx")
+
+from toy_generator import (
+    ToyGenerator,
+    make_card,
+    toy_onnx,
+    with_self_test,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "kaon.onnx"
+    path.write_bytes(toy_onnx(with_self_test(make_card())))
+    return path
+
+
+def draws(n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = np.stack([rng.uniform(3e3, 1e5, n), rng.uniform(1.5, 5, n)], axis=1)
+    return x.astype(np.float32), rng.standard_normal((n, 3)).astype(np.float32)
+
+
+def test_bundle_gives_the_targets_of_its_generator(path: Path) -> None:
+    bundle = open_bundle(path)
+    x, z = draws(5000)
+    expected = ToyGenerator(card=bundle.card).generate(x, z)
+    np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-5, atol=1e-5)
+    assert bundle.generate(x, z).dtype == np.float32
+    assert bundle.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert bundle.path == path
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_result_depends_neither_on_the_split_nor_on_threads(
+    path: Path, threads: int
+) -> None:
+    x, z = draws(2 * BLOCK_ROWS + 17)
+    whole = open_bundle(path, threads=1).generate(x, z)
+    bundle = open_bundle(path, threads=threads)
+    cuts = [0, 1, 700, BLOCK_ROWS, 2 * BLOCK_ROWS + 3, len(x)]
+    parts = [bundle.generate(x[a:b], z[a:b]) for a, b in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(bundle.generate(x, z), whole)
+
+
+def test_no_rows(path: Path) -> None:
+    assert open_bundle(path).generate(*draws(0)).shape == (0, 2)
+
+
+def test_missing_condition_gives_nan_in_that_row_only(path: Path) -> None:
+    bundle = open_bundle(path)
+    x, z = draws(10)
+    whole = bundle.generate(x, z)
+    x[2, 1], x[7, 0] = np.nan, -np.inf
+    y = bundle.generate(x, z)
+    missing = np.isnan(y).all(axis=1)
+    assert np.flatnonzero(missing).tolist() == [2, 7]
+    np.testing.assert_array_equal(y[~missing], whole[~missing])
+
+
+def test_targets_that_overflow_are_announced(path: Path) -> None:
+    bundle = open_bundle(path)
+    x, z = draws(3)
+    z[1] = np.inf
+    with pytest.warns(PidganWarning, match="1 of 3 rows have targets that are not"):
+        bundle.generate(x, z)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "z_shape", "message"),
+    [
+        ((3, 3), (3, 3), r"conditions has shape \(3, 3\), expected \(n, 2\)"),
+        ((3, 2), (3, 2), r"noise has shape \(3, 2\), expected \(n, 3\)"),
+        ((3, 2), (4, 3), "3 rows of conditions but 4 of noise"),
+    ],
+)
+def test_wrong_shape(
+    path: Path, x_shape: tuple[int, int], z_shape: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_bundle(path).generate(
+            np.ones(x_shape, np.float32), np.ones(z_shape, np.float32)
+        )
+
+
+def refused(path: Path, data: bytes, message: str, *, verify: bool = True) -> None:
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=message) as info:
+        open_bundle(path, verify=verify)
+    assert str(info.value).startswith(str(path))
+    assert "\n" not in str(info.value)
+
+
+def test_missing_file_names_its_neighbours(path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no such file.*closest: 'kaon.onnx'"):
+        open_bundle(path.with_name("kaons.onnx"))
+    with pytest.raises(BundleError, match="a directory, expected a bundle"):
+        open_bundle(path.parent)
+
+
+@pytest.mark.parametrize("data", [b"", b"root\x00\x01", b"{}", bytes(range(256))])
+def test_other_files_are_refused(path: Path, data: bytes) -> None:
+    refused(path, data, "expected a bundle")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_truncated_bundle_is_refused(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    refused(path, data[: int(share * len(data))], "damaged or not an ONNX|no graph")
+
+
+def test_oversized_file_is_refused_unread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pidgan.bundle.MAX_BYTES", 1000)
+    with pytest.raises(BundleError, match="expected at most 0 MiB"):
+        open_bundle(path)
+
+
+def test_onnx_of_others_is_refused(path: Path) -> None:
+    refused(path, toy_onnx(None), r"not a pidgan bundle.*'pidgan_card' \(got: none\)")
+
+
+def test_newer_card_is_refused(path: Path) -> None:
+    text = make_card().to_json().replace('schema_version": 1', 'schema_version": 9')
+    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 1")
+
+
+def test_custom_operator_is_refused(path: Path) -> None:
+    data = toy_onnx(make_card(), custom_operator=True)
+    refused(path, data, "operators of com.microsoft, expected only the ONNX standard")
+
+
+def test_external_data_is_refused(path: Path) -> None:
+    refused(path, toy_onnx(make_card(), external=True), "data in another file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": "y"}, r"outputs are \['y'\], expected \['targets'\]"),
+        ({"shapes": {"noise": [5, 3]}}, r"noise has shape \(5, 3\)"),
+        ({"shapes": {"noise": ["n", 4]}}, r"cannot load|noise has shape"),
+    ],
+)
+def test_ports_that_contradict_the_card(
+    path: Path, changes: dict, message: str
+) -> None:  # type: ignore[type-arg]
+    refused(path, toy_onnx(with_self_test(make_card()), **changes), message)
+
+
+def test_card_of_another_graph_is_refused(path: Path) -> None:
+    refused(path, toy_onnx(make_card(n_noise=8)), r"expected \(n, 8\) by the card")
+    target = (CardVariable(name="y", unit="1", range=(0, 1)),)
+    refused(path, toy_onnx(make_card(targets=target)), r"expected \(n, 1\)")
+
+
+def test_graph_that_onnxruntime_refuses(path: Path) -> None:
+    data = toy_onnx(with_self_test(make_card())).replace(b"MatMul", b"MatMil")
+    refused(path, data, "cannot load the graph")
+
+
+def test_self_test_finds_changed_numbers(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    weight = data.find(np.array([-5e-5, 2e-5], dtype=np.float32).tobytes())
+    assert weight > 0
+    data[weight + 2] ^= 0x10
+    refused(path, bytes(data), "self-test failed in .* rows; row 0, DLLk: got")
+    assert open_bundle(path, verify=False).card.species == "K+"
+
+
+def test_self_test_excuses_one_row_at_an_edge(path: Path) -> None:
+    card = with_self_test(make_card(), n=64)
+    assert card.self_test is not None
+    card.self_test["targets"][5][0] += 1
+    path.write_bytes(toy_onnx(card))
+    open_bundle(path)
+    card.self_test["targets"][6][0] += 1
+    refused(path, toy_onnx(card), "self-test failed in 2 of 64 rows")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        {},
+        {"conditions": [[1, 2]], "noise": [[1, 2, 3]], "targets": [[1]]},
+        {"conditions": [[1, 2]], "noise": [[1, 2, 3]] * 2, "targets": [[1, 2]]},
+        {"conditions": [[1, 2]], "noise": [[1, 2, 3]], "targets": [[1, None]]},
+        {"conditions": [], "noise": [], "targets": []},
+    ],
+)
+def test_damaged_self_test(path: Path, test: dict) -> None:  # type: ignore[type-arg]
+    refused(path, toy_onnx(make_card(self_test=test)), "the self-test is damaged")
+
+
+def test_bundle_without_self_test(path: Path) -> None:
+    refused(path, toy_onnx(make_card()), "the card has no self-test")
+    open_bundle(path, verify=False)
+
+
+def test_threads_must_be_positive(path: Path) -> None:
+    with pytest.raises(ValueError, match="threads is 0"):
+        open_bundle(path, threads=0)
+
+
+def reference_frame() -> pd.DataFrame:
+    x, z = draws(20)
+    y = ToyGenerator(card=make_card()).generate(x, z)
+    names = ("P", "ETA", "DLLk", "DLLp")
+    frame = pd.DataFrame(dict(zip(names, np.hstack([x, y]).T, strict=True)))
+    frame["weight"] = 1.0
+    return frame
+
+
+def test_reference_is_read_and_checked(path: Path) -> None:
+    assert open_bundle(path).reference() is None
+    file = path.with_name("kaon.reference.parquet")
+    write_table(file, reference_frame())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    entry = {"file": file.name, "sha256": sha256, "rows": 20}
+    path.write_bytes(toy_onnx(with_self_test(make_card(reference=entry))))
+    read = open_bundle(path).reference()
+    assert read is not None
+    pd.testing.assert_frame_equal(read, reference_frame())
+
+    write_table(file, reference_frame().head(10), overwrite=True)
+    with pytest.raises(
+        BundleError, match=r"not the reference file of kaon.onnx: sha256"
+    ):
+        open_bundle(path).reference()
+    file.unlink()
+    assert open_bundle(path).reference() is None
+
+
+def test_reference_without_a_column(path: Path) -> None:
+    file = path.with_name("kaon.reference.parquet")
+    write_table(file, reference_frame().drop(columns="weight"))
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    entry = {"file": file.name, "sha256": sha256, "rows": 20}
+    path.write_bytes(toy_onnx(with_self_test(make_card(reference=entry))))
+    with pytest.raises(BundleError, match="no column 'weight'"):
+        open_bundle(path).reference()
+
+
+def test_structure_of_an_onnx_file() -> None:
+    found = read_onnx_structure(toy_onnx(make_card()))
+    assert found.has_graph
+    assert not found.has_external_data
+    assert found.domains == {""}
+    assert list(found.metadata) == ["pidgan_card"]
+
+
+def test_nested_references_are_found() -> None:
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(data_location=TensorProto.EXTERNAL, dims=[1], data_type=1)
+    constant = helper.make_node("Constant", [], ["c"])
+    constant.attribute.append(helper.make_attribute("value", tensor))
+    inner = helper.make_node("Mystery", ["c"], ["d"], domain="other")
+    branch = helper.make_graph([constant, inner], "then", [], [])
+    outer = helper.make_node("If", ["x"], ["y"], then_branch=branch)
+    graph = helper.make_graph([outer], "graph", [], [])
+    found = read_onnx_structure(helper.make_model(graph).SerializeToString())
+    assert found.has_external_data
+    assert "other" in found.domains
+
+
+def test_deep_nesting_is_refused() -> None:
+    def field(number: int, content: bytes) -> bytes:
+        size = len(content)
+        head = bytearray([number << 3 | 2])
+        while size >= 0x80:
+            head.append(size & 0x7F | 0x80)
+            size >>= 7
+        return bytes([*head, size]) + content
+
+    data = b""
+    for _ in range(50):
+        data = field(1, field(5, field(6, data)))
+    with pytest.raises(ValueError, match="nested deeper"):
+        read_onnx_structure(field(7, data))

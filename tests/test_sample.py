@@ -1,0 +1,187 @@
+"""Definitions that ship, a definition of one's own, and every way to get one wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from particle import Particle
+
+from pidgan.errors import SampleError
+from pidgan.sample import (
+    DERIVATIONS,
+    Sample,
+    Variable,
+    calibration_directory,
+    list_samples,
+    load_sample,
+)
+from pidgan.simulation.calibration import MODES
+
+OWN = """
+schema = 1
+title = "My kaons"
+detector = "LHCb"
+species = "K+"
+source = "my thesis"
+weight_branch = "sw"
+conditions = [
+  {name = "P", branch = "K_P", unit = "GeV", range = [3e3, 200e3], transform = "log"},
+  {name = "ETA", derive = "eta_from_p_pt", branches = ["K_P", "K_PT"], range = [1, 6]},
+]
+targets = [{name = "RichDLLk", range = [-150, 150], sentinels = [-999]}]
+cuts = ["RichDLLk > 0"]
+selection = "K_PT > 0.5"
+fiducial = "P > 5000"
+binning = {P = [3e3, 1e4, 1e5]}
+"""
+
+
+def write(folder: Path, text: str, name: str = "own.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", list_samples())
+def test_shipped(name: str) -> None:
+    sample = load_sample(name)
+    assert sample.name == name
+    assert Particle.from_name(sample.species).name == sample.species
+    assert sample.cuts
+    assert sample.binning
+    assert all(variable.patterns for variable in sample.conditions)
+    assert Sample.model_validate_json(sample.model_dump_json(by_alias=True)) == sample
+    if name.startswith("run2"):
+        assert sample.weight_branch == "probe_sWeight"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_simulated_samples_fit_the_simulation(mode: str) -> None:
+    for name in (name for name in list_samples() if name.startswith(f"sim_{mode}")):
+        sample, truth = load_sample(name), MODES[mode]
+        assert sample.discriminant is not None
+        assert sample.species == truth.species
+        assert set(truth.trees) <= set(sample.trees)
+        assert sample.discriminant.branch == truth.mass.branch
+        assert sample.discriminant.range == truth.mass.window
+
+
+def test_default_binning_of_pidcalib() -> None:
+    p = load_sample("run2_dstar_k").binning["P"]
+    assert (len(p), p[:4], p[-1]) == (19, (3000, 9300, 15600, 19000), 100000)
+    np.testing.assert_allclose(np.diff(p[3:]), 5400)
+    assert load_sample("run3_jpsi_mu").binning["nLongTracks"] == (0, 50, 200, 300, 500)
+
+
+def test_a_definition_of_ones_own(tmp_path: Path) -> None:
+    sample = load_sample(write(tmp_path, OWN))
+    assert sample.name == "own"
+    assert sample.branches == ("K_P", "K_PT", "RichDLLk", "sw")
+    assert sample.condition_names == ("P", "ETA")
+    assert sample.target_names == ("RichDLLk",)
+    assert sample.sentinels == {"RichDLLk": (-999,)}
+    assert sample.conditions[0].package_unit == "MeV"
+    assert load_sample(sample) is sample
+
+
+def test_extends_replaces_whole_keys(tmp_path: Path) -> None:
+    write(tmp_path, OWN)
+    child = load_sample(
+        write(
+            tmp_path,
+            'extends = "own.toml"\ntitle = "Mine, fitted"\n'
+            'discriminant = {branch = "M", range = [1825, 1910]}\n',
+            "child.toml",
+        )
+    )
+    assert (child.name, child.title) == ("child", "Mine, fitted")
+    assert child.weight_branch is None  # replaced by the discriminant
+    assert child.targets == load_sample(tmp_path / "own.toml").targets
+    shipped = write(
+        tmp_path, 'extends = "run2_dstar_k"\nspecies = "pi+"\n', "other.toml"
+    )
+    assert load_sample(shipped).species == "pi+"
+
+
+def test_a_circle_of_extends(tmp_path: Path) -> None:
+    write(tmp_path, 'extends = "b.toml"', "a.toml")
+    write(tmp_path, 'extends = "a.toml"', "b.toml")
+    with pytest.raises(SampleError, match="in a circle"):
+        load_sample(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("schema = 1", "schema = 2", "schema is 2: input should be 1"),
+        ("schema = 1", "schema = ", r"own.toml is not valid TOML.*line 2"),
+        ("targets =", "targts =", "unknown key 'targts'; closest: 'targets'"),
+        ("targets =", "targts =", "key 'targets' is missing"),
+        ('unit = "GeV"', 'unti = "GeV"', r"conditions\['P'\].unti\"; closest: 'unit'"),
+        ('unit = "GeV"', 'unit = "TeV"', r"conditions\['P'\].unit is 'TeV'"),
+        ("[3e3, 200e3]", "[3e3]", r"conditions\['P'\].range"),
+        ("[3e3, 200e3]", "[9e3, 3e3]", "expected low < high"),
+        ("[3e3, 200e3]", "[0, 3e3]", "'log' needs a range above 0"),
+        ("eta_from_p_pt", "eta_from_pt_p", "closest: 'eta_from_p_pt'"),
+        ('["K_P", "K_PT"]', '["K_P"]', r"needs branches = \[p, pt\]"),
+        ('name = "ETA"', 'name = "P"', "more than once: P"),
+        ('species = "K+"', 'species = "Kplus"', "no particle's PDG name"),
+        ('weight_branch = "sw"', "", "exactly one of weight_branch.*got none"),
+        (
+            'weight_branch = "sw"',
+            'weight_branch = "sw"\nunweighted = true',
+            "got weight_branch and unweighted",
+        ),
+        ('"RichDLLk > 0"', '"RichDLLK > 0"', "unknown variable 'RichDLLK'"),
+        ('"K_PT > 0.5"', '"K_PT"', "write K_PT == 1"),
+        ("binning = {P =", "binning = {PT =", "binning in 'PT'.*closest: 'P'"),
+        ("[3e3, 1e4, 1e5]", "[3e3, 3e3]", "do not rise"),
+        ("{P = [3e3, 1e4, 1e5]}", '"hadron"', "closest: 'hadrons'"),
+    ],
+)
+def test_mistakes(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in OWN
+    path = write(tmp_path, OWN.replace(old, new, 1))
+    with pytest.raises(SampleError, match=message) as caught:
+        load_sample(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_do_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="closest: 'run2_dstar_k'"):
+        load_sample("run2_dstar_kk")
+    with pytest.raises(SampleError, match=r"no file '.*mine.toml'"):
+        load_sample(tmp_path / "mine.toml")
+
+
+def test_derivations_agree_with_each_other() -> None:
+    px, py, pz = np.random.default_rng(1).normal(size=(3, 100)) * 1000
+    pz = np.abs(pz) + 1.0
+    p = DERIVATIONS["p_from_px_py_pz"][1](px, py, pz)
+    pt = DERIVATIONS["pt_from_px_py"][1](px, py)
+    eta = DERIVATIONS["eta_from_px_py_pz"][1](px, py, pz)
+    np.testing.assert_allclose(DERIVATIONS["eta_from_p_pt"][1](p, pt), eta, rtol=1e-6)
+    np.testing.assert_allclose(DERIVATIONS["p_from_pt_eta"][1](pt, eta), p)
+    assert np.isnan(DERIVATIONS["eta_from_p_pt"][1](np.ones(1), np.full(1, 2.0)))[0]
+
+
+def test_units_are_converted_and_sentinels_are_not() -> None:
+    variable = Variable(
+        name="E", branch="e", unit="GeV", range=(0, 1e6), sentinels=(-999.9,)
+    )
+    columns = {"e": np.array([1.5, -999.9], dtype=np.float32)}
+    np.testing.assert_allclose(variable.evaluate(columns), [1500, -999.9], rtol=1e-6)
+    assert variable.is_sentinel(columns).tolist() == [False, True]
+
+
+def test_the_folder_lies_beside_the_package() -> None:
+    assert (calibration_directory() / "binnings.toml").is_file()
+
+
+def test_import_is_light() -> None:
+    heavy = "{'uproot', 'keras', 'tensorflow', 'onnxruntime', 'iminuit', 'particle'}"
+    code = f"import sys, pidgan.sample; sys.exit(len({heavy} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
