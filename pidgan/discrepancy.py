@@ -18,8 +18,9 @@ taken as a draw of a Gaussian process on the grid of bins, d ~ N(0, D K D),
 
 a common shift, a smooth effect of each axis, a smooth interaction, and an independent
 rest; O_j = exp(-|i_j - i'_j| / 2) in the bin number along axis j. D is diagonal,
-2 sqrt(g (1 - g)): a difference is small where the efficiency saturates. The t maximise
-the marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
+4 g (1 - g), the slope of an efficiency against its logit: a difference is small where
+the efficiency saturates, and may be large where it does not. The t maximise the
+marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
 that keeps them off zero, where the uncertainty would be too small (Y. Chung, S.
 Rabe-Hesketh, V. Dorie, A. Gelman, J. Liu, Psychometrika 78 (2013) 685). The posterior
 (C. E. Rasmussen, C. K. I. Williams, *Gaussian Processes for Machine Learning*, 2006,
@@ -46,8 +47,8 @@ PRIOR_EVENTS = 5.0
 CORRELATION_LENGTH = 2.0
 """In bins. Analysts choose bins in which efficiencies change little by little."""
 
-SCALE_FLOOR = 0.2
-"""Least scale 2 sqrt(g (1 - g)), reached at 1 % and 99 %."""
+SCALE_FLOOR = 0.02
+"""Least scale 4 g (1 - g), reached at 0.5 % and 99.5 %."""
 
 TYPICAL_AMPLITUDE = 0.1
 """Scale of the prior of t; only matters for terms that the data say nothing about."""
@@ -257,9 +258,9 @@ def smooth_difference(
 
 
 def difference_scale(efficiency: FloatArray) -> FloatArray:
-    """Return 2 sqrt(g (1 - g)), at least `SCALE_FLOOR`; NaN gives the largest, 1."""
-    g = np.clip(np.nan_to_num(efficiency, nan=0.5), 0, 1)
-    return np.maximum(2 * np.sqrt(g * (1 - g)), SCALE_FLOOR)
+    """Return 4 g (1 - g), at least `SCALE_FLOOR`."""
+    g = np.clip(efficiency, 0, 1)
+    return np.maximum(4 * g * (1 - g), SCALE_FLOOR)
 
 
 def _terms(shape: Sequence[int]) -> FloatArray:

@@ -8,7 +8,6 @@ range that the generator was trained on, and refuses GeV where MeV is meant.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt

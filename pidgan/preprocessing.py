@@ -27,6 +27,8 @@ N_KNOTS = 256
 # An atom or tie is structure when this share of rows, and at least this many, has it.
 MIN_SHARE = 2e-3
 MIN_ROWS = 10
+# Directions that vary less than this, in units of the normal scores, are not blown up.
+MIN_VARIANCE = 1e-3
 CONTINUOUS = -1
 
 
@@ -210,7 +212,9 @@ def fit_targets(
     codes = np.full(y.shape, CONTINUOUS)
     values: list[FloatArray] = []
     for j in range(y.shape[1]):
-        atoms = _find_atoms(coordinates[:, j], declared[j] if base[j] < 0 else declared[j][:0])
+        atoms = _find_atoms(
+            coordinates[:, j], declared[j] if base[j] < 0 else declared[j][:0]
+        )
         values.append(atoms)
         for a, atom in enumerate(atoms):
             codes[coordinates[:, j] == atom, j] = a
@@ -234,6 +238,35 @@ def fit_targets(
         if rows.any():
             z_max[j], knots[j] = _fit_quantiles(coordinates[rows, j], weights[rows])
     return dataclasses.replace(blank, z_max=z_max, knots=knots)
+
+
+def fit_metric(transform: TargetTransform, targets: FloatArray) -> FloatArray:
+    """Return for each pattern the matrix that makes its coordinates uncorrelated.
+
+    Losses measure distances after this map. Targets of one track are strongly
+    correlated: without it, directions in which they hardly vary would not count.
+
+    Args:
+        transform: of the targets.
+        targets: (n, n_targets), physical values and sentinels.
+
+    Returns:
+        (n_patterns, n_targets, n_targets) float32; coordinates times it have unit
+        covariance within the pattern, and are zero in place of its atoms.
+    """
+    pattern, z = transform.forward(targets)
+    d = transform.n_targets
+    metric = np.zeros((transform.n_patterns, d, d), dtype=np.float32)
+    for k in range(transform.n_patterns):
+        free = np.flatnonzero(transform.patterns[k])
+        rows = z[pattern == k][:, free]
+        covariance = np.eye(len(free))
+        if len(rows) > MIN_ROWS * len(free) > 0:
+            covariance = np.atleast_2d(np.cov(rows, rowvar=False))
+        variance, directions = np.linalg.eigh(covariance)
+        variance = np.maximum(variance, MIN_VARIANCE)
+        metric[k, free[:, None], free] = directions / np.sqrt(variance)
+    return metric
 
 
 def _fields(

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pidgan.cuts import Cut, parse_cut
+from pidgan.discrepancy import SCALE_FLOOR, difference_scale
 from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, PidganWarning, nearest
@@ -220,6 +221,13 @@ def combine_rows(
         name: variation[chosen] @ fractions
         for name, variation in efficiency_map.variations.items()
     }
+    shifts["transfer"] = np.array(
+        [
+            _transfer(efficiency_map, number, place[inside], flags[inside], w[inside])
+            / total
+            for number, flags in zip(chosen, passed, strict=True)
+        ]
+    )
     share_outside = abs(float(w[~inside].sum())) / total
     if n_outside:
         e = np.array([_share(p[~inside], w[~inside]) for p in passed])
@@ -252,6 +260,31 @@ def combine_rows(
         for i, number in enumerate(chosen)
     )
     return PidEfficiencies(results=results, covariance=covariance)
+
+
+def _transfer(
+    efficiency_map: EfficiencyMap,
+    number: int,
+    place: IntArray,
+    passed: BoolArray,
+    w: FloatArray,
+) -> float:
+    """Return sum_b w d_b (s_b / g_b (1 - g_b) - 1), with s_b the analysis' e_b (1 - e_b).
+
+    The difference of e (1 - e) is unbiased for few rows; bins with fewer than two
+    effective rows do not tell, and are left out.
+    """
+    n_bins = len(efficiency_map.n_eff)
+    total, total2 = np.bincount(place, w, n_bins), np.bincount(place, w**2, n_bins)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n_eff = total**2 / total2
+        e = np.clip(np.bincount(place, w * passed, n_bins) / total, 0, 1)
+    use = (total > 0) & (n_eff >= 2)
+    own = e[use] * (1 - e[use]) * n_eff[use] / (n_eff[use] - 1)
+    scale = difference_scale(efficiency_map.generated[number][use])
+    ratio = np.maximum(4 * own, SCALE_FLOOR) / scale
+    d = efficiency_map.discrepancy[number][use]
+    return float(total[use] @ (d * (ratio - 1)))
 
 
 def _statistical_covariance(values: FloatArray, w: FloatArray) -> FloatArray:

@@ -10,12 +10,19 @@ that ship are listed by `list_samples`; one's own needs no code. A short one:
     species = "K+"
     source = "my analysis note"
     weight_branch = "sw"
-    conditions = [
-      {name = "P", branch = "K_P", unit = "GeV", range = [3e3, 200e3]},
-      {name = "ETA", derive = "eta_from_p_pt", branches = ["K_P", "K_PT"],
-       range = [1.8, 5.5]},
-    ]
     targets = [{name = "RichDLLk", branch = "K_RichDLLk", range = [-150, 150]}]
+
+    [[conditions]]
+    name = "P"
+    branch = "K_P"
+    unit = "GeV"
+    range = [3e3, 200e3]
+
+    [[conditions]]
+    name = "ETA"
+    derive = "eta_from_p_pt"
+    branches = ["K_P", "K_PT"]
+    range = [1.8, 5.5]
 
 `extends = "run2_dstar_k"` (a shipped name, or a path beside the file) starts from
 another definition: every key written here replaces that key as a whole. Ranges are in
@@ -52,6 +59,7 @@ UNIT_FACTORS: dict[str, float] = {
 #: A chain of `extends` longer than this is a mistake.
 MAX_EXTENDS = 5
 _BINNINGS = "binnings.toml"
+_FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 _WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
 
 
@@ -90,13 +98,7 @@ DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., Array]]] = {
 }
 
 
-class _Frozen(BaseModel):
-    """Settings shared by the parts of a definition; no behaviour."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Variable(_Frozen):
+class Variable(BaseModel):
     """One condition or target, read from a branch or derived from several.
 
     Attributes:
@@ -111,6 +113,8 @@ class Variable(_Frozen):
         sentinels: stored values that stand for "no measurement"; kept as values.
         patterns: branch names tried in an analysis ntuple, `{track}` replaced.
     """
+
+    model_config = _FROZEN
 
     name: str = Field(min_length=1)
     branch: str | None = None
@@ -178,7 +182,7 @@ class Variable(_Frozen):
         return self
 
 
-class Discriminant(_Frozen):
+class Discriminant(BaseModel):
     """The variable that sWeights are fitted in, with the shapes of the two components.
 
     Attributes:
@@ -188,6 +192,8 @@ class Discriminant(_Frozen):
             a Gaussian core with a power-law tail on each side.
         background: "exponential", or "polynomial" of first order.
     """
+
+    model_config = _FROZEN
 
     branch: str = Field(min_length=1)
     unit: Unit = "MeV"
@@ -203,7 +209,7 @@ class Discriminant(_Frozen):
         return self
 
 
-class Sample(_Frozen):
+class Sample(BaseModel):
     """A calibration sample: what it is, and how to read it.
 
     Exactly one of `weight_branch`, `discriminant` and `unweighted` says how background
@@ -211,6 +217,8 @@ class Sample(_Frozen):
     conditions, which also holds where a generator is applied. `cuts` are the standard
     PID cuts of reports; `binning` holds bin edges of (some) conditions.
     """
+
+    model_config = _FROZEN
 
     schema_version: Literal[1] = Field(alias="schema")
     name: str = Field(min_length=1)

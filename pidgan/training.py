@@ -31,6 +31,7 @@ from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
     fit_conditions,
+    fit_metric,
     fit_targets,
 )
 from pidgan.sample import Sample, Variable
@@ -143,6 +144,7 @@ class _Run:
         self.history: dict[str, list[float]] = {"step": []}
         train_part = dataset.part("train")
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
+        self.metric = fit_metric(self.targets, train_part.targets)
         n_patterns = self.targets.n_patterns
         shape = Shape(
             n_conditions=train_part.conditions.shape[1],
@@ -171,20 +173,21 @@ class _Run:
         weights = part.weights[fits]
         return {
             "x": tf.constant(self.conditions.forward(part.conditions[fits])),
-            "y": tf.constant(z[fits]),
+            "y": tf.constant(
+                np.einsum("ni,nij->nj", z[fits], self.metric[pattern[fits]])
+            ),
             "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
             "pattern": tf.constant(pattern[fits], dtype=tf.int32),
         }
 
     def _batch(self, rows: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, Any]:
-        """Draw rows with replacement; patterns become one-hot codes and masks."""
+        """Draw rows with replacement; patterns become one-hot codes and metrics."""
         n = rows["w"].shape[0]
         size = (self.settings["batch_size"],)
         index = tf.random.stateless_uniform(size, seed, maxval=n, dtype=tf.int32)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
-        mask = tf.constant(self.targets.patterns, dtype=tf.float32)
-        batch["mask"] = tf.gather(mask, batch["pattern"])
+        batch["metric"] = tf.gather(tf.constant(self.metric), batch["pattern"])
         one_hot = tf.one_hot(batch["pattern"], n_patterns)
         batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
         return batch

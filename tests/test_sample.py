@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from particle import Particle
 
+import pidgan.sample
 from pidgan.errors import SampleError
 from pidgan.sample import (
     DERIVATIONS,
@@ -84,6 +85,12 @@ def test_a_definition_of_ones_own(tmp_path: Path) -> None:
     assert sample.sentinels == {"RichDLLk": (-999,)}
     assert sample.conditions[0].package_unit == "MeV"
     assert load_sample(sample) is sample
+
+
+def test_the_definition_in_the_documentation(tmp_path: Path) -> None:
+    lines = (pidgan.sample.__doc__ or "").splitlines()
+    text = "\n".join(line for line in lines if line.startswith("    "))
+    assert load_sample(write(tmp_path, text)).condition_names == ("P", "ETA")
 
 
 def test_extends_replaces_whole_keys(tmp_path: Path) -> None:

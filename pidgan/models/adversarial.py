@@ -170,12 +170,13 @@ class CramerGAN:
         return list(tf.split(h, len(ys)))
 
     def _generate(self, batch: dict[str, Any], seed: Any, n: int) -> list[tf.Tensor]:
-        """Return n independent generated targets for each row, (rows, n_targets)."""
+        """Return n independent generated targets for each row, in the loss metric."""
         x, pattern = (tf.tile(batch[k], (n, 1)) for k in ("x", "pattern"))
         shape = (tf.shape(x)[0], self.settings.n_noise)
         z = tf.random.stateless_normal(shape, seed)
-        y = self.generator(_present([x, pattern, z])) * tf.tile(batch["mask"], (n, 1))
-        return list(tf.split(y, n))
+        coordinates = self.generator(_present([x, pattern, z]))
+        metric = tf.tile(batch["metric"], (n, 1, 1))
+        return list(tf.split(tf.einsum("ni,nij->nj", coordinates, metric), n))
 
     def _energy_score(self, batch: dict[str, Any], seed: Any) -> tf.Tensor:
         """Return L_generator with h = identity, averaged over all pairs of samples."""

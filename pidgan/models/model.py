@@ -75,7 +75,9 @@ class Model:
         inputs = {"conditions": x, "noise": noise}
         pattern: IntArray = np.zeros(len(x), dtype=np.int64)
         if self.patterns is not None:
-            pattern = pick_pattern(self.patterns(x).numpy(), noise[:, 0])
+            pattern = pick_pattern(
+                self.patterns({"conditions": x}).numpy(), noise[:, 0]
+            )
             one_hot = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
             inputs = {"conditions": x, "pattern": one_hot, "noise": noise[:, 1:]}
         return self.targets.inverse(pattern, self.generator(inputs).numpy())

@@ -50,7 +50,7 @@ class PatternClassifier:
 
     def loss(self, batch: dict[str, Any]) -> tf.Tensor:
         """Return the weighted Brier score of a batch."""
-        p = tf.nn.softmax(self.network(batch["x"]))
+        p = tf.nn.softmax(self.network({"conditions": batch["x"]}))
         distance = tf.reduce_sum(tf.square(p - batch["pattern"]), axis=-1)
         return tf.reduce_mean(batch["w"] * distance)
 

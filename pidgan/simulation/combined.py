@@ -59,8 +59,9 @@ MUON_ETA_RANGE = (1.85, 4.9)
 PUNCH_THROUGH = 0.006
 """Hadrons that leave hits in the muon stations: arXiv:1306.0249."""
 
-FLIGHT_PATH = 12000.0
-"""Path in mm on which a decay in flight makes a hadron a muon in the stations."""
+FLIGHT_PATH = 5000.0
+"""Path in mm on which a decay in flight makes a hadron a muon in the stations: less
+than the 12 m to the calorimeter, as most kinks spoil the track or miss the hits."""
 
 FLIGHT_SCALE = np.array([55.9, 7.5, np.inf, np.inf, np.inf])
 """c tau / m in mm / MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""

@@ -129,15 +129,15 @@ DATA = Detector(
     rich1=RICH1,
     rich2=RICH2,
     yield_spread=0.12,
-    weak_fraction=0.069,
+    weak_fraction=0.07,
     weak_yield=0.25,
     photon_tail=(0.1, 3.0),
-    track_angles=(0.07e-3, 0.60e-3),
-    worse_fraction=0.33,
-    scattering=0.6,
+    track_angles=(0.09e-3, 0.58e-3),
+    worse_fraction=0.35,
+    scattering=0.55,
     index_offset=-0.062e-3,
     density_spread=0.19,
-    decay_length=1200.0,
+    decay_length=1400.0,
 )
 
 # Photo-electrons in simulation, 28.3 and 22.7: arXiv:1211.6759.

@@ -1,0 +1,140 @@
+"""Transforms: what goes forward comes back, and discrete structure is exact."""
+
+import numpy as np
+import pytest
+
+from pidgan.errors import DatasetError
+from pidgan.preprocessing import (
+    ConditionTransform,
+    TargetTransform,
+    fit_conditions,
+    fit_targets,
+)
+from pidgan.simulation import simulate_calibration
+
+DLLS = ("k", "p", "mu", "e", "bt")
+SENTINELS = [(-999.0, -1000.0)] * len(DLLS)
+
+
+@pytest.fixture(scope="module")
+def dlls() -> np.ndarray:
+    trees = simulate_calibration("dstar_k", 30_000, seed=5)
+    columns = [
+        np.concatenate([tree[f"probe_Brunel_RichDLL{h}"] for tree in trees.values()])
+        for h in DLLS
+    ]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def transform(dlls: np.ndarray) -> TargetTransform:
+    return fit_targets(dlls, np.ones(len(dlls)), sentinels=SENTINELS)
+
+
+def test_ties_and_sentinels_are_found(transform: TargetTransform) -> None:
+    # Kaons and protons share the value "below threshold" below their thresholds.
+    assert transform.base.tolist() == [4, 4, -1, -1, -1]
+    assert transform.n_patterns >= 4
+    assert -999.0 in transform.atoms
+    assert transform.depth == 1
+
+
+def test_targets_come_back(dlls: np.ndarray, transform: TargetTransform) -> None:
+    pattern, z = transform.forward(dlls)
+    back = transform.inverse(pattern, z)
+    fits = pattern >= 0
+    assert fits.mean() > 0.999
+    assert np.abs(back - dlls)[fits].max() < 1e-3
+    for i in range(len(DLLS)):
+        for j in range(i):
+            tied = (dlls[:, i] == dlls[:, j]) & fits
+            np.testing.assert_array_equal(back[tied, i], back[tied, j])
+    sentinel = (dlls == -999) & fits[:, None]
+    np.testing.assert_array_equal(back[sentinel], -999)
+
+
+def test_coordinates_are_normal(dlls: np.ndarray, transform: TargetTransform) -> None:
+    pattern, z = transform.forward(dlls)
+    for j in range(len(DLLS)):
+        rows = (pattern >= 0) & (transform.patterns[pattern, j] == 1)
+        assert abs(z[rows, j].mean()) < 0.01
+        assert abs(z[rows, j].std() - 1) < 0.02
+
+
+def test_signed_weights_give_weighted_quantiles() -> None:
+    rng = np.random.default_rng(1)
+    signal, background = rng.normal(0, 1, 40_000), rng.normal(3, 1, 20_000)
+    values = np.concatenate([signal, background, background])[:, None]
+    # The background cancels: half of its copies count -1.
+    weights = np.repeat([1.0, 1.0, -1.0], [40_000, 20_000, 20_000])
+    transform = fit_targets(values, weights)
+    _, z = transform.forward(rng.normal(0, 1, (20_000, 1)))
+    assert abs(z.mean()) < 0.03
+    assert abs(z.std() - 1) < 0.03
+
+
+def test_continuous_targets_have_one_pattern() -> None:
+    values = np.random.default_rng(2).normal(size=(1000, 2))
+    transform = fit_targets(values, np.ones(1000))
+    assert transform.n_patterns == 1
+    assert transform.base.tolist() == [-1, -1]
+
+
+def test_values_piled_up_at_both_ends_are_atoms() -> None:
+    rng = np.random.default_rng(3)
+    values = np.clip(rng.normal(0.5, 0.5, (5000, 1)), 0, 1)
+    transform = fit_targets(values, np.ones(5000))
+    assert transform.n_patterns == 3
+    pattern, z = transform.forward(values)
+    back = transform.inverse(pattern, z)
+    assert (back == 0).mean() == (values == 0).mean()
+    assert (back == 1).mean() == (values == 1).mean()
+
+
+def test_a_rare_sentinel_stays_an_atom() -> None:
+    values = np.random.default_rng(4).normal(size=(5000, 1)).astype(np.float32)
+    values[:3] = -999
+    transform = fit_targets(values, np.ones(5000), sentinels=[(-999.0,)])
+    pattern, z = transform.forward(values)
+    assert (transform.inverse(pattern, z) == -999).sum() == 3
+    assert transform.knots.min() > -10
+
+
+def test_chains_of_ties_are_undone() -> None:
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=(4000, 3)).astype(np.float32)
+    y[:1500, 1] = y[:1500, 0]
+    y[1000:3000, 2] = y[1000:3000, 1]
+    transform = fit_targets(y, np.ones(4000))
+    pattern, z = transform.forward(y)
+    back = transform.inverse(pattern, z)
+    np.testing.assert_array_equal(back[:1500, 1], back[:1500, 0])
+    np.testing.assert_array_equal(back[1000:3000, 2], back[1000:3000, 1])
+
+
+def test_transforms_are_stored_and_rebuilt(
+    dlls: np.ndarray, transform: TargetTransform
+) -> None:
+    rebuilt = TargetTransform.from_arrays(transform.to_arrays())
+    for (_, z), (_, again) in zip(
+        [transform.forward(dlls)], [rebuilt.forward(dlls)], strict=True
+    ):
+        np.testing.assert_array_equal(z, again)
+
+
+def test_conditions_come_back() -> None:
+    rng = np.random.default_rng(6)
+    x = np.stack([rng.uniform(3e3, 2e5, 100), rng.uniform(2, 5, 100)], axis=1)
+    transform = fit_conditions(x, ["log", "linear"])
+    scaled = transform.forward(x)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(transform.inverse(scaled), x, rtol=1e-5)
+    rebuilt = ConditionTransform.from_arrays(transform.to_arrays())
+    np.testing.assert_array_equal(rebuilt.forward(x), scaled)
+
+
+def test_bad_conditions_are_named() -> None:
+    with pytest.raises(DatasetError, match=r"number \[1\] are constant"):
+        fit_conditions(np.array([[1.0, 2.0], [3.0, 2.0]]), ["linear", "linear"])
+    with pytest.raises(DatasetError, match="values <= 0"):
+        fit_conditions(np.array([[0.0], [3.0]]), ["log"])

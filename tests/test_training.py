@@ -1,0 +1,145 @@
+"""Training: repeatable, resumable, and never silently wrong."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from pidgan.card import sample_targets
+from pidgan.dataset import Dataset
+from pidgan.errors import PidganError, TrainingError
+from pidgan.models.model import open_model, pick_pattern
+from pidgan.training import parse_duration, train
+
+SMALL = {"width": 16, "critic_width": 16, "batch_size": 128}
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(kaon_dataset: Dataset):
+    return train(kaon_dataset, steps=STEPS, seed=5, settings=SMALL)
+
+
+def _targets(model, dataset: Dataset) -> np.ndarray:
+    return sample_targets(model, dataset.part("test").conditions[:500], seed=1)
+
+
+def test_the_same_seed_gives_the_same_model(kaon_dataset, uninterrupted) -> None:
+    again = train(kaon_dataset, steps=STEPS, seed=5, settings=SMALL)
+    other = train(kaon_dataset, steps=STEPS, seed=6, settings=SMALL)
+    expected = _targets(uninterrupted, kaon_dataset)
+    np.testing.assert_array_equal(_targets(again, kaon_dataset), expected)
+    assert np.abs(_targets(other, kaon_dataset) - expected).max() > 0
+
+
+@pytest.mark.parametrize("stop_after", [1, 15])
+def test_an_interrupted_training_continues_to_the_same_model(
+    kaon_dataset, uninterrupted, tmp_path: Path, stop_after: int
+) -> None:
+    def interrupt(progress) -> None:
+        if progress.step >= stop_after:
+            raise KeyboardInterrupt
+
+    options = {"seed": 5, "settings": SMALL, "directory": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        train(kaon_dataset, steps=STEPS, progress=interrupt, **options)
+    with pytest.raises(TrainingError, match="--resume"):
+        open_model(tmp_path)
+    resumed = train(kaon_dataset, resume=True, **options)
+    np.testing.assert_array_equal(
+        _targets(resumed, kaon_dataset), _targets(uninterrupted, kaon_dataset)
+    )
+
+
+def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> None:
+    train(kaon_dataset, steps=2, seed=5, settings=SMALL, directory=tmp_path)
+    with pytest.raises(TrainingError, match="seed was 5, now 6"):
+        train(kaon_dataset, seed=6, settings=SMALL, directory=tmp_path, resume=True)
+    (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match="is damaged"):
+        train(kaon_dataset, seed=5, settings=SMALL, directory=tmp_path, resume=True)
+
+
+def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:
+    wild = SMALL | {"learning_rate": 1e6, "start": 1.0}
+    with pytest.raises(TrainingError, match="training diverged in phase 'start'"):
+        train(kaon_dataset, steps=200, seed=1, settings=wild)
+
+
+def test_a_budget_becomes_a_number_of_steps(kaon_dataset) -> None:
+    model = train(kaon_dataset, budget=6, seed=5, settings=SMALL)
+    assert model.card.steps >= 1
+    again = train(kaon_dataset, steps=model.card.steps, seed=5, settings=SMALL)
+    np.testing.assert_array_equal(
+        _targets(again, kaon_dataset), _targets(model, kaon_dataset)
+    )
+
+
+def test_ties_and_sentinels_come_out_exact(kaon_model, kaon_dataset) -> None:
+    y = _targets(kaon_model, kaon_dataset)
+    names = kaon_model.card.target_names
+    k, bt = (y[:, names.index(name)] for name in ("RichDLLk", "RichDLLbt"))
+    assert 0.02 < (k == bt).mean() < 0.6
+    low, high = zip(*(v.range for v in kaon_model.card.targets), strict=True)
+    inside = (y >= np.array(low, np.float32)) & (y <= np.array(high, np.float32))
+    assert (inside | (y == -999)).mean() > 0.98
+
+
+def test_a_saved_model_is_the_same_model(kaon_model, kaon_dataset, tmp_path) -> None:
+    kaon_model.save(tmp_path / "model")
+    opened = open_model(tmp_path / "model")
+    np.testing.assert_array_equal(
+        _targets(opened, kaon_dataset), _targets(kaon_model, kaon_dataset)
+    )
+    assert opened.card == kaon_model.card
+    assert len(opened.reference()) == len(kaon_dataset.part("test").weights)
+    with pytest.raises(TrainingError, match="holds a model already"):
+        kaon_model.save(tmp_path / "model")
+    with pytest.raises(TrainingError, match="closest: 'model'"):
+        open_model(tmp_path / "modle")
+    (tmp_path / "model" / "model.npz").write_bytes(b"")
+    with pytest.raises(TrainingError, match="is damaged"):
+        open_model(tmp_path / "model")
+
+
+def test_wrong_choices_are_named(kaon_dataset) -> None:
+    with pytest.raises(PidganError, match="closest: 'cramer'"):
+        train(kaon_dataset, family="cramr", steps=1)
+    with pytest.raises(PidganError, match="closest: 'width'"):
+        train(kaon_dataset, steps=1, settings={"widht": 3})
+    with pytest.raises(ValueError, match="not both"):
+        train(kaon_dataset, steps=1, budget=3)
+    few = dataclasses.replace(
+        kaon_dataset,
+        conditions=kaon_dataset.conditions[:40],
+        targets=kaon_dataset.targets[:40],
+        weights=kaon_dataset.weights[:40],
+        split=kaon_dataset.split[:40],
+    )
+    with pytest.raises(TrainingError, match="expected at least 50"):
+        train(few, steps=1)
+
+
+def test_patterns_are_picked_with_their_probability() -> None:
+    rng = np.random.default_rng(1)
+    p = np.array([0.2, 0.5, 0.3])
+    logits = np.tile(np.log(p), (50_000, 1)).astype(np.float32)
+    picked = pick_pattern(logits, rng.normal(size=50_000).astype(np.float32))
+    shares = np.bincount(picked) / 50_000
+    np.testing.assert_allclose(shares, p, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "ten", "-3m", "0", "1d", "1..5m"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_duration(text)
