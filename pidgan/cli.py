@@ -297,6 +297,12 @@ def train(
 @click.argument("dataset", type=click.Path(path_type=Path))
 @_output
 @_cut
+@click.option(
+    "--misid",
+    multiple=True,
+    metavar="GENERATOR=DATASET",
+    help="Another species, whose misID by the same cuts is shown; can be repeated.",
+)
 @_seed
 @_overwrite
 @_json
@@ -305,6 +311,7 @@ def validate(
     dataset: Path,
     output: Path,
     cuts: Sequence[str],
+    misid: Sequence[str],
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -318,7 +325,13 @@ def validate(
     import pidgan
     from pidgan.report import write_report
 
-    report = pidgan.validate(opened, data, seed=seed, cuts=list(cuts) or None)
+    others = [
+        (_open_generator(Path(other)), Dataset.open(rows))
+        for other, rows in _pairs(misid).items()
+    ]
+    report = pidgan.validate(
+        opened, data, seed=seed, cuts=list(cuts) or None, misid=others
+    )
     path = write_report(
         report,
         output,

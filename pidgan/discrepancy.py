@@ -4,10 +4,11 @@
 real targets pass the cut, and g_i, the share of K generated draws at its conditions
 that pass. In bin b
 
-    d_b = sum_b w (r - g) / sum_b w,    q_b = sum_b w^2 (r - g - d_b)^2 / sum_b w^2,
+    d_b = sum_b w (r - g) / sum_b w,    q_b = sum_b w^2 (r - g)^2 / sum_b w^2,
 
 and Var(d_b) = q_b u_b with u_b = sum_b w^2 / (sum_b w)^2. Real and generated share
-their rows, so that the spread of conditions inside a bin cancels. A bin with few rows
+their rows, so that the spread of conditions inside a bin cancels. (Subtracting d_b in
+q_b would change little, and badly where sum w is close to zero.) A bin with few rows
 near the cut has a q_b that is badly known, and is zero if all of them agree; q_b is
 therefore averaged with its expectation (`regularise_variances`).
 
@@ -38,8 +39,9 @@ from scipy import linalg, optimize
 
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
-MIN_N_EFF = 5.0
-"""Effective rows below which a bin counts as unmeasured: a variance means little."""
+MIN_N_EFF = 1.0
+"""Effective rows below which a bin counts as unmeasured: its sum of weights is then not
+known to be positive. Bins just above are harmless, because their variance is large."""
 
 PRIOR_EVENTS = 5.0
 """Effective number of rare outcomes that the expected variance of a bin is worth."""
@@ -47,13 +49,19 @@ PRIOR_EVENTS = 5.0
 CORRELATION_LENGTH = 2.0
 """In bins. Analysts choose bins in which efficiencies change little by little."""
 
-SCALE_FLOOR = 0.02
-"""Least scale 4 g (1 - g), reached at 0.5 % and 99.5 %."""
+SCALE_FLOOR = 0.01
+"""Least scale 4 g (1 - g), reached at 0.25 % and 99.75 %."""
 
 TYPICAL_AMPLITUDE = 0.1
 """Scale of the prior of t; only matters for terms that the data say nothing about."""
 
 AMPLITUDE_RANGE = (1e-5, 1.0)
+
+MIN_AXIS_AMPLITUDE = 0.1
+"""Least t of the smooth effect of an axis. Most rows lie where a generator is best; it
+must not pass for as good at the end of an axis, where few rows test it. Where there are
+many rows the value does not matter."""
+
 _START_AMPLITUDE = 0.02
 
 
@@ -65,7 +73,7 @@ class RawDifference:
         difference: (n_cuts, n_bins), d.
         real: (n_cuts, n_bins), efficiency of the real targets.
         generated: (n_cuts, n_bins), efficiency of the generated ones.
-        moments: (n_cuts, n_cuts, n_bins), the mean products of residuals, q.
+        moments: (n_cuts, n_cuts, n_bins), the mean products of r - g, q.
         unit: (n_bins,), u: what turns q into the variance of d.
         n_eff: (n_bins,), effective rows (sum w)^2 / sum w^2; zero in empty bins.
         n_moment: (n_bins,), effective rows of q, (sum w^2)^2 / sum w^4.
@@ -138,20 +146,13 @@ def raw_difference(
     passed = [flags[inside].astype(np.float64) for flags in real]
     e_real = np.array([total(w * r) for r in passed]) / norm
     e_generated = np.array([total(w * g) for g in share]) / norm
-    difference = e_real - e_generated
-    # Rows of unmeasured bins get a NaN here, and stay in their bins.
-    residual = [
-        w * (r - g - d[index])
-        for r, g, d in zip(passed, share, difference, strict=True)
-    ]
+    residual = [w * (r - g) for r, g in zip(passed, share, strict=True)]
     moments = np.empty((len(residual), len(residual), n_bins))
     for i, first in enumerate(residual):
         for j, second in enumerate(residual[: i + 1]):
             moments[i, j] = moments[j, i] = total(first * second) / norm2
-    # d_b is fitted to the same rows, which takes one of n_eff degrees of freedom.
-    moments *= n_eff / np.maximum(n_eff - 1, 1)
     return RawDifference(
-        difference=difference,
+        difference=e_real - e_generated,
         real=e_real,
         generated=e_generated,
         moments=moments,
@@ -193,7 +194,7 @@ def regularise_variances(raw: RawDifference, efficiency: FloatArray) -> FloatArr
 def raw_covariance(raw: RawDifference, variances: FloatArray) -> FloatArray:
     """Return the covariance of the raw differences of all cuts in each bin.
 
-    The correlation is that of the residuals; the variances are those given.
+    The correlation is that of r - g; the variances are those given.
 
     Returns:
         (n_cuts, n_cuts, n_bins), zero in unmeasured bins.
@@ -231,15 +232,18 @@ def smooth_difference(
     inner = terms[:, measured][:, :, measured]
     raw, noise = difference[measured], variance[measured]
     low, high = np.log(AMPLITUDE_RANGE)
+    bounds = [(low, high)] * len(terms)
+    axes = sum(n > 1 for n in shape)
+    bounds[1 : 1 + axes] = [(np.log(MIN_AXIS_AMPLITUDE), high)] * axes
     if start is None:
         start = np.full(len(terms), np.log(_START_AMPLITUDE))
     found = optimize.minimize(
         _objective,
-        start,
+        np.clip(start, *np.transpose(bounds)),
         args=(inner, raw, noise),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(low, high)] * len(terms),
+        bounds=bounds,
         options={"ftol": 1e-6, "maxiter": 100},
     )
     prior = np.tensordot(np.exp(2 * found.x), terms, axes=1)

@@ -306,7 +306,7 @@ class EfficiencyMap:
         histograms: dict[str, Any] = {}
         for i, cut in enumerate(self.cuts):
             for kind, (values, variances) in contents.items():
-                histogram = hist.Hist(*axes, storage=hist.storage.Weight(), label=cut)
+                histogram = hist.Hist(*axes, storage=hist.storage.Weight(), name=cut)
                 view = histogram.view(flow=False)
                 view["value"] = values[i].reshape(self.shape)
                 view["variance"] = variances[i].reshape(self.shape)

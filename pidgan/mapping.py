@@ -6,14 +6,14 @@ list of `pidgan.sample.DERIVATIONS`. `check_units` compares what is in the file 
 range that the generator was trained on, and refuses GeV where MeV is meant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pidgan.card import Card, CardVariable
+from pidgan.card import CardVariable
 from pidgan.errors import NtupleError, nearest
 from pidgan.ntuple import Source
 from pidgan.sample import DERIVATIONS, UNIT_FACTORS
@@ -73,7 +73,7 @@ class Condition:
 
 
 def find_conditions(
-    card: Card,
+    variables: Sequence[CardVariable],
     track: str,
     source: Source,
     present: Mapping[str, str],
@@ -84,7 +84,7 @@ def find_conditions(
     """Return where a tree holds each condition of a generator.
 
     Args:
-        card: of the generator.
+        variables: the conditions, as the generator's card describes them.
         track: prefix of the track's branches.
         source: the tree, for messages.
         present: its branches.
@@ -97,7 +97,7 @@ def find_conditions(
     """
     return tuple(
         _find(variable, track, source, present, branches=branches, units=units)
-        for variable in card.conditions
+        for variable in variables
     )
 
 

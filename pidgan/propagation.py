@@ -7,26 +7,43 @@ weights w, pass = 0 or 1, and b the bin of a row in the map,
     stat^2 = sum_i w_i^2 (v_i - value)^2 / (sum_i w_i)^2,
     calibration^2 = f^T C f,                       f_b = sum_b w / sum w,
     binning = sum_b f_b (d'_b - d_b),
+    transfer = sum_b f_b d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1),
 
-with d, C the discrepancy of the map and its covariance, and d' the discrepancy found in
-coarser bins.
+with d, C the discrepancy of the map and its covariance, d' the discrepancy found in
+coarser bins, and g_b, e_b the generated efficiency in a bin for the rows of the map and
+for those of the analysis. The transfer is how much the correction would change if the
+error of the generator in a bin were a constant shift of the logit of the efficiency:
+it matters where the analysis fills a wide bin differently.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from pidgan.card import CardVariable
 from pidgan.cuts import Cut, parse_cut
 from pidgan.discrepancy import SCALE_FLOOR, difference_scale
 from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
-from pidgan.errors import MapError, PidganWarning, nearest
-from pidgan.sample import UNIT_FACTORS
+from pidgan.errors import MapError, PidganWarning
+from pidgan.mapping import (
+    UNIT_CHECK_ENTRIES,
+    check_overrides,
+    check_units,
+    find_conditions,
+)
 from pidgan.typing import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pidgan.ntuple import Source
 
 Outside = Literal["grow", "refuse"]
 
@@ -42,8 +59,8 @@ class PidEfficiency:
         cut: the cut.
         value: efficiency, corrected unless asked otherwise; never clipped.
         stat: statistical uncertainty of the analysis ntuple.
-        syst: systematic uncertainties by name: "calibration" and "binning"; "outside"
-            if rows lie outside the map; "uncorrected" without the correction.
+        syst: systematic uncertainties by name: "calibration", "binning", "transfer";
+            "outside" if rows lie outside the map; "uncorrected" without the correction.
         total: all of them in quadrature.
         generated: efficiency of the generated targets.
         correction: what the map adds to it, whether or not it was added.
@@ -89,6 +106,35 @@ class PidEfficiencies:
     def __getitem__(self, number: int) -> PidEfficiency:
         return self.results[number]
 
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        content = {
+            "results": [asdict(result) for result in self.results],
+            "covariance": self.covariance.tolist(),
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+    def text(self) -> str:
+        """Return a table: value and uncertainties in per cent."""
+        names = list(dict.fromkeys(name for r in self.results for name in r.syst))
+        width = max(len("cut"), *(len(r.cut) for r in self.results))
+        head = ["value", "stat", *names, "total", "generated"]
+        lines = [f"{'cut':{width}}" + "".join(f"{name:>13}" for name in head)]
+        for r in self.results:
+            numbers = [r.value, r.stat, *(r.syst.get(name, 0.0) for name in names)]
+            numbers += [r.total, r.generated]
+            cells = "".join(f"{100 * number:12.3f}%" for number in numbers)
+            lines.append(f"{r.cut:{width}}{cells}")
+        one = self.results[0]
+        lines.append(
+            f"{one.n_rows} rows, effectively {one.n_eff:.0f}; without targets, left "
+            f"out: {one.n_invalid}; outside the map: {100 * one.outside_fraction:.2f} %"
+        )
+        few = [r.cut for r in self.results if r.few_events]
+        if few:
+            lines.append(f"few reference rows on one side of: {', '.join(few)}")
+        return "\n".join(lines)
+
 
 def pid_efficiency(
     files: str | Path | Sequence[str | Path],
@@ -117,13 +163,14 @@ def pid_efficiency(
         track: prefix of the track; the columns are `{track}_{target}{suffix}`.
         cuts: cuts on target names, which the map holds.
         map: the efficiency map, or its JSON file.
-        species_from: branch with PDG ids; only rows of the map's species are used.
+        species_from: NAME of the branch `{track}_NAME` with PDG ids; only rows of the
+            map's species, particle or antiparticle, are used.
         weights: branch with weights.
         correction: whether to add the correction; without it, the full correction is
             an uncertainty, which over-covers.
         suffix: suffix of the generated columns.
-        branches: branch by condition, where it is not the default one.
-        units: unit of a condition in the file (`{"P": "GeV"}`), if not that of the map.
+        branches: branch by condition, where it is not the default one; as for `apply`.
+        units: unit of a condition in the file (`{"P": "GeV"}`); as for `apply`.
         outside: "refuse" raises where rows lie outside the map.
         chunk: rows read at a time; the result does not depend on it.
 
@@ -132,7 +179,7 @@ def pid_efficiency(
 
     Raises:
         MapError: the map does not hold a cut, or no row can be used.
-        NtupleError: a file, tree or branch is missing.
+        NtupleError: a file, tree or branch is missing, or a unit is wrong.
     """
     efficiency_map = map if isinstance(map, EfficiencyMap) else EfficiencyMap.open(map)
     texts = [cuts] if isinstance(cuts, str) else list(cuts)
@@ -143,32 +190,31 @@ def pid_efficiency(
     request = _Request(
         track=track,
         suffix=suffix,
-        species_from=species_from,
+        species=f"{track}_{species_from}" if species_from else None,
         weights=weights,
         branches=dict(branches or {}),
         units=dict(units or {}),
+        chunk=chunk,
     )
-    place, passed, w, n_invalid = _read_rows(
-        files, efficiency_map, parsed, request, chunk=chunk
-    )
-    if n_invalid:
+    rows = _read_rows(files, efficiency_map, parsed, request)
+    if rows.n_invalid:
         warnings.warn(
-            f"{n_invalid} of {n_invalid + len(w)} rows have no generated targets for "
-            f"{track} and are left out",
+            f"{rows.n_invalid} of {rows.n_invalid + len(rows.weights)} rows have no "
+            f"generated targets for {track} and are left out",
             PidganWarning,
             stacklevel=2,
         )
     result = combine_rows(
         efficiency_map,
         numbers,
-        place=place,
-        passed=passed,
-        weights=w,
+        place=rows.place,
+        passed=rows.passed,
+        weights=rows.weights,
         correction=correction,
         outside=outside,
     )
     named = tuple(
-        replace(one, cut=text, n_invalid=n_invalid)
+        replace(one, cut=text, n_invalid=rows.n_invalid)
         for one, text in zip(result, texts, strict=True)
     )
     return PidEfficiencies(results=named, covariance=result.covariance)
@@ -197,7 +243,7 @@ def combine_rows(
     """
     if outside not in ("grow", "refuse"):
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
-    w = weights
+    w = np.asarray(weights, dtype=np.float64)
     total = float(w.sum())
     if len(w) == 0 or not np.isfinite(total) or total <= 0:
         raise MapError(
@@ -269,9 +315,9 @@ def _transfer(
     passed: BoolArray,
     w: FloatArray,
 ) -> float:
-    """Return sum_b w d_b (s_b / g_b (1 - g_b) - 1), with s_b the analysis' e_b (1 - e_b).
+    """Return sum_b w d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), e_b of the analysis.
 
-    The difference of e (1 - e) is unbiased for few rows; bins with fewer than two
+    The estimate of e (1 - e) is unbiased for few rows; bins with fewer than two
     effective rows do not tell, and are left out.
     """
     n_bins = len(efficiency_map.n_eff)
@@ -327,10 +373,25 @@ def _report_outside(
 class _Request:
     track: str
     suffix: str
-    species_from: str | None
+    species: str | None
     weights: str | None
     branches: dict[str, str]
     units: dict[str, str]
+    chunk: int
+
+    @property
+    def status(self) -> str:
+        return f"{self.track}_pidgan_status{self.suffix}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Bin (n,), pass flags (n_cuts, n) and weights (n,) of the rows that are used."""
+
+    place: IntArray
+    passed: BoolArray
+    weights: FloatArray
+    n_invalid: int
 
 
 def _read_rows(
@@ -338,14 +399,45 @@ def _read_rows(
     efficiency_map: EfficiencyMap,
     cuts: Sequence[Cut],
     request: _Request,
-    *,
-    chunk: int,
-) -> tuple[IntArray, BoolArray, FloatArray, int]:
-    """Return bin, pass flags and weights of the usable rows, and how many are not."""
-    from pidgan.ntuple import find_sources, iterate_columns, list_branches
+) -> _Rows:
+    """Read every file."""
+    from pidgan.ntuple import find_sources
 
     metadata = efficiency_map.metadata
-    sentinels = {v["name"]: tuple(v["sentinels"]) for v in metadata["targets"]}
+    names = {v["name"] for v in metadata["conditions"]}
+    check_overrides(request.branches, {request.track: names}, option="branch")
+    check_overrides(request.units, {request.track: names}, option="unit")
+    sources = find_sources([files] if isinstance(files, str | Path) else list(files))
+    parts = [
+        part
+        for source in sources
+        for part in _read_source(source, efficiency_map, cuts, request)
+    ]
+    n_invalid = sum(part.n_invalid for part in parts)
+    if not any(len(part.weights) for part in parts):
+        which = f" with {request.species} = {metadata['species']}"
+        raise MapError(
+            f"{', '.join(map(str, sources))}: no usable row for {request.track}"
+            f"{which if request.species else ''} ({n_invalid} without targets)"
+        )
+    return _Rows(
+        place=np.concatenate([part.place for part in parts]),
+        passed=np.concatenate([part.passed for part in parts], axis=1),
+        weights=np.concatenate([part.weights for part in parts]),
+        n_invalid=n_invalid,
+    )
+
+
+def _read_source(
+    source: "Source",
+    efficiency_map: EfficiencyMap,
+    cuts: Sequence[Cut],
+    request: _Request,
+) -> Iterator[_Rows]:
+    """Read one tree in chunks."""
+    from pidgan.ntuple import iterate_columns, list_branches
+
+    metadata, present = efficiency_map.metadata, list_branches(source)
     needed = {name for cut in cuts for name in cut.names}
     targets = {
         v["name"]: f"{request.track}_{v['name']}{request.suffix}"
@@ -353,94 +445,59 @@ def _read_rows(
         if v["name"] in needed
     }
     wanted = needed | set(efficiency_map.binning)
-    conditions = [v for v in metadata["conditions"] if v["name"] in wanted]
-    _check_request(request, metadata)
-    parts: list[tuple[Any, Any, Any]] = []
-    n_invalid = 0
-    sources = find_sources([files] if isinstance(files, str | Path) else list(files))
-    for source in sources:
-        present = list_branches(source)
-        found = {
-            v["name"]: _find_branch(str(source), v, present, request)
-            for v in conditions
-        }
-        status = f"{request.track}_pidgan_status{request.suffix}"
-        extra = [name for name in (request.species_from, request.weights) if name]
-        extra += [status] if status in present else []
-        names = list(dict.fromkeys([*targets.values(), *found.values(), *extra]))
-        for _, frame in iterate_columns(source, names, chunk=chunk):
-            columns = {name: frame[branch] for name, branch in targets.items()}
-            for v in conditions:
-                values = frame[found[v["name"]]].to_numpy(dtype=np.float64)
-                columns[v["name"]] = values * _factor(v, request)
-            keep = np.ones(len(frame), dtype=np.bool_)
-            if request.species_from:
-                ids = np.abs(frame[request.species_from].to_numpy(dtype=np.float64))
-                keep = ids == abs(metadata["pdgid"])
-            valid = np.ones(len(frame), dtype=np.bool_)
-            for name in (*targets, *found):
-                valid &= ~np.isnan(np.asarray(columns[name], dtype=np.float64))
-            if status in present:
-                flags = frame[status].to_numpy(dtype=np.int64)
-                valid &= (flags & INVALID_STATUS) == 0
-            n_invalid += int(np.count_nonzero(keep & ~valid))
-            keep &= valid
-            w = frame[request.weights] if request.weights else np.ones(len(frame))
-            parts.append(
-                (
-                    bin_index(columns, efficiency_map.binning)[keep],
-                    np.array([cut.passes(columns, sentinels)[keep] for cut in cuts]),
-                    np.asarray(w, dtype=np.float64)[keep],
-                )
-            )
-    if not any(len(w) for _, _, w in parts):
-        of = f" with |{request.species_from}| of {metadata['species']}"
-        raise MapError(
-            f"{', '.join(map(str, sources))}: no usable row for {request.track}"
-            f"{of if request.species_from else ''} ({n_invalid} without targets)"
-        )
-    place = np.concatenate([part[0] for part in parts])
-    passed = np.concatenate([part[1] for part in parts], axis=1)
-    return place, passed, np.concatenate([part[2] for part in parts]), n_invalid
-
-
-def _check_request(request: _Request, metadata: Mapping[str, Any]) -> None:
-    """Refuse names of conditions and units that do not exist."""
-    known = [v["name"] for v in metadata["conditions"]]
-    for name in (*request.branches, *request.units):
-        if name not in known:
-            raise MapError(
-                f"the efficiency map has no condition {name!r}"
-                f"{nearest(name, known) or '; known: ' + ', '.join(known)}"
-            )
-    for name, unit in request.units.items():
-        if unit not in UNIT_FACTORS:
-            raise MapError(
-                f"unit of {name} is {unit!r}, expected one of {', '.join(UNIT_FACTORS)}"
-            )
-
-
-def _find_branch(
-    where: str,
-    variable: Mapping[str, Any],
-    present: Mapping[str, str],
-    request: _Request,
-) -> str:
-    name = str(variable["name"])
-    if name in request.branches:
-        return request.branches[name]
-    patterns = [*variable["patterns"], f"{{track}}_{name}", name]
-    tried = [str(p).replace("{track}", request.track) for p in patterns]
-    for branch in tried:
-        if branch in present:
-            return branch
-    raise MapError(
-        f"{where} has no branch for condition {name!r}: tried "
-        f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], present)}; name it with "
-        f"branches={{{name!r}: ...}}"
+    conditions = find_conditions(
+        [
+            CardVariable.model_validate(v)
+            for v in metadata["conditions"]
+            if v["name"] in wanted
+        ],
+        request.track,
+        source,
+        present,
+        branches=request.branches,
+        units=request.units,
     )
+    status = [request.status] if request.status in present else []
+    extra = [name for name in (request.species, request.weights) if name]
+    inputs = [name for condition in conditions for name in condition.inputs]
+    branches = list(dict.fromkeys([*targets.values(), *inputs, *extra, *status]))
+    for first, frame in iterate_columns(source, branches, chunk=request.chunk):
+        if first == 0:
+            head = frame.head(UNIT_CHECK_ENTRIES)
+            check_units(conditions, head, source, request.track)
+        columns = {name: frame[branch].to_numpy() for name, branch in targets.items()}
+        columns |= {c.variable.name: c.evaluate(frame) for c in conditions}
+        keep, n_invalid = _usable(frame, columns, status, request, metadata)
+        w = frame[request.weights] if request.weights else np.ones(len(frame))
+        yield _Rows(
+            place=bin_index(columns, efficiency_map.binning)[keep],
+            passed=np.array([c.passes(columns, _sentinels(metadata)) for c in cuts])[
+                :, keep
+            ],
+            weights=np.asarray(w, dtype=np.float64)[keep],
+            n_invalid=n_invalid,
+        )
 
 
-def _factor(variable: Mapping[str, Any], request: _Request) -> float:
-    unit = request.units.get(variable["name"])
-    return 1.0 if unit is None else UNIT_FACTORS[unit]
+def _usable(
+    frame: "pd.DataFrame",
+    columns: Mapping[str, npt.NDArray[Any]],
+    status: Sequence[str],
+    request: _Request,
+    metadata: Mapping[str, Any],
+) -> tuple[BoolArray, int]:
+    """Return which rows to use, and how many of the species have no targets."""
+    chosen = np.ones(len(frame), dtype=np.bool_)
+    if request.species:
+        ids = frame[request.species].to_numpy(dtype=np.float64)
+        chosen = np.abs(ids) == abs(metadata["pdgid"])
+    valid = np.ones(len(frame), dtype=np.bool_)
+    for values in columns.values():
+        valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
+    for name in status:
+        valid &= (frame[name].to_numpy(dtype=np.int64) & INVALID_STATUS) == 0
+    return chosen & valid, int(np.count_nonzero(chosen & ~valid))
+
+
+def _sentinels(metadata: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {v["name"]: tuple(v["sentinels"]) for v in metadata["targets"]}

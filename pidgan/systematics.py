@@ -31,7 +31,6 @@ from pidgan.discrepancy import (
 from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.errors import MapError, PidganWarning, nearest
-from pidgan.propagation import pid_efficiency as pid_efficiency
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -96,8 +95,8 @@ def run_systematics(
     raw = _raw(rows, place, edges)
     if not raw.measured.any():
         raise MapError(
-            f"reference of {len(frame)} rows: no bin has a positive sum of weights and "
-            f"5 effective rows; expected more rows or fewer bins"
+            f"reference of {len(frame)} rows: no bin has a positive sum of weights; "
+            "expected more rows or fewer bins"
         )
     generated = _generated_everywhere(generator, rows, place, edges, parsed, raw, seed)
     smooth, variances = _smooth(raw, edges, generated)

@@ -169,7 +169,7 @@ def plan_track(
     """
     conditions = tuple(
         find_conditions(
-            option.generator.card,
+            option.generator.card.conditions,
             track,
             source,
             present,
@@ -296,7 +296,7 @@ def _judge(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
     """Return which rows of conditions can be used, and the status bits of all rows."""
     card = generator.card
-    usable: npt.NDArray[np.bool_] = np.isfinite(x).all(axis=1)
+    usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(x).all(axis=1))
     flags = np.zeros(len(x), dtype=np.int8)
     flags[~usable] |= MISSING
     outside = np.zeros(len(x), dtype=np.bool_)

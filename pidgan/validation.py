@@ -46,6 +46,7 @@ FIGURES_SCHEMA = 1
 KINEMATIC_BINS = 3  # quantile bins along each of the first two conditions
 DEFAULT_BINS = 8  # quantile bins of a condition without a binning
 MAX_FLOOR_SAMPLES = 4
+MIN_FLOOR_SHARE = 0.7  # of the test part's rows; fewer make a floor too high
 MIN_ATOM_SHARE = 2e-3  # of the rows, for a value or a tie to be listed
 MIN_ATOM_ROWS = 10
 MAX_ATOMS = 6
@@ -290,12 +291,15 @@ def _prepare(
 
 
 def _floor_parts(train: Part, n: int, *, seed: int) -> tuple[Part, ...]:
-    """Disjoint random samples of n rows of the train part with positive weight."""
+    """Disjoint random samples of about n rows of the train part."""
     order = np.random.default_rng(seed).permutation(len(train.weights))
-    count = min(MAX_FLOOR_SAMPLES, max(1, len(order) // n))
-    parts = [_take(train, np.sort(order[i * n : (i + 1) * n])) for i in range(count)]
+    count = min(MAX_FLOOR_SAMPLES, max(1, round(len(order) / n)))
+    size = min(n, len(order) // count)
+    parts = [
+        _take(train, np.sort(order[i * size : (i + 1) * size])) for i in range(count)
+    ]
     usable = tuple(p for p in parts if len(p.weights) and p.weights.sum() > 0)
-    if not usable or len(usable[0].weights) < n:
+    if not usable or len(usable[0].weights) < MIN_FLOOR_SHARE * n:
         warnings.warn(
             f"the train part has {len(order)} rows, fewer than the {n} of the test "
             f"part: the floors come from fewer rows or are missing",

@@ -508,6 +508,19 @@ def test_an_interrupt_leaves_nothing_behind(ntuple: Path, tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
 
 
+def test_damage_within_a_file_leaves_nothing_behind(
+    ntuple: Path, tmp_path: Path
+) -> None:
+    content = bytearray(ntuple.read_bytes())
+    with uproot.open({ntuple: "DecayTree"}) as tree:
+        place = tree["piminus_PZ"].member("fBasketSeek")[0] + 100
+    content[place : place + 2000] = bytes(2000)
+    ntuple.write_bytes(content)
+    with pytest.raises(NtupleError, match=r"a.root:DecayTree cannot be read"):
+        apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
+
+
 def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     for i in (1, 2):
         write(tmp_path / f"in/a{i}.root", events(500, seed=i))

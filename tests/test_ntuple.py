@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import awkward as ak
+import hist
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from pidgan.ntuple import (
     list_trees,
     read_columns,
     read_table,
+    write_histograms,
     write_table,
     write_trees,
 )
@@ -157,6 +159,24 @@ def test_table_round_trip(tmp_path: Path) -> None:
     frame = pd.DataFrame({"P": np.float32([1.5, 2.5]), "weight": [0.5, -0.1]})
     write_table(tmp_path / "t.parquet", frame)
     pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), frame)
+
+
+def test_histograms_become_th1_and_th2(tmp_path: Path) -> None:
+    flat = hist.Hist.new.Reg(4, 0, 1).Weight().fill([0.1, 0.9], weight=[2.0, 3.0])
+    plane = hist.Hist.new.Reg(2, 0, 1).Reg(3, 0, 1).Double().fill([0.1], [0.9])
+    write_histograms(tmp_path / "h.root", {"1/flat": flat, "plane": plane})
+    with uproot.open(tmp_path / "h.root") as file:
+        assert file.classnames(cycle=False)["1/flat"] == "TH1D"
+        assert file.classnames(cycle=False)["plane"] == "TH2D"
+        np.testing.assert_array_equal(file["1/flat"].values(), [2, 0, 0, 3])
+        np.testing.assert_array_equal(file["1/flat"].variances(), [4, 0, 0, 9])
+
+
+def test_an_array_of_arrays_is_refused(tmp_path: Path) -> None:
+    deep = ak.Array([[[1.0, 2.0]], []])
+    with pytest.raises(NtupleError, match=r"var \* var \* float64 cannot be written"):
+        write_trees(tmp_path / "a.root", {"T": {"x": deep}})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_natural_order_and_duplicates(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_every_other_branch_keeps_values_and_type(tmp_path: Path, chunk: int) ->
     ):
         assert copy.title == tree.title
         assert list(copy.keys()) == [*tree.keys(), *added]
-        for name in tree.keys():
-            assert ak.array_equal(tree[name].array(), copy[name].array())
+        for name, branch in tree.items():
+            assert ak.array_equal(branch.array(), copy[name].array())
         np.testing.assert_array_equal(copy["entry"].array(), np.arange(ENTRIES))
         np.testing.assert_array_equal(copy["twice"].array(), 2 * tree["s_f4"].array())
 
@@ -279,9 +279,9 @@ def test_files_of_root_are_copied(
         uproot.open({tmp_path / "b.root": tree}) as new,
     ):
         assert sorted(set(new.keys()) - set(old.keys())) == ["entry", *counters]
-        for branch in old.keys():
-            assert new[branch].typename == old[branch].typename
-            assert ak.array_equal(old[branch].array(), new[branch].array())
+        for branch, values in old.items():
+            assert new[branch].typename == values.typename
+            assert ak.array_equal(values.array(), new[branch].array())
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_vectors_become_arrays_with_a_warning(tmp_path: Path) -> None:
         uproot.open({ROOT_FILES / name: tree}) as old,
         uproot.open({tmp_path / "b.root": tree}) as new,
     ):
-        for branch in old.keys():
+        for branch, values in old.items():
             assert new[branch].count_branch.name == f"n{branch}"
-            assert ak.array_equal(old[branch].array(), new[branch].array())
+            assert ak.array_equal(values.array(), new[branch].array())
 
 
 def test_the_loss_of_an_object_is_announced(

@@ -33,7 +33,8 @@ CHUNK = 8192
 """Tracks at a time: bounds the memory, and their hits fit into a CPU cache."""
 
 HADRON_SEPARATION = 0.9
-"""Separation of K (and of p) from pi by everything but the RICH: small in LHCb."""
+"""Separation of K (and of p) from pi by everything but the RICH. Effective: chosen with
+the detector's constants so that the combined DLLK follows real calibration tables."""
 
 ECAL_SEPARATION = 3.2
 """Separation of electrons from hadrons by E/p in the calorimeter."""

@@ -1,0 +1,224 @@
+"""The command line: every verb works, and bad input is one line and exit code 1."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import uproot
+
+from pidgan.cli import VERBS, main
+
+Run = Callable[..., "Result"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    import warnings
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr("sys.argv", ["pidgan", *map(str, arguments)])
+        code = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Result(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+def _one_line(result: Result, *texts: str) -> None:
+    """Expect exit code 1 and one line of error that holds the texts."""
+    errors = [line for line in result.err.splitlines() if line.strip()]
+    errors = [line for line in errors if not line.startswith("pidgan: warning")]
+    assert result.code == 1, result.err
+    assert len(errors) == 1, result.err
+    for text in texts:
+        assert text in errors[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(run: Run, verb: str) -> None:
+    result = run(verb, "--help")
+    assert result.code == 0
+    assert f"Example: pidgan {verb}" in " ".join(result.out.split())
+
+
+def test_unknown_verbs_and_options(run: Run) -> None:
+    assert run("trian").code == 2
+    assert run("train", "--epochs", "3").code == 2
+
+
+def test_samples(run: Run) -> None:
+    listed = run("samples").out
+    assert "run2_dstar_k" in listed
+    assert "sim_dstar_k" in listed
+    shown = run("samples", "run2_dstar_k").out
+    assert "probe_Brunel_RichDLLk" in shown
+    assert json.loads(run("samples", "run2_dstar_k", "--json").out)["species"] == "K+"
+    _one_line(run("samples", "run2_dstar_kk"), "run2_dstar_kk", "closest", "run2_dstar")
+
+
+def test_simulate(run: Run, tmp_path: Path) -> None:
+    calib, analysis = tmp_path / "k.root", tmp_path / "b2kpi.root"
+    arguments = ("simulate", "rich", "--mode", "dstar_k", "-n", 500, "-o", calib)
+    assert run(*arguments).code == 0
+    with uproot.open(calib) as file:
+        entries = [file[f"DSt_K{c}Tuple/DecayTree"].num_entries for c in "PM"]
+    assert sum(entries) == 500
+    _one_line(run(*arguments), str(calib), "exist")
+    assert run(*arguments, "--overwrite").code == 0
+    assert run("simulate", "analysis", "-n", 200, "-o", analysis).code == 0
+    assert run("simulate", "analysis", "-n", 0, "-o", tmp_path / "x.root").code == 2
+    assert not (tmp_path / "x.root").exists()
+
+
+def test_the_whole_chain(
+    run: Run, calibration_file: Path, analysis_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorflow")
+    data, model, bundle = (tmp_path / name for name in ("data", "model", "kaon.onnx"))
+    prepared = run("prepare", "sim_dstar_k", calibration_file, "-o", data)
+    assert "effective size" in prepared.out
+    _one_line(run("prepare", "sim_dstar_k", calibration_file, "-o", data), "exists")
+
+    assert run("train", data, "-o", model, "--steps", 30).code == 0
+    _one_line(run("train", data, "-o", model, "--steps", 30), "exists")
+    assert run("train", data, "-o", model, "--resume").code == 0
+    assert run("train", data, "-o", model, "--budget", "1m", "--steps", 3).code == 2
+
+    report = tmp_path / "report"
+    validated = run("validate", model, data, "-o", report, "--cut", "RichDLLk > 0")
+    assert validated.code == 0, validated.err
+    assert (report / "report.html").stat().st_size > 10_000
+    json.loads((report / "report.json").read_text())
+
+    assert run("export", model, "-o", bundle).code == 0
+    assert "K+" in run("inspect", bundle, "--verify").out
+    assert json.loads(run("inspect", bundle, "--json").out)["species"] == "K+"
+
+    maps = tmp_path / "map.json"
+    cuts = ("--cut", "RichDLLk > 0", "--cut", "RichDLLk > 5")
+    assert run("systematics", bundle, *cuts, "-o", maps).code == 0
+    assert run("systematics", model, data, *cuts, "-o", tmp_path / "m2.json").code == 0
+    _one_line(
+        run("systematics", bundle, "--cut", "RichDLK > 0", "-o", tmp_path / "m3.json"),
+        "RichDLK",
+        "closest: 'RichDLLk'",
+    )
+
+    before = analysis_file.read_bytes()
+    out = tmp_path / "out.root"
+    apply = ("apply", "--track", f"Kplus={bundle}", analysis_file)
+    assert "nTracks" in run(*apply, "-o", out, "--mode", "replace", "--dry-run").out
+    assert not out.exists()
+    done = run(*apply, "-o", out, "--mode", "replace", "--species-from", "TRUEID")
+    assert done.code == 0, done.err
+    friend = tmp_path / "friend.root"
+    assert run(*apply, "-o", friend, "--mode", "friend").code == 0
+    assert analysis_file.read_bytes() == before
+    _one_line(run(*apply, "-o", tmp_path / "x.root"), "Kplus_RichDLL", "replace")
+
+    efficiency = ("efficiency", out, "--track", "Kplus", "--map", maps)
+    found = json.loads(
+        run(*efficiency, "--cut", "RichDLLk>0", "--species-from", "TRUEID", "--json").out
+    )
+    (row,) = found["results"]
+    assert 0.5 < row["value"] < 1.1
+    assert row["total"] >= row["stat"] > 0
+    table = run(*efficiency, "--species-from", "TRUEID").out
+    assert "RichDLLk > 5" in table
+    bare = run(*efficiency, "--no-correction", "--species-from", "TRUEID", "--json").out
+    assert json.loads(bare)["results"][0]["value"] == row["generated"]
+    _one_line(run(*efficiency, "--cut", "RichDLLk > 3"), "RichDLLk > 3")
+
+
+def test_bad_files_are_one_line(run: Run, calibration_file: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "data")
+    _one_line(
+        run("prepare", "sim_dstar_k", calibration_file.with_name("koan.root"), *out),
+        "koan.root",
+        "kaon.root",
+    )
+    truncated = tmp_path / "truncated.root"
+    truncated.write_bytes(calibration_file.read_bytes()[:20_000])
+    _one_line(run("prepare", "sim_dstar_k", truncated, *out), "truncated.root")
+    _one_line(run("prepare", "run3_dstar_k", calibration_file, *out), "DecayTree")
+    _one_line(
+        run("prepare", "sim_dstar_pi", f"{calibration_file}:DSt_KPTuple/DecayTre", *out),
+        "DSt_KPTuple/DecayTree",
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_bad_data_are_one_line(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    n = 500
+    good = pd.DataFrame(
+        {
+            "P": rng.uniform(4e3, 9e4, n),
+            "ETA": rng.uniform(2, 4.5, n),
+            "nLongTracks": rng.integers(20, 200, n),
+            "DLLp": rng.normal(10, 20, n),
+            "sWeight": np.ones(n),
+        }
+    )
+    for name, frame, text in (
+        ("gev", good.assign(P=good["P"] / 1000), 'unit = "GeV"'),
+        ("negative", good.assign(sWeight=-1.0), "sum of 'sWeight'"),
+        ("zero", good.assign(sWeight=0.0), "sum of 'sWeight'"),
+        ("nan", good.assign(DLLp=np.nan), "no rows left"),
+        ("renamed", good.rename(columns={"DLLp": "dllp"}), "closest: 'dllp'"),
+        ("empty", good.iloc[:0], "no rows"),
+    ):
+        path, data = tmp_path / f"{name}.parquet", tmp_path / name
+        frame.to_parquet(path)
+        _one_line(run("prepare", "run3_lambdac_p", path, "-o", data), name, text)
+        assert not data.exists()
+
+
+def test_bad_bundles_are_one_line(
+    run: Run, kaon_bundle: Path, analysis_file: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(kaon_bundle.read_bytes()[:5000])
+    _one_line(run("inspect", damaged), "damaged.onnx")
+    _one_line(run("inspect", tmp_path / "none.onnx"), "none.onnx", "damaged.onnx")
+    out = tmp_path / "out.root"
+    _one_line(
+        run("apply", "--track", f"Kplus={damaged}", analysis_file, "-o", out),
+        "damaged.onnx",
+    )
+    _one_line(
+        run("apply", "--track", f"Kplu={kaon_bundle}", analysis_file, "-o", out),
+        "Kplu_P",
+        "Kplus_P",
+    )
+    assert not out.exists()
+    lonely = tmp_path / "lonely.onnx"
+    shutil.copy(kaon_bundle, lonely)
+    _one_line(
+        run("systematics", lonely, "--cut", "RichDLLk > 0", "-o", tmp_path / "m.json"),
+        "reference",
+    )
+
+
+def test_arguments_that_are_no_pairs(run: Run, tmp_path: Path) -> None:
+    result = run("apply", "--track", "Kplus", "x.root", "-o", tmp_path / "out.root")
+    assert result.code == 2
+    assert "expected NAME=VALUE" in result.err

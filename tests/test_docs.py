@@ -1,0 +1,365 @@
+"""The documentation follows the code: commands, options, names, links and examples."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+
+import pidgan
+from pidgan.card import Card, CardVariable
+from pidgan.cli import VERBS, cli
+from pidgan.cuts import parse_cut
+from pidgan.efficiency_map import _ARRAYS
+from pidgan.ntuple import write_table, write_trees
+from pidgan.sample import (
+    DERIVATIONS,
+    Discriminant,
+    Sample,
+    Variable,
+    list_samples,
+    load_sample,
+)
+from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
+from pidgan.tracks import STATUS_BITS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FENCE = re.compile(r"^```(\{?[\w-]+\}?)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+pytestmark = pytest.mark.skipif(
+    not DOCS.is_dir(), reason="the documentation is not part of a wheel"
+)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [body for kind, body in found if kind == language]
+
+
+def commands_in(page: Path) -> list[str]:
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    pieces = [piece.strip() for line in lines for piece in line.split("&&")]
+    return [piece for piece in pieces if piece.startswith("pidgan ")]
+
+
+COMMANDS = [(name_of(page), text) for page in PAGES for text in commands_in(page)]
+COMMANDS += [
+    ("--help", line.removeprefix("Example: "))
+    for command in [*cli.commands.values(), *cli.commands["simulate"].commands.values()]
+    for line in [str(command.epilog)]
+]
+
+
+def parse(text: str) -> click.Context:
+    """Parse a command line with click, without running it."""
+    words = shlex.split(text, comments=True)[1:]
+    command: click.Command = cli
+    context = click.Context(cli, info_name="pidgan", **cli.context_settings)
+    while isinstance(command, click.Group):
+        name, *words = words
+        found = command.get_command(context, name)
+        if found is None:
+            raise click.UsageError(f"no command {name!r} in {text!r}")
+        command = found
+        if not isinstance(command, click.Group):
+            context = command.make_context(name, words, parent=context)
+    return context
+
+
+@pytest.mark.parametrize(("page", "text"), COMMANDS)
+def test_commands_parse(page: str, text: str) -> None:
+    context = parse(text)
+    cuts = context.params.get("cuts") or ()
+    for cut in cuts:
+        parse_cut(cut)
+
+
+def test_a_wrong_command_does_not_parse() -> None:
+    with pytest.raises(click.ClickException):
+        parse("pidgan train kaon --epochs 3 -o model")
+    with pytest.raises(click.ClickException):
+        parse("pidgan retrain kaon")
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Return every command by its words, groups included."""
+    found: dict[str, click.Command] = {"": cli}
+    for verb, command in cli.commands.items():
+        found[verb] = command
+        if isinstance(command, click.Group):
+            found |= {f"{verb} {name}": c for name, c in command.commands.items()}
+    return found
+
+
+def test_every_help_text_is_in_the_reference() -> None:
+    text = (DOCS / "reference/cli.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```\{pidgan-help\} ?(.*)$", text, re.MULTILINE)
+    assert shown == list(dict.fromkeys(shown))
+    assert set(shown) == set(all_commands())
+
+
+@pytest.mark.parametrize("words", all_commands())
+def test_help_works_and_describes_every_option(words: str) -> None:
+    context = click.Context(cli, info_name="pidgan", **cli.context_settings)
+    command = all_commands()[words]
+    text = command.get_help(click.Context(command, parent=context, info_name=words))
+    if words:
+        assert "Example: pidgan" in text
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            for option in parameter.opts:
+                assert option in text
+
+
+def sections(page: str, level: str) -> dict[str, str]:
+    """Return the text below each heading of a level."""
+    parts = re.split(rf"^{level} (.+)$", (DOCS / page).read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize(("verb", "function"), VERBS.items())
+def test_verbs_and_functions_name_each_other(verb: str, function: str) -> None:
+    text = sections("reference/cli.md", "##")[f"pidgan {verb}"]
+    assert re.findall(r"`(pidgan\.[\w.]+)`", text)[0] == function
+    short = function.rpartition(".")[2]
+    pages = sections("reference/api.md", "###")
+    assert f"(cli.md#pidgan-{verb})" in pages[f"`{short}`"].split("```")[0]
+
+
+def test_verbs_of_the_reference_exist() -> None:
+    assert list(sections("reference/cli.md", "##")) == [f"pidgan {v}" for v in VERBS]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = sections("reference/api.md", "###")
+    for name in pidgan.__all__:
+        home = f"pidgan.{pidgan._HOMES[name]}.{name}"
+        assert re.search(rf"^\.\. auto\w+:: {home}\b", pages[f"`{name}`"], re.M), name
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("sample-definition", [f.alias or n for n, f in Sample.model_fields.items()]),
+        ("sample-definition", Variable.model_fields),
+        ("sample-definition", Discriminant.model_fields),
+        ("sample-definition", DERIVATIONS),
+        ("bundle", Card.model_fields),
+        ("bundle", CardVariable.model_fields),
+        ("bundle", STATUS_BITS),
+        ("errors", [c.__name__ for c in pidgan.PidganError.__subclasses__()]),
+        ("efficiency-map", _ARRAYS),
+    ],
+)
+def test_fields_of_formats_are_in_the_reference(page: str, names: Any) -> None:
+    text = (DOCS / f"reference/{page}.md").read_text(encoding="utf-8")
+    for name in names:
+        assert f"`{name}`" in text, name
+
+
+def test_definitions_that_ship_are_in_the_reference() -> None:
+    text = (DOCS / "reference/sample-definition.md").read_text(encoding="utf-8")
+    for name in list_samples():
+        assert f"`{name}`" in text or name.startswith("sim_"), name
+
+
+def test_status_bits() -> None:
+    text = (DOCS / "reference/bundle.md").read_text(encoding="utf-8")
+    for name, bit in STATUS_BITS.items():
+        assert f"| {bit} | `{name}` |" in text
+
+
+def test_figure_of_the_simulation_is_within_its_bands() -> None:
+    folder = DOCS / "explanation"
+    assert (folder / "simulation_tuning.png").stat().st_size < 150_000
+    lines = (folder / "simulation_tuning.inc").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    for tracks, quantity, real_text, found in rows:
+        real, simulated = float(real_text), float(found.split()[0])
+        if "epsilon" in quantity:
+            assert abs(simulated - real) < 3, (tracks, quantity)
+        else:
+            assert 1 / 1.5 < simulated / real < 1.5, (tracks, quantity)
+
+
+def test_readme_begins_with_the_commands() -> None:
+    head = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
+    for command in (
+        'pip install ".[train]" && pidgan demo',
+        'pip install ".[train,test]" && pytest',
+    ):
+        assert command in head
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_recommends_the_other_package(page: Path) -> None:
+    assert "pip install pidgan" not in page.read_text(encoding="utf-8")
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor of a heading, as GitHub and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_resolve(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for _, target in LINK.findall(text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name_of(page)}: {target}"
+        if fragment:
+            headings = HEADING.findall(file.read_text(encoding="utf-8"))
+            assert fragment in map(anchor, headings), f"{name_of(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_sample_definitions_load(page: Path, tmp_path: Path) -> None:
+    for text in blocks(page, "toml"):
+        name = text.splitlines()[0].removeprefix("# ").strip()
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        assert load_sample(path).name == path.stem
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_compiles(page: Path) -> None:
+    for text in blocks(page, "python"):
+        compile(text, name_of(page), "exec")
+
+
+RUNNABLE = [
+    page
+    for page in PAGES
+    if any(text.startswith("# runnable") for text in blocks(page, "python"))
+]
+
+
+def _card() -> Card:
+    """A card like that of a trained generator of `sim_dstar_k`."""
+    sample = load_sample("sim_dstar_k")
+    ranges = {"P": (3e3, 200e3), "ETA": (1.5, 5.5), "nTracks": (1.0, 999.0)}
+    variables = {
+        kind: tuple(
+            CardVariable(
+                name=v.name,
+                unit=v.package_unit,
+                range=ranges.get(v.name, v.range),
+                sentinels=v.sentinels,
+                patterns=v.patterns,
+            )
+            for v in getattr(sample, kind)
+        )
+        for kind in ("conditions", "targets")
+    }
+    return Card(
+        detector=sample.detector,
+        species=sample.species,
+        n_noise=len(sample.targets),
+        sample=sample,
+        family="toy",
+        seed=1,
+        steps=0,
+        **variables,
+    )
+
+
+def _write_bundle(path: Path, card: Card) -> None:
+    """Write a linear generator, y = x A + z B + c, as a bundle."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    from pidgan.bundle import CARD_KEY
+
+    n_x, n_y = len(card.conditions), len(card.targets)
+    slope = np.zeros((n_x, n_y), dtype=np.float32)
+    slope[0], slope[2] = -2e-4, -0.01
+    arrays = {
+        "slope": slope,
+        "start": np.full(n_y, 12, dtype=np.float32),
+        "mixing": (6 * np.eye(n_y)).astype(np.float32),
+    }
+    rng = np.random.default_rng(1)
+    low, high = np.array([v.range for v in card.conditions]).T
+    x = rng.uniform(low, high, (64, n_x)).astype(np.float32)
+    z = rng.standard_normal((64, n_y)).astype(np.float32)
+    y = x @ arrays["slope"] + arrays["start"] + z @ arrays["mixing"]
+    test = {"conditions": x.tolist(), "noise": z.tolist(), "targets": y.tolist()}
+    ports = {"conditions": n_x, "noise": n_y, "targets": n_y}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])
+        for name, width in ports.items()
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["conditions", "slope", "start"], ["centre"]),
+            helper.make_node("MatMul", ["noise", "mixing"], ["spread"]),
+            helper.make_node("Add", ["centre", "spread"], ["targets"]),
+        ],
+        "toy",
+        [values["conditions"], values["noise"]],
+        [values["targets"]],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    text = card.model_copy(update={"self_test": test}).to_json()
+    onnx.helper.set_model_props(model, {CARD_KEY: text})
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the files that examples start from."""
+    folder = tmp_path_factory.mktemp("docs")
+    _write_bundle(folder / "kaon.onnx", _card())
+    bundle = pidgan.open_bundle(folder / "kaon.onnx")
+    rng = np.random.default_rng(2)
+    x = np.stack(
+        [rng.uniform(3e3, 2e5, 4000), rng.uniform(1.5, 5.5, 4000)], axis=1
+    ).astype(np.float32)
+    x = np.column_stack([x, rng.integers(1, 900, 4000)]).astype(np.float32)
+    y = bundle.generate(x, rng.standard_normal((4000, 5)).astype(np.float32))
+    names = (*bundle.card.condition_names, *bundle.card.target_names)
+    frame = pd.DataFrame(dict(zip(names, [*x.T, *y.T], strict=True))).assign(weight=1.0)
+    write_table(folder / "kaon.reference.parquet", frame)
+    maps = pidgan.run_systematics(
+        bundle,
+        frame,
+        cuts=["RichDLLk > 0"],
+        binning={"P": [3e3, 2e4, 2e5], "ETA": [1.5, 3, 5.5], "nTracks": [0, 200, 1000]},
+        repeats=2,
+    )
+    maps.save(folder / "kaon-map.json")
+    write_trees(folder / "b2kpi.root", {ANALYSIS_TREE: simulate_analysis(500, seed=3)})
+    return folder
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+def test_examples_run(
+    page: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(files, work)
+    monkeypatch.chdir(work)
+    names: dict[str, Any] = {"__name__": "example"}
+    for text in blocks(page, "python"):
+        if text.startswith("# runnable"):
+            exec(compile(text, name_of(page), "exec"), names)

@@ -1,0 +1,122 @@
+"""Figures: every function draws, whatever the arrays hold, and leaves no state."""
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from pidgan.plots import (
+    plot_efficiency,
+    plot_history,
+    plot_map,
+    plot_mass_fit,
+    plot_target,
+    png,
+)
+
+EDGES = np.array([3e3, 10e3, 30e3, 100e3])
+
+
+def efficiency_figure(real: np.ndarray) -> Figure:
+    interval = np.stack([real - 0.02, real + 0.02])
+    return plot_efficiency(
+        EDGES,
+        real,
+        interval,
+        real,
+        interval,
+        difference=np.zeros(3) + 0 * real,
+        difference_error=np.full(3, 0.01),
+        condition="P",
+        unit="MeV",
+        cut="DLLk > 0",
+        label="Efficiency of K+",
+    )
+
+
+def target_figure(**changes: object) -> Figure:
+    rng = np.random.default_rng(1)
+    real, generated = rng.normal(size=300), rng.normal(size=300)
+    real[:10] = -999.0
+    arguments: dict = {
+        "name": "DLLk",
+        "weights": rng.normal(0.5, 1.0, 300),
+        "sentinels": (-999.0,),
+        "bins": 20,
+        **changes,
+    }
+    return plot_target(real, generated, **arguments)
+
+
+FIGURES = {
+    "target": target_figure,
+    "target_log": lambda: target_figure(log=True),
+    "target_panels": lambda: target_figure(
+        panels=[(str(i), np.arange(300) % 4 == i) for i in range(4)]
+    ),
+    "target_empty_panel": lambda: target_figure(
+        log=True, panels=[("none", np.zeros(300, dtype=bool))]
+    ),
+    "efficiency": lambda: efficiency_figure(np.array([0.9, 0.95, np.nan])),
+    "efficiency_nan": lambda: efficiency_figure(np.full(3, np.nan)),
+    "map": lambda: plot_map(
+        EDGES,
+        [1.5, 3.0, 5.0],
+        [[0.01, np.nan], [0.0, -0.01], [0.0, 0.02]],
+        np.full((3, 2), 0.01),
+        names=("P", "ETA"),
+        units=("MeV", "1"),
+    ),
+    "mass_fit": lambda: plot_mass_fit(
+        np.linspace(0, 3, 4), [5, 9, 0], [4.0, 8.0, 0.0], [1.0, 1.0, 0.0]
+    ),
+    "history": lambda: plot_history(
+        {"step": [1, 2], "loss": [1.0, np.nan], "validation_loss": [1.0, 0.6]}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_a_png_and_leaves_no_state(name: str) -> None:
+    before = dict(mpl.rcParams)
+    content = png(FIGURES[name]())
+    assert content.startswith(b"\x89PNG")
+    assert dict(mpl.rcParams) == before
+
+
+def test_momenta_are_drawn_in_gev() -> None:
+    bottom = efficiency_figure(np.array([0.9, 0.9, 0.9])).axes[0]
+    assert bottom.get_xlabel() == "P [GeV]"
+    assert bottom.get_xlim() == pytest.approx((3, 100))
+
+
+def test_bin_width_and_sentinels_are_told() -> None:
+    top = target_figure(weights=None).axes[1]
+    assert top.get_ylabel() == "Weighted tracks / 0.5"
+    texts = [text.get_text() for text in top.get_legend().get_texts()]
+    assert "real (3.33% sentinel)" in texts
+
+
+def test_drawn_histogram_holds_the_weights() -> None:
+    rng = np.random.default_rng(1)
+    real, w = rng.uniform(size=300), rng.normal(0.5, 1.0, 300)
+    top = plot_target(real, real, name="ProbNNk", weights=w).axes[1]
+    (container,) = top.containers
+    drawn = container.lines[0].get_ydata()
+    assert np.sum(drawn) == pytest.approx(w.sum())
+
+
+def test_pyplot_is_not_imported() -> None:
+    code = (
+        "import sys, pidgan.plots as p;"
+        "p.png(p.plot_history({'step': [1, 2], 'a': [1.0, 2.0]}));"
+        "print(len(sys.modules.get('matplotlib.pyplot').get_fignums())"
+        " if 'matplotlib.pyplot' in sys.modules else 0)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "0"

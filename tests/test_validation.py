@@ -1,0 +1,250 @@
+"""Validation of a generator that is known exactly, and the report it is written to."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_generator import ToyGenerator, make_card, make_sample
+
+from pidgan.card import CardVariable
+from pidgan.comparison import paired_efficiencies
+from pidgan.dataset import Dataset
+from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
+from pidgan.report import Section, Table, write_report
+from pidgan.validation import Report, validate
+
+
+def toy_dataset(n: int, *, seed: int = 1, signed: bool = True) -> Dataset:
+    """Rows of the toy generator; if signed, with background that weights subtract."""
+    rng = np.random.default_rng(seed)
+    p = np.exp(rng.uniform(np.log(3100), np.log(99_000), n))
+    conditions = np.stack([p, rng.uniform(1.6, 4.9, n)], axis=1).astype(np.float32)
+    generator = ToyGenerator(card=make_card())
+    targets = generator.generate(conditions, rng.normal(size=(n, 3)))
+    weights = np.ones(n)
+    if signed:
+        background = rng.random(n) < 0.2
+        targets[background] -= np.float32(3)
+        weights[background & (rng.random(n) < 0.5)] = -1.0
+    split = rng.choice(3, n, p=[0.6, 0.1, 0.3]).astype(np.uint8)
+    return Dataset(
+        sample=make_sample(cuts=["DLLk > 3", "DLLk > 5"]),
+        conditions=conditions,
+        targets=targets,
+        weights=weights,
+        split=split,
+        info={},
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    dataset = toy_dataset(6000)
+    other = toy_dataset(2000, seed=2, signed=False)
+    generator = ToyGenerator(card=make_card())
+    return validate(generator, dataset, misid=[(generator, other)])
+
+
+def test_exact_generator_is_at_the_floor(report: Report) -> None:
+    for found in report.figures["targets"].values():
+        assert found["ks"]["value"] < found["ks"]["floor"] + 3 * found["ks"]["error"]
+        mean = found["in_bins"]["ks_mean"]
+        assert mean["value"] < 1.3 * mean["floor"]
+    c2st = report.figures["c2st"]
+    assert abs(c2st["value"] - 0.5) < 4 * c2st["error"]
+    for found in report.figures["efficiency"].values():
+        difference = found["overall"]["difference"]
+        assert abs(difference["value"]) < 4 * difference["error"]
+        assert 0.5 < found["pull_rms"]["value"] < 1.6
+
+
+def test_shifted_generator_is_found() -> None:
+    generator = ToyGenerator(card=make_card(), offset=1.5)
+    report = validate(generator, toy_dataset(6000))
+    head = report.headline()
+    assert head["ks"]["DLLk"]["value"] > 5 * head["ks"]["DLLk"]["floor"]
+    assert report.figures["targets"]["DLLk"]["wasserstein"]["value"] == pytest.approx(
+        1.5, abs=0.2
+    )
+    assert head["c2st"]["value"] > 0.7
+    assert head["pull_rms"]["DLLk > 5"]["value"] > 3
+
+
+def test_every_headline_figure_has_error_floor_and_size(report: Report) -> None:
+    for label, figure in report.headline_rows():
+        for key in ("value", "error", "floor", "n_eff"):
+            assert isinstance(figure[key], float), (label, key)
+
+
+def test_figures_are_json_and_repeat_with_the_seed(report: Report) -> None:
+    assert json.loads(report.to_json()) == report.figures
+    dataset = toy_dataset(700)
+    generator = ToyGenerator(card=make_card())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PidganWarning)
+        first, second = (
+            validate(generator, dataset, seed=3, c2st_rows=300) for _ in range(2)
+        )
+        other = validate(generator, dataset, seed=4, c2st_rows=300)
+    assert first.to_json() == second.to_json()
+    assert first.figures["targets"] != other.figures["targets"]
+
+
+def test_summary_is_a_table(report: Report) -> None:
+    lines = report.summary().splitlines()
+    assert lines[0].startswith("toy, K+: ")
+    assert any(line.startswith("weighted KS, DLLk") for line in lines)
+    assert all(len(line) < 120 for line in lines[1:])
+
+
+def test_misid_is_that_of_the_other_species(report: Report) -> None:
+    assert set(report.figures["misid"]) == {"K+"}
+    found = report.figures["misid"]["K+"]["DLLk > 3"]["overall"]
+    assert 0 < found["real"] < 1
+    assert {item.cut for item in report.misids} == {"DLLk > 3", "DLLk > 5"}
+
+
+def test_atoms_and_ties_are_counted() -> None:
+    dataset = toy_dataset(3000, signed=False)
+    dataset.targets[::10, 0] = -999.0
+    dataset.targets[1::4, 1] = dataset.targets[1::4, 0]
+    found = validate(ToyGenerator(card=make_card()), dataset, c2st_rows=200).figures
+    (atom,) = [a for a in found["targets"]["DLLk"]["atoms"] if a["value"] == -999.0]
+    assert atom["sentinel"]
+    assert atom["real"] == pytest.approx(0.1, abs=0.03)
+    assert atom["generated"] == 0
+    assert found["ties"]["DLLk == DLLp"]["real"] == pytest.approx(0.2, abs=0.06)
+
+
+def test_tiny_dataset_warns_and_works() -> None:
+    generator = ToyGenerator(card=make_card())
+    with pytest.warns(PidganWarning, match="no C2ST"):
+        report = validate(generator, toy_dataset(300))
+    assert report.figures["c2st"]["value"] is None
+    assert "C2ST needs 200" in report.figures["c2st"]["reason"]
+    assert "C2ST needs 200" in report.summary()
+
+
+def test_one_condition_one_target_no_cuts() -> None:
+    rng = np.random.default_rng(1)
+    sample = make_sample(
+        conditions=[{"name": "nTracks", "range": [0, 500], "integer": True}],
+        targets=[{"name": "ProbNNk", "range": [0, 1]}],
+        binning={},
+        cuts=[],
+    )
+    card = make_card(
+        conditions=(CardVariable(name="nTracks", unit="1", range=(0, 500)),),
+        targets=(CardVariable(name="ProbNNk", unit="1", range=(0, 1)),),
+        sample=sample,
+    )
+
+    class Uniform:
+        def __init__(self) -> None:
+            self.card = card
+
+        def generate(self, conditions: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            from scipy.special import ndtr
+
+            return ndtr(noise[:, :1]).astype(np.float32)
+
+    dataset = Dataset(
+        sample=sample,
+        conditions=rng.integers(0, 4, (2000, 1)).astype(np.float32),
+        targets=rng.random((2000, 1)).astype(np.float32),
+        weights=np.ones(2000),
+        split=np.repeat([0, 2], 1000).astype(np.uint8),
+        info={},
+    )
+    report = validate(Uniform(), dataset, c2st_rows=200)
+    (cut,) = report.figures["efficiency"]
+    assert cut.startswith("ProbNNk > 0.")
+    assert report.figures["efficiency"][cut]["overall"]["real"] == pytest.approx(
+        0.5, abs=0.02
+    )
+
+
+def test_wrong_pairs_are_refused() -> None:
+    sample = make_sample(targets=[{"name": "PIDK", "range": [-9, 9]}], cuts=[])
+    card = make_card(
+        targets=(CardVariable(name="PIDK", unit="1", range=(-9, 9)),), sample=sample
+    )
+    dataset = toy_dataset(100)
+    with pytest.raises(DatasetError, match="target_names are PIDK; those of dataset"):
+        validate(ToyGenerator(card=card), dataset)
+    generator = ToyGenerator(card=make_card())
+    dataset.split[:] = 0
+    with pytest.raises(DatasetError, match="test part of dataset 'toy' has 0 rows"):
+        validate(generator, dataset)
+
+
+def test_unknown_cut_is_refused() -> None:
+    generator = ToyGenerator(card=make_card())
+    with pytest.raises(CutError, match="DLLk"):
+        validate(generator, toy_dataset(500, signed=False), cuts=["DLLK2 > 0"])
+
+
+def test_rows_that_are_not_finite_are_left_out() -> None:
+    class Broken:
+        card = make_card()
+
+        def generate(self, conditions: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            targets = ToyGenerator(card=self.card).generate(conditions, noise)
+            targets[:3] = np.nan
+            return targets
+
+    with pytest.warns(PidganWarning, match="3 of .* generated rows are not finite"):
+        report = validate(Broken(), toy_dataset(1500, signed=False), c2st_rows=200)
+    assert np.isfinite(report.generated).all()
+
+
+def test_pulls_of_pairs_are_standard_normal() -> None:
+    # Whatever the weights, and although both samples share them.
+    rng = np.random.default_rng(1)
+    pulls = []
+    for _ in range(40):
+        weights = rng.choice([1.2, -0.6], 4000, p=[0.8, 0.2])
+        index = np.repeat(np.arange(10), 400)
+        real, generated = rng.random((2, 4000)) < 0.9
+        sums = paired_efficiencies(generated, real, weights, index, 10)
+        pulls.append(sums["difference"] / sums["difference_error"])
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.12)
+
+
+def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> None:
+    fit = {
+        "edges": [0.0, 1.0, 2.0],
+        "counts": [5, 6],
+        "signal": [4.0, 4.0],
+        "background": [1.0, 2.0],
+        "yields": {"signal": [8.0, 3.0]},
+        "chi2": 0.1,
+        "n_dof": 1,
+        "p_value": 0.7,
+    }
+    extra = Section(title="More <here>", tables=[Table(head=("a",), rows=[["1 & 2"]])])
+    page = write_report(
+        report,
+        tmp_path / "out",
+        history={"step": [1, 2], "loss": [1.0, 0.5]},
+        mass_fit=fit,
+        extra_sections=[extra],
+    )
+    text = page.read_text()
+    assert sorted(p.name for p in page.parent.iterdir()) == [
+        "report.html",
+        "report.json",
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert json.loads((page.parent / "report.json").read_text()) == report.figures
+    assert "More &lt;here&gt;" in text
+    assert "1 &amp; 2" in text
+    assert 'src="http' not in text
+    assert 'href="http' not in text
+    titles = ("Summary", "Mass fit", "Training", "DLLk", "Ties", "DLLk &gt; 3")
+    for title in titles:
+        assert f">{title}</a>" in text
+    with pytest.raises(PidganError, match="out exists"):
+        write_report(report, tmp_path / "out")
