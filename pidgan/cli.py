@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning
 
 # Verb -> function that does its work; the docs and a test follow this table.
@@ -43,10 +44,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except PidganError as error:
         _fail(str(error), code=1)
-    except (ValueError, TypeError) as error:
-        if not _is_argument(error):
-            raise
-        _fail(str(error), code=2)
     except ImportError as error:
         if '".[train]"' not in str(error):
             raise
@@ -59,14 +56,6 @@ def _fail(message: str, *, code: int) -> None:
     """Print one line and leave."""
     click.echo(f"pidgan: error: {' '.join(message.split())}", err=True)
     sys.exit(code)
-
-
-class _ArgumentError(ValueError):
-    """An option's value is wrong; raised by this module only."""
-
-
-def _is_argument(error: Exception) -> bool:
-    return isinstance(error, _ArgumentError)
 
 
 def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
@@ -89,8 +78,21 @@ def cli() -> None:
     """
 
 
+def _check_duration(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """Refuse what is no duration before any work is done."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _output = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH"
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="What is written.",
 )
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 _seed = click.option("--seed", default=1, help="Seed of everything random.")
@@ -129,9 +131,12 @@ _unit = click.option(
 @_seed
 @_overwrite
 @click.option(
-    "--budget", default="75s", help="Training time of each of the two generators."
+    "--budget",
+    default="75s",
+    callback=_check_duration,
+    help="Training time of each of the two generators.",
 )
-def demo(output: Path, seed: int, overwrite: bool, budget: str) -> None:
+def demo(output: Path, seed: int, overwrite: bool, budget: float) -> None:
     """Run the whole chain on simulated data, and compare with the truth."""
     from pidgan.demo import run_demo
 
@@ -152,7 +157,13 @@ def simulate() -> None:
     type=click.Choice(["dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e"]),
     help="Decay that the calibration tracks come from.",
 )
-@click.option("-n", "--entries", default=200_000, help="Number of tracks.")
+@click.option(
+    "-n",
+    "--entries",
+    default=200_000,
+    type=click.IntRange(min=1),
+    help="Number of tracks.",
+)
 @_output
 @_seed
 @_overwrite
@@ -161,14 +172,20 @@ def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> N
     from pidgan.ntuple import write_trees
     from pidgan.simulation import simulate_calibration
 
-    trees = simulate_calibration(mode, _positive(entries), seed=seed)
+    trees = simulate_calibration(mode, entries, seed=seed)
     write_trees(output, trees, overwrite=overwrite)
     for tree, branches in trees.items():
         click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
 
 
 @simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o b2kpi.root")
-@click.option("-n", "--entries", default=50_000, help="Number of candidates.")
+@click.option(
+    "-n",
+    "--entries",
+    default=50_000,
+    type=click.IntRange(min=1),
+    help="Number of candidates.",
+)
 @_output
 @_seed
 @_overwrite
@@ -177,7 +194,7 @@ def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
     from pidgan.ntuple import write_trees
     from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
-    branches = simulate_analysis(_positive(entries), seed=seed)
+    branches = simulate_analysis(entries, seed=seed)
     write_trees(output, {ANALYSIS_TREE: branches}, overwrite=overwrite)
     click.echo(f"{output}:{ANALYSIS_TREE}  {entries} entries")
 
@@ -234,9 +251,11 @@ def prepare(
 @click.argument("dataset", type=click.Path(path_type=Path))
 @_output
 @click.option("--family", default="cramer", help="How the generator is learnt.")
-@click.option("--budget", default=None, help="Wall-clock time.  [default: 10m]")
 @click.option(
-    "--steps", type=int, default=None, help="Number of updates instead of a budget."
+    "--budget", callback=_check_duration, help="Wall-clock time.  [default: 10m]"
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
 )
 @_seed
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
@@ -252,7 +271,7 @@ def train(
     dataset: Path,
     output: Path,
     family: str,
-    budget: str | None,
+    budget: float | None,
     steps: int | None,
     seed: int,
     resume: bool,
@@ -452,7 +471,9 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     metavar="BRANCH,...",
     help="Key the noise by these branches instead of the entry number.",
 )
-@click.option("--chunk", type=int, default=None, help="Entries at a time.")
+@click.option(
+    "--chunk", type=click.IntRange(min=1), default=200_000, help="Entries at a time."
+)
 @click.option("--dry-run", is_flag=True, help="Print the mapping, write nothing.")
 @_seed
 @_overwrite
@@ -464,15 +485,12 @@ def apply(
     branches: Sequence[str],
     units: Sequence[str],
     key: str,
-    chunk: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple."""
     from pidgan.application import apply as apply_bundles
 
-    if chunk is not None:
-        options["chunk"] = _positive(chunk)
     summary = apply_bundles(
         _pairs(tracks),
         list(files),
@@ -493,7 +511,14 @@ def apply(
 @click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 @click.option("--track", required=True, help="Prefix of the track.")
 @_cut
-@click.option("--map", "efficiency_map", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--map",
+    "efficiency_map",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="MAP.json",
+    help="Efficiency map from `pidgan systematics`.",
+)
 @click.option(
     "--species-from",
     metavar="NAME",
@@ -572,21 +597,15 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
         raise PidganError(f"{path} exists; choose another -o, or add --overwrite")
 
 
-def _positive(number: int) -> int:
-    if number < 1:
-        raise _ArgumentError(f"got {number}, expected a positive number")
-    return number
-
-
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     """Turn NAME=VALUE texts into a dictionary."""
     pairs = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not (name and separator and value):
-            raise _ArgumentError(f"{text!r}: expected NAME=VALUE")
+            raise click.UsageError(f"{text!r}: expected NAME=VALUE")
         if name in pairs:
-            raise _ArgumentError(f"{name!r} is given twice")
+            raise click.UsageError(f"{name!r} is given twice")
         pairs[name] = value
     return pairs
 
@@ -599,7 +618,7 @@ def _number(text: str) -> int | float:
     try:
         return float(text)
     except ValueError:
-        raise _ArgumentError(f"{text!r} is no number") from None
+        raise click.UsageError(f"{text!r} is no number") from None
 
 
 def _describe(sample: Any) -> str:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class Comparison:
     Attributes:
         species, cut: of the efficiency.
         value, stat, syst, total: quoted.
+        generated: before the correction.
         truth: from the simulation.
     """
 
@@ -46,6 +48,7 @@ class Comparison:
     stat: float
     syst: float
     total: float
+    generated: float
     truth: float
 
     @property
@@ -108,12 +111,23 @@ def _run(
     write_trees(
         analysis, {ANALYSIS_TREE: simulate_analysis(ANALYSIS_ENTRIES, seed=seed)}
     )
+    trained = {
+        name: _train(work, name, seed=seed, budget=budget, echo=echo)
+        for name in SPECIES
+    }
     for name in SPECIES:
-        _make_bundle(work, name, seed=seed, budget=budget, echo=echo)
+        _judge(work, name, trained, seed=seed, echo=echo)
     echo("apply: the generators replace the simulated response of the analysis ntuple")
     output = work / "analysis-pid.root"
     tracks = {track: work / f"{name}.onnx" for name, (_, track, _) in SPECIES.items()}
-    pidgan.apply(tracks, [analysis], output, mode="replace", seed=seed)
+    pidgan.apply(
+        tracks,
+        [analysis],
+        output,
+        mode="replace",
+        species_from="TRUEID",
+        seed=seed,
+    )
     echo("efficiency: quoted from the calibration sample, compared with the truth")
     comparisons = []
     for name, (_, track, species) in SPECIES.items():
@@ -133,27 +147,26 @@ def _run(
                 stat=result.stat,
                 syst=float(np.sqrt(sum(v**2 for v in result.syst.values()))),
                 total=result.total,
+                generated=result.generated,
                 truth=truth[result.cut],
             )
             for result in found
         ]
-    table = format_table(comparisons)
-    echo(table)
-    _write_summary(work, comparisons, table)
+    echo(format_table(comparisons))
+    _write_summary(work, comparisons)
     return comparisons
 
 
-def _make_bundle(
+def _train(
     work: Path,
     name: str,
     *,
     seed: int,
     budget: str | float,
     echo: Callable[[str], None],
-) -> None:
-    """Simulate a calibration sample and make a bundle and its map from it."""
+) -> tuple[Any, Any]:
+    """Simulate a calibration sample; return a model and its dataset."""
     import pidgan
-    from pidgan.report import write_report
     from pidgan.simulation import simulate_calibration
 
     mode = SPECIES[name][0]
@@ -165,11 +178,33 @@ def _make_bundle(
     write_trees(calibration, trees)
     dataset = pidgan.build_dataset(f"sim_{mode}", [calibration], seed=seed)
     dataset.save(work / f"{name}-dataset")
-    echo(f"{name}: training for {budget}")
+    echo(f"{name}: training")
     model = pidgan.train(dataset, budget=budget, seed=seed)
     model.save(work / f"{name}-model")
-    echo(f"{name}: validation on rows never trained on")
-    report = pidgan.validate(model, dataset, cuts=CUTS, seed=seed)
+    return model, dataset
+
+
+def _judge(
+    work: Path,
+    name: str,
+    trained: Mapping[str, tuple[Any, Any]],
+    *,
+    seed: int,
+    echo: Callable[[str], None],
+) -> None:
+    """Validate a model, export it, and measure its efficiency map."""
+    import pidgan
+    from pidgan.report import write_report
+
+    echo(f"{name}: validation on rows never trained on, export, systematics")
+    model, dataset = trained[name]
+    report = pidgan.validate(
+        model,
+        dataset,
+        cuts=CUTS,
+        seed=seed,
+        misid=[pair for other, pair in trained.items() if other != name],
+    )
     write_report(
         report,
         work / f"{name}-report",
@@ -177,7 +212,6 @@ def _make_bundle(
         mass_fit=dataset.info.get("fit"),
     )
     bundle = pidgan.export_bundle(model, work / f"{name}.onnx", report=report)
-    echo(f"{name}: difference of real and generated efficiencies")
     found = pidgan.run_systematics(pidgan.open_bundle(bundle), cuts=CUTS, seed=seed)
     found.save(work / f"{name}-map.json")
 
@@ -232,6 +266,54 @@ def format_table(comparisons: list[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _write_summary(work: Path, comparisons: list[Comparison], table: str) -> None:
+def _write_summary(work: Path, comparisons: list[Comparison]) -> None:
+    """Write demo.json and report.html, which leads to the two validation reports."""
+    from pidgan.plots import plot_comparison, png
+    from pidgan.report import Picture, Section, Table, render_page
+
     content = [{**dataclasses.asdict(row), "pull": row.pull} for row in comparisons]
     (work / "demo.json").write_text(json.dumps(content, indent=1))
+    figure = plot_comparison(
+        [f"{row.species}: {row.cut}" for row in comparisons],
+        [row.value for row in comparisons],
+        [row.total for row in comparisons],
+        reference=[row.truth for row in comparisons],
+    )
+    table = Table(
+        head=["species", "cut", "quoted", "stat", "syst", "truth", "pull", "generated"],
+        rows=[
+            [
+                row.species,
+                row.cut,
+                *(f"{100 * v:.2f}" for v in (row.value, row.stat, row.syst, row.truth)),
+                f"{row.pull:.2f}",
+                f"{100 * row.generated:.2f}",
+            ]
+            for row in comparisons
+        ],
+        title="Efficiencies on the analysis ntuple, in per cent",
+    )
+    sections = [
+        Section(
+            title="Quoted and true efficiency",
+            text="Quoted: generated efficiency on the analysis ntuple plus the "
+            "correction measured on the calibration sample. Truth: the simulated "
+            "detector's response to the same tracks. Pull: (quoted - truth) / total.",
+            tables=[table],
+            pictures=[
+                Picture(
+                    png=png(figure),
+                    caption="Quoted minus true efficiency with the total uncertainty.",
+                )
+            ],
+        ),
+        Section(
+            title="Files",
+            text="Validation: kaon-report/report.html and pion-report/report.html. "
+            "Bundles: kaon.onnx, pion.onnx. Maps: kaon-map.json, pion-map.json. "
+            "Analysis ntuple before and after: analysis.root, analysis-pid.root.",
+        ),
+    ]
+    lead = "Simulated calibration samples, generators, analysis ntuple and truth."
+    page = render_page("pidgan demo", sections, lead=lead)
+    (work / "report.html").write_text(page, encoding="utf-8")

@@ -20,7 +20,8 @@ taken as a draw of a Gaussian process on the grid of bins, d ~ N(0, D K D),
 a common shift, a smooth effect of each axis, a smooth interaction, and an independent
 rest; O_j = exp(-|i_j - i'_j| / 2) in the bin number along axis j. D is diagonal,
 4 g (1 - g), the slope of an efficiency against its logit: a difference is small where
-the efficiency saturates, and may be large where it does not. The t maximise the
+the efficiency saturates, and may be large where it does not (`prior_scale`: where the
+generator is far off, the real efficiency of a slice of bins counts). The t maximise the
 marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
 that keeps them off zero, where the uncertainty would be too small (Y. Chung, S.
 Rabe-Hesketh, V. Dorie, A. Gelman, J. Liu, Psychometrika 78 (2013) 685). The posterior
@@ -35,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, optimize
+from scipy import linalg, optimize, special
 
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
@@ -265,6 +266,42 @@ def difference_scale(efficiency: FloatArray) -> FloatArray:
     """Return 4 g (1 - g), at least `SCALE_FLOOR`."""
     g = np.clip(efficiency, 0, 1)
     return np.maximum(4 * g * (1 - g), SCALE_FLOOR)
+
+
+def prior_scale(
+    generated: FloatArray, raw: RawDifference, shape: Sequence[int]
+) -> FloatArray:
+    """Return D, the scale of the differences, (n_cuts, n_bins).
+
+    4 g (1 - g), with the generated efficiency g or with that which it becomes when its
+    logit is shifted until the slice of bins along one axis has the real efficiency,
+    whichever is largest. The shifts hardly matter for a good generator. One that never
+    makes the tail that a cut selects has g = 0 there, which must not be taken for
+    certainty.
+    """
+    scale = difference_scale(generated)
+    weight = np.where(raw.measured, raw.n_eff, 0.0)
+    places = np.unravel_index(np.arange(len(weight)), tuple(shape))
+    for place, n in zip(places, shape, strict=True):
+        rows = np.bincount(place, weight, n)
+        for cut in range(len(generated)):
+            real, made = (
+                np.bincount(place, weight * np.nan_to_num(e[cut]), n)
+                for e in (raw.real, raw.generated)
+            )
+            # Half a row on either side: a slice without rows is not shifted.
+            shift = _logit((real + 0.5) / (rows + 1)) - _logit(
+                (made + 0.5) / (rows + 1)
+            )
+            shifted = special.expit(_logit(generated[cut]) + shift[place])
+            scale[cut] = np.maximum(scale[cut], difference_scale(shifted))
+    return scale
+
+
+def _logit(efficiency: FloatArray) -> FloatArray:
+    """Logit of an efficiency, which `SCALE_FLOOR` keeps off 0 and 1."""
+    edge = SCALE_FLOOR / 4
+    return np.asarray(special.logit(np.clip(efficiency, edge, 1 - edge)))
 
 
 def _terms(shape: Sequence[int]) -> FloatArray:

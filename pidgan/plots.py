@@ -191,6 +191,42 @@ def plot_efficiency(
     return figure
 
 
+def plot_comparison(
+    labels: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    *,
+    reference: Sequence[float],
+) -> Figure:
+    """Draw quoted efficiencies minus reference ones, one line for each.
+
+    Args:
+        labels: (n,) of the lines.
+        values: (n,) quoted efficiencies.
+        errors: (n,) their total uncertainties.
+        reference: (n,) efficiencies to compare with.
+
+    Returns:
+        A figure; differences are in per cent.
+    """
+    difference = 100 * (np.asarray(values) - np.asarray(reference))
+    error = 100 * np.asarray(errors)
+    line = np.arange(len(labels))[::-1]
+    with _style():
+        figure = Figure(figsize=(8, 1.4 + 0.45 * len(labels)), layout="constrained")
+        axis = figure.add_subplot()
+        axis.errorbar(difference, line, xerr=error, fmt="o", color=REAL)
+        axis.axvline(0.0, color=FLOOR, linewidth=0.8)
+        largest = float(np.max(np.abs(difference) + error))
+        axis.set_xlim(-1.15 * largest, 1.15 * largest)
+        axis.set_ylim(-0.6, len(labels) - 0.4)
+        axis.set_yticks(line, labels)
+        axis.tick_params(axis="y", which="both", right=False, left=False)
+        axis.minorticks_off()
+        axis.set_xlabel("quoted $-$ true efficiency [%]")
+    return figure
+
+
 def plot_map(
     edges_x: ArrayLike,
     edges_y: ArrayLike,

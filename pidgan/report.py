@@ -95,7 +95,16 @@ def write_report(
         *_efficiency_sections(report),
         *extra_sections,
     ]
-    page = _render(report, sections)
+    rows = report.figures["rows"]
+    page = render_page(
+        f"Validation of {report.sample}: {report.species}",
+        sections,
+        lead=(
+            f"{rows['test']} test rows, effective {rows['n_eff']:.0f}; "
+            f"conditions {', '.join(report.condition_names)}; "
+            f"targets {', '.join(report.target_names)}."
+        ),
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -112,8 +121,8 @@ def write_report(
     return target / HTML_NAME
 
 
-def _render(report: Report, sections: Sequence[Section]) -> str:
-    """The page as text."""
+def render_page(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
+    """Return a page that needs nothing else, as text."""
     try:
         from jinja2 import Environment
     except ImportError:
@@ -121,7 +130,6 @@ def _render(report: Report, sections: Sequence[Section]) -> str:
             "the report needs jinja2: install pidgan's extra 'train'"
         ) from None
 
-    rows = report.figures["rows"]
     template = (files("pidgan") / TEMPLATE).read_text(encoding="utf-8")
     contents = [
         {
@@ -143,12 +151,8 @@ def _render(report: Report, sections: Sequence[Section]) -> str:
         Environment(autoescape=True)
         .from_string(template)
         .render(
-            title=f"Validation of {report.sample}: {report.species}",
-            lead=(
-                f"{rows['test']} test rows, effective {rows['n_eff']:.0f}; "
-                f"conditions {', '.join(report.condition_names)}; "
-                f"targets {', '.join(report.target_names)}."
-            ),
+            title=title,
+            lead=lead,
             sections=contents,
         )
     )

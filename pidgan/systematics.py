@@ -8,6 +8,7 @@ and on the smoothing. `pid_efficiency` carries the map to an analysis.
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pidgan.cuts import Cut, parse_cut
 from pidgan.discrepancy import (
     RawDifference,
     SmoothDifference,
-    difference_scale,
+    prior_scale,
     raw_covariance,
     raw_difference,
     regularise_variances,
@@ -40,6 +41,12 @@ Binning = Mapping[str, Sequence[float]]
 
 REPEATS = 8
 """Generated draws per row of the reference: 6 % more error than infinitely many."""
+
+WIDE_END = 4.0
+"""Width of an added end bin, in that of its neighbour, from which it is divided ..."""
+
+MAX_END_BINS = 3
+"""... into at most this many."""
 
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
@@ -71,8 +78,8 @@ def run_systematics(
             "weight", or a dataset, of which the test part is used; by default the
             reference of the generator itself.
         cuts: cuts on targets, e.g. "RichDLLk > 0"; by default those of the sample.
-        binning: edges by condition; by default the sample's, with a bin more at each
-            end of an axis up to the trained range.
+        binning: edges by condition; by default the sample's, with one to three bins
+            more at each end of an axis up to the trained range.
         seed: seed of the generated draws.
         repeats: generated draws per row.
 
@@ -156,13 +163,33 @@ def _checked_binning(card: Card, binning: Binning | None) -> dict[str, list[floa
         if variable.name in card.sample.binning:
             low, high = variable.range
             inner = [e for e in card.sample.binning[variable.name] if low < e < high]
-            edges[variable.name] = [low, *inner, high]
+            edges[variable.name] = _extend(low, inner, high)
     if not edges:
         raise MapError(
             f"sample {card.sample.name!r} has no binning in conditions, expected one "
             "there or as an argument"
         )
     return edges
+
+
+def _extend(low: float, inner: list[float], high: float) -> list[float]:
+    """Add bins from the ends of a binning to those of the trained range.
+
+    An end much wider than the bin beside it is divided: an analysis fills it
+    differently.
+    """
+    if len(inner) < 2:
+        return [low, *inner, high]
+    first, last = inner[1] - inner[0], inner[-1] - inner[-2]
+    left, right = (
+        min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
+        for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
+    )
+    return [
+        *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
+        *inner,
+        *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
+    ]
 
 
 def _reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
@@ -302,7 +329,7 @@ def _smooth(
 ) -> tuple[list[SmoothDifference], FloatArray]:
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
     shape = _shape(edges)
-    scale = difference_scale(generated)
+    scale = prior_scale(generated, raw, shape)
     variances = regularise_variances(raw, (raw.real + raw.generated) / 2)
     first = [
         smooth_difference(d, v, shape=shape, scale=s)

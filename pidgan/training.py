@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
+from pidgan.duration import parse_duration
 from pidgan.errors import TrainingError
 from pidgan.models import Family, make_family
 from pidgan.models.backend import keras, tf
@@ -116,21 +116,6 @@ def train(
         run.time_steps(parse_duration(DEFAULT_BUDGET if budget is None else budget))
     run.play(checkpoint, progress)
     return run.finish()
-
-
-def parse_duration(text: str | float) -> float:
-    """Return seconds of a duration: "90", "90s", "10m" or "1.5h".
-
-    Raises:
-        ValueError: not a positive duration.
-    """
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", str(text).strip())
-    seconds = 0.0
-    if match is not None:
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{text!r} is no duration; write '90s', '10m' or '1.5h'")
-    return seconds
 
 
 class _Run:

@@ -16,6 +16,7 @@ PACKAGE = Path(pidgan.__file__).parent
 LEVELS = {
     "errors": -1,
     "typing": -1,
+    "duration": -1,
     "simulation": 0,
     "ntuple": 0,
     "ntuple_copy": 0,

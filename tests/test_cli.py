@@ -136,7 +136,9 @@ def test_the_whole_chain(
 
     efficiency = ("efficiency", out, "--track", "Kplus", "--map", maps)
     found = json.loads(
-        run(*efficiency, "--cut", "RichDLLk>0", "--species-from", "TRUEID", "--json").out
+        run(
+            *efficiency, "--cut", "RichDLLk>0", "--species-from", "TRUEID", "--json"
+        ).out
     )
     (row,) = found["results"]
     assert 0.5 < row["value"] < 1.1
@@ -148,7 +150,9 @@ def test_the_whole_chain(
     _one_line(run(*efficiency, "--cut", "RichDLLk > 3"), "RichDLLk > 3")
 
 
-def test_bad_files_are_one_line(run: Run, calibration_file: Path, tmp_path: Path) -> None:
+def test_bad_files_are_one_line(
+    run: Run, calibration_file: Path, tmp_path: Path
+) -> None:
     out = ("-o", tmp_path / "data")
     _one_line(
         run("prepare", "sim_dstar_k", calibration_file.with_name("koan.root"), *out),
@@ -160,7 +164,9 @@ def test_bad_files_are_one_line(run: Run, calibration_file: Path, tmp_path: Path
     _one_line(run("prepare", "sim_dstar_k", truncated, *out), "truncated.root")
     _one_line(run("prepare", "run3_dstar_k", calibration_file, *out), "DecayTree")
     _one_line(
-        run("prepare", "sim_dstar_pi", f"{calibration_file}:DSt_KPTuple/DecayTre", *out),
+        run(
+            "prepare", "sim_dstar_pi", f"{calibration_file}:DSt_KPTuple/DecayTre", *out
+        ),
         "DSt_KPTuple/DecayTree",
     )
     assert not (tmp_path / "data").exists()

@@ -11,7 +11,12 @@ pytest.importorskip("tensorflow")
 from pidgan.bundle import open_bundle
 from pidgan.card import sample_targets
 from pidgan.errors import BundleError
-from pidgan.onnx_export import PARITY_TOLERANCE, build_graph, check_parity, export_bundle
+from pidgan.onnx_export import (
+    PARITY_TOLERANCE,
+    build_graph,
+    check_parity,
+    export_bundle,
+)
 
 
 def test_onnx_equals_keras(kaon_model, kaon_bundle: Path) -> None:

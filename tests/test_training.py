@@ -10,9 +10,10 @@ pytest.importorskip("tensorflow")
 
 from pidgan.card import sample_targets
 from pidgan.dataset import Dataset
+from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, TrainingError
 from pidgan.models.model import open_model, pick_pattern
-from pidgan.training import parse_duration, train
+from pidgan.training import train
 
 SMALL = {"width": 16, "critic_width": 16, "batch_size": 128}
 STEPS = 24

@@ -99,7 +99,6 @@ class CramerGAN:
             blocks=s.blocks,
             seed=seed,
             name="generator",
-            skip="noise",
         )
         self.critic = residual_network(
             {**conditions, "targets": shape.n_targets},

@@ -9,10 +9,6 @@ import dataclasses
 from pidgan.models.backend import keras
 
 
-# With a skip, the rest of the network starts small beside it.
-LAST_SCALE = 0.1
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
     """Sizes of the arrays that the networks of one model exchange.
@@ -37,7 +33,6 @@ def residual_network(
     seed: int,
     name: str,
     activation: str = "relu",
-    skip: str | None = None,
 ) -> keras.Model:
     """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
 
@@ -51,8 +46,6 @@ def residual_network(
         seed: of the initial weights.
         name: of the model.
         activation: between the layers.
-        skip: name of an input whose first components are added to the output, through
-            a linear layer that starts as identity.
     """
     seeds = keras.random.SeedGenerator(seed)
 
@@ -71,9 +64,5 @@ def residual_network(
         hidden = keras.layers.Activation(activation)(hidden)
         v = keras.layers.Add()([v, dense(width, scale=0.5)(hidden)])
     v = keras.layers.Activation(activation)(v)
-    output = dense(n_outputs, scale=LAST_SCALE if skip else 1.0)(v)
-    if skip is not None:
-        (source,) = (entry for entry in entries if entry.name == skip)
-        identity = keras.layers.Dense(n_outputs, kernel_initializer="identity")
-        output = keras.layers.Add()([output, identity(source)])
+    output = dense(n_outputs)(v)
     return keras.Model(entries, output, name=name)
