@@ -28,7 +28,7 @@ def main() -> None:
 
     write_trees(work / "calib.root", simulate_calibration("dstar_k", arguments.n))
     analysis = {ANALYSIS_TREE: simulate_analysis(10_000, seed=2)}
-    write_trees(work / "b2kpi.root", analysis)
+    write_trees(work / "d2kpi.root", analysis)
 
     dataset = pidgan.build_dataset("sim_dstar_k", [work / "calib.root"])
     model = pidgan.train(dataset, budget=arguments.budget)
@@ -36,13 +36,13 @@ def main() -> None:
 
     pidgan.apply(
         {"Kplus": work / "kaon.onnx"},
-        work / "b2kpi.root",
-        work / "b2kpi-pid.root",
+        work / "d2kpi.root",
+        work / "d2kpi-pid.root",
         mode="replace",
     )
     found = pidgan.run_systematics(pidgan.open_bundle(work / "kaon.onnx"), cuts=CUTS)
     efficiency = pidgan.pid_efficiency(
-        work / "b2kpi-pid.root",
+        work / "d2kpi-pid.root",
         track="Kplus",
         cuts=CUTS,
         map=found,

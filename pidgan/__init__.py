@@ -63,6 +63,11 @@ __all__ = [
 ]
 
 
+TRAINING_HINT = (
+    'training, reports and export need: pip install ".[train]" in the source tree'
+)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pidgan' has no attribute {name!r}")
@@ -71,10 +76,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pidgan"):
             raise
-        raise ImportError(
-            f"pidgan.{name} needs {error.name!r}, which comes with the training "
-            'dependencies: pip install ".[train]" in the source tree of pidgan'
-        ) from error
+        message = f"pidgan.{name} needs {error.name}; {TRAINING_HINT}"
+        raise ModuleNotFoundError(message, name=error.name) from error
     return getattr(module, name)
 
 

@@ -185,7 +185,7 @@ def apply(
         BundleError: a bundle is refused.
 
     Example:
-        >>> apply({"Kplus": "kaon.onnx"}, "b2kpi.root:DecayTree", "out.root")
+        >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
     if mode not in ("append", "replace", "friend"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pidgan import TRAINING_HINT
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning
 
@@ -44,10 +45,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except PidganError as error:
         _fail(str(error), code=1)
-    except ImportError as error:
-        if '".[train]"' not in str(error):
+    except ModuleNotFoundError as error:
+        if (error.name or "pidgan").startswith("pidgan"):
             raise
-        _fail(str(error), code=1)
+        _fail(f"{error.name} is missing; {TRAINING_HINT}", code=1)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", code=130)
 
@@ -178,7 +179,7 @@ def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> N
         click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
 
 
-@simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o b2kpi.root")
+@simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o d2kpi.root")
 @click.option(
     "-n",
     "--entries",
@@ -190,7 +191,7 @@ def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> N
 @_seed
 @_overwrite
 def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
-    """Write an analysis ntuple, B0 -> K+ pi-, with a wrong PID response."""
+    """Write an analysis ntuple, anti-D0 -> K+ pi-, with a wrong PID response."""
     from pidgan.ntuple import write_trees
     from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
@@ -439,7 +440,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 
 
 @cli.command(
-    epilog="Example: pidgan apply --track Kplus=kaon.onnx b2kpi.root -o out.root"
+    epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 @click.option(

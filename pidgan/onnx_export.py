@@ -212,14 +212,16 @@ class _Graph:
 
 
 def _scale_conditions(graph: _Graph, model: Model) -> str:
-    """(t(x) - centre) / scale, with t = log in some columns."""
+    """log(x / centre) / scale in some columns, (x - centre) / scale in the others."""
     transform, x = model.conditions, "conditions"
+    centre = graph.constant(transform.centre)
+    centred = graph.add("Sub", x, centre)
     if transform.log.any():
         is_log = graph.constant(transform.log.astype(bool), np.bool_)
         # Columns without logarithm may be <= 0: they pass through it as 1.
-        safe = graph.add("Where", is_log, x, graph.constant(1.0))
-        x = graph.add("Where", is_log, graph.add("Log", safe), x)
-    centred = graph.add("Sub", x, graph.constant(transform.centre))
+        ratio = graph.add("Div", x, centre)
+        safe = graph.add("Where", is_log, ratio, graph.constant(1.0))
+        centred = graph.add("Where", is_log, graph.add("Log", safe), centred)
     return graph.add("Div", centred, graph.constant(transform.scale))
 
 

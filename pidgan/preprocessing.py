@@ -34,12 +34,15 @@ CONTINUOUS = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConditionTransform:
-    """Scaling of conditions: (t(x) - centre) / scale with t = log or identity.
+    """Scaling of conditions: log(x / centre) / scale or (x - centre) / scale.
+
+    The division inside the logarithm keeps it near zero, where single precision is
+    finest: networks are steep in momentum near thresholds.
 
     Attributes:
-        log: (n_conditions,), whether the logarithm is taken first.
-        centre: (n_conditions,), of the transformed values.
-        scale: (n_conditions,), of the transformed values, positive.
+        log: (n_conditions,), whether the logarithm is taken.
+        centre: (n_conditions,), in the units of the condition.
+        scale: (n_conditions,), of the centred values, positive.
     """
 
     log: IntArray
@@ -50,16 +53,17 @@ class ConditionTransform:
         """Map conditions, (n, n_conditions) in package units, to scaled float32."""
         x = conditions.astype(np.float32)
         columns = [
-            np.log(x[:, j]) if self.log[j] else x[:, j] for j in range(len(self.log))
+            np.log(x[:, j] / centre) if log else x[:, j] - centre
+            for j, (log, centre) in enumerate(zip(self.log, self.centre, strict=True))
         ]
-        scaled = (np.stack(columns, axis=1) - self.centre) / self.scale
-        return scaled.astype(np.float32)
+        return (np.stack(columns, axis=1) / self.scale).astype(np.float32)
 
     def inverse(self, scaled: FloatArray) -> FloatArray:
         """Map scaled conditions back to package units, (n, n_conditions)."""
-        x = scaled * self.scale + self.centre
+        x = scaled * self.scale
         columns = [
-            np.exp(x[:, j]) if self.log[j] else x[:, j] for j in range(len(self.log))
+            centre * np.exp(x[:, j]) if log else x[:, j] + centre
+            for j, (log, centre) in enumerate(zip(self.log, self.centre, strict=True))
         ]
         return np.stack(columns, axis=1).astype(np.float32)
 
@@ -182,9 +186,10 @@ def fit_conditions(
     if (scale == 0).any():
         constant = np.flatnonzero(scale == 0).tolist()
         raise DatasetError(f"conditions number {constant} are constant; leave them out")
+    centre = values.mean(axis=0)
     return ConditionTransform(
         log=log.astype(np.int64),
-        centre=values.mean(axis=0).astype(np.float32),
+        centre=np.where(log, np.exp(centre), centre).astype(np.float32),
         scale=scale.astype(np.float32),
     )
 

@@ -22,7 +22,7 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def analysis_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("analysis") / "b2kpi.root"
+    path = tmp_path_factory.mktemp("analysis") / "d2kpi.root"
     write_trees(path, {ANALYSIS_TREE: simulate_analysis(ANALYSIS_ENTRIES, seed=8)})
     return path
 

@@ -75,7 +75,7 @@ def test_samples(run: Run) -> None:
 
 
 def test_simulate(run: Run, tmp_path: Path) -> None:
-    calib, analysis = tmp_path / "k.root", tmp_path / "b2kpi.root"
+    calib, analysis = tmp_path / "k.root", tmp_path / "d2kpi.root"
     arguments = ("simulate", "rich", "--mode", "dstar_k", "-n", 500, "-o", calib)
     assert run(*arguments).code == 0
     with uproot.open(calib) as file:

@@ -348,7 +348,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repeats=2,
     )
     maps.save(folder / "kaon-map.json")
-    write_trees(folder / "b2kpi.root", {ANALYSIS_TREE: simulate_analysis(500, seed=3)})
+    write_trees(folder / "d2kpi.root", {ANALYSIS_TREE: simulate_analysis(500, seed=3)})
     return folder
 
 

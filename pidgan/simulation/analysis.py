@@ -1,4 +1,4 @@
-"""A simulated analysis ntuple: B0 -> K+ pi- candidates with a wrong PID response.
+"""A simulated analysis ntuple: anti-D0 -> K+ pi- of b hadrons, with a wrong PID response.
 
 The tracks are harder and the events busier than in the calibration samples. The PID
 branches come from `MONTE_CARLO`, as in an official simulation; what data would show
@@ -28,19 +28,19 @@ TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")
 # Parent mass in MeV, species of the K and of the pi candidate (index into
 # HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.
 DECAYS = (
-    (5279.72, 1, 0, 0.90),  # B0 -> K+ pi-
-    (5279.72, 0, 0, 0.05),  # B0 -> pi+ pi-
-    (5366.93, 1, 1, 0.03),  # Bs -> K+ K-
-    (5619.57, 2, 0, 0.02),  # Lambda_b -> p pi-
+    (1864.84, 1, 0, 0.90),  # anti-D0 -> K+ pi-
+    (1864.84, 0, 0, 0.05),  # anti-D0 -> pi+ pi-
+    (1864.84, 1, 1, 0.03),  # anti-D0 -> K+ K-
+    (2286.46, 2, 0, 0.02),  # Lambda_c+ -> p pi-, the rest of the decay lost
 )
 
-B_PT_SHAPE = 2.0
+D_PT_SHAPE = 2.0
 """Shape of the gamma distribution of the parents' pT."""
 
-B_PT_MEAN = 6000.0
-"""Mean pT of the parents in MeV: about that of b hadrons within LHCb."""
+D_PT_MEAN = 4500.0
+"""Mean pT of the parents in MeV: charm hadrons of b decays are harder than prompt."""
 
-B_ETA = (3.2, 0.8)
+D_ETA = (3.2, 0.8)
 """Mean and spread of the parents' pseudorapidity."""
 
 TRACK_ETA_RANGE = (1.8, 5.0)
@@ -81,7 +81,7 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | 
         seed: Seed of the random generator.
 
     Returns:
-        The branches, each (n,), but `B0_ENDVERTEX_COV`, (n, 3, 3), and `PVZ`, which
+        The branches, each (n,), but `D0_ENDVERTEX_COV`, (n, 3, 3), and `PVZ`, which
         is `Jagged`. Momenta and masses in MeV, positions in mm.
 
     Example:
@@ -147,8 +147,8 @@ def _decay_parents(
     decay = rng.choice(len(DECAYS), n, p=[row[3] for row in DECAYS])
     mass = np.array([row[0] for row in DECAYS])[decay]
     masses = MASSES[np.array([[row[1], row[2]] for row in DECAYS])[decay].T]
-    boost = _draw_directions(n, rng, eta=rng.normal(*B_ETA, n))
-    pt = rng.gamma(B_PT_SHAPE, B_PT_MEAN / B_PT_SHAPE, n)
+    boost = _draw_directions(n, rng, eta=rng.normal(*D_ETA, n))
+    pt = rng.gamma(D_PT_SHAPE, D_PT_MEAN / D_PT_SHAPE, n)
     boost *= (pt / mass / np.hypot(boost[:, 0], boost[:, 1]))[:, None]
     gamma = np.sqrt(1.0 + (boost**2).sum(axis=1))
     # Momentum of either daughter at rest, sqrt of the Kallen function over 2 m.
@@ -192,12 +192,12 @@ def _parent_branches(
     factor *= VERTEX_ERRORS[:, None]
     covariance = factor @ factor.transpose(0, 2, 1)
     return {
-        "B0_M": np.sqrt(energy**2 - (total**2).sum(axis=1)),
-        "B0_PT": np.hypot(total[:, 0], total[:, 1]),
-        "B0_ENDVERTEX_COV": covariance.astype(np.float32),
-        "B0_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
+        "D0_M": np.sqrt(energy**2 - (total**2).sum(axis=1)),
+        "D0_PT": np.hypot(total[:, 0], total[:, 1]),
+        "D0_ENDVERTEX_COV": covariance.astype(np.float32),
+        "D0_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
         # LHCb's background category: 0 signal, 30 a decay with a wrong hypothesis.
-        "B0_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
+        "D0_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
     }
 
 

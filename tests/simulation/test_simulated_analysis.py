@@ -21,8 +21,8 @@ def candidates():
 
 def test_branches_have_their_types(candidates):
     types = {"nTracks": "i4", "nSPDhits": "i4", "nPVs": "i4", "runNumber": "u4"}
-    types |= {"eventNumber": "u8", "B0_M": "f8", "B0_PT": "f8", "B0_BKGCAT": "i2"}
-    types["B0_FDCHI2_OWNPV"] = "f4"
+    types |= {"eventNumber": "u8", "D0_M": "f8", "D0_PT": "f8", "D0_BKGCAT": "i2"}
+    types["D0_FDCHI2_OWNPV"] = "f4"
     for track in ("Kplus", "piminus"):
         types |= {f"{track}_{x}": "f8" for x in ("P", "PT", "PX", "PY", "PZ", "ETA")}
         types |= {f"{track}_TRUEID": "i4", f"{track}_isMuon": "?"}
@@ -32,11 +32,11 @@ def test_branches_have_their_types(candidates):
         assert candidates[name].dtype == np.dtype(dtype), name
         assert candidates[name].shape == (N,), name
     rest = set(candidates) - set(types)
-    assert rest == {"B0_ENDVERTEX_COV", "PVZ"}
+    assert rest == {"D0_ENDVERTEX_COV", "PVZ"}
 
 
 def test_the_covariance_is_one(candidates):
-    covariance = candidates["B0_ENDVERTEX_COV"]
+    covariance = candidates["D0_ENDVERTEX_COV"]
     assert covariance.dtype == np.float32
     assert covariance.shape == (N, 3, 3)
     np.testing.assert_array_equal(covariance, covariance.transpose(0, 2, 1))
@@ -60,9 +60,9 @@ def test_kinematics_are_consistent(candidates):
         np.testing.assert_allclose(eta, candidates[f"{track}_ETA"], atol=1e-9)
         assert np.all((p > 3e3) & (p < 200e3))
         assert np.all((eta > 1.8) & (eta < 5.0))
-    signal = candidates["B0_BKGCAT"] == 0
-    assert np.mean(candidates["B0_M"][signal]) == pytest.approx(5279.7, abs=2.0)
-    assert 10.0 < np.std(candidates["B0_M"][signal]) < 40.0
+    signal = candidates["D0_BKGCAT"] == 0
+    assert np.mean(candidates["D0_M"][signal]) == pytest.approx(1864.8, abs=1.0)
+    assert 3.0 < np.std(candidates["D0_M"][signal]) < 40.0
 
 
 def test_true_identities_are_mixed(candidates):

@@ -1,0 +1,51 @@
+"""The demo, with little data and hardly any training: every file, and honest sums."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+pytest.importorskip("tensorflow")
+
+from pidgan import demo
+from pidgan.errors import PidganError
+
+
+@pytest.mark.filterwarnings("ignore::pidgan.errors.PidganWarning")
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "CALIBRATION_TRACKS", 15_000)
+    monkeypatch.setattr(demo, "ANALYSIS_ENTRIES", 2_000)
+    directory = tmp_path / "demo"
+    lines: list[str] = []
+    comparisons = demo.run_demo(directory, seed=2, budget="12s", echo=lines.append)
+    assert len(comparisons) == 6
+    assert any("within 1 total sigma" in line for line in lines)
+    for row in comparisons:
+        assert 0 < row.total < 1
+        assert 0 <= row.truth <= 1
+        assert row.total == pytest.approx(np.hypot(row.stat, row.syst))
+    assert json.loads((directory / "demo.json").read_text())[0]["cut"] == demo.CUTS[0]
+    for name in ("report.html", "kaon-report/report.html", "pion-report/report.html"):
+        assert (directory / name).stat().st_size > 10_000
+
+    with (
+        uproot.open(directory / "analysis.root:DecayTree") as before,
+        uproot.open(directory / "analysis-pid.root:DecayTree") as after,
+    ):
+        for name, branch in before.items():
+            kept = after[name]
+            if "[]" in branch.typename or name.startswith("n"):
+                continue
+            assert kept.interpretation == branch.interpretation, name
+            generated = "RichDLL" in name and "TRUE" not in name
+            if not generated:
+                np.testing.assert_array_equal(kept.array(), branch.array())
+
+    with pytest.raises(PidganError, match="exists"):
+        demo.run_demo(directory)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(PidganError, match="not a demo's directory"):
+        demo.run_demo(tmp_path / "mine", overwrite=True)

@@ -1,0 +1,40 @@
+"""Every example runs."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def _run(name: str, *arguments: object) -> str:
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    text = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f'"{path.name}"' in text
+
+
+def test_simulated_kaons(tmp_path: Path) -> None:
+    out = _run(
+        "simulated_kaons.py", "-o", tmp_path / "k", "-n", 15_000, "--budget", "12s"
+    )
+    assert "RichDLLk > 5" in out
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("pidcalib2") is None, reason="needs pidcalib2"
+)
+def test_lhcb_run3_protons(tmp_path: Path) -> None:
+    out = _run("lhcb_run3_protons.py", "-o", tmp_path / "p", "--budget", "20s")
+    assert "DLLp > 5" in out
