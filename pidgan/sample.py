@@ -215,7 +215,8 @@ class Sample(BaseModel):
     Exactly one of `weight_branch`, `discriminant` and `unweighted` says how background
     is treated. `selection` is a cut on branches, applied first; `fiducial` one on
     conditions, which also holds where a generator is applied. `cuts` are the standard
-    PID cuts of reports; `binning` holds bin edges of (some) conditions.
+    PID cuts of reports; `binning` holds bin edges of (some) conditions, `map_binning`
+    those of efficiency maps, where they differ.
     """
 
     model_config = _FROZEN
@@ -235,6 +236,7 @@ class Sample(BaseModel):
     selection: str | None = None
     fiducial: str | None = None
     binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    map_binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     cuts: tuple[str, ...] = ()
     data_taking: dict[str, str] = Field(default_factory=dict)
 
@@ -278,6 +280,7 @@ class Sample(BaseModel):
                 f"got {' and '.join(given) or 'none'}"
             )
         _check_binning(self.binning, self.condition_names)
+        _check_binning(self.map_binning, self.condition_names)
         try:
             for text in self.cuts:
                 parse_cut(text, names=self.target_names)
@@ -345,8 +348,9 @@ def _find(name: str, folder: Path) -> Path:
 def _load(path: Path) -> Sample:
     content = _resolved(path, depth=0)
     content.setdefault("name", path.stem)
-    if isinstance(content.get("binning"), str):
-        content["binning"] = _named_binning(content["binning"], path)
+    for key in ("binning", "map_binning"):
+        if isinstance(content.get(key), str):
+            content[key] = _named_binning(content[key], path)
     try:
         sample = Sample.model_validate(content)
     except ValidationError as error:

@@ -48,6 +48,12 @@ WIDE_END = 4.0
 MAX_END_BINS = 3
 """... into at most this many."""
 
+AUTO_BINS = 4
+"""Bins along an axis where the sample has no binning ..."""
+
+MAX_AXES = 3
+"""... for its first three conditions."""
+
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
 
@@ -78,8 +84,9 @@ def run_systematics(
             "weight", or a dataset, of which the test part is used; by default the
             reference of the generator itself.
         cuts: cuts on targets, e.g. "RichDLLk > 0"; by default those of the sample.
-        binning: edges by condition; by default the sample's, with one to three bins
-            more at each end of an axis up to the trained range.
+        binning: edges by condition; by default `map_binning` or else `binning` of the
+            sample, with one to three bins more at each end of an axis up to the
+            trained range; quantiles of the reference if it has neither.
         seed: seed of the generated draws.
         repeats: generated draws per row.
 
@@ -92,10 +99,10 @@ def run_systematics(
     """
     card = generator.card
     parsed = _parse_cuts(card, card.sample.cuts if cuts is None else cuts)
-    edges = _checked_binning(card, binning)
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
     frame = _reference_frame(generator, reference)
+    edges = _checked_binning(card, binning, frame)
     rows = _compare(generator, frame, parsed, seed=seed, repeats=repeats)
     place = bin_index(_columns(card, rows.conditions), edges)
 
@@ -146,7 +153,9 @@ def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
     return list(parsed.values())
 
 
-def _checked_binning(card: Card, binning: Binning | None) -> dict[str, list[float]]:
+def _checked_binning(
+    card: Card, binning: Binning | None, frame: pd.DataFrame
+) -> dict[str, list[float]]:
     """Edges by condition; the default reaches from end to end of the trained range."""
     if binning is not None:
         for name in binning:
@@ -158,17 +167,17 @@ def _checked_binning(card: Card, binning: Binning | None) -> dict[str, list[floa
         if not binning:
             raise MapError("the binning is empty, expected edges by condition")
         return {name: [float(e) for e in edges] for name, edges in binning.items()}
+    own = card.sample.map_binning or card.sample.binning
     edges = {}
     for variable in card.conditions:
-        if variable.name in card.sample.binning:
-            low, high = variable.range
-            inner = [e for e in card.sample.binning[variable.name] if low < e < high]
+        low, high = variable.range
+        if variable.name in own:
+            inner = [e for e in own[variable.name] if low < e < high]
             edges[variable.name] = _extend(low, inner, high)
-    if not edges:
-        raise MapError(
-            f"sample {card.sample.name!r} has no binning in conditions, expected one "
-            "there or as an argument"
-        )
+        elif not own and len(edges) < MAX_AXES:
+            values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
+            inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
+            edges[variable.name] = [low, *inner, high]
     return edges
 
 

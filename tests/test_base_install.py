@@ -22,11 +22,11 @@ def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_analysis_world(kaon_bundle: Path, analysis_file: Path, tmp_path: Path) -> None:
+    replace = ("-o", "out.root", "--mode", "replace")
     for arguments in (
         ("samples",),
         ("inspect", kaon_bundle, "--verify"),
-        ("apply", "--track", f"Kplus={kaon_bundle}", analysis_file)
-        + ("-o", "out.root", "--mode", "replace"),
+        ("apply", "--track", f"Kplus={kaon_bundle}", analysis_file, *replace),
         ("systematics", kaon_bundle, "--cut", "RichDLLk > 0", "-o", "map.json"),
         ("efficiency", "out.root", "--track", "Kplus", "--map", "map.json"),
     ):

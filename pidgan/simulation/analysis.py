@@ -1,4 +1,4 @@
-"""A simulated analysis ntuple: anti-D0 -> K+ pi- of b hadrons, with a wrong PID response.
+"""A simulated analysis ntuple: anti-D0 -> K+ pi- decays with a wrong PID response.
 
 The tracks are harder and the events busier than in the calibration samples. The PID
 branches come from `MONTE_CARLO`, as in an official simulation; what data would show
