@@ -42,6 +42,7 @@ FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 TIMED_STEPS = 20
+TIMED_SECONDS = 1.5
 CHECKPOINT_SECONDS = 30.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
 DIVERGED = 1e4
@@ -126,6 +127,7 @@ class _Run:
     ) -> None:
         self.dataset, self.seed, self.family_name = dataset, seed, family
         self.step, self.steps = 0, 0
+        self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
         train_part = dataset.part("train")
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
@@ -217,15 +219,12 @@ class _Run:
         began = time.perf_counter()
         saved = [v.numpy() for v in self.variables]
         cost = 0.0
-        self.loops = {}
         for phase, share in self.family.phases.items():
             if share > 0:
                 loop = self.loops[phase] = self._compile(phase)
-                arguments = [tf.constant(v) for v in (0, TIMED_STEPS, TIMED_STEPS)]
-                _to_floats(loop(*arguments))
-                start = time.perf_counter()
-                _to_floats(loop(*arguments))
-                cost += share * (time.perf_counter() - start) / TIMED_STEPS
+                _time(loop, TIMED_STEPS)  # traces and compiles
+                seconds = _time(loop, TIMED_STEPS)
+                cost += share * _time(loop, max(1, int(TIMED_SECONDS / seconds)))
         for variable, value in zip(self.variables, saved, strict=True):
             variable.assign(value)
         left = budget - (time.perf_counter() - began)
@@ -235,14 +234,14 @@ class _Run:
         self, checkpoint: Path | None, progress: Callable[[Progress], None] | None
     ) -> None:
         """Do the steps that are left, with a checkpoint now and then."""
-        loops = getattr(self, "loops", {})
         saved_at = time.perf_counter()
         chunk = TIMED_STEPS
         try:
             for phase, end in self._phases():
                 while self.step < end:
-                    loop = loops.setdefault(phase, None) or self._compile(phase)
-                    loops[phase] = loop
+                    if phase not in self.loops:
+                        self.loops[phase] = self._compile(phase)
+                    loop = self.loops[phase]
                     n = min(chunk, end - self.step)
                     start = time.perf_counter()
                     arguments = (self.step, n, self.steps)
@@ -416,6 +415,13 @@ def _card_variables(
             )
         )
     return tuple(described)
+
+
+def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:
+    """Return the seconds that one of some steps takes."""
+    start = time.perf_counter()
+    _to_floats(loop(*map(tf.constant, (0, steps, steps))))
+    return (time.perf_counter() - start) / steps
 
 
 def _to_floats(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:

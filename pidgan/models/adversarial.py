@@ -56,10 +56,10 @@ class CramerSettings:
     critic_output: int = 64
     penalty: float = 10.0
     critic_updates: int = 1
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
+    batch_size: int = 256
+    learning_rate: float = 3e-3
     critic_learning_rate: float = 5e-4
-    start: float = 0.6
+    start: float = 0.7
     start_samples: int = 4
     average: float = 0.999
 
