@@ -37,14 +37,14 @@ DECAYS = (
 D_PT_SHAPE = 2.0
 """Shape of the gamma distribution of the parents' pT."""
 
-D_PT_MEAN = 4500.0
+D_PT_MEAN = 4000.0
 """Mean pT of the parents in MeV: charm hadrons of b decays are harder than prompt."""
 
 D_ETA = (3.2, 0.8)
 """Mean and spread of the parents' pseudorapidity."""
 
-TRACK_ETA_RANGE = (1.8, 5.0)
-"""Pseudorapidities of accepted tracks."""
+TRACK_ETA_RANGE = (2.0, 5.0)
+"""Pseudorapidities of accepted tracks: LHCb's acceptance."""
 
 MIN_TRACK_PT = 500.0
 """Smallest pT of accepted tracks, MeV."""

@@ -59,7 +59,7 @@ def test_kinematics_are_consistent(candidates):
         eta = np.arcsinh(momentum[2] / candidates[f"{track}_PT"])
         np.testing.assert_allclose(eta, candidates[f"{track}_ETA"], atol=1e-9)
         assert np.all((p > 3e3) & (p < 200e3))
-        assert np.all((eta > 1.8) & (eta < 5.0))
+        assert np.all((eta > 2.0) & (eta < 5.0))
     signal = candidates["D0_BKGCAT"] == 0
     assert np.mean(candidates["D0_M"][signal]) == pytest.approx(1864.8, abs=1.0)
     assert 3.0 < np.std(candidates["D0_M"][signal]) < 40.0
