@@ -190,7 +190,7 @@ def test_bad_data_are_one_line(run: Run, tmp_path: Path) -> None:
         ("zero", good.assign(sWeight=0.0), "sum of 'sWeight'"),
         ("nan", good.assign(DLLp=np.nan), "no rows left"),
         ("renamed", good.rename(columns={"DLLp": "dllp"}), "closest: 'dllp'"),
-        ("empty", good.iloc[:0], "no rows"),
+        ("empty", good.iloc[:0], "is empty"),
     ):
         path, data = tmp_path / f"{name}.parquet", tmp_path / name
         frame.to_parquet(path)

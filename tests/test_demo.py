@@ -31,8 +31,8 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (directory / name).stat().st_size > 10_000
 
     with (
-        uproot.open(directory / "analysis.root:DecayTree") as before,
-        uproot.open(directory / "analysis-pid.root:DecayTree") as after,
+        uproot.open(f"{directory}/analysis.root:DecayTree") as before,
+        uproot.open(f"{directory}/analysis-pid.root:DecayTree") as after,
     ):
         for name, branch in before.items():
             kept = after[name]
