@@ -8,6 +8,8 @@ from collections.abc import Iterator
 # as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# oneDNN rounds differently from run to run (by where its buffers lie in memory).
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 
 @contextlib.contextmanager
@@ -31,5 +33,11 @@ def _no_stderr() -> Iterator[None]:
 with _no_stderr():
     import keras
     import tensorflow as tf
+
+# Sums in several threads round differently from run to run. These networks are too
+# small to gain from them.
+with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 __all__ = ["keras", "tf"]
