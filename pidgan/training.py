@@ -2,7 +2,8 @@
 
 A family brings the updates; the loop brings the rows and the randomness. Rows and
 noise of step i are functions of (seed, i) alone, so that an interrupted training
-continues to the same result. A wall-clock budget becomes a number of steps after a
+continues to the same result, up to rounding in
+the last digits. A wall-clock budget becomes a number of steps after a
 short timing, so that `steps` repeats it.
 """
 
