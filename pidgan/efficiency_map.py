@@ -18,7 +18,6 @@ variance of each bin), and one for each further variation (`binning`).
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ import pandas as pd
 
 from pidgan.cuts import parse_cut
 from pidgan.errors import MapError, nearest
+from pidgan.ntuple import read_arrays, write_histograms
+from pidgan.treefile import replacing
 from pidgan.typing import FloatArray
 
 SCHEMA_VERSION = 1
@@ -188,9 +189,6 @@ class EfficiencyMap:
         Returns:
             The files.
         """
-        from pidgan.ntuple import write_histograms
-        from pidgan.treefile import replacing
-
         path = Path(path)
         if path.suffix != ".json":
             raise MapError(f"{path}: expected a name that ends in .json")
@@ -234,8 +232,7 @@ class EfficiencyMap:
                 f"{got}, expected {expected}"
             )
         try:
-            with np.load(arrays_path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
+            arrays = read_arrays(arrays_path)
             result = cls(
                 cuts=tuple(head["cuts"]),
                 binning={k: tuple(map(float, v)) for k, v in head["binning"].items()},
@@ -246,7 +243,7 @@ class EfficiencyMap:
                 **{name: arrays[name] for name in _ARRAYS},
             )
             result._check()
-        except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, OSError) as error:
             raise MapError(f"{path}: damaged efficiency map ({error!r})") from error
         return result
 

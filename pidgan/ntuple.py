@@ -2,12 +2,13 @@
 
 A tree is a TTree or RNTuple of a ROOT file, or a Parquet file. `read_columns` for what
 fits in memory, `iterate_columns` for what may not, `write_trees` for new files,
-`write_table` and `read_table` for tables of our own. Copies of trees with branches
-added are made by `pidgan.ntuple_copy`.
+`write_table`, `read_table` and `read_arrays` for tables and arrays of our own. Copies
+of trees with branches added are made by `pidgan.ntuple_copy`.
 """
 
 import glob
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ __all__ = [
     "iterate_columns",
     "list_branches",
     "list_trees",
+    "read_arrays",
     "read_columns",
     "read_table",
     "write_table",
@@ -222,6 +224,21 @@ def read_table(path: str | Path) -> pd.DataFrame:
     check_file(str(path))
     with reading(str(path)):
         return pd.read_parquet(path, engine="pyarrow")
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a .npz file; nothing in it is ever unpickled.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged, or holds objects.
+    """
+    with open(path, "rb") as raw:
+        try:
+            with np.load(raw, allow_pickle=False) as file:
+                return dict(file)
+        except (EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no whole .npz file: {error}") from error
 
 
 def as_branch(values: Any) -> tuple[Any, str | None]:

@@ -2,8 +2,7 @@
 
 A family brings the updates; the loop brings the rows and the randomness. Rows and
 noise of step i are functions of (seed, i) alone, so that an interrupted training
-continues to the same result, up to rounding in
-the last digits. A wall-clock budget becomes a number of steps after a
+continues to the same result. A wall-clock budget becomes a number of steps after a
 short timing, so that `steps` repeats it.
 """
 
@@ -28,6 +27,7 @@ from pidgan.models.backend import keras, tf
 from pidgan.models.model import Model
 from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
+from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
@@ -312,8 +312,7 @@ class _Run:
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
         try:
-            with np.load(checkpoint, allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = read_arrays(checkpoint)
             state = json.loads(str(arrays.pop("state")))
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{checkpoint} is damaged ({error})") from error

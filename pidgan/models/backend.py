@@ -39,5 +39,8 @@ with _no_stderr():
 with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+# The graph optimizer orders sums by names that count up with every function traced:
+# a second training in one process would round differently. It gains nothing here.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 __all__ = ["keras", "tf"]

@@ -17,7 +17,7 @@ from pidgan.errors import TrainingError, nearest
 from pidgan.models import make_family
 from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
-from pidgan.ntuple import read_table, write_table
+from pidgan.ntuple import read_arrays, read_table, write_table
 from pidgan.preprocessing import ConditionTransform, TargetTransform
 from pidgan.typing import FloatArray, IntArray
 
@@ -126,7 +126,7 @@ def open_model(path: str | Path) -> Model:
     """
     path = Path(path)
     if not (path / "model.json").is_file():
-        siblings = [p.name for p in path.parent.glob("*/model.json")]
+        siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
         unfinished = (path / "checkpoint.npz").is_file()
         raise TrainingError(
             f"{path} holds no finished model"
@@ -136,8 +136,7 @@ def open_model(path: str | Path) -> Model:
     try:
         content = json.loads((path / "model.json").read_text())
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
-        with np.load(path / "model.npz", allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_arrays(path / "model.npz")
         targets = TargetTransform.from_arrays(arrays)
         conditions = ConditionTransform.from_arrays(arrays)
         generator, patterns = build_networks(card, targets)
