@@ -68,7 +68,6 @@ class Card(BaseModel):
         family: how the generator was learnt; `settings`, `seed`, `steps` with which.
         validation: figures, each with its floor; empty if never validated.
         reference: file name, sha256 and rows of the reference file, if there is one.
-        efficiency_map: the binned generated-minus-real discrepancy, if measured.
         self_test: conditions, noise and the targets they must give, as lists of rows.
     """
 
@@ -89,7 +88,6 @@ class Card(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
     reference: dict[str, Any] | None = None
-    efficiency_map: dict[str, Any] | None = None
     self_test: dict[str, Any] | None = None
 
     @model_validator(mode="after")
