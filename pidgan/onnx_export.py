@@ -276,9 +276,18 @@ def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:
 
 
 def _invert_targets(
-    graph: _Graph, z: str, one_hot: str | None, transform: TargetTransform
+    graph: _Graph, y: str, one_hot: str | None, transform: TargetTransform
 ) -> str:
-    """Quantile transforms, atoms and sums of `TargetTransform.inverse`."""
+    """Mixing, quantile transforms, atoms and sums of `TargetTransform.inverse`."""
+    d = transform.n_targets
+    if one_hot is None:
+        z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
+    else:
+        # Every product y_i mixing_ij in a column of its own, then the sums over i.
+        flat = graph.constant(transform.mixing.reshape(-1, d * d))
+        repeated = graph.add("Gather", y, graph.ints(np.repeat(range(d), d)), axis=1)
+        products = graph.add("Mul", repeated, graph.add("MatMul", one_hot, flat))
+        z = graph.add("MatMul", products, graph.constant(np.tile(np.eye(d), (d, 1))))
     z_max = transform.z_max.astype(np.float32)
     shifted = graph.add("Add", z, graph.constant(z_max))
     position = graph.add("Mul", shifted, graph.constant((N_KNOTS - 1) / (2 * z_max)))

@@ -8,7 +8,9 @@ that are exactly equal (*ties*). Both are found in the data. A target tied to an
 is replaced by their difference, which turns a tie into an atom at zero. Each row then
 has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
 learnt as a class; what is continuous given the pattern is mapped to a normal
-distribution by its weighted quantiles.
+distribution by its weighted quantiles, and then to uncorrelated coordinates of unit
+variance within the pattern. Targets of one track are strongly correlated: without the
+latter, directions in which they hardly vary would not count in a loss.
 
 Use `fit_conditions` and `fit_targets` on training rows only.
 """
@@ -79,7 +81,7 @@ class ConditionTransform:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetTransform:
-    """Targets as a pattern of atoms and, where continuous, normal coordinates.
+    """Targets as a pattern of atoms and, where continuous, whitened coordinates.
 
     Attributes:
         base: (n_targets,), the target that is subtracted from each, or -1.
@@ -88,6 +90,8 @@ class TargetTransform:
         z_max: (n_targets,), last knot of each quantile transform; the first is -z_max
             and the knots are equidistant in the normal score.
         knots: (n_targets, N_KNOTS), coordinate values at the knots, not decreasing.
+        mixing: (n_patterns, n_targets, n_targets), from whitened coordinates to normal
+            scores, z = y mixing; zero in rows and columns of atoms.
     """
 
     base: IntArray
@@ -95,6 +99,7 @@ class TargetTransform:
     atoms: FloatArray
     z_max: FloatArray
     knots: FloatArray
+    mixing: FloatArray
 
     @property
     def n_targets(self) -> int:
@@ -112,7 +117,7 @@ class TargetTransform:
         return max(_chain_length(self.base, j) for j in range(self.n_targets))
 
     def forward(self, targets: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Map targets to patterns and normal coordinates.
+        """Map targets to patterns and whitened coordinates.
 
         Args:
             targets: (n, n_targets), physical values and sentinels.
@@ -123,16 +128,14 @@ class TargetTransform:
         """
         coordinates = _differences(targets.astype(np.float32), self.base)
         pattern = self._match(coordinates)
-        z = np.zeros_like(coordinates)
-        for j in range(self.n_targets):
-            grid = np.linspace(-self.z_max[j], self.z_max[j], N_KNOTS)
-            z[:, j] = _interpolate_back(coordinates[:, j], self.knots[j], grid)
-        z *= self.patterns[pattern]
-        return pattern, z
+        z = self._normal_scores(coordinates, pattern)
+        whitening = np.linalg.pinv(self.mixing.astype(np.float64))
+        y = np.einsum("ni,nij->nj", z, whitening[pattern]) * self.patterns[pattern]
+        return pattern, y.astype(np.float32)
 
-    def inverse(self, pattern: IntArray, z: FloatArray) -> FloatArray:
+    def inverse(self, pattern: IntArray, y: FloatArray) -> FloatArray:
         """Map patterns (n,) and coordinates (n, n_targets) to physical targets."""
-        z = z.astype(np.float32)
+        z = np.einsum("ni,nij->nj", y.astype(np.float32), self.mixing[pattern])
         z_max = self.z_max.astype(np.float32)
         position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
         position = np.clip(position, 0, N_KNOTS - 1)
@@ -145,6 +148,14 @@ class TargetTransform:
             self.patterns[pattern] == 1, value, self.atoms[pattern]
         ).astype(np.float32)
         return _sums(value, self.base, self.depth)
+
+    def _normal_scores(self, coordinates: FloatArray, pattern: IntArray) -> FloatArray:
+        """Map differences of targets to normal scores; atoms are at zero."""
+        z = np.zeros_like(coordinates)
+        for j in range(self.n_targets):
+            grid = np.linspace(-self.z_max[j], self.z_max[j], N_KNOTS)
+            z[:, j] = _interpolate_back(coordinates[:, j], self.knots[j], grid)
+        return np.asarray(z * self.patterns[pattern])
 
     def _match(self, coordinates: FloatArray) -> IntArray:
         """Find for each row the pattern that has most of the row's atoms."""
@@ -235,6 +246,7 @@ def fit_targets(
         atoms=atoms_of,
         z_max=np.ones(y.shape[1], dtype=np.float32),
         knots=np.zeros((y.shape[1], N_KNOTS), dtype=np.float32),
+        mixing=np.zeros((len(patterns), y.shape[1], y.shape[1]), dtype=np.float32),
     )
     pattern = blank._match(coordinates)
     z_max, knots = blank.z_max.copy(), blank.knots.copy()
@@ -242,36 +254,10 @@ def fit_targets(
         rows = (pattern >= 0) & (patterns[pattern, j] == 1)
         if rows.any():
             z_max[j], knots[j] = _fit_quantiles(coordinates[rows, j], weights[rows])
-    return dataclasses.replace(blank, z_max=z_max, knots=knots)
-
-
-def fit_metric(transform: TargetTransform, targets: FloatArray) -> FloatArray:
-    """Return for each pattern the matrix that makes its coordinates uncorrelated.
-
-    Losses measure distances after this map. Targets of one track are strongly
-    correlated: without it, directions in which they hardly vary would not count.
-
-    Args:
-        transform: of the targets.
-        targets: (n, n_targets), physical values and sentinels.
-
-    Returns:
-        (n_patterns, n_targets, n_targets) float32; coordinates times it have unit
-        covariance within the pattern, and are zero in place of its atoms.
-    """
-    pattern, z = transform.forward(targets)
-    d = transform.n_targets
-    metric = np.zeros((transform.n_patterns, d, d), dtype=np.float32)
-    for k in range(transform.n_patterns):
-        free = np.flatnonzero(transform.patterns[k])
-        rows = z[pattern == k][:, free]
-        covariance = np.eye(len(free))
-        if len(rows) > MIN_ROWS * len(free) > 0:
-            covariance = np.atleast_2d(np.cov(rows, rowvar=False))
-        variance, directions = np.linalg.eigh(covariance)
-        variance = np.maximum(variance, MIN_VARIANCE)
-        metric[k, free[:, None], free] = directions / np.sqrt(variance)
-    return metric
+    scaled = dataclasses.replace(blank, z_max=z_max, knots=knots)
+    z = scaled._normal_scores(coordinates, pattern)
+    mixing = _fit_mixing(patterns, pattern, z, weights)
+    return dataclasses.replace(scaled, mixing=mixing)
 
 
 def _fields(
@@ -390,6 +376,39 @@ def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, Floa
     knots = np.interp(grid, probability, values[order])
     knots[0], knots[-1] = values[order[0]], values[order[-1]]
     return z_max, np.maximum.accumulate(knots).astype(np.float32)
+
+
+def _fit_mixing(
+    patterns: IntArray, pattern: IntArray, z: FloatArray, weights: FloatArray
+) -> FloatArray:
+    """Return for each pattern the square root of its covariance (principal axes).
+
+    Signed weights may give a matrix that is no covariance; unit weights serve then.
+    """
+    d = patterns.shape[1]
+    mixing = np.zeros((len(patterns), d, d), dtype=np.float32)
+    for k, continuous in enumerate(patterns):
+        free = np.flatnonzero(continuous)
+        rows, w = z[pattern == k][:, free], weights[pattern == k]
+        variance, directions = np.ones(len(free)), np.eye(len(free))
+        if len(rows) > MIN_ROWS * len(free) > 0:
+            if w.sum() > 0:
+                variance, directions = _principal_axes(rows, w)
+            if w.sum() <= 0 or variance.min() < MIN_VARIANCE:
+                variance, directions = _principal_axes(rows, np.ones(len(rows)))
+        variance = np.maximum(variance, MIN_VARIANCE)
+        mixing[k, free[:, None], free] = (directions * np.sqrt(variance)).T
+    return mixing
+
+
+def _principal_axes(
+    rows: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return variances and, as columns, directions of the weighted covariance."""
+    share = weights / weights.sum()
+    centred = rows - share @ rows
+    variance, directions = np.linalg.eigh((centred.T * share) @ centred)
+    return variance, directions
 
 
 def _interpolate_back(

@@ -22,6 +22,7 @@ from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
 from pidgan.errors import TrainingError
+from pidgan.metrics import positive_weights, with_differences
 from pidgan.models import Family, make_family
 from pidgan.models.backend import keras, tf
 from pidgan.models.model import Model
@@ -32,7 +33,6 @@ from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
     fit_conditions,
-    fit_metric,
     fit_targets,
 )
 from pidgan.sample import Sample, Variable
@@ -48,6 +48,8 @@ CHECKPOINT_SECONDS = 30.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
 DIVERGED = 1e4
 MIN_TRAINING_ROWS = 50
+# Rows drawn for the losses of the validation part.
+VALIDATION_ROWS = 1024
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
 
@@ -132,7 +134,6 @@ class _Run:
         self.history: dict[str, list[float]] = {"step": []}
         train_part = dataset.part("train")
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
-        self.metric = fit_metric(self.targets, train_part.targets)
         n_patterns = self.targets.n_patterns
         shape = Shape(
             n_conditions=train_part.conditions.shape[1],
@@ -147,6 +148,8 @@ class _Run:
         )
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
+        if self.family.phases.get("teach"):
+            self.rows["positive_w"] = self._positive_weights(train_part)
         self.validation_rows = self._to_device(dataset.part("validation"))
 
     @property
@@ -156,26 +159,33 @@ class _Run:
 
     def _to_device(self, part: Part) -> dict[str, tf.Tensor]:
         """Return the rows of a part in network coordinates."""
-        pattern, z = self.targets.forward(part.targets)
+        pattern, y = self.targets.forward(part.targets)
         fits = pattern >= 0
         weights = part.weights[fits]
         return {
             "x": tf.constant(self.conditions.forward(part.conditions[fits])),
-            "y": tf.constant(
-                np.einsum("ni,nij->nj", z[fits], self.metric[pattern[fits]])
-            ),
+            "y": tf.constant(y[fits]),
             "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
             "pattern": tf.constant(pattern[fits], dtype=tf.int32),
         }
 
-    def _batch(self, rows: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, Any]:
-        """Draw rows with replacement; patterns become one-hot codes and metrics."""
+    def _positive_weights(self, part: Part) -> tf.Tensor:
+        """Return E[w | x, y] >= 0 of the rows, of mean 1: a likelihood needs it."""
+        fits = self.targets.forward(part.targets)[0] >= 0
+        features = with_differences(part.conditions[fits], part.targets[fits])
+        weights = positive_weights(features, part.weights[fits], self.seed)
+        return tf.constant(weights / weights.mean(), dtype=tf.float32)
+
+    def _batch(
+        self, rows: dict[str, tf.Tensor], seed: tf.Tensor, size: int
+    ) -> dict[str, Any]:
+        """Draw rows with replacement; patterns become one-hot codes."""
         n = rows["w"].shape[0]
-        size = (self.settings["batch_size"],)
-        index = tf.random.stateless_uniform(size, seed, maxval=n, dtype=tf.int32)
+        index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
-        batch["metric"] = tf.gather(tf.constant(self.metric), batch["pattern"])
+        free = tf.constant(self.targets.patterns, dtype=tf.float32)
+        batch["free"] = tf.gather(free, batch["pattern"])
         one_hot = tf.one_hot(batch["pattern"], n_patterns)
         batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
         return batch
@@ -183,10 +193,14 @@ class _Run:
     def _compile(self, phase: str) -> Callable[..., dict[str, tf.Tensor]]:
         """Return a compiled loop over steps of one phase, giving mean losses."""
 
-        def one_step(step: tf.Tensor, total: tf.Tensor) -> dict[str, tf.Tensor]:
+        size = self.family.batch_sizes[phase]
+
+        def one_step(
+            step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
             seed = tf.stack([tf.constant(self.seed % 2**31), step])
-            batch = self._batch(self.rows, seed)
-            share = tf.cast(step, tf.float32) / tf.cast(total, tf.float32)
+            batch = self._batch(self.rows, seed, size)
+            share = tf.cast(step - begin, tf.float32) / tf.cast(end - begin, tf.float32)
             cosine = 0.5 * (1 + tf.cos(math.pi * share))
             rate = FINAL_RATE + (1 - FINAL_RATE) * cosine
             noise = tf.random.fold_in(seed, NOISE)
@@ -195,12 +209,16 @@ class _Run:
                 losses["patterns"] = self.classifier.step(batch, rate=rate)
             return losses
 
-        @tf.function  # type: ignore[untyped-decorator]
-        def loop(first: tf.Tensor, n: tf.Tensor, total: tf.Tensor) -> Any:
-            sums = one_step(first, total)
-            for i in tf.range(1, n):
-                losses = one_step(first + i, total)
+        @tf.function(jit_compile=bool(self.settings["xla"]))  # type: ignore[untyped-decorator]
+        def loop(
+            first: tf.Tensor, n: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+        ) -> Any:
+            sums = one_step(first, begin, end)
+            i = tf.constant(1)
+            while i < n:
+                losses = one_step(first + i, begin, end)
                 sums = {key: sums[key] + losses[key] for key in sums}
+                i += 1
             return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
 
         compiled: Callable[..., dict[str, tf.Tensor]] = loop
@@ -237,6 +255,7 @@ class _Run:
         """Do the steps that are left, with a checkpoint now and then."""
         saved_at = time.perf_counter()
         chunk = TIMED_STEPS
+        begin = 0
         try:
             for phase, end in self._phases():
                 while self.step < end:
@@ -245,7 +264,7 @@ class _Run:
                     loop = self.loops[phase]
                     n = min(chunk, end - self.step)
                     start = time.perf_counter()
-                    arguments = (self.step, n, self.steps)
+                    arguments = (self.step, n, begin, end)
                     losses = _to_floats(loop(*map(tf.constant, arguments)))
                     self._check(losses, phase, checkpoint)
                     self.step += n
@@ -266,6 +285,9 @@ class _Run:
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                         self.save(checkpoint)
                         saved_at = time.perf_counter()
+                if begin < end == self.step:
+                    self.family.end(phase)
+                begin = end
         except KeyboardInterrupt:
             self.save(checkpoint)
             raise
@@ -274,7 +296,7 @@ class _Run:
     def _record(self, losses: Mapping[str, float]) -> None:
         """Append losses, and those of the validation part, to the history."""
         seed = tf.constant([self.seed % 2**31, -1])
-        batch = self._batch(self.validation_rows, seed)
+        batch = self._batch(self.validation_rows, seed, VALIDATION_ROWS)
         validation = self.family.losses(batch, seed=seed)
         now = {**losses, **{f"validation_{k}": float(v) for k, v in validation.items()}}
         self.history["step"].append(self.step)
@@ -338,10 +360,7 @@ class _Run:
 
     def finish(self) -> Model:
         """Take the averaged weights and return the model."""
-        self.family.finish()
-        if self.classifier:
-            self.classifier.finish()
-        n_noise = self.settings["n_noise"] + (1 if self.classifier else 0)
+        n_noise = self.family.n_noise + (1 if self.classifier else 0)
         sample = self.dataset.sample
         held_out = self.dataset.frame("test")
         card = Card(
@@ -420,7 +439,7 @@ def _card_variables(
 def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:
     """Return the seconds that one of some steps takes."""
     start = time.perf_counter()
-    _to_floats(loop(*map(tf.constant, (0, steps, steps))))
+    _to_floats(loop(*map(tf.constant, (0, steps, 0, steps))))
     return (time.perf_counter() - start) / steps
 
 

@@ -20,12 +20,16 @@ class Family(Protocol):
         generator: network from (conditions, pattern, noise) to coordinates.
         settings: dataclass of everything that was chosen.
         variables: everything that a checkpoint must hold.
+        n_noise: numbers of noise for a row.
         phases: names of the phases in order, with the share of steps each takes.
+        batch_sizes: rows of one update in each phase.
     """
 
     generator: Any
     settings: Any
+    n_noise: int
     phases: Mapping[str, float]
+    batch_sizes: Mapping[str, int]
 
     @property
     def variables(self) -> list[Any]:
@@ -37,8 +41,8 @@ class Family(Protocol):
     def losses(self, batch: Any, *, seed: Any) -> dict[str, Any]:
         """Return the same losses without an update."""
 
-    def finish(self) -> None:
-        """Put the averaged weights into the generator; training is over."""
+    def end(self, phase: str) -> None:
+        """Settle what a phase has learnt; called when its last step is done."""
 
 
 def make_family(

@@ -13,16 +13,18 @@ with y^ on the line between y_r and y_g. Weights of any sign enter linearly; the
 normalised to mean 1 over the training sample, never over a batch. The gradient of the
 penalty passes through h(y_g') too: stopping it there makes the critic diverge.
 
-The play with the learnt h starts from a generator that knows h = identity already
-(phase `start`), for which L_generator is the energy score of Gneiting and Raftery,
-JASA 102 (2007) 359, Eq. 22.
+Before it plays, the generator is taught. Phase `teach` fits a normalising flow
+(`pidgan.models.flow`), slow but found by maximum likelihood; in phase `distil` the
+generator learns to make, in one pass, what the flow makes of the *same* noise.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
+from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape, residual_network
 
 # Below this squared length the gradient of |v| is damped: sqrt has none at zero.
@@ -36,32 +38,45 @@ class CramerSettings:
     """What can be chosen; the defaults are what docs/explanation/recipe reports.
 
     Attributes:
-        n_noise: size of the generator's noise.
+        n_noise: size of the generator's noise; None is as many as there are targets,
+            which is also the least that `distil` can do with.
         width, blocks: of the generator.
+        teach, distil, play: share of the steps of each phase.
+        batch_size: rows of one update in `play`.
+        learning_rate, critic_learning_rate: in `play`. All rates fall with a cosine.
+        average: momentum of the averaged generator weights in `play`.
         critic_width, critic_blocks, critic_output: of h.
-        penalty: lambda.
         critic_updates: of the critic for one of the generator.
-        batch_size: rows of one update.
-        learning_rate, critic_learning_rate: at the start; both fall with a cosine.
-        start: share of the steps in which h = identity.
-        start_samples: generated rows for one real row while h = identity.
-        average: momentum of the averaged generator weights.
+        penalty: lambda.
+        teacher_width, teacher_blocks, teacher_bins: of the flow.
+        teach_batch_size, teach_learning_rate: in `teach`.
+        distil_batch_size, distil_learning_rate: in `distil`.
+        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
     """
 
-    n_noise: int = 16
+    n_noise: int | None = None
     width: int = 64
     blocks: int = 3
+    teach: float = 0.45
+    distil: float = 0.45
+    play: float = 0.1
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    critic_learning_rate: float = 5e-4
+    average: float = 0.999
     critic_width: int = 64
     critic_blocks: int = 2
     critic_output: int = 64
-    penalty: float = 10.0
     critic_updates: int = 1
-    batch_size: int = 256
-    learning_rate: float = 3e-3
-    critic_learning_rate: float = 5e-4
-    start: float = 0.7
-    start_samples: int = 4
-    average: float = 0.999
+    penalty: float = 10.0
+    teacher_width: int = 64
+    teacher_blocks: int = 2
+    teacher_bins: int = 16
+    teach_batch_size: int = 1024
+    teach_learning_rate: float = 2e-3
+    distil_batch_size: int = 1024
+    distil_learning_rate: float = 2e-3
+    xla: bool = False
 
 
 def norm(v: tf.Tensor) -> tf.Tensor:
@@ -86,14 +101,25 @@ def generator_loss(
 
 
 class CramerGAN:
-    """Family `cramer`: generator and critic h play on weighted rows."""
+    """Family `cramer`: a generator is taught, then plays against the critic h."""
 
     def __init__(self, *, shape: Shape, settings: CramerSettings, seed: int) -> None:
-        """Build both networks and their optimizers."""
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: too little noise to distil the teacher.
+        """
         self.settings = s = settings
+        self.n_targets = shape.n_targets
+        self.n_noise = shape.n_targets if s.n_noise is None else s.n_noise
+        if s.distil and self.n_noise < shape.n_targets:
+            raise PidganError(
+                f"n_noise is {self.n_noise}; phase 'distil' needs at least one number "
+                f"for each of the {shape.n_targets} targets"
+            )
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
         self.generator = residual_network(
-            {**conditions, "noise": s.n_noise},
+            {**conditions, "noise": self.n_noise},
             n_outputs=shape.n_targets,
             width=s.width,
             blocks=s.blocks,
@@ -108,37 +134,89 @@ class CramerGAN:
             seed=seed + 1,
             name="critic",
         )
+        self.teacher = SplineFlow(
+            shape=shape,
+            width=s.teacher_width,
+            blocks=s.teacher_blocks,
+            bins=s.teacher_bins,
+            seed=seed + 3,
+        )
+        self.teach_optimizer = keras.optimizers.Adam(s.teach_learning_rate)
+        self.distil_optimizer = keras.optimizers.Adam(s.distil_learning_rate)
         self.optimizer = keras.optimizers.Adam(
             s.learning_rate, beta_1=0.5, use_ema=True, ema_momentum=s.average
         )
         self.critic_optimizer = keras.optimizers.Adam(
             s.critic_learning_rate, beta_1=0.5, beta_2=0.9
         )
-        self.optimizer.build(self.generator.trainable_variables)
-        self.critic_optimizer.build(self.critic.trainable_variables)
-        self.phases: Mapping[str, float] = {"start": s.start, "play": 1 - s.start}
+        self._trained = (
+            (self.teach_optimizer, self.teacher.variables),
+            (self.distil_optimizer, self.generator.trainable_variables),
+            (self.optimizer, self.generator.trainable_variables),
+            (self.critic_optimizer, self.critic.trainable_variables),
+        )
+        for optimizer, variables in self._trained:
+            optimizer.build(variables)
+        steps = {"teach": self._teach, "distil": self._distil, "play": self._play}
+        self._steps: Mapping[str, Callable[..., dict[str, Any]]] = steps
+        self.phases: Mapping[str, float] = {name: getattr(s, name) for name in steps}
+        self.batch_sizes: Mapping[str, int] = {
+            "teach": s.teach_batch_size,
+            "distil": s.distil_batch_size,
+            "play": s.batch_size,
+        }
 
     @property
     def variables(self) -> list[Any]:
         """Return all variables, optimizers' included, in a fixed order."""
-        return [
-            *self.generator.variables,
-            *self.critic.variables,
-            *self.optimizer.variables,
-            *self.critic_optimizer.variables,
-        ]
+        optimizers = [v for optimizer, _ in self._trained for v in optimizer.variables]
+        networks = [self.teacher, self.generator, self.critic]
+        return [*(v for network in networks for v in network.variables), *optimizers]
 
     def step(
         self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
     ) -> dict[str, Any]:
-        """Do one update of the generator, after those of the critic in `play`."""
-        losses = {}
+        """Do one update of a phase and return its losses."""
+        return self._steps[phase](batch, seed, rate)
+
+    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
+        """Return the energy score of the generator, a measure that no phase changes.
+
+        It is L_generator with h = identity (Gneiting and Raftery, JASA 102 (2007) 359,
+        Eq. 22).
+        """
+        y_g, y_g2 = self._generate(batch, seed)
+        return {"energy_score": generator_loss(batch["y"], y_g, y_g2, batch["w"])}
+
+    def end(self, phase: str) -> None:
+        """Put the averaged weights into the generator once it has played."""
+        if phase == "play":
+            self.optimizer.finalize_variable_values(self.generator.trainable_variables)
+
+    def _teach(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
+        """Update the teacher by maximum likelihood."""
+        self.teach_optimizer.learning_rate = self.settings.teach_learning_rate * rate
+        with tf.GradientTape() as tape:
+            loss = self.teacher.loss(batch)
+        _descend(tape, loss, self.teach_optimizer, self.teacher.variables)
+        return {"likelihood": loss}
+
+    def _distil(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
+        """Update the generator towards what the teacher makes of the same noise."""
+        self.distil_optimizer.learning_rate = self.settings.distil_learning_rate * rate
+        noise = tf.random.stateless_normal(
+            (tf.shape(batch["x"])[0], self.n_noise), seed
+        )
+        y_t = self.teacher.generate(batch, noise[:, : self.n_targets])
+        with tf.GradientTape() as tape:
+            y_g = self._generator(batch["x"], batch["pattern"], batch["free"], noise)
+            loss = tf.reduce_mean(tf.reduce_sum(tf.abs(y_g - y_t), axis=1))
+        _descend(tape, loss, self.distil_optimizer, self.generator.trainable_variables)
+        return {"distance": loss}
+
+    def _play(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
+        """Update the critic, once or more, and the generator."""
         self.optimizer.learning_rate = self.settings.learning_rate * rate
-        if phase == "start":
-            with tf.GradientTape() as tape:
-                loss = self._energy_score(batch, seed)
-            self._descend(tape, loss, self.optimizer, self.generator)
-            return {"generator": loss}
         self.critic_optimizer.learning_rate = self.settings.critic_learning_rate * rate
         for update in range(self.settings.critic_updates):
             with tf.GradientTape() as tape:
@@ -146,22 +224,13 @@ class CramerGAN:
                     batch, tf.random.fold_in(seed, update)
                 )
                 loss = surrogate + self.settings.penalty * penalty
-            self._descend(tape, loss, self.critic_optimizer, self.critic)
-            losses = {"critic": surrogate, "penalty": penalty}
+            _descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
         with tf.GradientTape() as tape:
-            y_g, y_g2 = self._generate(batch, seed, 2)
+            y_g, y_g2 = self._generate(batch, seed)
             h_r, h_g, h_g2 = self._h(batch, batch["y"], y_g, y_g2)
             loss = generator_loss(h_r, h_g, h_g2, batch["w"])
-        self._descend(tape, loss, self.optimizer, self.generator)
-        return {"generator": loss, **losses}
-
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score, which all phases share as a measure of progress."""
-        return {"energy_score": self._energy_score(batch, seed)}
-
-    def finish(self) -> None:
-        """Put the averaged weights into the generator."""
-        self.optimizer.finalize_variable_values(self.generator.trainable_variables)
+        _descend(tape, loss, self.optimizer, self.generator.trainable_variables)
+        return {"generator": loss, "critic": surrogate, "penalty": penalty}
 
     def _h(self, batch: dict[str, Any], *ys: tf.Tensor) -> list[tf.Tensor]:
         """Return h of several sets of targets, each at the conditions of the batch."""
@@ -169,32 +238,25 @@ class CramerGAN:
         h = self.critic(_present([x, pattern, tf.concat(ys, axis=0)]))
         return list(tf.split(h, len(ys)))
 
-    def _generate(self, batch: dict[str, Any], seed: Any, n: int) -> list[tf.Tensor]:
-        """Return n independent generated targets for each row, in the loss metric."""
-        x, pattern = (tf.tile(batch[k], (n, 1)) for k in ("x", "pattern"))
-        shape = (tf.shape(x)[0], self.settings.n_noise)
-        z = tf.random.stateless_normal(shape, seed)
-        coordinates = self.generator(_present([x, pattern, z]))
-        metric = tf.tile(batch["metric"], (n, 1, 1))
-        return list(tf.split(tf.einsum("ni,nij->nj", coordinates, metric), n))
+    def _generate(self, batch: dict[str, Any], seed: Any) -> list[tf.Tensor]:
+        """Return two independent generated targets for each row."""
+        x, pattern, free = (tf.tile(batch[k], (2, 1)) for k in ("x", "pattern", "free"))
+        noise = tf.random.stateless_normal((tf.shape(x)[0], self.n_noise), seed)
+        return list(tf.split(self._generator(x, pattern, free, noise), 2))
 
-    def _energy_score(self, batch: dict[str, Any], seed: Any) -> tf.Tensor:
-        """Return L_generator with h = identity, averaged over all pairs of samples."""
-        m = self.settings.start_samples
-        samples = self._generate(batch, seed, m)
-        pairs = [(i, j) for i in range(m) for j in range(i)]
-        losses = [
-            generator_loss(batch["y"], samples[i], samples[j], batch["w"])
-            for i, j in pairs
-        ]
-        return tf.add_n(losses) / len(pairs)
+    def _generator(
+        self, x: tf.Tensor, pattern: tf.Tensor, free: tf.Tensor, noise: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the coordinates that the generator makes, zero on atoms."""
+        y: tf.Tensor = free * self.generator(_present([x, pattern, noise]))
+        return y
 
     def _critic_losses(
         self, batch: dict[str, Any], seed: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the surrogate loss and the gradient penalty of one update."""
         y_r = batch["y"]
-        y_g, y_g2 = self._generate(batch, seed, 2)
+        y_g, y_g2 = self._generate(batch, seed)
         shape = (tf.shape(y_r)[0], 1)
         share = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, PENALTY))
         y_hat = share * y_r + (1 - share) * y_g
@@ -207,12 +269,11 @@ class CramerGAN:
         surrogate = critic_loss(h_r, h_g, h_g2, batch["w"])
         return surrogate, tf.reduce_mean(tf.square(gradient - 1))
 
-    @staticmethod
-    def _descend(
-        tape: tf.GradientTape, loss: tf.Tensor, optimizer: Any, network: Any
-    ) -> None:
-        variables = network.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
+
+def _descend(
+    tape: tf.GradientTape, loss: tf.Tensor, optimizer: Any, variables: list[Any]
+) -> None:
+    optimizer.apply(tape.gradient(loss, variables), variables)
 
 
 def _present(inputs: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -33,6 +33,7 @@ def residual_network(
     seed: int,
     name: str,
     activation: str = "relu",
+    output_scale: float = 1.0,
 ) -> keras.Model:
     """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
 
@@ -46,6 +47,7 @@ def residual_network(
         seed: of the initial weights.
         name: of the model.
         activation: between the layers.
+        output_scale: of the variance of the initial output.
     """
     seeds = keras.random.SeedGenerator(seed)
 
@@ -64,5 +66,5 @@ def residual_network(
         hidden = keras.layers.Activation(activation)(hidden)
         v = keras.layers.Add()([v, dense(width, scale=0.5)(hidden)])
     v = keras.layers.Activation(activation)(v)
-    output = dense(n_outputs)(v)
+    output = dense(n_outputs, scale=output_scale)(v)
     return keras.Model(entries, output, name=name)

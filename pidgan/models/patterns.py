@@ -13,7 +13,6 @@ from pidgan.models.networks import Shape, residual_network
 WIDTH = 64
 BLOCKS = 2
 LEARNING_RATE = 1e-3
-AVERAGE = 0.999
 
 
 class PatternClassifier:
@@ -29,9 +28,7 @@ class PatternClassifier:
             seed=seed,
             name="patterns",
         )
-        self.optimizer = keras.optimizers.Adam(
-            LEARNING_RATE, use_ema=True, ema_momentum=AVERAGE
-        )
+        self.optimizer = keras.optimizers.Adam(LEARNING_RATE)
         self.optimizer.build(self.network.trainable_variables)
 
     @property
@@ -53,7 +50,3 @@ class PatternClassifier:
         p = tf.nn.softmax(self.network({"conditions": batch["x"]}))
         distance = tf.reduce_sum(tf.square(p - batch["pattern"]), axis=-1)
         return tf.reduce_mean(batch["w"] * distance)
-
-    def finish(self) -> None:
-        """Put the averaged weights into the network."""
-        self.optimizer.finalize_variable_values(self.network.trainable_variables)
