@@ -390,7 +390,8 @@ def _fit_mixing(
     for k, continuous in enumerate(patterns):
         free = np.flatnonzero(continuous)
         rows, w = z[pattern == k][:, free], weights[pattern == k]
-        variance, directions = np.ones(len(free)), np.eye(len(free))
+        variance: FloatArray = np.ones(len(free))
+        directions: FloatArray = np.eye(len(free))
         if len(rows) > MIN_ROWS * len(free) > 0:
             if w.sum() > 0:
                 variance, directions = _principal_axes(rows, w)

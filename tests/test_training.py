@@ -101,6 +101,12 @@ def test_a_budget_becomes_a_number_of_steps(kaon_dataset) -> None:
     )
 
 
+def test_compiled_steps_repeat_too(kaon_dataset) -> None:
+    compiled = PLAY_ALONE | {"xla": True}
+    models = [train(kaon_dataset, steps=4, seed=5, settings=compiled) for _ in "ab"]
+    np.testing.assert_array_equal(*(_targets(model, kaon_dataset) for model in models))
+
+
 def test_ties_and_sentinels_come_out_exact(kaon_model, kaon_dataset) -> None:
     y = _targets(kaon_model, kaon_dataset)
     names = kaon_model.card.target_names
