@@ -12,6 +12,7 @@ import pytest
 import uproot
 
 from pidgan.cli import VERBS, main
+from pidgan.quantile_map import QuantileMap
 
 Run = Callable[..., "Result"]
 
@@ -222,6 +223,32 @@ def test_bad_bundles_are_one_line(
         run("systematics", lonely, "--cut", "RichDLLk > 0", "-o", tmp_path / "m.json"),
         "reference",
     )
+
+
+def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    tracks = rng.integers(20, 400, 5000)
+    pd.DataFrame({"nTracks": tracks, "w": 1.0}).to_parquet(tmp_path / "mc.parquet")
+    data = pd.DataFrame({"nLongTracks": 2 * tracks, "sweight": 1.0})
+    data.to_parquet(tmp_path / "data.parquet")
+    arguments = ("quantile-map", tmp_path / "mc.parquet", "--branch", "nTracks")
+    arguments += ("--data", tmp_path / "data.parquet", "-o", tmp_path / "m.json")
+    _one_line(run(*arguments), "data.parquet", "no branch 'nTracks'", "nLongTracks")
+    arguments += ("--data-branch", "nLongTracks", "--data-weights", "sweight")
+    done = run(*arguments, "--weights", "w")
+    assert "5000 entries of simulation, 5000 of data" in done.out
+    found = QuantileMap.open(tmp_path / "m.json")
+    np.testing.assert_allclose(found.evaluate(tracks), 2 * tracks, atol=1)
+    _one_line(run(*arguments), "m.json exists")
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_parts_that_do_not_exist(run: Run, tmp_path: Path, part: str) -> None:
+    result = run(
+        "apply", "--track", "K=k.onnx", "x.root", "-o", tmp_path, "--part", part
+    )
+    assert result.code == 2
+    assert "expected I/N with 1 <= I <= N" in result.err
 
 
 def test_arguments_that_are_no_pairs(run: Run, tmp_path: Path) -> None:
