@@ -8,7 +8,6 @@ manifest; a rerun with the same request skips what is finished.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +35,7 @@ from pidgan.quantile_map import QuantileMap, open_maps
 from pidgan.resources import available_cores, available_memory
 from pidgan.scheduling import in_processes, on_dask
 from pidgan.tracks import Elsewhere, Option, Track, TrackOptions, open_generators
-from pidgan.treefile import PARQUET_SUFFIXES, is_parquet, is_remote
+from pidgan.treefile import PARQUET_SUFFIXES, file_stamp, is_parquet, is_remote
 
 CHUNK_ENTRIES = 200_000
 """Most entries of a chunk by default: more are not faster."""
@@ -531,14 +530,11 @@ def _stamp(
     path: str, trees: Sequence[tuple[Source, int]], infos: Sequence[TreeInfo]
 ) -> dict[str, Any]:
     """Return what identifies an input: trees, size and time of change."""
-    stamp: dict[str, Any] = {
+    return {
         "file": path,
         "trees": [
             [source.tree, first, info.entries]
             for (source, first), info in zip(trees, infos, strict=True)
         ],
+        **file_stamp(path),
     }
-    if not is_remote(path):
-        status = os.stat(path)
-        stamp |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    return stamp

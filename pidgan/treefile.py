@@ -94,6 +94,18 @@ def is_remote(path: str | Path) -> bool:
     return _REMOTE.match(str(path)) is not None
 
 
+def file_stamp(path: str | Path) -> dict[str, int]:
+    """Return what tells a changed file: its size, and its time of change if local."""
+    if not is_remote(path):
+        status = os.stat(path)
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    import fsspec
+
+    with reading(str(path)):
+        filesystem, name = fsspec.core.url_to_fs(str(path))
+        return {"size": int(filesystem.size(name) or 0)}
+
+
 def is_tree_class(name: str) -> bool:
     """Return whether a C++ class name is one of a tree."""
     return name.split("::")[-1] in TREE_CLASSES
