@@ -201,16 +201,9 @@ def apply(
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    if mode not in ("append", "replace", "friend"):
-        raise ValueError(f"mode is {mode!r}, expected append, replace or friend")
+    _check_arguments(mode, elsewhere, part=part, chunk=chunk)
     if not tracks:
         raise ValueError("tracks is empty, expected at least one")
-    if elsewhere not in ("nan", "keep"):
-        raise ValueError(f"elsewhere is {elsewhere!r}, expected nan or keep")
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise ValueError(f"part is {part[0]}/{part[1]}, expected 1/n to n/n")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected at least 1")
     _check_selection(where, elsewhere, mode)
     if mother_from is not None and species_from is None:
         raise NtupleError("decays in flight are flagged only with --species-from")
@@ -249,37 +242,53 @@ def apply(
     )
     plans = _plan(job, options, find_sources(files), part)
     total = sum(plan.entries for plan in plans)
-    if total == 0 and plans:
+    # A part of the files may hold nothing; all of them should not.
+    if total == 0 and part is None:
         trees = ", ".join(str(tree.source) for plan in plans for tree in plan.trees)
         raise NtupleError(f"{trees}: got 0 entries, expected at least 1")
-    pending = [
-        plan
+    finished = {
+        str(plan.output): read_manifest(plan.output)["counts"]
         for plan in plans
-        if overwrite or not is_finished(plan.output, plan.job.request)
-    ]
+        if not overwrite and is_finished(plan.output, plan.job.request)
+    }
+    pending = [plan for plan in plans if str(plan.output) not in finished]
     for plan in pending:
         for tree in plan.trees:
             check_tree(tree, mode)
-    done = {
-        str(plan.output): read_manifest(plan.output)["counts"]
-        for plan in plans
-        if plan not in pending and not dry_run
-    }
+    counts: dict[str, Counts] = {}
     if not dry_run:
         shared = _share(len(pending), workers=workers, threads=threads, client=client)
         report = _reporter(progress, total, sum(p.entries for p in pending))
-        done |= _process(pending, shared, client, report)
+        counts = finished | _process(pending, shared, client, report)
     first = plans[0].trees[0].tracks if plans else ()
     return ApplySummary(
         outputs=tuple(str(plan.output) for plan in plans),
-        skipped=tuple(str(plan.output) for plan in plans if plan not in pending),
+        skipped=tuple(finished),
         entries=total,
         bundles={track: describe_bundles(found) for track, found in options.items()},
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
-        counts=_added(done[str(plan.output)] for plan in plans) if done else {},
+        counts=_added(counts.values()),
         dry_run=dry_run,
     )
+
+
+def _check_arguments(
+    mode: Mode,
+    elsewhere: Elsewhere,
+    *,
+    part: tuple[int, int] | None,
+    chunk: int | None,
+) -> None:
+    """Raise if an argument is none that there is."""
+    if mode not in ("append", "replace", "friend"):
+        raise ValueError(f"mode is {mode!r}, expected append, replace or friend")
+    if elsewhere not in ("nan", "keep"):
+        raise ValueError(f"elsewhere is {elsewhere!r}, expected nan or keep")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part is {part[0]}/{part[1]}, expected 1/n to n/n")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
 
 
 def _check_selection(where: str | None, elsewhere: Elsewhere, mode: Mode) -> None:

@@ -36,19 +36,16 @@ from pidgan.treefile import (
     reading,
     replacing,
     tree_names,
-    typenames,
 )
 
 __all__ = [
     "BranchType",
     "Source",
     "TreeInfo",
-    "count_entries",
     "describe_tree",
     "find_sources",
     "iterate_columns",
     "iterate_entries",
-    "list_branches",
     "list_trees",
     "read_arrays",
     "read_columns",
@@ -103,18 +100,6 @@ def list_trees(path: str | Path) -> list[str]:
     """Return the names of the trees in a ROOT file, directories included."""
     with open_root(path) as file, reading(str(path)):
         return tree_names(file)
-
-
-def list_branches(source: Source) -> dict[str, str]:
-    """Return the branches of a tree, each with its type on disk."""
-    with open_tree(source) as tree, reading(str(source)):
-        return typenames(tree)
-
-
-def count_entries(source: Source) -> int:
-    """Return the number of entries of a tree."""
-    with open_tree(source) as tree, reading(str(source)):
-        return entries_of(tree)
 
 
 def describe_tree(source: Source) -> TreeInfo:

@@ -114,6 +114,7 @@ class TrackPlan:
         suffix: end of the new names.
         where: the selection, if there is one.
         kept: branches whose values stay where the selection fails.
+        read: the branches to read, with their types.
         shape: shape of the track in an entry.
         like: a branch with the same number of tracks in each entry, if they vary.
     """
@@ -129,6 +130,7 @@ class TrackPlan:
     suffix: str
     where: Cut | None
     kept: Mapping[str, BranchType]
+    read: Mapping[str, BranchType] = field(default_factory=dict)
     shape: Shape = ()
     like: str | None = None
 
@@ -265,15 +267,11 @@ def plan_track(
         plan = replace(plan, kept={name: tree.types[name] for name in names})
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}
-    shape = common_shape(types, where=plan.label)
-    for name, kind in plan.kept.items():
-        if kind.shape != shape or kind.number.kind != "f":
-            raise NtupleError(
-                f"{plan.label}: {name!r} is of type {kind}, expected "
-                f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
-            )
-    like = next((n for n, kind in types.items() if kind.shape == (None,)), None)
-    return replace(plan, shape=shape, like=like)
+    own = [name for name in (*plan.inputs, plan.species, plan.mother) if name]
+    shape = common_shape({name: types[name] for name in own}, where=plan.label)
+    _check_shapes(plan, types, shape)
+    like = next((name for name in own if types[name].shape == (None,)), None)
+    return replace(plan, read=types, shape=shape, like=like)
 
 
 def generate_branches(
@@ -327,6 +325,24 @@ def generate_branches(
     return nested, status
 
 
+def _check_shapes(
+    plan: TrackPlan, types: Mapping[str, BranchType], shape: Shape
+) -> None:
+    """Raise if a branch of selection, key or old values does not fit the conditions."""
+    for name, kind in types.items():
+        if kind.shape not in ((), shape):
+            raise NtupleError(
+                f"{plan.label}: {name!r} is of type {kind}, expected "
+                f"{BranchType(kind.number, shape)} as the conditions, or {kind.number}"
+            )
+    for name, kind in plan.kept.items():
+        if kind.shape != shape or kind.number.kind != "f":
+            raise NtupleError(
+                f"{plan.label}: {name!r} is of type {kind}, expected "
+                f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
+            )
+
+
 def _selection(text: str | None, track: str, tree: TreeInfo) -> Cut | None:
     """Return the selection of a track."""
     if text is None:
@@ -345,6 +361,13 @@ def _keys(
 ) -> UInt64Array:
     """Return the noise key of each row."""
     if track.identity:
+        for name in track.identity:
+            # A null would make whole numbers floats, in its chunk only.
+            if rows[name].dtype.kind != track.read[name].number.kind:
+                raise NtupleError(
+                    f"{track.label}: key branch {name!r} holds a null, expected "
+                    "numbers only"
+                )
         return column_keys([rows[name] for name in track.identity], seed=seed)
     keys = entry_keys(seed=seed, track=track.name, start=start, stop=start + entries)
     return keys if counts is None else position_keys(keys, counts)

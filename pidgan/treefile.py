@@ -66,7 +66,8 @@ class BranchType:
     shape: tuple[int | None, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.number}{''.join(f'[{n or str()}]' for n in self.shape)}"
+        lengths = ("" if n is None else str(n) for n in self.shape)
+        return f"{self.number}{''.join(f'[{length}]' for length in lengths)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,8 @@ def replacing(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
 
 def _remove_abandoned(path: Path, host: str) -> None:
     """Remove temporary files for a path whose process no longer exists."""
+    if os.name != "posix":
+        return  # Elsewhere `os.kill` ends processes instead of asking for them.
     start, end = re.escape(f".{path.stem}.{host}-"), re.escape(path.suffix)
     for other in path.parent.iterdir():
         found = re.fullmatch(rf"{start}(\d+){end}", other.name)
@@ -442,7 +445,7 @@ def iterate_batches(
 
 def table_arrays(batch: Any, columns: Sequence[str]) -> dict[str, Any]:
     """Return columns of a pyarrow batch as arrays, a null as NaN or as no number."""
-    return {name: _arrow_array(batch.column(name)) for name in columns}
+    return {name: _arrow_array(batch.column(name), name) for name in columns}
 
 
 def _arrow_type(kind: Any) -> BranchType | None:
@@ -462,18 +465,18 @@ def _arrow_type(kind: Any) -> BranchType | None:
     )
 
 
-def _arrow_array(column: Any) -> Any:
+def _arrow_array(column: Any, name: str) -> Any:
     """Return an arrow column as numpy, or awkward if lists vary in length."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_fixed_size_list(column.type):
         if column.null_count:
-            raise NtupleError("a list of fixed size is null")
-        return _arrow_array(column.flatten()).reshape(len(column), -1)
+            raise NtupleError(f"column {name!r} holds a null, expected lists")
+        return _arrow_array(column.flatten(), name).reshape(len(column), -1)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         counts = pc.fill_null(pc.list_value_length(column), 0)
-        return ak.unflatten(_arrow_array(column.flatten()), np.asarray(counts))
+        return ak.unflatten(_arrow_array(column.flatten(), name), np.asarray(counts))
     if column.null_count:
         column = column.cast("float64").fill_null(np.nan)
     return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
@@ -243,6 +244,16 @@ def test_collections_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "b.root").exists()
 
 
+def test_what_selects_and_keys_is_of_the_track_or_of_the_entry(tmp_path: Path) -> None:
+    data = collection()
+    flat_track = {"K_P": np.full(ENTRIES, 2e4), "K_ETA": np.full(ENTRIES, 3.0)}
+    path = write(tmp_path, data | flat_track, "ttree")
+    for options in ({"where": "T_P > 0"}, {"key": ("T_P",)}):
+        with pytest.raises(NtupleError, match=r"K: 'T_P' is of type float64\[\], exp"):
+            apply({"K": kaon()}, path, tmp_path / "b.root", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "b.root").exists()
+
+
 def test_branches_without_numbers_are_named(tmp_path: Path) -> None:
     data = collection() | {"T_name": ak.Array(["x"] * ENTRIES)}
     path = write(tmp_path, data, "parquet")
@@ -250,6 +261,17 @@ def test_branches_without_numbers_are_named(tmp_path: Path) -> None:
         NtupleError, match=r"'T_name', needed for T, is of type .*string"
     ):
         apply({"T": kaon()}, path, tmp_path / "b.parquet", key=("T_name",))
+
+
+def test_a_key_with_a_null_is_refused(tmp_path: Path) -> None:
+    event = pa.array([*range(2000), None])
+    columns = {"T_P": np.full(2001, 2e4), "T_ETA": np.full(2001, 3.0), "event": event}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    arguments: Any = ({"T": kaon()}, tmp_path / "a.parquet", tmp_path / "b.parquet")
+    with pytest.raises(NtupleError, match="T: key branch 'event' holds a null"):
+        apply(*arguments, key=("event",))
+    apply(*arguments)
+    assert pq.read_table(tmp_path / "b.parquet")["event"].null_count == 1
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -14,10 +14,9 @@ import uproot
 from pidgan.errors import NtupleError
 from pidgan.ntuple import (
     Source,
-    count_entries,
+    describe_tree,
     find_sources,
     iterate_columns,
-    list_branches,
     list_trees,
     read_columns,
     read_table,
@@ -80,7 +79,7 @@ def test_what_was_written_is_read_with_its_types(source: Source) -> None:
     data = branches()
     frame = read_columns(source, FLAT)
     assert list(frame.columns) == FLAT
-    assert count_entries(source) == ENTRIES
+    assert describe_tree(source).entries == ENTRIES
     for name in FLAT:
         assert frame[name].dtype == data[name].dtype
         np.testing.assert_array_equal(frame[name], data[name])
@@ -225,7 +224,7 @@ def test_addresses_pass_untouched(pattern: str, path: str, tree: str | None) -> 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
     with pytest.raises(NtupleError, match=r"http://127.0.0.1:9/a.root cannot be read"):
-        list_branches(Source("http://127.0.0.1:9/a.root", "T"))
+        describe_tree(Source("http://127.0.0.1:9/a.root", "T"))
 
 
 def test_a_missing_file_has_neighbours(tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_a_branch_that_is_not_flat_is_refused(source: Source, name: str) -> None
 def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.root"
     write_trees(path, {"T": {"x": np.ones(0, np.float32)}})
-    assert count_entries(Source(str(path), "T")) == 0
+    assert describe_tree(Source(str(path), "T")).entries == 0
     with pytest.raises(NtupleError, match="is empty: got 0 entries"):
         read_columns(Source(str(path), "T"), ["x"])
     with pytest.raises(NtupleError, match="is empty: got 0 entries"):
@@ -289,7 +288,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     for name, kind in (("a.root", "ROOT"), ("a.parquet", "Parquet")):
         (tmp_path / name).write_text("hello, this is a text file")
         with pytest.raises(NtupleError, match=f"is not a {kind} file: starts with"):
-            list_branches(Source(str(tmp_path / name), "T"))
+            describe_tree(Source(str(tmp_path / name), "T"))
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:

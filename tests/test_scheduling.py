@@ -1,6 +1,7 @@
 """Threads, processes, Dask, parts, kills: the outputs are always the same."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -117,6 +118,20 @@ def test_a_failure_of_a_process_is_named(
     assert not (tmp_path / "out/part9.root").exists()
 
 
+def test_a_process_that_is_killed_is_an_error_and_no_obstacle(
+    bundle: Path, inputs: str, whole: Path, tmp_path: Path
+) -> None:
+    def kill(done: int, total: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    with pytest.raises(NtupleError, match="a worker process was killed, perhaps"):
+        apply({"K": bundle}, inputs, tmp_path / "out", workers=2, progress=kill)
+    again = apply({"K": bundle}, inputs, tmp_path / "out", workers=2)
+    assert 0 < len(again.skipped) < FILES
+    same(whole, tmp_path / "out")
+
+
 def test_generators_without_a_path_stay_here(inputs: str, tmp_path: Path) -> None:
     toy = ToyGenerator(card=make_card())
     with pytest.raises(NtupleError, match="K: several processes need the path of a b"):
@@ -139,6 +154,16 @@ def test_parts_together_are_the_whole(
     assert sum(summary.entries for summary in done) == whole.entries
     # The command for all files finds everything done.
     assert len(apply({"K": bundle}, inputs, tmp_path / "out", key=key).skipped) == FILES
+
+
+def test_a_part_may_hold_nothing(bundle: Path, tmp_path: Path) -> None:
+    write_trees(tmp_path / "in/a1.root", {"T": {"K_P": [], "K_ETA": []}})
+    write(tmp_path / "in/a2.root", 0)
+    options: Any = ({"K": bundle}, f"{tmp_path}/in/*.root:T", tmp_path / "out")
+    with pytest.warns(PidganWarning, match=r"a1.root:T has 0 entries"):
+        assert apply(*options, part=(1, 3)).entries == 0
+    assert apply(*options, part=(2, 3)).outputs == ()
+    assert apply(*options, part=(3, 3)).entries == ENTRIES
 
 
 def test_misuse_is_named(bundle: Path, inputs: str, tmp_path: Path) -> None:
