@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -598,8 +598,10 @@ def apply(
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple."""
     from pidgan.application import apply as apply_bundles
+    from pidgan.scheduling import dask_client
 
-    with _dask_client(scheduler) as client:
+    given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
+    with given as client:
         summary = apply_bundles(
             _pairs(tracks),
             list(files),
@@ -750,29 +752,6 @@ def _read_values(
     frames = [read_columns(source, names) for source in find_sources(list(files))]
     frame = pd.concat(frames, ignore_index=True)
     return frame[branch].to_numpy(), None if weights is None else frame[weights]
-
-
-@contextlib.contextmanager
-def _dask_client(address: str | None) -> Iterator[Any]:
-    """Give a client of a Dask scheduler, None without an address."""
-    if address is None:
-        yield None
-        return
-    try:
-        from distributed import Client
-    except ModuleNotFoundError as error:
-        raise PidganError(
-            "--scheduler needs dask.distributed: pip install '.[scale]' in the source "
-            "tree"
-        ) from error
-    try:
-        client = Client(address)
-    except (OSError, ValueError) as error:
-        raise PidganError(
-            f"no Dask scheduler at {address}: {' '.join(str(error).split())}"
-        ) from error
-    with client:
-        yield client
 
 
 def _number(text: str) -> int | float:

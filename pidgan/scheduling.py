@@ -6,6 +6,7 @@ then parallel too. `on_dask` is for several machines that share a file system; D
 gives the files of a lost worker to another one.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -74,6 +75,30 @@ def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Done]:
         raise NtupleError(f"Dask gave up: {' '.join(str(error).split())}") from error
     finally:
         client.cancel(futures)
+
+
+@contextlib.contextmanager
+def dask_client(address: str) -> Iterator[Any]:
+    """Give a client of a Dask scheduler, closed at the end of the block.
+
+    Raises:
+        NtupleError: Dask is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client
+    except ModuleNotFoundError as error:
+        raise NtupleError(
+            "a Dask scheduler needs dask.distributed: pip install '.[scale]' in the "
+            "source tree"
+        ) from error
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise NtupleError(
+            f"no Dask scheduler at {address}: {' '.join(str(error).split())}"
+        ) from error
+    with client:
+        yield client
 
 
 def _end_with_parent() -> None:

@@ -63,6 +63,7 @@ OWNERS = {
     "iminuit": {"sweights"},
     "sweights": {"sweights"},
     "onnxruntime": {"bundle"},
+    "distributed": {"scheduling"},
     "matplotlib": {"plots"},
     "mplhep": {"plots"},
     "keras": {"models"},

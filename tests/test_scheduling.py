@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_processes_do_what_one_does(
         {"K": bundle},
         inputs,
         tmp_path / "two",
-        workers=2,
+        workers=4,
         threads=3,
         key=key,
         chunk=777,
@@ -229,6 +230,34 @@ def test_files_of_a_lost_worker_are_done_by_another(
     apply({"K": bundle}, inputs, tmp_path / "out", client=cluster, progress=kill)
     assert killed
     same(whole, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_command_line_finds_a_scheduler(
+    bundle: Path, inputs: str, whole: Path, tmp_path: Path, cluster: Any
+) -> None:
+    out = tmp_path / "out"
+    address = cluster.scheduler.address
+    words = command(bundle, inputs, out, "--scheduler", address)
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    same(whole, out)
+
+
+def test_without_a_scheduler_or_dask_one_line_says_so(
+    bundle: Path, inputs: str, tmp_path: Path
+) -> None:
+    words = command(bundle, inputs, tmp_path / "out", "--scheduler", "nonsense://x")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 1
+    errors = [t for t in done.stderr.splitlines() if t.startswith("pidgan: error")]
+    assert len(errors) == 1
+    expected = (
+        "no Dask scheduler at nonsense://x"
+        if find_spec("distributed")
+        else ("needs dask.distributed: pip install '.[scale]'")
+    )
+    assert expected in errors[0]
 
 
 def command(bundle: Path, inputs: str, output: Path, *options: str) -> list[str]:
