@@ -188,7 +188,8 @@ def apply(
             default one.
         overwrite: replace existing outputs.
         dry_run: only find out what would be done.
-        progress: called with entries done and entries in all.
+        progress: called with entries done and entries in all; first with those that
+            were done before.
 
     Returns:
         The summary; each output also gets one, `<output>.json`.
@@ -442,6 +443,7 @@ def _reporter(
     if progress is None:
         return None
     done = total - pending
+    progress(done, total)
 
     def report(entries: int) -> None:
         nonlocal done

@@ -837,22 +837,21 @@ class _EntriesLine:
     """A line with entries done, rate and time left."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.first: int | None = None
+        self.started = 0.0
+        self.before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
+        # The first call tells what an earlier run had done.
+        if self.before is None:
+            self.before, self.started = done, time.monotonic()
         seconds = max(time.monotonic() - self.started, 1e-3)
-        # The first call tells how many were done before, by an earlier run.
-        if self.first is None:
-            self.first = done
-            self.started = time.monotonic()
-            _overwrite_line(f"{done}/{total} entries", last=done >= total)
-            return
-        rate = max(done - self.first, 1) / seconds
-        line = (
-            f"{done}/{total} entries  {100 * done // total} %  "
-            f"{rate / 1e3:.0f}k entries/s  {(total - done) / rate:.0f} s left"
-        )
+        line = f"{done}/{total} entries"
+        if done > self.before:
+            rate = (done - self.before) / seconds
+            line += (
+                f"  {100 * done // total} %  {rate / 1e3:.0f}k entries/s  "
+                f"{(total - done) / rate:.0f} s left"
+            )
         _overwrite_line(line, last=done >= total)
 
 

@@ -533,7 +533,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
         chunk=200,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(n, 1000) for n in (200, 400, 500, 700, 900, 1000)]
+    assert seen == [(n, 1000) for n in (0, 200, 400, 500, 700, 900, 1000)]
 
 
 def test_misuse_is_named(ntuple: Path, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_options_of_apply(run: Run, tmp_path: Path) -> None:
 def test_the_line_of_progress(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = iter([0.0, 10.0, 10.0, 20.0])
+    now = iter([0.0, 0.0, 10.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     line = _EntriesLine()

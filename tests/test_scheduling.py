@@ -92,7 +92,8 @@ def test_processes_do_what_one_does(
     )
     same(tmp_path / "one", tmp_path / "two")
     assert two.counts == one.counts
-    assert len(seen) == FILES
+    assert len(seen) == 1 + FILES
+    assert seen[0] == (0, one.entries)
     assert seen[-1] == (one.entries, one.entries)
     for path in (tmp_path / "one").glob("*.json"):
         first, second = (
@@ -223,7 +224,7 @@ def test_files_of_a_lost_worker_are_done_by_another(
     killed = []
 
     def kill(done: int, total: int) -> None:
-        if not killed:
+        if done and not killed:
             os.kill(victim, signal.SIGKILL)
             killed.append(done)
 
