@@ -22,23 +22,34 @@ Shape = tuple[int | None, ...]
 Counts = npt.NDArray[np.int64]
 
 
-def common_shape(types: Mapping[str, BranchType], *, where: str) -> Shape:
-    """Return the shape of the tracks that branches hold; flat ones fit every shape.
+def common_shape(
+    types: Mapping[str, BranchType], *, own: Sequence[str], where: str
+) -> Shape:
+    """Return the shape of a track; flat branches fit every shape.
 
     Args:
-        types: the branches of a track.
+        types: all branches that are read with it.
+        own: names of those that hold the track; others, of a selection or a key, must
+            fit but say nothing of the shape.
         where: tree and track, for messages.
 
     Raises:
         NtupleError: the shapes contradict each other.
     """
-    nested = {name: kind for name, kind in types.items() if kind.shape}
+    nested = {name: types[name] for name in own if types[name].shape}
     if len({kind.shape for kind in nested.values()}) > 1:
         listed = ", ".join(f"{name!r} ({kind})" for name, kind in nested.items())
         raise NtupleError(
             f"{where}: branches hold different numbers of tracks per entry: {listed}"
         )
-    return next((kind.shape for kind in nested.values()), ())
+    shape = next((kind.shape for kind in nested.values()), ())
+    for name, kind in types.items():
+        if kind.shape not in ((), shape):
+            raise NtupleError(
+                f"{where}: {name!r} is of type {kind}, expected {kind.number} or the "
+                f"shape of the conditions, {BranchType(kind.number, shape)}"
+            )
+    return shape
 
 
 def lay_out(

@@ -471,7 +471,9 @@ def _read_source(
     branches = list(dict.fromkeys([*targets.values(), *inputs, *extra, *status]))
     check_numbers(branches, tree, source, request.track)
     where = f"{source}, {request.track}"
-    shape = common_shape({name: tree.types[name] for name in branches}, where=where)
+    own = [*targets.values(), *inputs, *status]
+    types = {name: tree.types[name] for name in branches}
+    shape = common_shape(types, own=own, where=where)
     is_first = True
     for arrays in iterate_entries(source, branches, chunk=request.chunk):
         rows, _ = lay_out(arrays, branches, shape, where=where)

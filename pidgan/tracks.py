@@ -268,8 +268,13 @@ def plan_track(
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}
     own = [name for name in (*plan.inputs, plan.species, plan.mother) if name]
-    shape = common_shape({name: types[name] for name in own}, where=plan.label)
-    _check_shapes(plan, types, shape)
+    shape = common_shape(types, own=own, where=plan.label)
+    for name, kind in plan.kept.items():
+        if kind.shape != shape or kind.number.kind != "f":
+            raise NtupleError(
+                f"{plan.label}: {name!r} is of type {kind}, expected "
+                f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
+            )
     like = next((name for name in own if types[name].shape == (None,)), None)
     return replace(plan, read=types, shape=shape, like=like)
 
@@ -323,24 +328,6 @@ def generate_branches(
     flat[track.status] = status
     nested = {name: restore(v, track.shape, counts) for name, v in flat.items()}
     return nested, status
-
-
-def _check_shapes(
-    plan: TrackPlan, types: Mapping[str, BranchType], shape: Shape
-) -> None:
-    """Raise if a branch of selection, key or old values does not fit the conditions."""
-    for name, kind in types.items():
-        if kind.shape not in ((), shape):
-            raise NtupleError(
-                f"{plan.label}: {name!r} is of type {kind}, expected "
-                f"{BranchType(kind.number, shape)} as the conditions, or {kind.number}"
-            )
-    for name, kind in plan.kept.items():
-        if kind.shape != shape or kind.number.kind != "f":
-            raise NtupleError(
-                f"{plan.label}: {name!r} is of type {kind}, expected "
-                f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
-            )
 
 
 def _selection(text: str | None, track: str, tree: TreeInfo) -> Cut | None:

@@ -51,8 +51,16 @@ def test_lengths_that_differ_are_named() -> None:
 
 
 def test_shapes_that_differ_are_named() -> None:
-    assert common_shape({"a": FLAT, "b": FLAT}, where="t") == ()
-    assert common_shape({"a": FLAT, "b": LIST}, where="t") == (None,)
-    assert common_shape({"a": PAIR, "b": FLAT, "c": PAIR}, where="t") == (2,)
+    def shape(own: str, **types: BranchType) -> object:
+        return common_shape(types, own=own.split(), where="t")
+
+    assert shape("a b", a=FLAT, b=FLAT) == ()
+    assert shape("a b", a=FLAT, b=LIST) == (None,)
+    assert shape("a c", a=PAIR, b=FLAT, c=PAIR) == (2,)
+    assert shape("a", a=LIST, b=LIST) == (None,)
     with pytest.raises(NtupleError, match=r"different .*'a' \(float64\[2\]\), 'b'"):
-        common_shape({"a": PAIR, "b": LIST}, where="t")
+        shape("a b", a=PAIR, b=LIST)
+    with pytest.raises(
+        NtupleError, match=r"t: 'b' is of type float32\[\], expected fl"
+    ):
+        shape("a", a=FLAT, b=LIST)

@@ -481,7 +481,8 @@ def test_rows_without_targets_are_left_out(
     toy_map: EfficiencyMap, tmp_path: Path
 ) -> None:
     status = np.zeros(2000, dtype=np.int8)
-    status[:30], status[30:50], status[50:60] = 4, 2, 1
+    # Also those that were not selected: what they hold was not generated.
+    status[:30], status[30:40], status[40:50], status[50:60] = 4, 2, 16, 1
     path = write_analysis(tmp_path / "a.root", Kplus_pidgan_status=status)
     with pytest.warns(PidganWarning, match="50 of 2000 rows have no generated targets"):
         (one,) = pid_efficiency(path, track="Kplus", cuts="DLLk > 2", map=toy_map)
