@@ -17,7 +17,7 @@ import pytest
 import uproot
 from toy_generator import ToyGenerator, make_card, toy_onnx, with_self_test
 
-from pidgan.application import apply
+from pidgan.application import MEMORY_SHARE, _share, apply
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.ntuple import Source, read_columns, write_trees
 
@@ -156,6 +156,41 @@ def test_parts_together_are_the_whole(
     assert sum(summary.entries for summary in done) == whole.entries
     # The command for all files finds everything done.
     assert len(apply({"K": bundle}, inputs, tmp_path / "out", key=key).skipped) == FILES
+
+
+def test_chunks_follow_the_memory(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.root", 0)
+    outputs = []
+    for name, memory in (("much", 2**34), ("little", MEMORY_SHARE * 2400)):
+        monkeypatch.setattr("pidgan.application.available_memory", lambda m=memory: m)
+        seen: list[int] = []
+        outputs.append(tmp_path / f"{name}.root")
+        apply(
+            {"K": bundle},
+            tmp_path / "a.root",
+            outputs[-1],
+            progress=lambda done, total, seen=seen: seen.append(done),
+        )
+        largest = max(np.diff(seen))
+        # 2400 bytes are a hundred entries of three branches of 8 bytes, less headers.
+        assert largest == ENTRIES if name == "much" else 90 < largest <= 100
+    frames = [read_columns(Source(str(path), "T"), TARGETS) for path in outputs]
+    assert frames[0].equals(frames[1])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 7, 64])
+@pytest.mark.parametrize("files", [1, 3, 1000])
+def test_cores_are_shared(
+    cores: int, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pidgan.application.available_cores", lambda: cores)
+    shared = _share(files, workers=None, threads=None, client=None)
+    assert 1 <= shared.workers <= files
+    assert shared.workers * shared.threads <= cores
+    assert (shared.workers + 1) * shared.threads > cores - shared.workers
+    assert _share(files, workers=files, threads=5, client=None).threads == 5
 
 
 def test_a_part_may_hold_nothing(bundle: Path, tmp_path: Path) -> None:
