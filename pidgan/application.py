@@ -1,52 +1,51 @@
 """Apply generators to analysis ntuples: new files with generated PID branches.
 
-`apply` reads each file in chunks, generates the targets of each track from the
-conditions found in the file (`pidgan.mapping`) and writes a copy with the targets, or
-a friend tree. Nothing depends on the size of the chunks: the noise of an entry is keyed
-by seed, track and running entry number, or by branches that identify it. Beside each
-output lies a manifest; a rerun with the same request skips what is finished.
+`apply` finds the files, decides what each of them gets and where it is processed
+(`pidgan.scheduling`); one file is the business of `pidgan.filejob`. Nothing depends on
+chunks, threads, processes or machines: the noise of an entry is keyed by seed, track
+and running entry number, or by branches that identify it. Beside each output lies a
+manifest; a rerun with the same request skips what is finished.
 """
 
 import json
-import os
-import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
+from typing import Any
 
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.mapping import UNIT_CHECK_ENTRIES, check_overrides, check_units
-from pidgan.ntuple import (
-    Source,
-    count_entries,
-    find_sources,
-    list_branches,
-    read_columns,
+from pidgan.filejob import (
+    Counts,
+    FileJob,
+    Mode,
+    TreePlan,
+    check_tree,
+    describe_bundles,
+    is_finished,
+    package_version,
+    plan_file,
+    read_manifest,
+    write_file,
 )
-from pidgan.ntuple_copy import Addition, copy_file, unwritable
-from pidgan.tracks import (
-    MISSING,
-    NO_BUNDLE,
-    STATUS_BITS,
-    Option,
-    Track,
-    TrackPlan,
-    generate_branches,
-    open_generators,
-    plan_track,
-)
-from pidgan.treefile import PARQUET_SUFFIXES, is_parquet, is_remote, replacing
+from pidgan.mapping import Overrides, check_overrides
+from pidgan.ntuple import Source, TreeInfo, describe_tree, find_sources
+from pidgan.ntuple_copy import CHUNK_BYTES
+from pidgan.quantile_map import QuantileMap, open_maps
+from pidgan.resources import available_cores, available_memory
+from pidgan.scheduling import in_processes, on_dask
+from pidgan.tracks import Elsewhere, Option, Track, TrackOptions, open_generators
+from pidgan.treefile import PARQUET_SUFFIXES, file_stamp, is_parquet, is_remote
 
-Mode: TypeAlias = Literal["append", "replace", "friend"]
+CHUNK_ENTRIES = 200_000
+"""Most entries of a chunk by default: more are not faster."""
 
-MANIFEST_SCHEMA = 1
+MEMORY_SHARE = 20
+"""A chunk takes at most this part of the memory: some five are alive at a time, each
+with its compressed, uncompressed and computed arrays."""
+
+CORES_PER_PROCESS = 4
+"""Cores that a process uses well: one reads, one writes, the others generate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,38 +94,21 @@ class ApplySummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TreePlan:
-    """An input tree, what it gets, and the running number of its first entry."""
+class _File:
+    """An input file: what its trees hold and get, and the job."""
 
-    source: Source
-    branches: Mapping[str, str]
-    first_entry: int
-    entries: int
-    tracks: tuple[TrackPlan, ...]
+    job: FileJob
+    trees: tuple[TreePlan, ...]
 
     @property
-    def needed(self) -> tuple[str, ...]:
-        """Branches to read."""
-        return tuple(dict.fromkeys(n for track in self.tracks for n in track.needed))
-
-    @property
-    def types(self) -> dict[str, np.dtype[Any]]:
-        """The new branches with their types."""
-        return {n: kind for t in self.tracks for n, kind in t.types.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _FilePlan:
-    """An input file: its trees, where the copy goes, and what was asked for."""
-
-    output: Path
-    trees: tuple[_TreePlan, ...]
-    request: dict[str, Any]
+    def output(self) -> Path:
+        """Where the copy goes."""
+        return self.job.output
 
     @property
     def entries(self) -> int:
         """Entries of all its trees."""
-        return sum(tree.entries for tree in self.trees)
+        return sum(tree.info.entries for tree in self.trees)
 
 
 def apply(
@@ -137,11 +119,20 @@ def apply(
     mode: Mode = "append",
     seed: int = 1,
     species_from: str | None = None,
+    mother_from: str | None = None,
+    where: str | None = None,
+    elsewhere: Elsewhere = "nan",
     branches: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
+    scale: Mapping[str, float] | None = None,
+    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
     suffix: str = "",
     key: Sequence[str] = (),
-    chunk: int = 200_000,
+    part: tuple[int, int] | None = None,
+    chunk: int | None = None,
+    threads: int | None = None,
+    workers: int | None = 1,
+    client: Any = None,
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -151,8 +142,10 @@ def apply(
     Every track gets a branch `{track}_{target}{suffix}` (float32) for each target and
     `{track}_pidgan_status{suffix}` (int8) with bits 1: a condition outside the trained
     range, 2: a condition missing (targets NaN), 4: no bundle for the species (targets
-    NaN), 8: outside the fiducial cut. Inputs are never changed. All checks that need no
-    generation come before the first file is written.
+    NaN), 8: outside the fiducial cut, 16: not selected, 32: no true particle (targets
+    NaN), 64: decayed in flight. Where the branches of a track hold an array per entry,
+    of fixed or variable length, so do the new ones. Inputs are never changed. All
+    checks that need no generation come before the first file is written.
 
     Args:
         tracks: prefix of each track, with its bundle, an open generator, or a directory
@@ -165,17 +158,38 @@ def apply(
         seed: seed of the noise.
         species_from: NAME of the branches `{track}_NAME` that hold a PDG id; entries of
             another species than the bundles' get NaN.
+        mother_from: NAME of the branches `{track}_NAME` that hold the PDG id of the
+            true mother; a charged pion, kaon or muon there means a decay in flight.
+        where: cut on branches (in whose names `{track}` is replaced); only tracks that
+            pass get generated targets.
+        elsewhere: what the others get: "nan", or "keep" for the value that they have,
+            if the branches exist.
         branches: CONDITION or TRACK.CONDITION to the branch that holds it.
         units: likewise to its unit in the file, "MeV" or "GeV".
+        scale: likewise to a factor, such as the ratio of data to simulation for
+            `nTracks`. Whole numbers stay whole.
+        quantile_map: likewise to a map made by `make_quantile_map`, or its file.
         suffix: end of the new names.
         key: branches that identify an event, such as ("runNumber", "eventNumber"). The
             noise is then a hash of them and of the values of the track's conditions (or
             of a branch with `{track}` in its name, if there is one), not of the entry
             number: equal in skims, merges and re-orderings.
-        chunk: most entries in memory at a time; the result does not depend on it.
+        part: (i, n) does the i-th of n parts of the list of files, from 1; all parts
+            together do exactly what one call does.
+        chunk: most entries in memory at a time; by default up to 200000, fewer if a
+            tree is wide or memory is small. The result does not depend on it.
+        threads: threads that generate; by default the cores of this process, shared by
+            the workers. The result does not depend on it.
+        workers: processes among which the files are divided; None takes as many as
+            files and cores suggest. A script that uses them needs the usual
+            `if __name__ == "__main__":`.
+        client: a `dask.distributed.Client` whose workers do the files, instead of
+            this machine. They must see the paths; each file takes `threads`, by
+            default one.
         overwrite: replace existing outputs.
         dry_run: only find out what would be done.
-        progress: called with entries done and entries in all.
+        progress: called with entries done and entries in all; first with those that
+            were done before.
 
     Returns:
         The summary; each output also gets one, `<output>.json`.
@@ -188,116 +202,311 @@ def apply(
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    if mode not in ("append", "replace", "friend"):
-        raise ValueError(f"mode is {mode!r}, expected append, replace or friend")
+    _check_arguments(mode, elsewhere, part=part, chunk=chunk)
     if not tracks:
         raise ValueError("tracks is empty, expected at least one")
+    _check_selection(where, elsewhere, mode)
+    if mother_from is not None and species_from is None:
+        raise NtupleError("decays in flight are flagged only with --species-from")
+    settings = TrackOptions(
+        overrides=Overrides(
+            branches=dict(branches or {}),
+            units=dict(units or {}),
+            scales=dict(scale or {}),
+            quantile_maps=open_maps(quantile_map or {}),
+        ),
+        species_from=species_from,
+        mother_from=mother_from,
+        key=tuple(key),
+        suffix=suffix,
+        where=where,
+        elsewhere=elsewhere,
+    )
     options = {
         track: open_generators(track, given, species_from)
         for track, given in tracks.items()
     }
     names = {track: _condition_names(found) for track, found in options.items()}
-    check_overrides(branches or {}, names, option="branch")
-    check_overrides(units or {}, names, option="unit")
-    request = {
-        "mode": mode,
-        "seed": seed,
-        "species_from": species_from,
-        "branches": dict(branches or {}),
-        "units": dict(units or {}),
-        "suffix": suffix,
-        "key": list(key),
-        "tracks": {t: [o.sha256 for o in found] for t, found in options.items()},
-        "pidgan": _version("pidgan"),
-    }
-    plans = _plan(options, find_sources(files), Path(output), request)
+    check_overrides(settings.overrides, names)
+    job = FileJob(
+        tracks=dict(tracks),
+        settings=settings,
+        mode=mode,
+        seed=seed,
+        trees=(),
+        output=Path(output),
+        request=_request(settings, options, mode=mode, seed=seed),
+        overwrite=overwrite,
+        chunk=chunk or CHUNK_ENTRIES,
+        chunk_bytes=CHUNK_BYTES,
+        threads=threads or 1,
+    )
+    plans = _plan(job, options, find_sources(files), part)
     total = sum(plan.entries for plan in plans)
-    if total == 0:
+    # A part of the files may hold nothing; all of them should not.
+    if total == 0 and part is None:
         trees = ", ".join(str(tree.source) for plan in plans for tree in plan.trees)
         raise NtupleError(f"{trees}: got 0 entries, expected at least 1")
-    pending = [plan for plan in plans if not _is_finished(plan, overwrite=overwrite)]
+    finished = {
+        str(plan.output): read_manifest(plan.output)["counts"]
+        for plan in plans
+        if not overwrite and is_finished(plan.output, plan.job.request)
+    }
+    pending = [plan for plan in plans if str(plan.output) not in finished]
     for plan in pending:
         for tree in plan.trees:
-            _check_tree(tree, mode)
-    counts: dict[str, dict[str, int]] = {}
-    for plan in plans if not dry_run else ():
-        if plan in pending:
-            found = _write(plan, total, chunk, overwrite, progress)
-        else:
-            found = _read_manifest(plan.output)["counts"]
-        for track, numbers in found.items():
-            sums = counts.get(track, {})
-            counts[track] = {n: sums.get(n, 0) + m for n, m in numbers.items()}
-    first = plans[0].trees[0].tracks
+            check_tree(tree, mode)
+    counts: dict[str, Counts] = {}
+    if not dry_run:
+        shared = _share(len(pending), workers=workers, threads=threads, client=client)
+        report = _reporter(progress, total, sum(p.entries for p in pending))
+        counts = finished | _process(pending, shared, client, report)
+    first = plans[0].trees[0].tracks if plans else ()
     return ApplySummary(
         outputs=tuple(str(plan.output) for plan in plans),
-        skipped=tuple(str(plan.output) for plan in plans if plan not in pending),
+        skipped=tuple(finished),
         entries=total,
-        bundles={track: _bundles(found) for track, found in options.items()},
+        bundles={track: describe_bundles(found) for track, found in options.items()},
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
-        counts=counts,
+        counts=_added(counts.values()),
         dry_run=dry_run,
     )
+
+
+def _check_arguments(
+    mode: Mode,
+    elsewhere: Elsewhere,
+    *,
+    part: tuple[int, int] | None,
+    chunk: int | None,
+) -> None:
+    """Raise if an argument is none that there is."""
+    if mode not in ("append", "replace", "friend"):
+        raise ValueError(f"mode is {mode!r}, expected append, replace or friend")
+    if elsewhere not in ("nan", "keep"):
+        raise ValueError(f"elsewhere is {elsewhere!r}, expected nan or keep")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part is {part[0]}/{part[1]}, expected 1/n to n/n")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
+
+
+def _check_selection(where: str | None, elsewhere: Elsewhere, mode: Mode) -> None:
+    """Raise if a selection contradicts the rest of the request."""
+    if elsewhere == "nan":
+        return
+    if where is None:
+        raise NtupleError("--elsewhere keep needs a selection, --where")
+    if mode == "append":
+        raise NtupleError(
+            "--elsewhere keep needs values to keep: --mode replace, or --mode friend"
+        )
+
+
+def _request(
+    settings: TrackOptions,
+    options: Mapping[str, tuple[Option, ...]],
+    *,
+    mode: Mode,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what a manifest says was asked for."""
+    overrides = settings.overrides
+    maps = {
+        name: {"simulation": list(found.simulation), "data": list(found.data)}
+        for name, found in overrides.quantile_maps.items()
+    }
+    return {
+        "mode": mode,
+        "seed": seed,
+        "species_from": settings.species_from,
+        "mother_from": settings.mother_from,
+        "where": settings.where,
+        "elsewhere": settings.elsewhere,
+        "branches": dict(overrides.branches),
+        "units": dict(overrides.units),
+        "scale": dict(overrides.scales),
+        "quantile_map": maps,
+        "suffix": settings.suffix,
+        "key": list(settings.key),
+        "tracks": {t: [o.sha256 for o in found] for t, found in options.items()},
+        "pidgan": package_version("pidgan"),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """How the resources of this machine are shared."""
+
+    workers: int
+    threads: int
+    chunk_bytes: int
+
+
+def _share(
+    files: int, *, workers: int | None, threads: int | None, client: Any
+) -> _Shared:
+    """Return processes, threads of each, and bytes of a chunk.
+
+    Args:
+        files: how many are to be done.
+        workers: as for `apply`.
+        threads: as for `apply`.
+        client: as for `apply`.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if client is not None:
+        return _Shared(workers=1, threads=threads or 1, chunk_bytes=CHUNK_BYTES)
+    cores = available_cores()
+    if workers is None:
+        workers = cores // CORES_PER_PROCESS
+    workers = max(1, min(workers, files))
+    memory = available_memory() // (MEMORY_SHARE * workers)
+    return _Shared(
+        workers=workers,
+        threads=threads or max(1, cores // workers),
+        chunk_bytes=min(CHUNK_BYTES, memory),
+    )
+
+
+def _process(
+    plans: Sequence[_File],
+    shared: _Shared,
+    client: Any,
+    report: Callable[[int], None] | None,
+) -> dict[str, Counts]:
+    """Write all files; return the counts of each track by output."""
+    jobs = [
+        replace(plan.job, threads=shared.threads, chunk_bytes=shared.chunk_bytes)
+        for plan in plans
+    ]
+    found: dict[str, Counts] = {}
+    if client is None and shared.workers == 1:
+        for plan, job in zip(plans, jobs, strict=True):
+            counts, notes = write_file(job, plan.trees, report)
+            found[str(plan.output)] = counts
+            _announce(plan.output, notes)
+        return found
+    jobs = [_portable(job, absolute=client is not None) for job in jobs]
+    results = (
+        in_processes(jobs, workers=shared.workers)
+        if client is None
+        else on_dask(jobs, client)
+    )
+    for number, counts, notes in results:
+        plan = plans[number]
+        found[str(plan.output)] = counts
+        _announce(plan.output, notes)
+        if report is not None:
+            report(plan.entries)
+    return found
+
+
+def _portable(job: FileJob, *, absolute: bool) -> FileJob:
+    """Return a job that another process can do.
+
+    Args:
+        job: the job.
+        absolute: whether paths must not depend on the current directory.
+    """
+
+    def path(given: str | Path) -> str:
+        local = absolute and not is_remote(given)
+        return str(Path(given).absolute()) if local else str(given)
+
+    tracks: dict[str, Track] = {}
+    for track, given in job.tracks.items():
+        where = given if isinstance(given, str | Path) else getattr(given, "path", None)
+        if where is None:
+            raise NtupleError(
+                f"{track}: several processes need the path of a bundle, got a "
+                f"{type(given).__name__}"
+            )
+        tracks[track] = path(where)
+    trees = tuple((Source(path(s.path), s.tree), first) for s, first in job.trees)
+    return replace(job, tracks=tracks, trees=trees, output=Path(path(job.output)))
+
+
+def _announce(output: Path, notes: Sequence[str]) -> None:
+    """Warn of what a copy does not hold."""
+    if notes:
+        warnings.warn(f"{output}: {'; '.join(notes)}", PidganWarning, stacklevel=4)
+
+
+def _reporter(
+    progress: Callable[[int, int], None] | None, total: int, pending: int
+) -> Callable[[int], None] | None:
+    """Return a function of newly done entries that calls `progress` with sums."""
+    if progress is None:
+        return None
+    done = total - pending
+    progress(done, total)
+
+    def report(entries: int) -> None:
+        nonlocal done
+        done += entries
+        progress(done, total)
+
+    return report
+
+
+def _added(parts: Iterable[Counts]) -> Counts:
+    """Return the sums of the counts of several files."""
+    sums: Counts = {}
+    for counts in parts:
+        for track, numbers in counts.items():
+            old = sums.get(track, {})
+            sums[track] = {n: old.get(n, 0) + m for n, m in numbers.items()}
+    return sums
 
 
 def _condition_names(options: Iterable[Option]) -> set[str]:
     return {name for o in options for name in o.generator.card.condition_names}
 
 
-def _bundles(options: Iterable[Option]) -> list[dict[str, str]]:
-    """Return what a summary says of the generators of a track."""
-    return [
-        {"path": o.where, "species": o.generator.card.species, "sha256": o.sha256}
-        for o in options
-    ]
-
-
 def _plan(
+    job: FileJob,
     options: Mapping[str, tuple[Option, ...]],
     sources: Sequence[Source],
-    output: Path,
-    request: Mapping[str, Any],
-) -> list[_FilePlan]:
-    """Return what is to be done with each file, in the order of their entries."""
+    part: tuple[int, int] | None,
+) -> list[_File]:
+    """Return what is to be done with each file, in the order of their entries.
+
+    Args:
+        job: what all files have in common.
+        options: the generators of each track.
+        sources: the trees, in order.
+        part: as for `apply`.
+    """
     by_path: dict[str, list[Source]] = {}
     for source in sources:
         by_path.setdefault(source.path, []).append(source)
-    outputs = _outputs(list(by_path), output)
-    settings = {
-        name: request[name]
-        for name in ("branches", "units", "species_from", "key", "suffix")
-    }
+    outputs = _outputs(list(by_path), job.output)
     plans = []
     entry = 0
-    for path, found in by_path.items():
-        trees = []
-        for source in found:
-            present = list_branches(source)
-            tracks = tuple(
-                plan_track(track, option, source, present, **settings)
-                for track, option in options.items()
+    for number, (path, found) in enumerate(by_path.items()):
+        is_mine = part is None or number * part[1] // len(by_path) == part[0] - 1
+        if not is_mine and job.settings.key:
+            continue
+        infos = [describe_tree(source) for source in found]
+        starts = []
+        for info in infos:
+            # With a key nothing depends on the files that come before.
+            starts.append(0 if job.settings.key else entry)
+            entry += info.entries
+        if is_mine:
+            trees = tuple(zip(found, starts, strict=True))
+            stamp = _stamp(path, trees, infos)
+            mine = replace(
+                job,
+                trees=trees,
+                output=outputs[path],
+                request={**job.request, "input": stamp},
             )
-            tree = _TreePlan(
-                source=source,
-                branches=present,
-                first_entry=entry,
-                entries=count_entries(source),
-                tracks=tracks,
-            )
-            trees.append(tree)
-            entry += tree.entries
-        stamp = {
-            "file": path,
-            "trees": [[t.source.tree, t.first_entry, t.entries] for t in trees],
-            **_stamp(path),
-        }
-        plan = _FilePlan(
-            output=outputs[path],
-            trees=tuple(trees),
-            request={**request, "input": stamp},
-        )
-        plans.append(plan)
+            plans.append(_File(job=mine, trees=plan_file(mine, options, infos)))
     return plans
 
 
@@ -328,150 +537,15 @@ def _outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
     return outputs
 
 
-def _stamp(path: str) -> dict[str, int]:
-    """Return size and time of change of a local file."""
-    if is_remote(path):
-        return {}
-    status = os.stat(path)
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-
-
-def _is_finished(plan: _FilePlan, *, overwrite: bool) -> bool:
-    """Return whether an earlier run wrote this output; raise if another is there."""
-    if overwrite:
-        return False
-    manifest = _read_manifest(plan.output)
-    if not manifest and _manifest(plan.output).exists():
-        raise NtupleError(
-            f"{_manifest(plan.output)} exists and is not the manifest of an output; "
-            "choose another name or give --overwrite"
-        )
-    if not plan.output.exists():
-        return False
-    old = {**manifest.get("request", {}), "output": manifest.get("output")}
-    new = {**plan.request, "output": {"size": plan.output.stat().st_size}}
-    differing = sorted(name for name in new if old.get(name) != new[name])
-    if not differing:
-        return True
-    reason = f" and differs in {', '.join(differing)}" if manifest else ""
-    raise NtupleError(
-        f"{plan.output} exists{reason}; choose another name or give --overwrite"
-    )
-
-
-def _read_manifest(output: Path) -> dict[str, Any]:
-    """Return the manifest beside an output, empty if there is none."""
-    try:
-        content = json.loads(_manifest(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and "request" in content else {}
-
-
-def _manifest(output: Path) -> Path:
-    return output.with_name(f"{output.name}.json")
-
-
-def _check_tree(tree: _TreePlan, mode: Mode) -> None:
-    """Raise if a tree cannot be processed; nothing is written yet."""
-    source = tree.source
-    refused = {} if mode == "friend" else unwritable(source)
-    if refused:
-        listed = ", ".join(f"{name!r} ({kind})" for name, kind in refused.items())
-        raise NtupleError(f"{source}: uproot cannot write {listed}; use --mode friend")
-    fresh = [name for track in tree.tracks for name in track.types]
-    repeated = sorted({name for name in fresh if fresh.count(name) > 1})
-    if repeated:
-        raise NtupleError(f"two targets make the same branch {repeated[0]!r}")
-    existing = [name for name in fresh if name in tree.branches]
-    if mode == "append" and existing:
-        raise NtupleError(
-            f"{source} has branches {', '.join(map(repr, existing))} already; use "
-            "--mode replace, --mode friend or --suffix"
-        )
-    if tree.entries == 0:
-        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=3)
-        return
-    head = read_columns(source, tree.needed, stop=UNIT_CHECK_ENTRIES)
-    for track in tree.tracks:
-        for conditions in track.conditions:
-            check_units(conditions, head, source, track.name)
-
-
-def _write(
-    plan: _FilePlan,
-    total: int,
-    chunk: int,
-    overwrite: bool,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, dict[str, int]]:
-    """Write one file and its manifest; return the counts of each track."""
-    tracks = plan.trees[0].tracks
-    names = ["generated", *STATUS_BITS]
-    counts = {track.name: dict.fromkeys(names, 0) for track in tracks}
-    additions = [
-        Addition(
-            source=tree.source,
-            needed=tree.needed,
-            types=tree.types,
-            compute=_computation(tree, plan.request["seed"], total, counts, progress),
-        )
-        for tree in plan.trees
-    ]
-    keep = plan.request["mode"] != "friend"
-    copy_file(additions, plan.output, keep=keep, overwrite=overwrite, chunk=chunk)
-    content = {
-        "schema": MANIFEST_SCHEMA,
-        "request": plan.request,
-        "output": {"size": plan.output.stat().st_size},
-        "mapping": {track.name: track.mapping for track in tracks},
-        "bundles": {track.name: _bundles(track.options) for track in tracks},
-        "counts": counts,
-        "versions": _versions(),
+def _stamp(
+    path: str, trees: Sequence[tuple[Source, int]], infos: Sequence[TreeInfo]
+) -> dict[str, Any]:
+    """Return what identifies an input: trees, size and time of change."""
+    return {
+        "file": path,
+        "trees": [
+            [source.tree, first, info.entries]
+            for (source, first), info in zip(trees, infos, strict=True)
+        ],
+        **file_stamp(path),
     }
-    with replacing(_manifest(plan.output), overwrite=True) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return counts
-
-
-def _computation(
-    tree: _TreePlan,
-    seed: int,
-    total: int,
-    counts: dict[str, dict[str, int]],
-    progress: Callable[[int, int], None] | None,
-) -> Callable[[int, pd.DataFrame], dict[str, npt.NDArray[Any]]]:
-    """Return the function that makes the new branches of a chunk, and counts."""
-
-    def compute(first: int, frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
-        start = tree.first_entry + first
-        columns: dict[str, npt.NDArray[Any]] = {}
-        for track in tree.tracks:
-            fresh = generate_branches(track, frame, seed=seed, start=start)
-            _count(counts[track.name], fresh[track.status])
-            columns |= fresh
-        if progress is not None:
-            progress(start + len(frame), total)
-        return columns
-
-    return compute
-
-
-def _count(counts: dict[str, int], status: npt.NDArray[np.int8]) -> None:
-    """Add the entries of a chunk to the counts of a track."""
-    counts["generated"] += int(np.count_nonzero((status & (MISSING | NO_BUNDLE)) == 0))
-    for name, bit in STATUS_BITS.items():
-        counts[name] += int(np.count_nonzero(status & bit))
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions that a manifest records."""
-    names = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
-    return {"python": platform.python_version()} | {n: _version(n) for n in names}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"

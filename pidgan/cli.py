@@ -4,8 +4,11 @@ Results go to standard output (`--json` for machines), progress and warnings to
 standard error. A `PidganError` becomes one line and exit code 1.
 """
 
+import contextlib
 import json
+import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ VERBS = {
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",
     "inspect": "pidgan.open_bundle",
+    "quantile-map": "pidgan.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "efficiency": "pidgan.pid_efficiency",
 }
@@ -118,6 +122,22 @@ _unit = click.option(
     multiple=True,
     metavar="CONDITION=UNIT",
     help="Unit of a condition in the file, e.g. P=GeV.",
+)
+
+
+_scale = click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="CONDITION=FACTOR",
+    help="Known ratio of data to simulation, e.g. nTracks=1.15.",
+)
+_quantile_map = click.option(
+    "--quantile-map",
+    "quantile_maps",
+    multiple=True,
+    metavar="CONDITION=MAP.json",
+    help="Map from simulation to data, from `pidgan quantile-map`.",
 )
 
 
@@ -440,6 +460,47 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 
 
 @cli.command(
+    "quantile-map",
+    epilog="Example: pidgan quantile-map mc.root --data data.root --branch nTracks "
+    "--data-weights sweight -o nTracks.json",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    required=True,
+    metavar="FILE[:TREE]",
+    help="File of data; can be repeated.",
+)
+@click.option("--branch", required=True, help="Branch that is compared.")
+@click.option("--data-branch", help="Its name in data, if it is another.")
+@click.option("--weights", help="Branch with weights in simulation.")
+@click.option("--data-weights", help="Branch with weights in data, e.g. sWeights.")
+@_output
+@_overwrite
+def quantile_map(
+    files: Sequence[str],
+    data: Sequence[str],
+    branch: str,
+    data_branch: str | None,
+    weights: str | None,
+    data_weights: str | None,
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Measure how a variable of simulation (FILE) must change to be as in data."""
+    from pidgan.quantile_map import make_quantile_map
+
+    _refuse_existing(output, overwrite)
+    x, w = _read_values(files, branch, weights)
+    y, v = _read_values(data, data_branch or branch, data_weights)
+    found = make_quantile_map(x, y, simulation_weights=w, data_weights=v)
+    found.save(output, overwrite=overwrite)
+    click.echo(f"{output}: {len(x)} entries of simulation, {len(y)} of data")
+
+
+@cli.command(
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
@@ -463,8 +524,26 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     metavar="NAME",
     help="Branch {track}_NAME with PDG ids that picks the bundle, e.g. TRUEID.",
 )
+@click.option(
+    "--mother-from",
+    metavar="NAME",
+    help="Branch {track}_NAME with the mother's PDG id, to flag decays in flight.",
+)
+@click.option(
+    "--where",
+    metavar="CUT",
+    help='Generate only for tracks that pass, e.g. "{track}_PT > 500".',
+)
+@click.option(
+    "--elsewhere",
+    type=click.Choice(["nan", "keep"]),
+    default="nan",
+    help="What the others get: NaN, or the value that they have.",
+)
 @_branch
 @_unit
+@_scale
+@_quantile_map
 @click.option("--suffix", default="", help="Added to the names of the new columns.")
 @click.option(
     "--key",
@@ -473,9 +552,33 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     help="Key the noise by these branches instead of the entry number.",
 )
 @click.option(
-    "--chunk", type=click.IntRange(min=1), default=200_000, help="Entries at a time."
+    "--part",
+    metavar="I/N",
+    callback=lambda _, __, text: _parse_part(text),
+    help="Do the I-th of N parts of the files, from 1: for batch arrays.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that share the files.  [default: from files and cores]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of each that generate.  [default: its share of the cores]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler whose workers do the files, e.g. tcp://host:8786.",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    help="Entries at a time.  [default: from the memory, at most 200000]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the mapping, write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress: for logs.")
 @_seed
 @_overwrite
 @_json
@@ -485,23 +588,33 @@ def apply(
     output: Path,
     branches: Sequence[str],
     units: Sequence[str],
+    scales: Sequence[str],
+    quantile_maps: Sequence[str],
     key: str,
+    scheduler: str | None,
+    quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple."""
     from pidgan.application import apply as apply_bundles
+    from pidgan.scheduling import dask_client
 
-    summary = apply_bundles(
-        _pairs(tracks),
-        list(files),
-        output,
-        branches=_pairs(branches),
-        units=_pairs(units),
-        key=tuple(name for name in key.split(",") if name),
-        progress=_print_entries,
-        **options,
-    )
+    given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
+    with given as client:
+        summary = apply_bundles(
+            _pairs(tracks),
+            list(files),
+            output,
+            branches=_pairs(branches),
+            units=_pairs(units),
+            scale={name: _number(text) for name, text in _pairs(scales).items()},
+            quantile_map=_pairs(quantile_maps),
+            key=tuple(name for name in key.split(",") if name),
+            client=client,
+            progress=None if quiet else _EntriesLine(),
+            **options,
+        )
     click.echo(summary.to_json() if as_json else summary.text())
 
 
@@ -540,6 +653,8 @@ def apply(
 )
 @_branch
 @_unit
+@_scale
+@_quantile_map
 @_json
 def efficiency(
     files: Sequence[str],
@@ -549,6 +664,8 @@ def efficiency(
     no_correction: bool,
     branches: Sequence[str],
     units: Sequence[str],
+    scales: Sequence[str],
+    quantile_maps: Sequence[str],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -568,6 +685,8 @@ def efficiency(
         correction=not no_correction,
         branches=_pairs(branches),
         units=_pairs(units),
+        scale={name: _number(text) for name, text in _pairs(scales).items()},
+        quantile_map=_pairs(quantile_maps),
         **options,
     )
     click.echo(results.to_json() if as_json else results.text())
@@ -609,6 +728,30 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"{name!r} is given twice")
         pairs[name] = value
     return pairs
+
+
+def _parse_part(text: str | None) -> tuple[int, int] | None:
+    """Turn I/N into two numbers."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
+    return int(found[1]), int(found[2])
+
+
+def _read_values(
+    files: Sequence[str], branch: str, weights: str | None
+) -> tuple[Any, Any]:
+    """Return a branch of all files, and its weights if there are any."""
+    import pandas as pd
+
+    from pidgan.ntuple import find_sources, read_columns
+
+    names = [branch] if weights is None else [branch, weights]
+    frames = [read_columns(source, names) for source in find_sources(list(files))]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[branch].to_numpy(), None if weights is None else frame[weights]
 
 
 def _number(text: str) -> int | float:
@@ -690,8 +833,26 @@ def _print_training(progress: Any) -> None:
     _overwrite_line(line, last=progress.step == progress.steps)
 
 
-def _print_entries(done: int, total: int) -> None:
-    _overwrite_line(f"{done}/{total} entries", last=done >= total)
+class _EntriesLine:
+    """A line with entries done, rate and time left."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.before: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        # The first call tells what an earlier run had done.
+        if self.before is None:
+            self.before, self.started = done, time.monotonic()
+        seconds = max(time.monotonic() - self.started, 1e-3)
+        line = f"{done}/{total} entries"
+        if done > self.before:
+            rate = (done - self.before) / seconds
+            line += (
+                f"  {100 * done // total} %  {rate / 1e3:.0f}k entries/s  "
+                f"{(total - done) / rate:.0f} s left"
+            )
+        _overwrite_line(line, last=done >= total)
 
 
 def _overwrite_line(line: str, *, last: bool) -> None:

@@ -6,17 +6,22 @@ list of `pidgan.sample.DERIVATIONS`. `check_units` compares what is in the file 
 range that the generator was trained on, and refuses GeV where MeV is meant.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pidgan.card import CardVariable
+from pidgan.cuts import Columns
 from pidgan.errors import NtupleError, nearest
-from pidgan.ntuple import Source
+from pidgan.ntuple import Source, TreeInfo
+from pidgan.quantile_map import QuantileMap
 from pidgan.sample import DERIVATIONS, UNIT_FACTORS
+
+_T = TypeVar("_T")
 
 DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "P": (
@@ -36,6 +41,30 @@ UNIT_CHECK_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What a user says of conditions: CONDITION or TRACK.CONDITION to a value.
+
+    Attributes:
+        branches: the branch that holds it (in which `{track}` is replaced).
+        units: unit of what is stored.
+        scales: factor by which the values in package units are multiplied.
+        quantile_maps: map through which they go.
+    """
+
+    branches: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    quantile_maps: Mapping[str, QuantileMap] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield (name of the option, what is given)."""
+        yield "branch", self.branches
+        yield "unit", self.units
+        yield "scale", self.scales
+        yield "quantile map", self.quantile_maps
+
+
+@dataclass(frozen=True, kw_only=True)
 class Condition:
     """A condition and where an ntuple holds it.
 
@@ -44,32 +73,54 @@ class Condition:
         inputs: the branches to read.
         derive: a derivation of them, if not the branch itself.
         unit: unit of what is stored or derived.
+        scale: known ratio of data to simulation, by which values are multiplied.
+        quantile_map: map from simulation to data instead of a factor.
     """
 
     variable: CardVariable
     inputs: tuple[str, ...]
     derive: str | None
     unit: str
+    scale: float = 1.0
+    quantile_map: QuantileMap | None = None
 
     def __str__(self) -> str:
         inputs = ", ".join(self.inputs)
         origin = inputs if self.derive is None else f"{self.derive}({inputs})"
-        return origin if self.unit == "1" else f"{origin} [{self.unit}]"
+        if self.unit != "1":
+            origin = f"{origin} [{self.unit}]"
+        if self.scale != 1.0:
+            return f"{origin} times {self.scale:g}"
+        return origin if self.quantile_map is None else f"quantile map of {origin}"
 
-    def evaluate(self, columns: pd.DataFrame) -> npt.NDArray[np.float32]:
+    def evaluate(self, columns: Columns) -> npt.NDArray[np.float32]:
         """Return the values (n,) in package units; a sentinel keeps its value."""
-        arrays = [columns[name].to_numpy(dtype=np.float64) for name in self.inputs]
+        arrays = [np.asarray(columns[n], dtype=np.float64) for n in self.inputs]
         if self.derive is not None:
             with np.errstate(all="ignore"):
                 values = DERIVATIONS[self.derive][1](*arrays)
         else:
             values = arrays[0]
         factor = UNIT_FACTORS[self.unit]
-        if factor != 1.0:
+        if factor != 1.0 or self.is_shifted:
             kept = np.isin(values, self.variable.sentinels)
-            values = np.where(kept, values, values * factor)
+            values = np.where(kept, values, self._shifted(values * factor))
         with np.errstate(over="ignore"):
             return np.asarray(values, dtype=np.float32)
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether values are altered beyond their unit."""
+        return self.scale != 1.0 or self.quantile_map is not None
+
+    def _shifted(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return values with the known difference of data to simulation put in."""
+        if not self.is_shifted:
+            return values
+        shifted = values * self.scale
+        if self.quantile_map is not None:
+            shifted = self.quantile_map.evaluate(shifted)
+        return np.rint(shifted) if self.variable.integer else shifted
 
 
 def find_conditions(
@@ -78,8 +129,7 @@ def find_conditions(
     source: Source,
     present: Mapping[str, str],
     *,
-    branches: Mapping[str, str],
-    units: Mapping[str, str],
+    overrides: Overrides,
 ) -> tuple[Condition, ...]:
     """Return where a tree holds each condition of a generator.
 
@@ -88,49 +138,73 @@ def find_conditions(
         track: prefix of the track's branches.
         source: the tree, for messages.
         present: its branches.
-        branches: overrides, CONDITION or TRACK.CONDITION to a branch (in which
-            `{track}` is replaced).
-        units: likewise, to the unit of what is stored.
+        overrides: what the user says of them.
 
     Raises:
         NtupleError: a condition has no branch, or its unit makes no sense.
     """
     return tuple(
-        _find(variable, track, source, present, branches=branches, units=units)
-        for variable in variables
+        _find(variable, track, source, present, overrides) for variable in variables
     )
 
 
-def check_overrides(
-    overrides: Mapping[str, str], conditions: Mapping[str, set[str]], *, option: str
-) -> None:
-    """Raise if an override addresses a track or condition that does not exist.
+def check_overrides(overrides: Overrides, conditions: Mapping[str, set[str]]) -> None:
+    """Raise if an override addresses what does not exist, or makes no sense.
 
     Args:
-        overrides: CONDITION or TRACK.CONDITION to whatever.
+        overrides: what the user says of conditions.
         conditions: names of the conditions of each track.
-        option: name of the argument, for messages.
     """
     known = {name for names in conditions.values() for name in names}
     known |= {
         f"{track}.{name}" for track, names in conditions.items() for name in names
     }
-    for name in overrides:
-        if name not in known:
+    for option, given in overrides:
+        for name, value in given.items():
+            if name not in known:
+                shown = "..." if isinstance(value, QuantileMap) else value
+                raise NtupleError(
+                    f"{option} {name}={shown}: no such condition; expected one of "
+                    f"{', '.join(sorted(known))}{nearest(name, known)}"
+                )
+    for name, scale in overrides.scales.items():
+        if not (math.isfinite(scale) and scale > 0):
+            raise NtupleError(f"scale {name}={scale:g}: expected a positive number")
+
+
+def check_numbers(
+    branches: Sequence[str], tree: TreeInfo, source: Source, track: str
+) -> None:
+    """Raise if a branch is missing or holds no numbers.
+
+    Args:
+        branches: names of branches that a track needs.
+        tree: what the tree holds.
+        source: the tree, for messages.
+        track: prefix of the track's branches, for messages.
+    """
+    for name in branches:
+        if name not in tree.branches:
             raise NtupleError(
-                f"{option} {name}={overrides[name]}: no such condition; expected one "
-                f"of {', '.join(sorted(known))}{nearest(name, known)}"
+                f"{source} has no branch {name!r}, needed for {track}"
+                f"{nearest(name, tree.branches)}"
+            )
+        if name not in tree.types:
+            raise NtupleError(
+                f"{source}, branch {name!r}, needed for {track}, is of type "
+                f"{tree.branches[name]}, expected one number or an array of numbers "
+                "per entry"
             )
 
 
 def check_units(
-    conditions: tuple[Condition, ...], frame: pd.DataFrame, source: Source, track: str
+    conditions: tuple[Condition, ...], columns: Columns, source: Source, track: str
 ) -> None:
     """Raise if the median of a condition says that its unit is not the one assumed.
 
     Args:
         conditions: of one generator.
-        frame: the first `UNIT_CHECK_ENTRIES` entries of their branches.
+        columns: the first `UNIT_CHECK_ENTRIES` rows of their branches.
         source: the tree, for messages.
         track: prefix of the track's branches, for messages.
     """
@@ -138,7 +212,7 @@ def check_units(
         variable = condition.variable
         if variable.unit != "MeV":
             continue
-        values = condition.evaluate(frame)
+        values = condition.evaluate(columns)
         usable = np.isfinite(values) & ~np.isin(values, variable.sentinels)
         if not usable.any():
             continue
@@ -159,19 +233,41 @@ def _find(
     track: str,
     source: Source,
     present: Mapping[str, str],
-    *,
-    branches: Mapping[str, str],
-    units: Mapping[str, str],
+    overrides: Overrides,
 ) -> Condition:
     """Return where a tree holds one condition."""
     name = variable.name
-    unit = _override(units, track, name) or variable.unit
+    scale = _override(overrides.scales, track, name) or 1.0
+    quantile_map = _override(overrides.quantile_maps, track, name)
+    if scale != 1.0 and quantile_map is not None:
+        raise NtupleError(f"{name} of {track} has a scale and a quantile map; give one")
+    inputs, derive, unit = _origin(variable, track, source, present, overrides)
+    return Condition(
+        variable=variable,
+        inputs=inputs,
+        derive=derive,
+        unit=unit,
+        scale=scale,
+        quantile_map=quantile_map,
+    )
+
+
+def _origin(
+    variable: CardVariable,
+    track: str,
+    source: Source,
+    present: Mapping[str, str],
+    overrides: Overrides,
+) -> tuple[tuple[str, ...], str | None, str]:
+    """Return branches, derivation and unit of a condition in a tree."""
+    name = variable.name
+    unit = _override(overrides.units, track, name) or variable.unit
     allowed = ("MeV", "GeV") if variable.unit == "MeV" else (variable.unit,)
     if unit not in allowed:
         raise NtupleError(
             f"unit of {name} of {track} is {unit!r}, expected {' or '.join(allowed)}"
         )
-    given = _override(branches, track, name)
+    given = _override(overrides.branches, track, name)
     if given is not None:
         given = given.replace("{track}", track)
         if given not in present:
@@ -179,18 +275,16 @@ def _find(
                 f"{source} has no branch {given!r}, named for condition {name} of "
                 f"{track}{nearest(given, present)}"
             )
-        return Condition(variable=variable, inputs=(given,), derive=None, unit=unit)
+        return (given,), None, unit
     patterns = [*variable.patterns, f"{{track}}_{name}", name]
     tried = [pattern.replace("{track}", track) for pattern in patterns]
     for branch in tried:
         if branch in present:
-            return Condition(
-                variable=variable, inputs=(branch,), derive=None, unit=unit
-            )
+            return (branch,), None, unit
     for derive, parts in DERIVED.get(name, ()):
         inputs = tuple(f"{track}_{part}" for part in parts)
         if all(branch in present for branch in inputs):
-            return Condition(variable=variable, inputs=inputs, derive=derive, unit=unit)
+            return inputs, derive, unit
     raise NtupleError(
         f"{source} has no branch for condition {name} of {track}: tried "
         f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], present)}; name it with "
@@ -198,6 +292,6 @@ def _find(
     )
 
 
-def _override(overrides: Mapping[str, str], track: str, name: str) -> str | None:
+def _override(overrides: Mapping[str, _T], track: str, name: str) -> _T | None:
     """Return what is given for a condition of a track, or of every track."""
     return overrides.get(f"{track}.{name}", overrides.get(name))

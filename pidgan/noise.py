@@ -9,8 +9,9 @@ finalizer passes BigCrush on consecutive integers. Normals come from the transfo
 G. E. P. Box and M. E. Muller (Ann. Math. Statist. 29 (1958) 610), which uses up a
 fixed number of bits, as rejection methods do not.
 
-Which keys to use: `entry_keys` where the rows have a fixed order, `column_keys` where
-rows may be skimmed, merged or re-ordered and branches identify them.
+Which keys to use: `entry_keys` where the rows have a fixed order, with `position_keys`
+where an entry has several tracks; `column_keys` where rows may be skimmed, merged or
+re-ordered and branches identify them.
 """
 
 import hashlib
@@ -90,6 +91,27 @@ def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
     entries *= np.uint64(GOLDEN_GAMMA)
     entries += np.uint64(_digest(f"entry\0{seed}\0{track}"))
     return _mix64(entries)
+
+
+def position_keys(keys: UInt64Array, counts: npt.NDArray[np.integer]) -> UInt64Array:
+    """Return a key per track from the key of its entry and its place in the entry.
+
+    Args:
+        keys: (n,), of entries.
+        counts: (n,), tracks of each entry.
+
+    Returns:
+        (sum of counts,) keys.
+
+    Example:
+        >>> keys = entry_keys(seed=1, track="Track", start=0, stop=3)
+        >>> position_keys(keys, np.array([2, 0, 1])).shape
+        (3,)
+    """
+    ends = np.cumsum(counts)
+    place = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
+    steps = (place.astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN_GAMMA)
+    return _mix64(_mix64(np.repeat(keys, counts)) + steps)
 
 
 def column_keys(

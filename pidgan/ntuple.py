@@ -20,27 +20,32 @@ import uproot
 
 from pidgan.errors import NtupleError
 from pidgan.treefile import (
+    BranchType,
     Source,
+    TreeInfo,
     check_file,
+    describe,
     entries_of,
     flat_types,
     is_parquet,
     is_remote,
+    iterate_arrays,
     iterate_flat,
     open_root,
     open_tree,
     reading,
     replacing,
     tree_names,
-    typenames,
 )
 
 __all__ = [
+    "BranchType",
     "Source",
-    "count_entries",
+    "TreeInfo",
+    "describe_tree",
     "find_sources",
     "iterate_columns",
-    "list_branches",
+    "iterate_entries",
     "list_trees",
     "read_arrays",
     "read_columns",
@@ -97,16 +102,39 @@ def list_trees(path: str | Path) -> list[str]:
         return tree_names(file)
 
 
-def list_branches(source: Source) -> dict[str, str]:
-    """Return the branches of a tree, each with its type on disk."""
+def describe_tree(source: Source) -> TreeInfo:
+    """Return entries and branches of a tree."""
     with open_tree(source) as tree, reading(str(source)):
-        return typenames(tree)
+        return describe(tree)
 
 
-def count_entries(source: Source) -> int:
-    """Return the number of entries of a tree."""
-    with open_tree(source) as tree, reading(str(source)):
-        return entries_of(tree)
+def iterate_entries(
+    source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
+) -> Iterator[dict[str, Any]]:
+    """Yield consecutive chunks of branches of numbers, arrays among them.
+
+    Args:
+        source: the tree.
+        branches: their names, each in `TreeInfo.types`.
+        chunk: largest number of entries of a chunk.
+
+    Returns:
+        By name an array: numpy (n,) or (n, k), or awkward (n, variable).
+
+    Raises:
+        NtupleError: the file is damaged, or the tree is empty.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
+    with open_tree(source) as tree:
+        stop = _filled(tree, source)
+        pieces = iterate_arrays(tree, branches, start=0, stop=stop, chunk=chunk)
+        while True:
+            with reading(str(source)):
+                arrays = next(pieces, None)
+            if arrays is None:
+                return
+            yield arrays
 
 
 def read_columns(

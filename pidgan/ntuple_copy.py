@@ -1,27 +1,30 @@
 """Copy a file of trees with branches added: everything else keeps name, value and type.
 
 `copy_file` writes a new file of the same format (TTree, RNTuple, Parquet), chunk by
-chunk; the new branches of a chunk are computed from some of its flat branches. What
-uproot cannot write (vector<vector<...>>, split objects) is found by `unwritable`
-before any work is done. Variable-length branches keep sharing their counter.
+chunk; the new branches of a chunk are computed from some of its branches. What uproot
+cannot write (vector<vector<...>>, split objects) is found by `unwritable` before any
+work is done. Variable-length branches keep sharing their counter, and new ones share
+that of the branches they belong to. Reading, computing and writing go on at the same
+time, each on the next chunk.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import uproot
 
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.ntuple import BASKET_ENTRIES, COMPRESSION
+from pidgan.pipeline import ahead
 from pidgan.treefile import (
+    BranchType,
     Source,
+    branch_type,
     entries_of,
     find_tree,
     flat_type,
@@ -33,15 +36,18 @@ from pidgan.treefile import (
     open_parquet,
     open_root,
     open_tree,
+    plain_array,
     reading,
     replacing,
+    stored_bytes,
     table_arrays,
 )
 
 CHUNK_BYTES = 100_000_000
-"""Most bytes of a tree in memory at a time, whatever number of entries is asked for."""
+"""Most bytes of a chunk, whatever number of entries is asked for."""
 
-Compute = Callable[[int, pd.DataFrame], Mapping[str, npt.NDArray[Any]]]
+Compute = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
+"""From the first entry's number and the arrays of a chunk to its new branches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +56,36 @@ class Addition:
 
     Attributes:
         source: the tree.
-        needed: flat branches that `compute` gets.
+        needed: branches of numbers that `compute` gets: numpy arrays (n,) or (n, k),
+            or awkward arrays (n, variable).
         types: type of each new branch; that of a branch which exists is kept.
-        compute: function of the first entry's number and the frame of a chunk's
+        compute: function of the first entry's number and the arrays of a chunk's
             `needed` that returns the new branches.
+        like: for each new branch with a variable number of values per entry, a branch
+            of the tree that has as many.
     """
 
     source: Source
     needed: tuple[str, ...]
-    types: Mapping[str, np.dtype[Any]]
+    types: Mapping[str, BranchType]
     compute: Compute
+    like: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """Bounds of a chunk."""
+
+    entries: int
+    bytes: int
+
+    def rows(self, tree: Any, branches: Sequence[str]) -> int:
+        """Return the entries of a chunk, fewer than asked for if a tree is wide."""
+        entries = entries_of(tree)
+        if not entries:
+            return self.entries
+        per_entry = stored_bytes(tree, branches) / entries
+        return max(1, min(self.entries, int(self.bytes / max(per_entry, 1))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,26 +127,53 @@ def copy_file(
     Warns:
         PidganWarning: something of the input is not in the output or has changed type.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected at least 1")
-    path = additions[0].source.path
     with replacing(output, overwrite=overwrite) as temporary:
-        if is_parquet(path):
-            with open_parquet(path) as table:
-                _copy_table(table, additions[0], temporary, keep=keep, chunk=chunk)
-            return
-        with (
-            open_root(path) as file,
-            uproot.recreate(temporary, compression=COMPRESSION) as new,
-        ):
-            notes = _copy_objects(file, new, additions) if keep else []
-            for addition in additions:
-                notes += _copy_tree(file, new, addition, keep=keep, chunk=chunk)
+        notes = write_copy(additions, temporary, keep=keep, chunk=chunk)
     if notes:
         warnings.warn(f"{output}: {'; '.join(notes)}", PidganWarning, stacklevel=2)
 
 
-def _copy_objects(file: Any, new: Any, additions: Sequence[Addition]) -> list[str]:
+def write_copy(
+    additions: Sequence[Addition],
+    output: Path,
+    *,
+    keep: bool = True,
+    chunk: int = BASKET_ENTRIES,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> list[str]:
+    """Write what `copy_file` writes, under its name from the start.
+
+    Args:
+        additions: as for `copy_file`.
+        output: the new file.
+        keep: as for `copy_file`.
+        chunk: largest number of entries of a chunk; some five are in memory.
+        chunk_bytes: largest size of a chunk.
+
+    Returns:
+        Notes on what of the input is not in the output or has changed type.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
+    path = additions[0].source.path
+    size = _Size(entries=chunk, bytes=chunk_bytes)
+    if is_parquet(path):
+        with open_parquet(path) as table:
+            _copy_table(table, additions[0], output, keep=keep, size=size)
+        return []
+    with (
+        open_root(path) as file,
+        uproot.recreate(output, compression=COMPRESSION) as new,
+    ):
+        notes = _copy_objects(file, new, additions, size) if keep else []
+        for addition in additions:
+            notes += _copy_tree(file, new, addition, keep=keep, size=size)
+    return notes
+
+
+def _copy_objects(
+    file: Any, new: Any, additions: Sequence[Addition], size: _Size
+) -> list[str]:
     """Copy what is in the file beside the trees; return notes on what is lost."""
     own = {str(a.source.tree).partition(";")[0].strip("/") for a in additions}
     lost: list[str] = []
@@ -132,7 +185,7 @@ def _copy_objects(file: Any, new: Any, additions: Sequence[Addition]) -> list[st
             continue
         try:
             if is_tree_class(kind):
-                notes += _copy_other(file, new, name)
+                notes += _copy_other(file, new, name, size)
             else:
                 new.copy_from(file, filter_name=lambda key, name=name: key == name)
                 if "" in new.keys(recursive=False, cycle=False):
@@ -146,22 +199,22 @@ def _copy_objects(file: Any, new: Any, additions: Sequence[Addition]) -> list[st
     return notes
 
 
-def _copy_other(file: Any, new: Any, name: str) -> list[str]:
+def _copy_other(file: Any, new: Any, name: str, size: _Size) -> list[str]:
     """Copy a tree that gets no new branches."""
     nothing = Addition(
         source=Source(str(file.file_path), name),
         needed=(),
         types={},
-        compute=lambda first, frame: {},
+        compute=lambda first, arrays: {},
     )
     refused = _unwritable(file[name])
     if refused:
         raise NtupleError(f"branches cannot be written: {', '.join(refused)}")
-    return _copy_tree(file, new, nothing, keep=True, chunk=BASKET_ENTRIES)
+    return _copy_tree(file, new, nothing, keep=True, size=size)
 
 
 def _copy_tree(
-    file: Any, new: Any, addition: Addition, *, keep: bool, chunk: int
+    file: Any, new: Any, addition: Addition, *, keep: bool, size: _Size
 ) -> list[str]:
     """Copy a tree of a ROOT file with its additions; return notes on changed types."""
     source = addition.source
@@ -175,29 +228,41 @@ def _copy_tree(
             )
         layout = _layout(tree) if keep and is_ttree(tree) else None
         kept = _top_level(tree) if keep else []
-        rows = _rows(tree, kept, chunk)
+        rows = size.rows(tree, [*kept, *addition.needed])
         added = _types(tree, addition, keep=keep)
     if is_ttree(tree):
         layout = layout or _Layout(types={}, counters={}, unwritable={}, changed={})
+        types = {branch: _mktree_type(kind) for branch, kind in added.items()}
+        counters = layout.counters | {
+            branch: layout.counters.get(like) or _counter(tree, tree[like])
+            for branch, like in addition.like.items()
+        }
         written = new.mktree(
             name,
-            layout.types | added,
+            layout.types | types,
             title=tree.title,
-            counter_name=layout.counters.__getitem__,
+            counter_name=counters.__getitem__,
             initial_basket_capacity=entries_of(tree) // rows + 3,
         )
     else:
         written = new.mkrntuple(name, _form(tree, kept, added))
-    for first, arrays in _chunks(tree, source, [*kept, *addition.needed], rows):
-        computed = addition.compute(first, _frame(arrays, addition.needed))
+
+    def compute(piece: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        first, arrays = piece
+        needed = {n: plain_array(arrays[n]) for n in addition.needed}
+        computed = addition.compute(first, needed)
         copied = {branch: arrays[branch] for branch in kept}
-        fresh = {b: np.asarray(computed[b], dtype=kind) for b, kind in added.items()}
-        written.extend(copied | fresh)
+        return copied | {b: _cast(computed[b], kind) for b, kind in added.items()}
+
+    chunks = _chunks(tree, source, [*kept, *addition.needed], rows)
+    with ahead(chunks) as pieces, ahead(map(compute, pieces)) as ready:
+        for arrays in ready:
+            written.extend(arrays)
     return _notes(layout)
 
 
 def _copy_table(
-    table: Any, addition: Addition, output: Path, *, keep: bool, chunk: int
+    table: Any, addition: Addition, output: Path, *, keep: bool, size: _Size
 ) -> None:
     """Copy a Parquet file with its additions."""
     import pyarrow as pa
@@ -210,31 +275,90 @@ def _copy_table(
     columns = list(dict.fromkeys([*kept, *addition.needed]))
     schema = table.schema_arrow if keep else pa.schema([])
     for name, kind in added.items():
-        field = pa.field(name, pa.from_numpy_dtype(kind))
         index = schema.get_field_index(name)
-        schema = schema.append(field) if index < 0 else schema.set(index, field)
-    rows = entries_of(table)
-    batches = iterate_batches(table, columns, start=0, stop=rows, chunk=chunk)
+        if index < 0:
+            schema = schema.append(pa.field(name, _arrow_type(kind)))
+
+    def compute(piece: tuple[int, Any]) -> Any:
+        first, batch = piece
+        computed = addition.compute(first, table_arrays(batch, addition.needed))
+        data = {name: batch.column(name) for name in kept} | {
+            name: _arrow_column(_cast(computed[name], kind), schema.field(name).type)
+            for name, kind in added.items()
+        }
+        return pa.table(data, schema=schema)
+
+    batches = _batches(table, source, columns, size.rows(table, columns))
+    with (
+        pq.ParquetWriter(output, schema) as writer,
+        ahead(batches) as pieces,
+        ahead(map(compute, pieces)) as ready,
+    ):
+        for piece in ready:
+            writer.write_table(piece)
+
+
+def _batches(
+    table: Any, source: Source, columns: Sequence[str], chunk: int
+) -> Iterator[tuple[int, Any]]:
+    """Yield (first row, batch) of consecutive chunks of a Parquet file."""
+    stop = entries_of(table)
+    batches = iterate_batches(table, columns, start=0, stop=stop, chunk=chunk)
     first = 0
-    with pq.ParquetWriter(output, schema) as writer:
-        while (batch := _next(batches, source)) is not None:
-            frame = pd.DataFrame(table_arrays(batch, addition.needed), copy=False)
-            computed = addition.compute(first, frame)
-            data = {name: batch.column(name) for name in kept} | {
-                name: pa.array(np.asarray(computed[name], dtype=kind))
-                for name, kind in added.items()
-            }
-            writer.write_table(pa.table(data, schema=schema))
-            first += batch.num_rows
+    while (batch := _next(batches, source)) is not None:
+        yield first, batch
+        first += batch.num_rows
 
 
-def _form(tree: Any, kept: Sequence[str], added: Mapping[str, np.dtype[Any]]) -> Any:
+def _arrow_type(kind: BranchType) -> Any:
+    """Return the arrow type of a new column."""
+    import pyarrow as pa
+
+    number = pa.from_numpy_dtype(kind.number)
+    if kind.shape == ():
+        return number
+    return pa.list_(number, -1 if kind.shape == (None,) else int(kind.shape[0] or 0))
+
+
+def _arrow_column(values: Any, kind: Any) -> Any:
+    """Return an array as an arrow column of a type."""
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values).cast(kind)
+    if isinstance(values, np.ndarray):
+        size = values.shape[1]
+        return pa.FixedSizeListArray.from_arrays(values.reshape(-1), size).cast(kind)
+    return ak.to_arrow(values, extensionarray=False).cast(kind)
+
+
+def _mktree_type(kind: BranchType) -> Any:
+    """Return the type of a new branch for uproot's `mktree`."""
+    if kind.shape == (None,):
+        return f"var * {kind.number.name}"
+    return np.dtype((kind.number, kind.shape))
+
+
+def _cast(values: Any, kind: BranchType) -> Any:
+    """Return an array with numbers of a type."""
+    if kind.shape == (None,):
+        return ak.values_astype(values, kind.number)
+    return np.asarray(values, dtype=kind.number)
+
+
+def _form(tree: Any, kept: Sequence[str], added: Mapping[str, BranchType]) -> Any:
     """Return the awkward form of an RNTuple with its additions."""
     forms = {}
     if kept:
         old, _ = tree.to_akform(filter_name=frozenset(kept).__contains__)
         forms = {name: old.content(name) for name in kept}
-    forms |= {name: ak.forms.NumpyForm(kind.name) for name, kind in added.items()}
+    for name, kind in added.items():
+        number = ak.forms.NumpyForm(kind.number.name)
+        if kind.shape == (None,):
+            forms[name] = ak.forms.ListOffsetForm("i64", number)
+        else:
+            size = kind.shape[0] if kind.shape else None
+            forms[name] = ak.forms.RegularForm(number, size) if size else number
     return ak.forms.RecordForm(list(forms.values()), list(forms))
 
 
@@ -258,24 +382,31 @@ def _next(pieces: Iterator[Any], source: Source) -> Any:
         return next(pieces, None)
 
 
-def _frame(arrays: Mapping[str, Any], needed: Sequence[str]) -> pd.DataFrame:
-    """Return the flat branches of a chunk as a DataFrame, without a copy."""
-    columns = {name: np.asarray(arrays[name]) for name in needed}
-    return pd.DataFrame(columns, copy=False)
+def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> BranchType:
+    """Return the type of a branch that takes the place of an existing one: the old.
+
+    Args:
+        new: type of the values that are to be written.
+        old: type of the branch; None if it holds no numbers.
+        where: tree and branch, for messages.
+
+    Raises:
+        NtupleError: the old type does not hold the new values.
+    """
+    if old is None or old.number.kind != new.number.kind or old.shape != new.shape:
+        got = "no numbers" if old is None else str(old)
+        raise NtupleError(
+            f"{where} cannot be replaced: its type does not hold {new} (got {got})"
+        )
+    return old
 
 
-def _types(tree: Any, addition: Addition, *, keep: bool) -> dict[str, np.dtype[Any]]:
+def _types(tree: Any, addition: Addition, *, keep: bool) -> dict[str, BranchType]:
     """Return the types of the new branches; a replacement takes the old type."""
-    types = {name: np.dtype(kind) for name, kind in addition.types.items()}
-    present = _names(tree) if keep else []
-    for name in set(types) & set(present):
-        kind = flat_type(tree, name)
-        if kind is None or (kind.kind != types[name].kind):
-            raise NtupleError(
-                f"{addition.source}, branch {name!r} cannot be replaced: its type does "
-                f"not hold {types[name]}"
-            )
-        types[name] = kind
+    types = dict(addition.types)
+    for name in set(types) & set(_names(tree) if keep else []):
+        where = f"{addition.source}, branch {name!r}"
+        types[name] = replaced_type(types[name], branch_type(tree, name), where=where)
     return types
 
 
@@ -289,15 +420,6 @@ def _names(tree: Any) -> list[str]:
 def _top_level(tree: Any) -> list[str]:
     """Return the names of the branches that are not part of another."""
     return list(tree.keys(recursive=False))
-
-
-def _rows(tree: Any, kept: Sequence[str], chunk: int) -> int:
-    """Return the entries per chunk, fewer than asked for if a tree is very wide."""
-    entries = entries_of(tree)
-    if not is_ttree(tree) or not kept or not entries:
-        return chunk
-    per_entry = sum(tree[name].uncompressed_bytes for name in kept) / entries
-    return max(1, min(chunk, int(CHUNK_BYTES / max(per_entry, 1))))
 
 
 def _unwritable(tree: Any) -> dict[str, str]:

@@ -34,21 +34,24 @@ from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, PidganWarning
 from pidgan.mapping import (
     UNIT_CHECK_ENTRIES,
+    Overrides,
+    check_numbers,
     check_overrides,
     check_units,
     find_conditions,
 )
+from pidgan.nesting import common_shape, lay_out
+from pidgan.quantile_map import QuantileMap, open_maps
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pidgan.ntuple import Source
 
 Outside = Literal["grow", "refuse"]
 
-INVALID_STATUS = 2 | 4
-"""Bits of the status column: a condition is missing; no bundle for the species."""
+INVALID_STATUS = 2 | 4 | 16
+"""Bits of the status column: a condition is missing; no bundle for the species; the
+selection of `apply` fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,8 @@ def pid_efficiency(
     suffix: str = "",
     branches: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
+    scale: Mapping[str, float] | None = None,
+    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
     outside: Outside = "grow",
     chunk: int = 200_000,
 ) -> PidEfficiencies:
@@ -171,6 +176,8 @@ def pid_efficiency(
         suffix: suffix of the generated columns.
         branches: branch by condition, where it is not the default one; as for `apply`.
         units: unit of a condition in the file (`{"P": "GeV"}`); as for `apply`.
+        scale: factor of a condition; the one that `apply` was given.
+        quantile_map: map of a condition; the one that `apply` was given.
         outside: "refuse" raises where rows lie outside the map.
         chunk: rows read at a time; the result does not depend on it.
 
@@ -192,8 +199,12 @@ def pid_efficiency(
         suffix=suffix,
         species=f"{track}_{species_from}" if species_from else None,
         weights=weights,
-        branches=dict(branches or {}),
-        units=dict(units or {}),
+        overrides=Overrides(
+            branches=branches or {},
+            units=units or {},
+            scales=scale or {},
+            quantile_maps=open_maps(quantile_map or {}),
+        ),
         chunk=chunk,
     )
     rows = _read_rows(files, efficiency_map, parsed, request)
@@ -375,8 +386,7 @@ class _Request:
     suffix: str
     species: str | None
     weights: str | None
-    branches: dict[str, str]
-    units: dict[str, str]
+    overrides: Overrides
     chunk: int
 
     @property
@@ -405,8 +415,7 @@ def _read_rows(
 
     metadata = efficiency_map.metadata
     names = {v["name"] for v in metadata["conditions"]}
-    check_overrides(request.branches, {request.track: names}, option="branch")
-    check_overrides(request.units, {request.track: names}, option="unit")
+    check_overrides(request.overrides, {request.track: names})
     sources = find_sources([files] if isinstance(files, str | Path) else list(files))
     parts = [
         part
@@ -435,9 +444,9 @@ def _read_source(
     request: _Request,
 ) -> Iterator[_Rows]:
     """Read one tree in chunks."""
-    from pidgan.ntuple import iterate_columns, list_branches
+    from pidgan.ntuple import describe_tree, iterate_entries
 
-    metadata, present = efficiency_map.metadata, list_branches(source)
+    metadata, tree = efficiency_map.metadata, describe_tree(source)
     needed = {name for cut in cuts for name in cut.names}
     targets = {
         v["name"]: f"{request.track}_{v['name']}{request.suffix}"
@@ -453,22 +462,29 @@ def _read_source(
         ],
         request.track,
         source,
-        present,
-        branches=request.branches,
-        units=request.units,
+        tree.branches,
+        overrides=request.overrides,
     )
-    status = [request.status] if request.status in present else []
+    status = [request.status] if request.status in tree.branches else []
     extra = [name for name in (request.species, request.weights) if name]
     inputs = [name for condition in conditions for name in condition.inputs]
     branches = list(dict.fromkeys([*targets.values(), *inputs, *extra, *status]))
-    for first, frame in iterate_columns(source, branches, chunk=request.chunk):
-        if first == 0:
-            head = frame.head(UNIT_CHECK_ENTRIES)
+    check_numbers(branches, tree, source, request.track)
+    where = f"{source}, {request.track}"
+    own = [*targets.values(), *inputs, *status]
+    types = {name: tree.types[name] for name in branches}
+    shape = common_shape(types, own=own, where=where)
+    is_first = True
+    for arrays in iterate_entries(source, branches, chunk=request.chunk):
+        rows, _ = lay_out(arrays, branches, shape, where=where)
+        if is_first:
+            head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
             check_units(conditions, head, source, request.track)
-        columns = {name: frame[branch].to_numpy() for name, branch in targets.items()}
-        columns |= {c.variable.name: c.evaluate(frame) for c in conditions}
-        keep, n_invalid = _usable(frame, columns, status, request, metadata)
-        w = frame[request.weights] if request.weights else np.ones(len(frame))
+        is_first = False
+        columns = {name: rows[branch] for name, branch in targets.items()}
+        columns |= {c.variable.name: c.evaluate(rows) for c in conditions}
+        keep, n_invalid = _usable(rows, columns, status, request, metadata)
+        w = rows[request.weights] if request.weights else np.ones(len(keep))
         yield _Rows(
             place=bin_index(columns, efficiency_map.binning)[keep],
             passed=np.array([c.passes(columns, _sentinels(metadata)) for c in cuts])[
@@ -480,22 +496,23 @@ def _read_source(
 
 
 def _usable(
-    frame: "pd.DataFrame",
+    rows: Mapping[str, npt.NDArray[Any]],
     columns: Mapping[str, npt.NDArray[Any]],
     status: Sequence[str],
     request: _Request,
     metadata: Mapping[str, Any],
 ) -> tuple[BoolArray, int]:
     """Return which rows to use, and how many of the species have no targets."""
-    chosen = np.ones(len(frame), dtype=np.bool_)
+    n = len(next(iter(rows.values())))
+    chosen = np.ones(n, dtype=np.bool_)
     if request.species:
-        ids = frame[request.species].to_numpy(dtype=np.float64)
+        ids = rows[request.species].astype(np.float64)
         chosen = np.abs(ids) == abs(metadata["pdgid"])
-    valid = np.ones(len(frame), dtype=np.bool_)
+    valid = np.ones(n, dtype=np.bool_)
     for values in columns.values():
         valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
     for name in status:
-        valid &= (frame[name].to_numpy(dtype=np.int64) & INVALID_STATUS) == 0
+        valid &= (rows[name].astype(np.int64) & INVALID_STATUS) == 0
     return chosen & valid, int(np.count_nonzero(chosen & ~valid))
 
 

@@ -8,21 +8,28 @@ targets and the status of the track. Files are the business of `pidgan.applicati
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from pidgan.bundle import open_bundle
+from pidgan.bundle import BLOCK_ROWS, open_bundle
 from pidgan.card import Generator
-from pidgan.cuts import parse_cut
-from pidgan.errors import NtupleError, nearest
-from pidgan.mapping import Condition, find_conditions
-from pidgan.noise import column_keys, entry_keys, keyed_normal
-from pidgan.ntuple import Source
+from pidgan.cuts import Cut, parse_cut
+from pidgan.errors import NtupleError
+from pidgan.mapping import Condition, Overrides, check_numbers, find_conditions
+from pidgan.nesting import Counts, Shape, common_shape, lay_out, restore
+from pidgan.noise import (
+    UInt64Array,
+    column_keys,
+    entry_keys,
+    keyed_normal,
+    position_keys,
+)
+from pidgan.ntuple import BranchType, Source, TreeInfo
 
 Track: TypeAlias = str | Path | Generator
 """A bundle, a directory of bundles, or an open generator."""
@@ -39,15 +46,33 @@ NO_BUNDLE = np.int8(4)
 OUTSIDE_FIDUCIAL = np.int8(8)
 """Status bit: the fiducial cut of the sample fails; targets are generated."""
 
+NOT_SELECTED = np.int8(16)
+"""Status bit: the selection fails; targets are NaN, or what they were before."""
+
+UNMATCHED = np.int8(32)
+"""Status bit: the PDG id is 0, a track without a true particle; targets are NaN."""
+
+DECAYED = np.int8(64)
+"""Status bit: the true particle comes from a decay in flight; targets are generated."""
+
 STATUS_BITS = {
     "outside_range": OUTSIDE_RANGE,
     "missing_condition": MISSING,
     "no_bundle": NO_BUNDLE,
     "outside_fiducial": OUTSIDE_FIDUCIAL,
+    "not_selected": NOT_SELECTED,
+    "unmatched": UNMATCHED,
+    "decayed_in_flight": DECAYED,
 }
 
-NOISE_ROWS = 65_536
-"""Rows generated at a time: bounds the memory that the noise takes."""
+WITHOUT_TARGETS = MISSING | NO_BUNDLE | NOT_SELECTED
+"""Status bits of entries without generated targets."""
+
+DECAYS_IN_FLIGHT = (211, 321, 13)
+"""PDG ids of charged particles that reach the detector and decay in it: c tau of 7.8,
+3.7 and 659 m (Particle Data Group)."""
+
+Elsewhere: TypeAlias = Literal["nan", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +86,53 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackOptions:
+    """How tracks are processed; the fields are arguments of `apply`."""
+
+    overrides: Overrides = field(default_factory=Overrides)
+    species_from: str | None = None
+    mother_from: str | None = None
+    key: tuple[str, ...] = ()
+    suffix: str = ""
+    where: str | None = None
+    elsewhere: Elsewhere = "nan"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackPlan:
-    """A track in one tree: its generators with their conditions there."""
+    """A track in one tree: its generators with their conditions there.
+
+    Attributes:
+        name: prefix of the track.
+        label: tree and track, for messages.
+        options: its generators.
+        conditions: of each generator.
+        species: branch with PDG ids, if they choose.
+        mother: branch with PDG ids of mothers, if decays in flight are flagged.
+        targets: names of all targets.
+        key: branches that key the noise.
+        suffix: end of the new names.
+        where: the selection, if there is one.
+        kept: branches whose values stay where the selection fails.
+        read: the branches to read, with their types.
+        shape: shape of the track in an entry.
+        like: a branch with the same number of tracks in each entry, if they vary.
+    """
 
     name: str
+    label: str
     options: tuple[Option, ...]
     conditions: tuple[tuple[Condition, ...], ...]
     species: str | None
+    mother: str | None
     targets: tuple[str, ...]
     key: tuple[str, ...]
     suffix: str
+    where: Cut | None
+    kept: Mapping[str, BranchType]
+    read: Mapping[str, BranchType] = field(default_factory=dict)
+    shape: Shape = ()
+    like: str | None = None
 
     @property
     def status(self) -> str:
@@ -99,12 +161,14 @@ class TrackPlan:
         return tuple(dict.fromkeys(found[place] for place in sorted(found)))
 
     @property
-    def types(self) -> dict[str, np.dtype[Any]]:
+    def types(self) -> dict[str, BranchType]:
         """The new branches with their types, the status last."""
         types: dict[str, np.dtype[Any]] = {
             self.branch(target): np.dtype(np.float32) for target in self.targets
         }
-        return types | {self.status: np.dtype(np.int8)}
+        types |= {name: kind.number for name, kind in self.kept.items()}
+        types |= {self.status: np.dtype(np.int8)}
+        return {name: BranchType(kind, self.shape) for name, kind in types.items()}
 
     @property
     def mapping(self) -> dict[str, str]:
@@ -114,8 +178,10 @@ class TrackPlan:
     @property
     def needed(self) -> tuple[str, ...]:
         """Branches to read."""
-        extra = () if self.species is None else (self.species,)
-        return tuple(dict.fromkeys([*self.inputs, *self.identity, *extra]))
+        extra = [name for name in (self.species, self.mother) if name is not None]
+        selection = () if self.where is None else self.where.names
+        names = [*self.inputs, *self.identity, *extra, *selection, *self.kept]
+        return tuple(dict.fromkeys(names))
 
     def branch(self, target: str) -> str:
         """Return the name of the branch of a target."""
@@ -154,85 +220,200 @@ def plan_track(
     track: str,
     options: tuple[Option, ...],
     source: Source,
-    present: Mapping[str, str],
+    tree: TreeInfo,
     *,
-    branches: Mapping[str, str],
-    units: Mapping[str, str],
-    species_from: str | None,
-    key: Sequence[str],
-    suffix: str,
+    settings: TrackOptions,
 ) -> TrackPlan:
-    """Return what a track gets in one tree; arguments as those of `apply`.
+    """Return what a track gets in one tree.
+
+    Args:
+        track: its prefix.
+        options: its generators.
+        source: the tree, for messages.
+        tree: what it holds.
+        settings: what `apply` was asked for.
 
     Raises:
-        NtupleError: a branch that is needed is missing.
+        NtupleError: a branch that is needed is missing, or holds no numbers.
     """
     conditions = tuple(
         find_conditions(
             option.generator.card.conditions,
             track,
             source,
-            present,
-            branches=branches,
-            units=units,
+            tree.branches,
+            overrides=settings.overrides,
         )
         for option in options
     )
     targets = (name for o in options for name in o.generator.card.target_names)
+    species, mother = settings.species_from, settings.mother_from
     plan = TrackPlan(
         name=track,
+        label=f"{source}, {track}",
         options=options,
         conditions=conditions,
-        species=None if species_from is None else f"{track}_{species_from}",
+        species=None if species is None else f"{track}_{species}",
+        mother=None if mother is None else f"{track}_{mother}",
         targets=tuple(dict.fromkeys(targets)),
-        key=tuple(key),
-        suffix=suffix,
+        key=settings.key,
+        suffix=settings.suffix,
+        where=_selection(settings.where, track, tree),
+        kept={},
     )
-    for name in plan.needed:
-        if name not in present:
+    if settings.elsewhere == "keep":
+        names = [plan.branch(target) for target in plan.targets]
+        check_numbers(names, tree, source, track)
+        plan = replace(plan, kept={name: tree.types[name] for name in names})
+    check_numbers(plan.needed, tree, source, track)
+    types = {name: tree.types[name] for name in plan.needed}
+    own = [name for name in (*plan.inputs, plan.species, plan.mother) if name]
+    shape = common_shape(types, own=own, where=plan.label)
+    for name, kind in plan.kept.items():
+        if kind.shape != shape or kind.number.kind != "f":
             raise NtupleError(
-                f"{source} has no branch {name!r}, needed for {track}"
-                f"{nearest(name, present)}"
+                f"{plan.label}: {name!r} is of type {kind}, expected "
+                f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
             )
-    return plan
+    like = next((name for name in own if types[name].shape == (None,)), None)
+    return replace(plan, read=types, shape=shape, like=like)
 
 
 def generate_branches(
-    track: TrackPlan, frame: pd.DataFrame, *, seed: int, start: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the new branches of a track for a chunk that starts at an entry."""
-    entries = len(frame)
+    track: TrackPlan,
+    columns: Mapping[str, Any],
+    *,
+    seed: int,
+    start: int,
+    threads: int = 1,
+) -> tuple[dict[str, Any], npt.NDArray[np.int8]]:
+    """Return the new branches of a track for a chunk, and the status of its rows.
+
+    Args:
+        track: the plan.
+        columns: arrays of the branches that it needs.
+        seed: of the noise.
+        start: running number of the first entry.
+        threads: at most so many at a time; the result does not depend on it.
+
+    Returns:
+        Arrays in the shape of the track's branches, and (rows,) status bits.
+    """
+    rows, counts = lay_out(columns, track.needed, track.shape, where=track.label)
+    entries = len(columns[track.needed[0]])
+    keys = _keys(track, rows, counts, seed=seed, start=start, entries=entries)
+    selected = np.ones(len(keys), dtype=np.bool_)
+    if track.where is not None:
+        selected = track.where.passes(rows, None)
+    status = np.where(selected, np.int8(0), NOT_SELECTED)
     targets = {
-        target: np.full(entries, np.nan, dtype=np.float32) for target in track.targets
+        target: _initial(track, track.branch(target), rows, selected)
+        for target in track.targets
     }
-    status = np.zeros(entries, dtype=np.int8)
-    if track.identity:
-        identity = [frame[name].to_numpy() for name in track.identity]
-        keys = column_keys(identity, seed=seed)
-    else:
-        keys = entry_keys(
-            seed=seed, track=track.name, start=start, stop=start + entries
-        )
-    served = np.zeros(entries, dtype=np.bool_)
+    served = ~selected
     for option, conditions in zip(track.options, track.conditions, strict=True):
-        rows = _rows_of(option, track, frame)
-        served[rows] = True
-        values = np.column_stack([c.evaluate(frame) for c in conditions])
-        for first in range(0, len(rows), NOISE_ROWS):
-            part = rows[first : first + NOISE_ROWS]
-            x = values[part]
-            usable, flags = _judge(option.generator, x)
-            status[part] |= flags
-            part = part[usable]
-            noise = keyed_normal(keys[part], n_noise=option.generator.card.n_noise)
-            y = option.generator.generate(x[usable], noise)
-            for i, target in enumerate(option.generator.card.target_names):
-                targets[target][part] = y[:, i]
+        mine = _rows_of(option, track, rows, selected)
+        served[mine] = True
+        x = np.column_stack([c.evaluate(rows) for c in conditions])[mine]
+        usable, flags = _judge(option.generator, x)
+        status[mine] |= flags
+        mine = mine[usable]
+        y = _generate(option.generator, x[usable], keys[mine], threads)
+        for i, target in enumerate(option.generator.card.target_names):
+            targets[target][mine] = y[:, i]
     status[~served] |= NO_BUNDLE
-    columns: dict[str, npt.NDArray[Any]] = {
-        track.branch(target): column for target, column in targets.items()
-    }
-    return columns | {track.status: status}
+    if track.species is not None:
+        status[selected] |= _truth_flags(rows, track.species, track.mother)[selected]
+    flat = {track.branch(target): column for target, column in targets.items()}
+    flat[track.status] = status
+    nested = {name: restore(v, track.shape, counts) for name, v in flat.items()}
+    return nested, status
+
+
+def _selection(text: str | None, track: str, tree: TreeInfo) -> Cut | None:
+    """Return the selection of a track."""
+    if text is None:
+        return None
+    return parse_cut(text.replace("{track}", track), names=tree.branches)
+
+
+def _keys(
+    track: TrackPlan,
+    rows: Mapping[str, npt.NDArray[Any]],
+    counts: Counts | None,
+    *,
+    seed: int,
+    start: int,
+    entries: int,
+) -> UInt64Array:
+    """Return the noise key of each row."""
+    if track.identity:
+        for name in track.identity:
+            # A null would make whole numbers floats, in its chunk only.
+            if rows[name].dtype.kind != track.read[name].number.kind:
+                raise NtupleError(
+                    f"{track.label}: key branch {name!r} holds a null, expected "
+                    "numbers only"
+                )
+        return column_keys([rows[name] for name in track.identity], seed=seed)
+    keys = entry_keys(seed=seed, track=track.name, start=start, stop=start + entries)
+    return keys if counts is None else position_keys(keys, counts)
+
+
+def _initial(
+    track: TrackPlan,
+    branch: str,
+    rows: Mapping[str, npt.NDArray[Any]],
+    selected: npt.NDArray[np.bool_],
+) -> npt.NDArray[Any]:
+    """Return the column of a target before anything is generated."""
+    if branch not in track.kept:
+        return np.full(len(selected), np.nan, dtype=np.float32)
+    column = rows[branch].copy()
+    column[selected] = np.nan
+    return column
+
+
+def _generate(
+    generator: Generator,
+    x: npt.NDArray[np.float32],
+    keys: UInt64Array,
+    threads: int,
+) -> npt.NDArray[np.float32]:
+    """Return targets (n, n_targets) of conditions and the keys of their noise.
+
+    The noise of a block is made by the thread that uses it: there is never more of it
+    in memory than the threads work on, and it stays in their cache.
+    """
+    y = np.empty((len(x), len(generator.card.targets)), dtype=np.float32)
+
+    def fill(first: int) -> None:
+        block = slice(first, first + BLOCK_ROWS)
+        noise = keyed_normal(keys[block], n_noise=generator.card.n_noise)
+        y[block] = generator.generate(x[block], noise)
+
+    starts = range(0, len(x), BLOCK_ROWS)
+    if threads == 1 or len(starts) < 2:
+        for first in starts:
+            fill(first)
+        return y
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, starts):
+            pass
+    return y
+
+
+def _truth_flags(
+    rows: Mapping[str, npt.NDArray[Any]], species: str, mother: str | None
+) -> npt.NDArray[np.int8]:
+    """Return the status bits that true identities give."""
+    ids = rows[species]
+    flags = np.where(ids == 0, UNMATCHED, np.int8(0))
+    if mother is not None:
+        mothers = np.abs(rows[mother])
+        decayed = np.isin(mothers, DECAYS_IN_FLIGHT) & (ids != 0)
+        flags[decayed] |= DECAYED
+    return flags
 
 
 def _described(generator: Generator, where: str | Path) -> Option:
@@ -280,15 +461,18 @@ def _check_unambiguous(track: str, options: Sequence[Option]) -> None:
 
 
 def _rows_of(
-    option: Option, track: TrackPlan, frame: pd.DataFrame
+    option: Option,
+    track: TrackPlan,
+    rows: Mapping[str, npt.NDArray[Any]],
+    selected: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.int64]:
-    """Return the rows of a chunk that a generator serves."""
+    """Return the selected rows that a generator serves."""
     if track.species is None:
-        return np.arange(len(frame), dtype=np.int64)
-    ids = frame[track.species].to_numpy()
+        return np.flatnonzero(selected)
+    ids = rows[track.species]
     both_signs = sum(abs(o.pdg_id) == abs(option.pdg_id) for o in track.options) > 1
     chosen = ids == option.pdg_id if both_signs else np.abs(ids) == abs(option.pdg_id)
-    return np.flatnonzero(chosen)
+    return np.flatnonzero(chosen & selected)
 
 
 def _judge(

@@ -8,6 +8,7 @@ trees with branches added in `pidgan.ntuple_copy`.
 
 import contextlib
 import os
+import platform
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
@@ -51,6 +53,38 @@ class Source:
         return self.path if self.tree is None else f"{self.path}:{self.tree}"
 
 
+@dataclass(frozen=True)
+class BranchType:
+    """The numbers of a branch, and the shape of its entries.
+
+    Attributes:
+        number: their type.
+        shape: () for one number per entry, (3,) for three, (None,) for any number.
+    """
+
+    number: np.dtype[Any]
+    shape: tuple[int | None, ...] = ()
+
+    def __str__(self) -> str:
+        lengths = ("" if n is None else str(n) for n in self.shape)
+        return f"{self.number}{''.join(f'[{length}]' for length in lengths)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeInfo:
+    """What a tree holds.
+
+    Attributes:
+        entries: number of entries.
+        branches: its branches, each with its type on disk.
+        types: those of them that hold numbers.
+    """
+
+    entries: int
+    branches: dict[str, str]
+    types: dict[str, BranchType]
+
+
 def is_parquet(path: str | Path) -> bool:
     """Return whether a path names a Parquet file."""
     return str(path).partition("?")[0].lower().endswith(PARQUET_SUFFIXES)
@@ -59,6 +93,18 @@ def is_parquet(path: str | Path) -> bool:
 def is_remote(path: str | Path) -> bool:
     """Return whether a path is an address such as root:// or http://."""
     return _REMOTE.match(str(path)) is not None
+
+
+def file_stamp(path: str | Path) -> dict[str, int]:
+    """Return what tells a changed file: its size, and its time of change if local."""
+    if not is_remote(path):
+        status = os.stat(path)
+        return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    import fsspec
+
+    with reading(str(path)):
+        filesystem, name = fsspec.core.url_to_fs(str(path))
+        return {"size": int(filesystem.size(name) or 0)}
 
 
 def is_tree_class(name: str) -> bool:
@@ -83,22 +129,42 @@ def replacing(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path that becomes `path` if the block ends well.
 
     It lies in the same directory, so that the last step is a rename; it is removed
-    after an error or Ctrl-C.
+    after an error or Ctrl-C. What a process of this machine left that was killed while
+    it wrote the same path is removed too.
     """
     path = Path(path)
     if path.is_dir():
         raise NtupleError(f"{path} is a directory, expected the name of a file")
     if path.exists() and not overwrite:
         raise NtupleError(f"{path} exists; choose another name or give --overwrite")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    host = platform.node() or "localhost"
+    temporary = path.with_name(f".{path.stem}.{host}-{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path, host)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise NtupleError(f"{path} cannot be written: {one_line(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path, host: str) -> None:
+    """Remove temporary files for a path whose process no longer exists."""
+    if os.name != "posix":
+        return  # Elsewhere `os.kill` ends processes instead of asking for them.
+    start, end = re.escape(f".{path.stem}.{host}-"), re.escape(path.suffix)
+    for other in path.parent.iterdir():
+        found = re.fullmatch(rf"{start}(\d+){end}", other.name)
+        if found is None:
+            continue
+        try:
+            os.kill(int(found[1]), 0)
+        except (ProcessLookupError, OverflowError):
+            other.unlink(missing_ok=True)
+        except PermissionError:
+            pass
 
 
 def one_line(error: BaseException) -> str:
@@ -209,6 +275,22 @@ def entries_of(tree: Any) -> int:
     return int(tree.metadata.num_rows if is_table(tree) else tree.num_entries)
 
 
+def stored_bytes(tree: Any, branches: Iterable[str]) -> int:
+    """Return the uncompressed size of branches of an open tree; 0 if it is unknown."""
+    wanted = frozenset(branches)
+    if is_table(tree):
+        groups = (tree.metadata.row_group(i) for i in range(tree.num_row_groups))
+        columns = (
+            group.column(j) for group in groups for j in range(group.num_columns)
+        )
+        return sum(
+            column.total_uncompressed_size
+            for column in columns
+            if column.path_in_schema.partition(".")[0] in wanted
+        )
+    return sum(int(getattr(tree[name], "uncompressed_bytes", 0)) for name in wanted)
+
+
 def typenames(tree: Any) -> dict[str, str]:
     """Return the branches of an open tree, each with its type on disk."""
     if is_table(tree):
@@ -241,16 +323,84 @@ def flat_types(
 
 def flat_type(tree: Any, name: str) -> np.dtype[Any] | None:
     """Return the type of a branch of an open tree, None if it is not flat."""
+    found = branch_type(tree, name)
+    return found.number if found is not None and found.shape == () else None
+
+
+def branch_type(tree: Any, name: str) -> BranchType | None:
+    """Return the type of a branch of an open tree, None if it holds no numbers.
+
+    Arrays of arrays count as none.
+    """
     if is_table(tree):
-        return _flat_arrow(tree.schema_arrow.field(name).type)
+        return _arrow_type(tree.schema_arrow.field(name).type)
     if not is_ttree(tree):
-        found = RNTUPLE_TYPES.get(tree.typenames()[name])
-        return None if found is None else np.dtype(found)
+        return _rntuple_type(str(tree[name].typename))
     interpretation = tree[name].interpretation
+    if isinstance(interpretation, uproot.AsJagged):
+        found = _numerical_type(interpretation.content)
+        flat = found is not None and found.shape == ()
+        return BranchType(found.number, (None,)) if found and flat else None
+    return _numerical_type(interpretation)
+
+
+def describe(tree: Any) -> TreeInfo:
+    """Return what an open tree holds."""
+    branches = typenames(tree)
+    found = {name: branch_type(tree, name) for name in branches}
+    types = {name: kind for name, kind in found.items() if kind is not None}
+    return TreeInfo(entries=entries_of(tree), branches=branches, types=types)
+
+
+def _numerical_type(interpretation: Any) -> BranchType | None:
+    """Return the type of an interpretation of uproot, None if not of numbers."""
     if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
         return None
     kind = np.dtype(interpretation.numpy_dtype)
-    return kind if kind.shape == () and kind.kind in "biuf" else None
+    if kind.base.kind not in "biuf" or len(kind.shape) > 1:
+        return None
+    return BranchType(kind.base, kind.shape)
+
+
+def _rntuple_type(name: str) -> BranchType | None:
+    """Return the type of an RNTuple field from the name of its C++ type."""
+    vector = re.fullmatch(r"std::vector<(.+)>", name)
+    array = re.fullmatch(r"std::array<(.+),\s*(\d+)>", name)
+    number = (vector or array or [name, name])[1]
+    if number not in RNTUPLE_TYPES:
+        return None
+    shape = (None,) if vector else (int(array[2]),) if array else ()
+    return BranchType(np.dtype(RNTUPLE_TYPES[number]), shape)
+
+
+def iterate_arrays(
+    tree: Any, branches: Sequence[str], *, start: int, stop: int, chunk: int
+) -> Iterator[dict[str, Any]]:
+    """Yield arrays of branches of numbers, chunk by chunk.
+
+    Those with a variable number per entry are awkward, the others numpy, (n,) or
+    (n, k).
+    """
+    if is_table(tree):
+        for batch in iterate_batches(
+            tree, branches, start=start, stop=stop, chunk=chunk
+        ):
+            yield table_arrays(batch, branches)
+        return
+    for arrays in tree.iterate(
+        filter_name=frozenset(branches).__contains__,
+        entry_start=start,
+        entry_stop=stop,
+        step_size=chunk,
+        library="ak",
+        how=dict,
+    ):
+        yield {name: plain_array(arrays[name]) for name in branches}
+
+
+def plain_array(array: Any) -> Any:
+    """Return an awkward array as numpy if every entry has the same shape."""
+    return np.asarray(array) if array.layout.purelist_isregular else array
 
 
 def iterate_flat(
@@ -293,25 +443,40 @@ def iterate_batches(
             yield batch.slice(first, last - first)
 
 
-def table_arrays(batch: Any, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Return flat columns of a pyarrow batch as numpy arrays, a null as NaN."""
-    return {name: _arrow_array(batch.column(name)) for name in columns}
+def table_arrays(batch: Any, columns: Sequence[str]) -> dict[str, Any]:
+    """Return columns of a pyarrow batch as arrays, a null as NaN or as no number."""
+    return {name: _arrow_array(batch.column(name), name) for name in columns}
 
 
-def _flat_arrow(kind: Any) -> np.dtype[Any] | None:
-    """Return the numpy type of an arrow type, None if it is not one number."""
+def _arrow_type(kind: Any) -> BranchType | None:
+    """Return the type of an arrow column, None if it does not hold numbers."""
     import pyarrow as pa
 
+    shape: tuple[int | None, ...] = ()
+    if pa.types.is_fixed_size_list(kind):
+        kind, shape = kind.value_type, (kind.list_size,)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind, shape = kind.value_type, (None,)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return (
-        np.dtype(kind.to_pandas_dtype())
+        BranchType(np.dtype(kind.to_pandas_dtype()), shape)
         if is_number or pa.types.is_boolean(kind)
         else None
     )
 
 
-def _arrow_array(column: Any) -> npt.NDArray[Any]:
-    """Return an arrow column as numpy, a null as NaN."""
+def _arrow_array(column: Any, name: str) -> Any:
+    """Return an arrow column as numpy, or awkward if lists vary in length."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_fixed_size_list(column.type):
+        if column.null_count:
+            raise NtupleError(f"column {name!r} holds a null, expected lists")
+        return _arrow_array(column.flatten(), name).reshape(len(column), -1)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        counts = pc.fill_null(pc.list_value_length(column), 0)
+        return ak.unflatten(_arrow_array(column.flatten(), name), np.asarray(counts))
     if column.null_count:
         column = column.cast("float64").fill_null(np.nan)
     return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -21,7 +21,7 @@ from toy_generator import (
 from pidgan.application import apply
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.noise import entry_keys, keyed_normal
-from pidgan.ntuple import Source, list_branches, read_columns, write_trees
+from pidgan.ntuple import Source, describe_tree, read_columns, write_trees
 
 ENTRIES = 3000
 TARGETS = ["Kplus_DLLk", "Kplus_DLLp", "Kplus_pidgan_status"]
@@ -214,7 +214,7 @@ def test_replace_keeps_place_and_type(tmp_path: Path) -> None:
     data = {"Kplus_DLLk": np.zeros(ENTRIES)} | data
     path = write(tmp_path / "a.root", data)
     apply({"Kplus": kaon()}, path, tmp_path / "b.root", mode="replace")
-    types = list_branches(Source(f"{tmp_path}/b.root", "DecayTree"))
+    types = describe_tree(Source(f"{tmp_path}/b.root", "DecayTree")).branches
     assert next(iter(types)) == "Kplus_DLLk"
     assert list(types)[-2:] == ["Kplus_DLLp", "Kplus_pidgan_status"]
     assert types["Kplus_DLLk"] == "double"
@@ -239,7 +239,8 @@ def test_a_friend_is_the_same_and_nothing_else(tmp_path: Path, suffix: str) -> N
     apply({"Kplus": kaon()}, path, tmp_path / f"f.{suffix}", mode="friend", chunk=501)
     assert path.read_bytes() == before
     tree = None if suffix == "parquet" else "DecayTree"
-    assert list(list_branches(Source(f"{tmp_path}/f.{suffix}", tree))) == TARGETS
+    found = describe_tree(Source(f"{tmp_path}/f.{suffix}", tree))
+    assert list(found.branches) == TARGETS
     friend, full = read(tmp_path / f"f.{suffix}"), read(tmp_path / f"b.{suffix}")
     pd.testing.assert_frame_equal(friend, full)
 
@@ -532,7 +533,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
         chunk=200,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(n, 1000) for n in (200, 400, 500, 700, 900, 1000)]
+    assert seen == [(n, 1000) for n in (0, 200, 400, 500, 700, 900, 1000)]
 
 
 def test_misuse_is_named(ntuple: Path, tmp_path: Path) -> None:

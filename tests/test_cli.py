@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import uproot
+from toy_generator import make_card, toy_onnx, with_self_test
 
-from pidgan.cli import VERBS, main
+from pidgan.cli import VERBS, _EntriesLine, main
+from pidgan.quantile_map import QuantileMap
 
 Run = Callable[..., "Result"]
 
@@ -222,6 +224,75 @@ def test_bad_bundles_are_one_line(
         run("systematics", lonely, "--cut", "RichDLLk > 0", "-o", tmp_path / "m.json"),
         "reference",
     )
+
+
+def test_options_of_apply(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    bundle = tmp_path / "kaon.onnx"
+    bundle.write_bytes(toy_onnx(with_self_test(make_card())))
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"K_P": rng.uniform(5e3, 9e4, 900), "K_ETA": 3.0})
+    frame = frame.assign(K_DLLk=7.0, K_DLLp=8.0)
+    for name in ("a", "b"):
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    files = (tmp_path / "a.parquet", tmp_path / "b.parquet")
+    words = ("apply", "--track", f"K={bundle}", *files, "-o", tmp_path / "out")
+    words += ("--mode", "replace", "--where", "{track}_P > 3e4", "--elsewhere", "keep")
+    words += ("--scale", "K.P=1.1", "--threads", 2, "--json")
+    first = run(*words, "--part", "1/2", "--quiet")
+    assert first.err == ""
+    summary = json.loads(first.out)
+    passed = np.count_nonzero(frame["K_P"] > 3e4)
+    assert [Path(p).name for p in summary["outputs"]] == ["a.parquet"]
+    assert summary["counts"]["K"]["generated"] == passed
+    assert summary["mapping"]["K"]["P"] == "K_P [MeV] times 1.1"
+    both = run(*words)
+    assert len(json.loads(both.out)["skipped"]) == 1
+    assert "1800/1800 entries" in both.err
+    kept = pd.read_parquet(tmp_path / "out/b.parquet")["K_DLLk"] == 7.0
+    assert (kept == (frame["K_P"] <= 3e4)).all()
+    assert run(*words, "--scale", "K.P=x").code == 2
+    _one_line(run(*words, "--quantile-map", "P=none.json"), "none.json", "cannot be")
+
+
+def test_the_line_of_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    line = _EntriesLine()
+    line(1_000_000, 4_000_000)
+    line(3_000_000, 4_000_000)
+    shown = capsys.readouterr().err.split("\r\033[K")
+    assert shown[1] == "1000000/4000000 entries"
+    assert shown[2] == "3000000/4000000 entries  75 %  200k entries/s  5 s left"
+
+
+def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    tracks = rng.integers(20, 400, 5000)
+    pd.DataFrame({"nTracks": tracks, "w": 1.0}).to_parquet(tmp_path / "mc.parquet")
+    data = pd.DataFrame({"nLongTracks": 2 * tracks, "sweight": 1.0})
+    data.to_parquet(tmp_path / "data.parquet")
+    arguments = ("quantile-map", tmp_path / "mc.parquet", "--branch", "nTracks")
+    arguments += ("--data", tmp_path / "data.parquet", "-o", tmp_path / "m.json")
+    _one_line(run(*arguments), "data.parquet", "no branch 'nTracks'", "nLongTracks")
+    arguments += ("--data-branch", "nLongTracks", "--data-weights", "sweight")
+    done = run(*arguments, "--weights", "w")
+    assert "5000 entries of simulation, 5000 of data" in done.out
+    found = QuantileMap.open(tmp_path / "m.json")
+    np.testing.assert_allclose(found.evaluate(tracks), 2 * tracks, atol=1)
+    _one_line(run(*arguments), "m.json exists")
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_parts_that_do_not_exist(run: Run, tmp_path: Path, part: str) -> None:
+    result = run(
+        "apply", "--track", "K=k.onnx", "x.root", "-o", tmp_path, "--part", part
+    )
+    assert result.code == 2
+    assert "expected I/N with 1 <= I <= N" in result.err
 
 
 def test_arguments_that_are_no_pairs(run: Run, tmp_path: Path) -> None:

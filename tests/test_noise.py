@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pidgan.noise import column_keys, entry_keys, keyed_normal
+from pidgan.noise import column_keys, entry_keys, keyed_normal, position_keys
 
 GOLDEN_KEYS = [10274794360232982707, 8655446253603378914]
 GOLDEN_NOISE = [[0.70861, -1.167141, 0.558509], [0.787811, 0.974563, -1.168102]]
@@ -135,3 +135,22 @@ def test_misuse_is_named() -> None:
         column_keys([], seed=1)
     with pytest.raises(TypeError, match="key column has shape"):
         column_keys([np.array(["a"])], seed=1)
+
+
+def test_positions_have_keys_of_their_own() -> None:
+    entries = entry_keys(seed=1, track="T", start=0, stop=20_000)
+    counts = np.random.default_rng(1).integers(0, 6, len(entries))
+    keys = position_keys(entries, counts)
+    assert len(keys) == counts.sum()
+    assert len(np.unique(np.concatenate([keys, entries]))) == len(keys) + len(entries)
+    noise = keyed_normal(keys, n_noise=2)
+    correlation = np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1]
+    assert abs(noise.mean()) < 5 / np.sqrt(noise.size)
+    assert abs(correlation) < 5 / np.sqrt(len(noise))
+
+
+def test_the_key_of_a_position_knows_its_entry_only() -> None:
+    entries = entry_keys(seed=1, track="T", start=0, stop=3)
+    all_of_them = position_keys(entries, np.array([2, 0, 3]))
+    assert (position_keys(entries[2:], np.array([3])) == all_of_them[2:]).all()
+    assert (position_keys(entries[:1], np.array([1])) == all_of_them[:1]).all()

@@ -1,6 +1,9 @@
 """Trees on disk: reading in chunks equals reading whole, and damage has a name."""
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +17,9 @@ import uproot
 from pidgan.errors import NtupleError
 from pidgan.ntuple import (
     Source,
-    count_entries,
+    describe_tree,
     find_sources,
     iterate_columns,
-    list_branches,
     list_trees,
     read_columns,
     read_table,
@@ -80,7 +82,7 @@ def test_what_was_written_is_read_with_its_types(source: Source) -> None:
     data = branches()
     frame = read_columns(source, FLAT)
     assert list(frame.columns) == FLAT
-    assert count_entries(source) == ENTRIES
+    assert describe_tree(source).entries == ENTRIES
     for name in FLAT:
         assert frame[name].dtype == data[name].dtype
         np.testing.assert_array_equal(frame[name], data[name])
@@ -225,7 +227,7 @@ def test_addresses_pass_untouched(pattern: str, path: str, tree: str | None) -> 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
     with pytest.raises(NtupleError, match=r"http://127.0.0.1:9/a.root cannot be read"):
-        list_branches(Source("http://127.0.0.1:9/a.root", "T"))
+        describe_tree(Source("http://127.0.0.1:9/a.root", "T"))
 
 
 def test_a_missing_file_has_neighbours(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_branch_that_is_not_flat_is_refused(source: Source, name: str) -> None
 def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.root"
     write_trees(path, {"T": {"x": np.ones(0, np.float32)}})
-    assert count_entries(Source(str(path), "T")) == 0
+    assert describe_tree(Source(str(path), "T")).entries == 0
     with pytest.raises(NtupleError, match="is empty: got 0 entries"):
         read_columns(Source(str(path), "T"), ["x"])
     with pytest.raises(NtupleError, match="is empty: got 0 entries"):
@@ -289,7 +291,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     for name, kind in (("a.root", "ROOT"), ("a.parquet", "Parquet")):
         (tmp_path / name).write_text("hello, this is a text file")
         with pytest.raises(NtupleError, match=f"is not a {kind} file: starts with"):
-            list_branches(Source(str(tmp_path / name), "T"))
+            describe_tree(Source(str(tmp_path / name), "T"))
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
@@ -314,3 +316,23 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_trees(tmp_path / "a.root", {"T": {"x": Interrupting()}})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    host = platform.node()
+    dead = tmp_path / f".b.root.{host}-{process.pid}.json"
+    gone = tmp_path / f".b.{host}-{process.pid}.root"
+    kept = [
+        tmp_path / f".b.{host}-{os.getppid()}.root",
+        tmp_path / f".b.elsewhere-{process.pid}.root",
+        tmp_path / f".c.{host}-{process.pid}.root",
+        tmp_path / f"b.{host}-{process.pid}.root",
+    ]
+    for path in (dead, gone, *kept):
+        path.touch()
+    write_trees(tmp_path / "b.root", {"T": {"x": np.ones(3)}})
+    assert not gone.exists()
+    assert all(path.exists() for path in (dead, *kept))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import hist
@@ -12,7 +13,7 @@ import pytest
 import uproot
 
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.ntuple import Source, read_columns, write_trees
+from pidgan.ntuple import BranchType, Source, read_columns, write_trees
 from pidgan.ntuple_copy import Addition, copy_file, unwritable
 
 ENTRIES = 1000
@@ -81,16 +82,18 @@ def shape(path: str | Path, name: str) -> dict[str, tuple[str, str, str | None]]
         }
 
 
-def twice(first: int, frame: pd.DataFrame) -> Mapping[str, np.ndarray]:
-    return {
-        "twice": 2 * frame["s_f4"].to_numpy(),
-        "entry": first + np.arange(len(frame)),
-    }
+def twice(first: int, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    values = arrays["s_f4"]
+    return {"twice": 2 * values, "entry": first + np.arange(len(values))}
+
+
+def typed(**types: object) -> dict[str, BranchType]:
+    return {name: BranchType(np.dtype(kind)) for name, kind in types.items()}
 
 
 def addition(source: Source, **types: object) -> Addition:
-    types = types or {"twice": np.dtype(np.float32), "entry": np.dtype(np.int64)}
-    return Addition(source=source, needed=("s_f4",), types=types, compute=twice)
+    new = typed(**(types or {"twice": np.float32, "entry": np.int64}))
+    return Addition(source=source, needed=("s_f4",), types=new, compute=twice)
 
 
 @pytest.mark.parametrize("chunk", [77, 300, 10**6])
@@ -147,8 +150,8 @@ def test_a_branch_that_is_replaced_keeps_its_place_and_type(tmp_path: Path) -> N
     replacement = Addition(
         source=source,
         needed=("s_f8",),
-        types={"s_f8": np.dtype(np.float32)},
-        compute=lambda first, frame: {"s_f8": frame["s_f8"].to_numpy() + 1},
+        types=typed(s_f8=np.float32),
+        compute=lambda first, arrays: {"s_f8": arrays["s_f8"] + 1},
     )
     copy_file([replacement], new)
     assert shape(new, "D/DecayTree") == shape(old, "D/DecayTree")
@@ -163,7 +166,7 @@ def test_a_branch_that_cannot_hold_the_values_is_not_replaced(
 ) -> None:
     write_rich_file(tmp_path / "a.root")
     source = Source(str(tmp_path / "a.root"), "D/DecayTree")
-    wrong = addition(source, **{name: np.dtype(np.float32)})
+    wrong = addition(source, **{name: np.float32})
     with pytest.raises(NtupleError, match=f"branch '{name}' cannot be replaced"):
         copy_file([wrong], tmp_path / "b.root")
     assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
@@ -235,13 +238,13 @@ def test_several_trees_of_one_file(tmp_path: Path) -> None:
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     write_rich_file(tmp_path / "a.root")
 
-    def interrupt(first: int, frame: pd.DataFrame) -> Mapping[str, np.ndarray]:
+    def interrupt(first: int, arrays: Mapping[str, np.ndarray]) -> Mapping[str, object]:
         if first > 0:
             raise KeyboardInterrupt
-        return twice(first, frame)
+        return twice(first, arrays)
 
     source = Source(str(tmp_path / "a.root"), "D/DecayTree")
-    types = {"twice": np.dtype(np.float32)}
+    types = typed(twice=np.float32)
     stopped = Addition(source=source, needed=("s_f4",), types=types, compute=interrupt)
     with pytest.raises(KeyboardInterrupt):
         copy_file([stopped], tmp_path / "b.root", chunk=100)
@@ -251,13 +254,13 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def copy_of(name: str, tree: str, needed: str, output: Path, *, keep: bool) -> None:
     """Copy one of the files that ROOT wrote, with a branch `entry`."""
 
-    def number(first: int, frame: pd.DataFrame) -> Mapping[str, np.ndarray]:
-        return {"entry": first + np.arange(len(frame))}
+    def number(first: int, arrays: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        return {"entry": first + np.arange(len(next(iter(arrays.values()))))}
 
     entry = Addition(
         source=Source(str(ROOT_FILES / name), tree),
         needed=(needed,) if needed else (),
-        types={"entry": np.dtype(np.int64)},
+        types=typed(entry=np.int64),
         compute=number,
     )
     copy_file([entry], output, keep=keep, chunk=17)
@@ -308,7 +311,7 @@ def test_what_cannot_be_written_is_named_before_work(
 def test_vectors_become_arrays_with_a_warning(tmp_path: Path) -> None:
     name, tree = "vectors.root", "ntupler/tree"
     source = Source(str(ROOT_FILES / name), tree)
-    first = Addition(source=source, needed=(), types={}, compute=lambda i, frame: {})
+    first = Addition(source=source, needed=(), types={}, compute=lambda i, arrays: {})
     with pytest.warns(PidganWarning, match=r"'v_int16' \(std::vector<int16_t>\)"):
         copy_file([first], tmp_path / "b.root")
     with (

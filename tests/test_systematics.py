@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from pidgan.card import CardVariable, sample_targets
 from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
-from pidgan.ntuple import write_trees
+from pidgan.ntuple import Source, read_columns, write_trees
 from pidgan.propagation import PidEfficiencies, combine_rows, pid_efficiency
 from pidgan.systematics import run_systematics
 
@@ -362,6 +363,50 @@ def write_analysis(path: Path, **changes: Any) -> Path:
     return path
 
 
+def test_a_collection_of_tracks_has_the_efficiency_of_its_rows(
+    toy_map: EfficiencyMap, ntuple: Path, tmp_path: Path
+) -> None:
+    import uproot
+
+    with uproot.open(ntuple) as file:
+        rows = file["DecayTree"].arrays(library="np")
+    counts = np.random.default_rng(1).multinomial(2000, np.full(900, 1 / 900))
+    nested = {
+        name: ak.unflatten(values, counts)
+        for name, values in rows.items()
+        if name.startswith("Kplus_")
+    }
+    nested["event_weight"] = np.linspace(0.5, 1.5, 900)
+    write_trees(tmp_path / "nested.root", {"DecayTree": nested})
+    flat = write_analysis(
+        tmp_path / "flat.root", sw=np.repeat(nested["event_weight"], counts)
+    )
+    options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "map": toy_map}
+    options["species_from"] = "TRUEID"
+    expected = pid_efficiency(flat, weights="sw", **options)
+    found = pid_efficiency(
+        tmp_path / "nested.root", weights="event_weight", chunk=100, **options
+    )
+    for one, other in zip(expected, found, strict=True):
+        assert one.n_rows == other.n_rows
+        assert one.value == pytest.approx(other.value, rel=1e-12)
+        assert one.total == pytest.approx(other.total, rel=1e-12)
+
+
+def test_a_scale_moves_rows_to_the_bins_of_what_was_generated(
+    toy_map: EfficiencyMap, ntuple: Path, tmp_path: Path
+) -> None:
+    p = read_columns(Source(str(ntuple), "DecayTree"), ["Kplus_P"])["Kplus_P"]
+    scaled = write_analysis(tmp_path / "half.root", Kplus_P=p.to_numpy() / 2)
+    options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "map": toy_map}
+    (expected, *_) = pid_efficiency(ntuple, **options)
+    (found, *_) = pid_efficiency(scaled, scale={"P": 2.0}, **options)
+    with pytest.warns(PidganWarning, match="lie outside the efficiency map"):
+        (without, *_) = pid_efficiency(scaled, **options)
+    assert found.value == expected.value
+    assert found.correction != without.correction
+
+
 def test_efficiency_is_what_its_formulas_say(
     toy_map: EfficiencyMap, ntuple: Path
 ) -> None:
@@ -436,7 +481,8 @@ def test_rows_without_targets_are_left_out(
     toy_map: EfficiencyMap, tmp_path: Path
 ) -> None:
     status = np.zeros(2000, dtype=np.int8)
-    status[:30], status[30:50], status[50:60] = 4, 2, 1
+    # Also those that were not selected: what they hold was not generated.
+    status[:30], status[30:40], status[40:50], status[50:60] = 4, 2, 16, 1
     path = write_analysis(tmp_path / "a.root", Kplus_pidgan_status=status)
     with pytest.warns(PidganWarning, match="50 of 2000 rows have no generated targets"):
         (one,) = pid_efficiency(path, track="Kplus", cuts="DLLk > 2", map=toy_map)

@@ -1,0 +1,43 @@
+"""What this process may use: cores and memory, as the batch system limits them."""
+
+import contextlib
+import os
+from pathlib import Path
+
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Limit of the control group, versions 2 and 1
+(https://docs.kernel.org/admin-guide/cgroup-v2.html). What the group uses is not
+subtracted: most of it is files in the cache, which give way."""
+
+MEMORY_UNKNOWN = 2 * 2**30
+"""Assumed where the system does not tell, in bytes: a small batch slot."""
+
+
+def available_cores() -> int:
+    """Return the number of cores on which this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Return the bytes that can be had without swapping, within the group's limit."""
+    found = [_kernel_estimate()]
+    for limit in MEMORY_LIMITS:
+        # "max" and missing files: there is no such limit.
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(limit.read_text()))
+    return min((memory for memory in found if memory), default=MEMORY_UNKNOWN)
+
+
+def _kernel_estimate() -> int | None:
+    """Return what the Linux kernel takes to be available, in bytes."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+    return None

@@ -1,0 +1,182 @@
+"""Remote files are read in place, from a real server on loopback, as local ones."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from aiohttp import web
+from toy_generator import ToyGenerator, make_card
+
+from pidgan.application import apply
+from pidgan.errors import NtupleError
+from pidgan.ntuple import Source, find_sources, read_columns, write_trees
+
+ENTRIES = 30_000
+TARGETS = ["K_DLLk", "K_DLLp", "K_pidgan_status"]
+
+
+def columns() -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 4, ENTRIES)
+    return {
+        "K_P": rng.uniform(5e3, 9e4, ENTRIES),
+        "K_ETA": rng.uniform(2, 4.5, ENTRIES),
+        "x": rng.normal(size=ENTRIES),
+        "jets": ak.unflatten(rng.normal(size=int(counts.sum())), counts),
+    }
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of each format."""
+    path = tmp_path_factory.mktemp("served")
+    write_trees(path / "tree.root", {"T": columns()})
+    write_trees(path / "table.parquet", {"": columns()})
+    with uproot.recreate(path / "rntuple.root") as file:
+        file.mkrntuple("T", columns())
+    return path
+
+
+@pytest.fixture(scope="module")
+def ranges() -> list[str]:
+    """Range headers of all requests."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(directory: Path, ranges: list[str]) -> Iterator[str]:
+    """Address of an HTTP server that answers requests for ranges of bytes."""
+
+    @web.middleware
+    async def record(request: web.Request, handler: Any) -> Any:
+        if "Range" in request.headers:
+            ranges.append(request.headers["Range"])
+        return await handler(request)
+
+    async def start() -> tuple[web.AppRunner, int]:
+        app = web.Application(middlewares=[record])
+        app.router.add_static("/", directory)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return runner, runner.addresses[0][1]
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    runner, port = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    yield f"http://127.0.0.1:{port}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)
+    loop.close()
+
+
+def compare(address: str, path: Path, tmp_path: Path) -> None:
+    """Apply to a remote file and to the same local one."""
+    tree = "" if path.suffix == ".parquet" else ":T"
+    for mode in ("append", "friend"):
+        outputs = [tmp_path / f"{mode}_{name}{path.suffix}" for name in ("far", "near")]
+        for out, given in zip(outputs, (address, path), strict=True):
+            apply(
+                {"K": ToyGenerator(card=make_card())},
+                f"{given}{tree}",
+                out,
+                mode=mode,  # type: ignore[arg-type]
+                chunk=7000,
+            )
+        names = [*TARGETS, "K_P", "x"] if mode == "append" else TARGETS
+        far, near = (
+            read_columns(Source(str(out), tree[1:] or None), names) for out in outputs
+        )
+        assert far.equals(near)
+
+
+@pytest.mark.parametrize("name", ["tree.root", "rntuple.root", "table.parquet"])
+def test_http(
+    server: str, directory: Path, tmp_path: Path, ranges: list[str], name: str
+) -> None:
+    ranges.clear()
+    compare(f"{server}/{name}", directory / name, tmp_path)
+    assert ranges, "the file was read in pieces"
+
+
+def test_a_remote_file_that_changes_is_not_finished(
+    server: str, directory: Path, tmp_path: Path
+) -> None:
+    served = directory / "changing.root"
+    shutil.copy(directory / "tree.root", served)
+    arguments: Any = ({"K": ToyGenerator(card=make_card())}, f"{server}/changing.root")
+    apply(*arguments, tmp_path / "b.root")
+    assert apply(*arguments, tmp_path / "b.root").skipped
+    data = {name: values[: ENTRIES // 2] for name, values in columns().items()}
+    write_trees(served, {"T": data}, overwrite=True)
+    with pytest.raises(NtupleError, match=r"b\.root exists and differs in input"):
+        apply(*arguments, tmp_path / "b.root")
+
+
+def test_what_a_server_does_not_have_is_named(server: str, tmp_path: Path) -> None:
+    with pytest.raises(NtupleError, match=r"http://127.*/none\.root cannot be read"):
+        find_sources(f"{server}/none.root")
+    with pytest.raises(NtupleError, match=r"none\.parquet cannot be read: FileNot"):
+        apply(
+            {"K": ToyGenerator(card=make_card())},
+            f"{server}/none.parquet",
+            tmp_path / "b.parquet",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def xrootd(directory: Path) -> Iterator[str]:
+    """Address of a directory that an XRootD server exports."""
+    pytest.importorskip("fsspec_xrootd")
+    program = shutil.which("xrootd")
+    if program is None:
+        pytest.skip("there is no XRootD server (the program xrootd)")
+    # The server does not run as root, and pytest's directories are for their owner.
+    served = Path(tempfile.mkdtemp())
+    shutil.copytree(directory, served / "data")
+    for path in (served, *served.rglob("*")):
+        path.chmod(0o777)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (served / "xrootd.cfg").write_text(
+        f"xrd.port {port}\nall.export {served}/data\nall.adminpath {served}\n"
+        f"all.pidpath {served}\n"
+    )
+    words = [program, "-c", f"{served}/xrootd.cfg", "-l", f"{served}/log"]
+    words += ["-R", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen(words)
+    try:
+        for _ in range(300):
+            assert process.poll() is None, "the server ended"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"root://127.0.0.1:{port}/{served}/data"
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(served)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["tree.root", "rntuple.root", "table.parquet"])
+def test_xrootd(xrootd: str, directory: Path, tmp_path: Path, name: str) -> None:
+    compare(f"{xrootd}/{name}", directory / name, tmp_path)
