@@ -18,7 +18,8 @@ import onnx
 import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
-from pidgan.bundle import CARD_KEY, Bundle, open_bundle
+from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.card import SCHEMA_VERSION
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
 from pidgan.noise import entry_keys, keyed_normal
@@ -94,6 +95,7 @@ def export_bundle(
         first = slice(0, SELF_TEST_ROWS)
         card = model.card.model_copy(
             update={
+                "schema_version": SCHEMA_VERSION,
                 "validation": {} if report is None else report.headline(),
                 "reference": {
                     "file": reference_path.name,
@@ -112,7 +114,7 @@ def export_bundle(
         graph = build_graph(model)
         onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
         onnx.checker.check_model(graph, full_check=True)
-        temporary.write_bytes(graph.SerializeToString())
+        temporary.write_bytes(seal(graph.SerializeToString()))
         bundle = open_bundle(temporary)
         found = compare(targets, bundle.generate(conditions, noise))
         if found.differing > PARITY_EXCUSED * found.rows:
