@@ -135,7 +135,8 @@ class Bundle:
         stored = Path(str(self.card.reference.get("file", ""))).name
         names = (f"{self.path.stem}.reference.parquet", stored)
         paths = [self.path.with_name(name) for name in names if name]
-        path = next((p for p in paths if p.is_file()), None)
+        # Unlike Path.is_file, this is False for a name that is too long.
+        path = next((p for p in paths if os.path.isfile(p)), None)
         if path is None:
             return None
         expected = self.card.reference.get("sha256")
@@ -159,16 +160,8 @@ class Bundle:
         starts = range(0, len(x), BLOCK_ROWS)
 
         def run_block(start: int) -> None:
-            block = slice(start, min(start + BLOCK_ROWS, len(x)))
-            feed = {"conditions": _padded(x[block]), "noise": _padded(z[block])}
-            try:
-                (targets,) = self._session.run(["targets"], feed)
-            except Exception as error:
-                # onnxruntime's exceptions have no common class but Exception.
-                raise BundleError(
-                    f"{self.path}: the graph cannot be run ({_one_line(error)})"
-                ) from error
-            y[block] = targets[: block.stop - block.start]
+            block = slice(start, start + BLOCK_ROWS)
+            y[block] = self._run_rows(x[block], z[block])
 
         if self._threads == 1 or len(starts) <= 1:
             for start in starts:
@@ -178,6 +171,25 @@ class Bundle:
                 for _ in pool.map(run_block, starts):
                     pass
         return y
+
+    def _run_rows(self, x: Float32Array, z: Float32Array) -> Float32Array:
+        """Run at most a block; rows for which the network fails become NaN.
+
+        A condition that the network cannot take, such as the logarithm of a negative
+        number, may end in an index beyond a table, and onnxruntime then gives up the
+        block. Halves of it are tried until only such rows are left.
+        """
+        feed = {"conditions": _padded(x), "noise": _padded(z)}
+        try:
+            (targets,) = self._session.run(["targets"], feed)
+        # onnxruntime's exceptions have no common class but Exception.
+        except Exception:
+            if len(x) == 1:
+                return np.full((1, len(self.card.targets)), np.nan, dtype=np.float32)
+            half = len(x) // 2
+            parts = (slice(0, half), slice(half, len(x)))
+            return np.concatenate([self._run_rows(x[part], z[part]) for part in parts])
+        return np.asarray(targets[: len(x)])
 
 
 def open_bundle(

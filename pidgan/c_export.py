@@ -66,8 +66,7 @@ def export_c(
         The path.
 
     Raises:
-        BundleError: the file exists, or the graph has what C code cannot be made of.
-        ValueError: the name is none for C.
+        BundleError: the file exists, the name is none for C, or the graph is too large.
     """
     path = Path(path)
     if path.suffix != ".c":
@@ -76,9 +75,9 @@ def export_c(
         raise BundleError(f"{path} exists already; use --overwrite")
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
     text = c_source(bundle, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.writing.c")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="ascii")
         temporary.replace(path)
     except OSError as error:
@@ -111,7 +110,10 @@ def c_source(bundle: Bundle, name: str) -> str:
         or name in _KEYWORDS
         or re.search(rf"\b{name}\b", taken)
     ):
-        raise ValueError(f"{name!r} is no name for the C function; choose another")
+        raise BundleError(
+            f"{name!r} is no name for a C function, or is one inside the file; choose "
+            "another with --name"
+        )
     card = bundle.card
     fill = code | {
         "NAME": name,
@@ -131,7 +133,7 @@ def _comment(bundle: Bundle) -> str:
     content.pop("self_test", None)
     text = json.dumps(content, indent=1, sort_keys=True)
     # Within JSON these mean the same and do not end, begin or continue a comment.
-    for found, written in (("/", "\\/"), ("?", "\\u003f")):
+    for found, written in (("/", "\\u002f"), ("?", "\\u003f")):
         text = text.replace(found, written)
     return f"sha256 of the bundle: {bundle.sha256}\n\n{text}"
 

@@ -507,10 +507,12 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
 
 _HELPERS = {
     "larger": """\
-static inline float larger(float a, float b) { return a > b ? a : b; }
+/* A first argument that is no number stays. */
+static inline float larger(float a, float b) { return a < b ? b : a; }
 """,
     "smaller": """\
-static inline float smaller(float a, float b) { return a < b ? a : b; }
+/* A first argument that is no number stays. */
+static inline float smaller(float a, float b) { return a > b ? b : a; }
 """,
     "larger_integer": """\
 static inline long long larger_integer(long long a, long long b)

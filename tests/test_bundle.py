@@ -99,6 +99,20 @@ def test_wrong_shape(
         )
 
 
+def test_rows_that_the_network_cannot_take_are_nan(kaon_bundle: Path) -> None:
+    bundle = open_bundle(kaon_bundle)
+    frame = bundle.reference()
+    assert frame is not None
+    x = frame[list(bundle.card.condition_names)].to_numpy(np.float32)[:300]
+    z = np.zeros((300, bundle.card.n_noise), np.float32)
+    whole = bundle.generate(x, z)
+    x[[7, 250], 0] = -np.float32(1e38), np.float32(3e38)
+    with pytest.warns(PidganWarning, match="of 300 rows have targets that are not"):
+        y = bundle.generate(x, z)
+    rest = np.setdiff1d(np.arange(300), [7, 250])
+    np.testing.assert_array_equal(y[rest], whole[rest])
+
+
 def refused(path: Path, data: bytes, message: str, *, verify: bool = True) -> None:
     path.write_bytes(data)
     with pytest.raises(BundleError, match=message) as info:

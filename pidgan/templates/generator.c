@@ -52,12 +52,14 @@ void @NAME@_batch(float *restrict targets, const float *restrict conditions,
 static void evaluate_block(float *restrict targets, const float *restrict conditions,
                            const float *restrict noise)
 {
+    (void)conditions, (void)noise; /* One may do for a graph. */
 @BLOCK@
 }
 
 static void evaluate_row(float *restrict targets, const float *restrict conditions,
                          const float *restrict noise)
 {
+    (void)conditions, (void)noise; /* One may do for a graph. */
 @ROW@
 }
 
