@@ -22,6 +22,7 @@ from pidgan.errors import NtupleError, PidganWarning
 from pidgan.ntuple import BASKET_ENTRIES, COMPRESSION
 from pidgan.treefile import (
     Source,
+    copying,
     entries_of,
     find_tree,
     flat_type,
@@ -192,7 +193,8 @@ def _copy_tree(
         computed = addition.compute(first, _frame(arrays, addition.needed))
         copied = {branch: arrays[branch] for branch in kept}
         fresh = {b: np.asarray(computed[b], dtype=kind) for b, kind in added.items()}
-        written.extend(copied | fresh)
+        with copying(str(source)):
+            written.extend(copied | fresh)
     return _notes(layout)
 
 
