@@ -103,7 +103,7 @@ def test_rows_that_the_network_cannot_take_are_nan(kaon_bundle: Path) -> None:
     bundle = open_bundle(kaon_bundle)
     frame = bundle.reference()
     assert frame is not None
-    x = frame[list(bundle.card.condition_names)].to_numpy(np.float32)[:300]
+    x = frame[list(bundle.card.condition_names)].to_numpy(np.float32)[:300].copy()
     z = np.zeros((300, bundle.card.n_noise), np.float32)
     whole = bundle.generate(x, z)
     x[[7, 250], 0] = -np.float32(1e38), np.float32(3e38)
