@@ -289,16 +289,16 @@ def work(folder: Path, track: str, seed: int, numbers: range) -> None:
 
 
 def run(
-    bundle: Path, ntuple: Path, track: str, *, mutants: int, seed: int
+    bundle: Path, ntuple: Path, track: str, *, mutants: int, seed: int, first: int = 0
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield number, kind and result of each mutant."""
+    """Yield number, kind and result of each mutant, from number `first` on."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copy(bundle, folder / "base.onnx")
         shutil.copy(ntuple, folder / "base.root")
-        done = 0
-        while done < mutants:
-            span = f"{done}:{mutants}"
+        done, end = first, first + mutants
+        while done < end:
+            span = f"{done}:{end}"
             command = [sys.executable, __file__, "--work", name, track, str(seed), span]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             with subprocess.Popen(
@@ -324,8 +324,8 @@ def main() -> None:
     """Run as a script."""
     if sys.argv[1:2] == ["--work"]:
         folder, track, seed, span = sys.argv[2:]
-        first, last = span.split(":")
-        work(Path(folder), track, int(seed), range(int(first), int(last)))
+        numbers = range(*map(int, span.split(":")))
+        work(Path(folder), track, int(seed), numbers)
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path)
@@ -333,6 +333,7 @@ def main() -> None:
     parser.add_argument("track")
     parser.add_argument("-n", "--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first")
     given = parser.parse_args()
     start, counts, failures = time.monotonic(), Counter[tuple[str, str]](), 0
     for number, kind, found in run(
@@ -341,6 +342,7 @@ def main() -> None:
         given.track,
         mutants=given.mutants,
         seed=given.seed,
+        first=given.first,
     ):
         counts[kind, found] += 1
         if found.startswith("FAILED"):
@@ -349,7 +351,8 @@ def main() -> None:
     for (kind, found), count in sorted(counts.items()):
         print(f"{count:6} {kind:9} {found}")
     print(
-        f"seed {given.seed}: {sum(counts.values())} mutants, {failures} failures, "
+        f"seed {given.seed}: {counts.total()} mutants from {given.first} on, "
+        f"{failures} failures, "
         f"{time.monotonic() - start:.0f} s"
     )
     sys.exit(failures > 0)
