@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from pidgan.card import Card
 from pidgan.errors import BundleError, PidganWarning, nearest
-from pidgan.onnx_graph import Value, check_graph
+from pidgan.onnx_graph import check_graph
+from pidgan.onnx_operators import Value
 from pidgan.onnx_structure import OnnxStructure, Port, read_onnx_structure
 
 if TYPE_CHECKING:
@@ -160,8 +161,16 @@ class Bundle:
         starts = range(0, len(x), BLOCK_ROWS)
 
         def run_block(start: int) -> None:
-            block = slice(start, start + BLOCK_ROWS)
-            y[block] = self._run_rows(x[block], z[block])
+            block = slice(start, min(start + BLOCK_ROWS, len(x)))
+            feed = {"conditions": _padded(x[block]), "noise": _padded(z[block])}
+            try:
+                (targets,) = self._session.run(["targets"], feed)
+            # onnxruntime's exceptions have no common class but Exception.
+            except Exception as error:
+                raise BundleError(
+                    f"{self.path}: the graph cannot be run ({_one_line(error)})"
+                ) from error
+            y[block] = targets[: block.stop - block.start]
 
         if self._threads == 1 or len(starts) <= 1:
             for start in starts:
@@ -171,25 +180,6 @@ class Bundle:
                 for _ in pool.map(run_block, starts):
                     pass
         return y
-
-    def _run_rows(self, x: Float32Array, z: Float32Array) -> Float32Array:
-        """Run at most a block; rows for which the network fails become NaN.
-
-        A condition that the network cannot take, such as the logarithm of a negative
-        number, may end in an index beyond a table, and onnxruntime then gives up the
-        block. Halves of it are tried until only such rows are left.
-        """
-        feed = {"conditions": _padded(x), "noise": _padded(z)}
-        try:
-            (targets,) = self._session.run(["targets"], feed)
-        # onnxruntime's exceptions have no common class but Exception.
-        except Exception:
-            if len(x) == 1:
-                return np.full((1, len(self.card.targets)), np.nan, dtype=np.float32)
-            half = len(x) // 2
-            parts = (slice(0, half), slice(half, len(x)))
-            return np.concatenate([self._run_rows(x[part], z[part]) for part in parts])
-        return np.asarray(targets[: len(x)])
 
 
 def open_bundle(

@@ -142,12 +142,17 @@ def _self_test(bundle: Bundle) -> str:
     test = bundle.card.self_test
     if test is None:
         raise BundleError(f"{bundle.path}: the card has no self-test, expected one")
-    rows = len(test["targets"])
+    try:
+        rows = len(test["targets"])
+        arrays = [
+            array_text(f"test_{name}", np.asarray(test[name], dtype=np.float32))
+            for name in ("conditions", "noise", "targets")
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle.path}: the self-test is damaged ({error})"
+        ) from error
     excused = math.ceil(SELF_TEST_EXCUSED * rows) if rows >= SELF_TEST_FEW else 0
-    arrays = [
-        array_text(f"test_{name}", np.asarray(test[name], dtype=np.float32))
-        for name in ("conditions", "noise", "targets")
-    ]
     sizes = (
         f"enum {{ test_rows = {rows}, test_excused = {excused} }};\n"
         f"static const double test_tolerance = {SELF_TEST_TOLERANCE};"

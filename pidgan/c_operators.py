@@ -18,7 +18,7 @@ from pidgan.c_writer import (
     position,
     strides,
 )
-from pidgan.onnx_graph import Value, cumsum_axis, reduced_axes, slices
+from pidgan.onnx_operators import Value, cumsum_axis, reduced_axes, slices
 from pidgan.onnx_structure import Node
 
 MAX_STACK = 2**20
@@ -92,7 +92,7 @@ def translate(
 def _each(expression: str) -> Callable[[Step], None]:
     """Return the translation of an operator that works number by number.
 
-    In the expression, {0}, {1}, ... are its inputs, and {name} its attributes.
+    In the expression, {0}, {1}, ... are its inputs.
     """
 
     def write(step: Step) -> None:
@@ -114,9 +114,9 @@ def _each(expression: str) -> Callable[[Step], None]:
 def _flat(step: Step, index: int) -> str:
     """Return the operand of a loop over all numbers of a value."""
     value = step.call.value(index)
-    position = "0" if value.size == 1 else "i0"
-    position = step.writer.at(position) if value.per_row else position
-    return f"{step.place(index)}[{position}]"
+    place = "0" if value.size == 1 else "i0"
+    place = step.writer.at(place) if value.per_row else place
+    return f"{step.place(index)}[{place}]"
 
 
 def _fold(function: str) -> Callable[[Step], None]:
@@ -140,7 +140,7 @@ def _with_alpha(expression: str, default: float) -> Callable[[Step], None]:
     return write
 
 
-def _integer(operator: str) -> Callable[[Step], None]:
+def _arithmetic(operator: str) -> Callable[[Step], None]:
     """Return the translation of sums and products; those of integers wrap around."""
 
     def write(step: Step) -> None:
@@ -465,9 +465,9 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
     "LeakyRelu": _with_alpha("({0} < 0.0f ? ALPHA * {0} : {0})", 0.01),
     "Elu": _with_alpha("({0} < 0.0f ? ALPHA * expm1f({0}) : {0})", 1.0),
-    "Add": _integer("+"),
-    "Sub": _integer("-"),
-    "Mul": _integer("*"),
+    "Add": _arithmetic("+"),
+    "Sub": _arithmetic("-"),
+    "Mul": _arithmetic("*"),
     "Div": _each("{0} / {1}"),
     "Pow": _each("powf({0}, {1})"),
     "Min": _fold("smaller"),
@@ -502,7 +502,7 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "ReduceMin": _reduce("INFINITY", "smaller(X, y)"),
     "ArgMax": _arg_max,
 }
-"""How each operator of `onnx_graph.OPERATORS` is written in C."""
+"""How each operator of `onnx_operators.OPERATORS` is written in C."""
 
 
 _HELPERS = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.onnx_graph import Call, Value
+from pidgan.onnx_operators import Call, Value
 from pidgan.onnx_structure import Node
 
 C_TYPES = {"float32": "float", "int64": "long long", "bool": "int"}

@@ -290,7 +290,11 @@ def _invert_targets(
     left = graph.add("Min", left, graph.constant(N_KNOTS - 2))
     fraction = graph.add("Sub", position, left)
     column = graph.ints(np.arange(transform.n_targets) * N_KNOTS)
-    index = graph.add("Add", graph.add("Cast", left, to=TensorProto.INT64), column)
+    # NaN, of the logarithm of a negative condition say, is no place in the table. It
+    # looks up the first knot, and its fraction stays NaN.
+    zero = graph.constant(0.0)
+    knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
+    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), column)
     low = graph.add("Gather", graph.constant(transform.knots.ravel()), index)
     # The same table, one knot further: saves an addition on the index.
     ahead = np.append(transform.knots.ravel()[1:], transform.knots[-1, -1])

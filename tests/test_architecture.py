@@ -29,6 +29,7 @@ LEVELS = {
     "noise": 0,
     "onnx_structure": 0,
     "onnx_graph": 0,
+    "onnx_operators": 0,
     "discrepancy": 0,
     "sample": 1,
     "sweights": 2,

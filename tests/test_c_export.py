@@ -26,7 +26,7 @@ from pidgan.c_export import c_source, export_c
 from pidgan.c_writer import number_text
 from pidgan.card import CardVariable
 from pidgan.errors import BundleError
-from pidgan.onnx_graph import OPERATORS
+from pidgan.onnx_operators import OPERATORS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1")

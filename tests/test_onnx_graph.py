@@ -15,7 +15,8 @@ from onnx.numpy_helper import from_array
 from toy_generator import make_card, toy_onnx
 
 from pidgan.c_operators import TRANSLATIONS
-from pidgan.onnx_graph import MAX_NODES, OPERATORS, check_graph
+from pidgan.onnx_graph import MAX_NODES, check_graph
+from pidgan.onnx_operators import OPERATORS
 from pidgan.onnx_structure import MAX_FIELDS, read_onnx_structure
 
 WIDTH = 4
