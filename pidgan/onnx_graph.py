@@ -79,17 +79,18 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
             numbers += value.size
         if node.operator in ("Gemm", "MatMul"):
             products += outputs[0].size * call.value(0).shape[-1]
-    for count, most, what in (
-        (numbers, MAX_ROW_NUMBERS, "numbers"),
-        (products, MAX_ROW_PRODUCTS, "multiplications"),
-    ):
-        if count > most:
-            raise ValueError(f"needs {count} {what} a row, expected at most {most}")
+        _check_size(numbers, MAX_ROW_NUMBERS, "numbers")
+        _check_size(products, MAX_ROW_PRODUCTS, "multiplications")
     for port in structure.outputs:
         if port.name not in values or values[port.name].constant is not None:
             raise ValueError(f"output {port.name!r} is given by no operator")
         _check_output(port, values[port.name])
     return values
+
+
+def _check_size(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise ValueError(f"needs {count} {what} a row, expected at most {most}")
 
 
 def _input(port: Port) -> Value:
@@ -100,11 +101,7 @@ def _input(port: Port) -> Value:
             "fixed"
         )
     numbers = math.prod(int(n) for n in shape)
-    if numbers > MAX_ROW_NUMBERS:
-        raise ValueError(
-            f"{port.name} has {numbers} numbers a row, expected at most "
-            f"{MAX_ROW_NUMBERS}"
-        )
+    _check_size(numbers, MAX_ROW_NUMBERS, f"numbers for {port.name}")
     return Value(dtype=port.dtype, shape=tuple(int(n) for n in shape))
 
 

@@ -144,7 +144,7 @@ RELU = [node("Relu", ["x"], ["y"])]
         ),
         (model(RELU, rows=5), r"x has shape \(5, 4\), expected the rows open"),
         (model(RELU, width="m"), "expected the rows open and the rest fixed"),
-        (model(RELU, width=2**40), "x has 1099511627776 numbers a row"),
+        (model(RELU, width=2**40), "needs 1099511627776 numbers for x a row"),
         (
             model([node("Relu", ["x"], [f"v{i}"]) for i in range(MAX_NODES + 1)]),
             "10001",
@@ -157,10 +157,20 @@ def test_graphs_that_are_refused(made: ModelProto, message: str) -> None:
 
 
 def test_a_graph_that_grows_is_refused() -> None:
-    names = ["x", *(f"v{i}" for i in range(40))]
+    names = ["x", *(f"v{i}" for i in range(100))]
     nodes = [node("Concat", [a, a], [b], axis=1) for a, b in itertools.pairwise(names)]
     with pytest.raises(ValueError, match="numbers a row, expected at most 262144"):
-        check(model([*nodes, *RELU]))
+        check(model([*nodes, node("Slice", ["v99", "i", "i", "i"], ["y"])], {"i": [1]}))
+
+
+def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
+    made = model(nodes, {"w": np.ones((WIDTH, WIDTH), np.float32)})
+    monkeypatch.setattr("pidgan.onnx_graph.MAX_ROW_PRODUCTS", 32)
+    check(made)
+    monkeypatch.setattr("pidgan.onnx_graph.MAX_ROW_PRODUCTS", 31)
+    with pytest.raises(ValueError, match="needs 32 multiplications a row, expected at"):
+        check(made)
 
 
 def test_integers_are_never_divided() -> None:
