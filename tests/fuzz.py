@@ -14,6 +14,7 @@ it was at.
 """
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -156,7 +157,7 @@ def mutate_card(data: bytes, rng: random.Random) -> bytes:
             if rng.random() < 0.2:
                 del place[key]
             else:
-                place[key] = rng.choice(odd)
+                place[key] = copy.deepcopy(rng.choice(odd))
             break
     model.metadata_props[0].value = json.dumps(content)
     return model.SerializeToString()
@@ -312,12 +313,12 @@ def run(
                     if found is not None:
                         yield number, kind, found
                         done = number + 1
+            if worker.returncode > 0 or (worker.returncode and at is None):
+                raise RuntimeError(f"the worker failed at mutant {done}")
             if at is not None:
                 reason = signal.strsignal(-worker.returncode) or "unknown"
                 yield (*at, f"FAILED: the process ended: {reason}")
                 done = at[0] + 1
-            elif worker.returncode:
-                raise RuntimeError(f"the worker failed before mutant {done}")
 
 
 def main() -> None:
