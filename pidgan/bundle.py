@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from pidgan.card import Card
 from pidgan.errors import BundleError, PidganWarning, nearest
-from pidgan.onnx_structure import OnnxStructure, read_onnx_structure
+from pidgan.onnx_graph import check_graph
+from pidgan.onnx_operators import Value
+from pidgan.onnx_structure import OnnxStructure, Port, read_onnx_structure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +31,17 @@ Float32Array = npt.NDArray[np.float32]
 CARD_KEY = "pidgan_card"
 """Key of the card in the metadata of the ONNX file."""
 
+CHECKSUM_KEY = "pidgan_sha256"
+"""Key of the checksum of graph and card, which `seal` writes."""
+
+CHECKSUM_SCHEMA = 2
+"""First version of the card's schema whose bundles all have a checksum."""
+
 MAX_BYTES = 256 * 2**20
 """Largest bundle that is opened; a generator has some 100 kB to 10 MB."""
 
 BLOCK_ROWS = 2048
 """Rows per call of the network; their activations fit in the cache of one core."""
-
-STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-"""Names of the standard operator set; everything else is a custom operator."""
 
 SELF_TEST_TOLERANCE = 1e-4
 """A target y of the self-test may differ by this times max(1, |y|)."""
@@ -53,6 +58,14 @@ _OUTPUTS = ("targets",)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Graph:
+    """What a bundle computes: its operators and constants, and each value's shape."""
+
+    structure: OnnxStructure
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A generator read from a file; made by `open_bundle`.
 
@@ -65,6 +78,7 @@ class Bundle:
     card: Card
     sha256: str
     path: Path
+    _graph: "Graph" = field(repr=False, compare=False)
     _session: Any = field(repr=False, compare=False)
     _threads: int = field(repr=False, compare=False)
 
@@ -100,6 +114,11 @@ class Bundle:
             )
         return y
 
+    @property
+    def graph(self) -> Graph:
+        """Return what the bundle computes."""
+        return self._graph
+
     def reference(self) -> "pd.DataFrame | None":
         """Return rows of the calibration sample that were never trained on.
 
@@ -117,7 +136,8 @@ class Bundle:
         stored = Path(str(self.card.reference.get("file", ""))).name
         names = (f"{self.path.stem}.reference.parquet", stored)
         paths = [self.path.with_name(name) for name in names if name]
-        path = next((p for p in paths if p.is_file()), None)
+        # Unlike Path.is_file, this is False for a name that is too long.
+        path = next((p for p in paths if os.path.isfile(p)), None)
         if path is None:
             return None
         expected = self.card.reference.get("sha256")
@@ -143,7 +163,13 @@ class Bundle:
         def run_block(start: int) -> None:
             block = slice(start, min(start + BLOCK_ROWS, len(x)))
             feed = {"conditions": _padded(x[block]), "noise": _padded(z[block])}
-            (targets,) = self._session.run(["targets"], feed)
+            try:
+                (targets,) = self._session.run(["targets"], feed)
+            # onnxruntime's exceptions have no common class but Exception.
+            except Exception as error:
+                raise BundleError(
+                    f"{self.path}: the graph cannot be run ({_one_line(error)})"
+                ) from error
             y[block] = targets[: block.stop - block.start]
 
         if self._threads == 1 or len(starts) <= 1:
@@ -161,10 +187,11 @@ def open_bundle(
 ) -> Bundle:
     """Open a bundle and check that it is what it says it is.
 
-    Refused are files that are damaged, larger than `MAX_BYTES`, without a card, with a
-    card of a newer schema, with inputs or outputs that contradict the card, with data
-    outside the file, or with operators outside the ONNX standard. The self-test then
-    compares stored targets with those generated here: |difference| <= 1e-4 max(1, |y|).
+    Refused, before anything is run, are files that are damaged, larger than
+    `MAX_BYTES`, without a card, with a card of a newer schema, whose checksum differs,
+    with inputs or outputs that contradict the card, with data outside the file, or with
+    a graph that `pidgan.onnx_graph` does not accept. The self-test then compares stored
+    targets with those generated here: |difference| <= 1e-4 max(1, |y|).
 
     Args:
         path: the `.onnx` file.
@@ -187,14 +214,16 @@ def open_bundle(
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
     data = _read(path)
-    card = _read_card(path, data)
-    session = _start_session(path, data)
-    _check_ports(path, card, session)
+    structure = _read_structure(path, data)
+    card = _read_card(path, structure)
+    _check_ports(path, card, structure)
+    graph = _read_graph(path, structure)
     bundle = Bundle(
         card=card,
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
-        _session=session,
+        _graph=graph,
+        _session=_start_session(path, data),
         _threads=threads or _available_cores(),
     )
     if verify:
@@ -220,36 +249,69 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read_card(path: Path, data: bytes) -> Card:
+def seal(data: bytes) -> bytes:
+    """Return the bytes of an ONNX file with a checksum of its graph and card added.
+
+    Raises:
+        ValueError: it has a checksum already, or is no ONNX file with a card.
+    """
+    structure = read_onnx_structure(data)
+    if CHECKSUM_KEY in structure.metadata or CARD_KEY not in structure.metadata:
+        raise ValueError("expected an ONNX file with a card and without a checksum")
+    # Fields of a protocol-buffer message may be appended: here field 14 of the model,
+    # metadata, whose fields 1 and 2 are key and value.
+    key, value = CHECKSUM_KEY.encode(), _checksum(structure).encode()
+    entry = bytes([1 << 3 | 2, len(key), *key, 2 << 3 | 2, len(value), *value])
+    return data + bytes([14 << 3 | 2, len(entry)]) + entry
+
+
+def _checksum(structure: OnnxStructure) -> str:
+    """Return the sha256 of everything that the targets and the card depend on."""
+    parts = (
+        repr(sorted(structure.opsets.items())).encode(),
+        structure.metadata[CARD_KEY].encode(),
+        structure.graph,
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _read_structure(path: Path, data: bytes) -> OnnxStructure:
     try:
-        structure = read_onnx_structure(data)
+        return read_onnx_structure(data)
     except ValueError as error:
         raise BundleError(
             f"{path}: damaged or not an ONNX file ({error}), expected a bundle"
         ) from error
-    if not structure.has_graph:
-        raise BundleError(f"{path}: not an ONNX file (no graph), expected a bundle")
-    _check_structure(path, structure)
+
+
+def _read_card(path: Path, structure: OnnxStructure) -> Card:
     if CARD_KEY not in structure.metadata:
         keys = sorted(structure.metadata) or "none"
         raise BundleError(
             f"{path}: an ONNX file but not a pidgan bundle: its metadata have no "
             f"{CARD_KEY!r} (got: {keys})"
         )
-    return Card.from_json(structure.metadata[CARD_KEY], where=str(path))
+    card = Card.from_json(structure.metadata[CARD_KEY], where=str(path))
+    stated = structure.metadata.get(CHECKSUM_KEY)
+    if stated is None and card.schema_version >= CHECKSUM_SCHEMA:
+        raise BundleError(f"{path}: has no checksum, expected {CHECKSUM_KEY!r}")
+    if stated is not None and stated != _checksum(structure):
+        raise BundleError(
+            f"{path}: damaged: the checksum of its graph and card is "
+            f"{_checksum(structure)}, expected {stated[:64]!r}"
+        )
+    return card
 
 
-def _check_structure(path: Path, structure: OnnxStructure) -> None:
-    if structure.has_external_data:
-        raise BundleError(
-            f"{path}: refers to data in another file, expected all data inside"
-        )
-    custom = sorted(structure.domains - STANDARD_DOMAINS)
-    if custom:
-        raise BundleError(
-            f"{path}: has operators of {', '.join(custom)}, expected only the ONNX "
-            "standard operator set"
-        )
+def _read_graph(path: Path, structure: OnnxStructure) -> Graph:
+    try:
+        return Graph(structure=structure, values=check_graph(structure))
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def _start_session(path: Path, data: bytes) -> Any:
@@ -272,15 +334,16 @@ def _start_session(path: Path, data: bytes) -> Any:
         ) from error
 
 
-def _check_ports(path: Path, card: Card, session: Any) -> None:
+def _check_ports(path: Path, card: Card, structure: OnnxStructure) -> None:
     widths = {
         "conditions": len(card.conditions),
         "noise": card.n_noise,
         "targets": len(card.targets),
     }
+    ports: tuple[Port, ...]
     for kind, ports, expected in (
-        ("inputs", session.get_inputs(), _INPUTS),
-        ("outputs", session.get_outputs(), _OUTPUTS),
+        ("inputs", structure.inputs, _INPUTS),
+        ("outputs", structure.outputs, _OUTPUTS),
     ):
         names = sorted(port.name for port in ports)
         if names != sorted(expected):
@@ -288,16 +351,15 @@ def _check_ports(path: Path, card: Card, session: Any) -> None:
                 f"{path}: the graph's {kind} are {names}, expected {sorted(expected)}"
             )
         for port in ports:
-            shape, width = port.shape, widths[port.name]
-            rows_fixed = len(shape) == 2 and isinstance(shape[0], int)
-            if len(shape) != 2 or shape[1] != width or rows_fixed:
+            width = widths[port.name]
+            if port.shape[1:] != (width,) or isinstance(port.shape[0], int):
                 raise BundleError(
-                    f"{path}: {port.name} has shape {tuple(shape)}, expected "
+                    f"{path}: {port.name} has shape {port.shape}, expected "
                     f"(n, {width}) by the card"
                 )
-            if port.type != "tensor(float)":
+            if port.dtype != "float32":
                 raise BundleError(
-                    f"{path}: {port.name} is {port.type}, expected tensor(float)"
+                    f"{path}: {port.name} is {port.dtype}, expected float32"
                 )
 
 
@@ -318,13 +380,7 @@ def _run_self_test(bundle: Bundle) -> None:
             raise ValueError("not every number is finite")
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: the self-test is damaged ({error})") from error
-    try:
-        got = bundle._run(x, z)
-    except Exception as error:
-        # As above: onnxruntime has no class of its own for what went wrong.
-        raise BundleError(
-            f"{path}: the graph cannot be run ({_one_line(error)})"
-        ) from error
+    got = bundle._run(x, z)
     scale = np.maximum(1.0, np.abs(expected))
     # The comparison is this way round because NaN is never <=.
     wrong = ~(np.abs(got - expected) <= SELF_TEST_TOLERANCE * scale)

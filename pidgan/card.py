@@ -8,6 +8,7 @@ physical units (MeV, mm, ns, rad). A bundle carries its card as JSON.
 import json
 import math
 from typing import Any, Protocol, Self
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,12 @@ from pidgan.sample import Sample
 
 Float32Array = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a field is added, removed or changes its meaning."""
+
+MAX_JSON_CHARACTERS = 16 * 2**20
+MAX_JSON_DEPTH = 32
+"""Bounds of the time and memory that reading takes; a card has some 10^5 characters."""
 
 SAMPLE_ROWS = 65_536
 """Rows sampled at a time: bounds the memory the noise takes (16 MiB at 64 numbers)."""
@@ -125,8 +130,8 @@ class Card(BaseModel):
             BundleError: the text is damaged or its schema is newer than this package.
         """
         try:
-            content = json.loads(text)
-        except ValueError as error:
+            content = _read_json(text)
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where}: the card is not JSON ({error})") from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or version < 1:
@@ -205,6 +210,37 @@ def sample_targets(
         noise = keyed_normal(keys[finite], n_noise=card.n_noise)
         y[first : first + len(block)][finite] = generator.generate(block[finite], noise)
     return y
+
+
+def _read_json(text: str) -> Any:
+    """Return what JSON says; refuse what only a damaged or hostile card has."""
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise ValueError(
+            f"{len(text)} characters, expected at most {MAX_JSON_CHARACTERS}"
+        )
+    content = json.loads(text)
+    level = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                following += [*value, *value.values()]
+            elif isinstance(value, list):
+                following += value
+            elif isinstance(value, str) and not _is_plain_text(value):
+                raise ValueError(f"{value[:40]!r} has a control character")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{value} is not finite")
+        level = following
+    if level:
+        raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}")
+    return content
+
+
+def _is_plain_text(text: str) -> bool:
+    """Return whether a text can be printed without steering a terminal."""
+    # Cc and Cs: control characters and halves of characters.
+    return not any(category(c) in ("Cc", "Cs") for c in text if c not in "\n\t")
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -421,25 +422,69 @@ def systematics(
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
 @_output
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "c"]),
+    default="onnx",
+    help="A bundle, or one C99 file without dependencies.",
+)
+@click.option(
+    "--name", help="Of the function in the C file.  [default: the stem of PATH]"
+)
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
-    help="Validate on it first; the figures go onto the card.",
+    help="Validate a model on it first; the figures go onto the card.",
 )
 @_overwrite
-def export(model: Path, output: Path, dataset: Path | None, overwrite: bool) -> None:
-    """Write a model as a bundle: one ONNX file, and its reference file."""
-    _refuse_existing(output, overwrite)
-    opened = _open_generator(model)
-    import pidgan
+def export(
+    model: Path,
+    output: Path,
+    kind: str,
+    name: str | None,
+    dataset: Path | None,
+    overwrite: bool,
+) -> None:
+    """Write a model as a bundle: one ONNX file, and its reference file.
 
+    With --format c, write a model or a bundle as one C99 file.
+    """
+    _refuse_existing(output, overwrite)
+    if kind == "onnx" and name is not None:
+        raise click.UsageError("--name needs --format c")
+    if kind == "onnx" and not model.is_dir() and model.exists():
+        raise click.UsageError(f"{model} is no model; a bundle needs --format c")
+    opened = _open_generator(model)
     report = None
     if dataset is not None:
+        import pidgan
+
         report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
-    path = pidgan.export_bundle(opened, output, report=report, overwrite=overwrite)
+    if kind == "c":
+        path = _export_c(opened, output, name=name, report=report, overwrite=overwrite)
+    else:
+        from pidgan.onnx_export import export_bundle
+
+        path = export_bundle(opened, output, report=report, overwrite=overwrite)
     click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+
+
+def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> Path:
+    """Write a C file of a bundle, or of a model by way of one."""
+    from pidgan.bundle import Bundle, open_bundle
+    from pidgan.c_export import export_c
+
+    if isinstance(generator, Bundle):
+        return export_c(generator, output, **options)
+    from pidgan.onnx_export import export_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        bundle = open_bundle(export_bundle(generator, path, report=report))
+        return export_c(bundle, output, **options)
 
 
 @cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")

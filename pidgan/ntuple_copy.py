@@ -25,6 +25,7 @@ from pidgan.treefile import (
     BranchType,
     Source,
     branch_type,
+    copying,
     entries_of,
     find_tree,
     flat_type,
@@ -257,7 +258,8 @@ def _copy_tree(
     chunks = _chunks(tree, source, [*kept, *addition.needed], rows)
     with ahead(chunks) as pieces, ahead(map(compute, pieces)) as ready:
         for arrays in ready:
-            written.extend(arrays)
+            with copying(str(source)):
+                written.extend(arrays)
     return _notes(layout)
 
 

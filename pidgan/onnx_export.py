@@ -18,7 +18,8 @@ import onnx
 import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
-from pidgan.bundle import CARD_KEY, Bundle, open_bundle
+from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.card import SCHEMA_VERSION
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
 from pidgan.noise import entry_keys, keyed_normal
@@ -94,6 +95,7 @@ def export_bundle(
         first = slice(0, SELF_TEST_ROWS)
         card = model.card.model_copy(
             update={
+                "schema_version": SCHEMA_VERSION,
                 "validation": {} if report is None else report.headline(),
                 "reference": {
                     "file": reference_path.name,
@@ -112,7 +114,7 @@ def export_bundle(
         graph = build_graph(model)
         onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
         onnx.checker.check_model(graph, full_check=True)
-        temporary.write_bytes(graph.SerializeToString())
+        temporary.write_bytes(seal(graph.SerializeToString()))
         bundle = open_bundle(temporary)
         found = compare(targets, bundle.generate(conditions, noise))
         if found.differing > PARITY_EXCUSED * found.rows:
@@ -297,7 +299,11 @@ def _invert_targets(
     left = graph.add("Min", left, graph.constant(N_KNOTS - 2))
     fraction = graph.add("Sub", position, left)
     column = graph.ints(np.arange(transform.n_targets) * N_KNOTS)
-    index = graph.add("Add", graph.add("Cast", left, to=TensorProto.INT64), column)
+    # NaN, of the logarithm of a negative condition say, is no place in the table. It
+    # looks up the first knot, and its fraction stays NaN.
+    zero = graph.constant(0.0)
+    knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
+    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), column)
     low = graph.add("Gather", graph.constant(transform.knots.ravel()), index)
     # The same table, one knot further: saves an addition on the index.
     ahead = np.append(transform.knots.ravel()[1:], transform.knots[-1, -1])

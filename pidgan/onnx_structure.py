@@ -1,72 +1,169 @@
 """What an ONNX file contains, read from its bytes without loading the graph.
 
-An ONNX file is one protocol-buffer message. Its operators, its metadata and the places
-that may refer to other files are found here by walking that message, so that a file can
-be refused before an inference engine sees it: the engine would follow a reference to
-another file, and accepts some operators that the ONNX standard does not define.
+An ONNX file is one protocol-buffer message. It is decoded here field by field against a
+closed list of fields, so that a file can be refused before an inference engine sees it:
+the engine would follow a reference to another file, and runs whatever it is given.
 
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Encoding:
 https://protobuf.dev/programming-guides/encoding.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_FIELDS = 1_000_000
+"""Most fields of a file, so that reading takes seconds at most; a generator has some
+thousands, however large its constants are."""
+
+# TensorProto.DataType of the types that a bundle may hold.
+DTYPES = {1: "float32", 7: "int64", 9: "bool"}
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 64
 _MAX_VARINT_BYTES = 10
+_MAX_RANK = 8
 
-# Message -> field number -> message or, for leaves, what the field means.
-_FIELDS: dict[str, dict[int, str]] = {
+
+class _Field(NamedTuple):
+    """A field: its name; its message, or how a leaf is coded; whether it is a list."""
+
+    name: str
+    kind: str
+    repeated: bool = False
+
+
+# Fields that say nothing about the numbers that come out.
+_IGNORED = _Field("", "ignored")
+
+_MESSAGES: dict[str, dict[int, _Field]] = {
     "model": {
-        7: "graph",
-        8: "opset",
-        14: "metadata",
-        20: "training",
-        25: "function",
+        1: _IGNORED,  # ir_version
+        2: _IGNORED,  # producer_name
+        3: _IGNORED,  # producer_version
+        4: _IGNORED,  # domain
+        5: _IGNORED,  # model_version
+        6: _IGNORED,  # doc_string
+        7: _Field("graph", "graph"),
+        8: _Field("opsets", "opset", True),
+        14: _Field("metadata", "entry", True),
+        20: _Field("training information", "refused"),
+        25: _Field("functions", "refused"),
     },
-    "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "node": {5: "attribute", 7: "domain"},
-    "function": {7: "node", 9: "opset", 11: "attribute"},
+    "opset": {1: _Field("domain", "text"), 2: _Field("version", "int")},
+    "entry": {1: _Field("key", "text"), 2: _Field("value", "text")},
+    "graph": {
+        1: _Field("nodes", "node", True),
+        2: _IGNORED,  # name
+        5: _Field("constants", "tensor", True),
+        10: _IGNORED,  # doc_string
+        11: _Field("inputs", "port", True),
+        12: _Field("outputs", "port", True),
+        13: _IGNORED,  # value_info: inferred again
+        14: _Field("quantization", "refused"),
+        15: _Field("sparse constants", "refused"),
+        16: _IGNORED,  # metadata_props
+    },
+    "node": {
+        1: _Field("inputs", "text", True),
+        2: _Field("outputs", "text", True),
+        3: _IGNORED,  # name
+        4: _Field("operator", "text"),
+        5: _Field("attributes", "attribute", True),
+        6: _IGNORED,  # doc_string
+        7: _Field("domain", "text"),
+        8: _Field("overloads of functions", "refused"),
+        9: _IGNORED,  # metadata_props
+    },
     "attribute": {
-        5: "tensor",
-        6: "graph",
-        10: "tensor",
-        11: "graph",
-        22: "sparse",
-        23: "sparse",
+        1: _Field("name", "text"),
+        2: _Field("f", "float"),
+        3: _Field("i", "int"),
+        4: _Field("s", "text"),
+        5: _Field("constants inside operators", "refused"),
+        6: _Field("graphs inside operators", "refused"),
+        7: _Field("floats", "float", True),
+        8: _Field("ints", "int", True),
+        9: _Field("strings", "text", True),
+        10: _Field("constants inside operators", "refused"),
+        11: _Field("graphs inside operators", "refused"),
+        13: _IGNORED,  # doc_string
+        20: _IGNORED,  # type: follows from the field that is there
+        21: _Field("references to attributes of functions", "refused"),
+        22: _Field("sparse constants", "refused"),
+        23: _Field("sparse constants", "refused"),
     },
-    "tensor": {13: "external", 14: "tensor_location"},
-    "opset": {1: "domain"},
-    "metadata": {1: "key", 2: "value"},
+    "tensor": {
+        1: _Field("dims", "int", True),
+        2: _Field("dtype", "int"),
+        4: _Field("floats", "float", True),
+        5: _Field("ints", "int", True),
+        7: _Field("ints", "int", True),
+        8: _Field("name", "text"),
+        9: _Field("raw", "bytes"),
+        12: _IGNORED,  # doc_string
+        13: _Field("data in another file", "refused"),
+        14: _Field("location", "int"),
+        16: _IGNORED,  # metadata_props
+    },
+    "port": {
+        1: _Field("name", "text"),
+        2: _Field("type", "type"),
+        3: _IGNORED,  # doc_string
+        4: _IGNORED,  # metadata_props
+    },
+    "type": {1: _Field("tensor", "tensor_type"), 6: _IGNORED},
+    "tensor_type": {1: _Field("dtype", "int"), 2: _Field("shape", "shape")},
+    "shape": {1: _Field("dims", "dim", True)},
+    "dim": {1: _Field("value", "int"), 2: _Field("parameter", "text"), 3: _IGNORED},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
+class Node:
+    """An operator with the names of its inputs ("" where left out) and outputs."""
+
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or output; a dimension is a size, or the name of an open one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnnxStructure:
-    """What the walk found.
+    """What the file holds.
 
     Attributes:
         metadata: the entries of `metadata_props`.
-        domains: operator domains that are imported or used ("" is the ONNX standard).
-        has_graph: whether there is a graph.
-        has_external_data: whether a tensor refers to another file.
+        opsets: version of each imported operator set ("" is the ONNX standard).
+        graph: the bytes of the graph.
+        nodes: in the order of the file.
+        constants: the initializers, by name.
+        inputs, outputs: of the graph.
+        refused: what the file has and no bundle may have, in words.
     """
 
     metadata: dict[str, str]
-    domains: frozenset[str]
-    has_graph: bool
-    has_external_data: bool
-
-
-@dataclass(kw_only=True)
-class _Found:
-    metadata: dict[str, str] = field(default_factory=dict)
-    domains: set[str] = field(default_factory=set)
-    has_graph: bool = False
-    has_external_data: bool = False
+    opsets: dict[str, int]
+    graph: bytes
+    nodes: tuple[Node, ...]
+    constants: dict[str, npt.NDArray[Any]]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    refused: frozenset[str]
 
 
 def read_onnx_structure(data: bytes) -> OnnxStructure:
@@ -76,43 +173,165 @@ def read_onnx_structure(data: bytes) -> OnnxStructure:
         data: the whole file.
 
     Raises:
-        ValueError: the bytes are not a protocol-buffer message of that shape.
+        ValueError: the bytes are not a protocol-buffer message of that shape, or a
+            constant's size contradicts its shape.
     """
-    found = _Found()
-    _walk(memoryview(data), "model", found, 0)
+    decoder = _Decoder()
+    view = memoryview(data)
+    model = decoder.message(view, "model")
+    if "graph" not in model:
+        raise ValueError("it has no graph")
+    graph = model["graph"]
     return OnnxStructure(
-        metadata=found.metadata,
-        domains=frozenset(found.domains),
-        has_graph=found.has_graph,
-        has_external_data=found.has_external_data,
+        metadata=_unique(
+            "metadata",
+            ((e.get("key", ""), e.get("value", "")) for e in model["metadata"]),
+        ),
+        opsets=_unique(
+            "operator set",
+            ((e.get("domain", ""), e.get("version", 0)) for e in model["opsets"]),
+        ),
+        graph=bytes(next(part for number, part in _fields(view) if number == 7)),
+        nodes=tuple(_node(node) for node in graph["nodes"]),
+        constants=_unique(
+            "constant",
+            # What is refused may be without its numbers.
+            (
+                (t.get("name", ""), _array(t))
+                for t in ([] if decoder.refused else graph["constants"])
+            ),
+        ),
+        inputs=tuple(_port(port) for port in graph["inputs"]),
+        outputs=tuple(_port(port) for port in graph["outputs"]),
+        refused=frozenset(decoder.refused),
     )
 
 
-def _walk(data: memoryview, message: str, found: _Found, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"messages nested deeper than {_MAX_DEPTH}")
-    entry = {"key": "", "value": ""}
-    for number, value in _fields(data):
-        meaning = _FIELDS[message].get(number)
-        if meaning is None:
-            continue
-        if meaning == "tensor_location":
-            # DataLocation: 0 inside the file, 1 in another file.
-            found.has_external_data |= value != 0
-            continue
-        if not isinstance(value, memoryview):
-            raise ValueError(f"field {number} of {message} has the wrong type")
-        if meaning == "external":
-            found.has_external_data = True
-        elif meaning == "domain":
-            found.domains.add(_text(value))
-        elif meaning in entry:
-            entry[meaning] = _text(value)
-        else:
-            found.has_graph |= meaning == "graph" and message == "model"
-            _walk(value, meaning, found, depth + 1)
-    if message == "metadata":
-        found.metadata[entry["key"]] = entry["value"]
+class _Decoder:
+    """Decodes messages into dictionaries; keeps count and what is to be refused."""
+
+    def __init__(self) -> None:
+        self.fields_left = MAX_FIELDS
+        self.refused: set[str] = set()
+
+    def spend(self, n: int) -> None:
+        """Count fields and listed numbers."""
+        self.fields_left -= n
+        if self.fields_left < 0:
+            raise ValueError(f"more than {MAX_FIELDS} fields")
+
+    def message(self, data: memoryview, kind: str) -> dict[str, Any]:
+        """Return the fields of a message by name; a list for each repeated one."""
+        known = _MESSAGES[kind]
+        found: dict[str, Any] = {f.name: [] for f in known.values() if f.repeated}
+        for number, value in _fields(data):
+            self.spend(1)
+            field = known.get(number)
+            if field is None:
+                raise ValueError(f"unknown field {number} of {kind}")
+            if field.kind == "refused":
+                self.refused.add(field.name)
+            elif field.kind == "ignored":
+                continue
+            elif field.repeated:
+                found[field.name] += self._values(value, field, kind)
+            elif field.name in found:
+                raise ValueError(f"{field.name} of {kind} is given twice")
+            else:
+                (found[field.name],) = self._values(value, field, kind)
+        if found.get("location", 0) != 0:
+            self.refused.add("data in another file")
+        return found
+
+    def _values(
+        self, value: "int | memoryview", field: _Field, message: str
+    ) -> list[Any]:
+        """Return one value, or those of a packed list."""
+        if field.kind == "int":
+            if isinstance(value, int):
+                return [_signed(value)]
+            if field.repeated:
+                return [_signed(v) for v in self._varints(value)]
+        elif isinstance(value, memoryview):
+            if field.kind == "text":
+                return [bytes(value).decode("utf-8")]
+            if field.kind == "bytes":
+                return [value]
+            if field.kind == "float" and (field.repeated or len(value) == 4):
+                if len(value) % 4:
+                    raise ValueError(f"{field.name} of {message} ends inside a number")
+                self.spend(len(value) // 4)
+                return list(np.frombuffer(value, "<f4").tolist())
+            if field.kind in _MESSAGES:
+                return [self.message(value, field.kind)]
+        raise ValueError(f"{field.name} of {message} has the wrong type")
+
+    def _varints(self, data: memoryview) -> Iterator[int]:
+        position = 0
+        while position < len(data):
+            self.spend(1)
+            value, position = _varint(data, position)
+            yield value
+
+
+def _unique(what: str, entries: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in entries:
+        if name in found:
+            raise ValueError(f"two entries of {what} are named {name!r}")
+        found[name] = value
+    return found
+
+
+def _node(found: dict[str, Any]) -> Node:
+    attributes: dict[str, Any] = {}
+    for entry in found["attributes"]:
+        name = entry.pop("name", "")
+        given = [v for k, v in entry.items() if k in ("f", "i", "s") or v]
+        if name in attributes or len(given) > 1:
+            raise ValueError(f"attribute {name!r} is given twice")
+        # An empty list and the value 0 may both be left out of the file.
+        attributes[name] = given[0] if given else None
+    return Node(
+        operator=found.get("operator", ""),
+        domain=found.get("domain", ""),
+        inputs=tuple(found["inputs"]),
+        outputs=tuple(found["outputs"]),
+        attributes=attributes,
+    )
+
+
+def _port(found: dict[str, Any]) -> Port:
+    kind = found.get("type", {}).get("tensor", {})
+    dims = kind.get("shape", {}).get("dims", [])
+    return Port(
+        name=found.get("name", ""),
+        dtype=DTYPES.get(kind.get("dtype", 0), f"type {kind.get('dtype', 0)}"),
+        shape=tuple(dim.get("value", dim.get("parameter", "?")) for dim in dims),
+    )
+
+
+def _array(found: dict[str, Any]) -> npt.NDArray[Any]:
+    """Return the numbers of a tensor."""
+    name, dims = found.get("name", ""), found["dims"]
+    dtype = DTYPES.get(found.get("dtype", 0))
+    if dtype is None:
+        raise ValueError(f"constant {name!r} has type {found.get('dtype', 0)}")
+    if len(dims) > _MAX_RANK or any(size < 1 for size in dims):
+        raise ValueError(f"constant {name!r} has shape {tuple(dims[:_MAX_RANK])}")
+    expected = math.prod(dims)
+    stored = np.dtype("u1" if dtype == "bool" else dtype).newbyteorder("<")
+    if "raw" in found:
+        got, rest = divmod(len(found["raw"]), stored.itemsize)
+        values = np.frombuffer(found["raw"], stored, count=got)
+    else:
+        listed = found["floats"] if dtype == "float32" else found["ints"]
+        values, got, rest = np.array(listed), len(listed), 0
+    if rest or got != expected:
+        raise ValueError(f"constant {name!r} has {got} numbers, expected {expected}")
+    if dtype == "bool" and not np.isin(values, (0, 1)).all():
+        raise ValueError(f"constant {name!r} has truth values other than 0 and 1")
+    return values.astype(dtype).reshape(dims)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:
@@ -146,9 +365,9 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         byte = data[position + i]
         value |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
-            return value, position + i + 1
+            return value & (2**64 - 1), position + i + 1
     raise ValueError("a number is too long")
 
 
-def _text(data: memoryview) -> str:
-    return bytes(data).decode("utf-8")
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value

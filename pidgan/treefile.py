@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from pidgan.errors import NtupleError, nearest
+from pidgan.errors import NtupleError, PidganError, nearest
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
 
@@ -122,6 +122,18 @@ def reading(where: str) -> Iterator[None]:
     # uproot, fsspec and the codecs have no common base class for damage.
     except Exception as error:
         raise NtupleError(f"{where} cannot be read: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def copying(where: str) -> Iterator[None]:
+    """Turn what a writer raises on contents that contradict into an NtupleError."""
+    try:
+        yield
+    except (PidganError, MemoryError, OSError):
+        raise
+    # A damaged file may be read and still not be fit to be written.
+    except Exception as error:
+        raise NtupleError(f"{where} cannot be copied: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

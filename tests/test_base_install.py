@@ -26,6 +26,7 @@ def test_analysis_world(kaon_bundle: Path, analysis_file: Path, tmp_path: Path) 
     for arguments in (
         ("samples",),
         ("inspect", kaon_bundle, "--verify"),
+        ("export", kaon_bundle, "--format", "c", "-o", "kaon.c"),
         ("apply", "--track", f"Kplus={kaon_bundle}", analysis_file, *replace),
         ("systematics", kaon_bundle, "--cut", "RichDLLk > 0", "-o", "map.json"),
         ("efficiency", "out.root", "--track", "Kplus", "--map", "map.json"),

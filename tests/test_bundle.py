@@ -6,18 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.bundle import BLOCK_ROWS, open_bundle
+from pidgan.bundle import BLOCK_ROWS, open_bundle, seal
 from pidgan.card import CardVariable
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.ntuple import write_table
-from pidgan.onnx_structure import read_onnx_structure
 
 pytest.importorskip("onnx")
 
 from toy_generator import (
     ToyGenerator,
     make_card,
+    resealed,
     toy_onnx,
+    unsealed,
     with_self_test,
 )
 
@@ -98,6 +99,20 @@ def test_wrong_shape(
         )
 
 
+def test_rows_that_the_network_cannot_take_are_nan(kaon_bundle: Path) -> None:
+    bundle = open_bundle(kaon_bundle)
+    frame = bundle.reference()
+    assert frame is not None
+    x = frame[list(bundle.card.condition_names)].to_numpy(np.float32)[:300].copy()
+    z = np.zeros((300, bundle.card.n_noise), np.float32)
+    whole = bundle.generate(x, z)
+    x[[7, 250], 0] = -np.float32(1e38), np.float32(3e38)
+    with pytest.warns(PidganWarning, match="of 300 rows have targets that are not"):
+        y = bundle.generate(x, z)
+    rest = np.setdiff1d(np.arange(300), [7, 250])
+    np.testing.assert_array_equal(y[rest], whole[rest])
+
+
 def refused(path: Path, data: bytes, message: str, *, verify: bool = True) -> None:
     path.write_bytes(data)
     with pytest.raises(BundleError, match=message) as info:
@@ -137,8 +152,8 @@ def test_onnx_of_others_is_refused(path: Path) -> None:
 
 
 def test_newer_card_is_refused(path: Path) -> None:
-    text = make_card().to_json().replace('schema_version": 1', 'schema_version": 9')
-    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 1")
+    text = make_card().to_json().replace('schema_version": 2', 'schema_version": 9')
+    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 2")
 
 
 def test_custom_operator_is_refused(path: Path) -> None:
@@ -171,17 +186,55 @@ def test_card_of_another_graph_is_refused(path: Path) -> None:
 
 
 def test_graph_that_onnxruntime_refuses(path: Path) -> None:
-    data = toy_onnx(with_self_test(make_card())).replace(b"MatMul", b"MatMil")
-    refused(path, data, "cannot load the graph")
+    data = path.read_bytes()
+    assert data.startswith(b"\x08\x08"), "version of the ONNX format"
+    refused(path, b"\x08\x7f" + data[2:], "cannot load the graph")
+
+
+def changed_weight(data: bytes) -> bytes:
+    changed = bytearray(data)
+    weight = data.find(np.array([-5e-5, 2e-5], dtype=np.float32).tobytes())
+    assert weight > 0
+    changed[weight + 2] ^= 0x10
+    return bytes(changed)
+
+
+def test_changed_numbers_are_damage(path: Path) -> None:
+    refused(path, changed_weight(path.read_bytes()), "damaged: the checksum of its")
+    data = path.read_bytes().replace(b'"seed": 1', b'"seed": 2')
+    refused(path, data, "damaged: the checksum of its graph and card")
 
 
 def test_self_test_finds_changed_numbers(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    weight = data.find(np.array([-5e-5, 2e-5], dtype=np.float32).tobytes())
-    assert weight > 0
-    data[weight + 2] ^= 0x10
-    refused(path, bytes(data), "self-test failed in .* rows; row 0, DLLk: got")
+    data = resealed(changed_weight(path.read_bytes()))
+    refused(path, data, "self-test failed in .* rows; row 0, DLLk: got")
     assert open_bundle(path, verify=False).card.species == "K+"
+
+
+def test_checksum_is_needed_from_schema_2_on(path: Path) -> None:
+    card = with_self_test(make_card())
+    refused(path, unsealed(toy_onnx(card)), "has no checksum, expected 'pidgan_sha256'")
+    first = card.model_copy(update={"schema_version": 1})
+    path.write_bytes(unsealed(toy_onnx(first)))
+    assert open_bundle(path).card.schema_version == 1
+    with pytest.raises(ValueError, match="without a checksum"):
+        seal(toy_onnx(card))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "card is not JSON"),
+        ('{"a": ' * 40 + "1" + "}" * 40, "nested deeper than 32"),
+        ('{"a": "\\u001b[2J"}', "control character"),
+        ('{"a": "\\ud800"}', "control character"),
+        ('{"a": 1e999}', "inf is not finite"),
+        ('{"a": NaN}', "nan is not finite"),
+        ('"' + "a" * 2**24 + '"', "expected at most 16777216"),
+    ],
+)
+def test_hostile_card_is_refused(path: Path, text: str, message: str) -> None:
+    refused(path, toy_onnx(make_card(), card_text=text), message)
 
 
 def test_self_test_excuses_one_row_at_an_edge(path: Path) -> None:
@@ -255,42 +308,3 @@ def test_reference_without_a_column(path: Path) -> None:
     path.write_bytes(toy_onnx(with_self_test(make_card(reference=entry))))
     with pytest.raises(BundleError, match="no column 'weight'"):
         open_bundle(path).reference()
-
-
-def test_structure_of_an_onnx_file() -> None:
-    found = read_onnx_structure(toy_onnx(make_card()))
-    assert found.has_graph
-    assert not found.has_external_data
-    assert found.domains == {""}
-    assert list(found.metadata) == ["pidgan_card"]
-
-
-def test_nested_references_are_found() -> None:
-    from onnx import TensorProto, helper
-
-    tensor = TensorProto(data_location=TensorProto.EXTERNAL, dims=[1], data_type=1)
-    constant = helper.make_node("Constant", [], ["c"])
-    constant.attribute.append(helper.make_attribute("value", tensor))
-    inner = helper.make_node("Mystery", ["c"], ["d"], domain="other")
-    branch = helper.make_graph([constant, inner], "then", [], [])
-    outer = helper.make_node("If", ["x"], ["y"], then_branch=branch)
-    graph = helper.make_graph([outer], "graph", [], [])
-    found = read_onnx_structure(helper.make_model(graph).SerializeToString())
-    assert found.has_external_data
-    assert "other" in found.domains
-
-
-def test_deep_nesting_is_refused() -> None:
-    def field(number: int, content: bytes) -> bytes:
-        size = len(content)
-        head = bytearray([number << 3 | 2])
-        while size >= 0x80:
-            head.append(size & 0x7F | 0x80)
-            size >>= 7
-        return bytes([*head, size]) + content
-
-    data = b""
-    for _ in range(50):
-        data = field(1, field(5, field(6, data)))
-    with pytest.raises(ValueError, match="nested deeper"):
-        read_onnx_structure(field(7, data))

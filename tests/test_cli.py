@@ -114,6 +114,17 @@ def test_the_whole_chain(
     assert "K+" in run("inspect", bundle, "--verify").out
     assert json.loads(run("inspect", bundle, "--json").out)["species"] == "K+"
 
+    code = ("export", bundle, "--format", "c", "-o", tmp_path / "kaon.c")
+    assert run(*code, "--name", "response").code == 0
+    assert "float *response(float *output" in (tmp_path / "kaon.c").read_text()
+    _one_line(run(*code), "kaon.c", "exists")
+    _one_line(run(*code, "--overwrite", "--name", "for"), "no name for a C function")
+    from_model = tmp_path / "model.c"
+    assert run("export", model, "--format", "c", "-o", from_model).code == 0
+    assert "float *model(float *output" in from_model.read_text()
+    assert run("export", bundle, "-o", tmp_path / "again.onnx").code == 2
+    assert run("export", model, "--name", "k", "-o", tmp_path / "k.onnx").code == 2
+
     maps = tmp_path / "map.json"
     cuts = ("--cut", "RichDLLk > 0", "--cut", "RichDLLk > 5")
     assert run("systematics", bundle, *cuts, "-o", maps).code == 0

@@ -285,7 +285,7 @@ def _write_bundle(path: Path, card: Card) -> None:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    from pidgan.bundle import CARD_KEY
+    from pidgan.bundle import CARD_KEY, seal
 
     n_x, n_y = len(card.conditions), len(card.targets)
     slope = np.zeros((n_x, n_y), dtype=np.float32)
@@ -322,7 +322,7 @@ def _write_bundle(path: Path, card: Card) -> None:
     )
     text = card.model_copy(update={"self_test": test}).to_json()
     onnx.helper.set_model_props(model, {CARD_KEY: text})
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(seal(model.SerializeToString()))
 
 
 @pytest.fixture(scope="module")

@@ -344,3 +344,25 @@ def test_another_tree_that_cannot_be_written_is_announced(tmp_path: Path) -> Non
     source = Source(str(tmp_path / "a.root"), "T")
     with pytest.warns(PidganWarning, match=r"not copied: deep \(TTree: .*: x\)"):
         copy_file([addition(source)], tmp_path / "b.root")
+
+
+def test_contents_that_contradict_each_other_name_the_file(tmp_path: Path) -> None:
+    """A damaged counter can be read, but not be written with its branch."""
+    path = tmp_path / "in.root"
+    counts = np.array([5, 3, 7], ">i4")
+    with uproot.recreate(path, compression=None) as file:
+        values = ak.unflatten(np.arange(15.0), counts.astype("i4"))
+        file.mktree("T", {"v": "var * float64", "x": "f8"})
+        file["T"].extend({"v": values, "x": np.arange(3.0)})
+    data = path.read_bytes()
+    assert data.count(counts.tobytes()) == 1
+    path.write_bytes(data.replace(counts.tobytes(), (counts - 1).tobytes()))
+    addition = Addition(
+        source=Source(str(path), "T"),
+        needed=("x",),
+        types={"y": np.dtype("f4")},
+        compute=lambda first, frame: {"y": np.zeros(3, np.float32)},
+    )
+    with pytest.raises(NtupleError, match=r"in.root:T cannot be copied: ValueError"):
+        copy_file([addition], tmp_path / "out.root")
+    assert not (tmp_path / "out.root").exists()

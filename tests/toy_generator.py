@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.bundle import CARD_KEY
+from pidgan.bundle import CARD_KEY, seal
 from pidgan.card import Card, CardVariable
 from pidgan.sample import Sample
 
@@ -123,6 +123,7 @@ def toy_onnx(card: Card | None, **changes: Any) -> bytes:
     if card is not None:
         text = changes.get("card_text", card.to_json())
         onnx.helper.set_model_props(model, {CARD_KEY: text})
+        return seal(model.SerializeToString())
     return model.SerializeToString()
 
 
@@ -135,3 +136,14 @@ def with_self_test(card: Card, n: int = 256) -> Card:
     y = ToyGenerator(card=card).generate(x, z)
     test = {"conditions": x.tolist(), "noise": z.tolist(), "targets": y.tolist()}
     return card.model_copy(update={"self_test": test})
+
+
+def unsealed(data: bytes) -> bytes:
+    """The file without the checksum at its end: 2 + 81 bytes."""
+    assert data[-81:].startswith(b"\n\rpidgan_sha256")
+    return data[:-83]
+
+
+def resealed(data: bytes) -> bytes:
+    """The file with a checksum of what it holds now."""
+    return seal(unsealed(data))
