@@ -196,27 +196,31 @@ class _Run:
         size = self.family.batch_sizes[phase]
 
         def one_step(
-            step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+            step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, total: tf.Tensor
         ) -> dict[str, tf.Tensor]:
             seed = tf.stack([tf.constant(self.seed % 2**31), step])
             batch = self._batch(self.rows, seed, size)
-            share = tf.cast(step - begin, tf.float32) / tf.cast(end - begin, tf.float32)
-            cosine = 0.5 * (1 + tf.cos(math.pi * share))
-            rate = FINAL_RATE + (1 - FINAL_RATE) * cosine
+            rate = _cosine(step - begin, end - begin)
             noise = tf.random.fold_in(seed, NOISE)
             losses = self.family.step(batch, phase=phase, seed=noise, rate=rate)
             if self.classifier:
-                losses["patterns"] = self.classifier.step(batch, rate=rate)
+                losses["patterns"] = self.classifier.step(
+                    batch, rate=_cosine(step, total)
+                )
             return losses
 
         @tf.function(jit_compile=bool(self.settings["xla"]))  # type: ignore[untyped-decorator]
         def loop(
-            first: tf.Tensor, n: tf.Tensor, begin: tf.Tensor, end: tf.Tensor
+            first: tf.Tensor,
+            n: tf.Tensor,
+            begin: tf.Tensor,
+            end: tf.Tensor,
+            total: tf.Tensor,
         ) -> Any:
-            sums = one_step(first, begin, end)
+            sums = one_step(first, begin, end, total)
             i = tf.constant(1)
             while i < n:
-                losses = one_step(first + i, begin, end)
+                losses = one_step(first + i, begin, end, total)
                 sums = {key: sums[key] + losses[key] for key in sums}
                 i += 1
             return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
@@ -264,7 +268,7 @@ class _Run:
                     loop = self.loops[phase]
                     n = min(chunk, end - self.step)
                     start = time.perf_counter()
-                    arguments = (self.step, n, begin, end)
+                    arguments = (self.step, n, begin, end, self.steps)
                     losses = _to_floats(loop(*map(tf.constant, arguments)))
                     self._check(losses, phase, checkpoint)
                     self.step += n
@@ -439,8 +443,14 @@ def _card_variables(
 def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:
     """Return the seconds that one of some steps takes."""
     start = time.perf_counter()
-    _to_floats(loop(*map(tf.constant, (0, steps, 0, steps))))
+    _to_floats(loop(*map(tf.constant, (0, steps, 0, steps, steps))))
     return (time.perf_counter() - start) / steps
+
+
+def _cosine(done: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+    """Return the learning rate as a share of its start, 1 falling to `FINAL_RATE`."""
+    share = tf.cast(done, tf.float32) / tf.cast(steps, tf.float32)
+    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + tf.cos(math.pi * share))
 
 
 def _to_floats(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:
