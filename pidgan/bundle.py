@@ -22,6 +22,7 @@ from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.onnx_graph import check_graph
 from pidgan.onnx_operators import Value
 from pidgan.onnx_structure import OnnxStructure, Port, read_onnx_structure
+from pidgan.resources import available_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +225,7 @@ def open_bundle(
         path=path,
         _graph=graph,
         _session=_start_session(path, data),
-        _threads=threads or _available_cores(),
+        _threads=threads or available_cores(),
     )
     if verify:
         _run_self_test(bundle)
@@ -407,12 +408,6 @@ def _padded(rows: Float32Array) -> Float32Array:
     if len(rows) == BLOCK_ROWS:
         return np.ascontiguousarray(rows)
     return np.pad(rows, ((0, BLOCK_ROWS - len(rows)), (0, 0)), mode="edge")
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _one_line(error: Exception) -> str:
