@@ -210,7 +210,7 @@ def judge_root(path: Path, track: str, bundle: Any, rng: random.Random) -> str:
     """Apply a bundle to a mutant of a ROOT file; return what came of it."""
     from pidgan.application import apply
     from pidgan.errors import PidganError
-    from pidgan.ntuple import count_entries, find_sources, read_columns
+    from pidgan.ntuple import describe_tree, find_sources, read_columns
 
     output = path.with_name("out.root")
     shutil.rmtree(output, ignore_errors=True)
@@ -230,7 +230,8 @@ def judge_root(path: Path, track: str, bundle: Any, rng: random.Random) -> str:
             return "FAILED: an output in spite of an error"
         return f"refused: {_reason(error, path)}"
     (source,), (written,) = find_sources(path), find_sources(output)
-    if not count_entries(source) == count_entries(written) == done.entries:
+    entries = {describe_tree(tree).entries for tree in (source, written)}
+    if entries != {done.entries}:
         return "FAILED: another number of entries"
     names = [f"{track}_{t}_new" for t in bundle.card.target_names]
     frame = read_columns(written, [*names, f"{track}_pidgan_status_new"])

@@ -360,7 +360,7 @@ def test_contents_that_contradict_each_other_name_the_file(tmp_path: Path) -> No
     addition = Addition(
         source=Source(str(path), "T"),
         needed=("x",),
-        types={"y": np.dtype("f4")},
+        types=typed(y="f4"),
         compute=lambda first, frame: {"y": np.zeros(3, np.float32)},
     )
     with pytest.raises(NtupleError, match=r"in.root:T cannot be copied: ValueError"):
