@@ -111,7 +111,7 @@ class Cut:
             if name not in columns:
                 raise _unknown(self.text, name, list(columns))
             stored = np.asarray(columns[name])
-            arrays[name] = stored.astype(np.float64)
+            arrays[name] = stored.astype(np.float64, copy=False)
             usable = usable & np.isfinite(arrays[name])
             for sentinel in sentinels.get(name, ()):
                 # In the stored type, so that -999.9 is found in a float32 column.

@@ -319,6 +319,27 @@ def list_samples() -> dict[str, Path]:
     return {path.stem: path for path in paths if path.name != _BINNINGS}
 
 
+def load_binning(name: str) -> dict[str, tuple[float, ...]]:
+    """Return a binning that ships: edges by condition, in package units.
+
+    "hadrons", "electrons" and "muons" are the defaults of PIDCalib (LHCb-PUB-2016-021)
+    in P, ETA and nTracks; with "run3_" before it, in nLongTracks; with "_map" behind
+    it, what efficiency maps use.
+
+    Raises:
+        SampleError: no binning has that name.
+
+    Example:
+        >>> load_binning("muons")["nTracks"]
+        (0.0, 50.0, 200.0, 300.0, 500.0)
+    """
+    known = _parse(calibration_directory() / _BINNINGS)
+    if name not in known:
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise SampleError(f"no binning {name!r} in {_BINNINGS}{hint}")
+    return {key: tuple(map(float, edges)) for key, edges in known[name].items()}
+
+
 def calibration_directory() -> Path:
     """Return the folder of the definitions: in a wheel, or beside the source tree."""
     package = Path(__file__).resolve().parent
@@ -393,12 +414,11 @@ def _parse(path: Path) -> dict[str, Any]:
         raise SampleError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _named_binning(name: str, path: Path) -> Any:
-    known = _parse(calibration_directory() / _BINNINGS)
-    if name not in known:
-        hint = nearest(name, known) or f"; known: {', '.join(known)}"
-        raise SampleError(f"{path}: no binning {name!r} in {_BINNINGS}{hint}")
-    return known[name]
+def _named_binning(name: str, path: Path) -> dict[str, tuple[float, ...]]:
+    try:
+        return load_binning(name)
+    except SampleError as error:
+        raise SampleError(f"{path}: {error}") from None
 
 
 def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pidgan.binning import bin_index
 from pidgan.card import Card, Generator, sample_targets
 from pidgan.cuts import Cut, parse_cut
 from pidgan.discrepancy import (
@@ -29,7 +30,6 @@ from pidgan.discrepancy import (
     regularise_variances,
     smooth_difference,
 )
-from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.typing import BoolArray, FloatArray, IntArray

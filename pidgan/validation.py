@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.binning import bin_index
 from pidgan.card import Generator, sample_targets
 from pidgan.comparison import (
     MIN_BIN_EFF,
@@ -26,7 +27,6 @@ from pidgan.comparison import (
 )
 from pidgan.cuts import parse_cut
 from pidgan.dataset import Dataset, Part
-from pidgan.efficiency import bin_index
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.metrics import (
     C2ST_MIN_ROWS,
