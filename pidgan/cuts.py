@@ -24,13 +24,23 @@ from numpy.typing import NDArray
 from pidgan.errors import CutError, nearest
 
 #: Names that the field uses for one and the same variable: PIDCalib's short name, the
-#: Run 1 and 2 branch, the Run 3 branch.
+#: Run 1 and 2 branch, the Run 3 branch. Each may have "probe_" before it, as in
+#: calibration files, and "Brunel_", which makes it the variable of another fit.
 SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("DLLK", "PIDK", "PID_K"),
     ("DLLp", "PIDp", "PID_P"),
     ("DLLmu", "PIDmu", "PID_MU"),
     ("DLLe", "PIDe", "PID_E"),
+    ("DLLd", "PIDd", "PID_D"),
+    ("ProbNNk", "PROBNN_K"),
+    ("ProbNNpi", "PROBNN_PI"),
+    ("ProbNNp", "PROBNN_P"),
+    ("ProbNNmu", "PROBNN_MU"),
+    ("ProbNNe", "PROBNN_E"),
+    ("ProbNNd", "PROBNN_D"),
+    ("ProbNNghost", "PROBNN_GHOST"),
 )
+_FIRST = {name: group[0] for group in SYNONYMS for name in group}
 #: A longer text is no PID cut; the bound keeps Python's parser out of deep recursion.
 MAX_LENGTH = 2000
 
@@ -131,8 +141,8 @@ def parse_cut(
         text: for example "RichDLLk > 0 & RichDLLk - RichDLLp > 0".
         names: the columns there are; a cut that names another one is refused. Without
             them, the names are checked when the cut is applied.
-        aliases: further names for columns. `DLLK`, `PIDK` and `PID_K` (and p, mu, e)
-            stand for each other wherever only one of them is in `names`.
+        aliases: further names for columns. `DLLK`, `PIDK`, `PID_K` and the other
+            `SYNONYMS` stand for each other wherever only one of them is in `names`.
 
     Returns:
         The cut, with aliases resolved.
@@ -241,11 +251,17 @@ class _Resolver(ast.NodeTransformer):
         target = self.aliases.get(name, name)
         if self.known is None or target in self.known:
             return target
-        same = next((group for group in SYNONYMS if target in group), ())
-        present = [synonym for synonym in same if synonym in self.known]
+        present = [column for column in self.known if _plain(column) == _plain(target)]
         if len(present) != 1:
             raise _unknown(self.text, name, self.known)
         return present[0]
+
+
+def _plain(name: str) -> str:
+    """Return the one name that all synonyms of a variable have."""
+    short = str(name).removeprefix("probe_")
+    base = short.removeprefix("Brunel_")
+    return short.removesuffix(base) + _FIRST.get(base, base)
 
 
 def _check_logical(text: str, node: ast.expr) -> None:

@@ -126,6 +126,12 @@ class EfficiencyMap:
         variables = (*self.metadata["targets"], *self.metadata["conditions"])
         return tuple(str(variable["name"]) for variable in variables)
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Further names for them: the branches of the calibration sample."""
+        aliases: dict[str, str] = self.metadata.get("aliases", {})
+        return aliases
+
     def cut_index(self, cut: str) -> int:
         """Return the number of a cut; spaces and spelling of `and` do not matter.
 
@@ -133,8 +139,10 @@ class EfficiencyMap:
             MapError: the map does not hold that cut.
             CutError: the text is not a cut on variables of the map.
         """
-        known = [parse_cut(text, names=self.names).canonical for text in self.cuts]
-        wanted = parse_cut(cut, names=self.names).canonical
+        wanted, *known = (
+            parse_cut(text, names=self.names, aliases=self.aliases).canonical
+            for text in (cut, *self.cuts)
+        )
         if wanted not in known:
             hint = nearest(cut, self.cuts) or f"; known: {', '.join(self.cuts)}"
             raise MapError(

@@ -193,7 +193,10 @@ def pid_efficiency(
     if not texts:
         raise ValueError("no cut given")
     numbers = [efficiency_map.cut_index(text) for text in texts]
-    parsed = [parse_cut(text, names=efficiency_map.names) for text in texts]
+    parsed = [
+        parse_cut(text, names=efficiency_map.names, aliases=efficiency_map.aliases)
+        for text in texts
+    ]
     request = _Request(
         track=track,
         suffix=suffix,

@@ -263,6 +263,22 @@ class Sample(BaseModel):
         return tuple(dict.fromkeys(names))
 
     @property
+    def aliases(self) -> dict[str, str]:
+        """Names by branch, so that cuts may use PIDCalib's names and tunes too.
+
+        A probe's branch counts without "probe_" as well: `MC15TuneV1_ProbNNk` is the
+        `ProbNNk` of a sample with that tuning, and of no other.
+        """
+        names = {*self.condition_names, *self.target_names}
+        found = {}
+        for variable in (*self.conditions, *self.targets):
+            if variable.branch:
+                for text in (variable.branch, variable.branch.removeprefix("probe_")):
+                    if text not in names:
+                        found[text] = variable.name
+        return found
+
+    @property
     def sentinels(self) -> dict[str, tuple[float, ...]]:
         """Sentinel values by target name, as cuts need them."""
         return {v.name: v.sentinels for v in self.targets if v.sentinels}

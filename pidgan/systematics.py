@@ -148,7 +148,8 @@ def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
         raise MapError(f"no cut given, and sample {card.sample.name!r} has none")
     parsed: dict[str, Cut] = {}
     for text in texts:
-        cut = parse_cut(text, names=[*card.target_names, *card.condition_names])
+        names = [*card.target_names, *card.condition_names]
+        cut = parse_cut(text, names=names, aliases=card.sample.aliases)
         parsed.setdefault(cut.canonical, cut)
     return list(parsed.values())
 
@@ -416,4 +417,5 @@ def _metadata(
         "versions": {"pidgan": package},
         "conditions": content["conditions"],
         "targets": content["targets"],
+        "aliases": card.sample.aliases,
     }

@@ -117,3 +117,32 @@ def test_refused(text: str, message: str) -> None:
 def test_a_missing_column_is_named_when_the_cut_is_applied() -> None:
     with pytest.raises(CutError, match="'probe_PIDk'; closest: 'probe_PIDK'"):
         parse_cut("probe_PIDk > 0").passes({"probe_PIDK": np.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("DLLK > 4", "probe_PIDK"),
+        ("probe_PIDK > 4", "PID_K"),
+        ("Brunel_DLLK > 4", "probe_Brunel_PIDK"),
+        ("PROBNN_K > 0.2", "ProbNNk"),
+        ("MC15TuneV1_ProbNNk > 0.2", "probe_MC15TuneV1_ProbNNk"),
+        ("nTracks_Brunel < 200", "nTracks_Brunel"),
+    ],
+)
+def test_names_of_pidcalib_stand_for_branches(text: str, column: str) -> None:
+    assert parse_cut(text, names=[column, "P"]).names == (column,)
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("Brunel_DLLK > 4", "probe_PIDK"),
+        ("DLLK > 4", "RichDLLk"),
+        ("MC12TuneV4_ProbNNk > 0.2", "MC15TuneV1_ProbNNk"),
+        ("MC15TuneV1_ProbNNk > 0.2", "ProbNNk"),
+    ],
+)
+def test_variables_of_another_kind_do_not(text: str, column: str) -> None:
+    with pytest.raises(CutError, match="unknown variable"):
+        parse_cut(text, names=[column])

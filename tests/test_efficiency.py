@@ -1,21 +1,27 @@
 """Efficiencies in bins: laws, the formulae, and bins that cannot be used."""
 
+import itertools
 import warnings
 
+import hist
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from pidgan.binning import bin_index, choose_edges, equal_population
 from pidgan.efficiency import (
     EMPTY,
     NOT_POSITIVE,
-    bin_index,
+    EfficiencyTable,
     cut_covariance,
     efficiency_interval,
     efficiency_table,
+    share_covariance,
+    sort_rows,
+    table_of_shares,
 )
-from pidgan.errors import CutError, DatasetError, PidganWarning
+from pidgan.errors import CutError, DatasetError, PidganWarning, SampleError
 
 BINNING = {"P": (0.0, 10.0, 40.0, 100.0), "ETA": (2.0, 3.0, 5.0)}
 
@@ -204,11 +210,154 @@ def test_three_dimensions_and_integers() -> None:
     assert table.sum_weights.sum() == pytest.approx(w.sum())
 
 
+def test_histograms_make_the_table_that_they_came_from() -> None:
+    frame, w = tracks()
+    cuts = ["PIDK > 0", "PIDK > 4"]
+    table = efficiency_table(frame, cuts, binning=BINNING, weights=w)
+    passed = table.to_hist("passed")
+    back = EfficiencyTable.from_hists(
+        table.to_hist("total"), {cut: passed[cut, :, :] for cut in cuts}
+    )
+    assert (back.cuts, back.binning) == (table.cuts, table.binning)
+    for name in ("efficiency", "variance", "lower", "upper", "n_eff", "n_eff_passed"):
+        found, expected = getattr(back, name), getattr(table, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.all(back.n_rows == -1)
+
+
+def test_histograms_filled_by_hist_agree() -> None:
+    frame, w = tracks()
+    table = efficiency_table(frame, "PIDK > 4", binning=BINNING, weights=w)
+    total = hist.Hist(
+        *(hist.axis.Variable(edges, name=name) for name, edges in BINNING.items()),
+        storage=hist.storage.Weight(),
+    )
+    passed, accept = total.copy(), frame["PIDK"].to_numpy() > 4
+    total.fill(frame["P"], frame["ETA"], weight=w)
+    passed.fill(frame["P"][accept], frame["ETA"][accept], weight=w[accept])
+    found = EfficiencyTable.from_hists(total, {"PIDK > 4": passed})
+    np.testing.assert_allclose(found.efficiency, table.efficiency)
+    np.testing.assert_allclose(found.variance, table.variance)
+    axes = {axis.name: axis for axis in total.axes}
+    again = efficiency_table(frame, "PIDK > 4", binning=axes, weights=w)
+    np.testing.assert_array_equal(again.efficiency, table.efficiency)
+
+
+def test_histograms_that_cannot_make_a_table() -> None:
+    frame, w = tracks()
+    table = efficiency_table(frame, "PIDK > 4", binning=BINNING, weights=w)
+    total = table.to_hist("total")
+    with pytest.raises(DatasetError, match=r"'y > 1' has other axes"):
+        EfficiencyTable.from_hists(total, {"y > 1": total[:, sum]})
+    plain = hist.Hist(*total.axes)
+    with pytest.raises(DatasetError, match="squared weights"):
+        EfficiencyTable.from_hists(plain, {"y > 1": plain})
+
+
+def test_automatic_bins_have_the_same_population() -> None:
+    frame, w = tracks(50_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = efficiency_table(frame, "PIDK > 4", binning={"P": 8}, weights=w)
+    assert table.rows_outside == 0
+    assert table.shape == (8,)
+    assert table.n_eff.min() > 0.9 * table.n_eff.mean()
+
+
+def test_automatic_bins_follow_the_weights_and_not_the_rows() -> None:
+    # Most rows lie above 10 and are background that the weights remove.
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.uniform(0, 10, 4000), rng.uniform(10, 20, 36_000)])
+    w = np.where(x < 10, 1.0, rng.choice([-1.0, 1.0], len(x)))
+    of_rows = np.quantile(x, [0, 0.25, 0.5, 0.75, 1])
+    found = [
+        np.array([w[inside].sum() ** 2 / (w[inside] ** 2).sum() for inside in bins])
+        for bins in (
+            [(x >= low) & (x <= high) for low, high in itertools.pairwise(edges)]
+            for edges in (equal_population(x, 4, weights=w), of_rows)
+        )
+    ]
+    assert found[0].min() > 50
+    assert found[1].min() < 5
+
+
+def test_automatic_bins_do_not_split_integers() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.poisson(2.0, 10_000)
+    edges = equal_population(x, 3)
+    assert np.all(edges[:-1] == np.round(edges[:-1]))
+    assert edges[-1] == np.nextafter(x.max(), np.inf)
+
+
+def test_too_many_automatic_bins_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"'P'.*3 different values.*4 bins"):
+        choose_edges({"P": 4}, {"P": np.array([1.0, 2.0, 3.0, 3.0])})
+    with pytest.raises(DatasetError, match="no finite value"):
+        choose_edges({"P": 4}, {"P": np.full(3, np.nan)})
+
+
+def test_binnings_by_name() -> None:
+    frame, w = tracks()
+    frame["P"] *= 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PidganWarning)
+        table = efficiency_table(frame, "DLLK > 4", binning="hadrons", weights=w)
+    assert table.shape == (18, 4, 4)
+    one = efficiency_table(frame, "DLLK > 4", binning={"ETA": "hadrons"}, weights=w)
+    assert one.binning == {"ETA": (1.5, 2.375, 3.25, 4.125, 5.0)}
+    with pytest.raises(ValueError, match="'hadrons' has no 'nPVs'"):
+        efficiency_table(frame.assign(nPVs=1), "DLLK > 4", binning={"nPVs": "hadrons"})
+
+
+def test_real_and_generated_of_the_same_rows_are_correlated() -> None:
+    # Shares of draws that follow the same conditions as the real rows.
+    rng = np.random.default_rng(2)
+    p, w = rng.uniform(0.1, 0.9, 4000), rng.normal(0.7, 1.0, 4000)
+    real = rng.random(4000) < p
+    share = rng.binomial(8, p) / 8
+    rows = sort_rows(np.zeros(4000, dtype=np.int64), w, 1)
+    both = np.stack([real[rows.order], share[rows.order]])
+    covariance = share_covariance(both, rows)[:, :, 0]
+    table = table_of_shares(
+        both, rows, cuts=("real", "generated"), edges={}, variance="pidcalib"
+    )
+    np.testing.assert_allclose(np.diag(covariance), table.variance)
+    step = real - share
+    d = w @ step / w.sum()
+    expected = w**2 @ (step - d) ** 2 / w.sum() ** 2
+    found = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert found == pytest.approx(expected)
+    assert covariance[0, 1] > 0.2 * covariance[1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "word"), [("PIDK > 900", "none"), ("PIDK < 900", "all")]
+)
+def test_cut_that_nothing_or_everything_passes_is_told(cut: str, word: str) -> None:
+    frame, _ = tracks(500)
+    with pytest.warns(PidganWarning, match=f"{word} of 500 rows pass"):
+        table = efficiency_table(frame, cut, binning={})
+    assert table.efficiency[0] == (word == "all")
+    assert 0 < table.error[0] < 0.01
+    assert table.lower[0] >= -1e-12
+    assert table.upper[0] <= 1 + 1e-12
+    assert table.few[0] == (word == "none")
+
+
+def test_few_passing_rows_are_flagged() -> None:
+    frame = {"y": np.arange(100.0)}
+    table = efficiency_table(frame, ["y >= 81", "y >= 80"], binning={})
+    assert table.n_eff_passed.tolist() == [19.0, 20.0]
+    assert table.few.tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
         ({"binning": {"p": (0, 1)}}, ValueError, "not a column; closest: 'P'"),
         ({"binning": {"P": (1, 1)}}, ValueError, "increasing"),
+        ({"binning": "hadron"}, SampleError, "closest: 'hadrons'"),
+        ({"binning": {"P": 0}}, ValueError, "0 bins"),
         ({"cuts": "PIDk > 0"}, CutError, "PIDK"),
         ({"cuts": []}, ValueError, "no cut"),
         ({"weights": np.ones(3)}, ValueError, "shape"),

@@ -16,6 +16,7 @@ from pidgan.sample import (
     Variable,
     calibration_directory,
     list_samples,
+    load_binning,
     load_sample,
 )
 from pidgan.simulation.calibration import MODES
@@ -192,3 +193,21 @@ def test_import_is_light() -> None:
     heavy = "{'uproot', 'keras', 'tensorflow', 'onnxruntime', 'iminuit', 'particle'}"
     code = f"import sys, pidgan.sample; sys.exit(len({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_branches_are_names_for_cuts() -> None:
+    aliases = load_sample("run2_dstar_k_probnn").aliases
+    assert aliases["MC15TuneV1_ProbNNk"] == "ProbNNk"
+    assert aliases["probe_MC15TuneV1_ProbNNpi"] == "ProbNNpi"
+    assert "MC12TuneV4_ProbNNk" not in aliases
+    assert aliases["probe_P"] == "P"
+    assert "P" not in aliases
+
+
+def test_binnings_have_names() -> None:
+    hadrons = load_binning("hadrons")
+    assert list(hadrons) == ["P", "ETA", "nTracks"]
+    assert len(hadrons["P"]) == 19
+    assert hadrons["ETA"] == (1.5, 2.375, 3.25, 4.125, 5.0)
+    with pytest.raises(SampleError, match=r"no binning 'hadron'.*closest: 'hadrons'"):
+        load_binning("hadron")

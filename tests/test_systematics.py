@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.card import CardVariable, sample_targets
 from pidgan.binning import bin_index
+from pidgan.card import CardVariable, sample_targets
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
 from pidgan.ntuple import Source, read_columns, write_trees
