@@ -29,6 +29,7 @@ VERBS = {
     "prepare": "pidgan.build_dataset",
     "train": "pidgan.train",
     "validate": "pidgan.validate",
+    "table": "pidgan.closure.closure_table",
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",
     "inspect": "pidgan.open_bundle",
@@ -382,6 +383,125 @@ def validate(
     )
     click.echo(json.dumps(report.headline()) if as_json else report.summary())
     click.echo(f"{path}", err=True)
+
+
+@cli.command(
+    epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
+    "--binning ETA=1.8,3.3,5 -o kaon.csv"
+)
+@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.argument(
+    "reference",
+    metavar="[DATASET|REFERENCE]",
+    required=False,
+    type=click.Path(path_type=Path),
+)
+@_cut
+@click.option(
+    "--binning",
+    "binnings",
+    multiple=True,
+    metavar="NAME|CONDITION=...",
+    help="A binning that ships, e.g. hadrons; or of one condition edges, P=3e3,2e4,"
+    "1e5, a number of bins of equal population, P=10, or a binning, P=hadrons; can be "
+    "repeated.  [default: that of the sample]",
+)
+@click.option(
+    "--variance",
+    type=click.Choice(["wilson", "pidcalib"]),
+    default="wilson",
+    help="Formula of the uncertainty.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Also write it: .csv, .parquet, or .root with histograms.",
+)
+@_seed
+@_overwrite
+@_json
+def table(
+    generator: Path,
+    reference: Path | None,
+    cuts: Sequence[str],
+    binnings: Sequence[str],
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Give real and generated efficiencies in bins of the conditions.
+
+    They are those of rows never trained on: without DATASET or REFERENCE, of the
+    reference file beside the bundle.
+    """
+    from pidgan.closure import closure_table
+
+    if output is not None:
+        if output.suffix not in (".csv", ".parquet", ".root"):
+            raise click.UsageError(f"{output}: expected .csv, .parquet or .root")
+        _refuse_existing(output, overwrite)
+    rows = None if reference is None else _open_reference(reference)
+    found = closure_table(
+        _open_generator(generator),
+        rows,
+        cuts=list(cuts) or None,
+        binning=_binning(binnings),
+        **options,
+    )
+    frame = found.frame()
+    if output is not None:
+        _write_closure(found, output, overwrite=overwrite)
+    if as_json:
+        click.echo(frame.to_json(orient="records"))
+        return
+    edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
+    shown = ["cut", *edges, "real_efficiency", "real_lower", "real_upper"]
+    shown += ["generated_efficiency", "difference", "difference_error", "n_eff"]
+    click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
+
+
+def _write_closure(found: Any, output: Path, *, overwrite: bool) -> None:
+    """Write a table of real and generated efficiencies in the format of the name."""
+    from pidgan.ntuple import write_histograms, write_table
+    from pidgan.treefile import replacing
+
+    frame = found.frame()
+    if output.suffix == ".parquet":
+        write_table(output, frame, overwrite=overwrite)
+    elif output.suffix == ".csv":
+        with replacing(output, overwrite=overwrite) as temporary:
+            frame.to_csv(temporary, index=False)
+    else:
+        histograms = {}
+        if not 1 <= len(found.units) <= 3:
+            raise PidganError(
+                f"{output}: ROOT histograms have 1 to 3 axes, got {len(found.units)}; "
+                "choose .csv or .parquet"
+            )
+        for kind in ("real", "generated"):
+            filled = getattr(found, kind).to_hist()
+            for i, _ in enumerate(found.real.cuts):
+                histograms[f"{kind}_{i + 1}"] = filled[i, ...]
+        write_histograms(output, histograms, overwrite=overwrite)
+
+
+def _binning(texts: Sequence[str]) -> Any:
+    """Turn --binning into what `choose_edges` takes."""
+    names = [text for text in texts if "=" not in text]
+    if names and len(texts) > 1:
+        raise click.UsageError(f"--binning {names[0]} stands alone or needs CONDITION=")
+    if names:
+        return names[0]
+    found: dict[str, Any] = {}
+    for name, value in _pairs(texts).items():
+        if "," in value:
+            found[name] = [float(_number(edge)) for edge in value.split(",")]
+        else:
+            found[name] = int(value) if value.isdigit() else value
+    return found or None
 
 
 @cli.command(

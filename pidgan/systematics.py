@@ -101,7 +101,7 @@ def run_systematics(
     parsed = _parse_cuts(card, card.sample.cuts if cuts is None else cuts)
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
-    frame = _reference_frame(generator, reference)
+    frame = reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
     rows = _compare(generator, frame, parsed, seed=seed, repeats=repeats)
     place = bin_index(_columns(card, rows.conditions), edges)
@@ -202,7 +202,8 @@ def _extend(low: float, inner: list[float], high: float) -> list[float]:
     ]
 
 
-def _reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
+def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
+    """Return conditions, targets and "weight" of the reference, checked."""
     card = generator.card
     if reference is None:
         own = getattr(generator, "reference", None)

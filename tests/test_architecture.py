@@ -57,6 +57,8 @@ LEVELS = {
     "validation": 5,
     "propagation": 5,
     "systematics": 6,
+    "closure": 6,
+    "working_point": 6,
     "report": 6,
     "demo": 7,
     "__init__": 8,

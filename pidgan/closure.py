@@ -1,0 +1,170 @@
+"""Real and generated efficiencies of the reference rows of a bundle, in bins.
+
+Both are efficiencies of the same rows: real targets and targets generated at the
+conditions of each row share the fluctuations of conditions and weights, and are never
+independent. With r_i = 0 or 1, g_i the share of K generated draws that pass, and s any
+of the two for any cut,
+
+    cov(e_a, e_b) = sum w^2 (s_a - e_a) (s_b - e_b) / (sum w)^2
+
+in a bin. Only the bundle and its reference file are needed, for any cut. For the
+efficiency on another sample, with its systematic uncertainty: `run_systematics`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pidgan.binning import Binning, bin_index, choose_edges
+from pidgan.card import Generator, sample_targets
+from pidgan.cuts import parse_cut
+from pidgan.efficiency import (
+    EfficiencyTable,
+    VarianceName,
+    share_covariance,
+    sort_rows,
+    table_of_shares,
+)
+from pidgan.errors import MapError
+from pidgan.systematics import REPEATS, reference_frame
+from pidgan.typing import FloatArray
+
+if TYPE_CHECKING:
+    from pidgan.dataset import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosureTable:
+    """Real and generated efficiencies of several cuts in the same bins.
+
+    Attributes:
+        species: whose rows.
+        units: of the conditions of the binning.
+        real: efficiencies of the real targets.
+        generated: efficiencies of the generated ones.
+        covariance: (2 n_cuts, 2 n_cuts, ...), of real efficiencies, then generated
+            ones, in each bin; NaN where sum w <= 0. Bins are uncorrelated.
+    """
+
+    species: str
+    units: tuple[str, ...]
+    real: EfficiencyTable
+    generated: EfficiencyTable
+    covariance: FloatArray
+
+    @property
+    def difference(self) -> FloatArray:
+        """(n_cuts, ...), generated minus real."""
+        return np.asarray(self.generated.efficiency - self.real.efficiency)
+
+    @property
+    def difference_error(self) -> FloatArray:
+        """(n_cuts, ...), its standard error.
+
+        With Wilson's term for each of the two efficiencies, unless the variance is
+        "pidcalib", so that it does not vanish where all rows of a bin agree.
+        """
+        n = len(self.real.cuts)
+        i = np.arange(n)
+        variance = (
+            self.covariance[i, i]
+            + self.covariance[n + i, n + i]
+            - 2 * self.covariance[i, n + i]
+        )
+        variance = np.maximum(variance, 0)  # of rounding, where all rows agree
+        if self.real.variance_name == "pidcalib":
+            return np.asarray(np.sqrt(variance))
+        s = self.real.sum_weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = self.real.sum_weights2 / s
+            return np.asarray(np.sqrt(variance * s**2 + u**2 / 2) / (s + u))
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per cut and bin: edges, both efficiencies and difference."""
+        result = self.real.frame().rename(
+            columns={
+                name: f"real_{name}"
+                for name in ("efficiency", "variance", "lower", "upper")
+            }
+        )
+        for name in ("efficiency", "variance", "lower", "upper"):
+            result[f"generated_{name}"] = getattr(self.generated, name).reshape(-1)
+        n = len(self.real.cuts)
+        i = np.arange(n)
+        result["covariance"] = self.covariance[i, n + i].reshape(-1)
+        result["difference"] = self.difference.reshape(-1)
+        result["difference_error"] = self.difference_error.reshape(-1)
+        return result
+
+
+def closure_table(
+    generator: Generator,
+    reference: "pd.DataFrame | Dataset | None" = None,
+    *,
+    cuts: str | Sequence[str] | None = None,
+    binning: Binning | None = None,
+    variance: VarianceName = "wilson",
+    seed: int = 1,
+    repeats: int = REPEATS,
+) -> ClosureTable:
+    """Return real and generated efficiencies of rows that were not trained on.
+
+    Args:
+        generator: a model or a bundle.
+        reference: as for `run_systematics`; by default that of the generator itself.
+        cuts: cuts on targets and conditions; by default those of the sample.
+        binning: as for `efficiency_table`; by default that of the sample.
+        variance: "wilson" or "pidcalib"; the covariance is the latter's.
+        seed: seed of the generated draws.
+        repeats: generated draws per row.
+
+    Returns:
+        The two tables and their covariance.
+
+    Raises:
+        MapError: there is no reference, or it cannot be used.
+        CutError: a cut names an unknown variable or is not a comparison.
+    """
+    card = generator.card
+    names = [*card.target_names, *card.condition_names]
+    chosen = card.sample.cuts if cuts is None else cuts
+    texts = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+    if not texts:
+        raise MapError(f"no cut given, and sample {card.sample.name!r} has none")
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}, expected at least 1")
+    parsed = [parse_cut(t, names=names, aliases=card.sample.aliases) for t in texts]
+    frame = reference_frame(generator, reference)
+    columns = {str(name): frame[name].to_numpy() for name in frame}
+    w = columns["weight"].astype(np.float64)
+    edges = choose_edges(
+        card.sample.binning if binning is None else binning, columns, w
+    )
+    shape = tuple(len(values) - 1 for values in edges.values())
+    n_bins = int(np.prod(shape, dtype=np.int64))
+    rows = sort_rows(bin_index(columns, edges), w, n_bins)
+
+    sentinels = {v.name: v.sentinels for v in card.targets}
+    real = np.array([cut.passes(columns, sentinels)[rows.order] for cut in parsed])
+    share = np.zeros(real.shape)
+    x = frame[list(card.condition_names)].to_numpy(np.float64)[rows.order]
+    drawn = {name: columns[name][rows.order] for name in card.condition_names}
+    for k in range(repeats):
+        y = sample_targets(generator, x, seed=seed, track=f"closure {k}")
+        drawn |= dict(zip(card.target_names, y.T, strict=True))
+        share += [cut.passes(drawn, sentinels) for cut in parsed]
+    share /= repeats
+    covariance = share_covariance(np.concatenate([real, share]), rows)
+    units = {v.name: v.unit for v in card.conditions}
+    return ClosureTable(
+        species=card.species,
+        units=tuple(units.get(name, "1") for name in edges),
+        real=table_of_shares(real, rows, cuts=texts, edges=edges, variance=variance),
+        generated=table_of_shares(
+            share, rows, cuts=texts, edges=edges, variance=variance
+        ),
+        covariance=covariance.reshape(*covariance.shape[:2], *shape),
+    )
