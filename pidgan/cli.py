@@ -36,6 +36,7 @@ VERBS = {
     "quantile-map": "pidgan.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "efficiency": "pidgan.pid_efficiency",
+    "working-point": "pidgan.working_point.working_point",
 }
 
 _Command = Callable[..., None]
@@ -516,6 +517,21 @@ def _binning(texts: Sequence[str]) -> Any:
 )
 @_cut
 @_output
+@click.option(
+    "--report",
+    "report_directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also draw it: report.html in a new directory. Needs the training extra.",
+)
+@click.option(
+    "--misid",
+    "misid",
+    multiple=True,
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Another species, whose misID by the same cuts the report shows.",
+)
 @_seed
 @_overwrite
 def systematics(
@@ -523,6 +539,8 @@ def systematics(
     reference: Path | None,
     cuts: Sequence[str],
     output: Path,
+    report_directory: Path | None,
+    misid: Sequence[Path],
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -532,11 +550,32 @@ def systematics(
     """
     from pidgan.systematics import run_systematics
 
+    if misid and report_directory is None:
+        raise click.UsageError("--misid needs --report")
     _refuse_existing(output, overwrite)
+    if report_directory is not None:
+        from pidgan.map_report import MapInput, write_map_report
+
+        _refuse_existing(report_directory, overwrite)
     opened = _open_generator(generator)
     rows = None if reference is None else _open_reference(reference)
     found = run_systematics(opened, rows, cuts=list(cuts) or None, seed=seed)
-    paths = found.save(output, overwrite=overwrite)
+    paths = [*found.save(output, overwrite=overwrite)]
+    if report_directory is not None:
+        others = [_open_generator(path) for path in misid]
+        page = write_map_report(
+            MapInput(map=found, generator=opened, reference=rows),
+            report_directory,
+            misid=[
+                MapInput(
+                    map=run_systematics(other, cuts=found.cuts, seed=seed),
+                    generator=other,
+                )
+                for other in others
+            ],
+            overwrite=overwrite,
+        )
+        paths.append(page)
     for path in paths:
         click.echo(str(path))
 
@@ -855,6 +894,88 @@ def efficiency(
         **options,
     )
     click.echo(results.to_json() if as_json else results.text())
+
+
+@cli.command(
+    "working-point",
+    epilog='Example: pidgan working-point kaon.onnx pion.onnx --cut "RichDLLk > x" '
+    "--efficiency 0.9",
+)
+@click.argument("signal", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument(
+    "others", metavar="[OTHER]...", nargs=-1, type=click.Path(path_type=Path)
+)
+@click.option(
+    "--cut",
+    required=True,
+    metavar="CUT",
+    help='With x for the threshold, e.g. "RichDLLk > x & RichDLLp < 5".',
+)
+@click.option("--efficiency", type=float, help="Wanted efficiency of BUNDLE; or")
+@click.option(
+    "--misid", type=float, help="wanted misID, of the OTHER of which most passes."
+)
+@click.option(
+    "--thresholds",
+    metavar="X,X,...",
+    help="Where the cut is evaluated.  [default: quantiles of all species]",
+)
+@click.option(
+    "--report",
+    "report_directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Draw ROC curves: report.html in a new directory. Needs the training extra.",
+)
+@_seed
+@_overwrite
+@_json
+def find_working_point(
+    signal: Path,
+    others: Sequence[Path],
+    cut: str,
+    efficiency: float | None,
+    misid: float | None,
+    thresholds: str | None,
+    report_directory: Path | None,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Find the threshold at which a cut has a wanted efficiency or misID.
+
+    BUNDLE is the species to keep, OTHER those to reject; each with its reference file
+    beside it. Efficiencies refer to the kinematics of those rows.
+    """
+    from pidgan.working_point import working_point
+
+    if (efficiency is None) == (misid is None):
+        raise click.UsageError("give --efficiency or --misid, one of the two")
+    if misid is not None and not others:
+        raise click.UsageError("--misid needs the bundle of another species")
+    wanted = efficiency if efficiency is not None else misid
+    if wanted is not None and not 0 < wanted < 1:
+        raise click.UsageError(f"{wanted:g}: expected a number between 0 and 1")
+    if report_directory is not None:
+        from pidgan.map_report import write_working_point_report
+
+        _refuse_existing(report_directory, overwrite)
+    numbers = None
+    if thresholds is not None:
+        numbers = [float(_number(text)) for text in thresholds.split(",")]
+    found = working_point(
+        _open_generator(signal),
+        [_open_generator(path) for path in others],
+        cut=cut,
+        efficiency=efficiency,
+        misid=misid,
+        thresholds=numbers,
+        seed=seed,
+    )
+    click.echo(found.to_json() if as_json else found.text())
+    if report_directory is not None:
+        path = write_working_point_report(found, report_directory, overwrite=overwrite)
+        click.echo(str(path), err=True)
 
 
 def _open_generator(path: Path) -> Any:

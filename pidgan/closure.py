@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.binning import Binning, bin_index, choose_edges
-from pidgan.card import Generator, sample_targets
+from pidgan.card import Card, Generator, sample_targets
 from pidgan.cuts import parse_cut
 from pidgan.efficiency import (
     EfficiencyTable,
@@ -30,7 +30,7 @@ from pidgan.efficiency import (
 )
 from pidgan.errors import MapError
 from pidgan.systematics import REPEATS, reference_frame
-from pidgan.typing import FloatArray
+from pidgan.typing import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from pidgan.dataset import Dataset
@@ -128,6 +128,68 @@ def closure_table(
         MapError: there is no reference, or it cannot be used.
         CutError: a cut names an unknown variable or is not a comparison.
     """
+    rows = compare_rows(generator, reference, cuts=cuts, seed=seed, repeats=repeats)
+    chosen = generator.card.sample.binning if binning is None else binning
+    return rows.table(chosen, variance=variance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosureRows:
+    """Outcomes of cuts on reference rows, from which tables in any bins are made.
+
+    Attributes:
+        card: of the generator.
+        cuts: their texts.
+        columns: (n,) by name: conditions, real targets and "weight".
+        real: (n_cuts, n), whether the real targets pass.
+        generated: (n_cuts, n), share of the generated draws that pass.
+    """
+
+    card: Card
+    cuts: tuple[str, ...]
+    columns: dict[str, FloatArray]
+    real: BoolArray
+    generated: FloatArray
+
+    def table(
+        self, binning: Binning, *, variance: VarianceName = "wilson"
+    ) -> ClosureTable:
+        """Return real and generated efficiencies in bins; see `closure_table`."""
+        w = self.columns["weight"]
+        edges = choose_edges(binning, self.columns, w)
+        shape = tuple(len(values) - 1 for values in edges.values())
+        n_bins = int(np.prod(shape, dtype=np.int64))
+        rows = sort_rows(bin_index(self.columns, edges), w, n_bins)
+        real, generated = self.real[:, rows.order], self.generated[:, rows.order]
+        covariance = share_covariance(np.concatenate([real, generated]), rows)
+        units = {v.name: v.unit for v in self.card.conditions}
+        tables = [
+            table_of_shares(
+                shares, rows, cuts=self.cuts, edges=edges, variance=variance
+            )
+            for shares in (real, generated)
+        ]
+        return ClosureTable(
+            species=self.card.species,
+            units=tuple(units.get(name, "1") for name in edges),
+            real=tables[0],
+            generated=tables[1],
+            covariance=covariance.reshape(*covariance.shape[:2], *shape),
+        )
+
+
+def compare_rows(
+    generator: Generator,
+    reference: "pd.DataFrame | Dataset | None" = None,
+    *,
+    cuts: str | Sequence[str] | None = None,
+    seed: int = 1,
+    repeats: int = REPEATS,
+) -> ClosureRows:
+    """Return which reference rows pass cuts, and what share of their draws.
+
+    The arguments are those of `closure_table`.
+    """
     card = generator.card
     names = [*card.target_names, *card.condition_names]
     chosen = card.sample.cuts if cuts is None else cuts
@@ -138,33 +200,19 @@ def closure_table(
         raise ValueError(f"repeats is {repeats}, expected at least 1")
     parsed = [parse_cut(t, names=names, aliases=card.sample.aliases) for t in texts]
     frame = reference_frame(generator, reference)
-    columns = {str(name): frame[name].to_numpy() for name in frame}
-    w = columns["weight"].astype(np.float64)
-    edges = choose_edges(
-        card.sample.binning if binning is None else binning, columns, w
-    )
-    shape = tuple(len(values) - 1 for values in edges.values())
-    n_bins = int(np.prod(shape, dtype=np.int64))
-    rows = sort_rows(bin_index(columns, edges), w, n_bins)
-
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     sentinels = {v.name: v.sentinels for v in card.targets}
-    real = np.array([cut.passes(columns, sentinels)[rows.order] for cut in parsed])
+    real = np.array([cut.passes(frame, sentinels) for cut in parsed])
     share = np.zeros(real.shape)
-    x = frame[list(card.condition_names)].to_numpy(np.float64)[rows.order]
-    drawn = {name: columns[name][rows.order] for name in card.condition_names}
+    x = frame[list(card.condition_names)].to_numpy(np.float64)
     for k in range(repeats):
         y = sample_targets(generator, x, seed=seed, track=f"closure {k}")
-        drawn |= dict(zip(card.target_names, y.T, strict=True))
+        drawn = columns | dict(zip(card.target_names, y.T, strict=True))
         share += [cut.passes(drawn, sentinels) for cut in parsed]
-    share /= repeats
-    covariance = share_covariance(np.concatenate([real, share]), rows)
-    units = {v.name: v.unit for v in card.conditions}
-    return ClosureTable(
-        species=card.species,
-        units=tuple(units.get(name, "1") for name in edges),
-        real=table_of_shares(real, rows, cuts=texts, edges=edges, variance=variance),
-        generated=table_of_shares(
-            share, rows, cuts=texts, edges=edges, variance=variance
-        ),
-        covariance=covariance.reshape(*covariance.shape[:2], *shape),
+    return ClosureRows(
+        card=card,
+        cuts=texts,
+        columns=columns,
+        real=real,
+        generated=share / repeats,
     )

@@ -12,6 +12,7 @@ too. Such rows stay in the denominator of an efficiency.
 """
 
 import ast
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,6 +171,54 @@ def parse_cut(
         names=tuple(dict.fromkeys(used)),
         expression=resolved,
     )
+
+
+def compared_values(
+    cut: Cut,
+    name: str,
+    columns: Columns,
+    sentinels: Mapping[str, Sequence[float]] | None = None,
+) -> NDArray[np.float64]:
+    """Return the values that a cut compares with a name, as `a - b` in `a - b > x`.
+
+    Args:
+        cut: a cut in which the name stands alone on one side of one comparison.
+        name: `x` of the example; no column of that name is needed.
+        columns: arrays (n,) by name.
+        sentinels: values of a column that stand for "no measurement".
+
+    Returns:
+        (n,), NaN or infinite where a column has no value.
+
+    Raises:
+        CutError: the name stands elsewhere, or in several comparisons.
+    """
+    pairs = [
+        pair
+        for node in ast.walk(cut.expression)
+        if isinstance(node, ast.Compare)
+        for pair in itertools.pairwise([node.left, *node.comparators])
+    ]
+    found = [
+        other
+        for pair in pairs
+        for side, other in (pair, pair[::-1])
+        if isinstance(side, ast.Name) and side.id == name
+    ]
+    if len(found) != 1 or _names(cut.expression).count(name) != 1:
+        raise CutError(
+            f"cut {cut.text!r}: expected {name!r} alone on one side of one comparison, "
+            f"for example 'RichDLLk > {name}'"
+        )
+    usable = {}
+    for column in _names(found[0]):
+        stored = np.asarray(columns[column])
+        values = stored.astype(np.float64)
+        for sentinel in (sentinels or {}).get(column, ()):
+            values[stored == stored.dtype.type(sentinel)] = np.nan
+        usable[column] = values
+    with np.errstate(all="ignore"):
+        return np.asarray(_number(found[0], usable), dtype=np.float64)
 
 
 def _syntax_tree(text: str) -> ast.expr:

@@ -40,9 +40,9 @@ MIN_PASSED = 20.0
 """Effective passing rows below which an efficiency is flagged as `few`: its relative
 uncertainty is above 22 %, and its interval is no longer a Gaussian one."""
 
-PRODUCT_ROWS = 400
-"""Rows in a matrix product: so few that BLAS starts no threads for it, on which a busy
-machine would wait longer than the product takes."""
+PRODUCT_SIZE = 200_000
+"""Multiplications in a matrix product: so few that BLAS starts no threads for it, on
+which a busy machine would wait longer than the product takes."""
 
 UNKNOWN_ROWS = -1
 """`n_rows` of a table made from histograms, which hold sums of weights only."""
@@ -431,9 +431,10 @@ def share_covariance(shares: NDArray[Any], rows: SortedRows) -> FloatArray:
     s = np.where(s > 0, s, np.nan)
     products = np.zeros((rows.n_bins, len(shares), len(shares)))
     passed, passed2 = np.zeros((2, len(shares), rows.n_bins))
+    step = max(PRODUCT_SIZE // len(shares) ** 2, 1)
     for b in np.flatnonzero(np.diff(rows.starts)):
-        for first in range(rows.starts[b], rows.starts[b + 1], PRODUCT_ROWS):
-            block = slice(first, min(first + PRODUCT_ROWS, rows.starts[b + 1]))
+        for first in range(rows.starts[b], rows.starts[b + 1], step):
+            block = slice(first, min(first + step, rows.starts[b + 1]))
             inside = shares[:, block].astype(np.float64)
             scaled = inside * w2[block]
             products[b] += scaled @ inside.T

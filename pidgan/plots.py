@@ -7,7 +7,7 @@ GeV (masses of narrow peaks stay in MeV).
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,7 +23,10 @@ from pidgan.typing import FloatArray
 
 REAL, GENERATED, FLOOR = "black", "#1f5fbf", "#8a8a8a"
 SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"
+CORRECTED = "#c0392b"
+SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8c6d46")
 MAX_RATIO = 0.5  # largest half range of a ratio panel around 1
+LOG_WIDTHS = 10.0  # ratio of the widest bin to the narrowest, from which an axis is log
 DPI = 100
 
 _STYLE: dict[str, Any] = {
@@ -191,6 +194,231 @@ def plot_efficiency(
     return figure
 
 
+def plot_corrected(
+    positions: ArrayLike,
+    real: ArrayLike,
+    real_interval: ArrayLike,
+    *,
+    generated: ArrayLike,
+    corrected: ArrayLike,
+    corrected_error: ArrayLike,
+    axis_name: str,
+    unit: str = "1",
+    cut: str = "",
+    label: str = "Efficiency",
+    log: bool = False,
+) -> Figure:
+    """Draw real, generated and corrected efficiency (or misID), with their ratio.
+
+    Args:
+        positions: (m + 1,) edges of the bins of a condition, or (m,) thresholds.
+        real: (m,) efficiency of real rows; NaN bins are not drawn.
+        real_interval: (2, m) ends of its interval.
+        generated: (m,) efficiency of generated rows.
+        corrected: (m,) generated + discrepancy.
+        corrected_error: (m,) its uncertainty.
+        axis_name: name of the condition, or of what the threshold cuts on.
+        unit: its unit.
+        cut: written above the figure.
+        label: of the vertical axis, such as "MisID of pi+".
+        log: logarithmic vertical axis.
+
+    Returns:
+        A figure whose second panel has the ratios to the real efficiency, with the
+        uncertainty of the latter as a grey band.
+    """
+    scale, shown = _display(unit)
+    x = np.asarray(positions, dtype=np.float64) * scale
+    r, (low, high) = np.asarray(real), np.asarray(real_interval)
+    g, c, error = (np.asarray(a) for a in (generated, corrected, corrected_error))
+    binned = len(x) == len(r) + 1
+    centre = (x[1:] + x[:-1]) / 2 if binned else x
+    half = np.diff(x) / 2 if binned else None
+    errors = np.stack([np.maximum(r - low, 0), np.maximum(high - r, 0)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        usable = np.where(r > 0, r, np.nan)
+        relative = (high - low) / 2 / usable
+    with _style():
+        figure, [(top, bottom)] = _ratio_panels(1)
+        _curve_with_band(top, x, c, error, colour=CORRECTED, label="corrected")
+        _line(top, x, g, colour=GENERATED, label="generated", style="--")
+        top.errorbar(
+            centre, r, yerr=errors, xerr=half, fmt="o", color=REAL, label="real"
+        )
+        drawn = np.concatenate([low, high, c - error, c + error, g])
+        if log and np.any(r > 0):
+            least = max(float(r[r > 0].min()), 1e-5 * float(np.nanmax(r))) / 2
+            top.set_yscale("log")
+            top.set_ylim(least, 10 * float(np.nanmax(drawn)))
+        else:
+            _limits(top, drawn, room=0.3)
+        top.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
+        top.set_ylabel(label)
+        top.set_title(_cut_text(cut), loc="left")
+        handles, labels = top.get_legend_handles_labels()
+        order = np.argsort(
+            [("real", "generated", "corrected").index(t) for t in labels]
+        )
+        top.legend(
+            [handles[i] for i in order],
+            [labels[i] for i in order],
+            loc="upper right",
+            ncols=3,
+        )
+        _curve_with_band(bottom, x, np.ones(len(r)), relative, colour=FLOOR, line=False)
+        _curve_with_band(bottom, x, c / usable, error / usable, colour=CORRECTED)
+        _line(bottom, x, g / usable, colour=GENERATED, style="--")
+        bottom.axhline(1.0, color=REAL, linewidth=0.8)
+        # Ratios to a badly known efficiency do not set the scale.
+        known = np.isfinite(relative) & (relative < MAX_RATIO)
+        sizes = np.concatenate(
+            [np.abs(g / usable - 1), np.abs(c / usable - 1) + error / usable, relative]
+        )[np.tile(known, 3)]
+        largest = 1.15 * float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0
+        largest = float(np.clip(largest, 0.01, 2 * MAX_RATIO))
+        bottom.set_ylim(1 - largest, 1 + largest)
+        bottom.set_ylabel("ratio to real")
+        if binned:
+            _scale_of_edges(bottom.set_xscale, x)
+        bottom.set_xlim(x[0], x[-1])
+        _axis_label(bottom, axis_name, shown)
+    return figure
+
+
+def plot_roc(
+    efficiency: Mapping[str, ArrayLike],
+    misid: Mapping[str, ArrayLike],
+    *,
+    errors: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    species: tuple[str, str],
+    cut: str = "",
+    point: tuple[float, float, float, float] | None = None,
+) -> Figure:
+    """Draw the efficiency of one species against the misID of another.
+
+    The band around the corrected curve is the uncertainty of the efficiency at a given
+    misID: that of the efficiency, and that of the misID times the generated slope.
+    Thresholds whose misID is not known to `MAX_RATIO` are not drawn.
+
+    Args:
+        efficiency: (n,) "real", "generated" and "corrected" efficiencies at n
+            thresholds.
+        misid: (n,) the same for the misID.
+        errors: (n,) uncertainties of efficiency and misID, "real" and "corrected".
+        species: names of the two.
+        cut: written above the figure.
+        point: a working point: misID, efficiency, and the errors of both.
+
+    Returns:
+        A figure; the misID is on a logarithmic axis.
+    """
+    e, m = ({k: np.asarray(v) for k, v in d.items()} for d in (efficiency, misid))
+    known = {
+        kind: (m[kind] > 0) & (np.asarray(of_m) < MAX_RATIO * m[kind])
+        for kind, (_, of_m) in errors.items()
+    }
+    with _style():
+        figure = Figure(figsize=(6.4, 5.2), dpi=DPI)
+        axis = figure.add_axes((0.14, 0.125, 0.83, 0.81))
+        use = known["corrected"] & (m["generated"] > 0)
+        x, y = m["corrected"][use], e["corrected"][use]
+        of_e, of_m = (np.asarray(a)[use] for a in errors["corrected"])
+        if len(x) > 1:
+            # The generated curve does not fluctuate, and so has a slope.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                slope = np.gradient(e["generated"][use], np.log(m["generated"][use]))
+            band = np.hypot(of_e, slope * of_m / x)
+            band[~np.isfinite(band)] = np.nan
+            axis.fill_between(x, y - band, y + band, color=CORRECTED, alpha=0.25, lw=0)
+        inside = known["real"]
+        axis.errorbar(
+            m["real"][inside],
+            e["real"][inside],
+            xerr=np.asarray(errors["real"][1])[inside],
+            yerr=np.asarray(errors["real"][0])[inside],
+            fmt="o",
+            color=REAL,
+            label="real",
+        )
+        made = m["generated"] > 0
+        axis.plot(
+            m["generated"][made],
+            e["generated"][made],
+            "--",
+            color=GENERATED,
+            label="generated",
+        )
+        axis.plot(x, y, color=CORRECTED, label="corrected")
+        if point is not None:
+            axis.errorbar(
+                point[0],
+                point[1],
+                xerr=point[2],
+                yerr=point[3],
+                fmt="*",
+                color=SOURCES[2],
+                markersize=13,
+                zorder=5,
+                label="working point",
+            )
+        axis.set_xscale("log")
+        shown = np.concatenate([x, m["real"][inside], [1.0]])
+        axis.set_xlim(shown.min() / 1.5, 1.0)
+        axis.set_ylim(0, 1.05)
+        axis.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
+        axis.set_title(_cut_text(cut), loc="left")
+        axis.legend(loc="lower right")
+        _axis_label(axis, f"MisID of {species[1]}", "1")
+        _axis_label(axis, f"Efficiency of {species[0]}", "1", vertical=True)
+    return figure
+
+
+def plot_breakdown(
+    labels: Sequence[str],
+    sources: Mapping[str, ArrayLike],
+    total: ArrayLike,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw the parts of an uncertainty, one group of bars for each cut.
+
+    Args:
+        labels: (n,) of the groups.
+        sources: (n,) size of each part by name.
+        total: (n,) all of them in quadrature.
+        title: written above the figure.
+
+    Returns:
+        A figure; sizes are in per cent.
+    """
+    n = len(sources)
+    line = np.arange(len(labels))[::-1].astype(np.float64)
+    width = 0.8 / max(n, 1)
+    with _style():
+        height = 1.5 + (0.35 + 0.17 * n) * len(labels)
+        figure = Figure(figsize=(8, height), dpi=DPI, layout="constrained")
+        axis = figure.add_subplot()
+        for i, (name, size) in enumerate(sources.items()):
+            axis.barh(
+                line + 0.4 - (i + 0.5) * width,
+                100 * np.abs(np.asarray(size, dtype=np.float64)),
+                height=0.9 * width,
+                color=SOURCES[i % len(SOURCES)],
+                label=name,
+            )
+        ends = 100 * np.asarray(total, dtype=np.float64)
+        axis.vlines(ends, line - 0.42, line + 0.42, color=REAL, label="total", lw=2)
+        axis.set_xlim(0, 1.15 * max(float(ends.max()), 1e-3))
+        axis.set_ylim(-0.7, len(labels) - 0.3)
+        axis.set_yticks(line, labels)
+        axis.tick_params(axis="y", which="both", right=False, left=False)
+        axis.minorticks_off()
+        axis.set_xlabel("uncertainty of the efficiency, absolute [%]", loc="right")
+        axis.set_title(title, loc="left")
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
 def plot_comparison(
     labels: Sequence[str],
     values: Sequence[float],
@@ -273,6 +501,8 @@ def plot_map(
             mesh = axis.pcolormesh(
                 x, y, values.T, cmap="RdBu_r", vmin=-largest, vmax=largest
             )
+            _scale_of_edges(axis.set_xscale, x)
+            _scale_of_edges(axis.set_yscale, y)
             bar = figure.colorbar(mesh, ax=axis, label=label)
             bar.ax.minorticks_off()
             axis.set_title(_cut_text(cut), loc="left")
@@ -477,6 +707,55 @@ def _band(
         alpha=0.3,
         linewidth=0,
     )
+
+
+def _scale_of_edges(set_scale: Callable[[str], object], edges: FloatArray) -> None:
+    """Make an axis logarithmic if its bins are, so that narrow ones are seen."""
+    widths = np.diff(edges)
+    if edges[0] > 0 and widths.max() > LOG_WIDTHS * widths.min():
+        set_scale("log")
+
+
+def _curve_with_band(
+    axis: Axes,
+    x: FloatArray,
+    values: FloatArray,
+    error: FloatArray,
+    *,
+    colour: str,
+    label: str = "",
+    line: bool = True,
+) -> None:
+    """A curve with its uncertainty: steps for bins, a line for thresholds."""
+    if line:
+        _line(axis, x, values, colour=colour, label=label)
+    low, high = values - error, values + error
+    if len(x) == len(values):
+        axis.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        return
+    for i in np.flatnonzero(np.isfinite(low + high)):
+        axis.fill_between(
+            x[i : i + 2], [low[i]] * 2, [high[i]] * 2, color=colour, alpha=0.25, lw=0
+        )
+
+
+def _line(
+    axis: Axes,
+    x: FloatArray,
+    values: FloatArray,
+    *,
+    colour: str,
+    label: str = "",
+    style: str = "-",
+) -> None:
+    """Steps between edges, or a line between points; NaN leaves a gap."""
+    text = label or "_nolegend_"
+    if len(x) == len(values):
+        axis.plot(x, values, color=colour, label=text, linestyle=style)
+    else:
+        axis.stairs(
+            values, x, baseline=None, color=colour, label=text, linestyle=style, lw=1.4
+        )
 
 
 def _histogram(

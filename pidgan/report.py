@@ -81,11 +81,7 @@ def write_report(
     Raises:
         PidganError: the directory exists and `overwrite` is not set.
     """
-    target = Path(directory)
-    if target.exists() and not overwrite:
-        raise PidganError(f"{target} exists; choose another name or allow overwriting")
-    if target.exists() and not target.is_dir():
-        raise PidganError(f"{target} is a file, expected a directory for the report")
+    refuse_existing(directory, overwrite=overwrite)
     sections = [
         _summary_section(report),
         *([_fit_section(mass_fit)] if mass_fit else []),
@@ -105,20 +101,48 @@ def write_report(
             f"targets {', '.join(report.target_names)}."
         ),
     )
+    files = {HTML_NAME: page, JSON_NAME: report.to_json()}
+    return write_files(directory, files, overwrite=overwrite) / HTML_NAME
+
+
+def refuse_existing(directory: str | Path, *, overwrite: bool) -> None:
+    """Raise where a report cannot be written, before the work for it."""
+    target = Path(directory)
+    if target.exists() and not overwrite:
+        raise PidganError(f"{target} exists; choose another name or allow overwriting")
+    if target.exists() and not target.is_dir():
+        raise PidganError(f"{target} is a file, expected a directory for the report")
+
+
+def write_files(
+    directory: str | Path, files: Mapping[str, str], *, overwrite: bool = False
+) -> Path:
+    """Write texts to a directory, which appears complete or not at all.
+
+    Args:
+        directory: made for the purpose, or with `overwrite` one that exists.
+        files: text by name.
+        overwrite: replace these files in a directory that exists.
+
+    Returns:
+        The directory.
+    """
+    refuse_existing(directory, overwrite=overwrite)
+    target = Path(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        (temporary / HTML_NAME).write_text(page, encoding="utf-8")
-        (temporary / JSON_NAME).write_text(report.to_json(), encoding="utf-8")
+        for name, text in files.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         temporary.chmod(0o777 & ~_umask())
         if target.exists():
-            for name in (HTML_NAME, JSON_NAME):
+            for name in files:
                 os.replace(temporary / name, target / name)
         else:
             os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target / HTML_NAME
+    return target
 
 
 def render_page(title: str, sections: Sequence[Section], *, lead: str = "") -> str:

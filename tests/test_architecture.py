@@ -60,6 +60,7 @@ LEVELS = {
     "closure": 6,
     "working_point": 6,
     "report": 6,
+    "map_report": 7,
     "demo": 7,
     "__init__": 8,
     "cli": 8,
