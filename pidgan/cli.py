@@ -445,13 +445,16 @@ def table(
             raise click.UsageError(f"{output}: expected .csv, .parquet or .root")
         _refuse_existing(output, overwrite)
     rows = None if reference is None else _open_reference(reference)
-    found = closure_table(
-        _open_generator(generator),
-        rows,
-        cuts=list(cuts) or None,
-        binning=_binning(binnings),
-        **options,
-    )
+    try:
+        found = closure_table(
+            _open_generator(generator),
+            rows,
+            cuts=list(cuts) or None,
+            binning=_binning(binnings),
+            **options,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     frame = found.frame()
     if output is not None:
         _write_closure(found, output, overwrite=overwrite)

@@ -26,7 +26,7 @@ SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"
 CORRECTED = "#c0392b"
 SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8c6d46")
 MAX_RATIO = 0.5  # largest half range of a ratio panel around 1
-LOG_WIDTHS = 10.0  # ratio of the widest bin to the narrowest, from which an axis is log
+LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
 DPI = 100
 
 _STYLE: dict[str, Any] = {
@@ -712,7 +712,7 @@ def _band(
 def _scale_of_edges(set_scale: Callable[[str], object], edges: FloatArray) -> None:
     """Make an axis logarithmic if its bins are, so that narrow ones are seen."""
     widths = np.diff(edges)
-    if edges[0] > 0 and widths.max() > LOG_WIDTHS * widths.min():
+    if edges[0] > 0 and widths.max() >= LOG_WIDTHS * widths.min():
         set_scale("log")
 
 

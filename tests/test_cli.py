@@ -1,5 +1,6 @@
 """The command line: every verb works, and bad input is one line and exit code 1."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import uproot
-from toy_generator import make_card, toy_onnx, with_self_test
+from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.cli import VERBS, _EntriesLine, main
 from pidgan.quantile_map import QuantileMap
@@ -310,3 +311,78 @@ def test_arguments_that_are_no_pairs(run: Run, tmp_path: Path) -> None:
     result = run("apply", "--track", "Kplus", "x.root", "-o", tmp_path / "out.root")
     assert result.code == 2
     assert "expected NAME=VALUE" in result.err
+
+
+@pytest.fixture
+def toy_bundles(tmp_path: Path) -> list[Path]:
+    """Bundles of kaons and pions with reference files beside them."""
+    pytest.importorskip("onnx")
+    rng = np.random.default_rng(1)
+    paths = []
+    for name, species in (("kaon", "K+"), ("pion", "pi+")):
+        x = np.stack([rng.uniform(3e3, 9e4, 3000), rng.uniform(2, 5, 3000)], axis=1)
+        columns = {"P": x[:, 0], "ETA": x[:, 1], "DLLp": 1.0, "weight": 1.0}
+        frame = pd.DataFrame(columns).astype("float32")
+        mean = 4 - 5e-5 * x[:, 0] - (3 if name == "pion" else 0)
+        frame["DLLk"] = (mean + rng.standard_normal(3000)).astype("float32")
+        reference = tmp_path / f"{name}.reference.parquet"
+        frame.to_parquet(reference, index=False)
+        digest = hashlib.sha256(reference.read_bytes()).hexdigest()
+        card = make_card(
+            species=species,
+            sample=make_sample(species=species),
+            reference={"file": reference.name, "sha256": digest, "rows": 3000},
+        )
+        paths.append(tmp_path / f"{name}.onnx")
+        paths[-1].write_bytes(toy_onnx(with_self_test(card)))
+    return paths
+
+
+def test_table(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
+    words = ("table", toy_bundles[0], "--cut", "DLLk > 2", "--binning", "P=3")
+    shown = run(*words)
+    assert shown.code == 0, shown.err
+    assert len(shown.out.splitlines()) == 4
+    content = json.loads(run(*words, "--json").out)
+    assert [0 < row["real_efficiency"] <= 1 for row in content] == [True] * 3
+    words = (*words, "--binning", "ETA=2,3,5")
+    for suffix in ("csv", "parquet", "root"):
+        path = tmp_path / f"table.{suffix}"
+        assert run(*words, "-o", path).code == 0
+        _one_line(run(*words, "-o", path), path.name, "exists")
+    frame = pd.read_csv(tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(
+        frame, pd.read_parquet(tmp_path / "table.parquet"), check_dtype=False
+    )
+    with uproot.open(tmp_path / "table.root") as file:
+        real = file["real_1"].values()
+    np.testing.assert_allclose(real.ravel(), frame["real_efficiency"])
+    assert run(*words, "-o", tmp_path / "table.txt").code == 2
+    wrong = run(*words, "--binning", "Q=3")
+    assert wrong.code == 2
+    assert "'Q', which is not a column" in wrong.err
+    _one_line(run(*words[:4], "--binning", "hadron"), "hadron", "closest", "hadrons")
+    assert run(*words[:4], "--binning", "hadrons", "--binning", "P=3").code == 2
+
+
+def test_working_point(run: Run, toy_bundles: list[Path]) -> None:
+    words = ("working-point", *toy_bundles, "--cut", "DLLk > x")
+    found = json.loads(run(*words, "--efficiency", 0.8, "--json").out)
+    assert found["species"][0]["value"] == pytest.approx(0.8, abs=0.01)
+    assert "misID pi+" in run(*words, "--misid", "0.1").out
+    for wrong in ((), ("--efficiency", 0.8, "--misid", 0.1), ("--efficiency", 80)):
+        assert run(*words, *wrong).code == 2
+    _one_line(
+        run(*words, "--efficiency", 0.8, "--thresholds", "7,8"), "0.8", "x = 7 to 8"
+    )
+
+
+def test_report_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("mplhep")
+    kaon, pion = toy_bundles
+    words = ("systematics", kaon, "--cut", "DLLk > 2", "-o", tmp_path / "map.json")
+    done = run(*words, "--report", tmp_path / "report", "--misid", pion)
+    assert done.code == 0, done.err
+    assert "MisID of pi+" in (tmp_path / "report/report.html").read_text()
+    assert run(*words, "--overwrite", "--misid", pion).code == 2
+    _one_line(run(*words, "--overwrite", "--cut", "DLLkk > 0"), "closest: 'DLLk'")

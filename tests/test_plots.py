@@ -9,10 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from pidgan.plots import (
+    plot_breakdown,
+    plot_corrected,
     plot_efficiency,
     plot_history,
     plot_map,
     plot_mass_fit,
+    plot_roc,
     plot_target,
     png,
 )
@@ -51,7 +54,48 @@ def target_figure(**changes: object) -> Figure:
     return plot_target(real, generated, **arguments)
 
 
+def corrected_figure(
+    real: np.ndarray, positions: np.ndarray = EDGES, **changes: object
+) -> Figure:
+    arguments: dict = {
+        "generated": real - 0.05,
+        "corrected": real + 0.01,
+        "corrected_error": np.full(len(real), 0.02),
+        "axis_name": "P",
+        "unit": "MeV",
+        "cut": "DLLk > 0",
+        **changes,
+    }
+    interval = np.stack([real - 0.01, real + 0.01])
+    return plot_corrected(positions, real, interval, **arguments)
+
+
+def roc_figure(misid: np.ndarray) -> Figure:
+    kinds = ("real", "generated", "corrected")
+    efficiency = {kind: np.array([0.99, 0.9, 0.5]) for kind in kinds}
+    errors = (np.full(3, 0.01), np.full(3, 0.002))
+    return plot_roc(
+        efficiency,
+        dict.fromkeys(kinds, misid),
+        errors={"real": errors, "corrected": errors},
+        species=("K+", "pi+"),
+        point=(0.1, 0.9, 0.01, 0.02),
+    )
+
+
 FIGURES = {
+    "corrected": lambda: corrected_figure(np.array([0.9, 0.95, 0.5])),
+    "corrected_nan": lambda: corrected_figure(np.array([np.nan, 0.95, np.nan])),
+    "corrected_all_nan": lambda: corrected_figure(np.full(3, np.nan)),
+    "corrected_zero": lambda: corrected_figure(np.zeros(3), log=True),
+    "corrected_thresholds": lambda: corrected_figure(
+        np.array([0.9, 0.1, 0.0]), np.array([1.0, 2.0, 3.0]), log=True
+    ),
+    "roc": lambda: roc_figure(np.array([0.5, 0.1, 0.01])),
+    "roc_without_misid": lambda: roc_figure(np.array([1e-3, 0.0, -1e-4])),
+    "breakdown": lambda: plot_breakdown(
+        ["DLLk > 0", "DLLk > 5"], {"a": [0.01, 0.02], "b": [0.0, 0.0]}, [0.01, 0.02]
+    ),
     "target": target_figure,
     "target_log": lambda: target_figure(log=True),
     "target_panels": lambda: target_figure(
@@ -91,6 +135,24 @@ def test_momenta_are_drawn_in_gev() -> None:
     bottom = efficiency_figure(np.array([0.9, 0.9, 0.9])).axes[0]
     assert bottom.get_xlabel() == "P [GeV]"
     assert bottom.get_xlim() == pytest.approx((3, 100))
+
+
+def test_corrected_efficiency_is_drawn_with_its_ratio_to_real() -> None:
+    real = np.array([0.8, np.nan, 0.5])
+    bottom, top = corrected_figure(real).axes
+    assert bottom.get_xlabel() == "P [GeV]"
+    assert bottom.get_ylabel() == "ratio to real"
+    assert bottom.get_xscale() == "log"
+    steps = {p.get_linestyle(): p.get_data().values for p in bottom.patches}
+    np.testing.assert_allclose(steps["-"], (real + 0.01) / real)
+    np.testing.assert_allclose(steps["--"], (real - 0.05) / real)
+    texts = [text.get_text() for text in top.get_legend().get_texts()]
+    assert texts == ["real", "generated", "corrected"]
+
+
+def test_axis_of_even_bins_stays_linear() -> None:
+    even = np.array([100.0, 200.0, 300.0, 400.0])
+    assert corrected_figure(np.full(3, 0.5), even).axes[0].get_xscale() == "linear"
 
 
 def test_bin_width_and_sentinels_are_told() -> None:

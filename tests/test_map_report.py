@@ -1,0 +1,87 @@
+"""The report of an efficiency map: what it shows, for maps of any kind."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from toy_generator import ToyGenerator, make_card, make_sample
+
+from pidgan.errors import PidganError
+from pidgan.systematics import run_systematics
+
+pytest.importorskip("mplhep")
+pytest.importorskip("jinja2")
+
+from pidgan.map_report import MapInput, _cells, _view, write_map_report
+
+KAON = ToyGenerator(card=make_card())
+PION = ToyGenerator(
+    card=make_card(species="pi+", sample=make_sample(species="pi+")), offset=-1.5
+)
+
+
+def rows(generator: ToyGenerator, *, shift: float, n: int = 6000) -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    x = np.stack([3e3 + rng.gamma(2, 9e3, n), rng.normal(3.2, 0.6, n)], axis=1)
+    x = x[(x[:, 0] < 1e5) & (x[:, 1] > 1.5) & (x[:, 1] < 5)]
+    y = generator.generate(x, rng.standard_normal((len(x), 3))) + shift
+    columns = {"P": x[:, 0], "ETA": x[:, 1], "DLLk": y[:, 0], "DLLp": y[:, 1]}
+    return pd.DataFrame(columns).assign(weight=rng.choice([1.0, 1.0, -0.3], len(x)))
+
+
+def given(generator: ToyGenerator, **options: Any) -> MapInput:
+    frame = rows(generator, shift=-0.3)
+    found = run_systematics(generator, frame, repeats=2, **options)
+    return MapInput(map=found, generator=generator, reference=frame)
+
+
+@pytest.fixture(scope="module")
+def kaon() -> MapInput:
+    return given(KAON, cuts=["DLLk > 1", "DLLk > 2"])
+
+
+def captions(page: Path) -> list[str]:
+    return re.findall(r"<figcaption>([^<]*)", page.read_text())
+
+
+def test_every_cut_has_its_figures(kaon: MapInput, tmp_path: Path) -> None:
+    pion = given(PION, cuts=["DLLk > 1", "DLLk > 2"])
+    page = write_map_report(kaon, tmp_path / "report", misid=[pion])
+    found = captions(page)
+    # A breakdown, and for each cut two curves and two maps, of two species.
+    assert len(found) == 2 + 2 * 2 * 4
+    assert sum(text.startswith("MisID of pi+ against") for text in found) == 4
+    text = page.read_text()
+    assert "efficiency of K+, DLLk &gt; 1" in text
+    assert "misID of pi+, DLLk &gt; 2" in text
+    with pytest.raises(PidganError, match="exists"):
+        write_map_report(kaon, tmp_path / "report")
+    write_map_report(kaon, tmp_path / "report", overwrite=True)
+
+
+def test_a_map_of_one_condition_has_curves_alone(tmp_path: Path) -> None:
+    one = given(KAON, cuts="DLLk > 2", binning={"P": [3e3, 1e4, 2e4, 1e5]})
+    found = captions(write_map_report(one, tmp_path / "report"))
+    assert [text.partition(",")[0] for text in found] == [
+        "Parts of the uncertainty",
+        "Efficiency of K+ against P",
+    ]
+
+
+def test_slices_add_up_to_the_whole(kaon: MapInput) -> None:
+    view = _view(kaon)
+    whole, error = view.mean(0, np.arange(len(view.weights)))
+    truth = view.overall.real.efficiency[0]
+    assert whole == pytest.approx(truth, abs=4 * error)
+    shape = kaon.map.shape
+    weights = view.weights.reshape(shape)
+    difference, uncertainty = _cells(view, 0, "P", "ETA")
+    use = weights > 0
+    np.testing.assert_allclose(
+        difference[use], -kaon.map.discrepancy[0].reshape(shape)[use]
+    )
+    np.testing.assert_allclose(uncertainty[use], kaon.map.error[0].reshape(shape)[use])
+    assert np.isnan(difference[~use]).all()
