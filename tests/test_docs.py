@@ -1,5 +1,6 @@
 """The documentation follows the code: commands, options, names, links and examples."""
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -339,7 +340,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     y = bundle.generate(x, rng.standard_normal((4000, 5)).astype(np.float32))
     names = (*bundle.card.condition_names, *bundle.card.target_names)
     frame = pd.DataFrame(dict(zip(names, [*x.T, *y.T], strict=True))).assign(weight=1.0)
-    write_table(folder / "kaon.reference.parquet", frame)
+    path = folder / "kaon.reference.parquet"
+    write_table(path, frame)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    reference = {"file": path.name, "sha256": digest, "rows": len(frame)}
+    card = _card().model_copy(update={"reference": reference})
+    _write_bundle(folder / "kaon.onnx", card)
     maps = pidgan.run_systematics(
         bundle,
         frame,
