@@ -10,7 +10,7 @@ and on the smoothing. `pid_efficiency` carries the map to an analysis.
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -59,11 +59,21 @@ EMPTY_BIN_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reference:
-    conditions: FloatArray
+class ComparedRows:
+    """Rows of the reference, with the outcome of the cuts.
+
+    Attributes:
+        conditions: (n,) by name.
+        weights: (n,), of any sign.
+        real: (n_cuts, n), whether the real targets pass.
+        generated: (n_cuts, n), how many of the generated draws pass.
+        repeats: how many draws there were.
+    """
+
+    conditions: dict[str, FloatArray]
+    weights: FloatArray
     real: BoolArray
     generated: IntArray
-    weights: FloatArray
     repeats: int
 
 
@@ -104,33 +114,16 @@ def run_systematics(
     frame = _reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
     rows = _compare(generator, frame, parsed, seed=seed, repeats=repeats)
-    place = bin_index(_columns(card, rows.conditions), edges)
 
-    raw = _raw(rows, place, edges)
-    if not raw.measured.any():
-        raise MapError(
-            f"reference of {len(frame)} rows: no bin has a positive sum of weights; "
-            "expected more rows or fewer bins"
-        )
-    generated = _generated_everywhere(generator, rows, place, edges, parsed, raw, seed)
-    smooth, variances = _smooth(raw, edges, generated)
-    mean = np.array([cut.mean for cut in smooth])
-    coarse = _coarse_mean(rows, place, edges, generated, raw.n_eff)
-    passing = _effective(rows.weights, rows.real & (place >= 0))
-    failing = _effective(rows.weights, ~rows.real & (place >= 0))
-    result = EfficiencyMap(
-        cuts=tuple(cut.text for cut in parsed),
-        binning={name: tuple(map(float, values)) for name, values in edges.items()},
-        generated=generated,
-        discrepancy=mean,
-        covariance=np.array([cut.covariance for cut in smooth]),
-        operator=np.array([cut.operator for cut in smooth]),
-        raw_covariance=raw_covariance(raw, variances),
-        n_eff=raw.n_eff,
-        passing=passing,
-        failing=failing,
-        variations={"binning": coarse - mean},
-        metadata=_metadata(generator, rows, place, seed),
+    def empty_bins(bins: IntArray) -> FloatArray:
+        return generated_in_bins(generator, bins, edges, parsed, seed)
+
+    result = map_from_rows(
+        rows,
+        cuts=[cut.text for cut in parsed],
+        edges=edges,
+        empty_bins=empty_bins,
+        metadata=_metadata(generator, rows, seed),
     )
     for cut in result.flagged:
         warnings.warn(
@@ -140,6 +133,55 @@ def run_systematics(
             stacklevel=2,
         )
     return result
+
+
+def map_from_rows(
+    rows: ComparedRows,
+    *,
+    cuts: Sequence[str],
+    edges: Binning,
+    empty_bins: Callable[[IntArray], FloatArray],
+    metadata: Mapping[str, Any],
+) -> EfficiencyMap:
+    """Return the map of rows whose real and generated targets were cut on.
+
+    Args:
+        rows: the rows.
+        cuts: the cuts, in the order of the rows' flags.
+        edges: edges by condition.
+        empty_bins: returns the generated efficiency (n_cuts, n) of n bins without
+            rows.
+        metadata: of the map.
+
+    Raises:
+        MapError: no bin has a positive sum of weights.
+    """
+    place = bin_index(rows.conditions, edges)
+    raw = _raw(rows, place, edges)
+    if not raw.measured.any():
+        raise MapError(
+            f"reference of {len(place)} rows: no bin has a positive sum of weights; "
+            "expected more rows or fewer bins"
+        )
+    generated = _generated_everywhere(rows, place, raw, empty_bins)
+    smooth, variances = _smooth(raw, edges, generated)
+    mean = np.array([cut.mean for cut in smooth])
+    coarse = _coarse_mean(rows, place, edges, generated, raw.n_eff)
+    inside = place >= 0
+    return EfficiencyMap(
+        cuts=tuple(cuts),
+        binning={name: tuple(map(float, values)) for name, values in edges.items()},
+        generated=generated,
+        discrepancy=mean,
+        covariance=np.array([cut.covariance for cut in smooth]),
+        operator=np.array([cut.operator for cut in smooth]),
+        raw_covariance=raw_covariance(raw, variances),
+        n_eff=raw.n_eff,
+        passing=_effective(rows.weights, rows.real & inside),
+        failing=_effective(rows.weights, ~rows.real & inside),
+        variations={"binning": coarse - mean},
+        metadata={**metadata, "reference": _summary(rows, place)},
+    )
 
 
 def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
@@ -167,6 +209,18 @@ def _checked_binning(
         if not binning:
             raise MapError("the binning is empty, expected edges by condition")
         return {name: [float(e) for e in edges] for name, edges in binning.items()}
+    return default_binning(card, frame)
+
+
+def default_binning(
+    card: Card, frame: pd.DataFrame | None = None
+) -> dict[str, list[float]]:
+    """Return the edges that are used where none are given.
+
+    Args:
+        card: of the generator.
+        frame: conditions, for quantiles where the sample has no binning.
+    """
     own = card.sample.map_binning or card.sample.binning
     edges = {}
     for variable in card.conditions:
@@ -174,7 +228,7 @@ def _checked_binning(
         if variable.name in own:
             inner = [e for e in own[variable.name] if low < e < high]
             edges[variable.name] = _extend(low, inner, high)
-        elif not own and len(edges) < MAX_AXES:
+        elif not own and frame is not None and len(edges) < MAX_AXES:
             values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
             inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
             edges[variable.name] = [low, *inner, high]
@@ -258,7 +312,7 @@ def _compare(
     *,
     seed: int,
     repeats: int,
-) -> _Reference:
+) -> ComparedRows:
     card = generator.card
     x = frame[list(card.condition_names)].to_numpy(dtype=np.float64)
     real = _passes(card, cuts, x, frame[list(card.target_names)].to_numpy())
@@ -266,8 +320,8 @@ def _compare(
     for k in range(repeats):
         y = sample_targets(generator, x, seed=seed, track=f"systematics {k}")
         counts += _passes(card, cuts, x, y)
-    return _Reference(
-        conditions=x,
+    return ComparedRows(
+        conditions=_columns(card, x),
         real=real,
         generated=counts,
         weights=frame["weight"].to_numpy(dtype=np.float64),
@@ -276,7 +330,7 @@ def _compare(
 
 
 def _raw(
-    rows: _Reference, place: IntArray, edges: Mapping[str, Sequence[float]]
+    rows: ComparedRows, place: IntArray, edges: Mapping[str, Sequence[float]]
 ) -> RawDifference:
     return raw_difference(
         place,
@@ -293,31 +347,41 @@ def _shape(edges: Mapping[str, Sequence[float]]) -> tuple[int, ...]:
 
 
 def _generated_everywhere(
-    generator: Generator,
-    rows: _Reference,
+    rows: ComparedRows,
     place: IntArray,
-    edges: Mapping[str, Sequence[float]],
-    cuts: Sequence[Cut],
     raw: RawDifference,
-    seed: int,
+    empty_bins: Callable[[IntArray], FloatArray],
 ) -> FloatArray:
     """Generated efficiency of every bin, (n_cuts, n_bins).
 
-    Where the weights do not allow an average, their absolute values are used; in bins
-    without rows, conditions that fill the bin evenly.
+    Where the weights do not allow an average, their absolute values are used.
     """
-    card, shape = generator.card, _shape(edges)
-    n_bins = len(raw.n_eff)
     inside = place >= 0
     at, size = place[inside], np.abs(rows.weights[inside])
-    norm = np.bincount(at, size, n_bins)
+    norm = np.bincount(at, size, len(raw.n_eff))
     result = raw.generated.copy()
     for b in np.flatnonzero(~raw.measured & (norm > 0)):
         chosen = at == b
         share = rows.generated[:, inside][:, chosen] / rows.repeats
         result[:, b] = share @ size[chosen] / norm[b]
+    empty = np.flatnonzero(norm <= 0)
+    if len(empty):
+        result[:, empty] = empty_bins(empty)
+    return result
+
+
+def generated_in_bins(
+    generator: Generator,
+    bins: IntArray,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    seed: int,
+) -> FloatArray:
+    """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
+    card, shape = generator.card, _shape(edges)
     rng = np.random.default_rng(seed)
-    for b in np.flatnonzero(norm <= 0):
+    result = np.empty((len(cuts), len(bins)))
+    for column, b in enumerate(bins):
         x = np.empty((EMPTY_BIN_ROWS, len(card.conditions)))
         steps = dict(zip(edges, np.unravel_index(b, shape), strict=True))
         for i, variable in enumerate(card.conditions):
@@ -329,7 +393,7 @@ def _generated_everywhere(
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])
         y = sample_targets(generator, x, seed=seed, track=f"systematics bin {b}")
-        result[:, b] = _passes(card, cuts, x, y).mean(axis=1)
+        result[:, column] = _passes(card, cuts, x, y).mean(axis=1)
     return result
 
 
@@ -339,13 +403,13 @@ def _smooth(
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
     shape = _shape(edges)
     scale = prior_scale(generated, raw, shape)
-    variances = regularise_variances(raw, (raw.real + raw.generated) / 2)
+    variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
     first = [
         smooth_difference(d, v, shape=shape, scale=s)
         for d, v, s in zip(raw.difference, variances, scale, strict=True)
     ]
     corrected = generated + np.array([cut.mean for cut in first])
-    variances = regularise_variances(raw, corrected)
+    variances = regularise_variances(raw, corrected, shape)
     second = [
         smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
         for d, v, s, cut in zip(raw.difference, variances, scale, first, strict=True)
@@ -354,7 +418,7 @@ def _smooth(
 
 
 def _coarse_mean(
-    rows: _Reference,
+    rows: ComparedRows,
     place: IntArray,
     edges: Mapping[str, Sequence[float]],
     generated: FloatArray,
@@ -389,11 +453,10 @@ def _pdgid(species: str) -> int:
 
 def _metadata(
     generator: Generator,
-    rows: _Reference,
-    place: IntArray,
+    rows: ComparedRows,
     seed: int,
 ) -> dict[str, Any]:
-    card, w = generator.card, rows.weights
+    card = generator.card
     content = json.loads(card.to_json())
     try:
         package = version("pidgan")
@@ -407,13 +470,17 @@ def _metadata(
         "sample": card.sample.name,
         "seed": seed,
         "repeats": rows.repeats,
-        "reference": {
-            "rows": len(w),
-            "rows_outside": int(np.count_nonzero(place < 0)),
-            "sum_weights": float(w.sum()),
-            "n_eff": float(w.sum() ** 2 / (w**2).sum()),
-        },
         "versions": {"pidgan": package},
         "conditions": content["conditions"],
         "targets": content["targets"],
+    }
+
+
+def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
+    w = rows.weights
+    return {
+        "rows": len(w),
+        "rows_outside": int(np.count_nonzero(place < 0)),
+        "sum_weights": float(w.sum()),
+        "n_eff": float(w.sum() ** 2 / (w**2).sum()),
     }
