@@ -396,6 +396,29 @@ def validate(
 )
 @_cut
 @_output
+@click.option(
+    "--variation",
+    "variations",
+    multiple=True,
+    metavar="NAME",
+    help="binning, sweights or none; may be repeated.  [default: binning, sweights]",
+)
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="CONDITION=FACTOR",
+    help="How well the analysis knows a condition, e.g. nTracks=1.1.",
+)
+@click.option(
+    "--also",
+    "others",
+    multiple=True,
+    metavar="MODEL|BUNDLE",
+    type=click.Path(path_type=Path),
+    help="A generator of other seed or replica, for the training uncertainty; may be "
+    "repeated.",
+)
 @_seed
 @_overwrite
 def systematics(
@@ -403,6 +426,9 @@ def systematics(
     reference: Path | None,
     cuts: Sequence[str],
     output: Path,
+    variations: Sequence[str],
+    scales: Sequence[str],
+    others: Sequence[Path],
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -410,12 +436,21 @@ def systematics(
 
     Without DATASET or REFERENCE, the reference file beside the bundle is used.
     """
-    from pidgan.systematics import run_systematics
+    from pidgan.systematics import VARIATIONS, run_systematics
 
     _refuse_existing(output, overwrite)
     opened = _open_generator(generator)
     rows = None if reference is None else _open_reference(reference)
-    found = run_systematics(opened, rows, cuts=list(cuts) or None, seed=seed)
+    chosen = [name for name in variations or VARIATIONS if name != "none"]
+    found = run_systematics(
+        opened,
+        rows,
+        cuts=list(cuts) or None,
+        seed=seed,
+        variations=chosen,
+        scales={name: _number(text) for name, text in _pairs(scales).items()},
+        others=[_open_generator(other) for other in others],
+    )
     paths = found.save(output, overwrite=overwrite)
     for path in paths:
         click.echo(str(path))

@@ -2,16 +2,23 @@
 
 `run_systematics` compares real and generated efficiencies on rows that the generator
 never saw, and stores the smoothed difference (`pidgan.discrepancy`) in an efficiency
-map. Its variation "binning" is the change of that difference when bins are merged two
-by two along every axis: how much depends on the difference being constant inside a bin,
-and on the smoothing. `pid_efficiency` carries the map to an analysis.
+map. `pid_efficiency` carries the map to an analysis. The map holds variations too, each
+one shift of the corrected efficiency in all bins together:
+
+- "binning": the difference with bins merged two by two along every axis, i.e. how much
+  depends on it being constant inside a bin, and on the smoothing;
+- "sweights_background", "sweights_signal", "sweights_range": the difference with the
+  weights of other mass fits (`alternative_sweights`), where the reference has them;
+- "scale_NAME": the generated efficiency with a condition multiplied by a factor;
+- "training_1", ...: the corrected efficiency with other generators of the same sample,
+  each divided by the square root of their number.
 """
 
 import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +44,13 @@ from pidgan.typing import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from pidgan.dataset import Dataset
 
+VARIATIONS = ("binning", "sweights")
+"""What `run_systematics` varies by default."""
+
 Binning = Mapping[str, Sequence[float]]
+
+ALTERNATIVE = "weight_"
+"""How the columns of the reference with the weights of other mass fits begin."""
 
 REPEATS = 8
 """Generated draws per row of the reference: 6 % more error than infinitely many."""
@@ -68,6 +81,7 @@ class ComparedRows:
         real: (n_cuts, n), whether the real targets pass.
         generated: (n_cuts, n), how many of the generated draws pass.
         repeats: how many draws there were.
+        alternatives: (n,) weights of other mass fits by name.
     """
 
     conditions: dict[str, FloatArray]
@@ -75,6 +89,7 @@ class ComparedRows:
     real: BoolArray
     generated: IntArray
     repeats: int
+    alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
 
 def run_systematics(
@@ -85,6 +100,9 @@ def run_systematics(
     binning: Binning | None = None,
     seed: int = 1,
     repeats: int = REPEATS,
+    variations: Sequence[str] = VARIATIONS,
+    scales: Mapping[str, float] | None = None,
+    others: Sequence[Generator] = (),
 ) -> EfficiencyMap:
     """Measure the generated-minus-real difference of cuts as an efficiency map.
 
@@ -99,32 +117,54 @@ def run_systematics(
             trained range; quantiles of the reference if it has neither.
         seed: seed of the generated draws.
         repeats: generated draws per row.
+        variations: those to include of `VARIATIONS`; the weights of other mass fits
+            need a reference that has them.
+        scales: factor by condition, e.g. {"nTracks": 1.1}: how well the condition is
+            known in the analysis.
+        others: generators of the same conditions and targets, trained with other seeds
+            or on replicas of the calibration sample; they must not have seen the
+            reference either.
 
     Returns:
         The map.
 
     Raises:
-        MapError: there is no reference, or it cannot be used.
+        MapError: there is no reference, or it cannot be used; an unknown variation or
+            condition; another generator of other conditions or targets.
         CutError: a cut names an unknown variable or is not a comparison.
     """
     card = generator.card
+    _check_variations(card, variations, scales or {}, others)
     parsed = _parse_cuts(card, card.sample.cuts if cuts is None else cuts)
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
     frame = _reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
-    rows = _compare(generator, frame, parsed, seed=seed, repeats=repeats)
+    texts = [cut.text for cut in parsed]
 
-    def empty_bins(bins: IntArray) -> FloatArray:
-        return generated_in_bins(generator, bins, edges, parsed, seed)
+    def compare(
+        one: Generator, names: Sequence[str]
+    ) -> tuple[ComparedRows, EfficiencyMap]:
+        rows = _compare(one, frame, parsed, seed=seed, repeats=repeats)
+        found = map_from_rows(
+            rows,
+            cuts=texts,
+            edges=edges,
+            empty_bins=lambda bins: generated_in_bins(one, bins, edges, parsed, seed),
+            metadata=_metadata(one, rows, seed),
+            variations=names,
+        )
+        return rows, found
 
-    result = map_from_rows(
-        rows,
-        cuts=[cut.text for cut in parsed],
-        edges=edges,
-        empty_bins=empty_bins,
-        metadata=_metadata(generator, rows, seed),
-    )
+    rows, result = compare(generator, variations)
+    for name, factor in (scales or {}).items():
+        result.variations[f"scale_{name}"] = _scale_shift(
+            generator, frame, rows, edges, parsed, name, factor, seed
+        )
+    for number, other in enumerate(others):
+        _, found = compare(other, ())
+        shift = (found.nominal - result.nominal) / math.sqrt(len(others))
+        result.variations[f"training_{number + 1}"] = shift
     for cut in result.flagged:
         warnings.warn(
             f"cut {cut!r}: the reference has fewer than {MIN_EVENTS:.0f} effective "
@@ -142,6 +182,7 @@ def map_from_rows(
     edges: Binning,
     empty_bins: Callable[[IntArray], FloatArray],
     metadata: Mapping[str, Any],
+    variations: Sequence[str] = VARIATIONS,
 ) -> EfficiencyMap:
     """Return the map of rows whose real and generated targets were cut on.
 
@@ -152,6 +193,7 @@ def map_from_rows(
         empty_bins: returns the generated efficiency (n_cuts, n) of n bins without
             rows.
         metadata: of the map.
+        variations: those to include of `VARIATIONS`.
 
     Raises:
         MapError: no bin has a positive sum of weights.
@@ -166,7 +208,18 @@ def map_from_rows(
     generated = _generated_everywhere(rows, place, raw, empty_bins)
     smooth, variances = _smooth(raw, edges, generated)
     mean = np.array([cut.mean for cut in smooth])
-    coarse = _coarse_mean(rows, place, edges, generated, raw.n_eff)
+    shifts = {}
+    if "binning" in variations:
+        shifts["binning"] = (
+            _coarse_mean(rows, place, edges, generated, raw.n_eff) - mean
+        )
+    if "sweights" in variations:
+        for name, weights in rows.alternatives.items():
+            other = _raw(replace(rows, weights=weights), place, edges).difference
+            change = np.nan_to_num(other - raw.difference)
+            shifts[f"sweights_{name}"] = np.array(
+                [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
+            )
     inside = place >= 0
     return EfficiencyMap(
         cuts=tuple(cuts),
@@ -179,9 +232,69 @@ def map_from_rows(
         n_eff=raw.n_eff,
         passing=_effective(rows.weights, rows.real & inside),
         failing=_effective(rows.weights, ~rows.real & inside),
-        variations={"binning": coarse - mean},
+        variations=shifts,
         metadata={**metadata, "reference": _summary(rows, place)},
     )
+
+
+def _check_variations(
+    card: Card,
+    variations: Sequence[str],
+    scales: Mapping[str, float],
+    others: Sequence[Generator],
+) -> None:
+    for name in variations:
+        if name not in VARIATIONS:
+            raise MapError(f"unknown variation {name!r}{nearest(name, VARIATIONS)}")
+    for name, factor in scales.items():
+        if name not in card.condition_names:
+            raise MapError(
+                f"scale of {name!r}, which is not a condition"
+                f"{nearest(name, card.condition_names)}"
+            )
+        if not (math.isfinite(factor) and factor > 0):
+            raise MapError(f"scale of {name!r} is {factor:g}, expected above 0")
+    own = (card.species, card.condition_names, card.target_names)
+    for other in others:
+        its = other.card
+        if (its.species, its.condition_names, its.target_names) != own:
+            raise MapError(
+                f"another generator is of {its.species}, from "
+                f"{', '.join(its.condition_names)} to {', '.join(its.target_names)}; "
+                f"expected {card.species}, from {', '.join(card.condition_names)} to "
+                f"{', '.join(card.target_names)}"
+            )
+
+
+def _scale_shift(
+    generator: Generator,
+    frame: pd.DataFrame,
+    rows: ComparedRows,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    name: str,
+    factor: float,
+    seed: int,
+) -> FloatArray:
+    """Change of the generated efficiency where a condition is scaled, (n_cuts, n_bins).
+
+    The noise stays the same. Conditions stay within the trained range; a bin without
+    rows has the average change.
+    """
+    low, high = next(v.range for v in generator.card.conditions if v.name == name)
+    scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
+    moved = _compare(generator, scaled, cuts, seed=seed, repeats=rows.repeats)
+    change = (moved.generated - rows.generated) / rows.repeats
+    place = bin_index(rows.conditions, edges)
+    inside, size = place >= 0, np.abs(rows.weights)
+    n_bins = int(np.prod(_shape(edges)))
+    norm = np.bincount(place[inside], size[inside], n_bins)
+    shift = np.empty((len(cuts), n_bins))
+    for cut, row in enumerate(change):
+        total = np.bincount(place[inside], (size * row)[inside], n_bins)
+        average = total.sum() / norm.sum()
+        shift[cut] = np.where(norm > 0, total / np.where(norm > 0, norm, 1), average)
+    return shift
 
 
 def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
@@ -285,7 +398,8 @@ def _reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
             f"the reference of {len(frame)} rows has a sum of weights of {total:.6g}, "
             "expected a positive sum"
         )
-    return frame[columns]
+    others = [str(n) for n in frame.columns if str(n).startswith(ALTERNATIVE)]
+    return frame[[*columns, *others]]
 
 
 def _columns(card: Card, conditions: FloatArray) -> dict[str, FloatArray]:
@@ -326,6 +440,11 @@ def _compare(
         generated=counts,
         weights=frame["weight"].to_numpy(dtype=np.float64),
         repeats=repeats,
+        alternatives={
+            str(name).removeprefix(ALTERNATIVE): frame[name].to_numpy(dtype=np.float64)
+            for name in frame.columns
+            if str(name).startswith(ALTERNATIVE)
+        },
     )
 
 
