@@ -521,6 +521,29 @@ def _binning(texts: Sequence[str]) -> Any:
 @_cut
 @_output
 @click.option(
+    "--variation",
+    "variations",
+    multiple=True,
+    metavar="NAME",
+    help="binning, sweights or none; may be repeated.  [default: binning, sweights]",
+)
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="CONDITION=FACTOR",
+    help="How well the analysis knows a condition, e.g. nTracks=1.1.",
+)
+@click.option(
+    "--also",
+    "others",
+    multiple=True,
+    metavar="MODEL|BUNDLE",
+    type=click.Path(path_type=Path),
+    help="A generator of other seed or replica, for the training uncertainty; may be "
+    "repeated.",
+)
+@click.option(
     "--report",
     "report_directory",
     type=click.Path(path_type=Path),
@@ -542,6 +565,9 @@ def systematics(
     reference: Path | None,
     cuts: Sequence[str],
     output: Path,
+    variations: Sequence[str],
+    scales: Sequence[str],
+    others: Sequence[Path],
     report_directory: Path | None,
     misid: Sequence[Path],
     seed: int,
@@ -551,7 +577,7 @@ def systematics(
 
     Without DATASET or REFERENCE, the reference file beside the bundle is used.
     """
-    from pidgan.systematics import run_systematics
+    from pidgan.systematics import VARIATIONS, run_systematics
 
     if misid and report_directory is None:
         raise click.UsageError("--misid needs --report")
@@ -562,19 +588,28 @@ def systematics(
         _refuse_existing(report_directory, overwrite)
     opened = _open_generator(generator)
     rows = None if reference is None else _open_reference(reference)
-    found = run_systematics(opened, rows, cuts=list(cuts) or None, seed=seed)
+    options: dict[str, Any] = {
+        "seed": seed,
+        "variations": [name for name in variations or VARIATIONS if name != "none"],
+        "scales": {name: _number(text) for name, text in _pairs(scales).items()},
+    }
+    found = run_systematics(
+        opened,
+        rows,
+        cuts=list(cuts) or None,
+        others=[_open_generator(other) for other in others],
+        **options,
+    )
     paths = [*found.save(output, overwrite=overwrite)]
     if report_directory is not None:
-        others = [_open_generator(path) for path in misid]
+        rejected = [_open_generator(path) for path in misid]
+        maps = [run_systematics(one, cuts=found.cuts, **options) for one in rejected]
         page = write_map_report(
             MapInput(map=found, generator=opened, reference=rows),
             report_directory,
             misid=[
-                MapInput(
-                    map=run_systematics(other, cuts=found.cuts, seed=seed),
-                    generator=other,
-                )
-                for other in others
+                MapInput(map=one, generator=generator)
+                for one, generator in zip(maps, rejected, strict=True)
             ],
             overwrite=overwrite,
         )

@@ -26,7 +26,7 @@ from pidgan.cuts import parse_cut
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.ntuple import Source, find_sources, iterate_columns
 from pidgan.sample import Sample, Variable, load_sample
-from pidgan.sweights import compute_sweights
+from pidgan.sweights import alternative_sweights, compute_sweights
 
 PartName = Literal["train", "validation", "test"]
 
@@ -36,10 +36,10 @@ PARTS: tuple[PartName, ...] = ("train", "validation", "test")
 #: uncertainty of a PID cut come from it.
 SHARES = (0.6, 0.1, 0.3)
 #: Version of the folder's layout.
-FORMAT = 1
+FORMAT = 2
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
-_ARRAYS = ("conditions", "targets", "weights", "split")
+_ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
 _DESCRIPTION = "dataset.json"
 
 
@@ -51,11 +51,13 @@ class Part:
         conditions: (n, c), package units.
         targets: (n, t), package units.
         weights: (n,), of either sign.
+        alternatives: (n, a), the weights of other mass fits.
     """
 
     conditions: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float64]
+    alternatives: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +69,18 @@ class Dataset:
         conditions: (n, c) float32, in the order of `sample.conditions`, package units.
         targets: (n, t) float32, in the order of `sample.targets`; sentinels included.
         weights: (n,) float64, of either sign, with a positive sum.
+        alternatives: (n, a) float64, the sWeights of other mass fits.
         split: (n,) uint8; 0 train, 1 validation, 2 test.
-        info: hash, seed, files, rows read, kept and dropped with the reason, sums of
-            weights, and the summary of the mass fit if there was one.
+        info: hash, names of the alternatives, seed, files, rows read, kept and dropped
+            with the reason, sums of weights, and the summary of the mass fit if there
+            was one.
     """
 
     sample: Sample
     conditions: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float64]
+    alternatives: npt.NDArray[np.float64]
     split: npt.NDArray[np.uint8]
     info: dict[str, Any]
 
@@ -91,15 +96,23 @@ class Dataset:
             conditions=np.asarray(self.conditions[rows]),
             targets=np.asarray(self.targets[rows]),
             weights=np.asarray(self.weights[rows]),
+            alternatives=np.asarray(self.alternatives[rows]),
         )
 
     def frame(self, name: PartName) -> pd.DataFrame:
-        """Return one part as a table: conditions, targets by name, and "weight"."""
+        """Return one part as a table: conditions, targets by name, and "weight".
+
+        Weights of another mass fit are "weight_<name>".
+        """
         part = self.part(name)
         names = self.sample.condition_names + self.sample.target_names
         columns = [*part.conditions.T, *part.targets.T]
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
         frame["weight"] = part.weights
+        for other, weights in zip(
+            self.info.get("alternatives", ()), part.alternatives.T, strict=True
+        ):
+            frame[f"weight_{other}"] = weights
         return frame
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -204,8 +217,9 @@ def build_dataset(
     values = _keep_inside(sample, values, table.dropped)
     _check_rows(values, where, table.dropped)
     _warn_dropped(table, where)
-    weights, fit = _weigh(sample, values, where)
-    return _assemble(sample, values, weights, seed=seed, info=table.info() | fit)
+    weights, others, fit = _weigh(sample, values, where)
+    info = table.info() | {"alternatives": list(others)} | fit
+    return _assemble(sample, values, weights, others, seed=seed, info=info)
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -385,14 +399,16 @@ def _warn_dropped(table: _Table, where: str) -> None:
 
 def _weigh(
     sample: Sample, values: dict[str, npt.NDArray[Any]], where: str
-) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
-    """Return the weights, and the mass fit's summary if there was one."""
+) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Return the weights, those of other mass fits, and the summary of the fit."""
     fit: dict[str, Any] = {}
+    others: dict[str, npt.NDArray[Any]] = {}
     if sample.weight_branch:
         weights = values["#weight"]
     elif sample.discriminant:
         result = compute_sweights(values["#mass"], sample.discriminant, where=where)
         weights, fit = result.weights, {"fit": result.summary}
+        others = alternative_sweights(values["#mass"], sample.discriminant, where=where)
     else:
         weights = np.ones(len(values[sample.condition_names[0]]))
     total = float(weights.sum())
@@ -402,13 +418,14 @@ def _weigh(
             f"{where}: the sum of {name!r} over {len(weights)} rows is {total:g}, "
             f"expected a positive number"
         )
-    return weights, fit
+    return weights, others, fit
 
 
 def _assemble(
     sample: Sample,
     values: dict[str, npt.NDArray[Any]],
     weights: npt.NDArray[np.float64],
+    others: dict[str, npt.NDArray[Any]],
     *,
     seed: int,
     info: dict[str, Any],
@@ -423,8 +440,9 @@ def _assemble(
         conditions=_stack(values, sample.condition_names),
         targets=_stack(values, sample.target_names),
         weights=weights.astype(np.float64),
+        alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=split,
-        info={},
+        info={"alternatives": list(others)},
     )
     parts = {name: bare.part(name).weights for name in PARTS}
     for name, part in parts.items():
@@ -446,6 +464,7 @@ def _assemble(
         conditions=bare.conditions,
         targets=bare.targets,
         weights=bare.weights,
+        alternatives=bare.alternatives,
         split=split,
         info=described,
     )
@@ -504,6 +523,7 @@ def _check_shapes(dataset: Dataset, folder: Path) -> None:
         "conditions": ((n, len(sample.conditions)), np.float32),
         "targets": ((n, len(sample.targets)), np.float32),
         "weights": ((n,), np.float64),
+        "alternatives": ((n, len(dataset.info.get("alternatives", ()))), np.float64),
         "split": ((n,), np.uint8),
     }
     for name, (shape, dtype) in expected.items():

@@ -45,7 +45,7 @@ MIN_N_EFF = 1.0
 known to be positive. Bins just above are harmless, because their variance is large."""
 
 PRIOR_EVENTS = 5.0
-"""Effective number of rare outcomes that the expected variance of a bin is worth."""
+"""Effective rows that differ, which the expected variance of a bin is worth."""
 
 CORRELATION_LENGTH = 2.0
 """In bins. Analysts choose bins in which efficiencies change little by little."""
@@ -165,30 +165,37 @@ def raw_difference(
     )
 
 
-def regularise_variances(raw: RawDifference, efficiency: FloatArray) -> FloatArray:
+def regularise_variances(
+    raw: RawDifference, efficiency: FloatArray, shape: Sequence[int]
+) -> FloatArray:
     """Return the variance of each raw difference, (n_cuts, n_bins).
 
     For unweighted rows q is expected to be v = p (1 - p) (1 + 1/K) with p the
     efficiency, here (n p + 1/2) / (n + 1) with n effective rows, so that v > 0. Rows of
-    background that weights subtract raise it by a factor, taken from all bins together:
-    f = sum_b n_b q_b / sum_b n_b v_b, at least 1. A bin with F = n min(p, 1 - p)
-    effective rare outcomes gets (F q + 5 f v) / (F + 5).
+    background that weights subtract raise it, the more the closer p is to 0 or 1, by a
+    factor that is taken from the neighbourhood of the bin: f_b = sum_b' O_bb' n_b' q_b'
+    / sum_b' O_bb' n_b' v_b', at least 1, with O the product of all O_j. A bin with
+    F = n f v effective rows that differ gets (F q + 5 f v) / (F + 5).
 
     Args:
         raw: the raw differences.
         efficiency: (n_cuts, n_bins), best knowledge of the efficiency in each bin. It
             should not come from the bin alone: where the variance of a bin follows its
             own fluctuation, the average over bins is biased.
+        shape: bins along each axis.
     """
     n, n_moment = raw.n_eff, raw.n_moment
     p = (n * np.clip(efficiency, 0, 1) + 0.5) / (n + 1)
     expected = p * (1 - p) * (1 + 1 / raw.repeats)
     found = np.einsum("iib->ib", raw.moments)
-    use = raw.measured
-    factor = (found[:, use] @ n_moment[use]) / (expected[:, use] @ n_moment[use])
-    expected = expected * np.maximum(factor, 1)[:, np.newaxis]
-    rare = n_moment * np.minimum(p, 1 - p)
-    known: FloatArray = (rare * found + PRIOR_EVENTS * expected) / (rare + PRIOR_EVENTS)
+    use, n_bins = raw.measured, len(n)
+    near = np.prod([np.ones((n_bins, n_bins)), *_smooth_terms(shape)], axis=0)[use]
+    factor = (found * n_moment)[:, use] @ near / ((expected * n_moment)[:, use] @ near)
+    expected = expected * np.maximum(factor, 1)
+    differing = n_moment * expected
+    known: FloatArray = (differing * found + PRIOR_EVENTS * expected) / (
+        differing + PRIOR_EVENTS
+    )
     return raw.unit * known
 
 
@@ -307,18 +314,24 @@ def _logit(efficiency: FloatArray) -> FloatArray:
 def _terms(shape: Sequence[int]) -> FloatArray:
     """The matrices of K that the grid can tell apart, (n_terms, n_bins, n_bins)."""
     n_bins = int(np.prod(shape, dtype=np.int64))
-    places = np.array(np.unravel_index(np.arange(n_bins), tuple(shape)))
-    smooth = [
-        np.exp(-np.abs(place[:, np.newaxis] - place) / CORRELATION_LENGTH)
-        for place, n in zip(places, shape, strict=True)
-        if n > 1
-    ]
+    smooth = _smooth_terms(shape)
     terms = [np.ones((n_bins, n_bins)), *smooth]
     if len(smooth) > 1:
         terms.append(np.prod(smooth, axis=0))
     if smooth:
         terms.append(np.eye(n_bins))
     return np.array(terms)
+
+
+def _smooth_terms(shape: Sequence[int]) -> list[FloatArray]:
+    """O_j, (n_bins, n_bins), of each axis with more than one bin."""
+    n_bins = int(np.prod(shape, dtype=np.int64))
+    places = np.array(np.unravel_index(np.arange(n_bins), tuple(shape)))
+    return [
+        np.exp(-np.abs(place[:, np.newaxis] - place) / CORRELATION_LENGTH)
+        for place, n in zip(places, shape, strict=True)
+        if n > 1
+    ]
 
 
 def _objective(

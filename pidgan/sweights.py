@@ -47,6 +47,17 @@ MIN_SIGNIFICANCE = 4.0
 MIN_BACKGROUND = 2.0
 
 
+RANGE_VARIATION = 0.1
+"""Share of the range that its variation leaves out, on either side."""
+
+_OTHER_BACKGROUND = {"exponential": "polynomial", "polynomial": "exponential"}
+_OTHER_SIGNAL = {
+    "gauss": "double_gauss",
+    "double_gauss": "crystal_ball",
+    "crystal_ball": "double_gauss",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweightResult:
     """sWeights and the fit that gave them.
@@ -154,6 +165,47 @@ def compute_sweights(
         signal=signal,
         background=background,
     )
+
+
+def alternative_sweights(
+    mass: npt.ArrayLike, discriminant: Discriminant, *, where: str = "the sample"
+) -> dict[str, Array]:
+    """Return the sWeights of other mass fits, as a systematic uncertainty needs them.
+
+    "background" has the other shape of background, "signal" another shape of the peak,
+    "range" a range that is shorter by a tenth on either side; rows outside of that have
+    weight 0. A fit that fails, or that does not describe the data, is left out.
+
+    Args:
+        mass: values of the discriminant, (n,), MeV, all within its range.
+        discriminant: range and shapes of the nominal fit.
+        where: what messages call the input.
+
+    Returns:
+        Weights (n,) by name, and nothing else of the fits.
+    """
+    values = np.asarray(mass, dtype=np.float64)
+    low, high = discriminant.range
+    less = RANGE_VARIATION * (high - low)
+    changes: dict[str, dict[str, Any]] = {
+        "background": {"background": _OTHER_BACKGROUND[discriminant.background]},
+        "signal": {"signal": _OTHER_SIGNAL[discriminant.signal]},
+        "range": {"range": (low + less, high - less)},
+    }
+    found = {}
+    for name, change in changes.items():
+        other = discriminant.model_copy(update=change)
+        inside = (values >= other.range[0]) & (values <= other.range[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PidganWarning)
+            try:
+                result = compute_sweights(values[inside], other, where=where)
+            except FitError:
+                continue
+        if result.p_value >= POOR_P_VALUE and result.weights.sum() > 0:
+            found[name] = np.zeros(len(values))
+            found[name][inside] = result.weights
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,23 @@
 
 `run_systematics` compares real and generated efficiencies on rows that the generator
 never saw, and stores the smoothed difference (`pidgan.discrepancy`) in an efficiency
-map. Its variation "binning" is the change of that difference when bins are merged two
-by two along every axis: how much depends on the difference being constant inside a bin,
-and on the smoothing. `pid_efficiency` carries the map to an analysis.
+map. `pid_efficiency` carries the map to an analysis. The map holds variations too, each
+one shift of the corrected efficiency in all bins together:
+
+- "binning": the difference with bins merged two by two along every axis, i.e. how much
+  depends on it being constant inside a bin, and on the smoothing;
+- "sweights_background", "sweights_signal", "sweights_range": the difference with the
+  weights of other mass fits (`alternative_sweights`), where the reference has them;
+- "scale_NAME": the generated efficiency with a condition multiplied by a factor;
+- "training_1", ...: the corrected efficiency with other generators of the same sample,
+  each divided by the square root of their number.
 """
 
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +44,13 @@ from pidgan.typing import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from pidgan.dataset import Dataset
 
+VARIATIONS = ("binning", "sweights")
+"""What `run_systematics` varies by default."""
+
 Binning = Mapping[str, Sequence[float]]
+
+ALTERNATIVE = "weight_"
+"""How the columns of the reference with the weights of other mass fits begin."""
 
 REPEATS = 8
 """Generated draws per row of the reference: 6 % more error than infinitely many."""
@@ -59,12 +72,24 @@ EMPTY_BIN_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reference:
-    conditions: FloatArray
+class ComparedRows:
+    """Rows of the reference, with the outcome of the cuts.
+
+    Attributes:
+        conditions: (n,) by name.
+        weights: (n,), of any sign.
+        real: (n_cuts, n), whether the real targets pass.
+        generated: (n_cuts, n), how many of the generated draws pass.
+        repeats: how many draws there were.
+        alternatives: (n,) weights of other mass fits by name.
+    """
+
+    conditions: dict[str, FloatArray]
+    weights: FloatArray
     real: BoolArray
     generated: IntArray
-    weights: FloatArray
     repeats: int
+    alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
 
 def run_systematics(
@@ -75,6 +100,9 @@ def run_systematics(
     binning: Binning | None = None,
     seed: int = 1,
     repeats: int = REPEATS,
+    variations: Sequence[str] = VARIATIONS,
+    scales: Mapping[str, float] | None = None,
+    others: Sequence[Generator] = (),
 ) -> EfficiencyMap:
     """Measure the generated-minus-real difference of cuts as an efficiency map.
 
@@ -89,49 +117,54 @@ def run_systematics(
             trained range; quantiles of the reference if it has neither.
         seed: seed of the generated draws.
         repeats: generated draws per row.
+        variations: those to include of `VARIATIONS`; the weights of other mass fits
+            need a reference that has them.
+        scales: factor by condition, e.g. {"nTracks": 1.1}: how well the condition is
+            known in the analysis.
+        others: generators of the same conditions and targets, trained with other seeds
+            or on replicas of the calibration sample; they must not have seen the
+            reference either.
 
     Returns:
         The map.
 
     Raises:
-        MapError: there is no reference, or it cannot be used.
+        MapError: there is no reference, or it cannot be used; an unknown variation or
+            condition; another generator of other conditions or targets.
         CutError: a cut names an unknown variable or is not a comparison.
     """
     card = generator.card
+    _check_variations(card, variations, scales or {}, others)
     parsed = _parse_cuts(card, card.sample.cuts if cuts is None else cuts)
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
     frame = reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
-    rows = _compare(generator, frame, parsed, seed=seed, repeats=repeats)
-    place = bin_index(_columns(card, rows.conditions), edges)
+    texts = [cut.text for cut in parsed]
 
-    raw = _raw(rows, place, edges)
-    if not raw.measured.any():
-        raise MapError(
-            f"reference of {len(frame)} rows: no bin has a positive sum of weights; "
-            "expected more rows or fewer bins"
+    def compare(
+        one: Generator, names: Sequence[str]
+    ) -> tuple[ComparedRows, EfficiencyMap]:
+        rows = _compare(one, frame, parsed, seed=seed, repeats=repeats)
+        found = map_from_rows(
+            rows,
+            cuts=texts,
+            edges=edges,
+            empty_bins=lambda bins: generated_in_bins(one, bins, edges, parsed, seed),
+            metadata=_metadata(one, rows, seed),
+            variations=names,
         )
-    generated = _generated_everywhere(generator, rows, place, edges, parsed, raw, seed)
-    smooth, variances = _smooth(raw, edges, generated)
-    mean = np.array([cut.mean for cut in smooth])
-    coarse = _coarse_mean(rows, place, edges, generated, raw.n_eff)
-    passing = _effective(rows.weights, rows.real & (place >= 0))
-    failing = _effective(rows.weights, ~rows.real & (place >= 0))
-    result = EfficiencyMap(
-        cuts=tuple(cut.text for cut in parsed),
-        binning={name: tuple(map(float, values)) for name, values in edges.items()},
-        generated=generated,
-        discrepancy=mean,
-        covariance=np.array([cut.covariance for cut in smooth]),
-        operator=np.array([cut.operator for cut in smooth]),
-        raw_covariance=raw_covariance(raw, variances),
-        n_eff=raw.n_eff,
-        passing=passing,
-        failing=failing,
-        variations={"binning": coarse - mean},
-        metadata=_metadata(generator, rows, place, seed),
-    )
+        return rows, found
+
+    rows, result = compare(generator, variations)
+    for name, factor in (scales or {}).items():
+        result.variations[f"scale_{name}"] = _scale_shift(
+            generator, frame, rows, edges, parsed, name, factor, seed
+        )
+    for number, other in enumerate(others):
+        _, found = compare(other, ())
+        shift = (found.nominal - result.nominal) / math.sqrt(len(others))
+        result.variations[f"training_{number + 1}"] = shift
     for cut in result.flagged:
         warnings.warn(
             f"cut {cut!r}: the reference has fewer than {MIN_EVENTS:.0f} effective "
@@ -140,6 +173,128 @@ def run_systematics(
             stacklevel=2,
         )
     return result
+
+
+def map_from_rows(
+    rows: ComparedRows,
+    *,
+    cuts: Sequence[str],
+    edges: Binning,
+    empty_bins: Callable[[IntArray], FloatArray],
+    metadata: Mapping[str, Any],
+    variations: Sequence[str] = VARIATIONS,
+) -> EfficiencyMap:
+    """Return the map of rows whose real and generated targets were cut on.
+
+    Args:
+        rows: the rows.
+        cuts: the cuts, in the order of the rows' flags.
+        edges: edges by condition.
+        empty_bins: returns the generated efficiency (n_cuts, n) of n bins without
+            rows.
+        metadata: of the map.
+        variations: those to include of `VARIATIONS`.
+
+    Raises:
+        MapError: no bin has a positive sum of weights.
+    """
+    place = bin_index(rows.conditions, edges)
+    raw = _raw(rows, place, edges)
+    if not raw.measured.any():
+        raise MapError(
+            f"reference of {len(place)} rows: no bin has a positive sum of weights; "
+            "expected more rows or fewer bins"
+        )
+    generated = _generated_everywhere(rows, place, raw, empty_bins)
+    smooth, variances = _smooth(raw, edges, generated)
+    mean = np.array([cut.mean for cut in smooth])
+    shifts = {}
+    if "binning" in variations:
+        shifts["binning"] = (
+            _coarse_mean(rows, place, edges, generated, raw.n_eff) - mean
+        )
+    if "sweights" in variations:
+        for name, weights in rows.alternatives.items():
+            other = _raw(replace(rows, weights=weights), place, edges).difference
+            change = np.nan_to_num(other - raw.difference)
+            shifts[f"sweights_{name}"] = np.array(
+                [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
+            )
+    inside = place >= 0
+    return EfficiencyMap(
+        cuts=tuple(cuts),
+        binning={name: tuple(map(float, values)) for name, values in edges.items()},
+        generated=generated,
+        discrepancy=mean,
+        covariance=np.array([cut.covariance for cut in smooth]),
+        operator=np.array([cut.operator for cut in smooth]),
+        raw_covariance=raw_covariance(raw, variances),
+        n_eff=raw.n_eff,
+        passing=_effective(rows.weights, rows.real & inside),
+        failing=_effective(rows.weights, ~rows.real & inside),
+        variations=shifts,
+        metadata={**metadata, "reference": _summary(rows, place)},
+    )
+
+
+def _check_variations(
+    card: Card,
+    variations: Sequence[str],
+    scales: Mapping[str, float],
+    others: Sequence[Generator],
+) -> None:
+    for name in variations:
+        if name not in VARIATIONS:
+            raise MapError(f"unknown variation {name!r}{nearest(name, VARIATIONS)}")
+    for name, factor in scales.items():
+        if name not in card.condition_names:
+            raise MapError(
+                f"scale of {name!r}, which is not a condition"
+                f"{nearest(name, card.condition_names)}"
+            )
+        if not (math.isfinite(factor) and factor > 0):
+            raise MapError(f"scale of {name!r} is {factor:g}, expected above 0")
+    own = (card.species, card.condition_names, card.target_names)
+    for other in others:
+        its = other.card
+        if (its.species, its.condition_names, its.target_names) != own:
+            raise MapError(
+                f"another generator is of {its.species}, from "
+                f"{', '.join(its.condition_names)} to {', '.join(its.target_names)}; "
+                f"expected {card.species}, from {', '.join(card.condition_names)} to "
+                f"{', '.join(card.target_names)}"
+            )
+
+
+def _scale_shift(
+    generator: Generator,
+    frame: pd.DataFrame,
+    rows: ComparedRows,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    name: str,
+    factor: float,
+    seed: int,
+) -> FloatArray:
+    """Change of the generated efficiency where a condition is scaled, (n_cuts, n_bins).
+
+    The noise stays the same. Conditions stay within the trained range; a bin without
+    rows has the average change.
+    """
+    low, high = next(v.range for v in generator.card.conditions if v.name == name)
+    scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
+    moved = _compare(generator, scaled, cuts, seed=seed, repeats=rows.repeats)
+    change = (moved.generated - rows.generated) / rows.repeats
+    place = bin_index(rows.conditions, edges)
+    inside, size = place >= 0, np.abs(rows.weights)
+    n_bins = int(np.prod(_shape(edges)))
+    norm = np.bincount(place[inside], size[inside], n_bins)
+    shift = np.empty((len(cuts), n_bins))
+    for cut, row in enumerate(change):
+        total = np.bincount(place[inside], (size * row)[inside], n_bins)
+        average = total.sum() / norm.sum()
+        shift[cut] = np.where(norm > 0, total / np.where(norm > 0, norm, 1), average)
+    return shift
 
 
 def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
@@ -168,6 +323,18 @@ def _checked_binning(
         if not binning:
             raise MapError("the binning is empty, expected edges by condition")
         return {name: [float(e) for e in edges] for name, edges in binning.items()}
+    return default_binning(card, frame)
+
+
+def default_binning(
+    card: Card, frame: pd.DataFrame | None = None
+) -> dict[str, list[float]]:
+    """Return the edges that are used where none are given.
+
+    Args:
+        card: of the generator.
+        frame: conditions, for quantiles where the sample has no binning.
+    """
     own = card.sample.map_binning or card.sample.binning
     edges = {}
     for variable in card.conditions:
@@ -175,7 +342,7 @@ def _checked_binning(
         if variable.name in own:
             inner = [e for e in own[variable.name] if low < e < high]
             edges[variable.name] = _extend(low, inner, high)
-        elif not own and len(edges) < MAX_AXES:
+        elif not own and frame is not None and len(edges) < MAX_AXES:
             values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
             inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
             edges[variable.name] = [low, *inner, high]
@@ -233,7 +400,8 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
             f"the reference of {len(frame)} rows has a sum of weights of {total:.6g}, "
             "expected a positive sum"
         )
-    return frame[columns]
+    others = [str(n) for n in frame.columns if str(n).startswith(ALTERNATIVE)]
+    return frame[[*columns, *others]]
 
 
 def _columns(card: Card, conditions: FloatArray) -> dict[str, FloatArray]:
@@ -260,7 +428,7 @@ def _compare(
     *,
     seed: int,
     repeats: int,
-) -> _Reference:
+) -> ComparedRows:
     card = generator.card
     x = frame[list(card.condition_names)].to_numpy(dtype=np.float64)
     real = _passes(card, cuts, x, frame[list(card.target_names)].to_numpy())
@@ -268,17 +436,22 @@ def _compare(
     for k in range(repeats):
         y = sample_targets(generator, x, seed=seed, track=f"systematics {k}")
         counts += _passes(card, cuts, x, y)
-    return _Reference(
-        conditions=x,
+    return ComparedRows(
+        conditions=_columns(card, x),
         real=real,
         generated=counts,
         weights=frame["weight"].to_numpy(dtype=np.float64),
         repeats=repeats,
+        alternatives={
+            str(name).removeprefix(ALTERNATIVE): frame[name].to_numpy(dtype=np.float64)
+            for name in frame.columns
+            if str(name).startswith(ALTERNATIVE)
+        },
     )
 
 
 def _raw(
-    rows: _Reference, place: IntArray, edges: Mapping[str, Sequence[float]]
+    rows: ComparedRows, place: IntArray, edges: Mapping[str, Sequence[float]]
 ) -> RawDifference:
     return raw_difference(
         place,
@@ -295,31 +468,41 @@ def _shape(edges: Mapping[str, Sequence[float]]) -> tuple[int, ...]:
 
 
 def _generated_everywhere(
-    generator: Generator,
-    rows: _Reference,
+    rows: ComparedRows,
     place: IntArray,
-    edges: Mapping[str, Sequence[float]],
-    cuts: Sequence[Cut],
     raw: RawDifference,
-    seed: int,
+    empty_bins: Callable[[IntArray], FloatArray],
 ) -> FloatArray:
     """Generated efficiency of every bin, (n_cuts, n_bins).
 
-    Where the weights do not allow an average, their absolute values are used; in bins
-    without rows, conditions that fill the bin evenly.
+    Where the weights do not allow an average, their absolute values are used.
     """
-    card, shape = generator.card, _shape(edges)
-    n_bins = len(raw.n_eff)
     inside = place >= 0
     at, size = place[inside], np.abs(rows.weights[inside])
-    norm = np.bincount(at, size, n_bins)
+    norm = np.bincount(at, size, len(raw.n_eff))
     result = raw.generated.copy()
     for b in np.flatnonzero(~raw.measured & (norm > 0)):
         chosen = at == b
         share = rows.generated[:, inside][:, chosen] / rows.repeats
         result[:, b] = share @ size[chosen] / norm[b]
+    empty = np.flatnonzero(norm <= 0)
+    if len(empty):
+        result[:, empty] = empty_bins(empty)
+    return result
+
+
+def generated_in_bins(
+    generator: Generator,
+    bins: IntArray,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    seed: int,
+) -> FloatArray:
+    """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
+    card, shape = generator.card, _shape(edges)
     rng = np.random.default_rng(seed)
-    for b in np.flatnonzero(norm <= 0):
+    result = np.empty((len(cuts), len(bins)))
+    for column, b in enumerate(bins):
         x = np.empty((EMPTY_BIN_ROWS, len(card.conditions)))
         steps = dict(zip(edges, np.unravel_index(b, shape), strict=True))
         for i, variable in enumerate(card.conditions):
@@ -331,7 +514,7 @@ def _generated_everywhere(
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])
         y = sample_targets(generator, x, seed=seed, track=f"systematics bin {b}")
-        result[:, b] = _passes(card, cuts, x, y).mean(axis=1)
+        result[:, column] = _passes(card, cuts, x, y).mean(axis=1)
     return result
 
 
@@ -341,13 +524,13 @@ def _smooth(
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
     shape = _shape(edges)
     scale = prior_scale(generated, raw, shape)
-    variances = regularise_variances(raw, (raw.real + raw.generated) / 2)
+    variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
     first = [
         smooth_difference(d, v, shape=shape, scale=s)
         for d, v, s in zip(raw.difference, variances, scale, strict=True)
     ]
     corrected = generated + np.array([cut.mean for cut in first])
-    variances = regularise_variances(raw, corrected)
+    variances = regularise_variances(raw, corrected, shape)
     second = [
         smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
         for d, v, s, cut in zip(raw.difference, variances, scale, first, strict=True)
@@ -356,7 +539,7 @@ def _smooth(
 
 
 def _coarse_mean(
-    rows: _Reference,
+    rows: ComparedRows,
     place: IntArray,
     edges: Mapping[str, Sequence[float]],
     generated: FloatArray,
@@ -391,11 +574,10 @@ def _pdgid(species: str) -> int:
 
 def _metadata(
     generator: Generator,
-    rows: _Reference,
-    place: IntArray,
+    rows: ComparedRows,
     seed: int,
 ) -> dict[str, Any]:
-    card, w = generator.card, rows.weights
+    card = generator.card
     content = json.loads(card.to_json())
     try:
         package = version("pidgan")
@@ -409,14 +591,18 @@ def _metadata(
         "sample": card.sample.name,
         "seed": seed,
         "repeats": rows.repeats,
-        "reference": {
-            "rows": len(w),
-            "rows_outside": int(np.count_nonzero(place < 0)),
-            "sum_weights": float(w.sum()),
-            "n_eff": float(w.sum() ** 2 / (w**2).sum()),
-        },
         "versions": {"pidgan": package},
         "conditions": content["conditions"],
         "targets": content["targets"],
         "aliases": card.sample.aliases,
+    }
+
+
+def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
+    w = rows.weights
+    return {
+        "rows": len(w),
+        "rows_outside": int(np.count_nonzero(place < 0)),
+        "sum_weights": float(w.sum()),
+        "n_eff": float(w.sum() ** 2 / (w**2).sum()),
     }

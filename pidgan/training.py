@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
-from pidgan.errors import TrainingError
+from pidgan.errors import PidganWarning, TrainingError
 from pidgan.metrics import positive_weights, with_differences
 from pidgan.models import Family, make_family
 from pidgan.models.backend import keras, tf
@@ -43,6 +44,8 @@ FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 TIMED_STEPS = 20
+# A budget that leaves fewer steps than these is worth a warning.
+FEW_STEPS = 100
 TIMED_SECONDS = 1.5
 CHECKPOINT_SECONDS = 30.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
@@ -252,6 +255,14 @@ class _Run:
             variable.assign(value)
         left = budget - (time.perf_counter() - began)
         self.steps = max(1, int(left / cost))
+        if self.steps < FEW_STEPS:
+            warnings.warn(
+                f"the budget of {budget:.0f} s leaves {self.steps} steps after "
+                f"compiling, which took {budget - left:.0f} s: the generator will be "
+                "poor; give a longer budget",
+                PidganWarning,
+                stacklevel=3,
+            )
 
     def play(
         self, checkpoint: Path | None, progress: Callable[[Progress], None] | None

@@ -315,6 +315,7 @@ def _take(part: Part, rows: Any) -> Part:
         conditions=part.conditions[rows],
         targets=part.targets[rows],
         weights=part.weights[rows],
+        alternatives=part.alternatives[rows],
     )
 
 

@@ -253,8 +253,8 @@ def test_damage_is_found(tmp_path: Path) -> None:
         Dataset.open(folder)
     description = folder / "dataset.json"
     text = description.read_text()
-    description.write_text(text.replace('"format": 1', '"format": 9'))
-    with pytest.raises(DatasetError, match="format 9, expected 1"):
+    description.write_text(text.replace('"format": 2', '"format": 9'))
+    with pytest.raises(DatasetError, match="format 9, expected 2"):
         Dataset.open(folder)
     description.write_text(text[:100])
     with pytest.raises(DatasetError, match=r"dataset\.json is damaged"):

@@ -51,7 +51,9 @@ def test_raw_difference_is_that_of_the_sums() -> None:
 def test_variance_is_the_spread_of_repetitions(weighted: bool) -> None:
     found = [compare(2000, seed=s, weighted=weighted) for s in range(300)]
     d = np.array([raw.difference for raw in found])
-    variance = np.array([regularise_variances(raw, raw.generated) for raw in found])
+    variance = np.array(
+        [regularise_variances(raw, raw.generated, (4,)) for raw in found]
+    )
     ratio = d.var(axis=0) / variance.mean(axis=0)
     np.testing.assert_allclose(ratio, 1, atol=0.3)
     assert ratio.mean() == pytest.approx(1, abs=0.1)
@@ -63,6 +65,30 @@ def test_variance_is_the_spread_of_repetitions(weighted: bool) -> None:
     assert covariance == pytest.approx(seen, rel=0.15)
 
 
+def test_subtracted_background_counts_most_where_the_efficiency_saturates() -> None:
+    rng = np.random.default_rng(3)
+    n, n_bins = 6000, 30
+    index = rng.integers(0, n_bins, n)
+    efficiency = np.linspace(0.5, 0.999, n_bins)[index]
+    d, variance = [], []
+    for _ in range(200):
+        background = rng.random(n) < 0.3
+        passes = rng.random(n) < np.where(background, 0.05, efficiency)
+        # As sWeights: both signs among the background, whose sum is zero.
+        w = np.where(background, rng.choice([-1.0, 1.0], n), 1.0)
+        made = rng.binomial(8, efficiency)[np.newaxis]
+        raw = raw_difference(
+            index, w, passes[np.newaxis], generated=made, repeats=8, n_bins=n_bins
+        )
+        d.append(raw.difference[0])
+        expected = np.linspace(0.5, 0.999, n_bins)[np.newaxis]
+        variance.append(regularise_variances(raw, expected, (n_bins,))[0])
+    pull = np.array(d) / np.sqrt(variance)
+    spread = (pull**2).mean(axis=0)
+    assert spread[:10].mean() == pytest.approx(1, abs=0.15)
+    assert spread[-10:].mean() == pytest.approx(1, abs=0.15)
+
+
 def test_bin_where_everything_passes_has_a_variance() -> None:
     raw = raw_difference(
         np.zeros(50, dtype=int),
@@ -72,14 +98,14 @@ def test_bin_where_everything_passes_has_a_variance() -> None:
         repeats=8,
         n_bins=1,
     )
-    (variance,) = regularise_variances(raw, raw.real)[0]
+    (variance,) = regularise_variances(raw, raw.real, (1,))[0]
     assert raw.moments[0, 0, 0] == 0
     assert np.sqrt(variance) == pytest.approx(0.5 / 50, rel=0.6)
 
 
 def test_covariance_of_cuts_is_positive() -> None:
     raw = compare(500, weighted=True)
-    matrix = raw_covariance(raw, regularise_variances(raw, raw.generated))
+    matrix = raw_covariance(raw, regularise_variances(raw, raw.generated, (4,)))
     for b in range(4):
         assert np.linalg.eigvalsh(matrix[:, :, b]).min() > 0
 

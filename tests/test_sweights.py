@@ -7,7 +7,7 @@ import pytest
 from pidgan.errors import FitError, PidganWarning
 from pidgan.sample import Discriminant
 from pidgan.simulation.calibration import MODES, draw_mass
-from pidgan.sweights import SweightResult, compute_sweights
+from pidgan.sweights import SweightResult, alternative_sweights, compute_sweights
 
 SHAPE = MODES["dstar_k"].mass
 D0 = Discriminant(branch="D0_M", range=SHAPE.window)
@@ -59,6 +59,28 @@ def test_weights_pick_signal_and_reject_background(result: SweightResult) -> Non
     for density, expected in ((result.signal, 1.0), (result.background, 0.0)):
         average = np.sum(weight * density) / density.sum()
         assert average == pytest.approx(expected, abs=0.02)
+
+
+def test_other_fits_give_almost_the_same_weights(result: SweightResult) -> None:
+    mass, is_signal = toy()
+    found = alternative_sweights(mass, D0)
+    assert list(found) == ["background", "signal", "range"]
+    for name, weights in found.items():
+        kept = weights != 0
+        same = np.corrcoef(weights[kept], result.weights[kept])[0, 1]
+        assert same > 0.95, name
+        assert weights.sum() == pytest.approx(is_signal.sum(), rel=0.05), name
+    low, high = D0.range
+    outside = (mass < low + 0.1 * (high - low)) | (mass > high - 0.1 * (high - low))
+    assert outside.any()
+    assert not found["range"][outside].any()
+
+
+def test_a_fit_that_does_not_describe_the_data_is_no_alternative() -> None:
+    # A single Gaussian is wrong for this peak, and so is no alternative to two.
+    mass = toy(200_000)[0]
+    shape = Discriminant(branch="D0_M", range=SHAPE.window, signal="gauss")
+    assert list(alternative_sweights(mass, shape)) == ["signal"]
 
 
 def test_a_control_variable_is_recovered(result: SweightResult) -> None:

@@ -624,3 +624,54 @@ def test_conditions_that_are_integers_fill_empty_bins() -> None:
         )
     assert found.n_eff.reshape(2, 2)[:, 1].max() == 0
     assert np.isfinite(found.nominal).all()
+
+
+def test_variations_are_shifts_of_the_corrected_efficiency() -> None:
+    rng = np.random.default_rng(11)
+    frame = reference_frame(rng, 20_000, Truth(2, size=0.2), background=0.4)
+    # Another mass fit that calls a tenth of the rows that pass background.
+    lost = (frame["DLLk"] > 2) & (rng.random(len(frame)) < 0.1)
+    frame["weight_signal"] = np.where(lost, 0.0, frame["weight"])
+    far = ToyGenerator(card=make_card(), offset=0.3)
+    settings: dict[str, Any] = {"cuts": "DLLk > 2", "binning": BINNING}
+    found = run_systematics(
+        GENERATOR, frame, scales={"P": 1.1}, others=[far, GENERATOR], **settings
+    )
+    names = ["binning", "sweights_signal", "scale_P", "training_1", "training_2"]
+    assert list(found.variations) == names
+
+    use = found.n_eff > 200
+    e, weight = found.nominal[0, use], found.n_eff[use]
+
+    def mean(name: str) -> float:
+        return float(np.average(found.variations[name][0, use], weights=weight))
+
+    # e -> 0.9 e / (1 - 0.1 e)
+    change = np.average(0.9 * e / (1 - 0.1 * e) - e, weights=weight)
+    assert mean("sweights_signal") == pytest.approx(change, rel=0.15)
+    # The mean of DLLk is 4 - 5e-5 P + ..., the conditions are those of the reference.
+    x = frame[["P", "ETA"]].to_numpy()
+    w = frame["weight"].to_numpy()
+    scaled = np.stack([np.minimum(1.1 * x[:, 0], 1e5), x[:, 1]], axis=1)
+    exact = norm.sf(2 - location(scaled)[:, 0]) - norm.sf(2 - location(x)[:, 0])
+    assert mean("scale_P") == pytest.approx((exact @ w) / w.sum(), rel=0.1)
+    # The correction takes out what is wrong with the other generator.
+    assert abs(mean("training_1")) < 0.004
+    assert not found.variations["training_2"].any()
+
+    bare = run_systematics(GENERATOR, frame, variations=(), **settings)
+    assert bare.variations == {}
+    np.testing.assert_array_equal(bare.discrepancy, found.discrepancy)
+
+
+def test_unknown_variations_are_named() -> None:
+    frame = reference_frame(np.random.default_rng(1), 500, Truth(1, size=0))
+    with pytest.raises(MapError, match=r"unknown variation 'bining'.*binning"):
+        run_systematics(GENERATOR, frame, variations=["bining"])
+    with pytest.raises(MapError, match=r"scale of 'ETAA'.*ETA"):
+        run_systematics(GENERATOR, frame, scales={"ETAA": 1.1})
+    with pytest.raises(MapError, match="scale of 'P' is -1"):
+        run_systematics(GENERATOR, frame, scales={"P": -1.0})
+    other = ToyGenerator(card=make_card(species="pi+"))
+    with pytest.raises(MapError, match=r"is of pi\+.*expected K\+"):
+        run_systematics(GENERATOR, frame, others=[other])

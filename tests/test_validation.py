@@ -34,6 +34,7 @@ def toy_dataset(n: int, *, seed: int = 1, signed: bool = True) -> Dataset:
         conditions=conditions,
         targets=targets,
         weights=weights,
+        alternatives=np.empty((n, 0)),
         split=split,
         info={},
     )
@@ -155,6 +156,7 @@ def test_one_condition_one_target_no_cuts() -> None:
         conditions=rng.integers(0, 4, (2000, 1)).astype(np.float32),
         targets=rng.random((2000, 1)).astype(np.float32),
         weights=np.ones(2000),
+        alternatives=np.empty((2000, 0)),
         split=np.repeat([0, 2], 1000).astype(np.uint8),
         info={},
     )
