@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pidgan.binning import Binning, Columns, bin_index, choose_edges, count_rows
+from pidgan.binning import Binning, Columns, choose_edges, count_rows
+from pidgan.binning import bin_index as bin_index
 from pidgan.cuts import Cut, parse_cut
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.typing import BoolArray, FloatArray, IntArray

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.binning import bin_index
 from pidgan.card import CardVariable
 from pidgan.cuts import Cut, parse_cut
 from pidgan.discrepancy import SCALE_FLOOR, difference_scale
+from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, PidganWarning
 from pidgan.mapping import (
@@ -193,10 +193,7 @@ def pid_efficiency(
     if not texts:
         raise ValueError("no cut given")
     numbers = [efficiency_map.cut_index(text) for text in texts]
-    parsed = [
-        parse_cut(text, names=efficiency_map.names, aliases=efficiency_map.aliases)
-        for text in texts
-    ]
+    parsed = [parse_cut(text, names=efficiency_map.names) for text in texts]
     request = _Request(
         track=track,
         suffix=suffix,

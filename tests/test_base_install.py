@@ -28,6 +28,8 @@ def test_analysis_world(kaon_bundle: Path, analysis_file: Path, tmp_path: Path) 
         ("inspect", kaon_bundle, "--verify"),
         ("export", kaon_bundle, "--format", "c", "-o", "kaon.c"),
         ("apply", "--track", f"Kplus={kaon_bundle}", analysis_file, *replace),
+        ("table", kaon_bundle, "--cut", "RichDLLk > 0", "--binning", "P=4"),
+        ("working-point", kaon_bundle, "--cut", "RichDLLk > x", "--efficiency", "0.8"),
         ("systematics", kaon_bundle, "--cut", "RichDLLk > 0", "-o", "map.json"),
         ("efficiency", "out.root", "--track", "Kplus", "--map", "map.json"),
     ):
