@@ -463,7 +463,7 @@ def table(
         return
     edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
     shown = ["cut", *edges, "real_efficiency", "real_lower", "real_upper"]
-    shown += ["generated_efficiency", "difference", "difference_error", "n_eff"]
+    shown += ["generated_efficiency", "difference", "difference_error", "n_eff", "few"]
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
 
 

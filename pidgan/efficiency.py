@@ -132,6 +132,7 @@ class EfficiencyTable:
             "upper",
             "sum_passed",
             "n_eff_passed",
+            "few",
         ):
             columns[name] = getattr(self, name).reshape(-1)
         for name in ("sum_weights", "n_rows", "n_eff", "status"):
