@@ -27,6 +27,7 @@ from pidgan.efficiency import (
     share_covariance,
     sort_rows,
     table_of_shares,
+    warn_of_table,
 )
 from pidgan.errors import MapError
 from pidgan.systematics import REPEATS, reference_frame
@@ -169,6 +170,7 @@ class ClosureRows:
             )
             for shares in (real, generated)
         ]
+        warn_of_table(tables[0])
         return ClosureTable(
             species=self.card.species,
             units=tuple(units.get(name, "1") for name in edges),

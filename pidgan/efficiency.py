@@ -197,12 +197,11 @@ class EfficiencyTable:
         status = np.full(sum_w.shape, FILLED, dtype=np.int8)
         status[sum_w <= 0] = NOT_POSITIVE
         status[sum_w2 == 0] = EMPTY
-        _warn_of_bins(status)
         p, p2 = np.array([s for s, _ in sums]), np.array([s for _, s in sums])
         efficiency, squared, lower, upper = efficiency_interval(
             p, sum_w, p2, sum_w2, variance=variance
         )
-        return cls(
+        table = cls(
             cuts=tuple(passed),
             binning=edges,
             variance_name=variance,
@@ -220,6 +219,8 @@ class EfficiencyTable:
             rows_outside=0,
             sentinel_rows=np.zeros(len(passed), dtype=np.int64),
         )
+        warn_of_table(table)
+        return table
 
 
 def efficiency_table(
@@ -264,7 +265,7 @@ def efficiency_table(
     rows = sort_rows(bin_index(frame, edges), w, _count_bins(edges))
     parsed = _parse(frame, texts, aliases)
     passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
-    return table_of_shares(
+    table = table_of_shares(
         passes,
         rows,
         cuts=texts,
@@ -272,6 +273,30 @@ def efficiency_table(
         variance=variance,
         sentinel_rows=sentinel_rows,
     )
+    warn_of_table(table)
+    return table
+
+
+def warn_of_table(table: EfficiencyTable) -> None:
+    """Say once how many bins have no efficiency, and which cuts say nothing."""
+    empty = int(np.count_nonzero(table.status == EMPTY))
+    negative = int(np.count_nonzero(table.status == NOT_POSITIVE))
+    if empty or negative:
+        warnings.warn(
+            f"no efficiency in {empty + negative} of {table.status.size} bins: {empty} "
+            f"empty, {negative} with sum of weights <= 0; they hold NaN",
+            PidganWarning,
+            stacklevel=3,
+        )
+    everything = table.sum_weights2.sum()
+    for cut, passed2 in zip(table.cuts, table.sum_passed2, strict=True):
+        if passed2.sum() in (0.0, everything):
+            word = "none" if passed2.sum() == 0 else "all"
+            warnings.warn(
+                f"cut {cut!r}: {word} of the rows pass; check name, unit and direction",
+                PidganWarning,
+                stacklevel=3,
+            )
 
 
 def cut_covariance(
@@ -390,8 +415,6 @@ def table_of_shares(
     status = np.full(rows.n_bins, FILLED, dtype=np.int8)
     status[sum_w <= 0] = NOT_POSITIVE
     status[n_rows == 0] = EMPTY
-    _warn_of_bins(status)
-    _warn_of_cuts(cuts, shares)
     usable = np.where(sum_w > 0, sum_w, np.nan)
     e = p / usable
     v = np.abs(p2 - 2 * e * p1 + e**2 * sum_w2)
@@ -586,29 +609,3 @@ def _hist_sums(name: str, histogram: Any) -> tuple[FloatArray, FloatArray]:
             "Weight"
         )
     return np.array(view["value"]), np.array(view["variance"])
-
-
-def _warn_of_bins(status: NDArray[np.int8]) -> None:
-    """Say once how many bins have no efficiency."""
-    empty = int(np.count_nonzero(status == EMPTY))
-    negative = int(np.count_nonzero(status == NOT_POSITIVE))
-    if empty or negative:
-        warnings.warn(
-            f"no efficiency in {empty + negative} of {status.size} bins: {empty} "
-            f"empty, {negative} with sum of weights <= 0; they hold NaN",
-            PidganWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_cuts(cuts: Sequence[str], shares: NDArray[Any]) -> None:
-    """Name cuts that say nothing: all rows pass, or none does."""
-    for cut, share in zip(cuts, shares, strict=True):
-        word = "all" if share.all() else "none" if not share.any() else ""
-        if word and share.size:
-            warnings.warn(
-                f"cut {cut!r}: {word} of {share.size} rows pass; check the name, unit "
-                "and direction of the cut",
-                PidganWarning,
-                stacklevel=4,
-            )

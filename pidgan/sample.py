@@ -338,9 +338,9 @@ def list_samples() -> dict[str, Path]:
 def load_binning(name: str) -> dict[str, tuple[float, ...]]:
     """Return a binning that ships: edges by condition, in package units.
 
-    "hadrons", "electrons" and "muons" are the defaults of PIDCalib (LHCb-PUB-2016-021)
-    in P, ETA and nTracks; with "run3_" before it, in nLongTracks; with "_map" behind
-    it, what efficiency maps use.
+    "hadrons", "electrons" and "muons" are the defaults of PIDCalib2 in P, ETA and
+    nTracks; "run3_hadrons" and "run3_muons" have nLongTracks; "hadrons_map" and
+    "run3_hadrons_map" are what efficiency maps use.
 
     Raises:
         SampleError: no binning has that name.

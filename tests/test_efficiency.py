@@ -335,7 +335,7 @@ def test_real_and_generated_of_the_same_rows_are_correlated() -> None:
 )
 def test_cut_that_nothing_or_everything_passes_is_told(cut: str, word: str) -> None:
     frame, _ = tracks(500)
-    with pytest.warns(PidganWarning, match=f"{word} of 500 rows pass"):
+    with pytest.warns(PidganWarning, match=f"{word} of the rows pass"):
         table = efficiency_table(frame, cut, binning={})
     assert table.efficiency[0] == (word == "all")
     assert 0 < table.error[0] < 0.01
