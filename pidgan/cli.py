@@ -390,7 +390,9 @@ def validate(
     epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
     "--binning ETA=1.8,3.3,5 -o kaon.csv"
 )
-@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.argument(
+    "source", metavar="MODEL|BUNDLE|DATASET", type=click.Path(path_type=Path)
+)
 @click.argument(
     "reference",
     metavar="[DATASET|REFERENCE]",
@@ -424,72 +426,107 @@ def validate(
 @_overwrite
 @_json
 def table(
-    generator: Path,
+    source: Path,
     reference: Path | None,
     cuts: Sequence[str],
     binnings: Sequence[str],
     output: Path | None,
+    variance: str,
+    seed: int,
     overwrite: bool,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Give real and generated efficiencies in bins of the conditions.
 
     They are those of rows never trained on: without DATASET or REFERENCE, of the
-    reference file beside the bundle.
+    reference file beside the bundle. Of a DATASET alone, real efficiencies of all rows.
     """
-    from pidgan.closure import closure_table
-
     if output is not None:
         if output.suffix not in (".csv", ".parquet", ".root"):
             raise click.UsageError(f"{output}: expected .csv, .parquet or .root")
         _refuse_existing(output, overwrite)
-    rows = None if reference is None else _open_reference(reference)
+    options = {"binning": _binning(binnings), "variance": variance}
     try:
-        found = closure_table(
-            _open_generator(generator),
-            rows,
-            cuts=list(cuts) or None,
-            binning=_binning(binnings),
-            **options,
-        )
+        if (source / "dataset.json").is_file():
+            if reference is not None:
+                raise click.UsageError("a DATASET alone takes no second argument")
+            parts = {"efficiency": _dataset_table(source, cuts, **options)}
+            frame = parts["efficiency"].frame()
+        else:
+            from pidgan.closure import closure_table
+
+            rows = None if reference is None else _open_reference(reference)
+            generator = _open_generator(source)
+            found = closure_table(
+                generator, rows, cuts=list(cuts) or None, seed=seed, **options
+            )
+            parts = {"real": found.real, "generated": found.generated}
+            frame = found.frame()
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    frame = found.frame()
     if output is not None:
-        _write_closure(found, output, overwrite=overwrite)
+        _write_tables(output, frame, parts, overwrite=overwrite)
     if as_json:
         click.echo(frame.to_json(orient="records"))
         return
     edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
-    shown = ["cut", *edges, "real_efficiency", "real_lower", "real_upper"]
-    shown += ["generated_efficiency", "difference", "difference_error", "n_eff", "few"]
+    numbers = (
+        *("efficiency", "lower", "upper", "real_efficiency", "real_lower"),
+        *("real_upper", "generated_efficiency", "difference", "difference_error"),
+    )
+    shown = [n for n in ("cut", *edges, *numbers, "n_eff", "few") if n in frame]
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
 
 
-def _write_closure(found: Any, output: Path, *, overwrite: bool) -> None:
-    """Write a table of real and generated efficiencies in the format of the name."""
+def _dataset_table(path: Path, cuts: Sequence[str], **options: Any) -> Any:
+    """Return the real efficiencies of all rows of a dataset."""
+    import pandas as pd
+
+    from pidgan.dataset import Dataset
+    from pidgan.efficiency import efficiency_table
+
+    data = Dataset.open(path)
+    parts = [data.frame(part) for part in ("train", "validation", "test")]
+    frame = pd.concat(parts, ignore_index=True)
+    sample = data.sample
+    if options["binning"] is None:
+        options["binning"] = sample.binning
+    return efficiency_table(
+        frame,
+        list(cuts) or sample.cuts,
+        weights=frame["weight"].to_numpy(),
+        sentinels=sample.sentinels,
+        aliases=sample.aliases,
+        **options,
+    )
+
+
+def _write_tables(
+    output: Path, frame: Any, parts: Mapping[str, Any], *, overwrite: bool
+) -> None:
+    """Write tables of efficiencies in the format of the name."""
     from pidgan.ntuple import write_histograms, write_table
     from pidgan.treefile import replacing
 
-    frame = found.frame()
     if output.suffix == ".parquet":
         write_table(output, frame, overwrite=overwrite)
-    elif output.suffix == ".csv":
+        return
+    if output.suffix == ".csv":
         with replacing(output, overwrite=overwrite) as temporary:
             frame.to_csv(temporary, index=False)
-    else:
-        histograms = {}
-        if not 1 <= len(found.units) <= 3:
-            raise PidganError(
-                f"{output}: ROOT histograms have 1 to 3 axes, got {len(found.units)}; "
-                "choose .csv or .parquet"
-            )
-        for kind in ("real", "generated"):
-            filled = getattr(found, kind).to_hist()
-            for i, _ in enumerate(found.real.cuts):
-                histograms[f"{kind}_{i + 1}"] = filled[i, ...]
-        write_histograms(output, histograms, overwrite=overwrite)
+        return
+    axes = len(next(iter(parts.values())).binning)
+    if not 1 <= axes <= 3:
+        raise PidganError(
+            f"{output}: ROOT histograms have 1 to 3 axes, got {axes}; choose .csv or "
+            ".parquet"
+        )
+    histograms = {
+        f"{kind}_{i + 1}": table.to_hist()[i, ...]
+        for kind, table in parts.items()
+        for i in range(len(table.cuts))
+    }
+    write_histograms(output, histograms, overwrite=overwrite)
 
 
 def _binning(texts: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ import uproot
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.cli import VERBS, _EntriesLine, main
+from pidgan.dataset import Dataset
 from pidgan.quantile_map import QuantileMap
 
 Run = Callable[..., "Result"]
@@ -363,6 +364,23 @@ def test_table(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
     assert "'Q', which is not a column" in wrong.err
     _one_line(run(*words[:4], "--binning", "hadron"), "hadron", "closest", "hadrons")
     assert run(*words[:4], "--binning", "hadrons", "--binning", "P=3").code == 2
+
+
+def test_table_of_a_dataset(run: Run, kaon_dataset: Dataset, tmp_path: Path) -> None:
+    kaon_dataset.save(tmp_path / "kaon")
+    words = ("table", tmp_path / "kaon", "--cut", "RichDLLk > 0", "--binning", "P=3")
+    content = json.loads(run(*words, "--variance", "pidcalib", "--json").out)
+    rows = sum(kaon_dataset.info["rows"].values())
+    assert sum(row["n_rows"] for row in content) == rows
+    assert all(0.5 < row["efficiency"] < 1.1 for row in content)
+    assert run(*words, "-o", tmp_path / "kaon.root").code == 0
+    with uproot.open(tmp_path / "kaon.root") as file:
+        values = file["efficiency_1"].values()
+    np.testing.assert_allclose(values, [row["efficiency"] for row in content])
+    assert run(*words[:2], tmp_path / "x.parquet").code == 2
+    # The branch of the calibration file is a name of the variable.
+    branch = run("table", *words[1:3], "probe_Brunel_RichDLLk > 0", *words[4:])
+    assert len(branch.out.splitlines()) == 4
 
 
 def test_working_point(run: Run, toy_bundles: list[Path]) -> None:
