@@ -11,6 +11,7 @@ import numpy as np
 from pidgan.binning import bin_index
 from pidgan.card import Generator
 from pidgan.closure import ClosureRows, ClosureTable, compare_rows
+from pidgan.comparison import MIN_BIN_EFF
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.plots import (
     plot_breakdown,
@@ -23,8 +24,6 @@ from pidgan.report import HTML_NAME, Picture, Section, Table, render_page, write
 from pidgan.systematics import reference_frame
 from pidgan.typing import FloatArray, IntArray
 from pidgan.working_point import CutScan, WorkingPoint
-
-MIN_BIN_EFF = 20.0  # effective rows below which a bin of a figure is left empty
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,37 @@
+"""Figures from arrays: nothing here measures anything.
+
+Every function takes arrays and returns a `matplotlib.figure.Figure`; `png` turns it
+into bytes. Matplotlib's object interface is used throughout, so that neither a display
+nor a global state is needed. Momenta, energies and masses given in MeV are drawn in
+GeV (masses of narrow peaks stay in MeV).
+"""
+
+from pidgan.plots.canvas import (
+    png,
+)
+from pidgan.plots.efficiencies import (
+    plot_breakdown,
+    plot_comparison,
+    plot_corrected,
+    plot_efficiency,
+    plot_map,
+    plot_roc,
+)
+from pidgan.plots.samples import (
+    plot_history,
+    plot_mass_fit,
+    plot_target,
+)
+
+__all__ = [
+    "plot_breakdown",
+    "plot_comparison",
+    "plot_corrected",
+    "plot_efficiency",
+    "plot_history",
+    "plot_map",
+    "plot_mass_fit",
+    "plot_roc",
+    "plot_target",
+    "png",
+]
