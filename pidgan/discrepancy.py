@@ -19,9 +19,11 @@ taken as a draw of a Gaussian process on the grid of bins, d ~ N(0, D K D),
 
 a common shift, a smooth effect of each axis, a smooth interaction, and an independent
 rest; O_j = exp(-|i_j - i'_j| / 2) in the bin number along axis j. D is diagonal,
-4 g (1 - g), the slope of an efficiency against its logit: a difference is small where
-the efficiency saturates, and may be large where it does not (`prior_scale`: where the
-generator is far off, the real efficiency of a slice of bins counts). The t maximise the
+2 sqrt(g (1 - g)): a difference is smaller where the efficiency saturates. That is
+between 4 g (1 - g), which a shift of the logit does, and 1, which tracks that the
+generator does not lose do; with 4 g (1 - g) the common loss of a few per cent of tracks
+is shrunk too much where g is close to 1 (`prior_scale`: where the generator is far off,
+the real efficiency of a slice of bins counts). The t maximise the
 marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
 that keeps them off zero, where the uncertainty would be too small (Y. Chung, S.
 Rabe-Hesketh, V. Dorie, A. Gelman, J. Liu, Psychometrika 78 (2013) 685). The posterior
@@ -51,7 +53,7 @@ CORRELATION_LENGTH = 2.0
 """In bins. Analysts choose bins in which efficiencies change little by little."""
 
 SCALE_FLOOR = 0.01
-"""Least scale 4 g (1 - g), reached at 0.25 % and 99.75 %."""
+"""Least 4 g (1 - g), reached at 0.25 % and 99.75 %."""
 
 TYPICAL_AMPLITUDE = 0.1
 """Scale of the prior of t; only matters for terms that the data say nothing about."""
@@ -280,7 +282,7 @@ def prior_scale(
 ) -> FloatArray:
     """Return D, the scale of the differences, (n_cuts, n_bins).
 
-    4 g (1 - g), with the generated efficiency g or with that which it becomes when its
+    The root of 4 g (1 - g), with the generated efficiency g or with that which it becomes when its
     logit is shifted until the slice of bins along one axis has the real efficiency,
     whichever is largest. The shifts hardly matter for a good generator. One that never
     makes the tail that a cut selects has g = 0 there, which must not be taken for
@@ -302,7 +304,7 @@ def prior_scale(
             )
             shifted = special.expit(_logit(generated[cut]) + shift[place])
             scale[cut] = np.maximum(scale[cut], difference_scale(shifted))
-    return scale
+    return np.sqrt(scale)
 
 
 def _logit(efficiency: FloatArray) -> FloatArray:

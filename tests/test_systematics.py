@@ -115,6 +115,47 @@ def test_quoted_uncertainty_covers_the_truth(background: float) -> None:
     assert (np.abs(pulls) < 3).mean() > 0.98
 
 
+def mean_uncertainty(
+    generator: ToyGenerator, n: int, *, correction: bool = True
+) -> tuple[float, float]:
+    """Systematic uncertainty of an analysis, and its correction, from n rows."""
+    rng = np.random.default_rng(n)
+    frame = reference_frame(rng, n, Truth(1, size=0.0), background=0.2)
+    found = run_systematics(generator, frame, cuts="DLLk > 2", binning=BINNING)
+    x = draw_conditions(rng, 20_000, analysis=True)
+    y = generator.generate(x, rng.standard_normal((len(x), 3)))
+    (result,) = combine_rows(
+        found,
+        [0],
+        place=bin_index({"P": x[:, 0], "ETA": x[:, 1]}, BINNING),
+        passed=y[np.newaxis, :, 0] > 2,
+        weights=np.ones(len(x)),
+        correction=correction,
+    )
+    return math.sqrt(result.total**2 - result.stat**2), result.correction
+
+
+def test_uncertainty_of_a_perfect_generator_vanishes() -> None:
+    few, middle, many = (
+        mean_uncertainty(GENERATOR, n)[0] for n in (1000, 8000, 64_000)
+    )
+    assert middle < 0.6 * few
+    assert many < 0.6 * middle
+    assert many < 0.004
+
+
+def test_uncertainty_does_not_fall_below_an_injected_bias() -> None:
+    wrong = ToyGenerator(card=make_card(), offset=0.2)
+    x = draw_conditions(np.random.default_rng(0), 100_000, analysis=True)
+    mean = location(x)[:, 0]
+    bias = float((norm.sf(2 - mean - 0.2) - norm.sf(2 - mean)).mean())
+    for n in (4000, 64_000):
+        error, _ = mean_uncertainty(wrong, n)
+        total, correction = mean_uncertainty(wrong, n, correction=False)
+        assert correction == pytest.approx(-bias, abs=2.5 * error)
+        assert total > bias - 2 * error
+
+
 def test_correction_brings_the_map_closer_to_the_truth(toy_map: EfficiencyMap) -> None:
     truth = Truth(3, size=0.15)
     x = draw_conditions(np.random.default_rng(2), 20_000, analysis=False)

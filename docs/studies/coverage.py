@@ -28,11 +28,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pidgan.card import Card, Generator, sample_targets
+from pidgan.card import Card, CardVariable, Generator, sample_targets
 from pidgan.cuts import parse_cut
 from pidgan.efficiency import bin_index
 from pidgan.ntuple import write_trees
 from pidgan.propagation import combine_rows
+from pidgan.sample import load_sample
 from pidgan.simulation import simulate_analysis, simulate_calibration, simulate_response
 from pidgan.simulation.kinematics import SPECTRA, draw_occupancy, draw_p_eta
 from pidgan.sweights import compute_sweights
@@ -210,9 +211,39 @@ def generators(folder: Path, species: str) -> dict[str, Generator]:
         )
         for number in range(NETWORKS_PER_SPECIES)
     }
-    card = networks["network 0"].card.model_copy(update={"n_noise": 2})
+    card = make_card(species)
     distorted = {kind: Distorted(card=card, kind=kind) for kind in DISTORTIONS}
     return {**distorted, **networks}
+
+
+def make_card(species: str) -> Card:
+    """Return a card with the conditions and targets of the simulated sample."""
+    sample = load_sample(f"sim_{MODES[species]}")
+    conditions, targets = (
+        tuple(
+            CardVariable(
+                name=v.name,
+                unit=v.package_unit,
+                range=v.range or (-math.inf, math.inf),
+                integer=v.integer,
+                sentinels=v.sentinels,
+                patterns=v.patterns,
+            )
+            for v in variables
+        )
+        for variables in (sample.conditions, sample.targets)
+    )
+    return Card(
+        detector=sample.detector,
+        species=sample.species,
+        conditions=conditions,
+        targets=targets,
+        n_noise=2,
+        sample=sample,
+        family="simulation",
+        seed=0,
+        steps=0,
+    )
 
 
 def calibration_pool(species: str, card: Card, *, seed: int) -> Pool:
