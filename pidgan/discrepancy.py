@@ -60,7 +60,7 @@ TYPICAL_AMPLITUDE = 0.1
 
 AMPLITUDE_RANGE = (1e-5, 1.0)
 
-MIN_AXIS_AMPLITUDE = 0.1
+MIN_AXIS_AMPLITUDE = 0.06
 """Least t of the smooth effect of an axis. Most rows lie where a generator is best; it
 must not pass for as good at the end of an axis, where few rows test it. Where there are
 many rows the value does not matter."""
