@@ -184,9 +184,7 @@ def test_a_map_of_another_species_is_refused(ntuple: Path) -> None:
     manifest(ntuple, "K+", "abc")
     assert pid_efficiency(ntuple, **options).results == expected.results
     manifest(ntuple, "pi+", "def")
-    with pytest.raises(
-        MapError, match=r"by kaon.onnx \(pi\+\), but .* is for K\+; give"
-    ):
+    with pytest.raises(MapError, match=r"by kaon.onnx \(pi\+\), .* is for K\+; give"):
         pid_efficiency(ntuple, **options)
     manifest(ntuple, "K+", "def")
     with pytest.warns(PidganWarning, match="was measured for another bundle; run sys"):
@@ -201,9 +199,7 @@ def test_bad_requests(ntuple: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = OPTIONS | {"cuts": BOTH}
     with pytest.raises(NtupleError, match="no branch 'q3', needed for Kplus, Kminus"):
         pid_efficiency(ntuple, bins={"q3": [0, 1]}, **options)
-    with pytest.raises(
-        ValueError, match="edges of 'q2' must be two or more increasing"
-    ):
+    with pytest.raises(ValueError, match="edges of 'q2' must be two or more"):
         pid_efficiency(ntuple, bins={"q2": [1, 0]}, **options)
     with pytest.raises(MapError, match="0 rows in the bins of the analysis"):
         pid_efficiency(ntuple, bins={"q2": [20, 30]}, **options)

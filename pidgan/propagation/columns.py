@@ -39,7 +39,7 @@ from pidgan.ntuple import (
     iterate_entries,
 )
 from pidgan.ntuple_copy import Addition, copy_file
-from pidgan.propagation.efficiencies import map_key
+from pidgan.propagation.estimates import map_key
 from pidgan.propagation.rows import find_track_conditions
 from pidgan.propagation.selection import Selection, open_tracks, parse_selections
 from pidgan.quantile_map import QuantileMap, open_maps

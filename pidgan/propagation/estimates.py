@@ -14,9 +14,11 @@ cancels in their ratio, whether they are of two cuts, bins, tracks or ntuples.
 This is first order: do not divide by an efficiency that is compatible with zero.
 """
 
+import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -83,10 +85,10 @@ class Estimates:
 
     labels: tuple[str, ...]
     values: FloatArray
-    samples: Mapping[Sample, Any]
-    gradients: Mapping[str, Any]
-    shifts: Mapping[Origin, FloatArray]
-    maps: Mapping[str, EfficiencyMap]
+    samples: Mapping[Sample, Any] = field(repr=False)
+    gradients: Mapping[str, Any] = field(repr=False)
+    shifts: Mapping[Origin, FloatArray] = field(repr=False)
+    maps: Mapping[str, EfficiencyMap] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -285,6 +287,20 @@ def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
     return total
 
 
+def map_key(efficiency_map: EfficiencyMap) -> str:
+    """Return what tells a map from others, however it was opened."""
+    digest = hashlib.sha256()
+    for array in (
+        efficiency_map.discrepancy,
+        efficiency_map.raw_covariance,
+        *efficiency_map.variations.values(),
+    ):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    head = [efficiency_map.cuts, efficiency_map.binning, efficiency_map.metadata]
+    digest.update(json.dumps(head, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
 def finite(value: float) -> float | None:
     """Return a number for JSON, None for NaN."""
     return float(value) if np.isfinite(value) else None
@@ -345,7 +361,7 @@ def _check_denominator(b: Estimates) -> None:
             f"{MIN_SIGNIFICANCE:g} uncertainties of zero, too close for linear "
             "propagation",
             PidganWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

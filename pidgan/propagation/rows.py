@@ -71,6 +71,20 @@ class Rows:
     n_invalid: int = 0
     origin: Mapping[str, tuple[int, IntArray]] = field(default_factory=dict)
 
+    def take(self, chosen: IntArray) -> "Rows":
+        """Return some of the rows, without where they come from."""
+        return Rows(
+            tracks={
+                track: TrackRows(
+                    place=own.place[chosen],
+                    passed={k: flags[chosen] for k, flags in own.passed.items()},
+                )
+                for track, own in self.tracks.items()
+            },
+            weights=self.weights[chosen],
+            cell=self.cell[chosen],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
