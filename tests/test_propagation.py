@@ -423,6 +423,18 @@ def test_no_usable_bin_is_refused() -> None:
         combine(SELECTIONS, outside, dict.fromkeys("abc", make_map()), bins=BINS)
 
 
+def test_too_many_bins_are_refused() -> None:
+    with pytest.raises(
+        MapError, match="5 selections in 1001 bins of the analysis: got"
+    ):
+        combine(
+            SELECTIONS,
+            draw_rows(1, 50),
+            dict.fromkeys("abc", make_map()),
+            bins={"x": range(1002)},
+        )
+
+
 def test_a_denominator_near_zero_is_announced() -> None:
     rows = _in_one_cell(draw_rows(1, 500))
     found = combine(SELECTIONS, rows, dict.fromkeys("abc", make_map()), bins={})

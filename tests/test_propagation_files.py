@@ -275,6 +275,34 @@ def test_columns_are_the_map(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(found["PIDCalibErr"], e * f * relative)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
+def test_columns_are_those_of_pidcalib(ntuple: Path, tmp_path: Path) -> None:
+    """PIDCalib2's own code writes the same numbers from the same tables."""
+    utils = pytest.importorskip("pidcalib2.utils")
+    import boost_histogram as bh
+
+    maps = {"Kplus": make_map(), "Kminus": make_map(seed=1)}
+    histograms = {}
+    for track, cut in (("Kplus", 1), ("Kminus", 0)):
+        axis = bh.axis.Variable(EDGES, metadata={"name": "P"})
+        histogram = bh.Histogram(axis, storage=bh.storage.Weight())
+        content = histogram.view()
+        content["value"] = maps[track].nominal[cut]
+        content["variance"] = maps[track].error[cut] ** 2
+        histograms[track] = {"eff": histogram}
+    frame = columns_of(ntuple, [f"{track}_P" for track in maps])
+    binned = utils.add_bin_indices(frame, list(maps), {"P": "P"}, histograms, "")
+    expected = utils.add_efficiencies(binned, list(maps), histograms, "")
+    expected = utils.assign_overall_eff(expected, list(maps))
+    write_efficiency_columns(
+        ntuple, tmp_path / "eff.root", track=list(maps), cuts=BOTH, map=maps
+    )
+    names = [name for name in expected if name.endswith(("CalibEff", "CalibErr"))]
+    assert len(names) == 6
+    found = columns_of(tmp_path / "eff.root", names)
+    np.testing.assert_allclose(found, expected[names], rtol=1e-12)
+
+
 def test_errors_of_tracks_in_one_map_are_not_independent(
     ntuple: Path, tmp_path: Path
 ) -> None:
