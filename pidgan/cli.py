@@ -810,7 +810,8 @@ def efficiency(
 
         with replacing(latex, overwrite=overwrite) as temporary:
             temporary.write_text("\n".join(tables), encoding="utf-8")
-    click.echo(json.dumps(content, indent=2) if as_json else "\n\n".join(texts))
+    dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
+    click.echo(dumped or "\n\n".join(texts))
 
 
 def _quotients(found: Any, pairs: Sequence[tuple[int, int]]) -> list[Any]:

@@ -577,6 +577,17 @@ def test_latex_tables() -> None:
     assert found.latex().count(" & ") == 2 * (len(found) + 1)
 
 
+def test_bins_may_reach_to_infinity() -> None:
+    found = combine(
+        SELECTIONS[:1],
+        draw_rows(1, 1000),
+        dict.fromkeys("abc", make_map()),
+        bins={"x": (0.0, 1.0, np.inf)},
+    )
+    assert json.loads(found.to_json())["results"][1]["bin"] == {"x": [1.0, None]}
+    assert r"$1$--$\infty$" in found.latex()
+
+
 def test_results_hold_everything() -> None:
     found = combine(
         SELECTIONS, draw_rows(1, 1000), dict.fromkeys("abc", make_map()), bins=BINS
@@ -592,6 +603,12 @@ def test_results_hold_everything() -> None:
         assert one.total == pytest.approx(np.sqrt(total[i, i]))
         assert row["bin"] == {"x": list(one.bin["x"])}
     assert found.n_outside_bins == 0
+    frame = found.frame()
+    np.testing.assert_array_equal(frame["value"], found.estimates.values)
+    np.testing.assert_array_equal(frame["x_low"], [0.0, 1.0] * len(SELECTIONS))
+    np.testing.assert_array_equal(frame["n_rows"], [one.n_rows for one in found])
+    squares = frame[["stat", "calibration", "binning", "transfer"]] ** 2
+    np.testing.assert_allclose(squares.sum(axis=1), frame["total"] ** 2)
     assert len(found.text().splitlines()) == len(found) + 3
 
 

@@ -29,6 +29,7 @@ from itertools import pairwise, product
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from pidgan.efficiency_map import EfficiencyMap
@@ -150,18 +151,35 @@ class PidEfficiencies:
         """Parts of `covariance` by name: "stat", then those of `syst`."""
         return {"stat": self.estimates.stat, **self.estimates.systematics}
 
+    def frame(self) -> pd.DataFrame:
+        """Return one row per selection and bin: edges, value, every uncertainty."""
+        rows = []
+        for one in self.results:
+            edges = {
+                f"{name}_{end}": edge
+                for name, pair in one.bin.items()
+                for end, edge in zip(("low", "high"), pair, strict=True)
+            }
+            numbers = {"value": one.value, "stat": one.stat, **one.syst}
+            numbers |= {"total": one.total, "generated": one.generated}
+            counts = {"n_rows": one.n_rows, "n_eff": one.n_eff}
+            flags = {"flags": ", ".join(one.flags)}
+            rows.append({"cut": one.cut, **edges, **numbers, **counts, **flags})
+        return pd.DataFrame(rows)
+
     def content(self) -> dict[str, Any]:
-        """Return everything for JSON; a value that does not exist is null."""
+        """Return everything for JSON; no value, and an edge at infinity, is null."""
         results = []
         for one in self.results:
             content = asdict(one)
             for name in ("value", "stat", "total", "generated", "correction"):
                 content[name] = finite(content[name])
             content["syst"] = {k: finite(v) for k, v in one.syst.items()}
+            content["bin"] = {k: [*map(finite, pair)] for k, pair in one.bin.items()}
             results.append(content)
         return {
             "results": results,
-            "bins": self.bins,
+            "bins": {k: [*map(finite, edges)] for k, edges in self.bins.items()},
             "n_outside_bins": self.n_outside_bins,
             **self.estimates.covariances(),
         }
@@ -264,7 +282,7 @@ def _estimates(
             # Nothing is known there; only these rows are wrong in the same way.
             shifts[(sample, track), "outside"] = error
         if not sample.correction:
-            own = tuple(keys[track] for track in part.selection.cuts)
+            own = frozenset(keys[track] for track in part.selection.cuts)
             shifts[own, "uncorrected"] = part.corrected - part.generated
         columns.append(shifts)
     origins = list(dict.fromkeys(origin for shifts in columns for origin in shifts))

@@ -302,7 +302,7 @@ def map_key(efficiency_map: EfficiencyMap) -> str:
 
 
 def finite(value: float) -> float | None:
-    """Return a number for JSON, None for NaN."""
+    """Return a number for JSON, None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -104,10 +104,15 @@ def efficiency_latex(found: "PidEfficiencies") -> str:
     head = [*(column[0] for column in columns), r"Efficiency [\%]"]
     rows = []
     for r in found:
-        ranges = [f"${low:g}$--${high:g}$" for low, high in r.bin.values()]
+        ranges = [f"${_edge(low)}$--${_edge(high)}$" for low, high in r.bin.values()]
         number = latex_number(100 * r.value, 100 * r.stat, 100 * _systematic(r))
         rows.append([_escape(r.cut), *ranges, number])
     return _tabular(head, rows)
+
+
+def _edge(edge: float) -> str:
+    """Return the edge of a bin for LaTeX."""
+    return f"{edge:g}".replace("inf", r"\infty")
 
 
 def estimate_latex(estimates: "Iterable[Estimate]") -> str:
