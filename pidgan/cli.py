@@ -774,8 +774,9 @@ def efficiency(
     from pidgan.propagation import pid_efficiency, write_efficiency_columns
     from pidgan.propagation.selection import open_tracks
 
-    if latex is not None:
-        _refuse_existing(latex, overwrite)
+    for path in (latex, columns):
+        if path is not None and not path.is_dir():
+            _refuse_existing(path, overwrite)
     pairs = [_parse_ratio(text) for text in ratios]
     opened = open_tracks(tracks, _parse_maps(maps))
     conditions: dict[str, Any] = {

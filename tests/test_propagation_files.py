@@ -447,6 +447,7 @@ def test_command_line(
     code, _, err = run(*two, "--cut", BOTH, "--latex", table)
     assert code == 1
     assert "table.tex exists" in err
+    assert "eff.root exists" in run(*two, "--cut", BOTH, "--columns", columns)[2]
     assert run(*two, "--cut", BOTH, "--latex", table, "--overwrite")[0] == 0
 
 

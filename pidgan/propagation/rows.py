@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,14 @@ from pidgan.mapping import (
     find_conditions,
 )
 from pidgan.nesting import Shape, common_shape, lay_out
+from pidgan.ntuple import (
+    Source,
+    TreeInfo,
+    describe_tree,
+    find_sources,
+    iterate_entries,
+)
 from pidgan.typing import BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from pidgan.ntuple import Source, TreeInfo
 
 INVALID_STATUS = 2 | 4 | 16
 """Bits of the status column: a condition is missing; no bundle for the species; the
@@ -140,12 +144,14 @@ class _Plan:
 def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
     """Read every file.
 
+    Args:
+        files: files, `FILE:TREE` or patterns.
+        request: what to read.
+
     Raises:
         MapError: no row can be used, or a track was generated for another species.
         NtupleError: a file, tree or branch is missing, or a unit is wrong.
     """
-    from pidgan.ntuple import find_sources
-
     check_overrides(
         request.overrides,
         {
@@ -234,8 +240,8 @@ def check_bundles(
 def find_track_conditions(
     track: str,
     efficiency_map: EfficiencyMap,
-    source: "Source",
-    tree: "TreeInfo",
+    source: Source,
+    tree: TreeInfo,
     *,
     needed: Sequence[str],
     overrides: Overrides,
@@ -263,7 +269,7 @@ def find_track_conditions(
     )
 
 
-def _identity(source: "Source") -> str:
+def _identity(source: Source) -> str:
     """Name of a tree that does not depend on how its path is spelled."""
     path = source.path if "://" in source.path else os.path.realpath(source.path)
     return f"{path}:{source.tree}"
@@ -285,7 +291,7 @@ class _Part:
     kept: IntArray
 
 
-def _plan(track: str, source: "Source", tree: "TreeInfo", request: Request) -> _Plan:
+def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan:
     """Return where a tree holds a track; raise if it does not."""
     efficiency_map = request.maps[track]
     cuts = {
@@ -322,10 +328,8 @@ def _plan(track: str, source: "Source", tree: "TreeInfo", request: Request) -> _
     return replace(plan, shape=shape)
 
 
-def _read_source(source: "Source", request: Request) -> Iterator[_Part]:
+def _read_source(source: Source, request: Request) -> Iterator[_Part]:
     """Read one tree in chunks."""
-    from pidgan.ntuple import describe_tree, iterate_entries
-
     tree = describe_tree(source)
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
@@ -348,7 +352,7 @@ def _read_source(source: "Source", request: Request) -> Iterator[_Part]:
         yield _read_chunk(rows, plans, request)
 
 
-def _one_shape(plans: Sequence[_Plan], source: "Source") -> Shape:
+def _one_shape(plans: Sequence[_Plan], source: Source) -> Shape:
     """Return the shape of all tracks, which must agree."""
     shape = plans[0].shape
     for plan in plans[1:]:
