@@ -29,13 +29,19 @@ from pidgan.filejob import (
     write_file,
 )
 from pidgan.mapping import Overrides, check_overrides
-from pidgan.ntuple import Source, TreeInfo, describe_tree, find_sources
+from pidgan.ntuple import (
+    Source,
+    TreeInfo,
+    describe_tree,
+    find_outputs,
+    find_sources,
+)
 from pidgan.ntuple_copy import CHUNK_BYTES
 from pidgan.quantile_map import QuantileMap, open_maps
 from pidgan.resources import available_cores, available_memory
 from pidgan.scheduling import in_processes, on_dask
 from pidgan.tracks import Elsewhere, Option, Track, TrackOptions, open_generators
-from pidgan.treefile import PARQUET_SUFFIXES, file_stamp, is_parquet, is_remote
+from pidgan.treefile import file_stamp, is_remote
 
 CHUNK_ENTRIES = 200_000
 """Most entries of a chunk by default: more are not faster."""
@@ -484,7 +490,7 @@ def _plan(
     by_path: dict[str, list[Source]] = {}
     for source in sources:
         by_path.setdefault(source.path, []).append(source)
-    outputs = _outputs(list(by_path), job.output)
+    outputs = find_outputs(list(by_path), job.output)
     plans = []
     entry = 0
     for number, (path, found) in enumerate(by_path.items()):
@@ -508,33 +514,6 @@ def _plan(
             )
             plans.append(_File(job=mine, trees=plan_file(mine, options, infos)))
     return plans
-
-
-def _outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
-    """Return the output file of each input file."""
-    suffixes = (".root", *PARQUET_SUFFIXES)
-    is_file = output.suffix.lower() in suffixes and not output.is_dir()
-    if is_file and len(paths) > 1:
-        raise NtupleError(f"{output}: expected a directory for {len(paths)} files")
-    outputs = {
-        path: output if is_file else output / Path(path.partition("?")[0]).name
-        for path in paths
-    }
-    written: dict[Path, str] = {}
-    for path, file in outputs.items():
-        if file in written:
-            raise NtupleError(
-                f"{written[file]} and {path} have the same name: both would be {file}; "
-                "apply to them one by one"
-            )
-        written[file] = path
-        if is_parquet(file) != is_parquet(path):
-            raise NtupleError(f"{file}: expected a name that ends as that of {path}")
-    for path in paths:
-        for file in written:
-            if file.exists() and not is_remote(path) and file.samefile(path):
-                raise NtupleError(f"{file} is an input; an input is never changed")
-    return outputs
 
 
 def _stamp(

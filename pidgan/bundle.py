@@ -17,7 +17,7 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.card import Card
+from pidgan.card import ALTERNATIVE_WEIGHT, Card
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.onnx_graph import check_graph
 from pidgan.onnx_operators import Value
@@ -124,8 +124,9 @@ class Bundle:
         """Return rows of the calibration sample that were never trained on.
 
         They lie in `<stem>.reference.parquet` beside the bundle: a column for each
-        condition and target, in the units of the card, and `weight`. Without that file,
-        or for a bundle exported without one, the answer is None.
+        condition and target, in the units of the card, `weight`, and `weight_<name>` of
+        other mass fits. Without that file, or for a bundle exported without one, the
+        answer is None.
 
         Raises:
             BundleError: the file is not the one that was exported with the bundle.
@@ -155,7 +156,8 @@ class Bundle:
                 raise BundleError(
                     f"{path}: no column {name!r}{nearest(name, map(str, frame))}"
                 )
-        return frame[columns]
+        others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
+        return frame[[*columns, *others]]
 
     def _run(self, x: Float32Array, z: Float32Array) -> Float32Array:
         y = np.empty((len(x), len(self.card.targets)), dtype=np.float32)

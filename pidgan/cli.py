@@ -902,22 +902,68 @@ def apply(
     '--cut "RichDLLk > 0" --map kaon-map.json'
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
-@click.option("--track", required=True, help="Prefix of the track.")
-@_cut
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    required=True,
+    metavar="TRACK",
+    help="Prefix of a track; several for a joint selection.",
+)
+@click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    metavar="CUT",
+    help='PID cut on target names, e.g. "RichDLLk > 0", or on several tracks, '
+    '"Kplus_RichDLLk > 5 & piminus_RichDLLk < 0"; can be repeated.',
+)
 @click.option(
     "--map",
-    "efficiency_map",
+    "maps",
+    multiple=True,
     required=True,
+    metavar="[TRACK=]MAP.json",
+    help="Efficiency map from `pidgan systematics`, of all tracks or of one.",
+)
+@click.option(
+    "--bins",
+    multiple=True,
+    metavar="BRANCH=EDGE,...",
+    help="Give the efficiency in bins of a branch; repeat for more dimensions.",
+)
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    metavar="I/J",
+    help="Give the ratio of two results too, numbered from 1 in the order printed.",
+)
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="FILE[:TREE]",
+    help="Give the ratio to the same efficiencies on another ntuple too.",
+)
+@click.option(
+    "--latex",
     type=click.Path(path_type=Path),
-    metavar="MAP.json",
-    help="Efficiency map from `pidgan systematics`.",
+    metavar="PATH",
+    help="Write a LaTeX table.",
+)
+@click.option(
+    "--columns",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Write a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
+    "candidate, from its bin of the map.",
 )
 @click.option(
     "--species-from",
     metavar="NAME",
     help="Use only rows whose {track}_NAME is the map's species, e.g. TRUEID.",
 )
-@click.option("--weights", metavar="BRANCH", help="Branch with weights.")
+@click.option("--weights", metavar="BRANCH", help="Branch with weights, e.g. sWeights.")
 @click.option(
     "--no-correction",
     is_flag=True,
@@ -934,13 +980,20 @@ def apply(
 @_unit
 @_scale
 @_quantile_map
+@_overwrite
 @_json
 def efficiency(
     files: Sequence[str],
-    track: str,
+    tracks: Sequence[str],
     cuts: Sequence[str],
-    efficiency_map: Path,
+    maps: Sequence[str],
+    bins: Sequence[str],
+    ratios: Sequence[str],
+    over: Sequence[str],
+    latex: Path | None,
+    columns: Path | None,
     no_correction: bool,
+    overwrite: bool,
     branches: Sequence[str],
     units: Sequence[str],
     scales: Sequence[str],
@@ -952,23 +1005,96 @@ def efficiency(
 
     Without --cut, all cuts of the map are given.
     """
-    from pidgan.efficiency_map import EfficiencyMap
-    from pidgan.propagation import pid_efficiency
+    from pidgan.propagation import pid_efficiency, write_efficiency_columns
+    from pidgan.propagation.selection import open_tracks
 
-    opened = EfficiencyMap.open(efficiency_map)
-    results = pid_efficiency(
-        list(files),
-        track=track,
-        cuts=list(cuts) or list(opened.cuts),
-        map=opened,
-        correction=not no_correction,
-        branches=_pairs(branches),
-        units=_pairs(units),
-        scale={name: _number(text) for name, text in _pairs(scales).items()},
-        quantile_map=_pairs(quantile_maps),
-        **options,
-    )
-    click.echo(results.to_json() if as_json else results.text())
+    for path in (latex, columns):
+        if path is not None and not path.is_dir():
+            _refuse_existing(path, overwrite)
+    pairs = [_parse_ratio(text) for text in ratios]
+    opened = open_tracks(tracks, _parse_maps(maps))
+    conditions: dict[str, Any] = {
+        "track": tracks,
+        "cuts": list(cuts) or _shared_cuts(opened),
+        "map": opened,
+        "branches": _pairs(branches),
+        "units": _pairs(units),
+        "scale": {name: _number(text) for name, text in _pairs(scales).items()},
+        "quantile_map": _pairs(quantile_maps),
+    }
+    options |= {"correction": not no_correction, "bins": _parse_bins(bins)}
+    found = pid_efficiency(list(files), **conditions, **options)
+    quotients = _quotients(found, pairs)
+    content, texts, tables = found.content(), [found.text()], [found.latex()]
+    if over:
+        other = pid_efficiency(list(over), **conditions, **options)
+        quotients.append(found / other)
+        content["over"] = other.content()
+        texts.append(other.text())
+    if quotients:
+        content["ratios"] = [quotient.content() for quotient in quotients]
+        texts += [quotient.text() for quotient in quotients]
+        tables += [quotient.latex() for quotient in quotients]
+    if columns is not None:
+        paths = write_efficiency_columns(
+            list(files), columns, overwrite=overwrite, **conditions
+        )
+        _progress("\n".join(map(str, paths)))
+    if latex is not None:
+        from pidgan.treefile import replacing
+
+        with replacing(latex, overwrite=overwrite) as temporary:
+            temporary.write_text("\n".join(tables), encoding="utf-8")
+    dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
+    click.echo(dumped or "\n\n".join(texts))
+
+
+def _quotients(found: Any, pairs: Sequence[tuple[int, int]]) -> list[Any]:
+    """Return ratios of results, numbered from 1."""
+    for pair in pairs:
+        if max(pair) > len(found):
+            raise click.UsageError(
+                f"--ratio {pair[0]}/{pair[1]}: there are {len(found)} results"
+            )
+    estimates = found.estimates
+    return [estimates[i - 1] / estimates[j - 1] for i, j in pairs]
+
+
+def _shared_cuts(maps: Mapping[str, Any]) -> list[str]:
+    """Return the cuts of a map that all tracks share."""
+    known = [efficiency_map.cuts for efficiency_map in maps.values()]
+    if any(cuts != known[0] for cuts in known):
+        raise click.UsageError("tracks with different maps need --cut")
+    return list(known[0])
+
+
+def _parse_maps(texts: Sequence[str]) -> Any:
+    """Turn MAP.json, or several TRACK=MAP.json, into what `pid_efficiency` takes."""
+    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
+        return texts[0]
+    for text in texts:
+        if "=" not in text:
+            raise click.UsageError(f"--map {text}: expected TRACK=MAP.json of several")
+    return _pairs(texts)
+
+
+def _parse_bins(texts: Sequence[str]) -> dict[str, list[float]]:
+    """Turn BRANCH=EDGE,... into edges."""
+    bins = {}
+    for name, text in _pairs(texts).items():
+        edges = [float(_number(edge)) for edge in text.split(",")]
+        if len(edges) < 2 or edges != sorted(set(edges)):
+            raise click.UsageError(f"--bins {name}={text}: expected increasing edges")
+        bins[name] = edges
+    return bins
+
+
+def _parse_ratio(text: str) -> tuple[int, int]:
+    """Turn I/J into two numbers."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if found is None:
+        raise click.UsageError(f"--ratio {text}: expected I/J, counted from 1")
+    return int(found[1]), int(found[2])
 
 
 @cli.command(

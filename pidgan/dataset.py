@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
+from pidgan.card import ALTERNATIVE_WEIGHT
 from pidgan.cuts import parse_cut
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.ntuple import Source, find_sources, iterate_columns
@@ -112,7 +113,7 @@ class Dataset:
         for other, weights in zip(
             self.info.get("alternatives", ()), part.alternatives.T, strict=True
         ):
-            frame[f"weight_{other}"] = weights
+            frame[f"{ALTERNATIVE_WEIGHT}{other}"] = weights
         return frame
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

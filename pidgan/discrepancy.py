@@ -282,11 +282,11 @@ def prior_scale(
 ) -> FloatArray:
     """Return D, the scale of the differences, (n_cuts, n_bins).
 
-    The root of 4 g (1 - g), with the generated efficiency g or with that which it becomes when its
-    logit is shifted until the slice of bins along one axis has the real efficiency,
-    whichever is largest. The shifts hardly matter for a good generator. One that never
-    makes the tail that a cut selects has g = 0 there, which must not be taken for
-    certainty.
+    The root of 4 g (1 - g), with the generated efficiency g or with that which it
+    becomes when its logit is shifted until the slice of bins along one axis has the
+    real efficiency, whichever is largest. The shifts hardly matter for a good
+    generator. One that never makes the tail that a cut selects has g = 0 there, which
+    must not be taken for certainty.
     """
     scale = difference_scale(generated)
     weight = np.where(raw.measured, raw.n_eff, 0.0)

@@ -20,6 +20,7 @@ import uproot
 
 from pidgan.errors import NtupleError
 from pidgan.treefile import (
+    PARQUET_SUFFIXES,
     BranchType,
     Source,
     TreeInfo,
@@ -43,6 +44,7 @@ __all__ = [
     "Source",
     "TreeInfo",
     "describe_tree",
+    "find_outputs",
     "find_sources",
     "iterate_columns",
     "iterate_entries",
@@ -94,6 +96,42 @@ def find_sources(
     for source in sorted(found, key=lambda source: _natural(source.path)):
         sources.update((meant, None) for meant in _trees_meant(source, trees))
     return list(sources)
+
+
+def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
+    """Return the output file of each input file.
+
+    Args:
+        paths: the input files, no one twice.
+        output: a file for one of them, or a directory.
+
+    Raises:
+        NtupleError: two outputs would be the same, one is an input or of another
+            format.
+    """
+    suffixes = (".root", *PARQUET_SUFFIXES)
+    is_file = output.suffix.lower() in suffixes and not output.is_dir()
+    if is_file and len(paths) > 1:
+        raise NtupleError(f"{output}: expected a directory for {len(paths)} files")
+    outputs = {
+        path: output if is_file else output / Path(path.partition("?")[0]).name
+        for path in paths
+    }
+    written: dict[Path, str] = {}
+    for path, file in outputs.items():
+        if file in written:
+            raise NtupleError(
+                f"{written[file]} and {path} have the same name: both would be {file}; "
+                "do them one by one"
+            )
+        written[file] = path
+        if is_parquet(file) != is_parquet(path):
+            raise NtupleError(f"{file}: expected a name that ends as that of {path}")
+    for path in paths:
+        for file in written:
+            if file.exists() and not is_remote(path) and file.samefile(path):
+                raise NtupleError(f"{file} is an input; an input is never changed")
+    return outputs
 
 
 def list_trees(path: str | Path) -> list[str]:

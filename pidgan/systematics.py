@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.binning import bin_index
-from pidgan.card import Card, Generator, sample_targets
+from pidgan.card import ALTERNATIVE_WEIGHT, Card, Generator, sample_targets
 from pidgan.cuts import Cut, parse_cut
 from pidgan.discrepancy import (
     RawDifference,
@@ -48,9 +48,6 @@ VARIATIONS = ("binning", "sweights")
 """What `run_systematics` varies by default."""
 
 Binning = Mapping[str, Sequence[float]]
-
-ALTERNATIVE = "weight_"
-"""How the columns of the reference with the weights of other mass fits begin."""
 
 REPEATS = 8
 """Generated draws per row of the reference: 6 % more error than infinitely many."""
@@ -400,7 +397,7 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
             f"the reference of {len(frame)} rows has a sum of weights of {total:.6g}, "
             "expected a positive sum"
         )
-    others = [str(n) for n in frame.columns if str(n).startswith(ALTERNATIVE)]
+    others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
     return frame[[*columns, *others]]
 
 
@@ -443,9 +440,9 @@ def _compare(
         weights=frame["weight"].to_numpy(dtype=np.float64),
         repeats=repeats,
         alternatives={
-            str(name).removeprefix(ALTERNATIVE): frame[name].to_numpy(dtype=np.float64)
-            for name in frame.columns
-            if str(name).startswith(ALTERNATIVE)
+            name.removeprefix(ALTERNATIVE_WEIGHT): frame[name].to_numpy(np.float64)
+            for name in map(str, frame.columns)
+            if name.startswith(ALTERNATIVE_WEIGHT)
         },
     )
 

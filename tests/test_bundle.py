@@ -277,6 +277,7 @@ def reference_frame() -> pd.DataFrame:
     names = ("P", "ETA", "DLLk", "DLLp")
     frame = pd.DataFrame(dict(zip(names, np.hstack([x, y]).T, strict=True)))
     frame["weight"] = 1.0
+    frame["weight_signal"] = 0.9
     return frame
 
 
