@@ -17,8 +17,8 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "docs" / "studies" / "coverage.py"
 KINDS = ("none", "shift")
 N_EXPERIMENTS = 15
-N_REFERENCE = 15_000
-N_ANALYSIS = 4000
+N_REFERENCE = 25_000
+N_ANALYSIS = 12_000
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def study() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "coverage_study", module)
         specification.loader.exec_module(module)
-        patch.setattr(module, "CANDIDATES", 90_000)
-        patch.setattr(module, "POPULATION", 30_000)
+        patch.setattr(module, "CANDIDATES", 120_000)
+        patch.setattr(module, "POPULATION", 60_000)
         patch.setattr(module, "REPEATS", 2)
         patch.setattr(module, "POPULATIONS", ("decay",))
         yield module
@@ -64,7 +64,7 @@ def results(study: ModuleType) -> pd.DataFrame:
             found = study.quote(
                 world,
                 kind,
-                number % 2,
+                number % len(study.CUTS[species]),
                 "decay",
                 calibration=calibration,
                 analysis=analysis,

@@ -347,7 +347,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = _card().model_copy(update={"reference": reference})
     _write_bundle(folder / "kaon.onnx", card)
     maps = pidgan.run_systematics(
-        bundle,
+        pidgan.open_bundle(folder / "kaon.onnx"),
         frame,
         cuts=["RichDLLk > 0"],
         binning={"P": [3e3, 2e4, 2e5], "ETA": [1.5, 3, 5.5], "nTracks": [0, 200, 1000]},
