@@ -13,7 +13,8 @@ import pytest
 import uproot
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
-from pidgan.cli import VERBS, _EntriesLine, main
+from pidgan.cli import VERBS, main
+from pidgan.cli.applying import _EntriesLine
 from pidgan.dataset import Dataset
 from pidgan.quantile_map import QuantileMap
 

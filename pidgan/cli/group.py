@@ -1,0 +1,157 @@
+"""The group of all verbs, with the options and parsers that several of them share."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pidgan.errors import PidganError
+
+
+@click.group(
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="pidgan")
+def cli() -> None:
+    """Learn a detector's PID response from calibration data, judge it, apply it.
+
+    \b
+    The usual order:  prepare -> train -> validate -> export      (PID expert)
+                      apply -> efficiency                         (analyst)
+    FILE is a ROOT or Parquet file, FILE:TREE, a pattern in quotes, or an address.
+    """
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="What is written.",
+)
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace existing output."
+)
+
+
+seed_option = click.option("--seed", default=1, help="Seed of everything random.")
+
+
+cut_option = click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    metavar="CUT",
+    help='PID cut on target names, e.g. "RichDLLk > 0"; can be repeated.',
+)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+branch_option = click.option(
+    "--branch",
+    "branches",
+    multiple=True,
+    metavar="CONDITION=BRANCH",
+    help="Branch of a condition, or TRACK.CONDITION=BRANCH for one track.",
+)
+
+
+unit_option = click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="CONDITION=UNIT",
+    help="Unit of a condition in the file, e.g. P=GeV.",
+)
+
+
+scale_option = click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="CONDITION=FACTOR",
+    help="Known ratio of data to simulation, e.g. nTracks=1.15.",
+)
+
+
+quantile_map_option = click.option(
+    "--quantile-map",
+    "quantile_maps",
+    multiple=True,
+    metavar="CONDITION=MAP.json",
+    help="Map from simulation to data, from `pidgan quantile-map`.",
+)
+
+
+def fail(message: str, *, code: int) -> None:
+    """Print one line and leave."""
+    click.echo(f"pidgan: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def open_generator(path: Path) -> Any:
+    """Open a model directory or a bundle."""
+    if path.is_dir():
+        from pidgan.models.model import open_model
+
+        return open_model(path)
+    from pidgan.bundle import open_bundle
+
+    return open_bundle(path)
+
+
+def open_reference(path: Path) -> Any:
+    """Open a dataset directory or a reference file."""
+    from pidgan.dataset import Dataset
+    from pidgan.ntuple import read_table
+
+    return Dataset.open(path) if path.is_dir() else read_table(path)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Fail before the work rather than after it."""
+    if path.exists() and not overwrite:
+        raise PidganError(f"{path} exists; choose another -o, or add --overwrite")
+
+
+def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Turn NAME=VALUE texts into a dictionary."""
+    pairs = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise click.UsageError(f"{text!r}: expected NAME=VALUE")
+        if name in pairs:
+            raise click.UsageError(f"{name!r} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def parse_number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{text!r} is no number") from None
+
+
+def show_progress(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def overwrite_line(line: str, *, last: bool) -> None:
+    """Rewrite one line of a terminal; in a log, print little."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", nl=last, err=True)
+    elif last:
+        click.echo(line, err=True)

@@ -1,0 +1,315 @@
+"""Verbs of those who train: from simulated or calibration data to a judged model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pidgan.cli.group import (
+    cut_option,
+    fail,
+    json_option,
+    open_generator,
+    output_option,
+    overwrite_line,
+    overwrite_option,
+    parse_number,
+    parse_pairs,
+    refuse_existing,
+    seed_option,
+    show_progress,
+)
+from pidgan.duration import parse_duration
+
+
+def _check_duration(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """Refuse what is no duration before any work is done."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command(epilog="Example: pidgan demo -o demo")
+@click.option(
+    "-o",
+    "--output",
+    default="pidgan-demo",
+    type=click.Path(path_type=Path),
+    help="Directory for everything that is made.",
+)
+@seed_option
+@overwrite_option
+@click.option(
+    "--budget",
+    default="75s",
+    callback=_check_duration,
+    help="Training time of each of the two generators.",
+)
+def demo(output: Path, seed: int, overwrite: bool, budget: float) -> None:
+    """Run the whole chain on simulated data, and compare with the truth."""
+    from pidgan.demo import run_demo
+
+    run_demo(output, seed=seed, budget=budget, overwrite=overwrite, echo=show_progress)
+
+
+@click.group(epilog="Example: pidgan simulate rich --mode dstar_k -n 200000 -o k.root")
+def simulate() -> None:
+    """Write simulated data with known truth."""
+
+
+@simulate.command(
+    epilog="Example: pidgan simulate rich --mode dstar_k -n 200000 -o k.root"
+)
+@click.option(
+    "--mode",
+    required=True,
+    type=click.Choice(["dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e"]),
+    help="Decay that the calibration tracks come from.",
+)
+@click.option(
+    "-n",
+    "--entries",
+    default=200_000,
+    type=click.IntRange(min=1),
+    help="Number of tracks.",
+)
+@output_option
+@seed_option
+@overwrite_option
+def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write a RICH calibration sample with LHCb's tree and branch names."""
+    from pidgan.ntuple import write_trees
+    from pidgan.simulation import simulate_calibration
+
+    trees = simulate_calibration(mode, entries, seed=seed)
+    write_trees(output, trees, overwrite=overwrite)
+    for tree, branches in trees.items():
+        click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
+
+
+@simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o d2kpi.root")
+@click.option(
+    "-n",
+    "--entries",
+    default=50_000,
+    type=click.IntRange(min=1),
+    help="Number of candidates.",
+)
+@output_option
+@seed_option
+@overwrite_option
+def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write an analysis ntuple, anti-D0 -> K+ pi-, with a wrong PID response."""
+    from pidgan.ntuple import write_trees
+    from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
+
+    branches = simulate_analysis(entries, seed=seed)
+    write_trees(output, {ANALYSIS_TREE: branches}, overwrite=overwrite)
+    click.echo(f"{output}:{ANALYSIS_TREE}  {entries} entries")
+
+
+@click.command(epilog="Example: pidgan samples run2_dstar_k")
+@click.argument("name", required=False)
+@json_option
+def samples(name: str | None, as_json: bool) -> None:
+    """List the calibration-sample definitions, or show one."""
+    from pidgan.sample import list_samples, load_sample
+
+    if name is not None:
+        sample = load_sample(name)
+        dumped = sample.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        click.echo(json.dumps(dumped, indent=2) if as_json else _describe(sample))
+        return
+    paths = list_samples()
+    if as_json:
+        click.echo(json.dumps({key: str(path) for key, path in paths.items()}))
+        return
+    for key in paths:
+        sample = load_sample(key)
+        click.echo(f"{key:24} {sample.species:4} {sample.title}")
+
+
+@click.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
+@click.argument("sample")
+@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@output_option
+@seed_option
+@overwrite_option
+def prepare(
+    sample: str, files: Sequence[str], output: Path, seed: int, overwrite: bool
+) -> None:
+    """Build a dataset: selection, sWeights, split.
+
+    SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
+    """
+    from pidgan.dataset import build_dataset
+
+    refuse_existing(output, overwrite)
+    dataset = build_dataset(sample, list(files), seed=seed)
+    dataset.save(output, overwrite=overwrite)
+    info = dataset.info
+    click.echo(
+        f"{output}: {sum(info['rows'].values())} of {info['rows_read']} rows, sum of "
+        f"weights {info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
+    )
+    for reason, rows in info["dropped"].items():
+        click.echo(f"  dropped {rows}: {reason}")
+
+
+@click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@output_option
+@click.option("--family", default="cramer", help="How the generator is learnt.")
+@click.option(
+    "--budget", callback=_check_duration, help="Wall-clock time.  [default: 10m]"
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
+)
+@seed_option
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Setting of the family, e.g. width=128; can be repeated.",
+)
+@overwrite_option
+def train(
+    dataset: Path,
+    output: Path,
+    family: str,
+    budget: float | None,
+    steps: int | None,
+    seed: int,
+    resume: bool,
+    settings: Sequence[str],
+    overwrite: bool,
+) -> None:
+    """Train a generator on a dataset."""
+    if budget is not None and steps is not None:
+        raise click.UsageError("give --budget or --steps, not both")
+    from pidgan.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    has_model = (output / "model.json").exists() and not resume
+    has_checkpoint = (output / "checkpoint.npz").exists() and not resume
+    refuse_existing(output, overwrite or not (has_model or has_checkpoint))
+    import pidgan
+
+    train_model = pidgan.train
+    try:
+        model = train_model(
+            opened,
+            family=family,
+            budget=budget,
+            steps=steps,
+            seed=seed,
+            settings={
+                key: parse_number(value) for key, value in parse_pairs(settings).items()
+            },
+            directory=output,
+            resume=resume,
+            progress=_print_training,
+        )
+    except KeyboardInterrupt:
+        fail(f"interrupted; continue with --resume -o {output}", code=130)
+        return
+    finally:
+        click.echo("", err=True)
+    model.save(output, overwrite=overwrite or resume)
+    click.echo(f"{output}: {model.card.family}, {model.card.steps} steps")
+
+
+@click.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
+@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@output_option
+@cut_option
+@click.option(
+    "--misid",
+    multiple=True,
+    metavar="GENERATOR=DATASET",
+    help="Another species, whose misID by the same cuts is shown; can be repeated.",
+)
+@seed_option
+@overwrite_option
+@json_option
+def validate(
+    generator: Path,
+    dataset: Path,
+    output: Path,
+    cuts: Sequence[str],
+    misid: Sequence[str],
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Compare generated with real rows that were never trained on."""
+    from pidgan.dataset import Dataset
+
+    refuse_existing(output, overwrite)
+    opened = open_generator(generator)
+    data = Dataset.open(dataset)
+    import pidgan
+    from pidgan.report import write_report
+
+    others = [
+        (open_generator(Path(other)), Dataset.open(rows))
+        for other, rows in parse_pairs(misid).items()
+    ]
+    report = pidgan.validate(
+        opened, data, seed=seed, cuts=list(cuts) or None, misid=others
+    )
+    path = write_report(
+        report,
+        output,
+        history=getattr(opened, "history", None),
+        mass_fit=data.info.get("fit"),
+        overwrite=overwrite,
+    )
+    click.echo(json.dumps(report.headline()) if as_json else report.summary())
+    click.echo(f"{path}", err=True)
+
+
+def _describe(sample: Any) -> str:
+    lines = [
+        f"{sample.name}: {sample.title}",
+        f"species       {sample.species}",
+        f"detector      {sample.detector}",
+        f"trees         {', '.join(sample.trees) or 'the only one in the file'}",
+        f"source        {sample.source}",
+        f"weights       {_describe_weights(sample)}",
+    ]
+    for kind in ("conditions", "targets"):
+        for variable in getattr(sample, kind):
+            low, high = variable.range
+            where = variable.derive or variable.branch or variable.name
+            lines.append(
+                f"{kind[:-1]:13} {variable.name}: {where} ({variable.unit}), "
+                f"{low:g} to {high:g} {variable.package_unit}"
+            )
+    lines += [f"cut           {cut}" for cut in sample.cuts]
+    return "\n".join(lines)
+
+
+def _describe_weights(sample: Any) -> str:
+    if sample.weight_branch:
+        return f"branch {sample.weight_branch}"
+    if sample.discriminant:
+        return f"sWeights from a fit to {sample.discriminant.branch}"
+    return "none"
+
+
+def _print_training(progress: Any) -> None:
+    losses: Mapping[str, float] = progress.losses
+    text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    line = (
+        f"{progress.phase}  step {progress.step}/{progress.steps}  {text}  "
+        f"{progress.seconds_left:.0f} s left"
+    )
+    overwrite_line(line, last=progress.step == progress.steps)
