@@ -1,6 +1,10 @@
 """Small data, a shortly trained model and its bundle, made once for all tests."""
 
+import os
 from pathlib import Path
+
+# Before NumPy: every process of the tests has a core, and its threads would compete.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -93,7 +93,7 @@ def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:
 
 
 def test_a_budget_becomes_a_number_of_steps(kaon_dataset) -> None:
-    model = train(kaon_dataset, budget=6, seed=5, settings=PLAY_ALONE)
+    model = train(kaon_dataset, budget=15, seed=5, settings=PLAY_ALONE)
     assert model.card.steps >= 1
     again = train(kaon_dataset, steps=model.card.steps, seed=5, settings=PLAY_ALONE)
     np.testing.assert_array_equal(
