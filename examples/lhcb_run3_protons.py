@@ -37,7 +37,7 @@ def main() -> None:
     """Run the chain in a directory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("run3-protons"))
-    parser.add_argument("--budget", default="4m", help="training time")
+    parser.add_argument("--budget", default="210s", help="training time")
     parser.add_argument("--data", type=Path, help="Parquet file to use instead")
     arguments = parser.parse_args()
     work: Path = arguments.output
