@@ -58,6 +58,7 @@ LEVELS = {
     "propagation": 5,
     "systematics": 6,
     "closure": 6,
+    "family_comparison": 6,
     "working_point": 6,
     "report": 6,
     "map_report": 7,

@@ -145,6 +145,14 @@ def parse_number(text: str) -> int | float:
         raise click.UsageError(f"{text!r} is no number") from None
 
 
+def parse_setting(text: str) -> int | float | str:
+    """Return a number, or the text where it is none."""
+    try:
+        return parse_number(text)
+    except click.UsageError:
+        return text
+
+
 def show_progress(text: str) -> None:
     click.echo(text, err=True)
 

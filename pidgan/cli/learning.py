@@ -15,8 +15,8 @@ from pidgan.cli.group import (
     output_option,
     overwrite_line,
     overwrite_option,
-    parse_number,
     parse_pairs,
+    parse_setting,
     refuse_existing,
     seed_option,
     show_progress,
@@ -162,7 +162,8 @@ def prepare(
 @click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @click.argument("dataset", type=click.Path(path_type=Path))
 @output_option
-@click.option("--family", default="cramer", help="How the generator is learnt.")
+@click.option("--family", help="How the generator is learnt.  [default: cramer]")
+@click.option("--recipe", help="A published way instead: maevskiy2019.")
 @click.option(
     "--budget", callback=_check_duration, help="Wall-clock time.  [default: 10m]"
 )
@@ -182,7 +183,8 @@ def prepare(
 def train(
     dataset: Path,
     output: Path,
-    family: str,
+    family: str | None,
+    recipe: str | None,
     budget: float | None,
     steps: int | None,
     seed: int,
@@ -193,6 +195,8 @@ def train(
     """Train a generator on a dataset."""
     if budget is not None and steps is not None:
         raise click.UsageError("give --budget or --steps, not both")
+    if family is not None and recipe is not None:
+        raise click.UsageError("give --family or --recipe, not both")
     from pidgan.dataset import Dataset
 
     opened = Dataset.open(dataset)
@@ -206,11 +210,13 @@ def train(
         model = train_model(
             opened,
             family=family,
+            recipe=recipe,
             budget=budget,
             steps=steps,
             seed=seed,
             settings={
-                key: parse_number(value) for key, value in parse_pairs(settings).items()
+                key: parse_setting(value)
+                for key, value in parse_pairs(settings).items()
             },
             directory=output,
             resume=resume,
@@ -223,6 +229,82 @@ def train(
         click.echo("", err=True)
     model.save(output, overwrite=overwrite or resume)
     click.echo(f"{output}: {model.card.family}, {model.card.steps} steps")
+
+
+@click.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@output_option
+@click.option(
+    "--families",
+    metavar="NAME,...",
+    help="Families and recipes to train, with commas.  [default: every family]",
+)
+@click.option(
+    "--budget",
+    callback=_check_duration,
+    help="Wall-clock time of each training.  [default: 10m]",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FAMILY.NAME=VALUE",
+    help="Setting of a family, e.g. energy.width=128; can be repeated.",
+)
+@seed_option
+@overwrite_option
+@json_option
+def compare(
+    dataset: Path,
+    output: Path,
+    families: str | None,
+    budget: float | None,
+    steps: int | None,
+    settings: Sequence[str],
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Train several families on the same rows for the same time, and judge them.
+
+    Writes into the directory PATH: a bundle of each, comparison.json, comparison.png.
+    """
+    if budget is not None and steps is not None:
+        raise click.UsageError("give --budget or --steps, not both")
+    from pidgan.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    refuse_existing(output, overwrite)
+    from pidgan.family_comparison import compare_families
+    from pidgan.models import FAMILIES
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for key, value in parse_pairs(settings).items():
+        family, separator, name = key.partition(".")
+        if not (separator and name):
+            raise click.UsageError(f"{key!r}: expected FAMILY.NAME=VALUE")
+        chosen.setdefault(family, {})[name] = parse_setting(value)
+    names = [name.strip() for name in (families or ",".join(FAMILIES)).split(",")]
+
+    def show(name: str, progress: Any) -> None:
+        _print_training(progress, label=name)
+
+    found = compare_families(
+        opened,
+        output,
+        families=names,
+        budget=budget,
+        steps=steps,
+        seed=seed,
+        settings=chosen,
+        overwrite=overwrite,
+        progress=show,
+    )
+    click.echo(found.to_json() if as_json else found.text())
+    click.echo(f"{output}", err=True)
 
 
 @click.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
@@ -305,11 +387,11 @@ def _describe_weights(sample: Any) -> str:
     return "none"
 
 
-def _print_training(progress: Any) -> None:
+def _print_training(progress: Any, *, label: str = "") -> None:
     losses: Mapping[str, float] = progress.losses
     text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
     line = (
-        f"{progress.phase}  step {progress.step}/{progress.steps}  {text}  "
+        f"{label}  {progress.phase}  step {progress.step}/{progress.steps}  {text}  "
         f"{progress.seconds_left:.0f} s left"
     )
-    overwrite_line(line, last=progress.step == progress.steps)
+    overwrite_line(line.strip(), last=progress.step == progress.steps)

@@ -90,10 +90,16 @@ def make_family(
     module = importlib.import_module(f"pidgan.models.{module_name}")
     make_settings, make = getattr(module, settings_name), getattr(module, family_name)
     fields = make_settings.__dataclass_fields__
-    for key in settings:
+    for key, value in settings.items():
         if key not in fields:
             raise PidganError(
                 f"family {name!r} has no setting {key!r}" + nearest(key, fields)
+            )
+        is_name = isinstance(fields[key].default, str)
+        if isinstance(value, str) != is_name:
+            kind = "name" if is_name else "number"
+            raise PidganError(
+                f"setting {key!r} of family {name!r} is {value!r}, expected a {kind}"
             )
     family: Family = make(shape=shape, settings=make_settings(**settings), seed=seed)
     return family
