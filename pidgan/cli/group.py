@@ -107,6 +107,13 @@ def open_generator(path: Path) -> Any:
     return open_bundle(path)
 
 
+def open_generators(path: Path) -> list[Any]:
+    """Open a model or a bundle, or every one of a folder of members."""
+    from pidgan.members import member_paths
+
+    return [open_generator(one) for one in member_paths(path) or [path]]
+
+
 def open_reference(path: Path) -> Any:
     """Open a dataset directory or a reference file."""
     from pidgan.dataset import Dataset

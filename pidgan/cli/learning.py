@@ -171,6 +171,11 @@ def prepare(
     "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
 )
 @seed_option
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    help="Train so many, with seeds of their own, into a folder PATH.",
+)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @click.option(
     "--set",
@@ -188,6 +193,7 @@ def train(
     budget: float | None,
     steps: int | None,
     seed: int,
+    members: int | None,
     resume: bool,
     settings: Sequence[str],
     overwrite: bool,
@@ -200,35 +206,57 @@ def train(
     from pidgan.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    has_model = (output / "model.json").exists() and not resume
-    has_checkpoint = (output / "checkpoint.npz").exists() and not resume
-    refuse_existing(output, overwrite or not (has_model or has_checkpoint))
+    options: dict[str, Any] = {
+        "family": family,
+        "recipe": recipe,
+        "budget": budget,
+        "steps": steps,
+        "seed": seed,
+        "settings": {
+            key: parse_setting(value) for key, value in parse_pairs(settings).items()
+        },
+        "resume": resume,
+    }
+    refuse_existing(output, overwrite or resume or not _holds_training(output))
     import pidgan
 
     train_model = pidgan.train
     try:
-        model = train_model(
-            opened,
-            family=family,
-            recipe=recipe,
-            budget=budget,
-            steps=steps,
-            seed=seed,
-            settings={
-                key: parse_setting(value)
-                for key, value in parse_pairs(settings).items()
-            },
-            directory=output,
-            resume=resume,
-            progress=_print_training,
-        )
+        if members is not None:
+            from pidgan.members import train_members
+
+            trained = train_members(
+                opened,
+                output,
+                members=members,
+                overwrite=overwrite,
+                progress=lambda name, p: _print_training(p, label=name),
+                **options,
+            )
+        else:
+            trained = [
+                train_model(
+                    opened, directory=output, progress=_print_training, **options
+                )
+            ]
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
         return
     finally:
         click.echo("", err=True)
-    model.save(output, overwrite=overwrite or resume)
-    click.echo(f"{output}: {model.card.family}, {model.card.steps} steps")
+    if members is None:
+        trained[0].save(output, overwrite=overwrite or resume)
+    card = trained[0].card
+    count = "" if members is None else f", {members} members"
+    click.echo(f"{output}: {card.family}, {card.steps} steps{count}")
+
+
+def _holds_training(output: Path) -> bool:
+    """Return whether a directory has a model, a checkpoint or members."""
+    names = ("model.json", "checkpoint.npz")
+    return any((output / name).exists() for name in names) or any(
+        output.glob("member_*")
+    )
 
 
 @click.command(epilog="Example: pidgan compare kaon -o families --budget 10m")

@@ -129,9 +129,11 @@ def open_model(path: str | Path) -> Model:
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
         unfinished = (path / "checkpoint.npz").is_file()
+        members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
         raise TrainingError(
             f"{path} holds no finished model"
             + ("; train with --resume to finish it" if unfinished else "")
+            + (f"; it holds members, {members[0]} first" if members else "")
             + nearest(path.name, siblings)
         )
     try:
