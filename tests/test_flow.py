@@ -47,7 +47,7 @@ def flow() -> SplineFlow:
     shape = Shape(n_conditions=1, n_patterns=2, n_targets=2)
     flow = SplineFlow(shape=shape, width=16, blocks=1, bins=BINS, seed=1)
     rng = np.random.default_rng(1)
-    for kernel in flow.kernels:
+    for kernel in flow.networks.kernels:
         kernel.assign(rng.normal(size=kernel.shape) * 0.4)
     return flow
 
@@ -86,7 +86,7 @@ def test_coordinates_on_atoms_take_no_part(flow: SplineFlow) -> None:
     y = flow.generate(batch, tf.constant([[0.5, 1.5]]))
     assert float(y[0, 1]) == 0
     alone = float(flow.loss(batch))
-    flow.biases[-1].assign_add(
+    flow.networks.biases[-1].assign_add(
         np.concatenate([np.zeros((1, 1, 25)), np.ones((1, 1, 25))])
     )
     assert float(flow.loss(batch)) == alone

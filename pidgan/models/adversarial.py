@@ -13,22 +13,36 @@ with y^ on the line between y_r and y_g. Weights of any sign enter linearly; the
 normalised to mean 1 over the training sample, never over a batch. The gradient of the
 penalty passes through h(y_g') too: stopping it there makes the critic diverge.
 
-Before it plays, the generator is taught. Phase `teach` fits a normalising flow
+Before it plays, the generator is taught. Phase `teach` fits a normalising flow T
 (`pidgan.models.flow`), slow but found by maximum likelihood; in phase `distil` the
-generator learns to make, in one pass, what the flow makes of the *same* noise.
+generator G (`pidgan.models.student`) learns to make of the *same* noise what the flow
+makes, one coordinate at a time at known earlier ones:
+
+    L_distil = sum_j E[|G_j(z_j) - T_j(z_j)| / (dT_j / dz_j + epsilon)]
+
+The derivative is the local scale of the density: a distance is counted in units of the
+noise, so that narrow structures are learnt as well as wide ones.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
 from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape, residual_network
+from pidgan.models.student import AutoregressiveGenerator
+from pidgan.models.updates import (
+    descend,
+    draw,
+    held_out_losses,
+    length,
+    named_inputs,
+    repeat_batch,
+)
 
-# Below this squared length the gradient of |v| is damped: sqrt has none at zero.
-TINY = 1e-12
+# Scale below which a distance in `distil` is not counted in units of the noise.
+EPSILON = 0.05
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000
 
@@ -38,9 +52,7 @@ class CramerSettings:
     """What can be chosen; the defaults are what docs/explanation/recipe reports.
 
     Attributes:
-        n_noise: size of the generator's noise; None is as many as there are targets,
-            which is also the least that `distil` can do with.
-        width, blocks: of the generator.
+        width, blocks: of each network of the generator, one for each target.
         teach, distil, play: share of the steps of each phase.
         batch_size: rows of one update in `play`.
         learning_rate, critic_learning_rate: in `play`. All rates fall with a cosine.
@@ -54,9 +66,8 @@ class CramerSettings:
         xla: compile the steps with XLA; pays in trainings of more than a few minutes.
     """
 
-    n_noise: int | None = None
-    width: int = 64
-    blocks: int = 3
+    width: int = 48
+    blocks: int = 2
     teach: float = 0.45
     distil: float = 0.45
     play: float = 0.1
@@ -79,17 +90,12 @@ class CramerSettings:
     xla: bool = False
 
 
-def norm(v: tf.Tensor) -> tf.Tensor:
-    """Return the Euclidean length |v| along the last axis."""
-    return tf.sqrt(tf.reduce_sum(tf.square(v), axis=-1) + TINY)
-
-
 def critic_loss(
     h_r: tf.Tensor, h_g: tf.Tensor, h_g2: tf.Tensor, w: tf.Tensor
 ) -> tf.Tensor:
     """Return -E[w (f(y_r) - f(y_g))] (Algorithm 1, the surrogate loss)."""
-    f_r = norm(h_r - h_g2) - norm(h_r)
-    f_g = norm(h_g - h_g2) - norm(h_g)
+    f_r = length(h_r - h_g2) - length(h_r)
+    f_g = length(h_g - h_g2) - length(h_g)
     return -tf.reduce_mean(w * (f_r - f_g))
 
 
@@ -97,35 +103,22 @@ def generator_loss(
     h_r: tf.Tensor, h_g: tf.Tensor, h_g2: tf.Tensor, w: tf.Tensor
 ) -> tf.Tensor:
     """Return E[w (|h_r - h_g| + |h_r - h_g'| - |h_g - h_g'|)] (Algorithm 1, L_g)."""
-    return tf.reduce_mean(w * (norm(h_r - h_g) + norm(h_r - h_g2) - norm(h_g - h_g2)))
+    return tf.reduce_mean(
+        w * (length(h_r - h_g) + length(h_r - h_g2) - length(h_g - h_g2))
+    )
 
 
 class CramerGAN:
     """Family `cramer`: a generator is taught, then plays against the critic h."""
 
     def __init__(self, *, shape: Shape, settings: CramerSettings, seed: int) -> None:
-        """Build the networks and their optimizers.
-
-        Raises:
-            PidganError: too little noise to distil the teacher.
-        """
+        """Build the networks and their optimizers."""
         self.settings = s = settings
-        self.needs_positive_weights = s.teach > 0
-        self.n_targets = shape.n_targets
-        self.n_noise = shape.n_targets if s.n_noise is None else s.n_noise
-        if s.distil and self.n_noise < shape.n_targets:
-            raise PidganError(
-                f"n_noise is {self.n_noise}; phase 'distil' needs at least one number "
-                f"for each of the {shape.n_targets} targets"
-            )
+        self.needs_positive_weights = s.teach > 0 or s.distil > 0
+        self.n_targets = self.n_noise = shape.n_targets
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-        self.generator = residual_network(
-            {**conditions, "noise": self.n_noise},
-            n_outputs=shape.n_targets,
-            width=s.width,
-            blocks=s.blocks,
-            seed=seed,
-            name="generator",
+        self.generator = AutoregressiveGenerator(
+            shape=shape, width=s.width, blocks=s.blocks, seed=seed
         )
         self.critic = residual_network(
             {**conditions, "targets": shape.n_targets},
@@ -152,8 +145,8 @@ class CramerGAN:
         )
         self._trained = (
             (self.teach_optimizer, self.teacher.variables),
-            (self.distil_optimizer, self.generator.trainable_variables),
-            (self.optimizer, self.generator.trainable_variables),
+            (self.distil_optimizer, self.generator.variables),
+            (self.optimizer, self.generator.variables),
             (self.critic_optimizer, self.critic.trainable_variables),
         )
         for optimizer, variables in self._trained:
@@ -181,38 +174,34 @@ class CramerGAN:
         return self._steps[phase](batch, seed, rate)
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score of the generator, a measure that no phase changes.
-
-        It is L_generator with h = identity (Gneiting and Raftery, JASA 102 (2007) 359,
-        Eq. 22).
-        """
-        y_g, y_g2 = self._generate(batch, seed)
-        return {"energy_score": generator_loss(batch["y"], y_g, y_g2, batch["w"])}
+        """Return the energy score of the generator, a measure that no phase changes."""
+        return held_out_losses(self.generator, batch, n_noise=self.n_noise, seed=seed)
 
     def end(self, phase: str) -> None:
         """Put the averaged weights into the generator once it has played."""
         if phase == "play":
-            self.optimizer.finalize_variable_values(self.generator.trainable_variables)
+            self.optimizer.finalize_variable_values(self.generator.variables)
 
     def _teach(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
         """Update the teacher by maximum likelihood."""
         self.teach_optimizer.learning_rate = self.settings.teach_learning_rate * rate
         with tf.GradientTape() as tape:
             loss = self.teacher.loss(batch)
-        _descend(tape, loss, self.teach_optimizer, self.teacher.variables)
+        descend(tape, loss, self.teach_optimizer, self.teacher.variables)
         return {"likelihood": loss}
 
     def _distil(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
         """Update the generator towards what the teacher makes of the same noise."""
         self.distil_optimizer.learning_rate = self.settings.distil_learning_rate * rate
-        noise = tf.random.stateless_normal(
-            (tf.shape(batch["x"])[0], self.n_noise), seed
-        )
-        y_t = self.teacher.generate(batch, noise[:, : self.n_targets])
+        shape = (self.n_targets, tf.shape(batch["x"])[0])
+        noise = tf.random.stateless_normal(shape, seed)
+        inputs = self.teacher.networks.inputs(batch)
+        y_t, slope = self.teacher.respond(inputs, noise)
+        weight = batch["positive_w"] * tf.transpose(batch["free"]) / (slope + EPSILON)
         with tf.GradientTape() as tape:
-            y_g = self._generator(batch["x"], batch["pattern"], batch["free"], noise)
-            loss = tf.reduce_mean(tf.reduce_sum(tf.abs(y_g - y_t), axis=1))
-        _descend(tape, loss, self.distil_optimizer, self.generator.trainable_variables)
+            y_g = self.generator.respond(inputs, noise)
+            loss = tf.reduce_mean(tf.reduce_sum(weight * tf.abs(y_g - y_t), axis=0))
+        descend(tape, loss, self.distil_optimizer, self.generator.variables)
         return {"distance": loss}
 
     def _play(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
@@ -225,32 +214,26 @@ class CramerGAN:
                     batch, tf.random.fold_in(seed, update)
                 )
                 loss = surrogate + self.settings.penalty * penalty
-            _descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
+            descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
         with tf.GradientTape() as tape:
             y_g, y_g2 = self._generate(batch, seed)
             h_r, h_g, h_g2 = self._h(batch, batch["y"], y_g, y_g2)
             loss = generator_loss(h_r, h_g, h_g2, batch["w"])
-        _descend(tape, loss, self.optimizer, self.generator.trainable_variables)
+        descend(tape, loss, self.optimizer, self.generator.variables)
         return {"generator": loss, "critic": surrogate, "penalty": penalty}
 
     def _h(self, batch: dict[str, Any], *ys: tf.Tensor) -> list[tf.Tensor]:
         """Return h of several sets of targets, each at the conditions of the batch."""
-        x, pattern = (tf.tile(batch[k], (len(ys), 1)) for k in ("x", "pattern"))
-        h = self.critic(_present([x, pattern, tf.concat(ys, axis=0)]))
+        rows = repeat_batch(batch, len(ys))
+        h = self.critic(named_inputs(rows, targets=tf.concat(ys, axis=0)))
         return list(tf.split(h, len(ys)))
 
-    def _generate(self, batch: dict[str, Any], seed: Any) -> list[tf.Tensor]:
+    def _generate(self, batch: dict[str, Any], seed: Any) -> Any:
         """Return two independent generated targets for each row."""
-        x, pattern, free = (tf.tile(batch[k], (2, 1)) for k in ("x", "pattern", "free"))
-        noise = tf.random.stateless_normal((tf.shape(x)[0], self.n_noise), seed)
-        return list(tf.split(self._generator(x, pattern, free, noise), 2))
-
-    def _generator(
-        self, x: tf.Tensor, pattern: tf.Tensor, free: tf.Tensor, noise: tf.Tensor
-    ) -> tf.Tensor:
-        """Return the coordinates that the generator makes, zero on atoms."""
-        y: tf.Tensor = free * self.generator(_present([x, pattern, noise]))
-        return y
+        samples = draw(
+            self.generator, batch, n_noise=self.n_noise, copies=2, seed=seed
+        )
+        return tf.unstack(samples)
 
     def _critic_losses(
         self, batch: dict[str, Any], seed: Any
@@ -265,19 +248,7 @@ class CramerGAN:
         with tf.GradientTape() as tape:
             tape.watch(y_hat)
             (h_hat,) = self._h(batch, y_hat)
-            f_hat = norm(h_hat - h_g2) - norm(h_hat)
-        gradient = norm(tape.gradient(f_hat, y_hat))
+            f_hat = length(h_hat - h_g2) - length(h_hat)
+        gradient = length(tape.gradient(f_hat, y_hat))
         surrogate = critic_loss(h_r, h_g, h_g2, batch["w"])
         return surrogate, tf.reduce_mean(tf.square(gradient - 1))
-
-
-def _descend(
-    tape: tf.GradientTape, loss: tf.Tensor, optimizer: Any, variables: list[Any]
-) -> None:
-    optimizer.apply(tape.gradient(loss, variables), variables)
-
-
-def _present(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Leave out inputs of size zero, for which a network has no entry."""
-    kept = [v for v in inputs if v.shape[-1]]
-    return kept if len(kept) > 1 else kept[0]

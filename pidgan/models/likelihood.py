@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.models.backend import keras, tf
+from pidgan.models.coordinates import known_rows, write_in_turn
 from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
@@ -53,67 +54,39 @@ class FlowGenerator:
     def __init__(self, flow: SplineFlow, shape: Shape) -> None:
         """Wrap a flow."""
         self.flow, self.shape = flow, shape
-        self.n_bins = (flow.kernels[-1].shape[-1] - 1) // 3
+        self.n_bins = (flow.networks.kernels[-1].shape[-1] - 1) // 3
         self.variables: list[Any] = list(flow.variables)
-        free = shape.free or ((1,) * shape.n_targets,)
-        self.free = np.array(free, dtype=np.float32)
 
     def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
         """Return the coordinates that the noise is the image of."""
-        x = tf.convert_to_tensor(inputs["conditions"])
-        pattern = tf.convert_to_tensor(inputs.get("pattern", tf.zeros_like(x[:, :0])))
-        free = tf.tile(self.free[:1], (tf.shape(x)[0], 1))
-        if self.shape.n_patterns:
-            free = tf.matmul(pattern, self.free)
-        batch = {"x": x, "pattern": pattern, "free": free}
+        batch = known_rows(self.shape, inputs)
         return self.flow.generate(batch, tf.convert_to_tensor(inputs["noise"]))
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the networks and inverse splines to a graph."""
-        known = [inputs["conditions"]]
-        free = None
-        if self.shape.n_patterns:
-            known.append(inputs["pattern"])
-            free = graph.add("MatMul", inputs["pattern"], graph.constant(self.free))
-        given = len(known)
-        for j in range(self.shape.n_targets):
-            outputs = self._write_network(graph, known, j)
-            u = graph.columns(inputs["noise"], j, j + 1)
-            y = _write_coordinate(graph, outputs, u, self.n_bins)
-            if free is not None:
-                y = graph.add("Mul", y, graph.columns(free, j, j + 1))
-            elif not self.free[0, j]:
-                y = graph.add("Mul", y, graph.constant(0.0))
-            known.append(y)
-        return _join(graph, known[given:])
 
-    def _write_network(self, graph: Graph, known: list[str], j: int) -> dict[str, str]:
-        """Append the network of a coordinate; later ones are no inputs to it.
+        def write(j: int, known: list[str]) -> str:
+            v = self.flow.networks.write_hidden(graph, j, known)
+            u = graph.columns(inputs["noise"], j, j + 1)
+            outputs = self._write_outputs(graph, v, j)
+            return _write_coordinate(graph, outputs, u, self.n_bins)
+
+        return write_in_turn(graph, self.shape, inputs, write)
+
+    def _write_outputs(self, graph: Graph, v: str, j: int) -> dict[str, str]:
+        """Append the last layer of the network of a coordinate.
 
         Returns:
             Names of shift, logarithm of the scale and the three parts of the spline's
             parameters: bins in u, bins in y, and slopes at all edges.
         """
-        kernels = [kernel.numpy()[j] for kernel in self.flow.kernels]
-        biases = [bias.numpy()[j, 0] for bias in self.flow.biases]
-        n_known = len(kernels[0]) - self.shape.n_targets + j
-        kernels[0] = kernels[0][:n_known]
-
-        def dense(v: str, layer: int) -> str:
-            weights = graph.constant(kernels[layer]), graph.constant(biases[layer])
-            return graph.add("Gemm", v, *weights)
-
-        v = dense(_join(graph, known), 0)
-        for layer in range(1, len(kernels) - 1, 2):
-            hidden = graph.add("Relu", dense(graph.add("Relu", v), layer))
-            v = graph.add("Add", v, dense(hidden, layer + 1))
-        v = graph.add("Relu", v)
+        kernels, biases = self.flow.networks.weights(-1, j)
         n = self.n_bins
         parts = {"shift": 1, "log_scale": 1, "widths": n, "heights": n, "slopes": n - 1}
         found, start = {}, 0
         for name, size in parts.items():
             columns = slice(start, start + size)
-            kernel, bias = kernels[-1][:, columns], biases[-1][columns]
+            kernel, bias = kernels[:, columns], biases[columns]
             if name == "slopes":
                 # Columns of zero: the slope is one at both ends.
                 kernel, bias = np.pad(kernel, ((0, 0), (1, 1))), np.pad(bias, 1)
@@ -166,10 +139,6 @@ class FlowFamily:
         """Do nothing: the weights of the last step are the ones that are kept."""
 
 
-def _join(graph: Graph, names: list[str]) -> str:
-    return graph.add("Concat", *names, axis=1) if len(names) > 1 else names[0]
-
-
 def _write_bins(graph: Graph, parameters: str, n_bins: int) -> tuple[str, str]:
     """Append sizes and left edges of the bins, as `splines._bins`."""
     share = graph.add("Softmax", parameters, axis=1)
@@ -185,7 +154,6 @@ def _write_coordinate(
     graph: Graph, outputs: dict[str, str], u: str, n_bins: int
 ) -> str:
     """Append shift + scale S^-1(u), S^-1 as `splines.spline` (Eq. 6-8)."""
-
     add, number = graph.add, graph.constant
     widths, x_edges = _write_bins(graph, outputs["widths"], n_bins)
     heights, y_edges = _write_bins(graph, outputs["heights"], n_bins)

@@ -20,10 +20,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pidgan.models.adversarial import critic_loss, generator_loss, norm
+from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape, plain_network
-from pidgan.models.updates import descend, draw, held_out_losses, named_inputs
+from pidgan.models.updates import (
+    descend,
+    draw,
+    held_out_losses,
+    length,
+    named_inputs,
+)
 
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000
@@ -166,7 +172,7 @@ class PublishedGAN:
         with tf.GradientTape() as tape:
             tape.watch(y_hat)
             h_hat = self._h(batch, y_hat)
-            f_hat = norm(h_hat - h_g2) - norm(h_hat)
-        slope = norm(tape.gradient(f_hat, y_hat))
+            f_hat = length(h_hat - h_g2) - length(h_hat)
+        slope = length(tape.gradient(f_hat, y_hat))
         surrogate = critic_loss(h_r, h_g, h_g2, batch["w"])
         return surrogate, tf.reduce_mean(tf.square(tf.nn.relu(slope - 1)))

@@ -1,0 +1,166 @@
+"""Residual networks, one for each coordinate, whose weights are stacked.
+
+All see the conditions, the pattern and the coordinates before their own; those from
+their own on are zero. Stacked, they are one batched product a layer where all
+coordinates are known, as in a likelihood.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pidgan.models.backend import keras, tf
+from pidgan.models.networks import Shape
+from pidgan.models.nodes import Graph
+
+
+class CoordinateNetworks:
+    """One residual network (`networks.residual_network`) for each coordinate."""
+
+    def __init__(
+        self,
+        *,
+        shape: Shape,
+        n_extra: int = 0,
+        n_outputs: int,
+        width: int,
+        blocks: int,
+        seed: int,
+    ) -> None:
+        """Draw the initial weights.
+
+        Args:
+            shape: of the model.
+            n_extra: inputs of a network's own, after the coordinates.
+            n_outputs: of each network.
+            width: of every hidden layer.
+            blocks: number of residual blocks.
+            seed: of the initial weights.
+        """
+        self.shape = shape
+        d = shape.n_targets
+        self.n_inputs = shape.n_conditions + shape.n_patterns + d + n_extra
+        seeds = keras.random.SeedGenerator(seed)
+        sizes = [(self.n_inputs, width, 1.0)]
+        sizes += [(width, width, scale) for _ in range(blocks) for scale in (2.0, 0.5)]
+        sizes += [(width, n_outputs, 0.01)]
+        self.kernels, self.biases = [], []
+        for n_in, n_out, scale in sizes:
+            draw = keras.initializers.RandomNormal(
+                stddev=(scale / n_in) ** 0.5, seed=seeds
+            )
+            self.kernels.append(keras.Variable(draw((d, n_in, n_out))))
+            self.biases.append(keras.Variable(tf.zeros((d, 1, n_out))))
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return the weights of all networks, in order."""
+        return [*self.kernels, *self.biases]
+
+    def inputs(self, batch: dict[str, Any]) -> tf.Tensor:
+        """Return the inputs of all networks, (n_targets, n, ...), from known rows."""
+        d = self.shape.n_targets
+        context = tf.concat([batch["x"], batch["pattern"]], axis=1)
+        earlier = tf.linalg.band_part(tf.ones((d, d)), -1, 0) - tf.eye(d)
+        each = batch["y"][tf.newaxis] * earlier[:, tf.newaxis]
+        return tf.concat([tf.tile(context[tf.newaxis], (d, 1, 1)), each], 2)
+
+    def input_of(self, batch: dict[str, Any], earlier: list[tf.Tensor]) -> tf.Tensor:
+        """Return the input of the network after some coordinates, (1, n, ...)."""
+        zero = tf.zeros_like(batch["x"][:, 0])
+        later = [zero] * (self.shape.n_targets - len(earlier))
+        y = tf.stack([*earlier, *later], axis=1)
+        return tf.concat([batch["x"], batch["pattern"], y], axis=1)[tf.newaxis]
+
+    def __call__(self, inputs: tf.Tensor, *, only: int | None = None) -> tf.Tensor:
+        """Return the outputs of all networks, or of one, (networks, n, n_outputs)."""
+        rows = slice(None) if only is None else slice(only, only + 1)
+
+        def dense(v: tf.Tensor, layer: int) -> tf.Tensor:
+            kernel, bias = self.kernels[layer], self.biases[layer]
+            return tf.matmul(v, kernel[rows]) + bias[rows]
+
+        v = dense(inputs, 0)
+        for layer in range(1, len(self.kernels) - 1, 2):
+            v += dense(tf.nn.relu(dense(tf.nn.relu(v), layer)), layer + 1)
+        return dense(tf.nn.relu(v), len(self.kernels) - 1)
+
+    def write_hidden(
+        self, graph: Graph, j: int, known: list[str], extra: str | None = None
+    ) -> str:
+        """Append the hidden layers of a network to a graph and return their output.
+
+        Args:
+            graph: to append to.
+            j: which coordinate.
+            known: conditions, perhaps the pattern, and the coordinates before j.
+            extra: the inputs of its own.
+        """
+        d = self.shape.n_targets
+        n_context = self.shape.n_conditions + self.shape.n_patterns
+        kept = [*range(n_context + j), *range(n_context + d, self.n_inputs)]
+        names = [*known, *([] if extra is None else [extra])]
+        v = graph.add("Concat", *names, axis=1) if len(names) > 1 else names[0]
+
+        def dense(v: str, layer: int, rows: Any = slice(None)) -> str:
+            kernel, bias = self.weights(layer, j)
+            return graph.add(
+                "Gemm", v, graph.constant(kernel[rows]), graph.constant(bias)
+            )
+
+        v = dense(v, 0, kept)
+        for layer in range(1, len(self.kernels) - 1, 2):
+            hidden = graph.add("Relu", dense(graph.add("Relu", v), layer))
+            v = graph.add("Add", v, dense(hidden, layer + 1))
+        return graph.add("Relu", v)
+
+    def weights(self, layer: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return kernel and bias of a layer of network j; layer -1 gives outputs."""
+        return self.kernels[layer].numpy()[j], self.biases[layer].numpy()[j, 0]
+
+
+def known_rows(shape: Shape, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return "x", "pattern" and "free" of a batch, from the inputs of a generator."""
+    x = tf.convert_to_tensor(inputs["conditions"])
+    free = tf.constant(_free(shape))
+    if not shape.n_patterns:
+        n = tf.shape(x)[0]
+        return {"x": x, "pattern": x[:, :0], "free": tf.tile(free, (n, 1))}
+    pattern = tf.convert_to_tensor(inputs["pattern"])
+    return {"x": x, "pattern": pattern, "free": tf.matmul(pattern, free)}
+
+
+def write_in_turn(
+    graph: Graph,
+    shape: Shape,
+    inputs: dict[str, str],
+    write: Callable[[int, list[str]], str],
+) -> str:
+    """Append one coordinate after the other to a graph and return their name.
+
+    Args:
+        graph: to append to.
+        shape: of the model.
+        inputs: names of "conditions" and perhaps "pattern".
+        write: appends coordinate j, given j and the names of what comes before it.
+    """
+    known, free = [inputs["conditions"]], None
+    if shape.n_patterns:
+        known.append(inputs["pattern"])
+        free = graph.add("MatMul", inputs["pattern"], graph.constant(_free(shape)))
+    first = len(known)
+    for j in range(shape.n_targets):
+        y = write(j, known)
+        if free is not None:
+            y = graph.add("Mul", y, graph.columns(free, j, j + 1))
+        elif not _free(shape)[0, j]:
+            y = graph.add("Mul", y, graph.constant(0.0))
+        known = [*known, y]
+    made = known[first:]
+    return graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
+
+
+def _free(shape: Shape) -> np.ndarray:
+    """Return `Shape.free` as numbers, (n_patterns, n_targets)."""
+    return np.array(shape.free or ((1,) * shape.n_targets,), dtype=np.float32)
