@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.binning import Binning, bin_index, choose_edges
-from pidgan.card import Card, Generator, sample_targets
-from pidgan.cuts import parse_cut
+from pidgan.card import Card, Generator
 from pidgan.efficiency import (
     EfficiencyTable,
     VarianceName,
@@ -29,8 +28,13 @@ from pidgan.efficiency import (
     table_of_shares,
     warn_of_table,
 )
-from pidgan.errors import MapError
-from pidgan.systematics import REPEATS, reference_frame
+from pidgan.reference import (
+    REPEATS,
+    count_passing,
+    parse_cuts,
+    passing,
+    reference_frame,
+)
 from pidgan.typing import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -193,28 +197,15 @@ def compare_rows(
     The arguments are those of `closure_table`.
     """
     card = generator.card
-    names = [*card.target_names, *card.condition_names]
-    chosen = card.sample.cuts if cuts is None else cuts
-    texts = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-    if not texts:
-        raise MapError(f"no cut given, and sample {card.sample.name!r} has none")
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, expected at least 1")
-    parsed = [parse_cut(t, names=names, aliases=card.sample.aliases) for t in texts]
+    parsed = parse_cuts(card, cuts)
     frame = reference_frame(generator, reference)
-    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
-    sentinels = {v.name: v.sentinels for v in card.targets}
-    real = np.array([cut.passes(frame, sentinels) for cut in parsed])
-    share = np.zeros(real.shape)
-    x = frame[list(card.condition_names)].to_numpy(np.float64)
-    for k in range(repeats):
-        y = sample_targets(generator, x, seed=seed, track=f"closure {k}")
-        drawn = columns | dict(zip(card.target_names, y.T, strict=True))
-        share += [cut.passes(drawn, sentinels) for cut in parsed]
+    counts = count_passing(
+        generator, parsed, frame, seed=seed, repeats=repeats, stream="closure"
+    )
     return ClosureRows(
         card=card,
-        cuts=texts,
-        columns=columns,
-        real=real,
-        generated=share / repeats,
+        cuts=tuple(cut.text for cut in parsed),
+        columns={str(name): frame[name].to_numpy(np.float64) for name in frame},
+        real=passing(card, parsed, frame),
+        generated=counts / repeats,
     )

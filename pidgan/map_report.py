@@ -20,8 +20,8 @@ from pidgan.plots import (
     plot_roc,
     png,
 )
+from pidgan.reference import reference_frame
 from pidgan.report import HTML_NAME, Picture, Section, Table, render_page, write_files
-from pidgan.systematics import reference_frame
 from pidgan.typing import FloatArray, IntArray
 from pidgan.working_point import CutScan, WorkingPoint
 

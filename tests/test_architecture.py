@@ -47,6 +47,7 @@ LEVELS = {
     "efficiency_map": 3,
     "training": 4,
     "tracks": 4,
+    "reference": 4,
     "filejob": 5,
     "scheduling": 5,
     "application": 5,
