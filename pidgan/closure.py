@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pidgan.binning import Binning, bin_index, choose_edges
+from pidgan.binning import Binning, bin_index, bin_shape, choose_edges, count_bins
 from pidgan.card import Card, Generator
 from pidgan.efficiency import (
     EfficiencyTable,
@@ -162,9 +162,7 @@ class ClosureRows:
         """Return real and generated efficiencies in bins; see `closure_table`."""
         w = self.columns["weight"]
         edges = choose_edges(binning, self.columns, w)
-        shape = tuple(len(values) - 1 for values in edges.values())
-        n_bins = int(np.prod(shape, dtype=np.int64))
-        rows = sort_rows(bin_index(self.columns, edges), w, n_bins)
+        rows = sort_rows(bin_index(self.columns, edges), w, count_bins(edges))
         real, generated = self.real[:, rows.order], self.generated[:, rows.order]
         covariance = share_covariance(np.concatenate([real, generated]), rows)
         units = {v.name: v.unit for v in self.card.conditions}
@@ -180,7 +178,7 @@ class ClosureRows:
             units=tuple(units.get(name, "1") for name in edges),
             real=tables[0],
             generated=tables[1],
-            covariance=covariance.reshape(*covariance.shape[:2], *shape),
+            covariance=covariance.reshape(*covariance.shape[:2], *bin_shape(edges)),
         )
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pidgan.binning import bin_index
+from pidgan.binning import bin_index, bin_shape, count_bins
 from pidgan.card import ALTERNATIVE_WEIGHT, Card, Generator
 from pidgan.cuts import Cut
 from pidgan.discrepancy import (
@@ -37,6 +37,7 @@ from pidgan.discrepancy import (
     regularise_variances,
     smooth_difference,
 )
+from pidgan.efficiency import effective_rows
 from pidgan.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.reference import (
@@ -223,7 +224,8 @@ def map_from_rows(
             shifts[f"sweights_{name}"] = np.array(
                 [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
             )
-    inside = place >= 0
+    w, inside = rows.weights, place >= 0
+    passed, failed = rows.real & inside, ~rows.real & inside
     return EfficiencyMap(
         cuts=tuple(cuts),
         binning={name: tuple(map(float, values)) for name, values in edges.items()},
@@ -233,8 +235,8 @@ def map_from_rows(
         operator=np.array([cut.operator for cut in smooth]),
         raw_covariance=raw_covariance(raw, variances),
         n_eff=raw.n_eff,
-        passing=_effective(rows.weights, rows.real & inside),
-        failing=_effective(rows.weights, ~rows.real & inside),
+        passing=effective_rows(passed @ w, passed @ w**2),
+        failing=effective_rows(failed @ w, failed @ w**2),
         variations=shifts,
         metadata={**metadata, "reference": _summary(rows, place)},
     )
@@ -292,7 +294,7 @@ def _scale_shift(
     change = (moved - rows.generated) / rows.repeats
     place = bin_index(rows.conditions, edges)
     inside, size = place >= 0, np.abs(rows.weights)
-    n_bins = int(np.prod(_shape(edges)))
+    n_bins = count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
     shift = np.empty((len(cuts), n_bins))
     for cut, row in enumerate(change):
@@ -405,12 +407,8 @@ def _raw(
         rows.real,
         generated=rows.generated,
         repeats=rows.repeats,
-        n_bins=int(np.prod(_shape(edges))),
+        n_bins=count_bins(edges),
     )
-
-
-def _shape(edges: Mapping[str, Sequence[float]]) -> tuple[int, ...]:
-    return tuple(len(values) - 1 for values in edges.values())
 
 
 def _generated_everywhere(
@@ -445,7 +443,7 @@ def generated_in_bins(
     seed: int,
 ) -> FloatArray:
     """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
-    card, shape = generator.card, _shape(edges)
+    card, shape = generator.card, bin_shape(edges)
     rng = np.random.default_rng(seed)
     result = np.empty((len(cuts), len(bins)))
     for column, b in enumerate(bins):
@@ -469,7 +467,7 @@ def _smooth(
     raw: RawDifference, edges: Mapping[str, Sequence[float]], generated: FloatArray
 ) -> tuple[list[SmoothDifference], FloatArray]:
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
-    shape = _shape(edges)
+    shape = bin_shape(edges)
     scale = prior_scale(generated, raw, shape)
     variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
     first = [
@@ -493,23 +491,16 @@ def _coarse_mean(
     n_eff: FloatArray,
 ) -> FloatArray:
     """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
-    shape = _shape(edges)
+    shape = bin_shape(edges)
     coarse = {name: [*values[:-1:2], values[-1]] for name, values in edges.items()}
     steps = np.unravel_index(np.arange(len(n_eff)), shape)
-    merged = np.ravel_multi_index([step // 2 for step in steps], _shape(coarse))
+    merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
     raw = _raw(rows, np.where(place >= 0, merged[place], -1), coarse)
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, n_eff + 1)
     average = np.array([np.bincount(merged, (n_eff + 1) * g) for g in generated])
     smooth, _ = _smooth(raw, coarse, average / norm)
     return np.array([cut.mean[merged] for cut in smooth])
-
-
-def _effective(weights: FloatArray, chosen: BoolArray) -> FloatArray:
-    """Effective rows (sum w)^2 / sum w^2 of each selection, zero if sum w <= 0."""
-    total, total2 = chosen @ weights, chosen @ weights**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, total**2 / total2, 0.0)
 
 
 def _pdgid(species: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.efficiency import bin_index
+from pidgan.binning import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError
 from pidgan.mapping import (

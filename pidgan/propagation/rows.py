@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.binning import bin_index
 from pidgan.card import CardVariable
 from pidgan.cuts import Cut, parse_cut
-from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.mapping import (
