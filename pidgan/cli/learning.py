@@ -15,7 +15,7 @@ from pidgan.cli.group import (
     output_option,
     overwrite_line,
     overwrite_option,
-    parse_number,
+    parse_number_pairs,
     parse_pairs,
     refuse_existing,
     seed_option,
@@ -176,6 +176,7 @@ def prepare(
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
+    callback=lambda _, __, texts: parse_number_pairs(texts),
     help="Setting of the family, e.g. width=128; can be repeated.",
 )
 @overwrite_option
@@ -187,7 +188,7 @@ def train(
     steps: int | None,
     seed: int,
     resume: bool,
-    settings: Sequence[str],
+    settings: Mapping[str, float],
     overwrite: bool,
 ) -> None:
     """Train a generator on a dataset."""
@@ -209,9 +210,7 @@ def train(
             budget=budget,
             steps=steps,
             seed=seed,
-            settings={
-                key: parse_number(value) for key, value in parse_pairs(settings).items()
-            },
+            settings=settings,
             directory=output,
             resume=resume,
             progress=_print_training,
