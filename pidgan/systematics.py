@@ -48,6 +48,7 @@ from pidgan.reference import (
     passing,
     reference_frame,
 )
+from pidgan.species import pdg_id
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -503,13 +504,6 @@ def _coarse_mean(
     return np.array([cut.mean[merged] for cut in smooth])
 
 
-def _pdgid(species: str) -> int:
-    """PDG id of a name; the smallest, because the proton is a nucleus too."""
-    from particle import Particle
-
-    return min((int(p.pdgid) for p in Particle.finditer(name=species)), key=abs)
-
-
 def _metadata(
     generator: Generator,
     rows: ComparedRows,
@@ -523,7 +517,7 @@ def _metadata(
         package = "unknown"
     return {
         "species": card.species,
-        "pdgid": _pdgid(card.species),
+        "pdgid": pdg_id(card.species),
         "detector": card.detector,
         "bundle_sha256": getattr(generator, "sha256", None),
         "sample": card.sample.name,

@@ -34,6 +34,7 @@ LEVELS = {
     "onnx_graph": 0,
     "onnx_operators": 0,
     "discrepancy": 0,
+    "species": 0,
     "sample": 1,
     "binning": 2,
     "efficiency": 2,
