@@ -7,6 +7,7 @@ likelihood. As a likelihood has no bound where weights are negative, the weights
 E[w | x, y] (arXiv:1905.11719).
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -59,14 +60,24 @@ class FlowGenerator:
         self.free = np.array(free, dtype=np.float32)
 
     def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
-        """Return the coordinates that the noise is the image of."""
-        x = tf.convert_to_tensor(inputs["conditions"])
-        pattern = tf.convert_to_tensor(inputs.get("pattern", tf.zeros_like(x[:, :0])))
-        free = tf.tile(self.free[:1], (tf.shape(x)[0], 1))
+        """Return the coordinates that the noise is the image of.
+
+        In double precision: through several networks and splines, rounding grows to
+        what an exported graph is allowed to differ by, and this is its reference.
+        """
+        x, noise = (
+            tf.cast(inputs[name], tf.float64) for name in ("conditions", "noise")
+        )
+        free = tf.tile(tf.cast(self.free[:1], tf.float64), (tf.shape(x)[0], 1))
+        pattern = x[:, :0]
         if self.shape.n_patterns:
-            free = tf.matmul(pattern, self.free)
+            pattern = tf.cast(inputs["pattern"], tf.float64)
+            free = tf.matmul(pattern, tf.cast(self.free, tf.float64))
+        flow = copy.copy(self.flow)
+        flow.kernels = [tf.cast(v.value, tf.float64) for v in self.flow.kernels]
+        flow.biases = [tf.cast(v.value, tf.float64) for v in self.flow.biases]
         batch = {"x": x, "pattern": pattern, "free": free}
-        return self.flow.generate(batch, tf.convert_to_tensor(inputs["noise"]))
+        return tf.cast(flow.generate(batch, noise), tf.float32)
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the networks and inverse splines to a graph."""
