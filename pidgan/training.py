@@ -22,23 +22,24 @@ import numpy as np
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
-from pidgan.errors import PidganWarning, TrainingError
+from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.metrics import positive_weights, with_differences
-from pidgan.models import Family, make_family
+from pidgan.models import RECIPES, Family, make_family
 from pidgan.models.backend import keras, tf
-from pidgan.models.model import Model
-from pidgan.models.networks import Shape
+from pidgan.models.model import Model, shape_of
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
+    fit_columns,
     fit_conditions,
     fit_targets,
 )
 from pidgan.sample import Sample, Variable
 
 DEFAULT_BUDGET = 600.0
+DEFAULT_FAMILY = "cramer"
 # The rate falls to this share of its start, so that the averaged weights settle.
 FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
@@ -78,7 +79,8 @@ class Progress:
 def train(
     dataset: Dataset,
     *,
-    family: str = "cramer",
+    family: str | None = None,
+    recipe: str | None = None,
     budget: str | float | None = None,
     steps: int | None = None,
     seed: int = 1,
@@ -91,7 +93,8 @@ def train(
 
     Args:
         dataset: from `build_dataset`.
-        family: how the generator is learnt, see `pidgan.models`.
+        family: how the generator is learnt, see `pidgan.models`; "cramer" by default.
+        recipe: a published way instead of a family, "maevskiy2019".
         budget: wall-clock time, "10m" or seconds; 10 minutes by default.
         steps: number of updates instead of a budget; repeats a training exactly on
             one machine.
@@ -113,7 +116,8 @@ def train(
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     _make_deterministic(seed)
-    run = _Run(dataset, family=family, settings=settings or {}, seed=seed)
+    name = _family_name(family, recipe)
+    run = _Run(dataset, family=name, settings=settings or {}, seed=seed)
     checkpoint = None if directory is None else Path(directory) / "checkpoint.npz"
     if resume and checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint)
@@ -123,6 +127,23 @@ def train(
         run.time_steps(parse_duration(DEFAULT_BUDGET if budget is None else budget))
     run.play(checkpoint, progress)
     return run.finish()
+
+
+def _family_name(family: str | None, recipe: str | None) -> str:
+    """Return what `make_family` takes for a family or a recipe."""
+    if recipe is None:
+        chosen = DEFAULT_FAMILY if family is None else family
+        if chosen in RECIPES:
+            raise PidganError(f"{chosen!r} is a recipe, not a family")
+        return chosen
+    if family is not None:
+        raise ValueError("give a family or a recipe, not both")
+    if recipe not in RECIPES:
+        raise PidganError(
+            f"no recipe {recipe!r}; there is {', '.join(RECIPES)}"
+            + nearest(recipe, RECIPES)
+        )
+    return recipe
 
 
 class _Run:
@@ -136,13 +157,10 @@ class _Run:
         self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
         train_part = dataset.part("train")
-        self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
-        n_patterns = self.targets.n_patterns
-        shape = Shape(
-            n_conditions=train_part.conditions.shape[1],
-            n_patterns=n_patterns if n_patterns > 1 else 0,
-            n_targets=train_part.targets.shape[1],
+        self.conditions, self.targets = _fit_transforms(
+            dataset.sample, train_part, only_columns=family in RECIPES
         )
+        shape = shape_of(train_part.conditions.shape[1], self.targets)
         self.family: Family = make_family(
             family, shape=shape, settings=settings, seed=seed
         )
@@ -151,7 +169,7 @@ class _Run:
         )
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
-        if self.family.phases.get("teach"):
+        if self.family.needs_positive_weights:
             self.rows["positive_w"] = self._positive_weights(train_part)
         self.validation_rows = self._to_device(dataset.part("validation"))
 
@@ -198,6 +216,8 @@ class _Run:
 
         size = self.family.batch_sizes[phase]
 
+        # A function of its own is traced once, though the loop below has it twice.
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def one_step(
             step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, total: tf.Tensor
         ) -> dict[str, tf.Tensor]:
@@ -412,7 +432,7 @@ def _make_deterministic(seed: int) -> None:
 
 
 def _fit_transforms(
-    sample: Sample, part: Part
+    sample: Sample, part: Part, *, only_columns: bool
 ) -> tuple[ConditionTransform, TargetTransform]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
@@ -422,6 +442,8 @@ def _fit_transforms(
     conditions = fit_conditions(
         part.conditions, [variable.transform for variable in sample.conditions]
     )
+    if only_columns:
+        return conditions, fit_columns(part.targets, part.weights)
     targets = fit_targets(
         part.targets,
         part.weights,

@@ -52,26 +52,36 @@ def export(
 ) -> None:
     """Write a model as a bundle: one ONNX file, and its reference file.
 
+    Of a folder of members, write the bundle of each into a folder PATH.
     With --format c, write a model or a bundle as one C99 file.
     """
+    from pidgan.members import member_paths
+
     refuse_existing(output, overwrite)
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
         raise click.UsageError(f"{model} is no model; a bundle needs --format c")
-    opened = open_generator(model)
-    report = None
-    if dataset is not None:
-        import pidgan
+    members = member_paths(model)
+    if members and kind == "c":
+        raise click.UsageError(f"{model} holds {len(members)} members; export one")
+    targets = [output / f"{path.stem}.onnx" for path in members] or [output]
+    for source, target in zip(members or [model], targets, strict=True):
+        opened = open_generator(source)
+        report = None
+        if dataset is not None:
+            import pidgan
 
-        report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
-    if kind == "c":
-        path = _export_c(opened, output, name=name, report=report, overwrite=overwrite)
-    else:
-        from pidgan.onnx_export import export_bundle
+            report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+        if kind == "c":
+            path = _export_c(
+                opened, target, name=name, report=report, overwrite=overwrite
+            )
+        else:
+            from pidgan.onnx_export import export_bundle
 
-        path = export_bundle(opened, output, report=report, overwrite=overwrite)
-    click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+            path = export_bundle(opened, target, report=report, overwrite=overwrite)
+        click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
 def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> Path:

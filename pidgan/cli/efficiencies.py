@@ -13,6 +13,7 @@ from pidgan.cli.group import (
     cut_option,
     json_option,
     open_generator,
+    open_generators,
     open_reference,
     output_option,
     overwrite_option,
@@ -209,8 +210,8 @@ def _binning(texts: Sequence[str]) -> Any:
     multiple=True,
     metavar="MODEL|BUNDLE",
     type=click.Path(path_type=Path),
-    help="A generator of other seed or replica, for the training uncertainty; may be "
-    "repeated.",
+    help="A generator of other seed or replica, or a folder of members, for the "
+    "training uncertainty; may be repeated.",
 )
 @click.option(
     "--report",
@@ -244,7 +245,8 @@ def systematics(
 ) -> None:
     """Measure real-minus-generated efficiencies and write them as a map.
 
-    Without DATASET or REFERENCE, the reference file beside the bundle is used.
+    Without DATASET or REFERENCE, the reference file beside the bundle is used. Of a
+    folder of members the first is the generator; the others count as with --also.
     """
     from pidgan.systematics import VARIATIONS, run_systematics
 
@@ -255,7 +257,7 @@ def systematics(
         from pidgan.map_report import MapInput, write_map_report
 
         refuse_existing(report_directory, overwrite)
-    opened = open_generator(generator)
+    opened, *members = open_generators(generator)
     rows = open_reference(reference)
     options: dict[str, Any] = {
         "seed": seed,
@@ -266,7 +268,7 @@ def systematics(
         opened,
         rows,
         cuts=list(cuts) or None,
-        others=[open_generator(other) for other in others],
+        others=members + [one for path in others for one in open_generators(path)],
         **options,
     )
     paths = [*found.save(output, overwrite=overwrite)]

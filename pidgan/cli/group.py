@@ -120,6 +120,13 @@ def open_generator(path: Path) -> Any:
     return open_bundle(path)
 
 
+def open_generators(path: Path) -> list[Any]:
+    """Open a model or a bundle, or every one of a folder of members."""
+    from pidgan.members import member_paths
+
+    return [open_generator(one) for one in member_paths(path) or [path]]
+
+
 def open_reference(path: Path | None) -> Any:
     """Open a dataset directory or a reference file, if one is given."""
     if path is None:
@@ -169,6 +176,14 @@ def parse_number(text: str) -> int | float:
         return float(text)
     except ValueError:
         raise click.UsageError(f"{text!r} is no number") from None
+
+
+def parse_setting(text: str) -> int | float | str:
+    """Return a number, or the text where it is none."""
+    try:
+        return parse_number(text)
+    except click.UsageError:
+        return text
 
 
 def show_progress(text: str) -> None:

@@ -32,7 +32,8 @@ class Model:
         card: what it is and what it was trained on.
         conditions: scaling of the conditions.
         targets: discrete structure and quantiles of the targets.
-        generator: keras network from (conditions, pattern, noise) to coordinates.
+        generator: from (conditions, pattern, noise) to coordinates: a keras network,
+            or a `nodes.Writable`.
         patterns: keras network from conditions to pattern logits, None if there is
             only one pattern.
         history: losses by name, each a list, beside "step".
@@ -128,9 +129,11 @@ def open_model(path: str | Path) -> Model:
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
         unfinished = (path / "checkpoint.npz").is_file()
+        members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
         raise TrainingError(
             f"{path} holds no finished model"
             + ("; train with --resume to finish it" if unfinished else "")
+            + (f"; it holds members, {members[0]} first" if members else "")
             + nearest(path.name, siblings)
         )
     try:
@@ -158,15 +161,21 @@ def open_model(path: str | Path) -> Model:
 
 def build_networks(card: Card, targets: TargetTransform) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
-    shape = Shape(
-        n_conditions=len(card.conditions),
-        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
-        n_targets=targets.n_targets,
-    )
+    shape = shape_of(len(card.conditions), targets)
     family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
     if not shape.n_patterns:
         return family.generator, None
     return family.generator, PatternClassifier(shape=shape, seed=0).network
+
+
+def shape_of(n_conditions: int, targets: TargetTransform) -> Shape:
+    """Return the sizes of the arrays that the networks exchange."""
+    return Shape(
+        n_conditions=n_conditions,
+        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
+        n_targets=targets.n_targets,
+        free=tuple(tuple(row) for row in targets.patterns.tolist()),
+    )
 
 
 def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:

@@ -17,11 +17,14 @@ class Shape:
         n_conditions: scaled conditions.
         n_patterns: classes of discrete structure, one-hot coded.
         n_targets: coordinates of the targets.
+        free: for each pattern, 1 for each coordinate that is continuous in it; without
+            it all are, in the only pattern.
     """
 
     n_conditions: int
     n_patterns: int
     n_targets: int
+    free: tuple[tuple[int, ...], ...] = ()
 
 
 def residual_network(
@@ -68,3 +71,35 @@ def residual_network(
     v = keras.layers.Activation(activation)(v)
     output = dense(n_outputs, scale=output_scale)(v)
     return keras.Model(entries, output, name=name)
+
+
+def plain_network(
+    inputs: dict[str, int],
+    *,
+    n_outputs: int,
+    width: int,
+    layers: int,
+    seed: int,
+    name: str,
+) -> keras.Model:
+    """Build a multilayer perceptron: ReLU layers of one width, then a linear one.
+
+    Args:
+        inputs: size of each named input; they are concatenated in this order.
+        n_outputs: size of the output.
+        width: of every hidden layer.
+        layers: number of hidden layers.
+        seed: of the initial weights.
+        name: of the model.
+    """
+    seeds = keras.random.SeedGenerator(seed)
+
+    def dense(units: int) -> keras.layers.Dense:
+        initializer = keras.initializers.GlorotUniform(seed=seeds)
+        return keras.layers.Dense(units, kernel_initializer=initializer)
+
+    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
+    v = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    for _ in range(layers):
+        v = keras.layers.Activation("relu")(dense(width)(v))
+    return keras.Model(entries, dense(n_outputs)(v), name=name)
