@@ -230,9 +230,7 @@ class CramerGAN:
 
     def _generate(self, batch: dict[str, Any], seed: Any) -> Any:
         """Return two independent generated targets for each row."""
-        samples = draw(
-            self.generator, batch, n_noise=self.n_noise, copies=2, seed=seed
-        )
+        samples = draw(self.generator, batch, n_noise=self.n_noise, copies=2, seed=seed)
         return tf.unstack(samples)
 
     def _critic_losses(

@@ -5,6 +5,7 @@ their own on are zero. Stacked, they are one batched product a layer where all
 coordinates are known, as in a likelihood.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,13 @@ class CoordinateNetworks:
     def variables(self) -> list[Any]:
         """Return the weights of all networks, in order."""
         return [*self.kernels, *self.biases]
+
+    def in_double(self) -> "CoordinateNetworks":
+        """Return the same networks in double precision, to compare with."""
+        double = copy.copy(self)
+        double.kernels = [tf.cast(v.value, tf.float64) for v in self.kernels]
+        double.biases = [tf.cast(v.value, tf.float64) for v in self.biases]
+        return double
 
     def inputs(self, batch: dict[str, Any]) -> tf.Tensor:
         """Return the inputs of all networks, (n_targets, n, ...), from known rows."""
@@ -120,14 +128,16 @@ class CoordinateNetworks:
         return self.kernels[layer].numpy()[j], self.biases[layer].numpy()[j, 0]
 
 
-def known_rows(shape: Shape, inputs: dict[str, Any]) -> dict[str, Any]:
+def known_rows(
+    shape: Shape, inputs: dict[str, Any], *, dtype: tf.DType = tf.float32
+) -> dict[str, Any]:
     """Return "x", "pattern" and "free" of a batch, from the inputs of a generator."""
-    x = tf.convert_to_tensor(inputs["conditions"])
-    free = tf.constant(_free(shape))
+    x = tf.cast(inputs["conditions"], dtype)
+    free = tf.constant(_free(shape), dtype)
     if not shape.n_patterns:
         n = tf.shape(x)[0]
         return {"x": x, "pattern": x[:, :0], "free": tf.tile(free, (n, 1))}
-    pattern = tf.convert_to_tensor(inputs["pattern"])
+    pattern = tf.cast(inputs["pattern"], dtype)
     return {"x": x, "pattern": pattern, "free": tf.matmul(pattern, free)}
 
 

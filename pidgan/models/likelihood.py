@@ -7,6 +7,7 @@ likelihood. As a likelihood has no bound where weights are negative, the weights
 E[w | x, y] (arXiv:1905.11719).
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -58,9 +59,16 @@ class FlowGenerator:
         self.variables: list[Any] = list(flow.variables)
 
     def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
-        """Return the coordinates that the noise is the image of."""
-        batch = known_rows(self.shape, inputs)
-        return self.flow.generate(batch, tf.convert_to_tensor(inputs["noise"]))
+        """Return the coordinates that the noise is the image of.
+
+        In double precision: through several networks and splines, rounding grows to
+        what an exported graph is allowed to differ by, and this is its reference.
+        """
+        batch = known_rows(self.shape, inputs, dtype=tf.float64)
+        flow = copy.copy(self.flow)
+        flow.networks = self.flow.networks.in_double()
+        y = flow.generate(batch, tf.cast(inputs["noise"], tf.float64))
+        return tf.cast(y, tf.float32)
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the networks and inverse splines to a graph."""

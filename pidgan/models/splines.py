@@ -96,4 +96,4 @@ def _bins(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The sum of what is more or less than equal bins: it stays small, and so does its
     # rounding, which a steep spline would enlarge.
     excess = tf.cumsum(size - 2 * BOUND / n_bins, axis=-1, exclusive=True)
-    return size, tf.constant(equal_edges(n_bins)) + excess
+    return size, tf.cast(equal_edges(n_bins), size.dtype) + excess
