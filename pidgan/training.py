@@ -169,7 +169,7 @@ class _Run:
         )
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
-        if self.family.needs_positive_weights:
+        if self.family.needs_positive_weights or self.classifier:
             self.rows["positive_w"] = self._positive_weights(train_part)
         self.validation_rows = self._to_device(dataset.part("validation"))
 

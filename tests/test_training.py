@@ -16,6 +16,7 @@ from pidgan.models.model import open_model, pick_pattern
 from pidgan.training import train
 
 SMALL = {
+    "xla": False,
     "width": 16,
     "critic_width": 16,
     "teacher_width": 16,

@@ -42,7 +42,7 @@ from pidgan.models.updates import (
 )
 
 # Scale below which a distance in `distil` is not counted in units of the noise.
-EPSILON = 0.05
+EPSILON = 0.5
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000
 
@@ -63,7 +63,7 @@ class CramerSettings:
         teacher_width, teacher_blocks, teacher_bins: of the flow.
         teach_batch_size, teach_learning_rate: in `teach`.
         distil_batch_size, distil_learning_rate: in `distil`.
-        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
+        xla: compile the steps with XLA, which halves their time.
     """
 
     width: int = 48
@@ -84,10 +84,10 @@ class CramerSettings:
     teacher_blocks: int = 2
     teacher_bins: int = 16
     teach_batch_size: int = 1024
-    teach_learning_rate: float = 2e-3
+    teach_learning_rate: float = 5e-3
     distil_batch_size: int = 1024
-    distil_learning_rate: float = 2e-3
-    xla: bool = False
+    distil_learning_rate: float = 1e-2
+    xla: bool = True
 
 
 def critic_loss(

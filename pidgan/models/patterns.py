@@ -1,8 +1,9 @@
 """Probability of each pattern of discrete structure, given the conditions.
 
-The network is trained with the Brier score, E[w sum_k (p_k - 1[c = k])^2] (Brier,
-Mon. Weather Rev. 78 (1950) 1). It is a proper score like the log-loss, but bounded,
-so that weights may be negative: the minimum stays at the weighted class shares.
+The network is trained with the log-loss, -E[w log p_c(x)], c the row's pattern. It is
+unbounded where weights are negative; w is therefore E[w | x, y], which is not
+(arXiv:1905.11719). The Brier score would take weights of any sign, but it hardly
+notices a pattern that is rare, and its gradient vanishes where a rare one is missed.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape, residual_network
 
-WIDTH = 64
+WIDTH = 32
 BLOCKS = 2
 LEARNING_RATE = 1e-3
 
@@ -37,7 +38,7 @@ class PatternClassifier:
         return [*self.network.variables, *self.optimizer.variables]
 
     def step(self, batch: dict[str, Any], *, rate: Any) -> tf.Tensor:
-        """Do one update and return the Brier score."""
+        """Do one update and return the log-loss."""
         self.optimizer.learning_rate = LEARNING_RATE * rate
         with tf.GradientTape() as tape:
             loss = self.loss(batch)
@@ -46,7 +47,7 @@ class PatternClassifier:
         return loss
 
     def loss(self, batch: dict[str, Any]) -> tf.Tensor:
-        """Return the weighted Brier score of a batch."""
-        p = tf.nn.softmax(self.network({"conditions": batch["x"]}))
-        distance = tf.reduce_sum(tf.square(p - batch["pattern"]), axis=-1)
-        return tf.reduce_mean(batch["w"] * distance)
+        """Return the weighted log-loss of a batch."""
+        logits = self.network({"conditions": batch["x"]})
+        each = tf.nn.softmax_cross_entropy_with_logits(batch["pattern"], logits)
+        return tf.reduce_mean(batch["positive_w"] * each)

@@ -1,6 +1,6 @@
 """The one-pass generator: one small network for each coordinate, in turn.
 
-    y_j = z_j + f_j(x, pattern, y_<j, z_j)
+    y_j = a_j + (1 + b_j) z_j,   (a_j, b_j) a function of (x, pattern, y_<j, z_j).
 
 A network of one coordinate has to learn a function of one number of noise, which an
 autoregressive teacher gives it for rows whose earlier coordinates are known. A single
@@ -8,6 +8,8 @@ network for all would have to learn how these functions are nested as well.
 """
 
 from typing import Any
+
+import numpy as np
 
 from pidgan.models.backend import tf
 from pidgan.models.coordinates import CoordinateNetworks, known_rows, write_in_turn
@@ -22,7 +24,7 @@ class AutoregressiveGenerator:
         """Build one residual network for each coordinate."""
         self.shape = shape
         self.networks = CoordinateNetworks(
-            shape=shape, n_extra=1, n_outputs=1, width=width, blocks=blocks, seed=seed
+            shape=shape, n_extra=1, n_outputs=2, width=width, blocks=blocks, seed=seed
         )
         self.variables: list[Any] = self.networks.variables
 
@@ -48,7 +50,8 @@ class AutoregressiveGenerator:
             only: the coordinate, where it is one.
         """
         outputs = self.networks(tf.concat([inputs, z[..., tf.newaxis]], 2), only=only)
-        return z + outputs[..., 0]
+        shift, stretch = tf.unstack(outputs, axis=-1)
+        return shift + (1 + stretch) * z
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the networks to a graph."""
@@ -57,7 +60,9 @@ class AutoregressiveGenerator:
             z = graph.columns(inputs["noise"], j, j + 1)
             v = self.networks.write_hidden(graph, j, known, z)
             kernel, bias = self.networks.weights(-1, j)
+            bias = bias + np.array([0, 1], dtype=np.float32)
             v = graph.add("Gemm", v, graph.constant(kernel), graph.constant(bias))
-            return graph.add("Add", v, z)
+            shift, scale = (graph.columns(v, i, i + 1) for i in (0, 1))
+            return graph.add("Add", shift, graph.add("Mul", scale, z))
 
         return write_in_turn(graph, self.shape, inputs, write)
