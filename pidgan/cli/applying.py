@@ -11,19 +11,15 @@ from typing import Any
 import click
 
 from pidgan.cli.group import (
-    branch_option,
+    condition_options,
     json_option,
     open_generator,
     output_option,
     overwrite_line,
     overwrite_option,
-    parse_number,
     parse_pairs,
-    quantile_map_option,
     refuse_existing,
-    scale_option,
     seed_option,
-    unit_option,
 )
 
 
@@ -251,10 +247,7 @@ def quantile_map(
     default="nan",
     help="What the others get: NaN, or the value that they have.",
 )
-@branch_option
-@unit_option
-@scale_option
-@quantile_map_option
+@condition_options
 @click.option("--suffix", default="", help="Added to the names of the new columns.")
 @click.option(
     "--key",
@@ -297,10 +290,6 @@ def apply(
     files: Sequence[str],
     tracks: Sequence[str],
     output: Path,
-    branches: Sequence[str],
-    units: Sequence[str],
-    scales: Sequence[str],
-    quantile_maps: Sequence[str],
     key: str,
     scheduler: str | None,
     quiet: bool,
@@ -317,12 +306,6 @@ def apply(
             parse_pairs(tracks),
             list(files),
             output,
-            branches=parse_pairs(branches),
-            units=parse_pairs(units),
-            scale={
-                name: parse_number(text) for name, text in parse_pairs(scales).items()
-            },
-            quantile_map=parse_pairs(quantile_maps),
             key=tuple(name for name in key.split(",") if name),
             client=client,
             progress=None if quiet else _EntriesLine(),
