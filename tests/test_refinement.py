@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow")
 from pidgan.bundle import open_bundle
 from pidgan.card import sample_targets
 from pidgan.errors import TrainingError
-from pidgan.metrics import c2st, with_differences
+from pidgan.metrics import energy_distance, with_differences
 from pidgan.models.model import Model
 from pidgan.models.networks import Shape
 from pidgan.models.ratio import RatioNetwork
@@ -39,13 +39,12 @@ def test_a_known_ratio_is_found() -> None:
     shape = Shape(n_conditions=1, n_patterns=0, n_targets=1)
     network = RatioNetwork(shape=shape, seed=1)
     samples = [_toy(20_000, shift=shift, seed=1 + shift) for shift in (True, False)]
-    held_out = tuple(
-        _toy(4_000, shift=shift, seed=3 + shift) for shift in (True, False)
-    )
+    held_out = (_toy(4_000, shift=True, seed=4), _toy(4_000, shift=False, seed=3))
     losses = network.fit(*samples, held_out=held_out, steps=400, batch_size=512)
     assert losses[0] == pytest.approx(2 * np.log(2), abs=0.05)
     assert min(losses) < losses[0] - 0.05
-    x, y = (v.ravel() for v in np.meshgrid(np.linspace(-0.9, 0.9, 9), [-1.5, 0, 1.5]))
+    # Where rows are frequent.
+    x, y = (v.ravel() for v in np.meshgrid(np.linspace(-0.7, 0.7, 9), [-1, 0, 1]))
     rows = {
         "x": x[:, None].astype("f4"),
         "pattern": np.zeros((len(x), 0), "f4"),
@@ -111,11 +110,11 @@ def test_a_refined_generator_is_closer_to_the_data(
     x, w = part.conditions, part.weights
     real = with_differences(x, part.targets)
 
-    def auc(generator) -> float:
+    def distance(generator) -> float:
         made = with_differences(x, sample_targets(generator, x, seed=2))
-        return c2st(real, made, w, w, seed=1, max_rows=3000, paired=True).auc_trees
+        return energy_distance(real, made, w, w, seed=1)
 
-    assert auc(refined) < auc(refined.base) - 0.03
+    assert distance(refined) < 0.7 * distance(refined.base)
 
 
 def test_a_refined_bundle_is_a_bundle(

@@ -55,10 +55,6 @@ class TimeIsUp(Exception):  # noqa: N818
     """Ends a training."""
 
 
-class TimeIsUp(Exception):  # noqa: N818
-    """Ends a training."""
-
-
 class Clock(keras.callbacks.Callback):
     """Counts steps after the first few, and stops in time."""
 
