@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cli import Run, run  # noqa: F401
 
 pytest.importorskip("tensorflow")
 
@@ -129,6 +130,22 @@ def test_a_refined_bundle_is_a_bundle(
     tied = y[:, k] == y[:, bt]
     assert tied.any()
     assert np.abs(y[:, k] - y[:, bt])[~tied].min() > 1e-6
+
+
+def test_command_line(
+    run: Run,  # noqa: F811
+    refined: RefinedModel,
+    kaon_dataset,
+    tmp_path: Path,
+) -> None:
+    model, data, out = (tmp_path / name for name in ("model", "data", "refined.onnx"))
+    refined.base.save(model)
+    kaon_dataset.save(data)
+    result = run("refine", model, data, "-o", out, "--candidates", 2, "--steps", 3)
+    assert result.code == 0, result.err
+    assert "log-loss of the classifier" in result.out
+    assert open_bundle(out).card.settings["candidates"] == 2
+    assert run("refine", model, data, "-o", out).code == 1
 
 
 def test_wrong_choices_are_named(kaon_model, kaon_dataset) -> None:

@@ -20,10 +20,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pidgan.models.adversarial import critic_loss, generator_loss, norm
+from pidgan.errors import PidganError
+from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape, plain_network
-from pidgan.models.updates import descend, draw, held_out_losses, named_inputs
+from pidgan.models.updates import (
+    descend,
+    draw,
+    held_out_losses,
+    length,
+    named_inputs,
+)
 
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000
@@ -67,8 +74,18 @@ class PublishedGAN:
     needs_positive_weights = False
 
     def __init__(self, *, shape: Shape, settings: PublishedSettings, seed: int) -> None:
-        """Build the networks and their optimizers."""
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: no update of the critic, or a share that is none.
+        """
         self.settings = s = settings
+        if min(s.first_critic_updates, s.critic_updates) < 1 or not 0 <= s.begin <= 1:
+            raise PidganError(
+                f"first_critic_updates is {s.first_critic_updates}, critic_updates "
+                f"{s.critic_updates} and begin {s.begin:g}; expected at least 1, 1 "
+                "and a share from 0 to 1"
+            )
         self.n_noise = s.n_noise
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
         self.generator = plain_network(
@@ -166,7 +183,7 @@ class PublishedGAN:
         with tf.GradientTape() as tape:
             tape.watch(y_hat)
             h_hat = self._h(batch, y_hat)
-            f_hat = norm(h_hat - h_g2) - norm(h_hat)
-        slope = norm(tape.gradient(f_hat, y_hat))
+            f_hat = length(h_hat - h_g2) - length(h_hat)
+        slope = length(tape.gradient(f_hat, y_hat))
         surrogate = critic_loss(h_r, h_g, h_g2, batch["w"])
         return surrogate, tf.reduce_mean(tf.square(tf.nn.relu(slope - 1)))
