@@ -25,6 +25,7 @@ from pidgan.models.model import Model
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
 from pidgan.preprocessing import N_KNOTS, TargetTransform
+from pidgan.refinement import RefinedModel
 from pidgan.typing import FloatArray
 
 OPSET = 17
@@ -54,7 +55,7 @@ class Parity:
 
 
 def export_bundle(
-    model: Model,
+    model: Model | RefinedModel,
     path: str | Path,
     *,
     report: Any = None,
@@ -64,7 +65,7 @@ def export_bundle(
     """Write a model as a bundle, with its reference file beside it.
 
     Args:
-        model: from `train`.
+        model: from `train` or `refine`.
         path: of the bundle, ending in ".onnx"; the reference file is named
             "<stem>.reference.parquet".
         report: from `validate`; its headline figures go onto the card.
@@ -130,7 +131,9 @@ def export_bundle(
     return path
 
 
-def check_parity(model: Model, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
+def check_parity(
+    model: Model | RefinedModel, bundle: Bundle, *, rows: int = PARITY_ROWS
+) -> Parity:
     """Compare a bundle with the keras model that it came from, on reference rows."""
     conditions, noise = _test_rows(model, model.reference(), rows=rows)
     return compare(
@@ -147,21 +150,16 @@ def compare(expected: FloatArray, got: FloatArray) -> Parity:
     return Parity(rows=len(worst), differing=int((~agree).sum()), largest=largest)
 
 
-def build_graph(model: Model) -> onnx.ModelProto:
+def build_graph(model: Model | RefinedModel) -> onnx.ModelProto:
     """Return the ONNX graph (conditions, noise) -> targets of a model."""
     graph = _Graph()
-    x = _scale_conditions(graph, model)
-    inputs = {"conditions": x, "noise": "noise"}
-    one_hot = None
-    if model.patterns is not None:
-        logits = _add_network(graph, model.patterns, {"conditions": x})
-        one_hot = _pick_pattern(graph, logits, model.targets.n_patterns)
-        inputs["pattern"] = one_hot
-        inputs["noise"] = graph.add(
-            "Slice", "noise", graph.ints([1]), graph.ints([2**31 - 1]), graph.ints([1])
-        )
-    z = _add_network(graph, model.generator, inputs)
-    y = _invert_targets(graph, z, one_hot, model.targets)
+    base = model.base if isinstance(model, RefinedModel) else model
+    x = _scale_conditions(graph, base)
+    if isinstance(model, RefinedModel):
+        one_hot, z = _add_refined(graph, model, x)
+    else:
+        one_hot, z = _add_generator(graph, model, x, "noise")
+    y = _invert_targets(graph, z, one_hot, base.targets)
     graph.nodes.append(helper.make_node("Identity", [y], ["targets"]))
     card = model.card
     ports = {
@@ -188,12 +186,64 @@ def build_graph(model: Model) -> onnx.ModelProto:
     )
 
 
+def _add_generator(
+    graph: "_Graph", model: Model, x: str, noise: str
+) -> tuple[str | None, str]:
+    """Append pattern and coordinates of a model: their names."""
+    inputs = {"conditions": x, "noise": noise}
+    one_hot = None
+    if model.patterns is not None:
+        logits = _add_network(graph, model.patterns, {"conditions": x})
+        n_noise = model.card.n_noise
+        first = graph.columns(noise, 0, 1)
+        one_hot = _pick(graph, logits, first, model.targets.n_patterns)
+        inputs["pattern"] = one_hot
+        inputs["noise"] = graph.columns(noise, 1, n_noise)
+    return one_hot, _add_network(graph, model.generator, inputs)
+
+
+def _add_refined(
+    graph: "_Graph", model: RefinedModel, x: str
+) -> tuple[str | None, str]:
+    """Append candidates and the choice among them: names as of `_add_generator`."""
+    n, count = model.base.card.n_noise, model.candidates
+    transform = model.base.targets
+    patterns: list[str] = []
+    coordinates, ratios = [], []
+    for k in range(count):
+        noise = graph.columns("noise", k * n, (k + 1) * n)
+        one_hot, z = _add_generator(graph, model.base, x, noise)
+        inputs = {"conditions": x, "targets": z}
+        if one_hot is not None:
+            free = graph.constant(transform.patterns.astype(np.float32))
+            inputs["targets"] = graph.add("Mul", z, graph.add("MatMul", one_hot, free))
+            inputs["pattern"] = one_hot
+            patterns.append(one_hot)
+        coordinates.append(z)
+        ratios.append(_add_network(graph, model.ratio, inputs))
+    logits = graph.add("Concat", *ratios, axis=1)
+    chosen = _pick(
+        graph, logits, graph.columns("noise", count * n, count * n + 1), count
+    )
+    half = graph.constant(0.5)
+
+    def choose(values: list[str]) -> str:
+        found = values[0]
+        for k in range(1, count):
+            take = graph.add("Greater", graph.columns(chosen, k, k + 1), half)
+            found = graph.add("Where", take, values[k], found)
+        return found
+
+    return (choose(patterns) if patterns else None), choose(coordinates)
+
+
 class _Graph:
     """Nodes and constants of a graph under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output and return the output's name."""
@@ -202,9 +252,12 @@ class _Graph:
         return name
 
     def constant(self, value: Any, dtype: type = np.float32) -> str:
-        """Append a constant and return its name."""
-        name = f"c{len(self.constants)}"
+        """Append a constant, unless it is there already, and return its name."""
         array: Any = np.ascontiguousarray(np.asarray(value, dtype=dtype))
+        content = (str(array.dtype), np.shape(value), array.tobytes())
+        if content in self._known:
+            return self._known[content]
+        name = self._known[content] = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
@@ -267,9 +320,8 @@ def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
 
 
-def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:
-    """One-hot code of the pattern that Phi(first noise) picks from softmax(logits)."""
-    z = graph.add("Slice", "noise", *(graph.ints([i]) for i in (0, 1, 1)))
+def _pick(graph: _Graph, logits: str, z: str, n_patterns: int) -> str:
+    """One-hot code of the class that Phi(z) picks from softmax(logits)."""
     erf = graph.add("Erf", graph.add("Mul", z, graph.constant(np.sqrt(0.5))))
     half = graph.constant(0.5)
     uniform = graph.add("Add", graph.add("Mul", erf, half), half)
@@ -337,7 +389,7 @@ def _invert_targets(
 
 
 def _test_rows(
-    model: Model, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
+    model: Model | RefinedModel, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
 ) -> tuple[FloatArray, FloatArray]:
     """Return conditions spread over the reference rows, and noise."""
     names = list(model.card.condition_names)

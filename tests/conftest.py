@@ -41,9 +41,7 @@ def kaon_model(kaon_dataset: Dataset):
     pytest.importorskip("tensorflow")
     from pidgan.training import train
 
-    return train(
-        kaon_dataset, steps=TRAINING_STEPS, seed=3, settings={"xla": False}
-    )
+    return train(kaon_dataset, steps=TRAINING_STEPS, seed=3, settings={"xla": False})
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,7 @@ LEVELS = {
     "validation": 5,
     "propagation": 5,
     "systematics": 6,
+    "refinement": 4,
     "members": 5,
     "closure": 6,
     "family_comparison": 6,

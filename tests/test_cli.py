@@ -103,7 +103,9 @@ ETA = [2.4, 3.2, 4.1]
 """A sample with few bins: the chain is about what the verbs hand on."""
 
 BRIEF = tuple(
-    word for phase in ("teach=0", "distil=0", "play=1", "xla=0") for word in ("--set", phase)
+    word
+    for phase in ("teach=0", "distil=0", "play=1", "xla=0")
+    for word in ("--set", phase)
 )
 """Settings with one phase of training: each is compiled anew."""
 

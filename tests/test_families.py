@@ -193,6 +193,8 @@ def test_wrong_choices_are_named(kaon_dataset) -> None:
         ({"family": "energy"}, {"samples": 1}, "expected at least 2"),
         ({"family": "mmd"}, {"kernel": "gausian"}, "closest: 'gaussian'"),
         ({"family": "mmd"}, {"smallest_scale": 0.0}, "above 0"),
+        ({"family": "wgan_gp"}, {"critic_updates": 0}, "expected at least 1"),
+        ({"recipe": "maevskiy2019"}, {"begin": 2.0}, "a share from 0 to 1"),
         ({"family": "mmd"}, {"width": "64k"}, "expected a number"),
         ({"family": "mmd"}, {"kernel": 3}, "expected a name"),
         ({"family": "vae"}, {"n_noise": 3}, "has no setting 'n_noise'"),

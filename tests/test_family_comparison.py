@@ -5,12 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
+from test_cli import Run, run  # noqa: F401
 
 pytest.importorskip("tensorflow")
 
 from pidgan.bundle import open_bundle
 from pidgan.errors import PidganError
 from pidgan.family_comparison import compare_families
+from pidgan.models import FAMILIES
 
 SMALL = {"width": 16, "blocks": 1, "batch_size": 128}
 SETTINGS = {
@@ -66,6 +68,39 @@ def test_files(compared) -> None:
     content = json.loads((folder / "comparison.json").read_text())
     assert content == json.loads(found.to_json())
     assert content["families"][1]["c2st"] is None
+
+
+def test_command_line(
+    run: Run,  # noqa: F811
+    compared,
+    kaon_dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The options are the arguments; the table is what is printed."""
+    found, folder, _ = compared
+    asked = {}
+
+    def remember(dataset, directory, *, progress, **options):
+        asked.update(options, directory=directory)
+        return found
+
+    monkeypatch.setattr("pidgan.family_comparison.compare_families", remember)
+    kaon_dataset.save(tmp_path / "data")
+    command = ("compare", tmp_path / "data", "-o", tmp_path / "out", "--steps", 7)
+    chosen = ("--set", "mmd.kernel=gaussian", "--set", "mmd.width=16")
+    result = run(*command, "--families", "mmd, maevskiy2019", *chosen)
+    assert result.out.strip() == found.text()
+    assert asked["families"] == ["mmd", "maevskiy2019"]
+    assert asked["settings"] == {"mmd": {"kernel": "gaussian", "width": 16}}
+    assert (asked["steps"], asked["budget"]) == (7, None)
+    assert json.loads(run(*command, "--json").out) == json.loads(found.to_json())
+    assert asked["families"] == list(FAMILIES)
+    assert run(*command, "--set", "width=16").code == 2
+    assert run(*command, "--budget", "1m").code == 2
+    result = run("compare", tmp_path / "data", "-o", folder, "--steps", 7)
+    assert result.code == 1
+    assert "exists" in result.err
 
 
 def test_wrong_choices_are_named(compared, kaon_dataset, tmp_path: Path) -> None:

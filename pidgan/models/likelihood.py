@@ -28,6 +28,9 @@ from pidgan.models.splines import (
 )
 from pidgan.models.updates import descend, held_out_losses
 
+# Types of `Cast` in ONNX (onnx.TensorProto.DataType).
+FLOAT, INT64 = 1, 7
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowSettings:
@@ -169,9 +172,9 @@ def _write_coordinate(
     inside = add("Less", add("Abs", u), number(BOUND))
     v = add("Clip", u, number(-BOUND), number(BOUND))
     inner = graph.columns(y_edges, 1, n_bins)
-    above = add("Cast", add("GreaterOrEqual", v, inner), to=1)
+    above = add("Cast", add("GreaterOrEqual", v, inner), to=FLOAT)
     count = add("ReduceSum", above, graph.ints([1]), keepdims=1)
-    index = add("Cast", count, to=7)
+    index = add("Cast", count, to=INT64)
     following = add("Add", index, graph.ints(1))
 
     def pick(values: str, where: str = index) -> str:

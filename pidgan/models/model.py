@@ -65,12 +65,35 @@ class Model:
             rows = slice(start, start + BLOCK_ROWS)
             finite = np.isfinite(conditions[rows]).all(axis=1)
             if finite.any():
-                targets[rows][finite] = self._generate_block(
-                    conditions[rows][finite], noise[rows][finite]
+                targets[rows][finite] = self.targets.inverse(
+                    *self._coordinates_of_block(
+                        conditions[rows][finite], noise[rows][finite]
+                    )
                 )
         return targets
 
-    def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+    def coordinates(
+        self, conditions: FloatArray, noise: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
+        """Return pattern (n,) and coordinates (n, n_targets), before the way back.
+
+        Args:
+            conditions: (n, n_conditions), package units, finite.
+            noise: (n, n_noise), standard normal.
+        """
+        blocks = [
+            self._coordinates_of_block(
+                conditions[start : start + BLOCK_ROWS],
+                noise[start : start + BLOCK_ROWS],
+            )
+            for start in range(0, max(1, len(conditions)), BLOCK_ROWS)
+        ]
+        pattern, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        return pattern, y
+
+    def _coordinates_of_block(
+        self, conditions: FloatArray, noise: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
         x = self.conditions.forward(conditions)
         noise = noise.astype(np.float32)
         inputs = {"conditions": x, "noise": noise}
@@ -81,7 +104,7 @@ class Model:
             )
             one_hot = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
             inputs = {"conditions": x, "pattern": one_hot, "noise": noise[:, 1:]}
-        return self.targets.inverse(pattern, self.generator(inputs).numpy())
+        return pattern, self.generator(inputs).numpy()
 
     def reference(self) -> pd.DataFrame:
         """Return rows never trained on: conditions, targets and "weight"."""

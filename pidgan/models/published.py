@@ -20,6 +20,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pidgan.errors import PidganError
 from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape, plain_network
@@ -73,8 +74,18 @@ class PublishedGAN:
     needs_positive_weights = False
 
     def __init__(self, *, shape: Shape, settings: PublishedSettings, seed: int) -> None:
-        """Build the networks and their optimizers."""
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: no update of the critic, or a share that is none.
+        """
         self.settings = s = settings
+        if min(s.first_critic_updates, s.critic_updates) < 1 or not 0 <= s.begin <= 1:
+            raise PidganError(
+                f"first_critic_updates is {s.first_critic_updates}, critic_updates "
+                f"{s.critic_updates} and begin {s.begin:g}; expected at least 1, 1 "
+                "and a share from 0 to 1"
+            )
         self.n_noise = s.n_noise
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
         self.generator = plain_network(

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape, residual_network
 from pidgan.models.updates import (
@@ -66,8 +67,16 @@ class WassersteinGAN:
     def __init__(
         self, *, shape: Shape, settings: WassersteinSettings, seed: int
     ) -> None:
-        """Build the networks and their optimizers."""
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: no update of the critic.
+        """
         self.settings = s = settings
+        if s.critic_updates < 1:
+            raise PidganError(
+                f"critic_updates is {s.critic_updates}, expected at least 1"
+            )
         self.n_noise = s.n_noise
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
         self.generator = residual_network(

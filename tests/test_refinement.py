@@ -1,0 +1,156 @@
+"""Refinement: a ratio that is known is found, and rows are chosen by it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import Run, run  # noqa: F401
+
+pytest.importorskip("tensorflow")
+
+from pidgan.bundle import open_bundle
+from pidgan.card import sample_targets
+from pidgan.errors import TrainingError
+from pidgan.metrics import energy_distance, with_differences
+from pidgan.models.model import Model
+from pidgan.models.networks import Shape
+from pidgan.models.ratio import RatioNetwork
+from pidgan.onnx_export import check_parity, export_bundle
+from pidgan.preprocessing import fit_columns
+from pidgan.refinement import RefinedModel, refine
+
+
+def _log_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """log N(y; x, 1) - log N(y; 0, 1)."""
+    return x * y - x**2 / 2
+
+
+def _toy(n: int, *, shift: bool, seed: int) -> dict[str, np.ndarray]:
+    """Rows y ~ N(x, 1) or N(0, 1), where every other row has no weight."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (n, 1))
+    y = rng.normal(size=(n, 1)) + shift * x
+    w = np.arange(n) % 2
+    y[w == 0] += 3
+    return {"x": x, "pattern": np.zeros((n, 0)), "y": y, "w": w}
+
+
+def test_a_known_ratio_is_found() -> None:
+    shape = Shape(n_conditions=1, n_patterns=0, n_targets=1)
+    network = RatioNetwork(shape=shape, seed=1)
+    samples = [_toy(20_000, shift=shift, seed=1 + shift) for shift in (True, False)]
+    held_out = (_toy(4_000, shift=True, seed=4), _toy(4_000, shift=False, seed=3))
+    losses = network.fit(*samples, held_out=held_out, steps=400, batch_size=512)
+    assert losses[0] == pytest.approx(2 * np.log(2), abs=0.05)
+    assert min(losses) < losses[0] - 0.05
+    # Where rows are frequent.
+    x, y = (v.ravel() for v in np.meshgrid(np.linspace(-0.7, 0.7, 9), [-1, 0, 1]))
+    rows = {
+        "x": x[:, None].astype("f4"),
+        "pattern": np.zeros((len(x), 0), "f4"),
+        "y": y[:, None].astype("f4"),
+    }
+    found = np.asarray(network.log_ratio(rows))
+    assert np.sqrt(np.mean((found - _log_ratio(x, y)) ** 2)) < 0.15
+
+
+def test_rows_are_chosen_by_the_ratio(kaon_model: Model) -> None:
+    """Candidates N(0, 1) and r = N(y; 1/2, 1) / N(y; 0, 1) give N(1/2, 1)."""
+    rng = np.random.default_rng(5)
+    count, n = 40, 4000
+    card = kaon_model.card
+    one_target = card.model_copy(
+        update={"targets": card.targets[:1], "n_noise": 1, "sample": card.sample}
+    )
+    base = dataclasses.replace(
+        kaon_model,
+        card=one_target,
+        targets=fit_columns(rng.normal(size=(200_000, 1)), np.ones(200_000)),
+        generator=lambda inputs: _Array(inputs["noise"]),
+        patterns=None,
+    )
+    refined = RefinedModel(
+        card=one_target.model_copy(update={"n_noise": count + 1}),
+        base=base,
+        ratio=lambda inputs: _log_ratio(0.5, inputs["targets"]),
+        candidates=count,
+        losses=[],
+    )
+    x = np.repeat(
+        kaon_model.reference()[list(card.condition_names)].to_numpy()[:1], n, 0
+    )
+    noise = rng.normal(size=(n, count + 1)).astype("f4")
+    y = refined.generate(x, noise)[:, 0]
+    assert y.mean() == pytest.approx(0.5, abs=0.06)
+    assert y.std() == pytest.approx(1.0, abs=0.05)
+    w = refined.density_ratio(x, base.generate(x, noise[:, :1]))
+    assert w.mean() == pytest.approx(1, abs=0.05)
+    assert np.average(noise[:, 0], weights=w) == pytest.approx(0.5, abs=0.08)
+
+
+class _Array(np.ndarray):
+    """What a network returns: something with a method `numpy`."""
+
+    def __new__(cls, values: np.ndarray) -> "_Array":
+        return np.asarray(values).view(cls)
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+@pytest.fixture(scope="module")
+def refined(kaon_model, kaon_dataset) -> RefinedModel:
+    return refine(kaon_model, kaon_dataset, candidates=4, steps=300)
+
+
+def test_a_refined_generator_is_closer_to_the_data(
+    refined: RefinedModel, kaon_dataset
+) -> None:
+    part = kaon_dataset.part("test")
+    x, w = part.conditions, part.weights
+    real = with_differences(x, part.targets)
+
+    def distance(generator) -> float:
+        made = with_differences(x, sample_targets(generator, x, seed=2))
+        return energy_distance(real, made, w, w, seed=1)
+
+    assert distance(refined) < 0.7 * distance(refined.base)
+
+
+def test_a_refined_bundle_is_a_bundle(
+    refined: RefinedModel, kaon_dataset, tmp_path: Path
+) -> None:
+    bundle = open_bundle(export_bundle(refined, tmp_path / "refined.onnx"))
+    assert bundle.card.settings["candidates"] == 4
+    found = check_parity(refined, bundle, rows=10_000)
+    assert found.differing <= 1
+    y = sample_targets(bundle, kaon_dataset.part("test").conditions[:2000], seed=1)
+    k, bt = (bundle.card.target_names.index(f"RichDLL{h}") for h in ("k", "bt"))
+    tied = y[:, k] == y[:, bt]
+    assert tied.any()
+    assert np.abs(y[:, k] - y[:, bt])[~tied].min() > 1e-6
+
+
+def test_command_line(
+    run: Run,  # noqa: F811
+    refined: RefinedModel,
+    kaon_dataset,
+    tmp_path: Path,
+) -> None:
+    model, data, out = (tmp_path / name for name in ("model", "data", "refined.onnx"))
+    refined.base.save(model)
+    kaon_dataset.save(data)
+    result = run("refine", model, data, "-o", out, "--candidates", 2, "--steps", 3)
+    assert result.code == 0, result.err
+    assert "log-loss of the classifier" in result.out
+    assert open_bundle(out).card.settings["candidates"] == 2
+    assert run("refine", model, data, "-o", out).code == 1
+
+
+def test_wrong_choices_are_named(kaon_model, kaon_dataset) -> None:
+    with pytest.raises(ValueError, match="expected at least 2 and 1"):
+        refine(kaon_model, kaon_dataset, candidates=1)
+    other = dataclasses.replace(kaon_dataset, info={"hash": "other"})
+    with pytest.raises(TrainingError, match="expected the given one, other"):
+        refine(kaon_model, other)
