@@ -68,9 +68,9 @@ class CramerSettings:
 
     width: int = 48
     blocks: int = 2
-    teach: float = 0.45
-    distil: float = 0.45
-    play: float = 0.1
+    teach: float = 0.4
+    distil: float = 0.6
+    play: float = 0.0
     batch_size: int = 256
     learning_rate: float = 1e-4
     critic_learning_rate: float = 5e-4
