@@ -31,11 +31,14 @@ from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.lateral import (
     Beam,
     centre,
+    find_axis,
     fit_beam,
+    fit_hidden,
     fit_jitter,
     fit_positive,
     fit_spot,
     normalise,
+    shift_axis,
     spots,
     spread,
     widths_of,
@@ -76,6 +79,7 @@ SLOPES = (0.83, -0.27, -1.7)
 MAX_TAU = 2.0  # from the maximum; beyond is little energy, and no extrapolation
 FIT_NUMBERS = 6_000_000  # most Gaussian integrals that the lateral fit keeps
 FIT_SHOWERS = 1000
+MOMENT_WEIGHT = 2.5  # of a shower's second moment, beside the cells of its image
 MAX_EVALUATIONS = 30  # Gauss-Newton steps: the parameters settle within ten
 UNKNOWN_SHAPE = 3.0  # a of the average shower, where layers have no position
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
@@ -113,6 +117,8 @@ class GFlash:
         widths: (k,) mm; empty without cells in the plane.
         lateral: (3, 4) ln R_C, ln R_T, logit p in 1, tau - 1, (tau - 1)^2 and ln E.
         jitter: (m,) logarithm of the standard deviation of the axis, mm.
+        hidden: (2, knots) quantiles of the axis, mm, where the conditions do not tell
+            the impact point; empty where they do.
         layer_spot: (m,) logarithm of the energy of a spot, for layers.
         cell_spot: (views, m), for cells.
     """
@@ -127,6 +133,7 @@ class GFlash:
     widths: FloatArray
     lateral: FloatArray
     jitter: FloatArray
+    hidden: FloatArray
     layer_spot: FloatArray
     cell_spot: FloatArray
 
@@ -159,7 +166,7 @@ class GFlash:
         shift, used = None, q
         if len(self.widths):
             size = exp(matmul(features, self.jitter[:, None]))
-            shift = take(noise, [q, q + 1]) * size
+            shift = shift_axis(take(noise, [q, q + 1]), size, self.hidden)
             used += 2
         parts = []
         for v, view in enumerate(self.geometry.views):
@@ -270,6 +277,7 @@ def fit_gflash(
         widths=np.empty(0),
         lateral=np.zeros((3, 4)),
         jitter=np.zeros(m),
+        hidden=np.empty((2, 0)),
         layer_spot=np.zeros(m),
         cell_spot=np.zeros((len(views), m)),
     )
@@ -490,10 +498,20 @@ def _with_plane(
     if start.depth is not None:
         peak, shape = (np.exp(column)[:, None] for column in columns[:2])
         slices = _slices(start.depth, peak, shape)
-    start = replace(start, lateral=_fit_lateral(start, x, views, (slices, peak)))
-    images = [
-        _expected(start, x, v, (slices, peak, None), views) for v in range(len(views))
-    ]
+    shift: FloatArray = np.zeros((len(x), 2))
+    if "x0" not in beam.names:
+        shift = centre(at, views[main])[0] - beam.origin
+        first = _fit_lateral(start, x, views, (slices, peak, shift))
+        start = replace(start, lateral=first)
+
+        def image(shift: FloatArray) -> FloatArray:
+            return _expected(start, x, main, (slices, peak, shift), views)
+
+        shift = find_axis(at, views[main], image, shift)
+        start = replace(start, hidden=fit_hidden(shift))
+    shower = (slices, peak, shift)
+    start = replace(start, lateral=_fit_lateral(start, x, views, shower))
+    images = [_expected(start, x, v, shower, views) for v in range(len(views))]
     features = beam.features(x)
     m = features.shape[1]
     spot = np.stack(
@@ -503,8 +521,7 @@ def _with_plane(
         ]
     )
     step = float(widths[0])
-    shift = np.full((len(x), 2), step)
-    moved = _expected(start, x, main, (slices, peak, shift), views)
+    moved = _expected(start, x, main, (slices, peak, shift + step), views)
     compared = (views[main], images[main], moved)
     jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
     return replace(start, cell_spot=spot, jitter=jitter)
@@ -532,10 +549,10 @@ def _fit_lateral(
     start: GFlash,
     x: FloatArray,
     views: Sequence[FloatArray],
-    shower: tuple[Array, FloatArray],
+    shower: tuple[Array, FloatArray, FloatArray],
 ) -> FloatArray:
     """Least-squares fit of core and tail to the images of showers."""
-    slices, peak = shower
+    slices, peak, shift = shower
     geometry, widths = start.geometry, start.widths
     u = log(start.beam.column(x, "energy") / start.beam.energy)
     places = [
@@ -553,15 +570,17 @@ def _fit_lateral(
     for v, i in places:
         view, layer = geometry.views[v], geometry.views[v].layers[i]
         z, groups = start._groups(v, i)
-        kernels = spread(layer, start.beam.axis(x[:n], z[None]), widths).astype(
-            np.float32
-        )
+        at_x, at_y = start.beam.axis(x[:n], z[None])
+        axis = (at_x + shift[:n, :1], at_y + shift[:n, 1:])
+        kernels = spread(layer, axis, widths).astype(np.float32)
         share = normalise(slices[:n] @ groups) if slices is not None else np.ones(1)
         first = sum(la.n_cells for la in view.layers[:i])
         e = views[v][:n, first : first + layer.n_cells]
         tau = _tau(z, peak[:n], u[:n])
         weight = e.sum(axis=1, keepdims=True) / views[v][:n].sum(axis=1, keepdims=True)
-        square = (layer.plane()[0] ** 2).sum(axis=1)
+        # Squared distances to the axis, at its mean depth.
+        middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
+        square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
         kept.append((kernels, share, tau, normalise(e), weight, square))
     deep = any(geometry.views[v].has_depth for v, _ in places)
     free = np.array([[True, slices is not None, deep, True]] * 3)
@@ -586,8 +605,10 @@ def _fit_lateral(
             pull = (np.asarray(real) - model) / np.sqrt(model + 1e-4)
             parts.append((pull * np.sqrt(weight)).ravel())
             # Sums of squares leave the second moment, which physicists look at, free.
-            moment = (np.asarray(real) - model) @ square / (np.asarray(real) @ square)
-            parts.append((moment * np.sqrt(weight[:, 0])).ravel())
+            wanted = (np.asarray(real) * square).sum(axis=1)
+            found = (model * square).sum(axis=1)
+            ratio = (wanted - found) / (wanted + found)
+            parts.append(MOMENT_WEIGHT * ratio * np.sqrt(weight[:, 0]))
         return np.concatenate(parts)
 
     found = scipy.optimize.least_squares(

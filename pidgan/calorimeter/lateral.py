@@ -6,10 +6,11 @@ are cheap: over rectangles a product of two differences of the normal integral, 
 rings exp(-r1^2 / 2 s^2) - exp(-r2^2 / 2 s^2).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
 
 from pidgan.calorimeter.geometry import Geometry, Layer
 from pidgan.calorimeter.observables import moments
@@ -47,6 +48,11 @@ NARROWEST = 0.1
 _TAIL_P = 0.2316419
 _TAIL = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
 _WINITZKI = 0.147  # S. Winitzki, A handy approximation for the error function (2008)
+KNOTS = np.linspace(-3.5, 3.5, 36)
+"""Normal numbers at which cumulated distributions are tabulated; beyond, one shower in
+2000, they are continued by straight lines."""
+
+AXIS_STEPS = 6  # of Newton's method for an axis that is not known
 SCORING_STEPS = 30  # of a fit that converges quadratically
 OUTER = 0.01  # cells with less of the shower's energy determine the spots
 _FAR = 12.0  # widths beyond which the tail, 1e-33, is nothing
@@ -239,6 +245,36 @@ def spots(expected: Array, unit: Array, noise: Array) -> Array:
     return is_there * unit * mean * root * root * root
 
 
+def interpolate(table: Array, g: Array) -> Array:
+    """Return values (n, d, 1) of tables (n, d, knots) at normal numbers g (n, d, 1)."""
+    step = KNOTS[1] - KNOTS[0]
+    inside = maximum(minimum(g, KNOTS[-1]), KNOTS[0])
+    place = (inside - KNOTS[None, None]) * (1 / step)
+    value = total(table * maximum(1.0 - absolute(place), 0.0), -1)
+    n = len(KNOTS)
+    slopes = [
+        (take(table, [b]) - take(table, [a])) * (1 / step)
+        for a, b in ((0, 1), (n - 2, n - 1))
+    ]
+    beyond = g - inside
+    low, high = minimum(beyond, 0.0), maximum(beyond, 0.0)
+    return value + slopes[0] * low + slopes[1] * high
+
+
+def shift_axis(noise: Array, jitter: Array, hidden: FloatArray) -> Array:
+    """Return how far the axis is from where it is expected, (n, 2), mm.
+
+    Args:
+        noise: (n, 2), standard normal.
+        jitter: (n, 1) standard deviation, mm.
+        hidden: (2, knots) quantiles of an axis that no condition tells; or empty.
+    """
+    if not hidden.size:
+        return noise * jitter
+    table = hidden[None] * np.ones((1, 1, 1)) + reshape(jitter * 0.0, (1, 1))
+    return reshape(interpolate(table, reshape(noise, (2, 1))), (2,))
+
+
 def normalise(x: Array) -> Array:
     """Return x divided by its sum over the last axis; 0 where that is 0."""
     return x / maximum(total(x, -1), 1e-30)
@@ -363,6 +399,39 @@ def centre(at: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.stack([x[0], y[0]], axis=1), np.stack([x[1], y[1]], axis=1)
 
 
+def find_axis(
+    at: FloatArray,
+    real: FloatArray,
+    image: Callable[[FloatArray], FloatArray],
+    start: FloatArray,
+) -> FloatArray:
+    """Return the shift (n, 2) of the axis that gives the centre of energy, mm.
+
+    Args:
+        at: (k, 2 or 3) positions of the cells.
+        real: (n, k) images.
+        image: expected images (n, k) for shifts (n, 2).
+        start: (n, 2) first guess.
+    """
+    wanted = centre(at, real)[0]
+    # Beyond the middles of the cells nothing moves any more.
+    low, high = at[:, :2].min(axis=0), at[:, :2].max(axis=0)
+    step = 0.02 * float(np.max(high - low))
+    shift = start
+    for _ in range(AXIS_STEPS):
+        found = centre(at, image(shift))[0]
+        slope = (centre(at, image(shift + step))[0] - found) / step
+        change = (wanted - found) / np.maximum(slope, 0.2)
+        shift = np.clip(shift + np.clip(change, -3 * step, 3 * step), low, high)
+    return shift
+
+
+def fit_hidden(shift: FloatArray) -> FloatArray:
+    """Return quantiles (2, knots) of shifts (n, 2)."""
+    levels = scipy.special.ndtr(KNOTS)
+    return np.quantile(shift, levels, axis=0).T
+
+
 def fit_jitter(
     features: FloatArray,
     at: FloatArray,
@@ -375,7 +444,7 @@ def fit_jitter(
 
     Args:
         features: (n, m).
-        at: (k, 2) positions of the cells.
+        at: (k, 2 or 3) positions of the cells.
         images: (n, k) real; expected; expected, with the axis moved in x and y.
         step: by how much, mm.
         spot: (m,) coefficients from `fit_spot`: what spots move the centre by is not

@@ -29,14 +29,19 @@ from numpy.typing import ArrayLike
 
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.lateral import (
+    KNOTS,
     ROLES,
     Beam,
     centre,
+    find_axis,
     fit_beam,
+    fit_hidden,
     fit_jitter,
     fit_positive,
     fit_spot,
+    interpolate,
     normalise,
+    shift_axis,
     spots,
     spread,
     widths_of,
@@ -44,7 +49,6 @@ from pidgan.calorimeter.lateral import (
 from pidgan.calorimeter.observables import check_cells, depths, layer_energies
 from pidgan.calorimeter.tracing import (
     Array,
-    absolute,
     concatenate,
     cos,
     exp,
@@ -66,12 +70,8 @@ MIN_ROWS = 100
 
 STEP = 0.5  # of ln E between tables, where the energies are continuous
 MOST_ENERGIES = 12
-KNOTS = np.linspace(-3.5, 3.5, 36)
-"""Normal numbers at which cumulated distributions are tabulated; beyond, one shower in
-2000, they are continued by straight lines."""
-
 SHAPE_ENERGIES = 4  # at which lateral shapes are tabulated
-FIT_NUMBERS = 20_000_000  # most numbers of a lateral fit, 160 MB
+FIT_NUMBERS = 4_000_000  # most numbers of a lateral fit
 FIT_SHOWERS = 2000
 WIDTH_STEP = 0.1  # of ln(width), for the derivative
 # A layer that holds a whole shower, seen at an angle, is filled at three depths: Gauss'
@@ -103,6 +103,8 @@ class PCA:
             and of deep showers; empty for layers of one cell.
         width_spread: (m,) logarithm of the standard deviation of ln(width).
         jitter: (m,) logarithm of the standard deviation of the axis, mm.
+        hidden: (2, knots) quantiles of the axis, mm, where the conditions do not tell
+            the impact point; empty where they do.
         cell_spot: (views, m) logarithm of the energy of a spot.
     """
 
@@ -120,6 +122,7 @@ class PCA:
     shapes: tuple[tuple[FloatArray, ...], ...]
     width_spread: FloatArray
     jitter: FloatArray
+    hidden: FloatArray
     cell_spot: FloatArray
 
     @property
@@ -148,7 +151,8 @@ class PCA:
         moved = None
         if len(self.widths):
             shift = take(noise, [used, used + 1])
-            shift = shift * exp(matmul(features, self.jitter[:, None]))
+            size = exp(matmul(features, self.jitter[:, None]))
+            shift = shift_axis(shift, size, self.hidden)
             scale = exp(matmul(features, self.width_spread[:, None]))
             scale = exp(take(noise, [used + 2]) * scale)
             moved = (shift, scale)
@@ -181,7 +185,7 @@ class PCA:
         extra = reshape(_extra(self.beam, conditions), (1, c))
         g = g * reshape(matmul(hat, self.sizes), (d, 1)) + total(slope * extra, -1)
         table = reshape(matmul(hat, self.quantiles.reshape(b, -1)), (d, n_knots))
-        return maximum(reshape(_interpolate(table, g), (d,)), 0.0)
+        return maximum(reshape(interpolate(table, g), (d,)), 0.0)
 
     def _depth(self, fractions: Array) -> Array:
         """Mean and root variance (n, 2) of the depth, None if no view has layers."""
@@ -305,6 +309,7 @@ def fit_pca(
         shapes=(),
         width_spread=np.zeros(m),
         jitter=np.zeros(m),
+        hidden=np.empty((2, 0)),
         cell_spot=np.zeros((len(views), m)),
     )
     z = chain._depth(layers[0]) if layers else None
@@ -352,22 +357,6 @@ def _tables(beam: Beam, conditions: Array, nodes: FloatArray) -> Array:
         return hat
     code = beam.column(conditions, "species")
     return concatenate([hat * near(code, value) for value in beam.species])
-
-
-def _interpolate(table: Array, g: Array) -> Array:
-    """Values (n, d, 1) of tables (n, d, knots) at normal numbers g (n, d, 1)."""
-    step = KNOTS[1] - KNOTS[0]
-    inside = maximum(minimum(g, KNOTS[-1]), KNOTS[0])
-    place = (inside - KNOTS[None, None]) * (1 / step)
-    value = total(table * maximum(1.0 - absolute(place), 0.0), -1)
-    n = len(KNOTS)
-    slopes = [
-        (take(table, [b]) - take(table, [a])) * (1 / step)
-        for a, b in ((0, 1), (n - 2, n - 1))
-    ]
-    beyond = g - inside
-    low, high = minimum(beyond, 0.0), maximum(beyond, 0.0)
-    return value + slopes[0] * low + slopes[1] * high
 
 
 def _choose_nodes(beam: Beam, x: FloatArray) -> FloatArray:
@@ -445,18 +434,20 @@ def _with_plane(
     beam = replace(chain.beam, origin=(origin_x, origin_y))
     chain = replace(chain, beam=beam, widths=widths)
     features = beam.features(x)
-    hat = chain._shape_hat(x, features, z)
-    shapes = tuple(
-        tuple(
-            _fit_shape(chain, x, (v, i), views, z, hat)
-            if layer.n_cells > 1
-            else np.empty((0, 2, 0))
-            for i, layer in enumerate(view.layers)
-        )
-        for v, view in enumerate(geometry.views)
-    )
-    chain = replace(chain, shapes=shapes)
-    same = (np.zeros((1, 2)), np.ones((1, 1)))
+    shift: FloatArray = np.zeros((len(x), 2))
+    if "x0" in beam.names:
+        chain = _with_shapes(chain, x, views, z, shift)
+    else:
+        shift = centre(at, views[main])[0] - beam.origin
+        chain = _with_shapes(chain, x, views, z, shift)
+
+        def image(shift: FloatArray) -> FloatArray:
+            return _expected(chain, x, main, views, z, (shift, np.ones((1, 1))))
+
+        shift = find_axis(at, views[main], image, shift)
+        chain = _with_shapes(chain, x, views, z, shift)
+        chain = replace(chain, hidden=fit_hidden(shift))
+    same = (shift, np.ones((1, 1)))
     images = [_expected(chain, x, v, views, z, same) for v in range(len(views))]
     m = features.shape[1]
     spot = np.stack(
@@ -466,12 +457,10 @@ def _with_plane(
         ]
     )
     step = float(widths[0])
-    moved = _expected(
-        chain, x, main, views, z, (np.full((1, 2), step), np.ones((1, 1)))
-    )
+    moved = _expected(chain, x, main, views, z, (shift + step, np.ones((1, 1))))
     compared = (views[main], images[main], moved)
     jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
-    wider = (np.zeros((1, 2)), np.full((1, 1), np.exp(WIDTH_STEP)))
+    wider = (shift, np.full((1, 1), np.exp(WIDTH_STEP)))
     expected = _log_width(at, images[main])
     slope = (
         _log_width(at, _expected(chain, x, main, views, z, wider)) - expected
@@ -486,6 +475,27 @@ def _with_plane(
         jitter=jitter,
         width_spread=fit_positive(features, squares) / 2,
     )
+
+
+def _with_shapes(
+    chain: PCA,
+    x: FloatArray,
+    views: Sequence[FloatArray],
+    z: FloatArray | None,
+    shift: FloatArray,
+) -> PCA:
+    """Add the lateral shape of each layer, for known shifts (n, 2) of the axis."""
+    hat = chain._shape_hat(x, chain.beam.features(x), z)
+    shapes = tuple(
+        tuple(
+            _fit_shape(chain, x, (v, i), views, (z, shift), hat)
+            if layer.n_cells > 1
+            else np.empty((0, 2, 0))
+            for i, layer in enumerate(view.layers)
+        )
+        for v, view in enumerate(chain.geometry.views)
+    )
+    return replace(chain, shapes=shapes)
 
 
 def _log_width(at: FloatArray, e: FloatArray) -> FloatArray:
@@ -520,7 +530,7 @@ def _fit_shape(
     x: FloatArray,
     place: tuple[int, int],
     views: Sequence[FloatArray],
-    z: FloatArray | None,
+    shower: tuple[FloatArray | None, FloatArray],
     hat: FloatArray,
 ) -> FloatArray:
     """Positive weights (nodes, 2, k) of the Gaussians of a layer."""
@@ -531,8 +541,10 @@ def _fit_shape(
     n = int(np.clip(FIT_NUMBERS // (layer.n_cells * columns), 20, len(x)))
     first = sum(la.n_cells for la in view.layers[:i])
     e = views[v][:n, first : first + layer.n_cells]
+    z, shift = shower
     depth = chain._axis_depth(place, None if z is None else z[:n])
-    axis = chain.beam.axis(x[:n], depth)
+    at_x, at_y = chain.beam.axis(x[:n], depth)
+    axis = (at_x + shift[:n, :1], at_y + shift[:n, 1:])
     kernels = spread(layer, axis, widths)
     if kernels.shape[1] > 1:
         kernels = kernels * DEPTH_WEIGHTS[:, None, None]
