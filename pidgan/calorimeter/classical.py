@@ -80,7 +80,8 @@ MAX_TAU = 2.0  # from the maximum; beyond is little energy, and no extrapolation
 FIT_NUMBERS = 6_000_000  # most Gaussian integrals that the lateral fit keeps
 FIT_SHOWERS = 1000
 MOMENT_WEIGHT = 2.5  # of a shower's second moment, beside the cells of its image
-MAX_EVALUATIONS = 30  # Gauss-Newton steps: the parameters settle within ten
+ROUNDS, EVALUATIONS = 4, 8  # of the lateral fit: the parameters settle within these
+SHARE_FLOOR = 1e-4  # of a share's variance: less is a single spot
 UNKNOWN_SHAPE = 3.0  # a of the average shower, where layers have no position
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
 
@@ -581,7 +582,7 @@ def _fit_lateral(
         # Squared distances to the axis, at its mean depth.
         middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
         square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
-        kept.append((kernels, share, tau, normalise(e), weight, square))
+        kept.append((kernels, share, tau, np.asarray(normalise(e)), weight, square))
     deep = any(geometry.views[v].has_depth for v, _ in places)
     free = np.array([[True, slices is not None, deep, True]] * 3)
     main = max(places, key=lambda p: geometry.views[p[0]].n_cells)[0]
@@ -592,28 +593,36 @@ def _fit_lateral(
     if slices is not None:
         initial[:, 1] = SLOPES
 
-    def residual(values: FloatArray) -> FloatArray:
+    def models(values: FloatArray) -> list[FloatArray]:
         parameters = initial.copy()
         parameters[free] = values
-        parts = []
-        for kernels, share, tau, real, weight, square in kept:
+        images = []
+        for kernels, share, tau, *_ in kept:
             w = lateral_weights(parameters, widths, tau, u[:n]) * share[..., None]
             flat = w.reshape(n, -1, 1).astype(np.float32)
-            model = (kernels.reshape(n, -1, kernels.shape[-1]) * flat).sum(axis=1)
-            model = normalise(model)
-            # As counts: the variance of a share goes with the share.
-            pull = (np.asarray(real) - model) / np.sqrt(model + 1e-4)
-            parts.append((pull * np.sqrt(weight)).ravel())
+            image = (kernels.reshape(n, -1, kernels.shape[-1]) * flat).sum(axis=1)
+            images.append(np.asarray(normalise(image)))
+        return images
+
+    def residual(values: FloatArray, variances: list[FloatArray]) -> FloatArray:
+        parts = []
+        for model, variance, item in zip(models(values), variances, kept, strict=True):
+            *_, real, weight, square = item
+            parts.append(((real - model) / np.sqrt(variance) * np.sqrt(weight)).ravel())
             # Sums of squares leave the second moment, which physicists look at, free.
-            wanted = (np.asarray(real) * square).sum(axis=1)
-            found = (model * square).sum(axis=1)
-            ratio = (wanted - found) / (wanted + found)
+            wanted, found = ((e * square).sum(axis=1) for e in (real, model))
+            ratio = (found - wanted) / (variance * square).sum(axis=1)
             parts.append(MOMENT_WEIGHT * ratio * np.sqrt(weight[:, 0]))
         return np.concatenate(parts)
 
-    found = scipy.optimize.least_squares(
-        residual, initial[free], x_scale=0.3, max_nfev=MAX_EVALUATIONS
-    )
+    values = initial[free]
+    for _ in range(ROUNDS):
+        # As counts: the variance of a share goes with the share, of the last round; a
+        # variance that follows the fit would draw it to the root mean square.
+        variances = [model + SHARE_FLOOR for model in models(values)]
+        values = scipy.optimize.least_squares(
+            residual, values, x_scale=0.3, max_nfev=EVALUATIONS, args=(variances,)
+        ).x
     result = initial.copy()
-    result[free] = found.x
+    result[free] = values
     return result
