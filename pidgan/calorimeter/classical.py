@@ -77,10 +77,10 @@ GRID_ROWS = 2000  # showers at a time: 90 x 60 likelihoods each
 # hep-ex/0001020, kept where depth is not measured together with the plane.
 SLOPES = (0.83, -0.27, -1.7)
 MAX_TAU = 2.0  # from the maximum; beyond is little energy, and no extrapolation
-FIT_NUMBERS = 6_000_000  # most Gaussian integrals that the lateral fit keeps
+FIT_NUMBERS = 2_000_000  # most Gaussian integrals that the lateral fit keeps
 FIT_SHOWERS = 1000
 MOMENT_WEIGHT = 2.5  # of a shower's second moment, beside the cells of its image
-ROUNDS, EVALUATIONS = 4, 8  # of the lateral fit: the parameters settle within these
+ROUNDS, EVALUATIONS = 3, 5  # of the lateral fit: the parameters settle within these
 SHARE_FLOOR = 1e-4  # of a share's variance: less is a single spot
 UNKNOWN_SHAPE = 3.0  # a of the average shower, where layers have no position
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom

@@ -54,6 +54,7 @@ KNOTS = np.linspace(-3.5, 3.5, 36)
 
 AXIS_STEPS = 6  # of Newton's method for an axis that is not known
 SCORING_STEPS = 30  # of a fit that converges quadratically
+MOST_CHANGE = 5.0  # of ln(mean) above that of all rows; E^-2 over two decades has 4
 OUTER = 0.01  # cells with less of the shower's energy determine the spots
 _FAR = 12.0  # widths beyond which the tail, 1e-33, is nothing
 
@@ -311,9 +312,13 @@ def _tail(t: Array) -> Array:
 
 def _normal_quantile(below: Array, above: Array) -> Array:
     """Normal quantile of a probability, given with its complement."""
-    power = log(maximum(4.0 * below * above, 1e-30))
-    half = 2 / (np.pi * _WINITZKI) + 0.5 * power
-    square = maximum(sqrt(half * half - power * (1 / _WINITZKI)) - half, 0.0)
+    power = -log(maximum(4.0 * below * above, 1e-30)) * (1 / _WINITZKI)
+    half = 2 / (np.pi * _WINITZKI) - 0.5 * _WINITZKI * power
+    # sqrt(h^2 + p) - h; as a quotient where h > 0, and no rounding near the median.
+    root = sqrt(half * half + maximum(power, 0.0))
+    small = negative(-half)
+    quotient = maximum(power, 0.0) / (root + absolute(half))
+    square = small * quotient + (1.0 - small) * (root - half)
     return sqrt(2.0 * square) * (1.0 - 2.0 * negative(below - above))
 
 
@@ -377,6 +382,10 @@ def fit_positive(features: FloatArray, values: FloatArray) -> FloatArray:
         pull = values / np.exp(features @ found) - 1
         step = np.linalg.lstsq(features, pull, rcond=None)[0]
         found += np.clip(step, -0.5, 0.5)
+    if np.max(features @ found) - np.log(mean) > MOST_CHANGE:
+        # Single values of both signs do not tell how the mean changes.
+        found[:] = 0
+        found[0] = np.log(mean)
     return found
 
 

@@ -73,6 +73,7 @@ MOST_ENERGIES = 12
 SHAPE_ENERGIES = 4  # at which lateral shapes are tabulated
 FIT_NUMBERS = 4_000_000  # most numbers of a lateral fit
 FIT_SHOWERS = 2000
+MOST_WIDER = 1.0  # |ln(width)| about the mean: a shower e times as wide is another one
 WIDTH_STEP = 0.1  # of ln(width), for the derivative
 # A layer that holds a whole shower, seen at an angle, is filled at three depths: Gauss'
 # and Hermite's points and weights, in widths of the profile.
@@ -154,7 +155,8 @@ class PCA:
             size = exp(matmul(features, self.jitter[:, None]))
             shift = shift_axis(shift, size, self.hidden)
             scale = exp(matmul(features, self.width_spread[:, None]))
-            scale = exp(take(noise, [used + 2]) * scale)
+            wider = take(noise, [used + 2]) * scale
+            scale = exp(maximum(minimum(wider, MOST_WIDER), -MOST_WIDER))
             moved = (shift, scale)
             used += 3
         parts = []

@@ -83,6 +83,34 @@ class Traced:
         return self.apply("Neg")
 
 
+class Parametrisation(Protocol):
+    """A function (conditions, noise) -> cells written with the functions below."""
+
+    @property
+    def n_noise(self) -> int:
+        """Normal numbers a row needs."""
+
+    def sample(self, conditions: Array, noise: Array) -> Array:
+        """Return cells (n, n_cells)."""
+
+
+def trace(model: Parametrisation, graph: Recorder, n_conditions: int) -> Traced:
+    """Append a parametrisation to a graph whose inputs are "conditions" and "noise".
+
+    Args:
+        model: what to append.
+        graph: under construction, of float32.
+        n_conditions: columns of "conditions", in the order that the model takes.
+
+    Returns:
+        The cells.
+    """
+    conditions = Traced(graph, "conditions", (n_conditions,))
+    noise = Traced(graph, "noise", (model.n_noise,))
+    found: Traced = model.sample(conditions, noise)
+    return found
+
+
 def _unary(operator: str, function: Callable[[Any], Any]) -> Callable[[Array], Array]:
     def apply(x: Array) -> Array:
         return x.apply(operator) if isinstance(x, Traced) else function(x)

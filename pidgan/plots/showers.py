@@ -7,7 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
 from numpy.typing import ArrayLike
 
 from pidgan.plots.canvas import (
@@ -123,7 +128,7 @@ def plot_curves(
         positive = y[y > 0]
         if logy and len(positive):
             top.set_yscale("log")
-            top.set_ylim(0.5 * max(positive.min(), 1e-6 * y.max()), 4 * y.max())
+            top.set_ylim(0.5 * max(positive.min(), 1e-6 * y.max()), 10 * y.max())
         else:
             top.set_ylim(0, 1.3 * max(float(y.max()), float(g.max())))
         top.legend(loc="upper right")
@@ -181,9 +186,10 @@ def plot_response(
         reach = 1.15 * max(float(spread), allowed or 0.0, 1e-3)
         bottom.set_ylim(1 - reach, 1 + reach)
         bottom.set_xscale("log")
-        formatter = ScalarFormatter()
-        formatter.set_scientific(False)
-        bottom.xaxis.set_major_formatter(formatter)
+        bottom.set_xlim(0.8 * np.nanmin(x), 1.25 * np.nanmax(x))
+        bottom.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bottom.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
+        bottom.xaxis.set_minor_formatter(NullFormatter())
         finite = np.concatenate([y, g])[np.isfinite(np.concatenate([y, g]))]
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
         span = max(high - low, 1e-6 * abs(high))
@@ -214,9 +220,7 @@ def plot_observables(
             observables, panels, strict=True
         ):
             y, g = np.asarray(real), np.asarray(generated)
-            low, high = np.quantile(y, [0.001, 0.999])
-            high = high if high > low else low + max(abs(low), 1.0) * 1e-3
-            edges = np.linspace(low, high, bins + 1)
+            edges = _edges(y, bins)
             a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
             scale = len(y) / len(g)
             middle = (edges[1:] + edges[:-1]) / 2
@@ -230,7 +234,9 @@ def plot_observables(
             top.legend(loc="upper right")
             top.set_ylabel("Showers")
             bottom.set_ylabel("gen. / real")
-            label_axis(bottom, name, unit)
+            # `label_axis` takes names literally; these may be formulas.
+            text = name if unit == "1" else f"{name} [{unit}]"
+            bottom.set_xlabel(text, loc="right")
     return figure
 
 
@@ -285,6 +291,22 @@ def _draw_cells(
     axis.set_aspect("equal")
     axis.minorticks_off()
     return drawn
+
+
+def _edges(values: FloatArray, bins: int) -> FloatArray:
+    """Equal bins of the bulk; of discrete values, as many of them in each."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    if high <= low:
+        half = max(abs(low), 1.0) * 1e-3
+        return np.linspace(low - half, low + half, bins + 1)
+    kinds = np.unique(values)
+    step = float(np.diff(kinds).min()) if len(kinds) > 1 else 1.0
+    steps = (high - low) / step
+    if len(kinds) > 20 * bins or steps > 20 * bins:
+        return np.linspace(low, high, bins + 1)
+    width = np.ceil(steps / bins) * step
+    count = int(np.ceil((high - low) / width)) + 1
+    return np.asarray(low - step / 2 + width * np.arange(count))
 
 
 def _draw_ratio(
