@@ -63,9 +63,7 @@ MIN_SHOWERS = 200
 """Fewer do not determine two dozen parameters and their fluctuations."""
 
 MIN_SLICES = 16  # of the depth, at least; a shower is a few of them wide
-PLANE_SLICES = (
-    12  # of a layer that holds the whole shower: each has its place and width
-)
+PLANE_SLICES = 12  # of a layer that holds the whole shower, each with its own axis
 NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)  # of the integral over a slice
 
 # Depth grid of the fit of each shower: ln T in units of the depth, and ln(a - 1).
@@ -74,7 +72,7 @@ GRID_A = np.linspace(np.log(0.1), np.log(20.0), 60)
 GRID_ROWS = 2000  # showers at a time: 90 x 60 likelihoods each
 
 # Slopes in tau of ln R_C, ln R_T and logit p at the maximum, from the formulas of
-# hep-ex/0001020, kept where depth is not measured together with the plane.
+# hep-ex/0001020: where the fit starts.
 SLOPES = (0.83, -0.27, -1.7)
 MAX_TAU = 2.0  # from the maximum; beyond is little energy, and no extrapolation
 FIT_NUMBERS = 2_000_000  # most Gaussian integrals that the lateral fit keeps
