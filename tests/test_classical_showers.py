@@ -1,0 +1,276 @@
+"""Classical parametrisations: laws, closure on a known truth, the exported graph."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import scipy.integrate
+import scipy.special
+from toy_showers import GEOMETRIES, LAYERS, NAMES, PLANE, as_block, toy_showers
+
+from pidgan.calorimeter import lateral
+from pidgan.calorimeter.classical import GFlash, fit_gflash, lateral_weights
+from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.observables import observables
+from pidgan.calorimeter.pca import PCA, fit_pca
+from pidgan.calorimeter.tracing import trace
+from pidgan.errors import DatasetError
+
+FITS: dict[str, Any] = {"gflash": fit_gflash, "pca": fit_pca}
+N = 420
+
+
+@pytest.fixture(scope="module", params=GEOMETRIES)
+def sample(request: pytest.FixtureRequest) -> dict[str, Any]:
+    conditions, cells = toy_showers(2 * N, seed=1)
+    cells = cells if request.param == "stack" else as_block(cells)
+    return {
+        "geometry": GEOMETRIES[request.param],
+        "fit": (cells[:N], conditions[:N]),
+        "judge": (cells[N:], conditions[N:]),
+    }
+
+
+@pytest.fixture(scope="module", params=FITS)
+def fitted(request: pytest.FixtureRequest, sample: dict[str, Any]) -> GFlash | PCA:
+    model: GFlash | PCA = FITS[request.param](
+        *sample["fit"], sample["geometry"], names=NAMES
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def generated(fitted: GFlash | PCA, sample: dict[str, Any]) -> np.ndarray:
+    x = sample["judge"][1]
+    noise = np.random.default_rng(2).normal(size=(len(x), fitted.n_noise))
+    return np.asarray(fitted.sample(x, noise))
+
+
+def test_showers_are_energies(
+    fitted: GFlash | PCA, generated: np.ndarray, sample: dict[str, Any]
+) -> None:
+    assert generated.shape == sample["judge"][0].shape
+    assert np.all(np.isfinite(generated))
+    assert generated.min() == 0
+    geometry = sample["geometry"]
+    totals = [generated[:, s].sum(axis=1) for s in geometry.view_slices.values()]
+    for total in totals[1:]:  # views account for the same energy
+        assert np.allclose(total, totals[0] * total.sum() / totals[0].sum(), rtol=1e-6)
+
+
+def test_a_row_depends_on_its_own_conditions_and_noise(
+    fitted: GFlash | PCA, generated: np.ndarray, sample: dict[str, Any]
+) -> None:
+    x = sample["judge"][1]
+    noise = np.random.default_rng(2).normal(size=(len(x), fitted.n_noise))
+    again = fitted.sample(x[5:9], noise[5:9])
+    assert np.allclose(again, generated[5:9], rtol=1e-9, atol=1e-9)
+
+
+def test_closure(generated: np.ndarray, sample: dict[str, Any]) -> None:
+    real, x = sample["judge"]
+    geometry = sample["geometry"]
+    y = observables(real, geometry, x[:, 0], per_layer=False)
+    g = observables(generated, geometry, x[:, 0], per_layer=False)
+    prefix = "" if len(geometry.views) == 1 else "image."
+    response = y[f"{prefix}response"]
+    bias = g[f"{prefix}response"].mean() / response.mean() - 1
+    assert abs(bias) < 6 * response.std() / np.sqrt(N)
+    assert g[f"{prefix}response"].std() == pytest.approx(response.std(), rel=0.2)
+    deep = "" if len(geometry.views) == 1 else "profile."
+    for name, bound in ((f"{deep}depth", 0.05), (f"{prefix}width_x", 0.12)):
+        assert g[name].mean() == pytest.approx(y[name].mean(), rel=bound), name
+    # Axes and species are followed row by row, not on average.
+    for name in (f"{prefix}x", f"{prefix}y", f"{deep}depth"):
+        assert np.corrcoef(y[name], g[name])[0, 1] > 0.3, name
+
+
+class _Recorder:
+    """What `onnx_export` keeps of a graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: type = np.float32) -> str:
+        from onnx import numpy_helper
+
+        name = f"c{len(self.constants)}"
+        array: Any = np.ascontiguousarray(np.asarray(value, dtype=dtype))
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def test_the_graph_computes_the_same(
+    fitted: GFlash | PCA, sample: dict[str, Any]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    from pidgan.onnx_operators import OPERATORS
+
+    graph = _Recorder()
+    out = trace(fitted, graph, len(NAMES))
+    assert out.shape == (sample["geometry"].n_cells,)
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "g",
+            [
+                onnx.helper.make_tensor_value_info(name, 1, ["n", width])
+                for name, width in (
+                    ("conditions", len(NAMES)),
+                    ("noise", fitted.n_noise),
+                )
+            ],
+            [onnx.helper.make_tensor_value_info(out.name, 1, ["n", *out.shape])],
+            graph.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.checker.check_model(made, full_check=True)
+    missing = {node.op_type for node in graph.nodes} - set(OPERATORS)
+    assert missing <= {"Sin", "Cos"}
+    session = onnxruntime.InferenceSession(
+        made.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    rows = sample["judge"][1].astype(np.float32)
+    noise = np.random.default_rng(3).normal(size=(len(rows), fitted.n_noise))
+    noise = noise.astype(np.float32)
+    (got,) = session.run(None, {"conditions": rows, "noise": noise})
+    expected = fitted.sample(rows.astype(np.float64), noise.astype(np.float64))
+    energy = rows[:, :1]
+    assert np.max(np.abs(got - expected) / energy) < 1e-5
+    # Empty cells are the same ones, but for those that have next to nothing.
+    different = (got == 0) != (expected == 0)
+    assert np.mean(different) < 1e-4
+
+
+def test_species_and_energy_matter(fitted: GFlash | PCA) -> None:
+    noise = np.random.default_rng(4).normal(size=(300, fitted.n_noise))
+    geometry = fitted.geometry
+    deep = "" if len(geometry.views) == 1 else "profile."
+
+    def depth(energy: float, species: float) -> float:
+        x = np.tile([energy, 0.1, 0.0, 0.0, 0.0, species], (300, 1))
+        showers = fitted.sample(x, noise)
+        return float(observables(showers, geometry)[f"{deep}depth"].mean())
+
+    assert depth(5e4, 11.0) > 1.1 * depth(2e3, 11.0)
+    assert depth(1e4, 22.0) > 1.05 * depth(1e4, 11.0)
+
+
+def test_constant_conditions_and_hidden_axes() -> None:
+    conditions, cells = toy_showers(250, seed=5)
+    image = load_geometry({"layers": [PLANE]})
+    shifted = cells.reshape(250, LAYERS, -1).sum(axis=1)
+    x = np.stack([conditions[:, 0], np.full(250, 0.3)], axis=1)
+    for fit in FITS.values():
+        found = fit(shifted, x, image, names=("energy", "tilt"))
+        assert found.hidden.shape == (2, len(lateral.KNOTS))
+        noise = np.random.default_rng(1).normal(size=(250, found.n_noise))
+        y, g = (observables(e, image) for e in (shifted, found.sample(x, noise)))
+        # The impact point is not known, but its distribution is.
+        assert g["x"].std() == pytest.approx(y["x"].std(), rel=0.25)
+
+
+def test_rings_and_lists_are_filled() -> None:
+    conditions, cells = toy_showers(300, seed=6)
+    grid = cells.reshape(300, 8, 36).sum(axis=2)
+    rings = {"kind": "cylindrical", "r_edges": [0, 10, 30, 90], "n_alpha": 2}
+    share = np.array([0.5, 0.35, 0.15, 0.5, 0.35, 0.15]) / 2
+    rng = np.random.default_rng(1)
+    energies = grid[:, :4, None] * rng.dirichlet(20 * share, (300, 4))
+    geometry = load_geometry({"layers": [rings | {"count": 4}]})
+    flat = energies.reshape(300, -1)
+    for fit in FITS.values():
+        found = fit(flat, conditions[:, :1], geometry, names=("energy",))
+        noise = rng.normal(size=(300, found.n_noise))
+        showers = found.sample(conditions[:, :1], noise)
+        assert showers.sum() == pytest.approx(flat.sum(), rel=0.05)
+        mean = showers.reshape(300, 4, 6).sum(axis=(0, 1)) / showers.sum()
+        assert np.allclose(mean, share, atol=0.05)
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_bad_input_is_refused(fit: Any) -> None:
+    conditions, cells = toy_showers(50, seed=7)
+    stack = GEOMETRIES["stack"]
+    with pytest.raises(DatasetError, match="50 showers with energy, expected"):
+        fit(cells, conditions, stack, names=NAMES)
+    with pytest.raises(ValueError, match=r"no condition 'energy' among E,"):
+        fit(cells, conditions, stack, names=("E", *NAMES[1:]))
+    with pytest.raises(ValueError, match=r"shape \(50, 6\) for 2 names"):
+        fit(cells, conditions, stack, names=NAMES[:2])
+    with pytest.raises(ValueError, match=r"expected \(n, 288\) for stack"):
+        fit(cells[:, 1:], conditions, stack, names=NAMES)
+
+
+# The parts
+
+
+def test_spots_are_a_compound_poisson_distribution() -> None:
+    noise = np.random.default_rng(1).normal(size=(1, 200_000))
+    for k in (0.05, 0.5, 3.0, 200.0):
+        e = lateral.spots(np.full((1, 1), 2 * k), np.full((1, 1), 2.0), noise)
+        assert e.mean() == pytest.approx(2 * k, rel=0.02)
+        assert e.var() == pytest.approx(2 * 2 * 2 * k, rel=0.03)
+        assert np.mean(e == 0) == pytest.approx(np.exp(-k), abs=0.004)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"kind": "rectangular", "nx": 4, "ny": 3, "cell": [10, 8]},
+        {"kind": "rectangular", "nx": 4, "ny": 3, "cell": [10, 8], "order": "xy"},
+        {"kind": "list", "centres": [[0, 0], [10, 4], [-7, 1]], "cell": [6, 4]},
+    ],
+)
+def test_gaussians_are_integrated_over_cells(layer: dict[str, Any]) -> None:
+    geometry = load_geometry({"layers": [layer]})
+    x, y, widths = 2.3, -1.1, np.array([1.5, 12.0])
+    axis = (np.array([[x]]), np.array([[y]]))
+    found = lateral.spread(geometry.layers[0], axis, widths)[0, 0]
+    (cx, cy), (dx, dy) = geometry.centres[:, :2].T, geometry.sizes[:, :2].T
+    for k, s in enumerate(widths):
+        sides = [
+            scipy.special.ndtr((c + d / 2 - a) / s)
+            - scipy.special.ndtr((c - d / 2 - a) / s)
+            for c, d, a in ((cx, dx, x), (cy, dy, y))
+        ]
+        assert np.allclose(found[k], sides[0] * sides[1], atol=1e-7)
+
+
+def test_gaussians_are_integrated_over_rings() -> None:
+    table = {"layers": [{"kind": "cylindrical", "r_edges": [0, 4, 20], "n_alpha": 3}]}
+    layer = load_geometry(table).layers[0]
+    zero = np.zeros((1, 1))
+    for scale in (None, np.full((1, 1), 1.5)):
+        s = 5.0 * (1 if scale is None else 1.5)
+        found = lateral.spread(layer, (zero, zero), np.array([5.0]), scale)[0, 0, 0]
+        exact = np.exp(-(np.array([0, 4]) ** 2) / 2 / s**2)
+        exact -= np.exp(-(np.array([4, 20]) ** 2) / 2 / s**2)
+        assert np.allclose(found, np.tile(exact / 3, 3))
+    # An axis beside the origin draws energy to its side.
+    moved = lateral.spread(layer, (zero + 1.0, zero), np.array([5.0]))[0, 0, 0]
+    at = layer.plane()[0]
+    assert moved @ at[:, 0] > 0.5
+
+
+def test_core_and_tail_are_sums_of_gaussians() -> None:
+    widths = 0.1 * 2.0 ** np.arange(14)
+    radius = 7.0
+    parameters = np.array([[np.log(radius), 0, 0, 0], [9.0, 0, 0, 0], [30.0, 0, 0, 0]])
+    zero = np.zeros((1, 1))
+    found = lateral_weights(parameters, widths, zero, zero)[0, 0]
+    assert found.sum() == pytest.approx(1)
+    for r in (2.0, 7.0, 25.0):
+        within = found @ (1 - np.exp(-(r**2) / 2 / widths**2))
+        assert within == pytest.approx(r**2 / (r**2 + radius**2), abs=0.01)
