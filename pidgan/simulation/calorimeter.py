@@ -46,16 +46,17 @@ MAX_ANGLE = 0.26
 """Between the particle and the normal of the block, rad; uniform in solid angle."""
 
 GEOMETRY: dict[str, Any] = {
-    "name": "simulated_block",
+    "name": "simulated block",
     "views": [
         {
             "name": "cells",
             "layers": [
                 {
                     "kind": "rectangular",
-                    "x_edges": [(i - N_CELLS / 2) * CELL for i in range(N_CELLS + 1)],
-                    "y_edges": [(i - N_CELLS / 2) * CELL for i in range(N_CELLS + 1)],
-                    "z": N_SLICES * SLICE / 2,
+                    "nx": N_CELLS,
+                    "ny": N_CELLS,
+                    "cell": [CELL, CELL],
+                    "order": "xy",
                     "thickness": N_SLICES * SLICE,
                 }
             ],
@@ -65,12 +66,10 @@ GEOMETRY: dict[str, Any] = {
             "layers": [
                 {
                     "kind": "rectangular",
-                    "x_edges": [-N_CELLS * CELL / 2, N_CELLS * CELL / 2],
-                    "y_edges": [-N_CELLS * CELL / 2, N_CELLS * CELL / 2],
-                    "z": (i + 0.5) * SLICE,
+                    "cell": [N_CELLS * CELL, N_CELLS * CELL],
                     "thickness": SLICE,
+                    "count": N_SLICES,
                 }
-                for i in range(N_SLICES)
             ],
         },
     ],
