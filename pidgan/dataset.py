@@ -355,7 +355,7 @@ def _where(sources: Sequence[Source]) -> str:
 
 def _is_finite(values: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     finite = [
-        np.isfinite(c.reshape(len(c), -1)).all(axis=1)
+        np.isfinite(c).all(axis=tuple(range(1, c.ndim)))
         for c in values.values()
         if c.dtype != np.bool_
     ]
