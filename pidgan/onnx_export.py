@@ -285,6 +285,17 @@ def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
         return graph.add("Concat", *sources, axis=1)
     if kind in ("Add", "Multiply"):
         return graph.add({"Multiply": "Mul"}.get(kind, kind), *sources)
+    if kind in ("Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return _add_to_grid(graph, kind, layer, sources[0])
+    if kind == "Reshape":  # to a grid: keras has the channels last, ONNX first
+        shape = layer.target_shape
+        grid = graph.add("Reshape", sources[0], graph.ints([0, *shape]))
+        n = len(shape)
+        return graph.add("Transpose", grid, perm=[0, n, *range(1, n)])
+    if kind == "Flatten":
+        n = len(layer.input.shape) - 1
+        last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
+        return graph.add("Reshape", last, graph.ints([0, -1]))
     if kind == "Take":
         bounds = (graph.ints([n]) for n in (layer.start, layer.stop, 1))
         return graph.add("Slice", sources[0], *bounds)
@@ -295,6 +306,29 @@ def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
     if function in operators:
         return graph.add(operators[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _add_to_grid(graph: _Graph, kind: str, layer: Any, source: str) -> str:
+    """Append a layer that works on (n, channels, ...)."""
+    if kind.startswith("UpSampling"):
+        grid = source
+        for axis, factor in enumerate(layer.size):
+            if factor > 1:
+                index = np.repeat(np.arange(layer.input.shape[1 + axis]), factor)
+                grid = graph.add("Gather", grid, graph.ints(index), axis=2 + axis)
+        return grid
+    kernel = np.moveaxis(layer.kernel.numpy(), (-1, -2), (0, 1))
+    sizes = kernel.shape[2:]
+    if layer.padding != "same" or any(size % 2 == 0 for size in sizes):
+        raise BundleError(f"layer {layer.name!r} has no ONNX translation")
+    return graph.add(
+        "Conv",
+        source,
+        graph.constant(kernel),
+        graph.constant(layer.bias.numpy()),
+        kernel_shape=list(sizes),
+        pads=[size // 2 for size in sizes] * 2,
+    )
 
 
 def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:

@@ -26,6 +26,7 @@ from pidgan.c_export import c_source, export_c
 from pidgan.c_writer import number_text
 from pidgan.card import CardVariable
 from pidgan.errors import BundleError
+from pidgan.c_operators import TRANSLATIONS
 from pidgan.onnx_operators import OPERATORS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -401,7 +402,7 @@ gather_elements.insert(3, node("Slice", ["i", "begin", "end", "axis"], ["j"]))
 
 
 def test_every_operator_is_tested() -> None:
-    assert set(CASES) == set(OPERATORS)
+    assert set(CASES) == set(TRANSLATIONS) <= set(OPERATORS)
     for name, cases in CASES.items():
         for nodes, *_ in cases:
             assert name in {n.op_type for n in nodes}
