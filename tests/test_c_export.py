@@ -23,10 +23,10 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
 from pidgan.c_export import c_source, export_c
+from pidgan.c_operators import TRANSLATIONS
 from pidgan.c_writer import number_text
 from pidgan.card import CardVariable
 from pidgan.errors import BundleError
-from pidgan.c_operators import TRANSLATIONS
 from pidgan.onnx_operators import OPERATORS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

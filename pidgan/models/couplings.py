@@ -79,11 +79,7 @@ class CouplingFlow:
     def variables(self) -> list[Any]:
         """Return the weights that are trained, in order."""
         layers = [layer for head in self.heads for layer in head]
-        return [
-            v
-            for part in (*self.bodies, *layers)
-            for v in part.trainable_variables
-        ]
+        return [v for part in (*self.bodies, *layers) for v in part.trainable_variables]
 
     def _coupling(self, k: int, kept: Any, context: Any) -> tuple[Any, Any]:
         """Return shift and bounded logarithm of the scale that a coupling applies."""

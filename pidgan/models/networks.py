@@ -107,7 +107,7 @@ class Residual:
         return [v for layer in layers for v in layer.trainable_variables]
 
 
-class Take(keras.layers.Layer):
+class Take(keras.layers.Layer):  # type: ignore[misc]
     """Some neighbouring columns of a row."""
 
     def __init__(self, start: int, stop: int) -> None:

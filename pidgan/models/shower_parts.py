@@ -51,7 +51,13 @@ class FlowPart:
     """Coordinates by a flow of what is left after location and scale."""
 
     def __init__(
-        self, n: int, *, name: str, standard: Standard, flow: CouplingFlow, jitter: float
+        self,
+        n: int,
+        *,
+        name: str,
+        standard: Standard,
+        flow: CouplingFlow,
+        jitter: float,
     ) -> None:
         """Join networks that are built when they are first called."""
         self.n = self.n_noise = n
@@ -109,14 +115,24 @@ class LatentPart:
             encoder: from coordinates and context to what the latent numbers were.
         """
         self.n, self.n_noise = n, latent + n
-        self.name, self.latent, self.decoder, self.encoder = name, latent, decoder, encoder
-        self.heads = [keras.layers.Dense(latent, kernel_initializer="zeros") for _ in "ms"]
+        self.name, self.latent, self.decoder, self.encoder = (
+            name,
+            latent,
+            decoder,
+            encoder,
+        )
+        self.heads = [
+            keras.layers.Dense(latent, kernel_initializer="zeros") for _ in range(2)
+        ]
 
     @property
     def variables(self) -> list[Any]:
         """Return all weights that are trained."""
         encoding = [self.encoder, *self.heads] if self.encoder else []
-        return [*self.played, *(v for part in encoding for v in part.trainable_variables)]
+        return [
+            *self.played,
+            *(v for part in encoding for v in part.trainable_variables),
+        ]
 
     @property
     def played(self) -> list[Any]:
@@ -159,7 +175,9 @@ class LatentPart:
         return {key: loss / self.n for key, loss in losses.items()}, full
 
     def _decode(self, latent: Any, context: Any) -> tuple[Any, Any]:
-        return self.decoder(keras.layers.Concatenate()([latent, context]))
+        joined = keras.layers.Concatenate()([latent, context])
+        decoded: tuple[Any, Any] = self.decoder(joined)
+        return decoded
 
 
 class ConvolutionalStandard:
@@ -209,10 +227,12 @@ class ConvolutionalStandard:
             for i in range(rounds)
         ]
         self.heads = [
-            convolution(1, 3, padding="same", kernel_initializer="zeros") for _ in "ms"
+            convolution(1, 3, padding="same", kernel_initializer="zeros")
+            for _ in range(2)
         ]
         self.skips = [
-            keras.layers.Dense(_product(grid), kernel_initializer="zeros") for _ in "ms"
+            keras.layers.Dense(_product(grid), kernel_initializer="zeros")
+            for _ in range(2)
         ]
 
     @property

@@ -163,7 +163,7 @@ class ShowerModel:
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
         """Return the losses of `likelihood` without an update."""
-        found = {}
+        found: dict[str, Any] = {}
         for _, losses, _ in self._complete(batch, seed):
             found |= {k: tf.reduce_mean(batch["w"] * v) for k, v in losses.items()}
         return found
@@ -251,7 +251,7 @@ class ShowerModel:
         with tf.GradientTape() as tape:
             fakes = self._generate(context, seed)
             h = self._h(context, energies, real, *fakes)
-            losses = {"generator": generator_loss(*h, batch["w"])}
+            losses = {"generator": generator_loss(h[0], h[1], h[2], batch["w"])}
             if self.constrained:
                 shown = standardise(
                     *(
