@@ -318,8 +318,7 @@ def generate_branches(
         selected = track.where.passes(rows, None)
     status = np.where(selected, np.int8(0), NOT_SELECTED)
     targets = {
-        target: _initial(track, target, rows, selected)
-        for target in track.targets
+        target: _initial(track, target, rows, selected) for target in track.targets
     }
     served = ~selected
     for option, conditions in zip(track.options, track.conditions, strict=True):

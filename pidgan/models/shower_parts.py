@@ -38,6 +38,9 @@ class Part(Protocol):
     def played(self) -> list[Any]:
         """Return the weights that a critic may change."""
 
+    def settle(self) -> None:
+        """Take what was learnt by its inverse into `generate`."""
+
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (m, n): tensors, or symbols of a keras model."""
 
@@ -72,7 +75,11 @@ class FlowPart:
     @property
     def played(self) -> list[Any]:
         """Return the weights that a critic may change."""
-        return self.variables
+        return [v for v in self.variables if v is not self.flow.whitening]
+
+    def settle(self) -> None:
+        """Take what was learnt by its inverse into `generate`."""
+        self.flow.settle()
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (m, n) from noise (m, n)."""
@@ -138,6 +145,9 @@ class LatentPart:
     def played(self) -> list[Any]:
         """Return the weights that a critic may change."""
         return list(self.decoder.variables)
+
+    def settle(self) -> None:
+        """Do nothing: what was learnt is what generates."""
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (m, n) from noise (m, latent + n)."""

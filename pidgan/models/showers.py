@@ -174,6 +174,8 @@ class ShowerModel:
             self.player.finalize_variable_values(self.played)
         else:
             self.optimizer.finalize_variable_values(self.taught)
+            for _, part in self.parts:
+                part.settle()
 
     def _build(self, shape: Shape) -> Any:
         """Return the keras model (conditions, noise) -> coordinates."""
