@@ -61,6 +61,7 @@ LEVELS = {
     "closure": 6,
     "working_point": 6,
     "report": 6,
+    "shower_report": 7,
     "map_report": 7,
     "demo": 7,
     "__init__": 8,

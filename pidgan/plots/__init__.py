@@ -22,16 +22,28 @@ from pidgan.plots.samples import (
     plot_mass_fit,
     plot_target,
 )
+from pidgan.plots.showers import (
+    plot_curves,
+    plot_matrix,
+    plot_observables,
+    plot_response,
+    plot_shower,
+)
 
 __all__ = [
     "plot_breakdown",
     "plot_comparison",
     "plot_corrected",
+    "plot_curves",
     "plot_efficiency",
     "plot_history",
     "plot_map",
     "plot_mass_fit",
+    "plot_matrix",
+    "plot_observables",
+    "plot_response",
     "plot_roc",
+    "plot_shower",
     "plot_target",
     "png",
 ]
