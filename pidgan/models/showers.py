@@ -104,6 +104,9 @@ class ShowerSettings:
 class ShowerModel:
     """Families `shower_...`: a model of the energies and one of the shape."""
 
+    # Weights of showers are never negative.
+    needs_positive_weights = False
+
     def __init__(self, *, shape: Shape, settings: ShowerSettings, seed: int) -> None:
         """Build the networks and their optimizers.
 

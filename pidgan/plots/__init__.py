@@ -17,6 +17,7 @@ from pidgan.plots.efficiencies import (
     plot_map,
     plot_roc,
 )
+from pidgan.plots.families import plot_families
 from pidgan.plots.samples import (
     plot_history,
     plot_mass_fit,
@@ -36,6 +37,7 @@ __all__ = [
     "plot_corrected",
     "plot_curves",
     "plot_efficiency",
+    "plot_families",
     "plot_history",
     "plot_map",
     "plot_mass_fit",
