@@ -275,7 +275,7 @@ class Cells(BaseModel):
         geometry = "block.toml"
         arrays = {cells = "cells_GeV", profile = "profile_GeV"}
         unit = "GeV"
-        incident = "E"
+        incident = "energy"
 
     Attributes:
         geometry: a file (beside the definition) or table, see

@@ -40,7 +40,7 @@ def definition(**changes: Any) -> Sample:
     cells = {
         "geometry": GEOMETRY,
         "arrays": {"cells": "cells", "profile": "profile"},
-        "incident": "E",
+        "incident": "energy",
         **changes.pop("cells", {}),
     }
     content = {
@@ -52,9 +52,9 @@ def definition(**changes: Any) -> Sample:
         "source": "tests",
         "unweighted": True,
         "conditions": [
-            {"name": "E", "unit": "MeV", "range": [1e3, 1e5], "transform": "log"},
+            {"name": "energy", "unit": "MeV", "range": [1e3, 1e5], "transform": "log"},
             {"name": "phi", "unit": "rad", "range": [0, 6.3], "transform": "angle"},
-            {"name": "x", "unit": "mm", "range": [-22, 22]},
+            {"name": "x0", "unit": "mm", "range": [-22, 22]},
             {"name": "species", "categories": [11, 22]},
         ],
         "cells": cells,
@@ -110,7 +110,7 @@ def transforms(dataset: Dataset, **options: Any) -> CellTransform:
 def test_a_shower_is_never_more_than_its_energy(showers: dict[str, Any]) -> None:
     total = showers["cells"].sum(axis=1)
     np.testing.assert_allclose(total, showers["profile"].sum(axis=1), rtol=1e-5)
-    assert (total <= showers["E"] * 1.0001).all()
+    assert (total <= showers["energy"] * 1.0001).all()
     assert (showers["cells"] == 0).any()
 
 
@@ -118,7 +118,7 @@ def test_showers_are_deeper_at_higher_energies() -> None:
     found = simulate_showers(4000, seed=5)
     share = found["profile"] / found["profile"].sum(axis=1, keepdims=True)
     depth = share @ np.arange(share.shape[1])
-    high, low = found["E"] > 3e4, found["E"] < 3e3
+    high, low = found["energy"] > 3e4, found["energy"] < 3e3
     assert depth[high].mean() > depth[low].mean() + 0.5
     photon = found["species"] == 22
     # A photon converts first: about one radiation length, half a slice, later.
@@ -141,10 +141,10 @@ def test_same_showers_from_every_format(
 def test_elements_of_an_array_are_columns(tmp_path: Path, npz: Path) -> None:
     with np.load(npz) as found:
         arrays = dict(found)
-    columns = [arrays.pop(name) for name in ("E", "phi", "x")]
+    columns = [arrays.pop(name) for name in ("energy", "phi", "x0")]
     np.savez(tmp_path / "a.npz", truth=np.stack(columns, axis=1) / 1e3, **arrays)
     conditions = [
-        {"name": "E", "branch": "truth[0]", "unit": "GeV", "range": [1e3, 1e5]},
+        {"name": "energy", "branch": "truth[0]", "unit": "GeV", "range": [1e3, 1e5]},
         {"name": "species", "categories": [11, 22]},
     ]
     data = build_dataset(definition(conditions=conditions), tmp_path / "a.npz")
@@ -178,15 +178,15 @@ def test_mistakes_are_named(npz: Path) -> None:
 
 
 def test_a_constant_condition_is_left_out(showers: Any, tmp_path: Path) -> None:
-    arrays = {**showers, "x": np.full(N, 3.0), "E": showers["E"]}
+    arrays = {**showers, "x0": np.full(N, 3.0), "energy": showers["energy"]}
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.warns(PidganWarning, match="constant conditions are left out: x = 3"):
+    with pytest.warns(PidganWarning, match="constant conditions are left out: x0 = 3"):
         data = build_dataset(definition(), tmp_path / "a.npz")
-    assert data.sample.condition_names == ("E", "phi", "species")
+    assert data.sample.condition_names == ("energy", "phi", "species")
 
 
 def test_nothing_is_trained_in_an_excluded_interval(npz: Path) -> None:
-    data = build_dataset(definition(exclude={"E": [[8e3, 2e4]]}), npz)
+    data = build_dataset(definition(exclude={"energy": [[8e3, 2e4]]}), npz)
     inside = (data.conditions[:, 0] >= 8e3) & (data.conditions[:, 0] <= 2e4)
     assert inside.any()
     np.testing.assert_array_equal(data.split == 3, inside)
@@ -253,7 +253,7 @@ def test_threshold_is_exact(dataset: Dataset) -> None:
 def test_mirror_images_are_showers(showers: dict[str, Any]) -> None:
     geometry = load_geometry(GEOMETRY)
     cells = np.concatenate([showers["cells"], showers["profile"]], axis=1)
-    truth = np.stack([showers[k] for k in ("x", "y", "phi")], axis=1)
+    truth = np.stack([showers[k] for k in ("x0", "y0", "phi")], axis=1)
     images, conditions = mirror_showers(
         cells,
         truth,
@@ -383,7 +383,7 @@ def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
 
     bundle = export_bundle(models["shower_flow"], tmp_path / "shower.onnx")
     truth = simulate_showers(50, seed=9)
-    branches = {f"gamma_{k}": truth[k] for k in ("E", "phi", "x", "species")}
+    branches = {f"gamma_{k}": truth[k] for k in ("energy", "phi", "x0", "species")}
     branches["gamma_species"][:3] = 13
     write_trees(tmp_path / "in.parquet", {"T": branches})
     summary = apply(
@@ -404,12 +404,12 @@ def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
 
 def test_categories_that_are_no_numbers_of_the_data(npz: Path) -> None:
     conditions = [
-        {"name": "E", "unit": "MeV", "range": [1e3, 1e5]},
+        {"name": "energy", "unit": "MeV", "range": [1e3, 1e5]},
         {"name": "species", "categories": [11, 13]},
     ]
     with pytest.warns(PidganWarning, match="rows dropped: species unknown"):
         data = build_dataset(definition(conditions=conditions[::-1]), npz)
-    assert data.sample.condition_names == ("E",)
+    assert data.sample.condition_names == ("energy",)
 
 
 def test_empty_file_of_showers(showers: dict[str, Any], tmp_path: Path) -> None:

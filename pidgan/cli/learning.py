@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -391,6 +391,12 @@ def compare(
     metavar="GENERATOR=DATASET",
     help="Another species, whose misID by the same cuts is shown; can be repeated.",
 )
+@click.option(
+    "--part",
+    default="test",
+    type=click.Choice(["test", "excluded"]),
+    help="Of showers: what is judged; intervals that the definition excludes.",
+)
 @seed_option
 @overwrite_option
 @json_option
@@ -400,6 +406,7 @@ def validate(
     output: Path,
     cuts: Sequence[str],
     misid: Sequence[str],
+    part: Literal["test", "excluded"],
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -413,6 +420,18 @@ def validate(
     import pidgan
     from pidgan.report import write_report
 
+    if data.sample.cells:
+        from pidgan.shower_report import write_shower_report
+        from pidgan.validation import validate_cells
+
+        if cuts or misid:
+            raise click.UsageError("--cut and --misid are for tracks, not for showers")
+        showers = validate_cells(opened, data, part=part, seed=seed)
+        path = write_shower_report(showers, output, overwrite=overwrite)
+        click.echo(showers.to_json() if as_json else f"{path}")
+        return
+    if part != "test":
+        raise click.UsageError("--part is for showers")
     others = [
         (open_generator(Path(other)), Dataset.open(rows))
         for other, rows in parse_pairs(misid).items()

@@ -92,24 +92,24 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
         seed: of everything.
 
     Returns:
-        By branch: `species` (n,), 11 or 22; `E` (n,), MeV; `theta`, `phi` (n,), rad;
-        `x`, `y` (n,), where the particle enters, mm; `cells` (n, 36) and `profile`
-        (n, 12), energy of crystals (x slowest) and of slices in depth, MeV.
+        By branch: `species` (n,), 11 or 22; `energy` (n,), MeV; `theta`, `phi` (n,),
+        rad; `x0`, `y0` (n,), where the particle enters, mm; `cells` (n, 36) and
+        `profile` (n, 12), energy of crystals (x slowest) and of slices in depth, MeV.
 
     Example:
         >>> showers = simulate_showers(100, seed=1)
-        >>> bool((showers["cells"].sum(axis=1) < showers["E"]).all())
+        >>> bool((showers["cells"].sum(axis=1) < showers["energy"]).all())
         True
     """
     rng = np.random.default_rng(seed)
     low, high = np.log(ENERGY_RANGE)
     truth = {
         "species": rng.choice([11, 22], n),
-        "E": np.exp(rng.uniform(low, high, n)),
+        "energy": np.exp(rng.uniform(low, high, n)),
         "theta": np.arccos(rng.uniform(np.cos(MAX_ANGLE), 1, n)),
         "phi": rng.uniform(0, 2 * np.pi, n),
-        "x": rng.uniform(-CELL, CELL, n),
-        "y": rng.uniform(-CELL, CELL, n),
+        "x0": rng.uniform(-CELL, CELL, n),
+        "y0": rng.uniform(-CELL, CELL, n),
     }
     blocks = [
         _deposits({k: v[i : i + _ROWS] for k, v in truth.items()}, rng)
@@ -127,7 +127,7 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
 
 def _deposits(truth: dict[str, Array], rng: np.random.Generator) -> tuple[Array, Array]:
     """Return energies of crystals (n, 36) and slices (n, 12)."""
-    n, energy = len(truth["E"]), truth["E"]
+    n, energy = len(truth["energy"]), truth["energy"]
     x, y, z, weight = _spots(truth, rng)
     i = np.floor(x / CELL + N_CELLS / 2).astype(np.int64)
     j = np.floor(y / CELL + N_CELLS / 2).astype(np.int64)
@@ -153,7 +153,7 @@ def _spots(
     truth: dict[str, Array], rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
     """Return positions (n, spots), mm, and shares of the energy, of sum 1."""
-    n, energy = len(truth["E"]), truth["E"]
+    n, energy = len(truth["energy"]), truth["energy"]
     # Longo and Sestili: maximum at ln(E / E_c) -+ 0.5 radiation lengths; Grindhammer
     # and Peters, Eq. 6-8: its logarithm and that of alpha fluctuate.
     shift = np.where(truth["species"] == 11, -0.5, 0.5)
@@ -176,6 +176,6 @@ def _spots(
     angle = rng.uniform(0, 2 * np.pi, (n, _MOST_SPOTS))
     slope = np.tan(truth["theta"])[:, None] * depth
     phi = truth["phi"][:, None]
-    x = truth["x"][:, None] + slope * np.cos(phi) + distance * np.cos(angle)
-    y = truth["y"][:, None] + slope * np.sin(phi) + distance * np.sin(angle)
+    x = truth["x0"][:, None] + slope * np.cos(phi) + distance * np.cos(angle)
+    y = truth["y0"][:, None] + slope * np.sin(phi) + distance * np.sin(angle)
     return x, y, depth, weight
