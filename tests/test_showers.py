@@ -1,6 +1,8 @@
 """Showers in the chain: schemes, families, export, application."""
 
 import itertools
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -314,13 +316,14 @@ def test_a_shower_model_is_saved(models: Any, dataset: Dataset, tmp_path: Path) 
     )
 
 
-def test_density_of_a_flow_is_that_of_its_samples() -> None:
+@pytest.mark.parametrize("n", [1, 5])
+def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models.backend import tf
     from pidgan.models.couplings import CouplingFlow
 
-    flow = CouplingFlow(5, couplings=3, width=8, blocks=1, seed=1, name="f")
-    u, context = (tf.random.stateless_normal((1, n), (1, n)) for n in (5, 2))
+    flow = CouplingFlow(n, couplings=3, width=8, blocks=1, seed=1, name="f")
+    u, context = (tf.random.stateless_normal((1, k), (1, k)) for k in (n, 2))
     flow.generate(u, context)
     rng = np.random.default_rng(1)
     for v in flow.variables:
@@ -400,6 +403,42 @@ def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
     assert np.isnan(cells[:3]).all()
     assert np.isfinite(cells[3:]).all()
     assert (frame["gamma_pidgan_status"][:3] == 2).all()
+
+
+def test_the_how_to_works(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("tensorflow")
+    from click.testing import CliRunner
+
+    from pidgan.cli import cli
+
+    page = DEFINITIONS.parents[1] / "docs/how-to/your-calorimeter.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not part of a wheel")
+    text = page.read_text(encoding="utf-8")
+    (definition_text,) = re.findall(r"```toml\n# block.toml\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("block.toml").write_text(definition_text, encoding="utf-8")
+    truth = simulate_showers(20, seed=9)
+    particles = {
+        f"gamma_{k}": v for k, v in truth.items() if k not in ("cells", "profile")
+    }
+    write_trees("particles.root", {"T": particles})
+    smaller = [f"--set {name}={value}" for name, value in SMALL.items()]
+    quicker = {"-n 8000": "-n 1100", "--budget 10m": f"--steps 2 {' '.join(smaller)}"}
+    commands = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    for line in commands:
+        if "--part excluded" in line:
+            continue  # of another definition
+        for slow, quick in quicker.items():
+            line = line.replace(slow, quick)
+        result = CliRunner().invoke(cli, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, (line, result.output)
+    assert Path("block-report/report.html").is_file()
+    assert Path("out.root").is_file()
 
 
 def test_categories_that_are_no_numbers_of_the_data(npz: Path) -> None:

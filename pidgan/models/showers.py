@@ -79,7 +79,7 @@ class ShowerSettings:
     width: int = 32
     blocks: int = 1
     couplings: int = 4
-    channels: int = 8
+    channels: int = 4
     likelihood: float = 1.0
     play: float = 0.0
     batch_size: int = 512
