@@ -448,7 +448,8 @@ def _of_view(
     view: View, array: npt.NDArray[Any] | None, source: Source
 ) -> npt.NDArray[Any]:
     """Return the cells of a view; raise if there are more or fewer."""
-    found = np.zeros((0, 0)) if array is None else array.reshape(len(array), -1)
+    found = np.zeros((0, 0)) if array is None else array
+    found = found[:, None] if found.ndim == 1 else found
     if found.shape[1] != view.n_cells:
         raise SampleError(
             f"{source}: the array of view {view.name!r} has {found.shape[1]} cells, "

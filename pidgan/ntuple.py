@@ -7,6 +7,7 @@ of trees with branches added are made by `pidgan.ntuple_copy`.
 """
 
 import glob
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -299,7 +300,8 @@ def _rows(source: Source, name: str, array: Any, place: int | None) -> np.ndarra
             f"{source}: branch {name!r} has entries of different lengths, expected one "
             "length"
         ) from None
-    rows = rows.reshape(len(rows), -1) if rows.ndim > 1 else rows
+    if rows.ndim > 1:
+        rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if place is None:
         return rows
     if rows.ndim == 1 or place >= rows.shape[1]:
