@@ -20,7 +20,7 @@ from pidgan.sample import Sample
 
 Float32Array = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a field is added, removed or changes its meaning."""
 
 MAX_JSON_CHARACTERS = 16 * 2**20
