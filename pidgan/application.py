@@ -147,11 +147,13 @@ def apply(
 
     Every track gets a branch `{track}_{target}{suffix}` (float32) for each target and
     `{track}_pidgan_status{suffix}` (int8) with bits 1: a condition outside the trained
-    range, 2: a condition missing (targets NaN), 4: no bundle for the species (targets
-    NaN), 8: outside the fiducial cut, 16: not selected, 32: no true particle (targets
-    NaN), 64: decayed in flight. Where the branches of a track hold an array per entry,
-    of fixed or variable length, so do the new ones. Inputs are never changed. All
-    checks that need no generation come before the first file is written.
+    range, 2: a condition missing or no known category (targets NaN), 4: no bundle for
+    the species (targets NaN), 8: outside the fiducial cut, 16: not selected, 32: no
+    true particle (targets NaN), 64: decayed in flight. Where the branches of a track
+    hold an array per entry, of fixed or variable length, so do the new ones. Showers
+    have a branch, an array of fixed size, for each view of their cells. Inputs are
+    never changed. All checks that need no generation come before the first file is
+    written.
 
     Args:
         tracks: prefix of each track, with its bundle, an open generator, or a directory

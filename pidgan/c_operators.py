@@ -70,6 +70,8 @@ def translate(
             else:
                 writer.allocate(name, value)
         writer.lines.append(f"    /* {number}: {node.operator} */")
+        if node.operator not in TRANSLATIONS:
+            raise ValueError(f"operator {node.operator} has no translation to C")
         TRANSLATIONS[node.operator](step)
         for name in dict.fromkeys((*node.inputs, *node.outputs)):
             if name and last_use[name] == number:
@@ -462,6 +464,8 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Tanh": _each("tanhf({0})"),
     "Sigmoid": _each("1.0f / (1.0f + expf(-{0}))"),
     "Relu": _each("larger({0}, 0.0f)"),
+    "Sin": _each("sinf({0})"),
+    "Cos": _each("cosf({0})"),
     "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
     "LeakyRelu": _with_alpha("({0} < 0.0f ? ALPHA * {0} : {0})", 0.01),
     "Elu": _with_alpha("({0} < 0.0f ? ALPHA * expm1f({0}) : {0})", 1.0),
@@ -502,7 +506,8 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "ReduceMin": _reduce("INFINITY", "smaller(X, y)"),
     "ArgMax": _arg_max,
 }
-"""How each operator of `onnx_operators.OPERATORS` is written in C."""
+"""How the operators of `onnx_operators.OPERATORS` are written in C, but those of
+convolutions, which track generators do without."""
 
 
 _HELPERS = {

@@ -10,6 +10,7 @@ model's; the card goes into the file's metadata.
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
 from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.calorimeter.schemes import ALONE, CellTransform
+from pidgan.calorimeter.schemes import N_KNOTS as CELL_KNOTS
 from pidgan.card import SCHEMA_VERSION
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
-from pidgan.preprocessing import N_KNOTS, TargetTransform
+from pidgan.preprocessing import (
+    COS,
+    EQUAL,
+    FRACTION,
+    LOG,
+    N_KNOTS,
+    SIN,
+    WHOLE,
+    TargetTransform,
+)
 from pidgan.refinement import RefinedModel
 from pidgan.typing import FloatArray
 
@@ -159,7 +171,10 @@ def build_graph(model: Model | RefinedModel) -> onnx.ModelProto:
         one_hot, z = _add_refined(graph, model, x)
     else:
         one_hot, z = _add_generator(graph, model, x, "noise")
-    y = _invert_targets(graph, z, one_hot, base.targets)
+    if isinstance(base.targets, CellTransform):
+        y = _invert_cells(graph, z, base.targets)
+    else:
+        y = _invert_targets(graph, z, one_hot, base.targets)
     graph.nodes.append(helper.make_node("Identity", [y], ["targets"]))
     card = model.card
     ports = {
@@ -207,7 +222,7 @@ def _add_refined(
 ) -> tuple[str | None, str]:
     """Append candidates and the choice among them: names as of `_add_generator`."""
     n, count = model.base.card.n_noise, model.candidates
-    transform = model.base.targets
+    transform = model.base.track_targets
     patterns: list[str] = []
     coordinates, ratios = [], []
     for k in range(count):
@@ -275,16 +290,35 @@ class _Graph:
 
 
 def _scale_conditions(graph: _Graph, model: Model) -> str:
-    """log(x / centre) / scale in some columns, (x - centre) / scale in the others."""
-    transform, x = model.conditions, "conditions"
+    """Add what `ConditionTransform.forward` computes."""
+    transform = model.conditions
+    x, code = "conditions", transform.code
+    identity = np.arange(len(model.card.conditions))
+    if not np.array_equal(transform.source, identity):
+        x = graph.add("Gather", x, graph.ints(transform.source), axis=1)
     centre = graph.constant(transform.centre)
-    centred = graph.add("Sub", x, centre)
-    if transform.log.any():
-        is_log = graph.constant(transform.log.astype(bool), np.bool_)
+
+    def where(codes: Sequence[int], value: str, otherwise: str) -> str:
+        mask = graph.constant(np.isin(code, codes), np.bool_)
+        return graph.add("Where", mask, value, otherwise)
+
+    value = x
+    for trigonometric, operator in ((SIN, "Sin"), (COS, "Cos")):
+        if (code == trigonometric).any():
+            value = where([trigonometric], graph.add(operator, x), value)
+    if np.isin(code, [WHOLE, FRACTION]).any():
+        floor = graph.add("Floor", x)
+        value = where([WHOLE], floor, value)
+        value = where([FRACTION], graph.add("Sub", x, floor), value)
+    centred = graph.add("Sub", value, centre)
+    if (code == LOG).any():
         # Columns without logarithm may be <= 0: they pass through it as 1.
         ratio = graph.add("Div", x, centre)
-        safe = graph.add("Where", is_log, ratio, graph.constant(1.0))
-        centred = graph.add("Where", is_log, graph.add("Log", safe), centred)
+        safe = where([LOG], ratio, graph.constant(1.0))
+        centred = where([LOG], graph.add("Log", safe), centred)
+    if (code == EQUAL).any():
+        same = graph.add("Cast", graph.add("Equal", x, centre), to=TensorProto.FLOAT)
+        centred = where([EQUAL], same, centred)
     return graph.add("Div", centred, graph.constant(transform.scale))
 
 
@@ -306,18 +340,58 @@ def _add_network(graph: _Graph, network: Any, inputs: dict[str, str]) -> str:
 
 def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
     if kind == "Dense":
-        kernel, bias = (graph.constant(v.numpy()) for v in (layer.kernel, layer.bias))
-        return graph.add("Gemm", sources[0], kernel, bias)
+        kernel = graph.constant(layer.kernel.numpy())
+        if not layer.use_bias:
+            return graph.add("MatMul", sources[0], kernel)
+        return graph.add("Gemm", sources[0], kernel, graph.constant(layer.bias.numpy()))
     if kind == "Concatenate":
         return graph.add("Concat", *sources, axis=1)
-    if kind == "Add":
-        return graph.add("Add", *sources)
+    if kind in ("Add", "Multiply"):
+        return graph.add({"Multiply": "Mul"}.get(kind, kind), *sources)
+    if kind in ("Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return _add_to_grid(graph, kind, layer, sources[0])
+    if kind == "Reshape":  # to a grid: keras has the channels last, ONNX first
+        shape = layer.target_shape
+        grid = graph.add("Reshape", sources[0], graph.ints([0, *shape]))
+        n = len(shape)
+        return graph.add("Transpose", grid, perm=[0, n, *range(1, n)])
+    if kind == "Flatten":
+        n = len(layer.input.shape) - 1
+        last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
+        return graph.add("Reshape", last, graph.ints([0, -1]))
+    if kind == "Take":
+        bounds = (graph.ints([n]) for n in (layer.start, layer.stop, 1))
+        return graph.add("Slice", sources[0], *bounds)
     function = layer.activation.__name__ if kind == "Activation" else kind
     if function == "silu":
         return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
-    if function == "relu":
-        return graph.add("Relu", sources[0])
+    operators = {"relu": "Relu", "exponential": "Exp", "tanh": "Tanh"}
+    if function in operators:
+        return graph.add(operators[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _add_to_grid(graph: _Graph, kind: str, layer: Any, source: str) -> str:
+    """Append a layer that works on (n, channels, ...)."""
+    if kind.startswith("UpSampling"):
+        grid = source
+        for axis, factor in enumerate(layer.size):
+            if factor > 1:
+                index = np.repeat(np.arange(layer.input.shape[1 + axis]), factor)
+                grid = graph.add("Gather", grid, graph.ints(index), axis=2 + axis)
+        return grid
+    kernel = np.moveaxis(layer.kernel.numpy(), (-1, -2), (0, 1))
+    sizes = kernel.shape[2:]
+    if layer.padding != "same" or any(size % 2 == 0 for size in sizes):
+        raise BundleError(f"layer {layer.name!r} has no ONNX translation")
+    return graph.add(
+        "Conv",
+        source,
+        graph.constant(kernel),
+        graph.constant(layer.bias.numpy()),
+        kernel_shape=list(sizes),
+        pads=[size // 2 for size in sizes] * 2,
+    )
 
 
 def _pick(graph: _Graph, logits: str, z: str, n_patterns: int) -> str:
@@ -386,6 +460,70 @@ def _invert_targets(
         added = graph.add("Mul", graph.add("Gather", y, base, axis=1), has_base)
         y = graph.add("Add", value, added)
     return y
+
+
+def _invert_cells(graph: _Graph, z: str, transform: CellTransform) -> str:
+    """Quantiles, shares, products and threshold of `CellTransform.inverse`."""
+    group, indicator = transform.group, transform.indicator
+    shifted = graph.add("Sub", z, graph.constant(transform.z_min))
+    position = graph.add("Mul", shifted, graph.constant(transform.steps))
+    zero, last = graph.constant(0.0), graph.constant(CELL_KNOTS - 1)
+    position = graph.add("Clip", position, zero, last)
+    left = graph.add("Floor", position)
+    left = graph.add("Min", left, graph.constant(CELL_KNOTS - 2))
+    fraction = graph.add("Sub", position, left)
+    knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
+    columns = graph.ints(np.arange(transform.n_coordinates) * CELL_KNOTS)
+    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), columns)
+    knots = transform.knots.ravel()
+    low = graph.add("Gather", graph.constant(knots), index)
+    ahead = graph.constant(np.append(knots[1:], knots[-1]))
+    rise = graph.add("Sub", graph.add("Gather", ahead, index), low)
+    value = graph.add("Add", low, graph.add("Mul", fraction, rise))
+    quantity = graph.add("Exp", value)
+    if transform.has_logit.any():
+        mask = graph.constant(transform.has_logit, np.bool_)
+        share = graph.add("Sigmoid", value)
+        quantity = graph.add("Where", mask, share, quantity)
+    margin = graph.add("Sub", z, graph.constant(transform.edge))
+    is_zero = graph.add("LessOrEqual", margin, zero)
+    is_alone = group == ALONE
+    if not is_alone.all():
+        table = graph.add("Gather", margin, graph.ints(transform.members), axis=1)
+        largest = graph.add("ReduceMax", table, axes=[2], keepdims=0)
+        of = graph.ints(np.maximum(group, 0))
+        largest = graph.add("Gather", largest, of, axis=1)
+        smaller = graph.add("Less", margin, largest)
+        alone = graph.constant(is_alone, np.bool_)
+        is_zero = graph.add("And", is_zero, graph.add("Or", smaller, alone))
+    quantity = graph.add("Where", is_zero, zero, quantity)
+    if not is_alone.all():
+        sums = graph.add("MatMul", quantity, graph.constant(indicator))
+        sums = graph.add("MatMul", sums, graph.constant(indicator.T))
+        whole = graph.add("Add", sums, graph.constant(is_alone.astype(np.float32)))
+        quantity = graph.add("Div", quantity, whole)
+    return _multiply_factors(graph, quantity, transform)
+
+
+def _multiply_factors(graph: _Graph, quantity: str, transform: CellTransform) -> str:
+    """Cells as products of quantities and the incident energy, cut at the threshold."""
+    n = transform.n_coordinates
+    zero, cells = graph.constant(0.0), ""
+    for factor in transform.factors:
+        # 1 and 0, beyond the coordinates, are put in place after the lookup.
+        found = graph.add("Gather", quantity, graph.ints(factor % n), axis=1)
+        if (factor >= n).any():
+            constant = graph.constant(np.where(factor == n, 1, 0))
+            mask = graph.constant(factor < n, np.bool_)
+            found = graph.add("Where", mask, found, constant)
+        cells = graph.add("Mul", cells, found) if cells else found
+    if transform.incident >= 0:
+        index = graph.ints([transform.incident])
+        incident = graph.add("Gather", "conditions", index, axis=1)
+        cells = graph.add("Mul", cells, incident)
+    threshold = graph.constant(transform.threshold)
+    kept = graph.add("GreaterOrEqual", cells, threshold)
+    return graph.add("Where", kept, cells, zero)
 
 
 def _test_rows(

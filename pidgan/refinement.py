@@ -22,7 +22,7 @@ from pidgan.card import Card
 from pidgan.dataset import Dataset, Part
 from pidgan.errors import TrainingError
 from pidgan.metrics import positive_weights, with_differences
-from pidgan.models.model import Model, pick_pattern, shape_of
+from pidgan.models.model import Model, network_shape, pick_pattern
 from pidgan.models.ratio import RatioNetwork, Rows
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.typing import FloatArray
@@ -74,7 +74,7 @@ class RefinedModel:
         row = np.arange(len(chosen))
         pattern = np.stack([p for p, _ in made])[chosen, row]
         y = np.stack([y for _, y in made])[chosen, row]
-        return self.base.targets.inverse(pattern, y)
+        return self.base.track_targets.inverse(pattern, y)
 
     def density_ratio(self, conditions: FloatArray, targets: FloatArray) -> FloatArray:
         """Return r = p_real / p_generated of the base model's rows, as weights.
@@ -86,7 +86,7 @@ class RefinedModel:
         Returns:
             (n,), positive; 1 for a row with a combination of atoms that has no pattern.
         """
-        pattern, y = self.base.targets.forward(targets)
+        pattern, y = self.base.track_targets.forward(targets)
         log_r = self._log_ratio(conditions, np.maximum(pattern, 0), y)
         return np.asarray(np.where(pattern >= 0, np.exp(log_r), 1.0))
 
@@ -142,7 +142,8 @@ def refine(
             "judged by must be new to the classifier"
         )
     network = RatioNetwork(
-        shape=shape_of(len(model.card.conditions), model.targets), seed=seed
+        shape=network_shape(model.conditions, model.track_targets, model.card.sample),
+        seed=seed,
     )
     pairs = [
         _samples(model, dataset.part(name), seed=seed)
@@ -168,7 +169,7 @@ def refine(
 
 def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:
     """Return real rows of a part, and generated rows at their conditions."""
-    pattern, y = model.targets.forward(part.targets)
+    pattern, y = model.track_targets.forward(part.targets)
     fits = pattern >= 0
     conditions = part.conditions[fits]
     features = with_differences(conditions, part.targets[fits])
@@ -183,10 +184,10 @@ def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:
 
 def _rows(model: Model, conditions: FloatArray, pattern: Any, y: FloatArray) -> Rows:
     """Return rows as networks see them; coordinates on atoms are zero."""
-    n_patterns = model.targets.n_patterns
+    n_patterns = model.track_targets.n_patterns
     one_hot = np.eye(n_patterns, dtype=np.float32)[pattern]
     return {
         "x": model.conditions.forward(conditions),
         "pattern": one_hot if n_patterns > 1 else one_hot[:, :0],
-        "y": (y * model.targets.patterns[pattern]).astype(np.float32),
+        "y": (y * model.track_targets.patterns[pattern]).astype(np.float32),
     }

@@ -19,14 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.calorimeter.schemes import CellTransform, fit_cells
+from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.metrics import positive_weights, with_differences
-from pidgan.models import RECIPES, Family, make_family
+from pidgan.models import FAMILIES, RECIPES, SHOWER_FAMILIES, Family, make_family
 from pidgan.models.backend import keras, tf
-from pidgan.models.model import Model, shape_of
+from pidgan.models.model import Model, network_shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
@@ -56,6 +58,8 @@ MIN_TRAINING_ROWS = 50
 VALIDATION_ROWS = 1024
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
+# Stream of the uniform numbers that smear conditions of whole numbers.
+SMEAR = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,11 +160,12 @@ class _Run:
         self.step, self.steps = 0, 0
         self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
-        train_part = dataset.part("train")
+        _check_family(family, dataset.sample)
+        train_part = _with_images(dataset.part("train"), dataset.sample)
         self.conditions, self.targets = _fit_transforms(
             dataset.sample, train_part, only_columns=family in RECIPES
         )
-        shape = shape_of(train_part.conditions.shape[1], self.targets)
+        shape = network_shape(self.conditions, self.targets, dataset.sample)
         self.family: Family = make_family(
             family, shape=shape, settings=settings, seed=seed
         )
@@ -169,8 +174,10 @@ class _Run:
         )
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
-        if self.family.needs_positive_weights or self.classifier:
-            self.rows["positive_w"] = self._positive_weights(train_part)
+        needed = self.family.needs_positive_weights or self.classifier
+        if needed and isinstance(self.targets, TargetTransform):
+            positive = self._positive_weights(train_part, self.targets)
+            self.rows["positive_w"] = positive
         self.validation_rows = self._to_device(dataset.part("validation"))
 
     @property
@@ -180,19 +187,48 @@ class _Run:
 
     def _to_device(self, part: Part) -> dict[str, tf.Tensor]:
         """Return the rows of a part in network coordinates."""
+        if isinstance(self.targets, CellTransform):
+            return self._showers_to_device(part, self.targets)
         pattern, y = self.targets.forward(part.targets)
         fits = pattern >= 0
         weights = part.weights[fits]
         return {
-            "x": tf.constant(self.conditions.forward(part.conditions[fits])),
+            "x": tf.constant(self._columns(part.conditions[fits])),
             "y": tf.constant(y[fits]),
             "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
             "pattern": tf.constant(pattern[fits], dtype=tf.int32),
         }
 
-    def _positive_weights(self, part: Part) -> tf.Tensor:
+    def _showers_to_device(
+        self, part: Part, targets: CellTransform
+    ) -> dict[str, tf.Tensor]:
+        """Return coordinates of showers; what is not "free" lies at its edge."""
+        if part.weights.min() < 0:
+            raise TrainingError(
+                "a shower has a negative weight, expected none: their families need a "
+                "likelihood"
+            )
+        y = targets.forward(part.targets, part.conditions)
+        weights = part.weights / part.weights.mean()
+        return {
+            "x": tf.constant(self._columns(part.conditions)),
+            "y": tf.constant(y),
+            "free": tf.constant(np.logical_not(targets.is_zero(y)), dtype=tf.float32),
+            "w": tf.constant(weights, dtype=tf.float32),
+            "pattern": tf.zeros(len(y), dtype=tf.int32),
+        }
+
+    def _columns(self, conditions: np.ndarray) -> np.ndarray:
+        """Return the conditions as networks see them, smeared where asked for."""
+        smeared = [variable.smear for variable in self.dataset.sample.conditions]
+        x = conditions.copy()
+        rng = np.random.default_rng([self.seed, SMEAR])
+        x[:, smeared] += rng.uniform(-0.5, 0.5, (len(x), sum(smeared)))
+        return self.conditions.forward(x)
+
+    def _positive_weights(self, part: Part, targets: TargetTransform) -> tf.Tensor:
         """Return E[w | x, y] >= 0 of the rows, of mean 1: a likelihood needs it."""
-        fits = self.targets.forward(part.targets)[0] >= 0
+        fits = targets.forward(part.targets)[0] >= 0
         features = with_differences(part.conditions[fits], part.targets[fits])
         weights = positive_weights(features, part.weights[fits], self.seed)
         return tf.constant(weights / weights.mean(), dtype=tf.float32)
@@ -205,8 +241,9 @@ class _Run:
         index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
-        free = tf.constant(self.targets.patterns, dtype=tf.float32)
-        batch["free"] = tf.gather(free, batch["pattern"])
+        if isinstance(self.targets, TargetTransform):
+            free = tf.constant(self.targets.patterns, dtype=tf.float32)
+            batch["free"] = tf.gather(free, batch["pattern"])
         one_hot = tf.one_hot(batch["pattern"], n_patterns)
         batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
         return batch
@@ -431,17 +468,69 @@ def _make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def _check_family(family: str, sample: Sample) -> None:
+    """Refuse a family of tracks for showers, and the other way round."""
+    if bool(sample.cells) == (family in SHOWER_FAMILIES):
+        return
+    kind, known = "targets", (*FAMILIES, *RECIPES)
+    if sample.cells:
+        kind, known = "cells", SHOWER_FAMILIES
+    if family in (*FAMILIES, *RECIPES, *SHOWER_FAMILIES):
+        raise TrainingError(
+            f"sample {sample.name!r} has {kind}, which family {family!r} is not for; "
+            f"expected one of {', '.join(known)}"
+        )
+
+
+def _with_images(part: Part, sample: Sample) -> Part:
+    """Return showers with their mirror images, where the sample has a symmetry."""
+    cells = sample.cells
+    if cells is None or cells.symmetry is None:
+        return part
+    names = sample.condition_names
+    targets, conditions = mirror_showers(
+        part.targets,
+        part.conditions,
+        cells.layout,
+        mirrors=cells.symmetry.mirrors,
+        columns={k: names.index(v) for k, v in cells.symmetry.columns.items()},
+    )
+    times = len(targets) // max(1, len(part.targets))
+    return Part(
+        conditions=conditions,
+        targets=targets,
+        weights=np.tile(part.weights, times),
+        alternatives=np.tile(part.alternatives, (times, 1)),
+    )
+
+
 def _fit_transforms(
     sample: Sample, part: Part, *, only_columns: bool
-) -> tuple[ConditionTransform, TargetTransform]:
+) -> tuple[ConditionTransform, TargetTransform | CellTransform]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
             f"the training part has {len(part.weights)} rows, expected at least "
             f"{MIN_TRAINING_ROWS}"
         )
     conditions = fit_conditions(
-        part.conditions, [variable.transform for variable in sample.conditions]
+        part.conditions,
+        [variable.transform for variable in sample.conditions],
+        categories=[variable.categories for variable in sample.conditions],
     )
+    if sample.cells:
+        cells = sample.cells
+        incident = -1
+        if cells.incident is not None:
+            incident = sample.condition_names.index(cells.incident)
+        return conditions, fit_cells(
+            part.targets,
+            part.conditions,
+            cells.layout,
+            incident=incident,
+            scheme=cells.scheme,
+            scale=cells.scale,
+            threshold=cells.threshold,
+        )
     if only_columns:
         return conditions, fit_columns(part.targets, part.weights)
     targets = fit_targets(
@@ -464,13 +553,20 @@ def _card_variables(
             CardVariable(
                 name=variable.name,
                 unit=variable.package_unit,
-                range=(float(valid.min()), float(valid.max())),
+                range=_span(valid),
                 integer=variable.integer,
+                categories=variable.categories,
                 sentinels=variable.sentinels,
                 patterns=variable.patterns,
             )
         )
     return tuple(described)
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1)
 
 
 def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.binning import bin_index, bin_shape, count_bins
+from pidgan.calorimeter.validation import ShowerReport, compare_showers
 from pidgan.card import Generator, sample_targets
 from pidgan.comparison import (
     MIN_BIN_EFF,
@@ -26,7 +27,7 @@ from pidgan.comparison import (
     paired_efficiencies,
 )
 from pidgan.cuts import parse_cut
-from pidgan.dataset import Dataset, Part
+from pidgan.dataset import Dataset, Part, PartName
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.metrics import (
     C2ST_MIN_ROWS,
@@ -254,18 +255,65 @@ def validate(
     )
 
 
-def _prepare(
-    generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
-) -> _Rows:
-    """Check that generator and dataset belong together, and sample."""
+def validate_cells(
+    generator: Generator, dataset: Dataset, *, part: PartName = "test", seed: int = 1
+) -> ShowerReport:
+    """Compare generated with real showers, `validate` for samples of cells.
+
+    Args:
+        generator: anything that can sample: a model or an opened bundle.
+        dataset: the dataset whose train part it was trained on.
+        part: "test", or "excluded" for the intervals that nothing was trained in.
+        seed: of the noise, the halves and the classifiers.
+
+    Raises:
+        DatasetError: a dataset without cells or incident energy, a generator with other
+            conditions or targets, or too few showers.
+    """
+    sample, cells = dataset.sample, dataset.sample.cells
+    if cells is None or cells.incident is None:
+        raise DatasetError(
+            f"dataset {sample.name!r} has no cells with an incident energy, which a "
+            "report of showers needs"
+        )
+    _check_names(generator, dataset)
+    real = dataset.part(part)
+    names = [
+        "energy" if name == cells.incident else name for name in sample.condition_names
+    ]
+    return compare_showers(
+        real.targets,
+        sample_targets(generator, real.conditions, seed=seed, track="validation"),
+        real.conditions,
+        cells.layout,
+        names=names,
+        energy_unit=sample.targets[0].package_unit,
+        seed=seed,
+    )
+
+
+def _check_names(generator: Generator, dataset: Dataset) -> None:
+    """Raise if a generator has other conditions or targets than a dataset."""
     sample, card = dataset.sample, generator.card
     for kind in ("condition_names", "target_names"):
         if getattr(card, kind) != getattr(sample, kind):
             raise DatasetError(
-                f"the generator's {kind} are {', '.join(getattr(card, kind))}; "
+                f"the generator's {kind} are {', '.join(getattr(card, kind)[:20])}; "
                 f"those of dataset {sample.name!r} are "
-                f"{', '.join(getattr(sample, kind))}"
+                f"{', '.join(getattr(sample, kind)[:20])}"
             )
+
+
+def _prepare(
+    generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
+) -> _Rows:
+    """Check that generator and dataset belong together, and sample."""
+    sample = dataset.sample
+    if sample.cells:
+        raise DatasetError(
+            f"dataset {sample.name!r} has cells; compare showers with `validate_cells`"
+        )
+    _check_names(generator, dataset)
     real = _take(dataset.part("test"), slice(max_rows))
     if len(real.weights) == 0 or real.weights.sum() <= 0:
         raise DatasetError(

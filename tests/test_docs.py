@@ -20,8 +20,10 @@ from pidgan.efficiency_map import _ARRAYS
 from pidgan.ntuple import write_table, write_trees
 from pidgan.sample import (
     DERIVATIONS,
+    Cells,
     Discriminant,
     Sample,
+    Symmetry,
     Variable,
     list_samples,
     load_sample,
@@ -158,6 +160,8 @@ def test_every_public_name_is_in_the_reference() -> None:
         ("sample-definition", [f.alias or n for n, f in Sample.model_fields.items()]),
         ("sample-definition", Variable.model_fields),
         ("sample-definition", Discriminant.model_fields),
+        ("sample-definition", Cells.model_fields),
+        ("sample-definition", Symmetry.model_fields),
         ("sample-definition", DERIVATIONS),
         ("bundle", Card.model_fields),
         ("bundle", CardVariable.model_fields),

@@ -72,6 +72,10 @@ class ShowerReport:
     single: tuple[FloatArray, FloatArray]
     single_energy: FloatArray
 
+    def headline(self) -> dict[str, Any]:
+        """Return the figures that belong on a bundle's card: all."""
+        return self.figures
+
     def to_json(self) -> str:
         """Return the figures as JSON."""
         return json.dumps(self.figures, indent=2)

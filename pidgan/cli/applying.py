@@ -71,8 +71,11 @@ def export(
         report = None
         if dataset is not None:
             import pidgan
+            from pidgan.validation import validate_cells
 
-            report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+            data = pidgan.Dataset.open(dataset)
+            judge = validate_cells if data.sample.cells else pidgan.validate
+            report = judge(opened, data)
         if kind == "c":
             path = _export_c(
                 opened, target, name=name, report=report, overwrite=overwrite

@@ -24,11 +24,29 @@ _FAMILIES = {
 }
 _RECIPES = {"maevskiy2019": ("published", "PublishedSettings", "PublishedGAN")}
 
+_SHOWERS = dict.fromkeys(
+    ("shower_flow", "shower_vae", "shower_gan"),
+    ("showers", "ShowerSettings", "ShowerModel"),
+)
+# What differs from the defaults of the settings.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "shower_vae": {"shape": "latent"},
+    "shower_gan": {
+        "shape": "latent",
+        "encoder": False,
+        "likelihood": 0.3,
+        "play": 0.7,
+    },
+}
+
 FAMILIES = tuple(_FAMILIES)
 """Ways to learn a generator, in the project's own coordinates."""
 
 RECIPES = tuple(_RECIPES)
 """Published ways, on the columns of the targets as they are."""
+
+SHOWER_FAMILIES = tuple(_SHOWERS)
+"""Ways to learn the cells of a calorimeter."""
 
 
 class Family(Protocol):
@@ -80,7 +98,7 @@ def make_family(
     Raises:
         PidganError: no such family, or a setting that it does not have.
     """
-    known = {**_FAMILIES, **_RECIPES}
+    known = {**_FAMILIES, **_RECIPES, **_SHOWERS}
     if name not in known:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(FAMILIES)}"
@@ -101,5 +119,6 @@ def make_family(
             raise PidganError(
                 f"setting {key!r} of family {name!r} is {value!r}, expected a {kind}"
             )
-    family: Family = make(shape=shape, settings=make_settings(**settings), seed=seed)
+    values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
+    family: Family = make(shape=shape, settings=values, seed=seed)
     return family

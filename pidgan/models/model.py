@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
+from pidgan.calorimeter.schemes import CellTransform
 from pidgan.card import Card
 from pidgan.errors import TrainingError, nearest
 from pidgan.models import make_family
@@ -19,6 +21,7 @@ from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays, read_table, write_table
 from pidgan.preprocessing import ConditionTransform, TargetTransform
+from pidgan.sample import Sample
 from pidgan.typing import FloatArray, IntArray
 
 BLOCK_ROWS = 16_384
@@ -42,7 +45,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform
+    targets: TargetTransform | CellTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
@@ -65,12 +68,24 @@ class Model:
             rows = slice(start, start + BLOCK_ROWS)
             finite = np.isfinite(conditions[rows]).all(axis=1)
             if finite.any():
-                targets[rows][finite] = self.targets.inverse(
-                    *self._coordinates_of_block(
-                        conditions[rows][finite], noise[rows][finite]
-                    )
+                targets[rows][finite] = self._generate_block(
+                    conditions[rows][finite], noise[rows][finite]
                 )
         return targets
+
+    @property
+    def track_targets(self) -> TargetTransform:
+        """The transform of the targets of a track.
+
+        Raises:
+            TrainingError: the targets are cells.
+        """
+        if isinstance(self.targets, CellTransform):
+            raise TrainingError(
+                f"the generator of {self.card.sample.name!r} makes cells, expected "
+                "targets of a track"
+            )
+        return self.targets
 
     def coordinates(
         self, conditions: FloatArray, noise: FloatArray
@@ -90,6 +105,13 @@ class Model:
         ]
         pattern, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return pattern, y
+
+    def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+        if not isinstance(self.targets, CellTransform):
+            return self.targets.inverse(*self._coordinates_of_block(conditions, noise))
+        x = self.conditions.forward(conditions)
+        inputs = {"conditions": x, "noise": noise.astype(np.float32)}
+        return self.targets.inverse(self.generator(inputs).numpy(), conditions)
 
     def _coordinates_of_block(
         self, conditions: FloatArray, noise: FloatArray
@@ -163,9 +185,10 @@ def open_model(path: str | Path) -> Model:
         content = json.loads((path / "model.json").read_text())
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
         arrays = read_arrays(path / "model.npz")
-        targets = TargetTransform.from_arrays(arrays)
+        kind = CellTransform if card.sample.cells else TargetTransform
+        targets = kind.from_arrays(arrays)
         conditions = ConditionTransform.from_arrays(arrays)
-        generator, patterns = build_networks(card, targets)
+        generator, patterns = build_networks(card, conditions, targets)
         _set_weights("generator", generator, arrays)
         _set_weights("patterns", patterns, arrays)
         held_out = read_table(path / "reference.parquet")
@@ -182,17 +205,40 @@ def open_model(path: str | Path) -> Model:
     )
 
 
-def build_networks(card: Card, targets: TargetTransform) -> tuple[Any, Any]:
+def build_networks(
+    card: Card, conditions: ConditionTransform, targets: TargetTransform | CellTransform
+) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
-    shape = shape_of(len(card.conditions), targets)
+    shape = network_shape(conditions, targets, card.sample)
     family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
     if not shape.n_patterns:
         return family.generator, None
     return family.generator, PatternClassifier(shape=shape, seed=0).network
 
 
-def shape_of(n_conditions: int, targets: TargetTransform) -> Shape:
-    """Return the sizes of the arrays that the networks exchange."""
+def network_shape(
+    conditions: ConditionTransform,
+    targets: TargetTransform | CellTransform,
+    sample: Sample,
+) -> Shape:
+    """Return the sizes of the arrays that the networks of a model exchange."""
+    n_conditions = conditions.n_columns
+    if isinstance(targets, CellTransform):
+        image: tuple[int, ...] = ()
+        views = sample.cells.layout.views if sample.cells else ()
+        shapes = [view.grid_shape for view in views if view.has_plane]
+        n_cells = targets.n_coordinates - targets.n_energies
+        if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
+            image = shapes[0]
+        return Shape(
+            n_conditions=n_conditions,
+            n_patterns=0,
+            n_targets=targets.n_coordinates,
+            n_energies=targets.n_energies,
+            image=image,
+            transform=targets,
+            geometry=sample.cells.layout if sample.cells else None,
+        )
     return Shape(
         n_conditions=n_conditions,
         n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,

@@ -2,7 +2,7 @@
 
 Use `simulate_calibration` for what a training starts from, `simulate_analysis` for
 what a trained model is applied to, and `simulate_response` for the truth that either
-is compared with.
+is compared with; `simulate_showers` for those who learn a calorimeter.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
@@ -12,6 +12,7 @@ from pidgan.simulation.calibration import (
     MassShape,
     simulate_calibration,
 )
+from pidgan.simulation.calorimeter import SHOWER_TREE, simulate_showers
 from pidgan.simulation.combined import SPECIES, simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
 
@@ -21,10 +22,12 @@ __all__ = [
     "RICH_MODES",
     "RICH_VARIABLES",
     "SENTINEL",
+    "SHOWER_TREE",
     "SPECIES",
     "Jagged",
     "MassShape",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_response",
+    "simulate_showers",
 ]
