@@ -14,6 +14,7 @@ from pidgan.simulation.calibration import (
 )
 from pidgan.simulation.combined import SPECIES, simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
+from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 
 __all__ = [
     "ANALYSIS_TREE",
@@ -22,9 +23,12 @@ __all__ = [
     "RICH_VARIABLES",
     "SENTINEL",
     "SPECIES",
+    "TPC_SPECIES",
     "Jagged",
     "MassShape",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_response",
+    "simulate_tpc",
+    "simulate_tpc_response",
 ]
