@@ -118,6 +118,27 @@ def tpc(species: str, entries: int, output: Path, seed: int, overwrite: bool) ->
     _write(output, simulate_tpc(species, entries, seed=seed), overwrite=overwrite)
 
 
+@simulate.command(epilog="Example: pidgan simulate calorimeter --species e+ -o e.root")
+@click.option(
+    "--species",
+    required=True,
+    type=click.Choice(["e+", "mu+", "pi+", "K+", "p", "gamma"]),
+    help="Particle that leaves the tracks.",
+)
+@_tracks_option
+@output_option
+@seed_option
+@overwrite_option
+def calorimeter(
+    species: str, entries: int, output: Path, seed: int, overwrite: bool
+) -> None:
+    """Write a calibration sample of E/p, shower widths and hadronic fraction."""
+    from pidgan.simulation import simulate_calorimeter
+
+    trees = simulate_calorimeter(species, entries, seed=seed)
+    _write(output, trees, overwrite=overwrite)
+
+
 @simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o d2kpi.root")
 @click.option(
     "-n",

@@ -12,12 +12,18 @@ from pidgan.simulation.calibration import (
     MassShape,
     simulate_calibration,
 )
+from pidgan.simulation.calorimeter_pid import (
+    CALORIMETER_SPECIES,
+    simulate_calorimeter,
+    simulate_calorimeter_response,
+)
 from pidgan.simulation.combined import SPECIES, simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 
 __all__ = [
     "ANALYSIS_TREE",
+    "CALORIMETER_SPECIES",
     "MODES",
     "RICH_MODES",
     "RICH_VARIABLES",
@@ -28,6 +34,8 @@ __all__ = [
     "MassShape",
     "simulate_analysis",
     "simulate_calibration",
+    "simulate_calorimeter",
+    "simulate_calorimeter_response",
     "simulate_response",
     "simulate_tpc",
     "simulate_tpc_response",
