@@ -5,6 +5,8 @@ derivation and conversion to package units; rows with a NaN or infinity dropped;
 check that units fit the declared ranges; the fiducial cut; conditions, targets and
 discriminant outside their range dropped, where a target's sentinels stay; sWeights
 fitted to what is left, or read from a branch. `info` counts what was dropped and why.
+A condition with one value only says nothing: it is left out of the sample, with a
+warning.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +24,19 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
+from pidgan.calorimeter.geometry import View
 from pidgan.card import ALTERNATIVE_WEIGHT
 from pidgan.cuts import parse_cut
 from pidgan.errors import DatasetError, PidganWarning, SampleError
-from pidgan.ntuple import Source, find_sources, iterate_columns
-from pidgan.sample import Sample, Variable, load_sample
+from pidgan.ntuple import Source, find_sources, iterate_columns, iterate_rows
+from pidgan.sample import UNIT_FACTORS, Sample, Variable, load_sample
 from pidgan.sweights import alternative_sweights, compute_sweights
+from pidgan.treefile import is_npz
 
-PartName = Literal["train", "validation", "test"]
+PartName = Literal["train", "validation", "test", "excluded"]
 
 #: Parts in the order of their code in `Dataset.split`.
-PARTS: tuple[PartName, ...] = ("train", "validation", "test")
+PARTS: tuple[PartName, ...] = ("train", "validation", "test", "excluded")
 #: Shares of the parts: the test part is large, as every figure and the systematic
 #: uncertainty of a PID cut come from it.
 SHARES = (0.6, 0.1, 0.3)
@@ -42,6 +46,12 @@ FORMAT = 2
 MANY_DROPPED = 0.05
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
 _DESCRIPTION = "dataset.json"
+#: Views are two accounts of one energy if they agree to this.
+VIEWS_AGREE = 1e-3
+#: Nothing shows more than its energy, but for fluctuations and calibrations.
+MOST_RESPONSE = 3.0
+# As for sentinels: "#" cannot begin the name of a variable.
+_CELLS = "#cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +81,8 @@ class Dataset:
         targets: (n, t) float32, in the order of `sample.targets`; sentinels included.
         weights: (n,) float64, of either sign, with a positive sum.
         alternatives: (n, a) float64, the sWeights of other mass fits.
-        split: (n,) uint8; 0 train, 1 validation, 2 test.
+        split: (n,) uint8; 0 train, 1 validation, 2 test, 3 excluded: rows inside the
+            intervals of `sample.exclude`.
         info: hash, names of the alternatives, seed, files, rows read, kept and dropped
             with the reason, sums of weights, and the summary of the mass fit if there
             was one.
@@ -89,7 +100,7 @@ class Dataset:
         return len(self.weights)
 
     def part(self, name: PartName) -> Part:
-        """Return the rows of one part: "train", "validation" or "test"."""
+        """Return the rows of one part: "train", "validation", "test", "excluded"."""
         if name not in PARTS:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
@@ -175,6 +186,7 @@ def build_dataset(
     files: Sequence[str | Path] | str | Path,
     *,
     seed: int = 1,
+    shares: tuple[float, float, float] = SHARES,
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
 
@@ -182,7 +194,8 @@ def build_dataset(
         sample: a definition, its name or its path.
         files: FILE, FILE:TREE, globs, addresses or Parquet; several trees (the two
             charges of a probe) are put together, and fitted together.
-        seed: of the split into 60 % train, 10 % validation and 30 % test.
+        seed: of the split.
+        shares: of train, validation and test, of sum 1.
 
     Returns:
         The dataset; the same input and seed give the same `info["hash"]`.
@@ -197,6 +210,8 @@ def build_dataset(
         >>> dataset = build_dataset("run2_dstar_k", ["calib/*.root"])  # doctest: +SKIP
         >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
     """
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"shares are {shares}, expected positive ones of sum 1")
     sample = load_sample(sample)
     sources = find_sources(files, trees=sample.trees)
     table = _Table(sample)
@@ -213,14 +228,18 @@ def build_dataset(
             stacklevel=2,
         )
     _check_rows(values, where, table.dropped)
-    for variable in (*sample.conditions, *sample.targets):
+    for variable in (*sample.conditions, *sample.variables):
         _check_unit(variable, values, where)
+    _check_response(sample, values, where)
     values = _keep_inside(sample, values, table.dropped)
     _check_rows(values, where, table.dropped)
     _warn_dropped(table, where)
+    sample = _without_constants(sample, values, where)
     weights, others, fit = _weigh(sample, values, where)
     info = table.info() | {"alternatives": list(others)} | fit
-    return _assemble(sample, values, weights, others, seed=seed, info=info)
+    return _assemble(
+        sample, values, weights, others, seed=seed, shares=shares, info=info
+    )
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -251,9 +270,9 @@ class _Table:
     def read(self, source: Source) -> None:
         """Read one tree in chunks, apply the selection, derive and convert."""
         rows = 0
-        for _, frame in iterate_columns(source, self.sample.branches):
+        for frame, cells in self._iterate(source):
             rows += len(frame)
-            self._chunks.append(self._evaluate(frame))
+            self._chunks.append(self._evaluate(frame, cells))
         self.rows += rows
         self.files.append({"source": str(source), "rows": rows})
 
@@ -270,15 +289,43 @@ class _Table:
     def info(self) -> dict[str, Any]:
         return {"files": self.files, "rows_read": self.rows, "dropped": self.dropped}
 
-    def _evaluate(self, frame: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    def _iterate(
+        self, source: Source
+    ) -> Iterator[tuple[pd.DataFrame, npt.NDArray[Any] | None]]:
+        """Yield chunks: columns, and the cells (n, n_cells) if there are any."""
+        cells, branches = self.sample.cells, self.sample.branches
+        if cells is None and not is_npz(source.path):
+            for _, frame in iterate_columns(source, branches):
+                yield frame, None
+            return
+        for arrays in iterate_rows(source, branches):
+            views = [] if cells is None else cells.layout.views
+            stored = []
+            for view in views:
+                array = arrays[cells.arrays[view.name]] if cells else None
+                stored.append(_of_view(view, array, source))
+            flat = {name: a for name, a in arrays.items() if a.ndim == 1}
+            yield (
+                pd.DataFrame(flat),
+                np.concatenate(stored, axis=1) if stored else None,
+            )
+
+    def _evaluate(
+        self, frame: pd.DataFrame, cells: npt.NDArray[Any] | None
+    ) -> dict[str, npt.NDArray[Any]]:
         sample = self.sample
         if sample.selection:
             # The cut fails rows with a NaN, which thus count as not selected.
             passed = parse_cut(sample.selection, names=frame.columns).passes(frame)
             _count(self.dropped, "selection", int((~passed).sum()))
             frame = frame.loc[passed]
+            cells = None if cells is None else cells[passed]
         columns: dict[str, npt.NDArray[Any]] = {}
-        for variable in (*sample.conditions, *sample.targets):
+        if sample.cells and cells is not None:
+            energies = cells.astype(np.float32) * UNIT_FACTORS[sample.cells.unit]
+            energies[energies < sample.cells.threshold] = 0
+            columns[_CELLS] = energies.astype(np.float32)
+        for variable in (*sample.conditions, *sample.variables):
             columns[variable.name] = variable.evaluate(frame)
             columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
         if sample.weight_branch:
@@ -309,8 +356,12 @@ def _where(sources: Sequence[Source]) -> str:
 
 
 def _is_finite(values: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    columns = [array for array in values.values() if array.dtype != np.bool_]
-    return np.asarray(np.logical_and.reduce([np.isfinite(c) for c in columns]))
+    finite = [
+        np.isfinite(c.reshape(len(c), -1)).all(axis=1)
+        for c in values.values()
+        if c.dtype != np.bool_
+    ]
+    return np.asarray(np.logical_and.reduce(finite))
 
 
 def _count(dropped: dict[str, int], reason: str, rows: int) -> None:
@@ -373,17 +424,100 @@ def _keep_inside(
     if sample.fiducial:
         passed = parse_cut(sample.fiducial, names=sample.condition_names).passes(values)
         values = _drop(values, ~passed, "fiducial", dropped)
-    for variable in (*sample.conditions, *sample.targets):
+    for variable in (*sample.conditions, *sample.variables):
         column, (low, high) = values[variable.name], variable.range
+        if variable.categories:
+            known = np.isin(column, variable.categories)
+            values = _drop(values, ~known, f"{variable.name} unknown", dropped)
+            continue
         outside = ~((column >= low) & (column <= high))
         outside &= ~values[_sentinel_key(variable)]
         values = _drop(values, outside, f"{variable.name} out of range", dropped)
+    if sample.cells:
+        empty = ~(values[_CELLS] > 0).any(axis=1)
+        values = _drop(values, empty, "no energy in any cell", dropped)
     if sample.discriminant:
         low, high = sample.discriminant.range
         outside = ~((values["#mass"] >= low) & (values["#mass"] <= high))
         reason = f"{sample.discriminant.branch} out of range"
         values = _drop(values, outside, reason, dropped)
     return values
+
+
+def _of_view(
+    view: View, array: npt.NDArray[Any] | None, source: Source
+) -> npt.NDArray[Any]:
+    """Return the cells of a view; raise if there are more or fewer."""
+    found = np.zeros((0, 0)) if array is None else array.reshape(len(array), -1)
+    if found.shape[1] != view.n_cells:
+        raise SampleError(
+            f"{source}: the array of view {view.name!r} has {found.shape[1]} cells, its "
+            f"geometry {view.n_cells}"
+        )
+    return found
+
+
+def _check_response(
+    sample: Sample, values: dict[str, npt.NDArray[Any]], where: str
+) -> None:
+    """Refuse views that differ in their total, and a wrong unit of energy."""
+    cells = sample.cells
+    if cells is None:
+        return
+    totals = {
+        name: values[_CELLS][:, part].sum(axis=1, dtype=np.float64)
+        for name, part in cells.layout.view_slices.items()
+    }
+    first, *others = totals.items()
+    for name, total in others if cells.scheme == "layers" else ():
+        bad = np.abs(total - first[1]) > VIEWS_AGREE * np.abs(first[1])
+        if bad.any() and cells.threshold == 0:
+            raise SampleError(
+                f"{where}: views {first[0]!r} and {name!r} hold different energies in "
+                f"{bad.sum()} of {len(bad)} rows, expected two accounts of one energy; "
+                f'set scheme = "cells", or give each a definition of its own'
+            )
+    if cells.incident:
+        response = float(np.median(first[1] / values[cells.incident]))
+        if response > MOST_RESPONSE:
+            raise SampleError(
+                f"{where}: the cells hold {response:.3g} times the incident energy "
+                f"{cells.incident!r} (median); check cells.unit = {cells.unit!r}"
+            )
+
+
+def _without_constants(
+    sample: Sample, values: dict[str, npt.NDArray[Any]], where: str
+) -> Sample:
+    """Leave out conditions that take one value only."""
+    constant = {
+        name: float(values[name][0])
+        for name in sample.condition_names
+        if (values[name] == values[name][0]).all()
+    }
+    if not constant:
+        return sample
+    listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())
+    kept = tuple(v for v in sample.conditions if v.name not in constant)
+    used = parse_cut(sample.fiducial).names if sample.fiducial else ()
+    if not kept or set(used) & set(constant):
+        raise SampleError(
+            f"{where}: constant conditions, {listed}; expected one that varies, and "
+            "none of them in the fiducial cut"
+        )
+    warnings.warn(
+        f"{where}: constant conditions are left out: {listed}",
+        PidganWarning,
+        stacklevel=3,
+    )
+    update: dict[str, Any] = {"conditions": kept}
+    for key in ("binning", "map_binning", "exclude"):
+        update[key] = {
+            k: v for k, v in getattr(sample, key).items() if k not in constant
+        }
+    if sample.cells and sample.cells.incident in constant:
+        update["cells"] = sample.cells.model_copy(update={"incident": None})
+    return sample.model_copy(update=update)
 
 
 def _warn_dropped(table: _Table, where: str) -> None:
@@ -429,23 +563,29 @@ def _assemble(
     others: dict[str, npt.NDArray[Any]],
     *,
     seed: int,
+    shares: tuple[float, float, float],
     info: dict[str, Any],
 ) -> Dataset:
     n = len(weights)
-    bounds = np.round(np.cumsum(SHARES)[:-1] * n).astype(int)
+    bounds = np.round(np.cumsum(shares)[:-1] * n).astype(int)
     split = np.empty(n, dtype=np.uint8)
     order = np.random.default_rng(seed).permutation(n)
     split[order] = np.searchsorted(bounds, np.arange(n), side="right")
+    for name, intervals in sample.exclude.items():
+        for low, high in intervals:
+            inside = (values[name] >= low) & (values[name] <= high)
+            split[inside] = PARTS.index("excluded")
     bare = Dataset(
         sample=sample,
         conditions=_stack(values, sample.condition_names),
-        targets=_stack(values, sample.target_names),
+        targets=values[_CELLS] if sample.cells else _stack(values, sample.target_names),
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=split,
         info={"alternatives": list(others)},
     )
-    parts = {name: bare.part(name).weights for name in PARTS}
+    names = [name for name in PARTS if name != "excluded" or sample.exclude]
+    parts = {name: bare.part(name).weights for name in names}
     for name, part in parts.items():
         if not part.sum() > 0:
             raise DatasetError(

@@ -19,7 +19,7 @@ from pidgan.cuts import Columns
 from pidgan.errors import NtupleError, nearest
 from pidgan.ntuple import Source, TreeInfo
 from pidgan.quantile_map import QuantileMap
-from pidgan.sample import DERIVATIONS, UNIT_FACTORS
+from pidgan.sample import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
 _T = TypeVar("_T")
 
@@ -262,7 +262,8 @@ def _origin(
     """Return branches, derivation and unit of a condition in a tree."""
     name = variable.name
     unit = _override(overrides.units, track, name) or variable.unit
-    allowed = ("MeV", "GeV") if variable.unit == "MeV" else (variable.unit,)
+    others = [given for given, unit in PACKAGE_UNITS.items() if unit == variable.unit]
+    allowed = (variable.unit, *others)
     if unit not in allowed:
         raise NtupleError(
             f"unit of {name} of {track} is {unit!r}, expected {' or '.join(allowed)}"

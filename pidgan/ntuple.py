@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import uproot
 
-from pidgan.errors import NtupleError
+from pidgan.errors import NtupleError, nearest
 from pidgan.treefile import (
     PARQUET_SUFFIXES,
     BranchType,
@@ -28,6 +28,7 @@ from pidgan.treefile import (
     describe,
     entries_of,
     flat_types,
+    is_npz,
     is_parquet,
     is_remote,
     iterate_arrays,
@@ -48,6 +49,7 @@ __all__ = [
     "find_sources",
     "iterate_columns",
     "iterate_entries",
+    "iterate_rows",
     "list_trees",
     "read_arrays",
     "read_columns",
@@ -227,6 +229,85 @@ def iterate_columns(
         types = flat_types(tree, source, branches)
         stop = _filled(tree, source)
         yield from _frames(tree, source, types, stop=stop, chunk=chunk)
+
+
+def iterate_rows(
+    source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield consecutive chunks of branches whose entries all have one shape.
+
+    Args:
+        source: a tree, or a .npz file, whose arrays have an entry on their first axis.
+        branches: their names; `name[3]` is number 3 of each entry.
+        chunk: largest number of entries of a chunk.
+
+    Returns:
+        By name an array, (n,) for one number an entry or (n, k).
+
+    Raises:
+        NtupleError: the file is damaged, a branch is missing, or its entries differ in
+            length.
+    """
+    places = {name: _element(name) for name in branches}
+    wanted = list(dict.fromkeys(name for name, _ in places.values()))
+    if is_npz(source.path):
+        chunks: Iterator[dict[str, Any]] = iter([_npz_arrays(source, wanted)])
+    else:
+        types = describe_tree(source)
+        for name in wanted:
+            if name not in types.types:
+                what = f"is of type {types.branches[name]}, expected numbers"
+                if name not in types.branches:
+                    what = f"is missing{nearest(name, types.branches)}"
+                raise NtupleError(f"{source}: branch {name!r} {what}")
+        chunks = iterate_entries(source, wanted, chunk=chunk)
+    for arrays in chunks:
+        yield {
+            name: _rows(source, base, arrays[base], place)
+            for name, (base, place) in places.items()
+        }
+
+
+def _element(name: str) -> tuple[str, int | None]:
+    """Split `name[3]` into the branch and the number of the element."""
+    found = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    return (name, None) if found is None else (found[1], int(found[2]))
+
+
+def _npz_arrays(source: Source, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return arrays of a .npz file that have as many entries each."""
+    with reading(str(source)):
+        arrays = read_arrays(source.path)
+    for name in names:
+        if name not in arrays:
+            raise NtupleError(f"{source} has no array {name!r}{nearest(name, arrays)}")
+        if arrays[name].dtype.kind not in "biuf" or not arrays[name].ndim:
+            raise NtupleError(f"{source}: array {name!r} does not hold rows of numbers")
+    lengths = {name: len(arrays[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+        raise NtupleError(f"{source}: arrays differ in their number of rows: {listed}")
+    return {name: arrays[name] for name in names}
+
+
+def _rows(source: Source, name: str, array: Any, place: int | None) -> np.ndarray:
+    """Return an array as (n,) or (n, k), or one of its k columns."""
+    try:
+        rows = np.asarray(array)
+    except ValueError:
+        raise NtupleError(
+            f"{source}: branch {name!r} has entries of different lengths, expected one "
+            "length"
+        ) from None
+    rows = rows.reshape(len(rows), -1) if rows.ndim > 1 else rows
+    if place is None:
+        return rows
+    if rows.ndim == 1 or place >= rows.shape[1]:
+        width = "one number" if rows.ndim == 1 else f"{rows.shape[1]} numbers"
+        raise NtupleError(
+            f"{source}: {name}[{place}] asked for, but {name!r} has {width} an entry"
+        )
+    return np.asarray(rows[:, place])
 
 
 def write_trees(
@@ -423,9 +504,10 @@ def _natural(path: str) -> list[tuple[int, str]]:
 
 def _trees_meant(source: Source, trees: Sequence[str]) -> list[Source]:
     """Return the trees of a file that a pattern without a tree's name stands for."""
-    if is_parquet(source.path):
+    if is_parquet(source.path) or is_npz(source.path):
         if source.tree is not None:
-            raise NtupleError(f"{source}: a Parquet file has no trees to name")
+            kind = "Parquet" if is_parquet(source.path) else ".npz"
+            raise NtupleError(f"{source}: a {kind} file has no trees to name")
         return [source]
     if source.tree is not None:
         return [source]

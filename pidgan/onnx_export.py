@@ -10,6 +10,7 @@ model's; the card goes into the file's metadata.
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,16 @@ from pidgan.errors import BundleError
 from pidgan.models.model import Model
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
-from pidgan.preprocessing import N_KNOTS, TargetTransform
+from pidgan.preprocessing import (
+    COS,
+    EQUAL,
+    FRACTION,
+    LOG,
+    N_KNOTS,
+    SIN,
+    WHOLE,
+    TargetTransform,
+)
 from pidgan.typing import FloatArray
 
 OPSET = 17
@@ -214,16 +224,35 @@ class _Graph:
 
 
 def _scale_conditions(graph: _Graph, model: Model) -> str:
-    """log(x / centre) / scale in some columns, (x - centre) / scale in the others."""
-    transform, x = model.conditions, "conditions"
+    """Add what `ConditionTransform.forward` computes."""
+    transform = model.conditions
+    x, code = "conditions", transform.code
+    identity = np.arange(len(model.card.conditions))
+    if not np.array_equal(transform.source, identity):
+        x = graph.add("Gather", x, graph.ints(transform.source), axis=1)
     centre = graph.constant(transform.centre)
-    centred = graph.add("Sub", x, centre)
-    if transform.log.any():
-        is_log = graph.constant(transform.log.astype(bool), np.bool_)
+
+    def where(codes: Sequence[int], value: str, otherwise: str) -> str:
+        mask = graph.constant(np.isin(code, codes), np.bool_)
+        return graph.add("Where", mask, value, otherwise)
+
+    value = x
+    for trigonometric, operator in ((SIN, "Sin"), (COS, "Cos")):
+        if (code == trigonometric).any():
+            value = where([trigonometric], graph.add(operator, x), value)
+    if np.isin(code, [WHOLE, FRACTION]).any():
+        floor = graph.add("Floor", x)
+        value = where([WHOLE], floor, value)
+        value = where([FRACTION], graph.add("Sub", x, floor), value)
+    centred = graph.add("Sub", value, centre)
+    if (code == LOG).any():
         # Columns without logarithm may be <= 0: they pass through it as 1.
         ratio = graph.add("Div", x, centre)
-        safe = graph.add("Where", is_log, ratio, graph.constant(1.0))
-        centred = graph.add("Where", is_log, graph.add("Log", safe), centred)
+        safe = where([LOG], ratio, graph.constant(1.0))
+        centred = where([LOG], graph.add("Log", safe), centred)
+    if (code == EQUAL).any():
+        same = graph.add("Cast", graph.add("Equal", x, centre), to=TensorProto.FLOAT)
+        centred = where([EQUAL], same, centred)
     return graph.add("Div", centred, graph.constant(transform.scale))
 
 

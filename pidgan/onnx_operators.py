@@ -407,7 +407,7 @@ def _table() -> dict[str, Operator]:
     many = 1000
     unary = (
         *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil"),
-        *("Erf", "Tanh", "Sigmoid", "Relu", "Softplus"),
+        *("Erf", "Tanh", "Sigmoid", "Relu", "Softplus", "Sin", "Cos"),
     )
     comparisons = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
     rules: dict[str, tuple[Rule, int, str]] = {

@@ -1,6 +1,7 @@
 """Invertible maps between physical columns and the coordinates that networks see.
 
-Conditions are scaled, after a logarithm where the sample definition asks for one.
+Conditions are scaled, after a logarithm where the sample definition asks for one;
+angles, positions in pads and categories become several columns each.
 
 Targets have discrete structure that a smooth network cannot make: values taken
 exactly by a finite share of rows (*atoms*, sentinels among them) and pairs of targets
@@ -33,41 +34,76 @@ MIN_ROWS = 10
 MIN_VARIANCE = 1e-3
 CONTINUOUS = -1
 
+# What a column of the scaled conditions holds, see `ConditionTransform`.
+LINEAR, LOG, SIN, COS, WHOLE, FRACTION, EQUAL = range(7)
+TRANSFORMS: dict[str, tuple[int, ...]] = {
+    "linear": (LINEAR,),
+    "log": (LOG,),
+    "angle": (SIN, COS),
+    "fraction": (WHOLE, FRACTION),
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConditionTransform:
-    """Scaling of conditions: log(x / centre) / scale or (x - centre) / scale.
+    """Conditions as the columns that networks see, one or several a condition.
 
-    The division inside the logarithm keeps it near zero, where single precision is
-    finest: networks are steep in momentum near thresholds.
+    A column is (v - centre) / scale with v a function of a condition x, by its code:
+
+    - `LINEAR`: x; `LOG`: log(x / c) / scale, with `centre` c. The division inside the
+      logarithm keeps it near zero, where single precision is finest: networks are
+      steep in momentum near thresholds.
+    - `SIN`, `COS`: of an angle, which together have no edge at a full turn.
+    - `WHOLE`, `FRACTION`: floor(x) and x - floor(x), of a position in units of pads.
+    - `EQUAL`: 1 where x is the category `centre`, 0 elsewhere.
 
     Attributes:
-        log: (n_conditions,), whether the logarithm is taken.
-        centre: (n_conditions,), in the units of the condition.
-        scale: (n_conditions,), of the centred values, positive.
+        source: (n_columns,), the condition of each column.
+        code: (n_columns,), one of the above.
+        centre: (n_columns,), in the units of the condition.
+        scale: (n_columns,), positive.
     """
 
-    log: IntArray
+    source: IntArray
+    code: IntArray
     centre: FloatArray
     scale: FloatArray
 
+    @property
+    def n_columns(self) -> int:
+        """Number of columns that the networks see."""
+        return len(self.source)
+
     def forward(self, conditions: FloatArray) -> FloatArray:
-        """Map conditions, (n, n_conditions) in package units, to scaled float32."""
-        x = conditions.astype(np.float32)
+        """Map conditions, (n, n_conditions) in package units, to float32 columns."""
+        x = conditions.astype(np.float32)[:, self.source]
         columns = [
-            np.log(x[:, j] / centre) if log else x[:, j] - centre
-            for j, (log, centre) in enumerate(zip(self.log, self.centre, strict=True))
+            _encode(x[:, k], int(code), centre)
+            for k, (code, centre) in enumerate(zip(self.code, self.centre, strict=True))
         ]
         return (np.stack(columns, axis=1) / self.scale).astype(np.float32)
 
-    def inverse(self, scaled: FloatArray) -> FloatArray:
-        """Map scaled conditions back to package units, (n, n_conditions)."""
-        x = scaled * self.scale
-        columns = [
-            centre * np.exp(x[:, j]) if log else x[:, j] + centre
-            for j, (log, centre) in enumerate(zip(self.log, self.centre, strict=True))
-        ]
-        return np.stack(columns, axis=1).astype(np.float32)
+    def inverse(self, columns: FloatArray) -> FloatArray:
+        """Map columns back to conditions in package units, (n, n_conditions).
+
+        Angles come back between -pi and pi.
+        """
+        values = columns * self.scale
+        found = np.zeros((len(columns), int(self.source.max()) + 1))
+        sines = np.zeros_like(found)
+        for k, (j, code) in enumerate(zip(self.source, self.code, strict=True)):
+            v, centre = values[:, k].astype(np.float64), float(self.centre[k])
+            if code == LOG:
+                found[:, j] = centre * np.exp(v)
+            elif code == SIN:
+                sines[:, j] = v + centre
+            elif code == COS:
+                found[:, j] = np.arctan2(sines[:, j], v + centre)
+            elif code == EQUAL:
+                found[:, j] += centre * (v > 0.5)
+            else:  # WHOLE and FRACTION add up
+                found[:, j] += v + centre
+        return found.astype(np.float32)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as arrays, for `from_arrays`."""
@@ -177,32 +213,64 @@ class TargetTransform:
 
 
 def fit_conditions(
-    conditions: FloatArray, transforms: Sequence[str]
+    conditions: FloatArray,
+    transforms: Sequence[str],
+    *,
+    categories: Sequence[Sequence[float]] = (),
 ) -> ConditionTransform:
     """Fit the scaling of conditions; weights play no role in it.
 
     Args:
         conditions: (n, n_conditions), package units.
-        transforms: "log" or "linear" for each condition.
+        transforms: a key of `TRANSFORMS` for each condition.
+        categories: of each condition, the values it takes if it is categorical: it is
+            one-hot coded then, whatever its transform.
 
     Raises:
         DatasetError: a condition is constant, or not positive under a logarithm.
     """
-    log = np.array([t == "log" for t in transforms])
-    if (conditions[:, log] <= 0).any():
-        raise DatasetError("a condition with transform 'log' has values <= 0")
     values = conditions.astype(np.float64)
-    values[:, log] = np.log(values[:, log])
-    scale = values.std(axis=0)
-    if (scale == 0).any():
-        constant = np.flatnonzero(scale == 0).tolist()
+    constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0)).tolist()
+    if constant:
         raise DatasetError(f"conditions number {constant} are constant; leave them out")
-    centre = values.mean(axis=0)
+    found: list[tuple[int, int, float, float]] = []
+    for j, name in enumerate(transforms):
+        x = values[:, j]
+        if j < len(categories) and categories[j]:
+            found += [(j, EQUAL, float(value), 1.0) for value in categories[j]]
+            continue
+        if name == "log" and (x <= 0).any():
+            raise DatasetError("a condition with transform 'log' has values <= 0")
+        for code in TRANSFORMS[name]:
+            column = np.log(x) if code == LOG else _encode(x, code, 0.0)
+            centre, scale = float(column.mean()), float(column.std())
+            if scale == 0:  # such as the fraction of whole numbers
+                continue
+            found.append((j, code, np.exp(centre) if code == LOG else centre, scale))
+    source, code, centre, scale = zip(*found, strict=True)
     return ConditionTransform(
-        log=log.astype(np.int64),
-        centre=np.where(log, np.exp(centre), centre).astype(np.float32),
-        scale=scale.astype(np.float32),
+        source=np.array(source),
+        code=np.array(code),
+        centre=np.array(centre, dtype=np.float32),
+        scale=np.array(scale, dtype=np.float32),
     )
+
+
+def _encode(x: FloatArray, code: int, centre: float) -> FloatArray:
+    """Return what a column holds of a condition, before it is scaled."""
+    if code == LOG:
+        return np.asarray(np.log(x / centre))
+    if code == EQUAL:
+        return np.asarray(x == np.float32(centre), dtype=np.float32)
+    if code == SIN:
+        return np.asarray(np.sin(x) - centre)
+    if code == COS:
+        return np.asarray(np.cos(x) - centre)
+    if code == WHOLE:
+        return np.asarray(np.floor(x) - centre)
+    if code == FRACTION:
+        return np.asarray(x - np.floor(x) - centre)
+    return np.asarray(x - centre)
 
 
 def fit_targets(

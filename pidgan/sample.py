@@ -24,6 +24,9 @@ that ship are listed by `list_samples`; one's own needs no code. A short one:
     branches = ["K_P", "K_PT"]
     range = [1.8, 5.5]
 
+Showers have cells instead of targets, see `Cells`; a categorical condition, one number
+of a closed list, has `categories` instead of a range.
+
 `extends = "run2_dstar_k"` (a shipped name, or a path beside the file) starts from
 another definition: every key written here replaces that key as a whole. Ranges are in
 package units (MeV, mm, ns, rad), whatever the unit of the branch.
@@ -32,6 +35,7 @@ package units (MeV, mm, ns, rad), whatever the unit of the branch.
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -40,11 +44,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from pidgan.calorimeter.geometry import Geometry, load_geometry
 from pidgan.cuts import Columns, parse_cut
 from pidgan.errors import CutError, SampleError, nearest
 
 Array = NDArray[np.float64]
-Unit = Literal["MeV", "GeV", "mm", "ns", "rad", "1"]
+Unit = Literal["MeV", "GeV", "mm", "cm", "ns", "rad", "deg", "1"]
 Range = tuple[float, float]
 
 #: What a stored value is multiplied with to get package units.
@@ -52,12 +57,18 @@ UNIT_FACTORS: dict[str, float] = {
     "MeV": 1.0,
     "GeV": 1000.0,
     "mm": 1.0,
+    "cm": 10.0,
     "ns": 1.0,
     "rad": 1.0,
+    "deg": math.pi / 180,
     "1": 1.0,
 }
+#: Units that are converted, and to what.
+PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
 #: A chain of `extends` longer than this is a mistake.
 MAX_EXTENDS = 5
+#: No cell ever holds more, in package units.
+_MOST_ENERGY = 1e12
 _BINNINGS = "binnings.toml"
 _FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 _WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
@@ -108,8 +119,13 @@ class Variable(BaseModel):
         derive: a key of `DERIVATIONS`, with its inputs in `branches`.
         unit: unit of the stored values, converted to package units on reading.
         range: lowest and highest value that is kept, in package units.
-        transform: whether the variable is best seen on a linear or a log scale.
+        transform: how networks see it: on a linear or a log scale; as sine and cosine
+            ("angle"); as whole number and fraction, for a position in units of pads or
+            time bins ("fraction").
+        categories: the values of a categorical condition, one-hot coded; they stand
+            for the range.
         integer: whether it takes whole numbers only.
+        smear: learn from whole numbers with a uniform fraction of +-1/2 added.
         sentinels: stored values that stand for "no measurement"; kept as values.
         patterns: branch names tried in an analysis ntuple, `{track}` replaced.
     """
@@ -122,8 +138,10 @@ class Variable(BaseModel):
     branches: tuple[str, ...] = ()
     unit: Unit = "1"
     range: Range
-    transform: Literal["linear", "log"] = "linear"
+    transform: Literal["linear", "log", "angle", "fraction"] = "linear"
+    categories: tuple[float, ...] = ()
     integer: bool = False
+    smear: bool = False
     sentinels: tuple[float, ...] = ()
     patterns: tuple[str, ...] = ()
 
@@ -135,7 +153,7 @@ class Variable(BaseModel):
     @property
     def package_unit(self) -> str:
         """The unit after reading."""
-        return "MeV" if self.unit == "GeV" else self.unit
+        return PACKAGE_UNITS.get(self.unit, self.unit)
 
     def evaluate(self, columns: Columns) -> Array:
         """Return the values (n,) in package units from the columns of `inputs`.
@@ -156,11 +174,29 @@ class Variable(BaseModel):
             return np.zeros(stored.shape, dtype=bool)
         return np.isin(stored, np.asarray(self.sentinels).astype(stored.dtype))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _span(cls, content: Any) -> Any:
+        """Take the range of a categorical variable from its categories."""
+        if not isinstance(content, dict) or not content.get("categories"):
+            return content
+        values = content["categories"]
+        if len(set(values)) < max(2, len(values)):
+            raise ValueError(
+                f"categories are {list(values)}, expected two or more different ones"
+            )
+        return {"range": (min(values), max(values)), **content}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         low, high = self.range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"range is [{low:g}, {high:g}], expected low < high")
+        if self.smear and (self.categories or self.sentinels or not self.integer):
+            raise ValueError(
+                "smear is for whole numbers (integer = true) without categories and "
+                "sentinels"
+            )
         if self.transform == "log" and low <= 0:
             raise ValueError(f"transform 'log' needs a range above 0, got {low:g}")
         if self.derive is None:
@@ -209,6 +245,76 @@ class Discriminant(BaseModel):
         return self
 
 
+class Cells(BaseModel):
+    """The energies of a calorimeter's cells, the targets of a sample of showers.
+
+        [cells]
+        geometry = "block.toml"
+        arrays = {cells = "cells_GeV", profile = "profile_GeV"}
+        unit = "GeV"
+        incident = "E"
+
+    Attributes:
+        geometry: a file (beside the definition) or table, see
+            `pidgan.calorimeter.geometry.load_geometry`.
+        arrays: for each view of the geometry the branch that holds its cells, an array
+            of fixed size an entry, flat index last.
+        unit: of what is stored; "1" for counts of an ADC.
+        incident: condition that energies are measured in, if there is one.
+        threshold: cells below this are zero, in package units.
+        scheme: what a generator learns, see `pidgan.calorimeter.schemes`: "layers", the
+            total, the shares of the layers and those of the cells in each; or "cells",
+            every cell by itself.
+        scale: "log" or "logit" of these.
+    """
+
+    model_config = _FROZEN
+
+    geometry: dict[str, Any]
+    arrays: dict[str, str]
+    unit: Unit = "MeV"
+    incident: str | None = None
+    threshold: float = Field(default=0.0, ge=0)
+    scheme: Literal["layers", "cells"] = "layers"
+    scale: Literal["log", "logit"] = "log"
+
+    @cached_property
+    def layout(self) -> Geometry:
+        """The geometry."""
+        return load_geometry(self.geometry)
+
+    def variables(self) -> tuple[Variable, ...]:
+        """Return a variable for each cell, named by its view and its index in it."""
+        unit: Any = PACKAGE_UNITS.get(self.unit, self.unit)
+        return tuple(
+            Variable(name=f"{view.name}_{i}", unit=unit, range=(0.0, _MOST_ENERGY))
+            for view in self.layout.views
+            for i in range(view.n_cells)
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_geometry(cls, content: Any) -> Any:
+        """Put the table of the geometry in place of a file's name."""
+        if not isinstance(content, dict) or "geometry" not in content:
+            return content
+        try:
+            geometry = load_geometry(content["geometry"])
+        except SampleError as error:
+            raise ValueError(str(error)) from None
+        return content | {"geometry": geometry.to_dict()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        views = [view.name for view in self.layout.views]
+        if sorted(self.arrays) != sorted(views):
+            raise ValueError(
+                f"arrays are given for {', '.join(self.arrays) or 'no view'}, expected "
+                f"one for each view of the geometry: {', '.join(views)}"
+            )
+        return self
+
+
 class Sample(BaseModel):
     """A calibration sample: what it is, and how to read it.
 
@@ -216,7 +322,8 @@ class Sample(BaseModel):
     is treated. `selection` is a cut on branches, applied first; `fiducial` one on
     conditions, which also holds where a generator is applied. `cuts` are the standard
     PID cuts of reports; `binning` holds bin edges of (some) conditions, `map_binning`
-    those of efficiency maps, where they differ.
+    those of efficiency maps, where they differ. `exclude` holds, by condition,
+    intervals that nothing is trained in, so that a generator can be judged inside.
     """
 
     model_config = _FROZEN
@@ -232,13 +339,20 @@ class Sample(BaseModel):
     discriminant: Discriminant | None = None
     unweighted: bool = False
     conditions: Annotated[tuple[Variable, ...], Field(min_length=1)]
-    targets: Annotated[tuple[Variable, ...], Field(min_length=1)]
+    variables: tuple[Variable, ...] = Field(default=(), alias="targets")
+    cells: Cells | None = None
+    exclude: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
     selection: str | None = None
     fiducial: str | None = None
     binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     map_binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     cuts: tuple[str, ...] = ()
     data_taking: dict[str, str] = Field(default_factory=dict)
+
+    @cached_property
+    def targets(self) -> tuple[Variable, ...]:
+        """What is generated: the targets of the definition, or every cell."""
+        return self.variables if self.cells is None else self.cells.variables()
 
     @property
     def condition_names(self) -> tuple[str, ...]:
@@ -253,7 +367,9 @@ class Sample(BaseModel):
     @property
     def branches(self) -> tuple[str, ...]:
         """Every branch that has to be read, without repetition."""
-        names = [name for v in (*self.conditions, *self.targets) for name in v.inputs]
+        names = [name for v in (*self.conditions, *self.variables) for name in v.inputs]
+        if self.cells:
+            names += [self.cells.arrays[view.name] for view in self.cells.layout.views]
         if self.weight_branch:
             names.append(self.weight_branch)
         if self.discriminant:
@@ -271,7 +387,7 @@ class Sample(BaseModel):
         """
         names = {*self.condition_names, *self.target_names}
         found = {}
-        for variable in (*self.conditions, *self.targets):
+        for variable in (*self.conditions, *self.variables):
             if variable.branch:
                 for text in (variable.branch, variable.branch.removeprefix("probe_")):
                     if text not in names:
@@ -281,10 +397,14 @@ class Sample(BaseModel):
     @property
     def sentinels(self) -> dict[str, tuple[float, ...]]:
         """Sentinel values by target name, as cuts need them."""
-        return {v.name: v.sentinels for v in self.targets if v.sentinels}
+        return {v.name: v.sentinels for v in self.variables if v.sentinels}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.variables and self.cells:
+            raise ValueError("expected either targets or cells, got both")
+        if not self.variables and not self.cells:
+            raise ValueError("key 'targets' is missing, or 'cells'")
         names = [*self.condition_names, *self.target_names]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -297,6 +417,16 @@ class Sample(BaseModel):
             )
         _check_binning(self.binning, self.condition_names)
         _check_binning(self.map_binning, self.condition_names)
+        for what, mentioned in (
+            ("exclude", list(self.exclude)),
+            ("cells.incident", [self.cells.incident] if self.cells else []),
+        ):
+            for name in mentioned:
+                if name is not None and name not in self.condition_names:
+                    raise ValueError(
+                        f"{what} names {name!r}, which is not a condition"
+                        f"{nearest(name, self.condition_names)}"
+                    )
         try:
             for text in self.cuts:
                 parse_cut(text, names=self.target_names)
@@ -388,6 +518,9 @@ def _load(path: Path) -> Sample:
     for key in ("binning", "map_binning"):
         if isinstance(content.get(key), str):
             content[key] = _named_binning(content[key], path)
+    cells = content.get("cells")
+    if isinstance(cells, dict) and isinstance(cells.get("geometry"), str | dict):
+        cells["geometry"] = _geometry_table(cells["geometry"], path)
     try:
         sample = Sample.model_validate(content)
     except ValidationError as error:
@@ -437,6 +570,13 @@ def _named_binning(name: str, path: Path) -> dict[str, tuple[float, ...]]:
         raise SampleError(f"{path}: {error}") from None
 
 
+def _geometry_table(geometry: str | dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        return load_geometry(geometry, folder=path.parent).to_dict()
+    except SampleError as error:
+        raise SampleError(f"{path}: {error}") from None
+
+
 def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
     """Rewrite pydantic's account of one problem as where, got, expected."""
     where = _location(detail["loc"], content)
@@ -456,6 +596,7 @@ def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
         "conditions": Variable,
         "targets": Variable,
         "discriminant": Discriminant,
+        "cells": Cells,
     }
     model = nested.get(str(location[0]), Sample) if len(location) > 1 else Sample
     fields = model.model_fields.items()

@@ -139,7 +139,7 @@ class _Run:
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
         n_patterns = self.targets.n_patterns
         shape = Shape(
-            n_conditions=train_part.conditions.shape[1],
+            n_conditions=self.conditions.n_columns,
             n_patterns=n_patterns if n_patterns > 1 else 0,
             n_targets=train_part.targets.shape[1],
         )
@@ -420,7 +420,9 @@ def _fit_transforms(
             f"{MIN_TRAINING_ROWS}"
         )
     conditions = fit_conditions(
-        part.conditions, [variable.transform for variable in sample.conditions]
+        part.conditions,
+        [variable.transform for variable in sample.conditions],
+        categories=[variable.categories for variable in sample.conditions],
     )
     targets = fit_targets(
         part.targets,

@@ -90,6 +90,11 @@ def is_parquet(path: str | Path) -> bool:
     return str(path).partition("?")[0].lower().endswith(PARQUET_SUFFIXES)
 
 
+def is_npz(path: str | Path) -> bool:
+    """Return whether a path names a file of numpy arrays."""
+    return str(path).lower().endswith(".npz")
+
+
 def is_remote(path: str | Path) -> bool:
     """Return whether a path is an address such as root:// or http://."""
     return _REMOTE.match(str(path)) is not None
@@ -200,14 +205,17 @@ def check_file(path: str | Path) -> None:
     with reading(str(path)), file.open("rb") as stream:
         header = stream.read(20)
     size = file.stat().st_size
-    expected = b"PAR1" if is_parquet(path) else b"root"
+    kind, expected = "ROOT", b"root"
+    if is_parquet(path):
+        kind, expected = "Parquet", b"PAR1"
+    elif is_npz(path):
+        kind, expected = ".npz", b"PK\x03\x04"
     if header[:4] != expected or size < 20:
-        kind = "Parquet" if is_parquet(path) else "ROOT"
         raise NtupleError(
             f"{path} is not a {kind} file: starts with {header[:4]!r}, expected "
             f"{expected!r}"
         )
-    if is_parquet(path):
+    if is_parquet(path) or is_npz(path):
         return
     # https://root.cern.ch/doc/master/classTFile.html: fEND is 8 bytes in large files.
     large = struct.unpack(">i", header[4:8])[0] >= 1_000_000

@@ -18,6 +18,7 @@ LEVELS = {
     "typing": -1,
     "duration": -1,
     "simulation": 0,
+    "calorimeter": 1,
     "ntuple": 0,
     "ntuple_copy": 0,
     "treefile": 0,

@@ -139,7 +139,7 @@ def open_model(path: str | Path) -> Model:
         arrays = read_arrays(path / "model.npz")
         targets = TargetTransform.from_arrays(arrays)
         conditions = ConditionTransform.from_arrays(arrays)
-        generator, patterns = build_networks(card, targets)
+        generator, patterns = build_networks(card, conditions, targets)
         _set_weights("generator", generator, arrays)
         _set_weights("patterns", patterns, arrays)
         held_out = read_table(path / "reference.parquet")
@@ -156,10 +156,12 @@ def open_model(path: str | Path) -> Model:
     )
 
 
-def build_networks(card: Card, targets: TargetTransform) -> tuple[Any, Any]:
+def build_networks(
+    card: Card, conditions: ConditionTransform, targets: TargetTransform
+) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
     shape = Shape(
-        n_conditions=len(card.conditions),
+        n_conditions=conditions.n_columns,
         n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
         n_targets=targets.n_targets,
     )

@@ -2,7 +2,7 @@
 
 Use `simulate_calibration` for what a training starts from, `simulate_analysis` for
 what a trained model is applied to, and `simulate_response` for the truth that either
-is compared with.
+is compared with; `simulate_showers` for those who learn a calorimeter.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
@@ -12,6 +12,7 @@ from pidgan.simulation.calibration import (
     MassShape,
     simulate_calibration,
 )
+from pidgan.simulation.calorimeter import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter_pid import (
     CALORIMETER_SPECIES,
     simulate_calorimeter,
@@ -28,6 +29,7 @@ __all__ = [
     "RICH_MODES",
     "RICH_VARIABLES",
     "SENTINEL",
+    "SHOWER_TREE",
     "SPECIES",
     "TPC_SPECIES",
     "Jagged",
@@ -37,6 +39,7 @@ __all__ = [
     "simulate_calorimeter",
     "simulate_calorimeter_response",
     "simulate_response",
+    "simulate_showers",
     "simulate_tpc",
     "simulate_tpc_response",
 ]

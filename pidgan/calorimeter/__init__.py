@@ -1,0 +1,5 @@
+"""Calorimeters as data: geometry, observables, metrics and classical showers.
+
+A shower model is a function (conditions, noise) -> energies of cells. What the cells
+are is said by a `Geometry`, loaded from a file and never written in Python.
+"""

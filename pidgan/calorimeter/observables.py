@@ -1,0 +1,171 @@
+"""What physicists look at in a shower: energies, centres, widths, sparsity.
+
+For each view of a geometry, with E_i the energy of a cell and sums over its cells:
+
+- `total` sum E_i; `response`, this over the incident energy;
+- `layer[NAME]` and `fraction[NAME]`, the energy of a layer and its share;
+- `x`, `y`: centre of energy sum E_i x_i / sum E_i, `width_x`, `width_y`: the root of
+  sum E_i (x_i - x)^2 / sum E_i; `r`, `width_r`: the same of the distance to the axis
+  of the geometry, for cylindrical layers;
+- `depth`, `width_depth`, `skew_depth`: mean, root variance and third standardised
+  moment of the profile along the layers;
+- `peak`: share of the hottest cell; `sparsity`: share of cells without energy.
+
+Layers with several cells have `x[NAME]`, `width_x[NAME]` and so on of their own. These
+are the high-level features of the CaloChallenge (Krause et al., arXiv:2410.21611,
+section 4.1: layer energies, centres and widths in eta and phi, sparsity), and the
+moments of the shower as a whole.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pidgan.calorimeter.geometry import Geometry, View
+from pidgan.typing import FloatArray
+
+
+def observables(
+    cells: ArrayLike,
+    geometry: Geometry,
+    e_incident: ArrayLike | None = None,
+    *,
+    threshold: float = 0.0,
+    per_layer: bool = True,
+) -> dict[str, FloatArray]:
+    """Return the observables of each shower.
+
+    Where there is no energy, centres, widths and shares are 0.
+
+    Args:
+        cells: (n, n_cells) energies.
+        geometry: of n_cells cells.
+        e_incident: (n,) energy of the particle, in the unit of `cells`; without it
+            there is no `response`.
+        threshold: energies above this count as energy in `sparsity`.
+        per_layer: whether layers with several cells get centres and widths too.
+
+    Returns:
+        By name (n,). Names of a geometry with several views start with the view's
+        name and a point: "profile.depth". Lengths in mm; the depth in layers, from 0,
+        where their positions are unknown.
+
+    Raises:
+        ValueError: cells that do not fit the geometry.
+
+    Example:
+        >>> from pidgan.calorimeter.geometry import load_geometry
+        >>> row = load_geometry({"layers": [{"kind": "rectangular", "nx": 2,
+        ...                                  "cell": [5, 5]}]})
+        >>> observables([[3.0, 1.0]], row)["x"]
+        array([-1.25])
+    """
+    e = check_cells(cells, geometry)
+    found: dict[str, FloatArray] = {}
+    for view in geometry.views:
+        part = geometry.view_slices[view.name]
+        prefix = f"{view.name}." if len(geometry.views) > 1 else ""
+        at = geometry.centres[part]
+        items = _of_view(e[:, part], at, view, e_incident, threshold, per_layer)
+        found |= {prefix + name: values for name, values in items}
+    return found
+
+
+def check_cells(cells: ArrayLike, geometry: Geometry) -> FloatArray:
+    """Return cells as (n, n_cells) of float64, or raise a ValueError."""
+    e = np.asarray(cells, dtype=np.float64)
+    if e.ndim != 2 or e.shape[1] != geometry.n_cells:
+        raise ValueError(
+            f"cells of shape {e.shape}, expected (n, {geometry.n_cells}) "
+            f"for {geometry.name}"
+        )
+    return e
+
+
+def depths(view: View) -> FloatArray:
+    """Return the depth of each layer: its middle in mm, or its number if unknown."""
+    z = np.array([layer.middle for layer in view.layers])
+    return z if np.all(np.isfinite(z)) else np.arange(float(len(z)))
+
+
+def layer_energies(cells: FloatArray, view: View) -> FloatArray:
+    """Return the energy (n, layers) of each layer from the cells (n, n) of a view."""
+    starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
+    return np.add.reduceat(cells, starts, axis=1)
+
+
+def moments(e: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return mean, root variance and skewness of positions weighted with energies.
+
+    Args:
+        e: (n, k) energies.
+        at: (k,) positions.
+
+    Returns:
+        Three arrays (n,): 0 where the sum of energies is not above 0.
+    """
+    total = e.sum(axis=1)
+    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    # About the middle of the positions, so that squares do not cancel.
+    middle = (at.max() + at.min()) / 2
+    x = at - middle
+    m1, m2, m3 = (e @ x**k * scale for k in (1, 2, 3))
+    variance = np.maximum(m2 - m1**2, 0.0)
+    third = m3 - 3 * m1 * m2 + 2 * m1**3
+    width = np.sqrt(variance)
+    floor = 1e-6 * (at.max() - at.min())  # narrower is a single position, rounded
+    skew = np.divide(third, width**3, out=np.zeros_like(third), where=width > floor)
+    return np.where(total > 0, m1 + middle, 0.0), width, skew
+
+
+def _of_view(
+    e: FloatArray,
+    at: FloatArray,
+    view: View,
+    e_incident: ArrayLike | None,
+    threshold: float,
+    per_layer: bool,
+) -> Iterator[tuple[str, FloatArray]]:
+    total = e.sum(axis=1)
+    scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+    yield "total", total
+    if e_incident is not None:
+        yield "response", total / np.asarray(e_incident, dtype=np.float64)
+    if view.has_depth:
+        layers = layer_energies(e, view)
+        for layer, energy in zip(view.layers, layers.T, strict=True):
+            yield f"layer[{layer.name}]", energy
+        for layer, energy in zip(view.layers, layers.T, strict=True):
+            yield f"fraction[{layer.name}]", energy * scale
+        depth, width, skew = moments(layers, depths(view))
+        yield from (("depth", depth), ("width_depth", width), ("skew_depth", skew))
+    if view.has_plane:
+        yield from _in_plane(e, at, view, "")
+        yield "peak", e.max(axis=1) * scale
+        yield "sparsity", np.mean(e <= threshold, axis=1)
+    first = 0
+    for layer in view.layers:
+        part = slice(first, first + layer.n_cells)
+        first = part.stop
+        if per_layer and layer.n_cells > 1 and view.has_depth:
+            alone = View(name=view.name, layers=(layer,))
+            yield from _in_plane(e[:, part], at[part], alone, f"[{layer.name}]")
+
+
+def _in_plane(
+    e: FloatArray, at: FloatArray, view: View, suffix: str
+) -> Iterator[tuple[str, FloatArray]]:
+    """Centres and widths in those coordinates in which the layers have cells."""
+    kinds = {layer.kind for layer in view.layers}
+    rings = [la for la in view.layers if la.kind == "cylindrical"]
+    coordinates = {"x": at[:, 0], "y": at[:, 1]}
+    if rings and all(layer.shape[0] == 1 for layer in rings):
+        coordinates = {} if kinds == {"cylindrical"} else coordinates
+    if kinds == {"cylindrical"}:
+        coordinates["r"] = np.hypot(at[:, 0], at[:, 1])
+    for name, values in coordinates.items():
+        if np.ptp(values) > 0:
+            mean, width, _ = moments(e, values)
+            yield f"{name}{suffix}", mean
+            yield f"width_{name}{suffix}", width
