@@ -33,6 +33,7 @@ from pidgan.preprocessing import (
     N_KNOTS,
     SIN,
     WHOLE,
+    ClusterTransform,
     TargetTransform,
 )
 from pidgan.typing import FloatArray
@@ -46,6 +47,13 @@ SELF_TEST_ROWS = 64
 PARITY_TOLERANCE = 1e-4
 PARITY_EXCUSED = 1e-4
 PARITY_SEED = 20_240_501
+# Keras' activations that are one operator.
+ACTIVATIONS = {
+    "relu": "Relu",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "exponential": "Exp",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,32 +265,64 @@ def _scale_conditions(graph: _Graph, model: Model) -> str:
 
 
 def _add_network(graph: _Graph, network: Any, inputs: dict[str, str]) -> str:
-    """Append the layers of a functional keras model, each used once."""
+    """Append the layers of a functional keras model, in the order they are called."""
     names: dict[int, str] = {}
+    parameters: dict[int, list[str]] = {}
     for layer in network.layers:
-        kind = type(layer).__name__
-        if kind == "InputLayer":
+        if type(layer).__name__ == "InputLayer":
             names[id(layer.output)] = inputs[layer.name]
-            continue
-        entries = layer.input if isinstance(layer.input, list) else [layer.input]
-        sources = [names[id(entry)] for entry in entries]
-        names[id(layer.output)] = _add_layer(graph, kind, layer, sources)
+    # A layer may be called several times, as in a recurrent network: its nodes are
+    # calls, those of the greatest depth first.
+    for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            if not node.is_input:
+                sources = [names[id(entry)] for entry in node.input_tensors]
+                (output,) = node.output_tensors
+                names[id(output)] = _add_layer(
+                    graph, node.operation, sources, output, parameters
+                )
     return names[id(network.outputs[0])]
 
 
-def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
+def _add_layer(
+    graph: _Graph,
+    layer: Any,
+    sources: list[str],
+    output: Any,
+    parameters: dict[int, list[str]],
+) -> str:
+    """Append one call of a layer; `parameters` keeps the constants of each layer."""
+    kind = type(layer).__name__
     if kind == "Dense":
-        kernel, bias = (graph.constant(v.numpy()) for v in (layer.kernel, layer.bias))
-        return graph.add("Gemm", sources[0], kernel, bias)
+        if id(layer) not in parameters:
+            arrays = (v.numpy() for v in (layer.kernel, layer.bias))
+            parameters[id(layer)] = [graph.constant(array) for array in arrays]
+        kernel, bias = parameters[id(layer)]
+        if len(output.shape) == 2:
+            return graph.add("Gemm", sources[0], kernel, bias)
+        return graph.add("Add", graph.add("MatMul", sources[0], kernel), bias)
     if kind == "Concatenate":
-        return graph.add("Concat", *sources, axis=1)
-    if kind == "Add":
-        return graph.add("Add", *sources)
+        return graph.add("Concat", *sources, axis=len(output.shape) - 1)
+    if kind == "Reshape":
+        return graph.add("Reshape", sources[0], graph.ints([-1, *output.shape[1:]]))
+    if kind == "Rows":
+        if id(layer) not in parameters:
+            parameters[id(layer)] = [graph.ints(layer.rows)]
+        return graph.add("Gather", sources[0], *parameters[id(layer)], axis=1)
+    if kind in ("Add", "Subtract", "Multiply"):
+        operator = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul"}[kind]
+        return graph.add(operator, *sources)
     function = layer.activation.__name__ if kind == "Activation" else kind
     if function == "silu":
         return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
-    if function == "relu":
-        return graph.add("Relu", sources[0])
+    simple = {
+        "relu": "Relu",
+        "tanh": "Tanh",
+        "sigmoid": "Sigmoid",
+        "exponential": "Exp",
+    }
+    if function in simple:
+        return graph.add(simple[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
 
 
@@ -307,9 +347,14 @@ def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:
 
 
 def _invert_targets(
-    graph: _Graph, y: str, one_hot: str | None, transform: TargetTransform
+    graph: _Graph,
+    y: str,
+    one_hot: str | None,
+    transform: TargetTransform | ClusterTransform,
 ) -> str:
     """Mixing, quantile transforms, atoms and sums of `TargetTransform.inverse`."""
+    if isinstance(transform, ClusterTransform):
+        return _place_clusters(graph, y, transform)
     d = transform.n_targets
     if one_hot is None:
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
@@ -353,6 +398,16 @@ def _invert_targets(
         added = graph.add("Mul", graph.add("Gather", y, base, axis=1), has_base)
         y = graph.add("Add", value, added)
     return y
+
+
+def _place_clusters(graph: _Graph, y: str, transform: ClusterTransform) -> str:
+    """Add what `ClusterTransform.inverse` computes."""
+    n = transform.n_targets
+    axis = graph.ints([1])
+    positions = graph.add("Slice", y, graph.ints([0]), graph.ints([n]), axis)
+    flags = graph.add("Gather", y, graph.ints(n + np.arange(n) // 3), axis=1)
+    found = graph.add("Greater", flags, graph.constant(0.0))
+    return graph.add("Where", found, positions, graph.constant(transform.sentinel))
 
 
 def _test_rows(

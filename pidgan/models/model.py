@@ -18,7 +18,11 @@ from pidgan.models import make_family
 from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays, read_table, write_table
-from pidgan.preprocessing import ConditionTransform, TargetTransform
+from pidgan.preprocessing import (
+    ClusterTransform,
+    ConditionTransform,
+    TargetTransform,
+)
 from pidgan.typing import FloatArray, IntArray
 
 BLOCK_ROWS = 16_384
@@ -41,7 +45,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform
+    targets: TargetTransform | ClusterTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
