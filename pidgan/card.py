@@ -42,6 +42,7 @@ class CardVariable(BaseModel):
         unit: unit of the values that go in and come out.
         range: lowest and highest trained value.
         integer: whether only whole numbers occur.
+        categories: the only values of a categorical condition.
         sentinels: values that mean "no answer"; a cut on them fails.
         patterns: default branches in an analysis ntuple (`{track}_P`, `nTracks`).
         atoms: values taken exactly by a finite share of rows.
@@ -53,6 +54,7 @@ class CardVariable(BaseModel):
     unit: str
     range: tuple[float, float]
     integer: bool = False
+    categories: tuple[float, ...] = ()
     sentinels: tuple[float, ...] = ()
     patterns: tuple[str, ...] = ()
     atoms: tuple[float, ...] = ()

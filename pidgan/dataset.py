@@ -237,9 +237,7 @@ def build_dataset(
     sample = _without_constants(sample, values, where)
     weights, others, fit = _weigh(sample, values, where)
     info = table.info() | {"alternatives": list(others)} | fit
-    return _assemble(
-        sample, values, weights, others, seed=seed, shares=shares, info=info
-    )
+    return _assemble(sample, values, weights, others, seed=seed, shares=shares, info=info)
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -357,7 +355,7 @@ def _where(sources: Sequence[Source]) -> str:
 
 def _is_finite(values: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
     finite = [
-        np.isfinite(c.reshape(len(c), -1)).all(axis=1)
+        np.isfinite(c).all(axis=tuple(range(1, c.ndim)))
         for c in values.values()
         if c.dtype != np.bool_
     ]
@@ -578,7 +576,9 @@ def _assemble(
     bare = Dataset(
         sample=sample,
         conditions=_stack(values, sample.condition_names),
-        targets=values[_CELLS] if sample.cells else _stack(values, sample.target_names),
+        targets=values[_CELLS]
+        if sample.cells
+        else _stack(values, sample.target_names),
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=split,

@@ -20,6 +20,8 @@ import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
 from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.calorimeter.schemes import ALONE, CellTransform
+from pidgan.calorimeter.schemes import N_KNOTS as CELL_KNOTS
 from pidgan.card import SCHEMA_VERSION
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
@@ -179,7 +181,10 @@ def build_graph(model: Model) -> onnx.ModelProto:
             "Slice", "noise", graph.ints([1]), graph.ints([2**31 - 1]), graph.ints([1])
         )
     z = _add_network(graph, model.generator, inputs)
-    y = _invert_targets(graph, z, one_hot, model.targets)
+    if isinstance(model.targets, CellTransform):
+        y = _invert_cells(graph, z, model.targets)
+    else:
+        y = _invert_targets(graph, z, one_hot, model.targets)
     graph.nodes.append(helper.make_node("Identity", [y], ["targets"]))
     card = model.card
     ports = {
@@ -295,12 +300,13 @@ def _add_layer(
     kind = type(layer).__name__
     if kind == "Dense":
         if id(layer) not in parameters:
-            arrays = (v.numpy() for v in (layer.kernel, layer.bias))
+            arrays = [v.numpy() for v in layer.weights]
             parameters[id(layer)] = [graph.constant(array) for array in arrays]
-        kernel, bias = parameters[id(layer)]
-        if len(output.shape) == 2:
-            return graph.add("Gemm", sources[0], kernel, bias)
-        return graph.add("Add", graph.add("MatMul", sources[0], kernel), bias)
+        kernel, *bias = parameters[id(layer)]
+        if len(output.shape) == 2 and bias:
+            return graph.add("Gemm", sources[0], kernel, *bias)
+        product = graph.add("MatMul", sources[0], kernel)
+        return graph.add("Add", product, *bias) if bias else product
     if kind == "Concatenate":
         return graph.add("Concat", *sources, axis=len(output.shape) - 1)
     if kind == "Reshape":
@@ -309,20 +315,17 @@ def _add_layer(
         if id(layer) not in parameters:
             parameters[id(layer)] = [graph.ints(layer.rows)]
         return graph.add("Gather", sources[0], *parameters[id(layer)], axis=1)
+    if kind == "Take":
+        bounds = (graph.ints([n]) for n in (layer.start, layer.stop, 1))
+        return graph.add("Slice", sources[0], *bounds)
     if kind in ("Add", "Subtract", "Multiply"):
-        operator = {"Add": "Add", "Subtract": "Sub", "Multiply": "Mul"}[kind]
-        return graph.add(operator, *sources)
+        operators = {"Subtract": "Sub", "Multiply": "Mul"}
+        return graph.add(operators.get(kind, kind), *sources)
     function = layer.activation.__name__ if kind == "Activation" else kind
     if function == "silu":
         return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
-    simple = {
-        "relu": "Relu",
-        "tanh": "Tanh",
-        "sigmoid": "Sigmoid",
-        "exponential": "Exp",
-    }
-    if function in simple:
-        return graph.add(simple[function], sources[0])
+    if function in ACTIVATIONS:
+        return graph.add(ACTIVATIONS[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
 
 
@@ -408,6 +411,70 @@ def _place_clusters(graph: _Graph, y: str, transform: ClusterTransform) -> str:
     flags = graph.add("Gather", y, graph.ints(n + np.arange(n) // 3), axis=1)
     found = graph.add("Greater", flags, graph.constant(0.0))
     return graph.add("Where", found, positions, graph.constant(transform.sentinel))
+
+
+def _invert_cells(graph: _Graph, z: str, transform: CellTransform) -> str:
+    """Quantiles, shares, products and threshold of `CellTransform.inverse`."""
+    group, indicator = transform.group, transform.indicator
+    shifted = graph.add("Sub", z, graph.constant(transform.z_min))
+    position = graph.add("Mul", shifted, graph.constant(transform.steps))
+    zero, last = graph.constant(0.0), graph.constant(CELL_KNOTS - 1)
+    position = graph.add("Clip", position, zero, last)
+    left = graph.add("Floor", position)
+    left = graph.add("Min", left, graph.constant(CELL_KNOTS - 2))
+    fraction = graph.add("Sub", position, left)
+    knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
+    columns = graph.ints(np.arange(transform.n_coordinates) * CELL_KNOTS)
+    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), columns)
+    knots = transform.knots.ravel()
+    low = graph.add("Gather", graph.constant(knots), index)
+    ahead = graph.constant(np.append(knots[1:], knots[-1]))
+    rise = graph.add("Sub", graph.add("Gather", ahead, index), low)
+    value = graph.add("Add", low, graph.add("Mul", fraction, rise))
+    quantity = graph.add("Exp", value)
+    if transform.has_logit.any():
+        mask = graph.constant(transform.has_logit, np.bool_)
+        share = graph.add("Sigmoid", value)
+        quantity = graph.add("Where", mask, share, quantity)
+    margin = graph.add("Sub", z, graph.constant(transform.edge))
+    is_zero = graph.add("LessOrEqual", margin, zero)
+    is_alone = group == ALONE
+    if not is_alone.all():
+        table = graph.add("Gather", margin, graph.ints(transform.members), axis=1)
+        largest = graph.add("ReduceMax", table, axes=[2], keepdims=0)
+        of = graph.ints(np.maximum(group, 0))
+        largest = graph.add("Gather", largest, of, axis=1)
+        smaller = graph.add("Less", margin, largest)
+        alone = graph.constant(is_alone, np.bool_)
+        is_zero = graph.add("And", is_zero, graph.add("Or", smaller, alone))
+    quantity = graph.add("Where", is_zero, zero, quantity)
+    if not is_alone.all():
+        sums = graph.add("MatMul", quantity, graph.constant(indicator))
+        sums = graph.add("MatMul", sums, graph.constant(indicator.T))
+        whole = graph.add("Add", sums, graph.constant(is_alone.astype(np.float32)))
+        quantity = graph.add("Div", quantity, whole)
+    return _multiply_factors(graph, quantity, transform)
+
+
+def _multiply_factors(graph: _Graph, quantity: str, transform: CellTransform) -> str:
+    """Cells as products of quantities and the incident energy, cut at the threshold."""
+    n = transform.n_coordinates
+    zero, cells = graph.constant(0.0), ""
+    for factor in transform.factors:
+        # 1 and 0, beyond the coordinates, are put in place after the lookup.
+        found = graph.add("Gather", quantity, graph.ints(factor % n), axis=1)
+        if (factor >= n).any():
+            constant = graph.constant(np.where(factor == n, 1, 0))
+            mask = graph.constant(factor < n, np.bool_)
+            found = graph.add("Where", mask, found, constant)
+        cells = graph.add("Mul", cells, found) if cells else found
+    if transform.incident >= 0:
+        index = graph.ints([transform.incident])
+        incident = graph.add("Gather", "conditions", index, axis=1)
+        cells = graph.add("Mul", cells, incident)
+    threshold = graph.constant(transform.threshold)
+    kept = graph.add("GreaterOrEqual", cells, threshold)
+    return graph.add("Where", kept, cells, zero)
 
 
 def _test_rows(

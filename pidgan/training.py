@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.calorimeter.schemes import CellTransform, fit_cells
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
@@ -26,8 +27,7 @@ from pidgan.errors import PidganWarning, TrainingError
 from pidgan.metrics import positive_weights, with_differences
 from pidgan.models import Family, make_family
 from pidgan.models.backend import keras, tf
-from pidgan.models.model import Model
-from pidgan.models.networks import Shape
+from pidgan.models.model import Model, network_shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
@@ -55,6 +55,8 @@ MIN_TRAINING_ROWS = 50
 VALIDATION_ROWS = 1024
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
+# Stream of the uniform numbers that smear conditions of whole numbers.
+SMEAR = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,12 +139,7 @@ class _Run:
         self.history: dict[str, list[float]] = {"step": []}
         train_part = dataset.part("train")
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
-        n_patterns = self.targets.n_patterns
-        shape = Shape(
-            n_conditions=self.conditions.n_columns,
-            n_patterns=n_patterns if n_patterns > 1 else 0,
-            n_targets=train_part.targets.shape[1],
-        )
+        shape = network_shape(self.conditions, self.targets, dataset.sample)
         self.family: Family = make_family(
             family, shape=shape, settings=settings, seed=seed
         )
@@ -162,15 +159,44 @@ class _Run:
 
     def _to_device(self, part: Part) -> dict[str, tf.Tensor]:
         """Return the rows of a part in network coordinates."""
+        if isinstance(self.targets, CellTransform):
+            return self._showers_to_device(part, self.targets)
         pattern, y = self.targets.forward(part.targets)
         fits = pattern >= 0
         weights = part.weights[fits]
         return {
-            "x": tf.constant(self.conditions.forward(part.conditions[fits])),
+            "x": tf.constant(self._columns(part.conditions[fits])),
             "y": tf.constant(y[fits]),
             "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
             "pattern": tf.constant(pattern[fits], dtype=tf.int32),
         }
+
+    def _showers_to_device(
+        self, part: Part, targets: CellTransform
+    ) -> dict[str, tf.Tensor]:
+        """Return coordinates of showers; what is not "free" lies at its edge."""
+        if part.weights.min() < 0:
+            raise TrainingError(
+                "a shower has a negative weight, expected none: their families need a "
+                "likelihood"
+            )
+        y = targets.forward(part.targets, part.conditions)
+        weights = part.weights / part.weights.mean()
+        return {
+            "x": tf.constant(self._columns(part.conditions)),
+            "y": tf.constant(y),
+            "free": tf.constant(~targets.is_zero(y), dtype=tf.float32),
+            "w": tf.constant(weights, dtype=tf.float32),
+            "pattern": tf.zeros(len(y), dtype=tf.int32),
+        }
+
+    def _columns(self, conditions: np.ndarray) -> np.ndarray:
+        """Return the conditions as networks see them, smeared where asked for."""
+        smeared = [variable.smear for variable in self.dataset.sample.conditions]
+        x = conditions.copy()
+        rng = np.random.default_rng([self.seed, SMEAR])
+        x[:, smeared] += rng.uniform(-0.5, 0.5, (len(x), sum(smeared)))
+        return self.conditions.forward(x)
 
     def _positive_weights(self, part: Part) -> tf.Tensor:
         """Return E[w | x, y] >= 0 of the rows, of mean 1: a likelihood needs it."""
@@ -187,8 +213,9 @@ class _Run:
         index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
-        free = tf.constant(self.targets.patterns, dtype=tf.float32)
-        batch["free"] = tf.gather(free, batch["pattern"])
+        if isinstance(self.targets, TargetTransform):
+            free = tf.constant(self.targets.patterns, dtype=tf.float32)
+            batch["free"] = tf.gather(free, batch["pattern"])
         one_hot = tf.one_hot(batch["pattern"], n_patterns)
         batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
         return batch
@@ -413,7 +440,7 @@ def _make_deterministic(seed: int) -> None:
 
 def _fit_transforms(
     sample: Sample, part: Part
-) -> tuple[ConditionTransform, TargetTransform]:
+) -> tuple[ConditionTransform, TargetTransform | CellTransform]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
             f"the training part has {len(part.weights)} rows, expected at least "
@@ -424,6 +451,20 @@ def _fit_transforms(
         [variable.transform for variable in sample.conditions],
         categories=[variable.categories for variable in sample.conditions],
     )
+    if sample.cells:
+        cells = sample.cells
+        incident = -1
+        if cells.incident is not None:
+            incident = sample.condition_names.index(cells.incident)
+        return conditions, fit_cells(
+            part.targets,
+            part.conditions,
+            cells.layout,
+            incident=incident,
+            scheme=cells.scheme,
+            scale=cells.scale,
+            threshold=cells.threshold,
+        )
     targets = fit_targets(
         part.targets,
         part.weights,
@@ -444,13 +485,20 @@ def _card_variables(
             CardVariable(
                 name=variable.name,
                 unit=variable.package_unit,
-                range=(float(valid.min()), float(valid.max())),
+                range=_span(valid),
                 integer=variable.integer,
+                categories=variable.categories,
                 sentinels=variable.sentinels,
                 patterns=variable.patterns,
             )
         )
     return tuple(described)
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1)
 
 
 def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:

@@ -258,7 +258,9 @@ CASES: dict[str, list[Any]] = {
     name: [unary(name)]
     for name in ("Abs", "Neg", "Exp", "Floor", "Ceil", "Erf", "Tanh", "Sigmoid")
 }
-CASES |= {name: [unary(name)] for name in ("Relu", "Softplus", "Identity")}
+CASES |= {
+    name: [unary(name)] for name in ("Relu", "Softplus", "Identity", "Sin", "Cos")
+}
 CASES |= {
     name: [([node(name, ["conditions"], ["targets"])], {}, N_CONDITIONS)]
     for name in ("Reciprocal", "Log", "Sqrt")

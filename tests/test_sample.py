@@ -126,7 +126,7 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
         ("schema = 1", "schema = 2", "schema is 2: input should be 1"),
         ("schema = 1", "schema = ", r"own.toml is not valid TOML.*line 2"),
         ("targets =", "targts =", "unknown key 'targts'; closest: 'targets'"),
-        ("targets =", "targts =", "key 'targets' is missing"),
+        ("targets = [", "# targets = [", "key 'targets' is missing, or 'cells'"),
         ('unit = "GeV"', 'unti = "GeV"', r"conditions\['P'\].unti\"; closest: 'unit'"),
         ('unit = "GeV"', 'unit = "TeV"', r"conditions\['P'\].unit is 'TeV'"),
         ("[3e3, 200e3]", "[3e3]", r"conditions\['P'\].range"),

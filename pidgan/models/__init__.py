@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pidgan.errors import PidganError, nearest
 
 FAMILIES = ("cramer",)
+SHOWER_FAMILIES = ("shower_flow",)
 
 
 class Family(Protocol):
@@ -60,16 +61,23 @@ def make_family(
         PidganError: no such family, or a setting that it does not have.
     """
     from pidgan.models.adversarial import CramerGAN, CramerSettings
+    from pidgan.models.showers import ShowerFlow, ShowerFlowSettings
 
-    if name not in FAMILIES:
+    families: dict[str, tuple[Any, Any]] = {
+        "cramer": (CramerGAN, CramerSettings),
+        "shower_flow": (ShowerFlow, ShowerFlowSettings),
+    }
+    if name not in families:
         raise PidganError(
-            f"no family {name!r}; there are {', '.join(FAMILIES)}"
-            + nearest(name, FAMILIES)
+            f"no family {name!r}; there are {', '.join(families)}"
+            + nearest(name, families)
         )
-    known = CramerSettings.__dataclass_fields__
+    family, chosen = families[name]
+    known = chosen.__dataclass_fields__
     for key in settings:
         if key not in known:
             raise PidganError(
                 f"family {name!r} has no setting {key!r}" + nearest(key, known)
             )
-    return CramerGAN(shape=shape, settings=CramerSettings(**settings), seed=seed)
+    built: Family = family(shape=shape, settings=chosen(**settings), seed=seed)
+    return built

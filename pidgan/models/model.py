@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
+from pidgan.calorimeter.schemes import CellTransform
 from pidgan.card import Card
 from pidgan.errors import TrainingError, nearest
 from pidgan.models import make_family
@@ -23,6 +25,7 @@ from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
 )
+from pidgan.sample import Sample
 from pidgan.typing import FloatArray, IntArray
 
 BLOCK_ROWS = 16_384
@@ -45,7 +48,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform | ClusterTransform
+    targets: TargetTransform | CellTransform | ClusterTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
@@ -77,6 +80,8 @@ class Model:
         x = self.conditions.forward(conditions)
         noise = noise.astype(np.float32)
         inputs = {"conditions": x, "noise": noise}
+        if isinstance(self.targets, CellTransform):
+            return self.targets.inverse(self.generator(inputs).numpy(), conditions)
         pattern: IntArray = np.zeros(len(x), dtype=np.int64)
         if self.patterns is not None:
             pattern = pick_pattern(
@@ -141,7 +146,8 @@ def open_model(path: str | Path) -> Model:
         content = json.loads((path / "model.json").read_text())
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
         arrays = read_arrays(path / "model.npz")
-        targets = TargetTransform.from_arrays(arrays)
+        kind = CellTransform if card.sample.cells else TargetTransform
+        targets = kind.from_arrays(arrays)
         conditions = ConditionTransform.from_arrays(arrays)
         generator, patterns = build_networks(card, conditions, targets)
         _set_weights("generator", generator, arrays)
@@ -161,18 +167,45 @@ def open_model(path: str | Path) -> Model:
 
 
 def build_networks(
-    card: Card, conditions: ConditionTransform, targets: TargetTransform
+    card: Card, conditions: ConditionTransform, targets: TargetTransform | CellTransform
 ) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
-    shape = Shape(
-        n_conditions=conditions.n_columns,
-        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
-        n_targets=targets.n_targets,
-    )
+    shape = network_shape(conditions, targets, card.sample)
     family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
     if not shape.n_patterns:
         return family.generator, None
     return family.generator, PatternClassifier(shape=shape, seed=0).network
+
+
+def network_shape(
+    conditions: ConditionTransform,
+    targets: TargetTransform | CellTransform,
+    sample: Sample,
+) -> Shape:
+    """Return the sizes of the arrays that the networks of a model exchange."""
+    n_conditions = conditions.n_columns
+    if isinstance(targets, CellTransform):
+        image: tuple[int, ...] = ()
+        shapes = (
+            [view.grid_shape for view in sample.cells.layout.views if view.has_plane]
+            if sample.cells
+            else []
+        )
+        n_cells = targets.n_coordinates - targets.n_energies
+        if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
+            image = shapes[0]
+        return Shape(
+            n_conditions=n_conditions,
+            n_patterns=0,
+            n_targets=targets.n_coordinates,
+            n_energies=targets.n_energies,
+            image=image,
+        )
+    return Shape(
+        n_conditions=n_conditions,
+        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
+        n_targets=targets.n_targets,
+    )
 
 
 def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:

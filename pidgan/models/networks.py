@@ -5,6 +5,7 @@ exporters need to know no more.
 """
 
 import dataclasses
+from typing import Any
 
 from pidgan.models.backend import keras
 
@@ -17,11 +18,16 @@ class Shape:
         n_conditions: scaled conditions.
         n_patterns: classes of discrete structure, one-hot coded.
         n_targets: coordinates of the targets.
+        n_energies: leading coordinates of showers that are sums over cells.
+        image: layers, rows and columns of the grid that the other coordinates of
+            showers fill, if they fill one.
     """
 
     n_conditions: int
     n_patterns: int
     n_targets: int
+    n_energies: int = 0
+    image: tuple[int, ...] = ()
 
 
 def residual_network(
@@ -68,3 +74,51 @@ def residual_network(
     v = keras.layers.Activation(activation)(v)
     output = dense(n_outputs, scale=output_scale)(v)
     return keras.Model(entries, output, name=name)
+
+
+class Residual:
+    """Hidden layers of `residual_network`, to be called wherever they are needed."""
+
+    def __init__(self, *, width: int, blocks: int, seed: int) -> None:
+        """Make the layers; they are built when they are first called."""
+        seeds = keras.random.SeedGenerator(seed)
+        self.first = _dense(width, 1.0, seeds)
+        self.blocks = [
+            (_dense(width, 2.0, seeds), _dense(width, 0.5, seeds))
+            for _ in range(blocks)
+        ]
+
+    def __call__(self, v: Any) -> Any:
+        """Return the last hidden values of tensors or of symbols of a keras model."""
+        v = self.first(v)
+        for inner, outer in self.blocks:
+            hidden = inner(keras.layers.Activation("relu")(v))
+            hidden = outer(keras.layers.Activation("relu")(hidden))
+            v = keras.layers.Add()([v, hidden])
+        return keras.layers.Activation("relu")(v)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """Return the weights, in order."""
+        layers = [self.first, *(layer for block in self.blocks for layer in block)]
+        return [v for layer in layers for v in layer.trainable_variables]
+
+
+class Take(keras.layers.Layer):
+    """Some neighbouring columns of a row."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        """Take columns start to stop - 1."""
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def call(self, v: Any) -> Any:
+        """Return (n, stop - start)."""
+        return v[:, self.start : self.stop]
+
+
+def _dense(units: int, scale: float, seeds: Any) -> Any:
+    initializer = keras.initializers.VarianceScaling(
+        scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
+    )
+    return keras.layers.Dense(units, kernel_initializer=initializer)

@@ -1,0 +1,356 @@
+"""Invertible maps between the energies of cells and the coordinates that networks see.
+
+Which to use when: `layers` for showers. It splits what a network finds hard, the sum
+of many cells, from their shares: the total over the incident energy, for each view the
+share of each layer, and in each layer the share of each cell (Krause and Shih,
+CaloFlow, arXiv:2106.05285, Sec. 3; Ernst et al., CaloINN, arXiv:2312.09290, Eq. 5). On
+the way back the shares of a layer, and those of the layers, are divided by their sum.
+`cells`, each cell over the incident energy, where there is no total to speak of.
+
+Such a *quantity* q >= 0 has its logarithm (or logit) mapped to a standard normal
+distribution by its quantiles over the training rows, in which rows of q = 0, a share p
+of all, lie below the *edge* Phi^-1(p). So zeros are the censored part of a normal
+variable, and what is generated below the edge is exactly zero; but the largest share
+of a layer never is. A quantity that is never zero has no edge.
+
+The coordinates of the total and of the layers come first: `n_energies` of them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+N_KNOTS = 64
+"""Knots of a quantile transform, at normal scores equidistant above the edge."""
+
+NO_EDGE = -30.0
+"""Edge of quantities that are never zero: no normal score lies below."""
+
+MIN_POSITIVE = 8
+"""Fewer positive values than this have no distribution; the quantity is zero then."""
+
+SMALLEST = 1e-12
+"""Shares below this are zero: sums of single precision know nothing of them."""
+
+LOGIT_BOUND = 1e-6
+"""Logits are taken of shares up to one minus this."""
+
+ONE, ZERO = -1, -2
+"""Places of quantities that are always one, as the share of the only cell of a layer,
+or always zero: they have no coordinate."""
+
+ALONE = -1
+"""Group of a quantity that is not divided by a sum."""
+
+ROWS_PER_BLOCK = 8192
+"""Rows mapped at a time: bounds the memory that double precision takes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellTransform:
+    """Energies of cells as normal scores of quantities.
+
+    All quantities are, in this order, the total, the share of each layer in its view
+    and the share of each cell in its layer; with scheme `cells` the cells alone.
+
+    Attributes:
+        incident: number of the condition that is the incident energy; -1 for none.
+        layer_of: (n_cells,), layer of each cell; empty for scheme `cells`.
+        view_of: (n_layers,), view of each layer.
+        place: (n_quantities,), coordinate of each quantity, or `ONE` or `ZERO`.
+        logit: whether shares are seen through their logit, not their logarithm.
+        edge: (n_coordinates,), normal score below which a quantity is zero.
+        z_min: (n_coordinates,), normal score of the first knot, above the edge.
+        z_max: (n_coordinates,), normal score of the last knot.
+        knots: (n_coordinates, N_KNOTS), logarithm or logit of the quantity at the
+            knots, not falling.
+        threshold: cells below are zero, in the unit of the cells.
+    """
+
+    incident: int
+    layer_of: IntArray
+    view_of: IntArray
+    place: IntArray
+    logit: bool
+    edge: FloatArray
+    z_min: FloatArray
+    z_max: FloatArray
+    knots: FloatArray
+    threshold: float
+
+    @property
+    def n_targets(self) -> int:
+        """Number of cells."""
+        return len(self.layer_of) or len(self.place)
+
+    @property
+    def n_coordinates(self) -> int:
+        """Number of quantities that have a coordinate."""
+        return len(self.edge)
+
+    @property
+    def n_patterns(self) -> int:
+        """One: zeros are no classes, but coordinates below their edge."""
+        return 1
+
+    @property
+    def n_energies(self) -> int:
+        """Number of leading coordinates that are the total or a layer's share."""
+        if not len(self.layer_of):
+            return 0
+        return int((self.place[: 1 + len(self.view_of)] >= 0).sum())
+
+    @property
+    def group(self) -> IntArray:
+        """(n_coordinates,), equal for quantities whose sum is 1; `ALONE` for others."""
+        if not len(self.layer_of):
+            return np.full(self.n_coordinates, ALONE)
+        n_views = int(self.view_of.max()) + 1
+        full = np.concatenate([[ALONE], self.view_of, n_views + self.layer_of])
+        found = full[self.place >= 0]
+        return np.where(found < 0, ALONE, np.unique(found, return_inverse=True)[1] - 1)
+
+    @property
+    def factors(self) -> IntArray:
+        """(n_factors, n_cells), coordinates whose quantities' product a cell is.
+
+        `n_coordinates` stands for 1, `n_coordinates` + 1 for 0.
+        """
+        n = self.n_coordinates
+        places = np.where(self.place < 0, n - 1 - self.place, self.place)
+        if not len(self.layer_of):
+            return places[None]
+        layers = places[1 : 1 + len(self.view_of)]
+        cells = places[1 + len(self.view_of) :]
+        return np.stack([np.zeros_like(cells), layers[self.layer_of], cells])
+
+    @property
+    def steps(self) -> FloatArray:
+        """(n_coordinates,), knots in a unit of the normal score."""
+        return np.asarray((N_KNOTS - 1) / (self.z_max - self.z_min), dtype=np.float32)
+
+    @property
+    def members(self) -> IntArray:
+        """(n_groups, largest group), coordinates; small groups repeat their first."""
+        group = self.group
+        groups = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
+        size = max((len(found) for found in groups), default=0)
+        rows = [np.append(g, np.repeat(g[0], size - len(g))) for g in groups]
+        return np.array(rows, dtype=np.int64).reshape(len(groups), size)
+
+    @property
+    def indicator(self) -> FloatArray:
+        """(n_coordinates, n_groups), 1 where a quantity is of a group."""
+        group = self.group
+        return np.asarray(
+            group[:, None] == np.arange(group.max() + 1), dtype=np.float32
+        )
+
+    def forward(self, cells: FloatArray, conditions: FloatArray) -> FloatArray:
+        """Map cells to coordinates; zeros lie at the edge.
+
+        Args:
+            cells: (n, n_cells), energies.
+            conditions: (n, n_conditions), package units.
+
+        Returns:
+            (n, n_coordinates) float32.
+        """
+        z = np.empty((len(cells), self.n_coordinates), dtype=np.float32)
+        for start in range(0, len(cells), ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            quantity = _quantities(
+                cells[rows],
+                _incident(conditions[rows], self.incident),
+                layer_of=self.layer_of,
+                view_of=self.view_of,
+            )[:, self.place >= 0]
+            scale = _to_scale(quantity, self.has_logit)
+            for j, knots in enumerate(self.knots):
+                grid = np.linspace(self.z_min[j], self.z_max[j], N_KNOTS)
+                z[rows, j] = np.interp(scale[:, j], knots, grid)
+            z[rows] = np.where(np.isneginf(scale), self.edge, z[rows])
+        return z
+
+    def is_zero(self, z: FloatArray) -> FloatArray:
+        """Return which coordinates (n, n_coordinates) stand for a zero."""
+        return np.asarray(z <= self.edge)
+
+    def inverse(self, z: FloatArray, conditions: FloatArray) -> FloatArray:
+        """Map coordinates to cells, in the order of operations of the exported graph.
+
+        Args:
+            z: (n, n_coordinates).
+            conditions: (n, n_conditions), package units.
+
+        Returns:
+            (n, n_cells) float32, energies.
+        """
+        z = z.astype(np.float32)
+        position = np.clip((z - self.z_min) * self.steps, 0, N_KNOTS - 1)
+        left = np.minimum(np.floor(position), np.float32(N_KNOTS - 2))
+        place = left.astype(np.int64) + np.arange(self.n_coordinates) * N_KNOTS
+        flat = self.knots.ravel()
+        value = flat[place] + (position - left) * (flat[place + 1] - flat[place])
+        quantity = np.exp(value)
+        if self.has_logit.any():
+            share = scipy.special.expit(value)
+            quantity = np.where(self.has_logit, share, quantity)
+        margin = z - self.edge
+        zero = margin <= 0
+        group = self.group
+        if (group != ALONE).any():
+            # The share nearest to its edge stays where all would be zero.
+            largest = margin[:, self.members].max(axis=2)[:, np.maximum(group, 0)]
+            zero &= (margin < largest) | (group == ALONE)
+        quantity = np.where(zero, np.float32(0), quantity)
+        if (group != ALONE).any():
+            sums = (quantity @ self.indicator) @ self.indicator.T
+            quantity = quantity / (sums + (group == ALONE).astype(np.float32))
+        constants = np.tile(np.float32([1, 0]), (len(z), 1))
+        quantity = np.concatenate([quantity, constants], axis=1)
+        cells = quantity[:, self.factors[0]]
+        for factor in self.factors[1:]:
+            cells = cells * quantity[:, factor]
+        if self.incident >= 0:
+            cells = cells * conditions[:, [self.incident]].astype(np.float32)
+        kept = cells >= np.float32(self.threshold)
+        return np.where(kept, cells, np.float32(0)).astype(np.float32)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `from_arrays`."""
+        return {f"cells_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "CellTransform":
+        """Rebuild the transform from `to_arrays`."""
+        names = [field.name for field in dataclasses.fields(CellTransform)]
+        found: dict[str, Any] = {name: arrays[f"cells_{name}"] for name in names}
+        scalars = {name: v.item() for name, v in found.items() if v.ndim == 0}
+        return CellTransform(**(found | scalars))
+
+    @property
+    def has_logit(self) -> BoolArray:
+        """(n_coordinates,), whether a quantity is seen through its logit."""
+        return np.asarray((self.group != ALONE) & self.logit)
+
+
+def fit_cells(
+    cells: FloatArray,
+    conditions: FloatArray,
+    geometry: Geometry,
+    *,
+    incident: int = -1,
+    scheme: str = "layers",
+    scale: str = "log",
+    threshold: float = 0.0,
+) -> CellTransform:
+    """Fit the quantiles of all quantities, on training rows only.
+
+    Args:
+        cells: (n, n_cells), energies.
+        conditions: (n, n_conditions), package units.
+        geometry: whose cells these are.
+        incident: number of the condition that is the incident energy; -1 for none.
+        scheme: "layers" or "cells".
+        scale: "log" or "logit", of shares.
+        threshold: what is less on the way back is zero.
+    """
+    layer_of = view_of = np.zeros(0, dtype=np.int64)
+    sizes = np.zeros(0, dtype=np.int64)
+    if scheme == "layers":
+        layer_of = np.asarray(geometry.layer_index)
+        counts = [len(view.layers) for view in geometry.views]
+        view_of = np.repeat(np.arange(len(counts)), counts)
+        in_layer = np.bincount(layer_of)
+        sizes = np.concatenate([[2], np.array(counts)[view_of], in_layer[layer_of]])
+    quantity = _quantities(
+        cells, _incident(conditions, incident), layer_of=layer_of, view_of=view_of
+    )
+    positive = quantity > SMALLEST
+    place = np.full(quantity.shape[1], ZERO)
+    place[positive.sum(axis=0) >= MIN_POSITIVE] = 0
+    if len(sizes):
+        place[sizes == 1] = ONE
+    place[place == 0] = np.arange((place == 0).sum())
+    has_logit = np.full(len(place), scale == "logit" and scheme == "layers")
+    has_logit[: len(sizes) and 1] = False
+    kept = place >= 0
+    values = _to_scale(quantity[:, kept], has_logit[kept])
+    fitted = [_fit_knots(column) for column in values.T]
+    return CellTransform(
+        incident=incident,
+        layer_of=layer_of,
+        view_of=view_of,
+        place=place,
+        logit=scale == "logit",
+        **{
+            name: np.array([found[name] for found in fitted], dtype=np.float32)
+            for name in ("edge", "z_min", "z_max", "knots")
+        },
+        threshold=threshold,
+    )
+
+
+def _incident(conditions: FloatArray, number: int) -> FloatArray:
+    """Return the incident energies (n, 1), or 1."""
+    if number < 0:
+        return np.ones((len(conditions), 1))
+    return conditions[:, [number]].astype(np.float64)
+
+
+def _quantities(
+    cells: FloatArray, incident: FloatArray, *, layer_of: IntArray, view_of: IntArray
+) -> FloatArray:
+    """Return all quantities (n, n_quantities), double precision."""
+    e = cells.astype(np.float64)
+    if not len(layer_of):
+        return np.asarray(e / incident)
+    starts = np.flatnonzero(np.diff(layer_of, prepend=-1))
+    layers = np.add.reduceat(e, starts, axis=1)
+    first_layers = np.flatnonzero(np.diff(view_of, prepend=-1))
+    views = np.add.reduceat(layers, first_layers, axis=1)
+    return np.concatenate(
+        [
+            views[:, :1] / incident,
+            _ratio(layers, views[:, view_of]),
+            _ratio(e, layers[:, layer_of]),
+        ],
+        axis=1,
+    )
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return part / whole, 0 where there is nothing to divide."""
+    return np.asarray(part / np.where(whole > 0, whole, 1))
+
+
+def _to_scale(quantity: FloatArray, has_logit: BoolArray) -> FloatArray:
+    """Return logarithms, or logits where asked for; -inf for zero."""
+    positive = quantity > SMALLEST
+    safe = np.where(positive, quantity, 1.0)
+    bounded = np.clip(safe, SMALLEST, 1 - LOGIT_BOUND)
+    scale = np.where(has_logit, scipy.special.logit(bounded), np.log(safe))
+    return np.asarray(np.where(positive, scale, -np.inf))
+
+
+def _fit_knots(values: FloatArray) -> dict[str, Any]:
+    """Return edge, z_min, z_max and the values at the knots of one quantity."""
+    found = np.sort(values[~np.isneginf(values)])
+    zeros = 1 - len(found) / len(values)
+    ranks = (np.arange(len(found)) + 0.5) / len(found)
+    z_min, z_max = scipy.special.ndtri(zeros + (1 - zeros) * ranks[[0, -1]])
+    at = scipy.special.ndtr(np.linspace(z_min, z_max, N_KNOTS))
+    knots = np.interp((at - zeros) / (1 - zeros), ranks, found)
+    return {
+        "edge": scipy.special.ndtri(zeros) if zeros > 0 else NO_EDGE,
+        "z_min": z_min,
+        "z_max": z_max,
+        "knots": np.maximum.accumulate(knots),
+    }
