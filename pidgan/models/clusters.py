@@ -38,6 +38,8 @@ DOUBLINGS = 3
 FINAL_RATE = 0.02
 #: ln s to begin with, of 1 cm in units of a metre.
 INITIAL_SCALE = -4.6
+#: Normal score of the share of found clusters to begin with, 93 %.
+INITIAL_FLAG = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,11 @@ def _recurrent(start: Any, n_rows: int, width: int, dense: Any) -> tuple[Any, An
     state = layers.Activation("tanh")(dense(width)(e))
     entries = {gate: dense(width)(e) for gate in ("update", "reset", "new")}
     steps = {gate: dense(width) for gate in entries}
-    move, spread, found = dense(3, scale=0.1), dense(3, bias=INITIAL_SCALE), dense(1)
+    move, spread, found = (
+        dense(3, scale=0.1),
+        dense(3, bias=INITIAL_SCALE),
+        dense(1, bias=INITIAL_FLAG),
+    )
     place = dense(3)(e)
     outputs: list[tuple[Any, Any, Any]] = []
     for _ in range(n_rows):
@@ -179,7 +185,7 @@ def _convolutional(
     fine, scale = dense(3)(v), dense(3, bias=INITIAL_SCALE)(v)
     mean = layers.Add()([coarse, layers.Reshape((3 * n_rows,))(fine)])
     scale = layers.Reshape((3 * n_rows,))(scale)
-    return mean, scale, layers.Reshape((n_rows,))(dense(1)(v))
+    return mean, scale, layers.Reshape((n_rows,))(dense(1, bias=INITIAL_FLAG)(v))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

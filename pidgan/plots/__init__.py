@@ -17,6 +17,10 @@ from pidgan.plots.efficiencies import (
     plot_map,
     plot_roc,
 )
+from pidgan.plots.pads import (
+    plot_pads,
+    plot_profiles,
+)
 from pidgan.plots.samples import (
     plot_history,
     plot_mass_fit,
@@ -31,6 +35,8 @@ __all__ = [
     "plot_history",
     "plot_map",
     "plot_mass_fit",
+    "plot_pads",
+    "plot_profiles",
     "plot_roc",
     "plot_target",
     "png",
