@@ -70,6 +70,8 @@ def translate(
             else:
                 writer.allocate(name, value)
         writer.lines.append(f"    /* {number}: {node.operator} */")
+        if node.operator not in TRANSLATIONS:
+            raise ValueError(f"operator {node.operator} has no translation to C")
         TRANSLATIONS[node.operator](step)
         for name in dict.fromkeys((*node.inputs, *node.outputs)):
             if name and last_use[name] == number:
@@ -504,7 +506,8 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "ReduceMin": _reduce("INFINITY", "smaller(X, y)"),
     "ArgMax": _arg_max,
 }
-"""How each operator of `onnx_operators.OPERATORS` is written in C."""
+"""How the operators of `onnx_operators.OPERATORS` are written in C, but those of
+convolutions, which track generators do without."""
 
 
 _HELPERS = {

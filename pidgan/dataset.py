@@ -237,7 +237,9 @@ def build_dataset(
     sample = _without_constants(sample, values, where)
     weights, others, fit = _weigh(sample, values, where)
     info = table.info() | {"alternatives": list(others)} | fit
-    return _assemble(sample, values, weights, others, seed=seed, shares=shares, info=info)
+    return _assemble(
+        sample, values, weights, others, seed=seed, shares=shares, info=info
+    )
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -432,7 +434,7 @@ def _keep_inside(
         outside &= ~values[_sentinel_key(variable)]
         values = _drop(values, outside, f"{variable.name} out of range", dropped)
     if sample.cells:
-        empty = ~(values[_CELLS] > 0).any(axis=1)
+        empty = np.asarray(values[_CELLS].max(axis=1) <= 0)
         values = _drop(values, empty, "no energy in any cell", dropped)
     if sample.discriminant:
         low, high = sample.discriminant.range
@@ -449,8 +451,8 @@ def _of_view(
     found = np.zeros((0, 0)) if array is None else array.reshape(len(array), -1)
     if found.shape[1] != view.n_cells:
         raise SampleError(
-            f"{source}: the array of view {view.name!r} has {found.shape[1]} cells, its "
-            f"geometry {view.n_cells}"
+            f"{source}: the array of view {view.name!r} has {found.shape[1]} cells, "
+            f"the geometry {view.n_cells}"
         )
     return found
 
@@ -513,8 +515,18 @@ def _without_constants(
         update[key] = {
             k: v for k, v in getattr(sample, key).items() if k not in constant
         }
-    if sample.cells and sample.cells.incident in constant:
-        update["cells"] = sample.cells.model_copy(update={"incident": None})
+    cells = sample.cells
+    if cells and cells.incident in constant:
+        update["cells"] = cells.model_copy(update={"incident": None})
+    if (
+        cells
+        and cells.symmetry
+        and set(cells.symmetry.columns.values()) & set(constant)
+    ):
+        # The mirror image of the one position is another, that no row has.
+        update["cells"] = update.get("cells", cells).model_copy(
+            update={"symmetry": None}
+        )
     return sample.model_copy(update=update)
 
 
@@ -576,9 +588,7 @@ def _assemble(
     bare = Dataset(
         sample=sample,
         conditions=_stack(values, sample.condition_names),
-        targets=values[_CELLS]
-        if sample.cells
-        else _stack(values, sample.target_names),
+        targets=values[_CELLS] if sample.cells else _stack(values, sample.target_names),
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=split,

@@ -308,13 +308,26 @@ def _add_layer(
         product = graph.add("MatMul", sources[0], kernel)
         return graph.add("Add", product, *bias) if bias else product
     if kind == "Concatenate":
-        return graph.add("Concat", *sources, axis=len(output.shape) - 1)
-    if kind == "Reshape":
-        return graph.add("Reshape", sources[0], graph.ints([-1, *output.shape[1:]]))
+        # Grids have the channels first in ONNX; rows of clusters, of rank 3, do not.
+        axis = 2 if len(output.shape) == 3 else 1
+        return graph.add("Concat", *sources, axis=axis)
     if kind == "Rows":
         if id(layer) not in parameters:
             parameters[id(layer)] = [graph.ints(layer.rows)]
         return graph.add("Gather", sources[0], *parameters[id(layer)], axis=1)
+    if kind in ("Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return _add_to_grid(graph, kind, layer, sources[0])
+    if kind == "Reshape":
+        shape = layer.target_shape
+        reshaped = graph.add("Reshape", sources[0], graph.ints([0, *shape]))
+        n = len(shape)
+        if n < 3:
+            return reshaped
+        return graph.add("Transpose", reshaped, perm=[0, n, *range(1, n)])
+    if kind == "Flatten":
+        n = len(layer.input.shape) - 1
+        last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
+        return graph.add("Reshape", last, graph.ints([0, -1]))
     if kind == "Take":
         bounds = (graph.ints([n]) for n in (layer.start, layer.stop, 1))
         return graph.add("Slice", sources[0], *bounds)
@@ -327,6 +340,29 @@ def _add_layer(
     if function in ACTIVATIONS:
         return graph.add(ACTIVATIONS[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _add_to_grid(graph: _Graph, kind: str, layer: Any, source: str) -> str:
+    """Append a layer that works on (n, channels, ...)."""
+    if kind.startswith("UpSampling"):
+        grid = source
+        for axis, factor in enumerate(layer.size):
+            if factor > 1:
+                index = np.repeat(np.arange(layer.input.shape[1 + axis]), factor)
+                grid = graph.add("Gather", grid, graph.ints(index), axis=2 + axis)
+        return grid
+    kernel = np.moveaxis(layer.kernel.numpy(), (-1, -2), (0, 1))
+    sizes = kernel.shape[2:]
+    if layer.padding != "same" or any(size % 2 == 0 for size in sizes):
+        raise BundleError(f"layer {layer.name!r} has no ONNX translation")
+    return graph.add(
+        "Conv",
+        source,
+        graph.constant(kernel),
+        graph.constant(layer.bias.numpy()),
+        kernel_shape=list(sizes),
+        pads=[size // 2 for size in sizes] * 2,
+    )
 
 
 def _pick_pattern(graph: _Graph, logits: str, n_patterns: int) -> str:

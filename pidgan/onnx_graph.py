@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pidgan.errors import nearest
-from pidgan.onnx_operators import OPERATORS, Call, Value
+from pidgan.onnx_operators import OPERATORS, Call, Value, products
 from pidgan.onnx_structure import Node, OnnxStructure, Port
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -62,7 +62,7 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
     for port in structure.inputs:
         _define(values, port.name, _input(port), f"input {port.name!r}")
     _check_order(structure, values)
-    numbers = products = 0
+    numbers = multiplications = 0
     for number, node in enumerate(structure.nodes):
         where = f"operator {number} ({node.operator})"
         call = _call(node, values, where)
@@ -77,10 +77,9 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
         for name, value in zip(node.outputs, outputs, strict=True):
             _define(values, name, value, where)
             numbers += value.size
-        if node.operator in ("Gemm", "MatMul"):
-            products += outputs[0].size * call.value(0).shape[-1]
+        multiplications += products(call, outputs[0])
         _check_size(numbers, MAX_ROW_NUMBERS, "numbers")
-        _check_size(products, MAX_ROW_PRODUCTS, "multiplications")
+        _check_size(multiplications, MAX_ROW_PRODUCTS, "multiplications")
     for port in structure.outputs:
         if port.name not in values or values[port.name].constant is not None:
             raise ValueError(f"output {port.name!r} is given by no operator")

@@ -2,7 +2,8 @@
 
 A closed list: each operator has a rule that gives the type and shape of what comes out,
 so that the memory a graph needs is known before it is asked for, and so that every row
-is seen to be computed on its own. `c_operators` translates the same list to C.
+is seen to be computed on its own. `c_operators` translates the same list to C, but for
+convolutions.
 
 What the operators mean: https://onnx.ai/onnx/operators, operator sets 13 to 17.
 """
@@ -345,6 +346,65 @@ def _gemm(call: Call) -> list[Value]:
     return [result]
 
 
+def _transpose(call: Call) -> list[Value]:
+    value, order = call.value(0), call.node.attributes.get("perm")
+    if not isinstance(order, list) or sorted(order) != list(range(value.rank)):
+        raise ValueError(f"perm is {order!r}, expected an order of {value.rank} axes")
+    if not value.per_row or order[0] != 0:
+        raise ValueError("it mixes rows")
+    shape = tuple(value.shape[axis - 1] for axis in order[1:])
+    return [Value(dtype=value.dtype, shape=shape)]
+
+
+def _conv(call: Call) -> list[Value]:
+    """A convolution of (channels, ...) with a constant kernel, one group, no holes."""
+    x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
+    given = call.node.attributes
+    if not x.per_row or w.constant is None:
+        raise ValueError("it is no convolution of rows with a constant kernel")
+    size, kernel = x.shape[1:], w.shape[2:]
+    if not 1 <= len(size) == len(kernel) <= 3 or w.shape[1] != x.shape[0]:
+        raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
+    one = [1] * len(size)
+    for name, expected in (("dilations", one), ("kernel_shape", list(kernel))):
+        if given.get(name, expected) != expected:
+            raise ValueError(f"{name} is {given[name]}, expected {expected}")
+    if call.integer("group", 1) != 1:
+        raise ValueError("it has groups")
+    strides, pads = given.get("strides", one), given.get("pads", [0] * 2 * len(size))
+    for name, found, length in (
+        ("strides", strides, len(size)),
+        ("pads", pads, 2 * len(size)),
+    ):
+        if (
+            not isinstance(found, list)
+            or len(found) != length
+            or not all(isinstance(n, int) and 0 <= n <= max(kernel) for n in found)
+            or (name == "strides" and 0 in found)
+        ):
+            raise ValueError(f"{name} is {found!r}, expected {length} small integers")
+    padded = [
+        n + int(pads[i]) + int(pads[i + len(size)]) - kernel[i]
+        for i, n in enumerate(size)
+    ]
+    if min(padded) < 0:
+        raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
+    bias = call.numbers(2)
+    if bias is not None and bias.shape != (w.shape[0],):
+        raise ValueError(f"bias {bias.shape} does not fit {w.shape[0]} channels")
+    places = [n // int(strides[i]) + 1 for i, n in enumerate(padded)]
+    return [Value(dtype="float32", shape=(w.shape[0], *places))]
+
+
+def products(call: Call, output: Value) -> int:
+    """Return how many multiplications of a row an operator takes; 0 if few."""
+    if call.node.operator in ("Gemm", "MatMul"):
+        return output.size * call.value(0).shape[-1]
+    if call.node.operator == "Conv":
+        return output.size * math.prod(call.value(1).shape[1:])
+    return 0
+
+
 def _matmul(call: Call) -> list[Value]:
     x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
     if not x.per_row or w.constant is None:
@@ -441,6 +501,8 @@ def _table() -> dict[str, Operator]:
         "Unsqueeze": (_unsqueeze, 2, ""),
         "Gemm": (_gemm, 3, "alpha beta transA transB"),
         "MatMul": (_matmul, 2, ""),
+        "Transpose": (_transpose, 1, "perm"),
+        "Conv": (_conv, 3, "dilations group kernel_shape pads strides"),
         "Softmax": (_softmax, 1, "axis"),
         "CumSum": (_cumsum, 2, "exclusive reverse"),
         "ReduceSum": (_reduce, 2, "keepdims noop_with_empty_axes"),

@@ -295,12 +295,12 @@ def fit_conditions(
             if scale == 0:  # such as the fraction of whole numbers
                 continue
             found.append((j, code, np.exp(centre) if code == LOG else centre, scale))
-    source, code, centre, scale = zip(*found, strict=True)
+    columns = [np.array(column) for column in zip(*found, strict=True)]
     return ConditionTransform(
-        source=np.array(source),
-        code=np.array(code),
-        centre=np.array(centre, dtype=np.float32),
-        scale=np.array(scale, dtype=np.float32),
+        source=columns[0],
+        code=columns[1],
+        centre=columns[2].astype(np.float32),
+        scale=columns[3].astype(np.float32),
     )
 
 

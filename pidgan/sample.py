@@ -245,6 +245,29 @@ class Discriminant(BaseModel):
         return self
 
 
+class Symmetry(BaseModel):
+    """Mirrors that leave a calorimeter as it is, to learn from mirror images too.
+
+    Attributes:
+        mirrors: "x" and "y", that turn the sign of a coordinate; "swap", that exchanges
+            the two.
+        x, y, phi: conditions that are the position and azimuth of the particle.
+    """
+
+    model_config = _FROZEN
+
+    mirrors: Annotated[tuple[Literal["x", "y", "swap"], ...], Field(min_length=1)]
+    x: str | None = None
+    y: str | None = None
+    phi: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Condition of each of "x", "y" and "phi" that there is."""
+        given = {"x": self.x, "y": self.y, "phi": self.phi}
+        return {key: name for key, name in given.items() if name is not None}
+
+
 class Cells(BaseModel):
     """The energies of a calorimeter's cells, the targets of a sample of showers.
 
@@ -266,6 +289,7 @@ class Cells(BaseModel):
             total, the shares of the layers and those of the cells in each; or "cells",
             every cell by itself.
         scale: "log" or "logit" of these.
+        symmetry: mirrors of the calorimeter, see `Symmetry`.
     """
 
     model_config = _FROZEN
@@ -277,6 +301,7 @@ class Cells(BaseModel):
     threshold: float = Field(default=0.0, ge=0)
     scheme: Literal["layers", "cells"] = "layers"
     scale: Literal["log", "logit"] = "log"
+    symmetry: Symmetry | None = None
 
     @cached_property
     def layout(self) -> Geometry:
@@ -420,6 +445,7 @@ class Sample(BaseModel):
         for what, mentioned in (
             ("exclude", list(self.exclude)),
             ("cells.incident", [self.cells.incident] if self.cells else []),
+            ("cells.symmetry", _symmetric(self.cells)),
         ):
             for name in mentioned:
                 if name is not None and name not in self.condition_names:
@@ -631,6 +657,12 @@ def _check_binning(
             )
         if len(edges) < 2 or not bool(np.all(np.diff(edges) > 0)):
             raise ValueError(f"binning: edges of {name!r} do not rise")
+
+
+def _symmetric(cells: Cells | None) -> list[str]:
+    """Return the conditions that mirrors change."""
+    symmetry = cells.symmetry if cells else None
+    return list(symmetry.columns.values()) if symmetry else []
 
 
 def _check_species(species: str, path: Path) -> None:

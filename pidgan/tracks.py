@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.bundle import BLOCK_ROWS, open_bundle
-from pidgan.card import Generator
+from pidgan.card import Card, Generator
 from pidgan.cuts import Cut, parse_cut
 from pidgan.errors import NtupleError
 from pidgan.mapping import Condition, Overrides, check_numbers, find_conditions
@@ -38,7 +38,7 @@ OUTSIDE_RANGE = np.int8(1)
 """Status bit: a condition lies outside the trained range; targets are generated."""
 
 MISSING = np.int8(2)
-"""Status bit: a condition is NaN or infinite; targets are NaN."""
+"""Status bit: a condition is NaN, infinite or no known category; targets are NaN."""
 
 NO_BUNDLE = np.int8(4)
 """Status bit: there is no bundle for the species; targets are NaN."""
@@ -109,7 +109,8 @@ class TrackPlan:
         conditions: of each generator.
         species: branch with PDG ids, if they choose.
         mother: branch with PDG ids of mothers, if decays in flight are flagged.
-        targets: names of all targets.
+        targets: names of all targets; of showers, of the views of their cells.
+        widths: cells of those that are views.
         key: branches that key the noise.
         suffix: end of the new names.
         where: the selection, if there is one.
@@ -130,6 +131,7 @@ class TrackPlan:
     suffix: str
     where: Cut | None
     kept: Mapping[str, BranchType]
+    widths: Mapping[str, int] = field(default_factory=dict)
     read: Mapping[str, BranchType] = field(default_factory=dict)
     shape: Shape = ()
     like: str | None = None
@@ -168,7 +170,10 @@ class TrackPlan:
         }
         types |= {name: kind.number for name, kind in self.kept.items()}
         types |= {self.status: np.dtype(np.int8)}
-        return {name: BranchType(kind, self.shape) for name, kind in types.items()}
+        found = {name: BranchType(kind, self.shape) for name, kind in types.items()}
+        for target, width in self.widths.items():
+            found[self.branch(target)] = BranchType(np.dtype(np.float32), (width,))
+        return found
 
     @property
     def mapping(self) -> dict[str, str]:
@@ -246,7 +251,7 @@ def plan_track(
         )
         for option in options
     )
-    targets = (name for o in options for name in o.generator.card.target_names)
+    outputs = {k: v for o in options for k, v in _outputs(o.generator.card).items()}
     species, mother = settings.species_from, settings.mother_from
     plan = TrackPlan(
         name=track,
@@ -255,7 +260,8 @@ def plan_track(
         conditions=conditions,
         species=None if species is None else f"{track}_{species}",
         mother=None if mother is None else f"{track}_{mother}",
-        targets=tuple(dict.fromkeys(targets)),
+        targets=tuple(outputs),
+        widths={k: v.stop - v.start for k, v in outputs.items() if v is not None},
         key=settings.key,
         suffix=settings.suffix,
         where=_selection(settings.where, track, tree),
@@ -275,6 +281,11 @@ def plan_track(
                 f"{plan.label}: {name!r} is of type {kind}, expected "
                 f"{BranchType(np.dtype(np.float32), shape)} to keep its values"
             )
+    if plan.widths and (shape or plan.kept):
+        raise NtupleError(
+            f"{plan.label}: showers are generated for entries that hold one particle, "
+            f"as numbers, and anew (--elsewhere nan); got branches of shape {shape}"
+        )
     like = next((name for name in own if types[name].shape == (None,)), None)
     return replace(plan, read=types, shape=shape, like=like)
 
@@ -307,8 +318,7 @@ def generate_branches(
         selected = track.where.passes(rows, None)
     status = np.where(selected, np.int8(0), NOT_SELECTED)
     targets = {
-        target: _initial(track, track.branch(target), rows, selected)
-        for target in track.targets
+        target: _initial(track, target, rows, selected) for target in track.targets
     }
     served = ~selected
     for option, conditions in zip(track.options, track.conditions, strict=True):
@@ -319,8 +329,8 @@ def generate_branches(
         status[mine] |= flags
         mine = mine[usable]
         y = _generate(option.generator, x[usable], keys[mine], threads)
-        for i, target in enumerate(option.generator.card.target_names):
-            targets[target][mine] = y[:, i]
+        for i, (target, part) in enumerate(_outputs(option.generator.card).items()):
+            targets[target][mine] = y[:, i] if part is None else y[:, part]
     status[~served] |= NO_BUNDLE
     if track.species is not None:
         status[selected] |= _truth_flags(rows, track.species, track.mother)[selected]
@@ -362,11 +372,15 @@ def _keys(
 
 def _initial(
     track: TrackPlan,
-    branch: str,
+    target: str,
     rows: Mapping[str, npt.NDArray[Any]],
     selected: npt.NDArray[np.bool_],
 ) -> npt.NDArray[Any]:
     """Return the column of a target before anything is generated."""
+    branch = track.branch(target)
+    if target in track.widths:
+        shape = (len(selected), track.widths[target])
+        return np.full(shape, np.nan, dtype=np.float32)
     if branch not in track.kept:
         return np.full(len(selected), np.nan, dtype=np.float32)
     column = rows[branch].copy()
@@ -401,6 +415,13 @@ def _generate(
         for _ in pool.map(fill, starts):
             pass
     return y
+
+
+def _outputs(card: Card) -> dict[str, slice | None]:
+    """Return what becomes a branch: a target, or some of them, a view's cells."""
+    if card.sample.cells is None:
+        return dict.fromkeys(card.target_names)
+    return dict(card.sample.cells.layout.view_slices)
 
 
 def _truth_flags(
@@ -481,6 +502,10 @@ def _judge(
     """Return which rows of conditions can be used, and the status bits of all rows."""
     card = generator.card
     usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(x).all(axis=1))
+    for variable, values in zip(card.conditions, x.T, strict=True):
+        if variable.categories:
+            known = np.array(variable.categories, dtype=np.float32)
+            usable &= np.isin(values, known)
     flags = np.zeros(len(x), dtype=np.int8)
     flags[~usable] |= MISSING
     outside = np.zeros(len(x), dtype=np.bool_)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.calorimeter.schemes import CellTransform, fit_cells
+from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
@@ -137,7 +138,7 @@ class _Run:
         self.step, self.steps = 0, 0
         self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
-        train_part = dataset.part("train")
+        train_part = _with_images(dataset.part("train"), dataset.sample)
         self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
         shape = network_shape(self.conditions, self.targets, dataset.sample)
         self.family: Family = make_family(
@@ -185,7 +186,7 @@ class _Run:
         return {
             "x": tf.constant(self._columns(part.conditions)),
             "y": tf.constant(y),
-            "free": tf.constant(~targets.is_zero(y), dtype=tf.float32),
+            "free": tf.constant(np.logical_not(targets.is_zero(y)), dtype=tf.float32),
             "w": tf.constant(weights, dtype=tf.float32),
             "pattern": tf.zeros(len(y), dtype=tf.int32),
         }
@@ -200,6 +201,7 @@ class _Run:
 
     def _positive_weights(self, part: Part) -> tf.Tensor:
         """Return E[w | x, y] >= 0 of the rows, of mean 1: a likelihood needs it."""
+        assert isinstance(self.targets, TargetTransform)
         fits = self.targets.forward(part.targets)[0] >= 0
         features = with_differences(part.conditions[fits], part.targets[fits])
         weights = positive_weights(features, part.weights[fits], self.seed)
@@ -436,6 +438,28 @@ class _Run:
 def _make_deterministic(seed: int) -> None:
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
+
+
+def _with_images(part: Part, sample: Sample) -> Part:
+    """Return showers with their mirror images, where the sample has a symmetry."""
+    cells = sample.cells
+    if cells is None or cells.symmetry is None:
+        return part
+    names = sample.condition_names
+    targets, conditions = mirror_showers(
+        part.targets,
+        part.conditions,
+        cells.layout,
+        mirrors=cells.symmetry.mirrors,
+        columns={k: names.index(v) for k, v in cells.symmetry.columns.items()},
+    )
+    times = len(targets) // max(1, len(part.targets))
+    return Part(
+        conditions=conditions,
+        targets=targets,
+        weights=np.tile(part.weights, times),
+        alternatives=np.tile(part.alternatives, (times, 1)),
+    )
 
 
 def _fit_transforms(

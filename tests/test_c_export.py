@@ -23,6 +23,7 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
 from pidgan.c_export import c_source, export_c
+from pidgan.c_operators import TRANSLATIONS
 from pidgan.c_writer import number_text
 from pidgan.card import CardVariable
 from pidgan.errors import BundleError
@@ -401,7 +402,7 @@ gather_elements.insert(3, node("Slice", ["i", "begin", "end", "axis"], ["j"]))
 
 
 def test_every_operator_is_tested() -> None:
-    assert set(CASES) == set(OPERATORS)
+    assert set(CASES) == set(TRANSLATIONS) <= set(OPERATORS)
     for name, cases in CASES.items():
         for nodes, *_ in cases:
             assert name in {n.op_type for n in nodes}

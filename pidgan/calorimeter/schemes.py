@@ -180,7 +180,7 @@ class CellTransform:
 
     def is_zero(self, z: FloatArray) -> FloatArray:
         """Return which coordinates (n, n_coordinates) stand for a zero."""
-        return np.asarray(z <= self.edge)
+        return np.asarray(z <= self.edge, dtype=np.bool_)
 
     def inverse(self, z: FloatArray, conditions: FloatArray) -> FloatArray:
         """Map coordinates to cells, in the order of operations of the exported graph.
@@ -213,7 +213,7 @@ class CellTransform:
         if (group != ALONE).any():
             sums = (quantity @ self.indicator) @ self.indicator.T
             quantity = quantity / (sums + (group == ALONE).astype(np.float32))
-        constants = np.tile(np.float32([1, 0]), (len(z), 1))
+        constants = np.tile(np.array([1, 0], dtype=np.float32), (len(z), 1))
         quantity = np.concatenate([quantity, constants], axis=1)
         cells = quantity[:, self.factors[0]]
         for factor in self.factors[1:]:

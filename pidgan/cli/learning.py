@@ -32,6 +32,19 @@ def _check_duration(_: click.Context, __: click.Parameter, text: str | None) -> 
         raise click.BadParameter(str(error)) from error
 
 
+def _check_shares(_: click.Context, __: click.Parameter, text: str) -> Any:
+    """Refuse what is no list of three shares."""
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise click.BadParameter(
+            f"{text!r}, expected three numbers of sum 1: 0.5,0.1,0.4"
+        )
+    return shares
+
+
 @click.command(epilog="Example: pidgan demo -o demo")
 @click.option(
     "-o",
@@ -160,6 +173,27 @@ def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
     click.echo(f"{output}:{ANALYSIS_TREE}  {entries} entries")
 
 
+@simulate.command(epilog="Example: pidgan simulate showers -n 20000 -o showers.root")
+@click.option(
+    "-n",
+    "--entries",
+    default=20_000,
+    type=click.IntRange(min=1),
+    help="Number of showers.",
+)
+@output_option
+@seed_option
+@overwrite_option
+def showers(entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write showers of electrons and photons in a block of lead tungstate."""
+    from pidgan.ntuple import write_trees
+    from pidgan.simulation import SHOWER_TREE, simulate_showers
+
+    branches = simulate_showers(entries, seed=seed)
+    write_trees(output, {SHOWER_TREE: branches}, overwrite=overwrite)
+    click.echo(f"{output}:{SHOWER_TREE}  {entries} entries")
+
+
 @click.command(epilog="Example: pidgan samples run2_dstar_k")
 @click.argument("name", required=False)
 @json_option
@@ -186,9 +220,20 @@ def samples(name: str | None, as_json: bool) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 @output_option
 @seed_option
+@click.option(
+    "--shares",
+    default="0.6,0.1,0.3",
+    callback=_check_shares,
+    help="Of the rows that train, watch the training and judge.",
+)
 @overwrite_option
 def prepare(
-    sample: str, files: Sequence[str], output: Path, seed: int, overwrite: bool
+    sample: str,
+    files: Sequence[str],
+    output: Path,
+    seed: int,
+    shares: tuple[float, float, float],
+    overwrite: bool,
 ) -> None:
     """Build a dataset: selection, sWeights, split.
 
@@ -197,7 +242,7 @@ def prepare(
     from pidgan.dataset import build_dataset
 
     refuse_existing(output, overwrite)
-    dataset = build_dataset(sample, list(files), seed=seed)
+    dataset = build_dataset(sample, list(files), seed=seed, shares=shares)
     dataset.save(output, overwrite=overwrite)
     info = dataset.info
     click.echo(
@@ -334,14 +379,21 @@ def _describe(sample: Any) -> str:
         f"source        {sample.source}",
         f"weights       {_describe_weights(sample)}",
     ]
-    for kind in ("conditions", "targets"):
-        for variable in getattr(sample, kind):
+    variables = (("condition", sample.conditions), ("target", sample.variables))
+    for kind, found in variables:
+        for variable in found:
             low, high = variable.range
             where = variable.derive or variable.branch or variable.name
             lines.append(
-                f"{kind[:-1]:13} {variable.name}: {where} ({variable.unit}), "
+                f"{kind:13} {variable.name}: {where} ({variable.unit}), "
                 f"{low:g} to {high:g} {variable.package_unit}"
             )
+    for view in sample.cells.layout.views if sample.cells else ():
+        where = sample.cells.arrays[view.name]
+        lines.append(
+            f"{'cells':13} {view.name}: {where} ({sample.cells.unit}), {view.n_cells} "
+            f"in {len(view.layers)} layers"
+        )
     lines += [f"cut           {cut}" for cut in sample.cuts]
     return "\n".join(lines)
 

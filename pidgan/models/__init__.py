@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pidgan.errors import PidganError, nearest
 
 FAMILIES = ("cramer",)
-SHOWER_FAMILIES = ("shower_flow",)
+SHOWER_FAMILIES = ("shower_flow", "shower_vae", "shower_gan")
 
 
 class Family(Protocol):
@@ -61,23 +61,27 @@ def make_family(
         PidganError: no such family, or a setting that it does not have.
     """
     from pidgan.models.adversarial import CramerGAN, CramerSettings
-    from pidgan.models.showers import ShowerFlow, ShowerFlowSettings
+    from pidgan.models.showers import ShowerModel, ShowerSettings
 
-    families: dict[str, tuple[Any, Any]] = {
-        "cramer": (CramerGAN, CramerSettings),
-        "shower_flow": (ShowerFlow, ShowerFlowSettings),
+    gan = {"shape": "latent", "encoder": False, "likelihood": 0.3, "play": 0.7}
+    families: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "cramer": (CramerGAN, CramerSettings, {}),
+        "shower_flow": (ShowerModel, ShowerSettings, {}),
+        "shower_vae": (ShowerModel, ShowerSettings, {"shape": "latent"}),
+        "shower_gan": (ShowerModel, ShowerSettings, gan),
     }
     if name not in families:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(families)}"
             + nearest(name, families)
         )
-    family, chosen = families[name]
+    family, chosen, defaults = families[name]
     known = chosen.__dataclass_fields__
     for key in settings:
         if key not in known:
             raise PidganError(
                 f"family {name!r} has no setting {key!r}" + nearest(key, known)
             )
-    built: Family = family(shape=shape, settings=chosen(**settings), seed=seed)
+    values = chosen(**(defaults | dict(settings)))
+    built: Family = family(shape=shape, settings=values, seed=seed)
     return built

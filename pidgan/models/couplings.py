@@ -5,6 +5,9 @@ arXiv:1605.08803, Eq. 7-8: half of the numbers of a row is kept and sets shift a
 of the other half; conditions enter as in Ardizzone et al., arXiv:1907.02392. Between
 two couplings lies a fixed rotation, so that every direction is changed.
 
+Last comes a linear map, learnt by its inverse, a triangular matrix: most of what
+coordinates have to do with each other is a covariance, and takes few rows to learn.
+
 In contrast to `pidgan.models.flow`, whose network for a number sees all numbers before
 it, sampling takes one pass, and is exported as it is.
 """
@@ -12,6 +15,7 @@ it, sampling takes one pass, and is exported as it is.
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Residual
@@ -34,6 +38,8 @@ class CouplingFlow:
             name: how names of layers begin.
         """
         self.n, kept = n, (n + 1) // 2
+        self.whitening = keras.Variable(tf.zeros((n, n)), name=f"{name}_whitening")
+        self.mixing = _fixed(np.eye(n, dtype=np.float32), name=f"{name}_mixing")
         rng = np.random.default_rng(seed)
         self.rotations = [_rotation(n, rng) for _ in range(couplings)]
         self.halves = [
@@ -61,11 +67,19 @@ class CouplingFlow:
             scale = keras.layers.Activation("exponential")(log_scale)
             b = keras.layers.Add()([keras.layers.Multiply()([b, scale]), shift])
             v = keras.layers.Concatenate()([a, b])
-        return v
+        return self.mixing(v)
+
+    def settle(self) -> None:
+        """Take the learnt map into `generate`, which needs its inverse."""
+        matrix = self._triangle()[0].numpy().astype(np.float64)
+        inverse = scipy.linalg.solve_triangular(matrix, np.eye(self.n), lower=False)
+        self.mixing.kernel.assign(inverse.astype(np.float32))
 
     def loss(self, v: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
         """Return -log p(v | context) of each row, without its constant."""
-        total = 0.0
+        matrix, log_determinant = self._triangle()
+        total = -log_determinant
+        v = tf.matmul(v, matrix)
         kept = (self.n + 1) // 2
         for k, q in reversed(list(enumerate(self.rotations))):
             a, b = v[:, :kept], v[:, kept:]
@@ -79,11 +93,17 @@ class CouplingFlow:
     def variables(self) -> list[Any]:
         """Return the weights that are trained, in order."""
         layers = [layer for head in self.heads for layer in head]
-        return [
-            v
-            for part in (*self.bodies, *layers)
-            for v in part.trainable_variables
+        weights = [
+            v for part in (*self.bodies, *layers) for v in part.trainable_variables
         ]
+        return [self.whitening, *weights]
+
+    def _triangle(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the inverse of the linear map and the logarithm of its determinant."""
+        log_diagonal = tf.linalg.diag_part(self.whitening.value)
+        above = tf.linalg.band_part(self.whitening.value, 0, -1)
+        matrix = tf.linalg.set_diag(above, tf.exp(log_diagonal))
+        return matrix, tf.reduce_sum(log_diagonal)
 
     def _coupling(self, k: int, kept: Any, context: Any) -> tuple[Any, Any]:
         """Return shift and bounded logarithm of the scale that a coupling applies."""

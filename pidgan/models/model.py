@@ -186,11 +186,8 @@ def network_shape(
     n_conditions = conditions.n_columns
     if isinstance(targets, CellTransform):
         image: tuple[int, ...] = ()
-        shapes = (
-            [view.grid_shape for view in sample.cells.layout.views if view.has_plane]
-            if sample.cells
-            else []
-        )
+        views = sample.cells.layout.views if sample.cells else ()
+        shapes = [view.grid_shape for view in views if view.has_plane]
         n_cells = targets.n_coordinates - targets.n_energies
         if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
             image = shapes[0]
@@ -200,6 +197,8 @@ def network_shape(
             n_targets=targets.n_coordinates,
             n_energies=targets.n_energies,
             image=image,
+            transform=targets,
+            geometry=sample.cells.layout if sample.cells else None,
         )
     return Shape(
         n_conditions=n_conditions,

@@ -21,6 +21,7 @@ class Shape:
         n_energies: leading coordinates of showers that are sums over cells.
         image: layers, rows and columns of the grid that the other coordinates of
             showers fill, if they fill one.
+        transform, geometry: a `CellTransform` and its `Geometry`, of showers.
     """
 
     n_conditions: int
@@ -28,6 +29,8 @@ class Shape:
     n_targets: int
     n_energies: int = 0
     image: tuple[int, ...] = ()
+    transform: Any = None
+    geometry: Any = None
 
 
 def residual_network(
@@ -104,7 +107,7 @@ class Residual:
         return [v for layer in layers for v in layer.trainable_variables]
 
 
-class Take(keras.layers.Layer):
+class Take(keras.layers.Layer):  # type: ignore[misc]
     """Some neighbouring columns of a row."""
 
     def __init__(self, start: int, stop: int) -> None:

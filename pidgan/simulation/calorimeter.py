@@ -146,7 +146,7 @@ def _deposits(truth: dict[str, Array], rng: np.random.Generator) -> tuple[Array,
 
 def _add(place: npt.NDArray[np.int64], deposit: Array, n: int, size: int) -> Array:
     flat = np.bincount(place.ravel(), deposit.ravel(), minlength=n * size)
-    return flat.reshape(n, size)
+    return np.asarray(flat, dtype=np.float64).reshape(n, size)
 
 
 def _spots(
