@@ -51,7 +51,7 @@ def test_shipped(name: str) -> None:
     sample = load_sample(name)
     assert sample.name == name
     assert Particle.from_name(sample.species).name == sample.species
-    assert sample.cuts or sample.cells
+    assert sample.cuts
     assert sample.binning
     assert all(variable.patterns for variable in sample.conditions)
     assert Sample.model_validate_json(sample.model_dump_json(by_alias=True)) == sample

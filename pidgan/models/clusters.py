@@ -34,6 +34,8 @@ Network = Literal["recurrent", "convolutional"]
 
 #: Layers of the convolutional network that double its rows.
 DOUBLINGS = 3
+#: Losses by name: of generator, flags and distance, of the critic and its penalty.
+LOSSES = ("game", "flags", "distance", "critic", "penalty")
 #: Smallest share of the learning rate, at the end.
 FINAL_RATE = 0.02
 #: ln s to begin with, of 1 cm in units of a metre.
@@ -59,8 +61,8 @@ class ClusterSettings:
     network: Network = "recurrent"
     reconstruction: float = 0.0
     n_latent: int = 8
-    width: int = 48
-    batch_size: int = 256
+    width: int = 32
+    batch_size: int = 128
     learning_rate: float = 2e-3
     critic_learning_rate: float = 1e-3
     average: float = 0.995
@@ -290,12 +292,10 @@ class _Play:
     @tf.function  # type: ignore[untyped-decorator]
     def run(self, first: Any, n: Any, steps: Any) -> Mapping[str, Any]:
         """Do n updates and return the mean losses."""
-        sums = self._update(first, steps)
-        i = tf.constant(1)
-        while i < n:
+        sums = {key: tf.constant(0.0) for key in LOSSES}
+        for i in tf.range(n):
             losses = self._update(first + i, steps)
-            sums = {key: sums[key] + losses[key] for key in sums}
-            i += 1
+            sums = {key: sums[key] + losses[key] for key in LOSSES}
         return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
 
     def _update(self, step: Any, steps: Any) -> dict[str, Any]:
@@ -336,13 +336,8 @@ class _Play:
         ):
             variables = network.trainable_variables
             optimizer.apply(tape.gradient(value, variables), variables)
-        return {
-            "game": game,
-            "flags": flags,
-            "distance": distance,
-            "critic": surrogate,
-            "penalty": penalty,
-        }
+        found_losses = (game, flags, distance, surrogate, penalty)
+        return dict(zip(LOSSES, found_losses, strict=True))
 
     def _h(self, x: Any, found: Any, *ys: Any) -> list[Any]:
         """Return the critic's transformation of several sets of positions."""

@@ -30,14 +30,15 @@ class CouplingFlow:
         """Make the layers; they are built when they are first called.
 
         Args:
-            n: how many numbers, at least 2.
-            couplings: how many couplings.
+            n: how many numbers.
+            couplings: how many couplings; one number, without halves, has none.
             width: of the hidden layers of each coupling.
             blocks: residual blocks of each coupling.
             seed: of the rotations and the initial weights.
             name: how names of layers begin.
         """
         self.n, kept = n, (n + 1) // 2
+        couplings = couplings if n > 1 else 0
         self.whitening = keras.Variable(tf.zeros((n, n)), name=f"{name}_whitening")
         self.mixing = _fixed(np.eye(n, dtype=np.float32), name=f"{name}_mixing")
         rng = np.random.default_rng(seed)

@@ -55,8 +55,8 @@ def plot_pads(
         [_average(a, (v >= low) & (v < high)) for low, high in columns]
         for _, a, v in rows
     ]
-    peak = max(float(np.nanmax(image)) for line in images for image in line)
-    norm = LogNorm(max(peak / 1e3, 1e-3), peak)
+    peak = float(np.nan_to_num(images).max()) or 1.0
+    norm = LogNorm(peak / 1e3, peak)
     with style():
         figure = Figure(
             figsize=(2.6 * len(columns) + 1.4, 2.3 * len(rows) + 0.9),
