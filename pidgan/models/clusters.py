@@ -65,7 +65,7 @@ class ClusterSettings:
     batch_size: int = 128
     learning_rate: float = 2e-3
     critic_learning_rate: float = 1e-3
-    average: float = 0.995
+    average: float = 0.99
     critic_width: int = 128
     critic_output: int = 64
     penalty: float = 10.0
