@@ -28,7 +28,7 @@ from pidgan.filejob import (
     read_manifest,
     write_file,
 )
-from pidgan.mapping import Overrides, check_overrides
+from pidgan.mapping import check_overrides, read_overrides
 from pidgan.ntuple import (
     Source,
     TreeInfo,
@@ -37,7 +37,7 @@ from pidgan.ntuple import (
     find_sources,
 )
 from pidgan.ntuple_copy import CHUNK_BYTES
-from pidgan.quantile_map import QuantileMap, open_maps
+from pidgan.quantile_map import QuantileMap
 from pidgan.resources import available_cores, available_memory
 from pidgan.scheduling import in_processes, on_dask
 from pidgan.tracks import Elsewhere, Option, Track, TrackOptions, open_generators
@@ -215,11 +215,8 @@ def apply(
     if mother_from is not None and species_from is None:
         raise NtupleError("decays in flight are flagged only with --species-from")
     settings = TrackOptions(
-        overrides=Overrides(
-            branches=dict(branches or {}),
-            units=dict(units or {}),
-            scales=dict(scale or {}),
-            quantile_maps=open_maps(quantile_map or {}),
+        overrides=read_overrides(
+            branches=branches, units=units, scale=scale, quantile_map=quantile_map
         ),
         species_from=species_from,
         mother_from=mother_from,

@@ -5,6 +5,7 @@ such as "hadrons", to compare with PIDCalib; a number of bins where neither is k
 which gives bins that the rows measure equally well.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -158,6 +159,21 @@ def bin_index(columns: Columns, binning: Edges) -> IntArray:
         index += place
     index[~inside] = -1
     return index
+
+
+def bin_shape(binning: Edges) -> tuple[int, ...]:
+    """Return the bins along each condition."""
+    return tuple(len(edges) - 1 for edges in binning.values())
+
+
+def count_bins(binning: Edges) -> int:
+    """Return the product of the bins along each condition.
+
+    Example:
+        >>> count_bins({"P": (0.0, 10.0, 20.0), "ETA": (2.0, 3.0, 4.0, 5.0)})
+        6
+    """
+    return math.prod(bin_shape(binning))
 
 
 def count_rows(columns: Columns) -> int:

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pidgan.binning import Binning, bin_index, choose_edges
-from pidgan.card import Card, Generator, sample_targets
-from pidgan.cuts import parse_cut
+from pidgan.binning import Binning, bin_index, bin_shape, choose_edges, count_bins
+from pidgan.card import Card, Generator
 from pidgan.efficiency import (
     EfficiencyTable,
     VarianceName,
@@ -29,8 +28,13 @@ from pidgan.efficiency import (
     table_of_shares,
     warn_of_table,
 )
-from pidgan.errors import MapError
-from pidgan.systematics import REPEATS, reference_frame
+from pidgan.reference import (
+    REPEATS,
+    count_passing,
+    parse_cuts,
+    passing,
+    reference_frame,
+)
 from pidgan.typing import BoolArray, FloatArray
 
 if TYPE_CHECKING:
@@ -158,9 +162,7 @@ class ClosureRows:
         """Return real and generated efficiencies in bins; see `closure_table`."""
         w = self.columns["weight"]
         edges = choose_edges(binning, self.columns, w)
-        shape = tuple(len(values) - 1 for values in edges.values())
-        n_bins = int(np.prod(shape, dtype=np.int64))
-        rows = sort_rows(bin_index(self.columns, edges), w, n_bins)
+        rows = sort_rows(bin_index(self.columns, edges), w, count_bins(edges))
         real, generated = self.real[:, rows.order], self.generated[:, rows.order]
         covariance = share_covariance(np.concatenate([real, generated]), rows)
         units = {v.name: v.unit for v in self.card.conditions}
@@ -176,7 +178,7 @@ class ClosureRows:
             units=tuple(units.get(name, "1") for name in edges),
             real=tables[0],
             generated=tables[1],
-            covariance=covariance.reshape(*covariance.shape[:2], *shape),
+            covariance=covariance.reshape(*covariance.shape[:2], *bin_shape(edges)),
         )
 
 
@@ -193,28 +195,15 @@ def compare_rows(
     The arguments are those of `closure_table`.
     """
     card = generator.card
-    names = [*card.target_names, *card.condition_names]
-    chosen = card.sample.cuts if cuts is None else cuts
-    texts = (chosen,) if isinstance(chosen, str) else tuple(chosen)
-    if not texts:
-        raise MapError(f"no cut given, and sample {card.sample.name!r} has none")
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, expected at least 1")
-    parsed = [parse_cut(t, names=names, aliases=card.sample.aliases) for t in texts]
+    parsed = parse_cuts(card, cuts)
     frame = reference_frame(generator, reference)
-    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
-    sentinels = {v.name: v.sentinels for v in card.targets}
-    real = np.array([cut.passes(frame, sentinels) for cut in parsed])
-    share = np.zeros(real.shape)
-    x = frame[list(card.condition_names)].to_numpy(np.float64)
-    for k in range(repeats):
-        y = sample_targets(generator, x, seed=seed, track=f"closure {k}")
-        drawn = columns | dict(zip(card.target_names, y.T, strict=True))
-        share += [cut.passes(drawn, sentinels) for cut in parsed]
+    counts = count_passing(
+        generator, parsed, frame, seed=seed, repeats=repeats, stream="closure"
+    )
     return ClosureRows(
         card=card,
-        cuts=texts,
-        columns=columns,
-        real=real,
-        generated=share / repeats,
+        cuts=tuple(cut.text for cut in parsed),
+        columns={str(name): frame[name].to_numpy(np.float64) for name in frame},
+        real=passing(card, parsed, frame),
+        generated=counts / repeats,
     )

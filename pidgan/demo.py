@@ -19,6 +19,7 @@ import numpy as np
 from pidgan.cuts import parse_cut
 from pidgan.errors import PidganError
 from pidgan.ntuple import find_sources, read_columns, write_trees
+from pidgan.species import pdg_id
 from pidgan.typing import FloatArray
 
 CALIBRATION_TRACKS = 200_000
@@ -224,15 +225,13 @@ def true_efficiencies(
     The response of the same tracks is simulated several times, independently of the
     one in the file.
     """
-    from particle import Particle
-
     from pidgan.simulation import simulate_response
 
-    pdg_id = abs(int(Particle.from_name(species).pdgid))
+    number = abs(pdg_id(species))
     (source,) = find_sources([path])
     kinematics = [f"{track}_P", f"{track}_ETA", "nTracks"]
     frame = read_columns(source, [*kinematics, f"{track}_TRUEID"])
-    frame = frame[frame[f"{track}_TRUEID"].abs() == pdg_id]
+    frame = frame[frame[f"{track}_TRUEID"].abs() == number]
     p, eta, n_tracks = (frame[name].to_numpy() for name in kinematics)
     passed: dict[str, list[FloatArray]] = {cut: [] for cut in CUTS}
     for repeat in range(TRUTH_REPEATS):

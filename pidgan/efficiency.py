@@ -23,8 +23,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pidgan.binning import Binning, Columns, choose_edges, count_rows
-from pidgan.binning import bin_index as bin_index
+from pidgan.binning import (
+    Binning,
+    Columns,
+    bin_index,
+    bin_shape,
+    choose_edges,
+    count_bins,
+    count_rows,
+)
 from pidgan.cuts import Cut, parse_cut
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.typing import BoolArray, FloatArray, IntArray
@@ -106,7 +113,7 @@ class EfficiencyTable:
     @property
     def n_eff_passed(self) -> FloatArray:
         """(n_cuts, ...), P^2 / P2: effective rows that pass; 0 where P <= 0."""
-        return _effective(self.sum_passed, self.sum_passed2)
+        return effective_rows(self.sum_passed, self.sum_passed2)
 
     @property
     def few(self) -> BoolArray:
@@ -214,7 +221,7 @@ class EfficiencyTable:
             sum_passed=p,
             sum_passed2=p2,
             n_rows=np.full(sum_w.shape, UNKNOWN_ROWS),
-            n_eff=_effective(sum_w, sum_w2),
+            n_eff=effective_rows(sum_w, sum_w2),
             status=status,
             rows_outside=0,
             sentinel_rows=np.zeros(len(passed), dtype=np.int64),
@@ -262,7 +269,7 @@ def efficiency_table(
     texts = (cuts,) if isinstance(cuts, str) else tuple(cuts)
     w = _weights(weights, count_rows(frame))
     edges = choose_edges(binning, frame, w)
-    rows = sort_rows(bin_index(frame, edges), w, _count_bins(edges))
+    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
     parsed = _parse(frame, texts, aliases)
     passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
     table = table_of_shares(
@@ -326,9 +333,11 @@ def cut_covariance(
     """
     w = _weights(weights, count_rows(frame))
     edges = choose_edges(binning, frame, w)
-    rows = sort_rows(bin_index(frame, edges), w, _count_bins(edges))
+    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
     passes, _ = _passes(frame, _parse(frame, tuple(cuts), aliases), rows, sentinels)
-    return share_covariance(passes, rows).reshape(len(cuts), len(cuts), *_shape(edges))
+    return share_covariance(passes, rows).reshape(
+        len(cuts), len(cuts), *bin_shape(edges)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,7 +412,7 @@ def table_of_shares(
         variance: "wilson" or "pidcalib".
         sentinel_rows: (n_cuts,), for the table.
     """
-    shape = _shape(edges)
+    shape = bin_shape(edges)
     w, w2 = rows.weights, rows.weights**2
     sum_w, sum_w2 = rows.total(w), rows.total(w2)
     n_rows = np.diff(rows.starts)
@@ -432,7 +441,7 @@ def table_of_shares(
         sum_passed=p.reshape(len(p), *shape),
         sum_passed2=p2.reshape(len(p), *shape),
         n_rows=n_rows.reshape(shape),
-        n_eff=_effective(sum_w, sum_w2).reshape(shape),
+        n_eff=effective_rows(sum_w, sum_w2).reshape(shape),
         status=status.reshape(shape),
         rows_outside=rows.n - len(rows.order),
         sentinel_rows=np.zeros(len(p), dtype=np.int64)
@@ -506,6 +515,12 @@ def efficiency_interval(
     return e, *_interval(p, s, v, s2, variance)
 
 
+def effective_rows(total: FloatArray, total2: FloatArray) -> FloatArray:
+    """Return (sum w)^2 / sum w^2, or 0 where sum w <= 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, total**2 / total2, 0.0)
+
+
 def _interval(
     p: FloatArray, s: FloatArray, v: FloatArray, s2: FloatArray, variance: VarianceName
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -558,20 +573,6 @@ def _passes(
         flags = [unusable[name] for name in cut.names]
         missing[i] = np.count_nonzero(np.logical_or.reduce(flags))
     return passes, missing
-
-
-def _shape(edges: Mapping[str, Sequence[float]]) -> tuple[int, ...]:
-    return tuple(len(values) - 1 for values in edges.values())
-
-
-def _count_bins(edges: Mapping[str, Sequence[float]]) -> int:
-    return int(np.prod(_shape(edges), dtype=np.int64))
-
-
-def _effective(total: FloatArray, total2: FloatArray) -> FloatArray:
-    """(sum w)^2 / sum w^2, or 0 where sum w <= 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, total**2 / total2, 0.0)
 
 
 def _weights(weights: ArrayLike | None, n: int) -> FloatArray:

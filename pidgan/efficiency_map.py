@@ -27,6 +27,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pidgan.binning import bin_shape, count_bins
 from pidgan.cuts import parse_cut
 from pidgan.errors import MapError, nearest
 from pidgan.ntuple import read_arrays, write_histograms
@@ -112,7 +113,7 @@ class EfficiencyMap:
     @property
     def shape(self) -> tuple[int, ...]:
         """Bins along each condition."""
-        return tuple(len(edges) - 1 for edges in self.binning.values())
+        return bin_shape(self.binning)
 
     @property
     def flagged(self) -> tuple[str, ...]:
@@ -256,7 +257,7 @@ class EfficiencyMap:
         return result
 
     def _check(self) -> None:
-        n_cuts, n_bins = len(self.cuts), int(np.prod(self.shape, dtype=np.int64))
+        n_cuts, n_bins = len(self.cuts), count_bins(self.binning)
         shapes = {
             "generated": (n_cuts, n_bins),
             "discrepancy": (n_cuts, n_bins),

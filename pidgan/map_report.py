@@ -20,8 +20,16 @@ from pidgan.plots import (
     plot_roc,
     png,
 )
-from pidgan.report import HTML_NAME, Picture, Section, Table, render_page, write_files
-from pidgan.systematics import reference_frame
+from pidgan.reference import reference_frame
+from pidgan.report import (
+    HTML_NAME,
+    Picture,
+    Section,
+    Table,
+    refuse_existing,
+    render_page,
+    write_files,
+)
 from pidgan.typing import FloatArray, IntArray
 from pidgan.working_point import CutScan, WorkingPoint
 
@@ -61,6 +69,7 @@ def write_map_report(
     Raises:
         PidganError: the directory exists and `overwrite` is not set.
     """
+    refuse_existing(directory, overwrite=overwrite)
     views = [_view(one) for one in (efficiency, *misid)]
     own = views[0]
     sections = [_summary_section(views)]
@@ -101,6 +110,7 @@ def write_working_point_report(
     Returns:
         The path of report.html.
     """
+    refuse_existing(directory, overwrite=overwrite)
     scan, (signal, *others) = point.scan, point.points
     rows = [
         [

@@ -9,6 +9,7 @@ range that the generator was trained on, and refuses GeV where MeV is meant.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from pidgan.card import CardVariable
 from pidgan.cuts import Columns
 from pidgan.errors import NtupleError, nearest
 from pidgan.ntuple import Source, TreeInfo
-from pidgan.quantile_map import QuantileMap
+from pidgan.quantile_map import QuantileMap, open_maps
 from pidgan.sample import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
 _T = TypeVar("_T")
@@ -62,6 +63,22 @@ class Overrides:
         yield "unit", self.units
         yield "scale", self.scales
         yield "quantile map", self.quantile_maps
+
+
+def read_overrides(
+    *,
+    branches: Mapping[str, str] | None,
+    units: Mapping[str, str] | None,
+    scale: Mapping[str, float] | None,
+    quantile_map: Mapping[str, str | Path | QuantileMap] | None,
+) -> Overrides:
+    """Return what the arguments of `apply` say of conditions, maps opened."""
+    return Overrides(
+        branches=dict(branches or {}),
+        units=dict(units or {}),
+        scales=dict(scale or {}),
+        quantile_maps=open_maps(quantile_map or {}),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -290,8 +290,10 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     signal as the sWeights do and is not negative. A log-loss or a ROC curve needs
     this; clipped sWeights would describe something else. The regression (boosted
     trees, squared error, stopped early) is cross-fitted in two halves: no row's own
-    weight enters its prediction. What the regression puts below zero, which no signal
-    share can be, is set to zero; the sum of the given weights is restored.
+    weight enters its prediction. Trees that stop early leave background a share of the
+    signal's weight; a monotonic recalibration to the mean of w at each prediction
+    (isotonic, learnt on the other half) takes it back. What is below zero then, which
+    no signal share can be, is set to zero; the sum of the given weights is restored.
 
     Args:
         features: (n, d) everything the classifier will see, conditions and targets.
@@ -302,6 +304,7 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
         (n,) weights >= 0; the given ones where none of them is negative.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.isotonic import IsotonicRegression
 
     x, w = _rows(features, weights, "weights")
     if np.all(w >= 0):
@@ -323,6 +326,11 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
         with _one_thread():
             model.fit(x[~part], w[~part] / scale)
             result[part] = model.predict(x[part])
+    raw = result.copy()
+    for part in (half, ~half):
+        calibration = IsotonicRegression(out_of_bounds="clip")
+        calibration.fit(raw[~part], w[~part])
+        result[part] = calibration.predict(raw[part])
     result = np.maximum(result, 0.0)
     if result.sum() <= 0:
         raise DatasetError("the regressed weights vanish: no signal in these rows")

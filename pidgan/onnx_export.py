@@ -235,6 +235,14 @@ class _Graph:
         """Append a constant of int64 and return its name."""
         return self.constant(value, np.int64)
 
+    def columns(self, value: str, start: int, stop: int) -> str:
+        """Append the columns from start to stop of a matrix and return their name."""
+        return self.add("Slice", value, *(self.ints([i]) for i in (start, stop, 1)))
+
+    def network(self, network: Any, inputs: dict[str, str]) -> str:
+        """Append a keras network, or what writes itself, and return its output."""
+        return _add_network(self, network, inputs)
+
 
 def _scale_conditions(graph: _Graph, model: Model) -> str:
     """Add what `ConditionTransform.forward` computes."""
@@ -270,7 +278,9 @@ def _scale_conditions(graph: _Graph, model: Model) -> str:
 
 
 def _add_network(graph: _Graph, network: Any, inputs: dict[str, str]) -> str:
-    """Append the layers of a functional keras model, in the order they are called."""
+    """Append what writes itself, or the layers of a keras model as they are called."""
+    if hasattr(network, "write_onnx"):
+        return str(network.write_onnx(graph, inputs))
     names: dict[int, str] = {}
     parameters: dict[int, list[str]] = {}
     for layer in network.layers:

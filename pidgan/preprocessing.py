@@ -376,6 +376,28 @@ def fit_targets(
     return dataclasses.replace(scaled, mixing=mixing)
 
 
+def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
+    """Fit the quantile transform of each target, and nothing else.
+
+    For published recipes: no differences, no atoms, no decorrelation.
+
+    Args:
+        targets: (n, n_targets), physical values.
+        weights: (n,), of any sign.
+    """
+    y = targets.astype(np.float32)
+    d = y.shape[1]
+    quantiles = [_fit_quantiles(y[:, j], weights) for j in range(d)]
+    return TargetTransform(
+        base=np.full(d, -1),
+        patterns=np.ones((1, d), dtype=np.int64),
+        atoms=np.zeros((1, d), dtype=np.float32),
+        z_max=np.array([z_max for z_max, _ in quantiles], dtype=np.float32),
+        knots=np.stack([knots for _, knots in quantiles]),
+        mixing=np.eye(d, dtype=np.float32)[np.newaxis],
+    )
+
+
 def _fields(
     cls: type, arrays: Mapping[str, np.ndarray], prefix: str
 ) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.binning import bin_shape
 from pidgan.comparison import EfficiencyComparison
 from pidgan.errors import PidganError
 from pidgan.plots import (
@@ -401,7 +402,7 @@ def _map_picture(item: EfficiencyComparison) -> Picture:
 def _bin_labels(report: Report) -> list[str]:
     """Text of each kinematic bin, momenta in GeV."""
     units = dict(zip(report.condition_names, report.condition_units, strict=True))
-    shape = tuple(len(e) - 1 for e in report.kinematic_edges.values())
+    shape = bin_shape(report.kinematic_edges)
     labels = []
     for place in np.ndindex(shape):
         parts = []

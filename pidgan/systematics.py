@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pidgan.binning import bin_index
-from pidgan.card import ALTERNATIVE_WEIGHT, Card, Generator, sample_targets
-from pidgan.cuts import Cut, parse_cut
+from pidgan.binning import bin_index, bin_shape, count_bins
+from pidgan.card import ALTERNATIVE_WEIGHT, Card, Generator
+from pidgan.cuts import Cut
 from pidgan.discrepancy import (
     RawDifference,
     SmoothDifference,
@@ -37,8 +37,18 @@ from pidgan.discrepancy import (
     regularise_variances,
     smooth_difference,
 )
+from pidgan.efficiency import effective_rows
 from pidgan.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.errors import MapError, PidganWarning, nearest
+from pidgan.reference import (
+    REPEATS,
+    count_passing,
+    draw_passing,
+    parse_cuts,
+    passing,
+    reference_frame,
+)
+from pidgan.species import pdg_id
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -49,8 +59,8 @@ VARIATIONS = ("binning", "sweights")
 
 Binning = Mapping[str, Sequence[float]]
 
-REPEATS = 8
-"""Generated draws per row of the reference: 6 % more error than infinitely many."""
+STREAM = "systematics"
+"""Name of the random draws: those of a closure table are others."""
 
 WIDE_END = 4.0
 """Width of an added end bin, in that of its neighbour, from which it is divided ..."""
@@ -132,9 +142,7 @@ def run_systematics(
     """
     card = generator.card
     _check_variations(card, variations, scales or {}, others)
-    parsed = _parse_cuts(card, card.sample.cuts if cuts is None else cuts)
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}, expected at least 1")
+    parsed = _distinct(parse_cuts(card, cuts))
     frame = reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
     texts = [cut.text for cut in parsed]
@@ -217,7 +225,8 @@ def map_from_rows(
             shifts[f"sweights_{name}"] = np.array(
                 [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
             )
-    inside = place >= 0
+    w, inside = rows.weights, place >= 0
+    passed, failed = rows.real & inside, ~rows.real & inside
     return EfficiencyMap(
         cuts=tuple(cuts),
         binning={name: tuple(map(float, values)) for name, values in edges.items()},
@@ -227,8 +236,8 @@ def map_from_rows(
         operator=np.array([cut.operator for cut in smooth]),
         raw_covariance=raw_covariance(raw, variances),
         n_eff=raw.n_eff,
-        passing=_effective(rows.weights, rows.real & inside),
-        failing=_effective(rows.weights, ~rows.real & inside),
+        passing=effective_rows(passed @ w, passed @ w**2),
+        failing=effective_rows(failed @ w, failed @ w**2),
         variations=shifts,
         metadata={**metadata, "reference": _summary(rows, place)},
     )
@@ -280,11 +289,13 @@ def _scale_shift(
     """
     low, high = next(v.range for v in generator.card.conditions if v.name == name)
     scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
-    moved = _compare(generator, scaled, cuts, seed=seed, repeats=rows.repeats)
-    change = (moved.generated - rows.generated) / rows.repeats
+    moved = count_passing(
+        generator, cuts, scaled, seed=seed, repeats=rows.repeats, stream=STREAM
+    )
+    change = (moved - rows.generated) / rows.repeats
     place = bin_index(rows.conditions, edges)
     inside, size = place >= 0, np.abs(rows.weights)
-    n_bins = int(np.prod(_shape(edges)))
+    n_bins = count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
     shift = np.empty((len(cuts), n_bins))
     for cut, row in enumerate(change):
@@ -294,16 +305,12 @@ def _scale_shift(
     return shift
 
 
-def _parse_cuts(card: Card, cuts: str | Sequence[str]) -> list[Cut]:
-    texts = [cuts] if isinstance(cuts, str) else list(cuts)
-    if not texts:
-        raise MapError(f"no cut given, and sample {card.sample.name!r} has none")
-    parsed: dict[str, Cut] = {}
-    for text in texts:
-        names = [*card.target_names, *card.condition_names]
-        cut = parse_cut(text, names=names, aliases=card.sample.aliases)
-        parsed.setdefault(cut.canonical, cut)
-    return list(parsed.values())
+def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
+    """Cuts without those that are given before, in another spelling."""
+    found: dict[str, Cut] = {}
+    for cut in cuts:
+        found.setdefault(cut.canonical, cut)
+    return list(found.values())
 
 
 def _checked_binning(
@@ -366,58 +373,6 @@ def _extend(low: float, inner: list[float], high: float) -> list[float]:
     ]
 
 
-def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
-    """Return conditions, targets and "weight" of the reference, checked."""
-    card = generator.card
-    if reference is None:
-        own = getattr(generator, "reference", None)
-        reference = own() if callable(own) else None
-        if reference is None:
-            raise MapError(
-                f"the generator of {card.species} has no reference file beside it, "
-                "expected a dataset or a table of conditions, targets and 'weight'"
-            )
-    frame = (
-        reference if isinstance(reference, pd.DataFrame) else reference.frame("test")
-    )
-    columns = [*card.condition_names, *card.target_names, "weight"]
-    for name in columns:
-        if name not in frame.columns:
-            raise MapError(
-                f"the reference has no column {name!r}"
-                f"{nearest(name, map(str, frame.columns))}"
-            )
-    values = frame[columns].to_numpy(dtype=np.float64)
-    n_bad = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
-    if n_bad:
-        raise MapError(f"{n_bad} of {len(frame)} rows of the reference are not finite")
-    total = float(values[:, -1].sum())
-    if total <= 0:
-        raise MapError(
-            f"the reference of {len(frame)} rows has a sum of weights of {total:.6g}, "
-            "expected a positive sum"
-        )
-    others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
-    return frame[[*columns, *others]]
-
-
-def _columns(card: Card, conditions: FloatArray) -> dict[str, FloatArray]:
-    return dict(zip(card.condition_names, conditions.T, strict=True))
-
-
-def _sentinels(card: Card) -> dict[str, tuple[float, ...]]:
-    return {v.name: v.sentinels for v in card.targets}
-
-
-def _passes(
-    card: Card, cuts: Sequence[Cut], conditions: FloatArray, targets: Any
-) -> BoolArray:
-    """(n_cuts, n), which rows pass."""
-    columns = _columns(card, conditions)
-    columns |= dict(zip(card.target_names, np.asarray(targets).T, strict=True))
-    return np.array([cut.passes(columns, _sentinels(card)) for cut in cuts])
-
-
 def _compare(
     generator: Generator,
     frame: pd.DataFrame,
@@ -427,21 +382,18 @@ def _compare(
     repeats: int,
 ) -> ComparedRows:
     card = generator.card
-    x = frame[list(card.condition_names)].to_numpy(dtype=np.float64)
-    real = _passes(card, cuts, x, frame[list(card.target_names)].to_numpy())
-    counts = np.zeros(real.shape, dtype=np.int64)
-    for k in range(repeats):
-        y = sample_targets(generator, x, seed=seed, track=f"systematics {k}")
-        counts += _passes(card, cuts, x, y)
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     return ComparedRows(
-        conditions=_columns(card, x),
-        real=real,
-        generated=counts,
-        weights=frame["weight"].to_numpy(dtype=np.float64),
+        conditions={name: columns[name] for name in card.condition_names},
+        real=passing(card, cuts, frame),
+        generated=count_passing(
+            generator, cuts, frame, seed=seed, repeats=repeats, stream=STREAM
+        ),
+        weights=columns["weight"],
         repeats=repeats,
         alternatives={
-            name.removeprefix(ALTERNATIVE_WEIGHT): frame[name].to_numpy(np.float64)
-            for name in map(str, frame.columns)
+            name.removeprefix(ALTERNATIVE_WEIGHT): weights
+            for name, weights in columns.items()
             if name.startswith(ALTERNATIVE_WEIGHT)
         },
     )
@@ -456,12 +408,8 @@ def _raw(
         rows.real,
         generated=rows.generated,
         repeats=rows.repeats,
-        n_bins=int(np.prod(_shape(edges))),
+        n_bins=count_bins(edges),
     )
-
-
-def _shape(edges: Mapping[str, Sequence[float]]) -> tuple[int, ...]:
-    return tuple(len(values) - 1 for values in edges.values())
 
 
 def _generated_everywhere(
@@ -496,7 +444,7 @@ def generated_in_bins(
     seed: int,
 ) -> FloatArray:
     """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
-    card, shape = generator.card, _shape(edges)
+    card, shape = generator.card, bin_shape(edges)
     rng = np.random.default_rng(seed)
     result = np.empty((len(cuts), len(bins)))
     for column, b in enumerate(bins):
@@ -510,8 +458,9 @@ def generated_in_bins(
             x[:, i] = rng.uniform(low, high, EMPTY_BIN_ROWS)
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])
-        y = sample_targets(generator, x, seed=seed, track=f"systematics bin {b}")
-        result[:, column] = _passes(card, cuts, x, y).mean(axis=1)
+        track = f"{STREAM} bin {b}"
+        passed = draw_passing(generator, cuts, x, seed=seed, track=track)
+        result[:, column] = passed.mean(axis=1)
     return result
 
 
@@ -519,7 +468,7 @@ def _smooth(
     raw: RawDifference, edges: Mapping[str, Sequence[float]], generated: FloatArray
 ) -> tuple[list[SmoothDifference], FloatArray]:
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
-    shape = _shape(edges)
+    shape = bin_shape(edges)
     scale = prior_scale(generated, raw, shape)
     variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
     first = [
@@ -543,30 +492,16 @@ def _coarse_mean(
     n_eff: FloatArray,
 ) -> FloatArray:
     """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
-    shape = _shape(edges)
+    shape = bin_shape(edges)
     coarse = {name: [*values[:-1:2], values[-1]] for name, values in edges.items()}
     steps = np.unravel_index(np.arange(len(n_eff)), shape)
-    merged = np.ravel_multi_index([step // 2 for step in steps], _shape(coarse))
+    merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
     raw = _raw(rows, np.where(place >= 0, merged[place], -1), coarse)
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, n_eff + 1)
     average = np.array([np.bincount(merged, (n_eff + 1) * g) for g in generated])
     smooth, _ = _smooth(raw, coarse, average / norm)
     return np.array([cut.mean[merged] for cut in smooth])
-
-
-def _effective(weights: FloatArray, chosen: BoolArray) -> FloatArray:
-    """Effective rows (sum w)^2 / sum w^2 of each selection, zero if sum w <= 0."""
-    total, total2 = chosen @ weights, chosen @ weights**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, total**2 / total2, 0.0)
-
-
-def _pdgid(species: str) -> int:
-    """PDG id of a name; the smallest, because the proton is a nucleus too."""
-    from particle import Particle
-
-    return min((int(p.pdgid) for p in Particle.finditer(name=species)), key=abs)
 
 
 def _metadata(
@@ -582,7 +517,7 @@ def _metadata(
         package = "unknown"
     return {
         "species": card.species,
-        "pdgid": _pdgid(card.species),
+        "pdgid": pdg_id(card.species),
         "detector": card.detector,
         "bundle_sha256": getattr(generator, "sha256", None),
         "sample": card.sample.name,

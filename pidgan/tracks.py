@@ -5,7 +5,6 @@ their conditions in one tree, and `generate_branches` turns a chunk of these int
 targets and the status of the track. Files are the business of `pidgan.application`.
 """
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from pidgan.noise import (
     position_keys,
 )
 from pidgan.ntuple import BranchType, Source, TreeInfo
+from pidgan.species import pdg_id
 
 Track: TypeAlias = str | Path | Generator
 """A bundle, a directory of bundles, or an open generator."""
@@ -443,23 +443,10 @@ def _described(generator: Generator, where: str | Path) -> Option:
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Option(
         generator=generator,
-        pdg_id=_pdg_id(generator.card.species),
+        pdg_id=pdg_id(generator.card.species),
         where=str(where),
         sha256=getattr(generator, "sha256", digest),
     )
-
-
-@functools.cache
-def _pdg_id(species: str) -> int:
-    """Return the PDG id of a name; the smallest, as a proton is a nucleus too."""
-    from particle import Particle
-
-    # Full names (`K+`) are slow to make: only for what starts like the species.
-    alike = (p for p in Particle.all() if species.startswith(p.pdg_name))
-    found = [int(particle.pdgid) for particle in alike if particle.name == species]
-    if not found:
-        raise NtupleError(f"species {species!r} is no particle's PDG name")
-    return min(found, key=abs)
 
 
 def _check_unambiguous(track: str, options: Sequence[Option]) -> None:

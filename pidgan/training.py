@@ -24,9 +24,9 @@ from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import Card, CardVariable
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
-from pidgan.errors import PidganWarning, TrainingError
+from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.metrics import positive_weights, with_differences
-from pidgan.models import Family, make_family
+from pidgan.models import FAMILIES, RECIPES, SHOWER_FAMILIES, Family, make_family
 from pidgan.models.backend import keras, tf
 from pidgan.models.model import Model, network_shape
 from pidgan.models.patterns import PatternClassifier
@@ -34,12 +34,14 @@ from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
     ConditionTransform,
     TargetTransform,
+    fit_columns,
     fit_conditions,
     fit_targets,
 )
 from pidgan.sample import Sample, Variable
 
 DEFAULT_BUDGET = 600.0
+DEFAULT_FAMILY = "cramer"
 # The rate falls to this share of its start, so that the averaged weights settle.
 FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
@@ -81,7 +83,8 @@ class Progress:
 def train(
     dataset: Dataset,
     *,
-    family: str = "cramer",
+    family: str | None = None,
+    recipe: str | None = None,
     budget: str | float | None = None,
     steps: int | None = None,
     seed: int = 1,
@@ -94,7 +97,8 @@ def train(
 
     Args:
         dataset: from `build_dataset`.
-        family: how the generator is learnt, see `pidgan.models`.
+        family: how the generator is learnt, see `pidgan.models`; "cramer" by default.
+        recipe: a published way instead of a family, "maevskiy2019".
         budget: wall-clock time, "10m" or seconds; 10 minutes by default.
         steps: number of updates instead of a budget; repeats a training exactly on
             one machine.
@@ -116,7 +120,8 @@ def train(
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     _make_deterministic(seed)
-    run = _Run(dataset, family=family, settings=settings or {}, seed=seed)
+    name = _family_name(family, recipe)
+    run = _Run(dataset, family=name, settings=settings or {}, seed=seed)
     checkpoint = None if directory is None else Path(directory) / "checkpoint.npz"
     if resume and checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint)
@@ -126,6 +131,23 @@ def train(
         run.time_steps(parse_duration(DEFAULT_BUDGET if budget is None else budget))
     run.play(checkpoint, progress)
     return run.finish()
+
+
+def _family_name(family: str | None, recipe: str | None) -> str:
+    """Return what `make_family` takes for a family or a recipe."""
+    if recipe is None:
+        chosen = DEFAULT_FAMILY if family is None else family
+        if chosen in RECIPES:
+            raise PidganError(f"{chosen!r} is a recipe, not a family")
+        return chosen
+    if family is not None:
+        raise ValueError("give a family or a recipe, not both")
+    if recipe not in RECIPES:
+        raise PidganError(
+            f"no recipe {recipe!r}; there is {', '.join(RECIPES)}"
+            + nearest(recipe, RECIPES)
+        )
+    return recipe
 
 
 class _Run:
@@ -138,8 +160,11 @@ class _Run:
         self.step, self.steps = 0, 0
         self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
+        _check_family(family, dataset.sample)
         train_part = _with_images(dataset.part("train"), dataset.sample)
-        self.conditions, self.targets = _fit_transforms(dataset.sample, train_part)
+        self.conditions, self.targets = _fit_transforms(
+            dataset.sample, train_part, only_columns=family in RECIPES
+        )
         shape = network_shape(self.conditions, self.targets, dataset.sample)
         self.family: Family = make_family(
             family, shape=shape, settings=settings, seed=seed
@@ -149,7 +174,7 @@ class _Run:
         )
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
-        if self.family.phases.get("teach"):
+        if self.family.needs_positive_weights:
             self.rows["positive_w"] = self._positive_weights(train_part)
         self.validation_rows = self._to_device(dataset.part("validation"))
 
@@ -227,6 +252,8 @@ class _Run:
 
         size = self.family.batch_sizes[phase]
 
+        # A function of its own is traced once, though the loop below has it twice.
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def one_step(
             step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, total: tf.Tensor
         ) -> dict[str, tf.Tensor]:
@@ -440,6 +467,20 @@ def _make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+def _check_family(family: str, sample: Sample) -> None:
+    """Refuse a family of tracks for showers, and the other way round."""
+    if bool(sample.cells) == (family in SHOWER_FAMILIES):
+        return
+    kind, known = "targets", (*FAMILIES, *RECIPES)
+    if sample.cells:
+        kind, known = "cells", SHOWER_FAMILIES
+    if family in (*FAMILIES, *RECIPES, *SHOWER_FAMILIES):
+        raise TrainingError(
+            f"sample {sample.name!r} has {kind}, which family {family!r} is not for; "
+            f"expected one of {', '.join(known)}"
+        )
+
+
 def _with_images(part: Part, sample: Sample) -> Part:
     """Return showers with their mirror images, where the sample has a symmetry."""
     cells = sample.cells
@@ -463,7 +504,7 @@ def _with_images(part: Part, sample: Sample) -> Part:
 
 
 def _fit_transforms(
-    sample: Sample, part: Part
+    sample: Sample, part: Part, *, only_columns: bool
 ) -> tuple[ConditionTransform, TargetTransform | CellTransform]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
@@ -489,6 +530,8 @@ def _fit_transforms(
             scale=cells.scale,
             threshold=cells.threshold,
         )
+    if only_columns:
+        return conditions, fit_columns(part.targets, part.weights)
     targets = fit_targets(
         part.targets,
         part.weights,

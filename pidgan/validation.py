@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.binning import bin_index
+from pidgan.binning import bin_index, bin_shape, count_bins
 from pidgan.card import Generator, sample_targets
 from pidgan.comparison import (
     MIN_BIN_EFF,
@@ -373,8 +373,8 @@ def _distances_in_bins(
     rows: _Rows, t: int, edges: dict[str, tuple[float, ...]]
 ) -> dict[str, Any]:
     """KS and Wasserstein-1 distance in kinematic bins, with their floors."""
-    shape = tuple(len(e) - 1 for e in edges.values())
-    n_bins = int(np.prod(shape))
+    shape = bin_shape(edges)
+    n_bins = count_bins(edges)
     index = _bins(rows.dataset, rows.real, edges)
     floor_index = [_bins(rows.dataset, floor, edges) for floor in rows.floors]
     names = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
@@ -575,8 +575,8 @@ def _compare(
 ) -> EfficiencyComparison:
     """Efficiencies in the bins; NaN where there are too few effective rows."""
     sample = rows.dataset.sample
-    shape = tuple(len(e) - 1 for e in binning.values())
-    n_bins = int(np.prod(shape))
+    shape = bin_shape(binning)
+    n_bins = count_bins(binning)
     index = _bins(rows.dataset, rows.real, binning)
     sums = paired_efficiencies(accept[0], accept[1], rows.real.weights, index, n_bins)
     units = {v.name: v.package_unit for v in sample.conditions}
@@ -622,12 +622,12 @@ def _pull_figure(rows: _Rows, comparison: EfficiencyComparison) -> dict[str, Any
     if len(pull) == 0:
         return _missing(f"no bin has {MIN_BIN_EFF:g} effective rows")
     shape = comparison.real.shape
+    n_bins = count_bins(comparison.binning)
     half = np.diff(comparison.real_interval, axis=0)[0] / 2
     floors = []
     for floor in rows.floors:
         index = _bins(rows.dataset, floor, comparison.binning)
         passes = _accepts(rows, comparison.cut, floor.targets)
-        n_bins = int(np.prod(shape))
         sums = paired_efficiencies(passes, passes, floor.weights, index, n_bins)
         other = np.diff(sums["real_interval"], axis=0)[0].reshape(shape) / 2
         difference = sums["real"].reshape(shape) - comparison.real

@@ -29,7 +29,8 @@ from pidgan.closure import closure_table
 from pidgan.cuts import Cut, compared_values, parse_cut
 from pidgan.efficiency_map import MIN_EVENTS
 from pidgan.errors import CutError, MapError, PidganWarning
-from pidgan.systematics import REPEATS, reference_frame, run_systematics
+from pidgan.reference import REPEATS, reference_frame
+from pidgan.systematics import run_systematics
 from pidgan.typing import BoolArray, FloatArray
 
 THRESHOLD = "x"

@@ -13,9 +13,9 @@ from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card
 from toy_map import DISCREPANCY, EDGES, GENERATED, make_map
 
+from pidgan.binning import bin_index
 from pidgan.card import sample_targets
 from pidgan.cli import main
-from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
 from pidgan.ntuple import Source, read_columns, write_trees

@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pidgan.binning import bin_index, count_bins
 from pidgan.card import Card, CardVariable, Generator, sample_targets
 from pidgan.cuts import parse_cut
-from pidgan.efficiency import bin_index
 from pidgan.ntuple import write_trees
 from pidgan.propagation import combine_rows
 from pidgan.sample import load_sample
@@ -299,7 +299,7 @@ def draw_outcomes(
     counts = sum(passed(x, f"draw {k}").astype(np.uint8) for k in range(REPEATS))
     edges = default_binning(card)
     cuts = [parse_cut(text, names=card.target_names) for text in CUTS[species]]
-    bins = np.arange(int(np.prod([len(e) - 1 for e in edges.values()])))
+    bins = np.arange(count_bins(edges))
     return Drawn(
         calibration=np.asarray(counts),
         populations={

@@ -52,6 +52,8 @@ MAX_CELLS = 1_000_000
 """More cells than this are a slip in the file: the finest geometry of the CaloChallenge
 has 40,500."""
 
+ARC_STEPS = 60  # straight lines in the picture of a circle
+
 _KEYS: dict[str, frozenset[str]] = {
     "rectangular": frozenset(
         ("x_edges", "y_edges", "nx", "ny", "cell", "centre", "order")
@@ -125,6 +127,30 @@ class Layer:
         if self.order == "yx":
             a, b, da, db = b, a, db, da
         return np.stack([a, b], axis=1), np.stack([da, db], axis=1)
+
+    def outlines(self, *, steps: int = ARC_STEPS) -> FloatArray:
+        """Return the corners of each cell for drawing, (n_cells, k, 2), mm.
+
+        Args:
+            steps: straight lines that stand for a full circle.
+        """
+        if self.kind == "list":
+            at, size = self.plane()
+            corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
+            return np.asarray(at[:, None] + size[:, None] * corners)
+        slow, fast = np.array(self.slow), np.array(self.fast)
+        i, j = (grid.ravel() for grid in np.indices(self.shape))
+        if self.kind == "rectangular":
+            a = slow[i[:, None] + [0, 0, 1, 1]]
+            b = fast[j[:, None] + [0, 1, 1, 0]]
+            pair = (b, a) if self.order == "yx" else (a, b)
+            return np.stack(pair, axis=2)
+        n = max(1, steps // self.shape[0])
+        way = np.linspace(0, 1, n + 1)
+        alpha = slow[i, None] + (slow[i + 1] - slow[i])[:, None] * way
+        alpha = np.concatenate([alpha, alpha[:, ::-1]], axis=1)
+        r = np.repeat(np.stack([fast[j + 1], fast[j]], axis=1), n + 1, axis=1)
+        return np.stack([r * np.cos(alpha), r * np.sin(alpha)], axis=2)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the table that `load_geometry` reads as this layer."""

@@ -11,19 +11,15 @@ from typing import Any
 import click
 
 from pidgan.cli.group import (
-    branch_option,
+    condition_options,
     json_option,
     open_generator,
     output_option,
     overwrite_line,
     overwrite_option,
-    parse_number,
     parse_pairs,
-    quantile_map_option,
     refuse_existing,
-    scale_option,
     seed_option,
-    unit_option,
 )
 
 
@@ -56,26 +52,36 @@ def export(
 ) -> None:
     """Write a model as a bundle: one ONNX file, and its reference file.
 
+    Of a folder of members, write the bundle of each into a folder PATH.
     With --format c, write a model or a bundle as one C99 file.
     """
+    from pidgan.members import member_paths
+
     refuse_existing(output, overwrite)
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
         raise click.UsageError(f"{model} is no model; a bundle needs --format c")
-    opened = open_generator(model)
-    report = None
-    if dataset is not None:
-        import pidgan
+    members = member_paths(model)
+    if members and kind == "c":
+        raise click.UsageError(f"{model} holds {len(members)} members; export one")
+    targets = [output / f"{path.stem}.onnx" for path in members] or [output]
+    for source, target in zip(members or [model], targets, strict=True):
+        opened = open_generator(source)
+        report = None
+        if dataset is not None:
+            import pidgan
 
-        report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
-    if kind == "c":
-        path = _export_c(opened, output, name=name, report=report, overwrite=overwrite)
-    else:
-        from pidgan.onnx_export import export_bundle
+            report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+        if kind == "c":
+            path = _export_c(
+                opened, target, name=name, report=report, overwrite=overwrite
+            )
+        else:
+            from pidgan.onnx_export import export_bundle
 
-        path = export_bundle(opened, output, report=report, overwrite=overwrite)
-    click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+            path = export_bundle(opened, target, report=report, overwrite=overwrite)
+        click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
 def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> Path:
@@ -191,10 +197,7 @@ def quantile_map(
     default="nan",
     help="What the others get: NaN, or the value that they have.",
 )
-@branch_option
-@unit_option
-@scale_option
-@quantile_map_option
+@condition_options
 @click.option("--suffix", default="", help="Added to the names of the new columns.")
 @click.option(
     "--key",
@@ -237,10 +240,6 @@ def apply(
     files: Sequence[str],
     tracks: Sequence[str],
     output: Path,
-    branches: Sequence[str],
-    units: Sequence[str],
-    scales: Sequence[str],
-    quantile_maps: Sequence[str],
     key: str,
     scheduler: str | None,
     quiet: bool,
@@ -257,12 +256,6 @@ def apply(
             parse_pairs(tracks),
             list(files),
             output,
-            branches=parse_pairs(branches),
-            units=parse_pairs(units),
-            scale={
-                name: parse_number(text) for name, text in parse_pairs(scales).items()
-            },
-            quantile_map=parse_pairs(quantile_maps),
             key=tuple(name for name in key.split(",") if name),
             client=client,
             progress=None if quiet else _EntriesLine(),

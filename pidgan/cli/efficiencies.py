@@ -9,21 +9,21 @@ from typing import Any
 import click
 
 from pidgan.cli.group import (
-    branch_option,
+    condition_options,
     cut_option,
     json_option,
     open_generator,
+    open_generators,
     open_reference,
     output_option,
     overwrite_option,
-    parse_number,
+    parse_number_pairs,
+    parse_numbers,
     parse_pairs,
-    quantile_map_option,
+    reference_argument,
     refuse_existing,
-    scale_option,
     seed_option,
     show_progress,
-    unit_option,
 )
 from pidgan.errors import PidganError
 
@@ -35,12 +35,7 @@ from pidgan.errors import PidganError
 @click.argument(
     "source", metavar="MODEL|BUNDLE|DATASET", type=click.Path(path_type=Path)
 )
-@click.argument(
-    "reference",
-    metavar="[DATASET|REFERENCE]",
-    required=False,
-    type=click.Path(path_type=Path),
-)
+@reference_argument
 @cut_option
 @click.option(
     "--binning",
@@ -97,7 +92,7 @@ def table(
         else:
             from pidgan.closure import closure_table
 
-            rows = None if reference is None else open_reference(reference)
+            rows = open_reference(reference)
             generator = open_generator(source)
             found = closure_table(
                 generator, rows, cuts=list(cuts) or None, seed=seed, **options
@@ -181,7 +176,7 @@ def _binning(texts: Sequence[str]) -> Any:
     found: dict[str, Any] = {}
     for name, value in parse_pairs(texts).items():
         if "," in value:
-            found[name] = [float(parse_number(edge)) for edge in value.split(",")]
+            found[name] = parse_numbers(value)
         else:
             found[name] = int(value) if value.isdigit() else value
     return found or None
@@ -191,12 +186,7 @@ def _binning(texts: Sequence[str]) -> Any:
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
 @click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
-@click.argument(
-    "reference",
-    metavar="[DATASET|REFERENCE]",
-    required=False,
-    type=click.Path(path_type=Path),
-)
+@reference_argument
 @cut_option
 @output_option
 @click.option(
@@ -211,6 +201,7 @@ def _binning(texts: Sequence[str]) -> Any:
     "scales",
     multiple=True,
     metavar="CONDITION=FACTOR",
+    callback=lambda _, __, texts: parse_number_pairs(texts),
     help="How well the analysis knows a condition, e.g. nTracks=1.1.",
 )
 @click.option(
@@ -219,8 +210,8 @@ def _binning(texts: Sequence[str]) -> Any:
     multiple=True,
     metavar="MODEL|BUNDLE",
     type=click.Path(path_type=Path),
-    help="A generator of other seed or replica, for the training uncertainty; may be "
-    "repeated.",
+    help="A generator of other seed or replica, or a folder of members, for the "
+    "training uncertainty; may be repeated.",
 )
 @click.option(
     "--report",
@@ -245,7 +236,7 @@ def systematics(
     cuts: Sequence[str],
     output: Path,
     variations: Sequence[str],
-    scales: Sequence[str],
+    scales: Mapping[str, float],
     others: Sequence[Path],
     report_directory: Path | None,
     misid: Sequence[Path],
@@ -254,7 +245,8 @@ def systematics(
 ) -> None:
     """Measure real-minus-generated efficiencies and write them as a map.
 
-    Without DATASET or REFERENCE, the reference file beside the bundle is used.
+    Without DATASET or REFERENCE, the reference file beside the bundle is used. Of a
+    folder of members the first is the generator; the others count as with --also.
     """
     from pidgan.systematics import VARIATIONS, run_systematics
 
@@ -265,20 +257,18 @@ def systematics(
         from pidgan.map_report import MapInput, write_map_report
 
         refuse_existing(report_directory, overwrite)
-    opened = open_generator(generator)
-    rows = None if reference is None else open_reference(reference)
+    opened, *members = open_generators(generator)
+    rows = open_reference(reference)
     options: dict[str, Any] = {
         "seed": seed,
         "variations": [name for name in variations or VARIATIONS if name != "none"],
-        "scales": {
-            name: parse_number(text) for name, text in parse_pairs(scales).items()
-        },
+        "scales": scales,
     }
     found = run_systematics(
         opened,
         rows,
         cuts=list(cuts) or None,
-        others=[open_generator(other) for other in others],
+        others=members + [one for path in others for one in open_generators(path)],
         **options,
     )
     paths = [*found.save(output, overwrite=overwrite)]
@@ -378,10 +368,7 @@ def systematics(
     default="grow",
     help="Rows outside the map: a larger uncertainty, or an error.",
 )
-@branch_option
-@unit_option
-@scale_option
-@quantile_map_option
+@condition_options
 @overwrite_option
 @json_option
 def efficiency(
@@ -396,10 +383,10 @@ def efficiency(
     columns: Path | None,
     no_correction: bool,
     overwrite: bool,
-    branches: Sequence[str],
-    units: Sequence[str],
-    scales: Sequence[str],
-    quantile_maps: Sequence[str],
+    branches: Mapping[str, str],
+    units: Mapping[str, str],
+    scale: Mapping[str, float],
+    quantile_map: Mapping[str, str],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -419,12 +406,10 @@ def efficiency(
         "track": tracks,
         "cuts": list(cuts) or _shared_cuts(opened),
         "map": opened,
-        "branches": parse_pairs(branches),
-        "units": parse_pairs(units),
-        "scale": {
-            name: parse_number(text) for name, text in parse_pairs(scales).items()
-        },
-        "quantile_map": parse_pairs(quantile_maps),
+        "branches": branches,
+        "units": units,
+        "scale": scale,
+        "quantile_map": quantile_map,
     }
     options |= {"correction": not no_correction, "bins": _parse_bins(bins)}
     found = pid_efficiency(list(files), **conditions, **options)
@@ -486,7 +471,7 @@ def _parse_bins(texts: Sequence[str]) -> dict[str, list[float]]:
     """Turn BRANCH=EDGE,... into edges."""
     bins = {}
     for name, text in parse_pairs(texts).items():
-        edges = [float(parse_number(edge)) for edge in text.split(",")]
+        edges = parse_numbers(text)
         if len(edges) < 2 or edges != sorted(set(edges)):
             raise click.UsageError(f"--bins {name}={text}: expected increasing edges")
         bins[name] = edges
@@ -565,16 +550,13 @@ def find_working_point(
         from pidgan.map_report import write_working_point_report
 
         refuse_existing(report_directory, overwrite)
-    numbers = None
-    if thresholds is not None:
-        numbers = [float(parse_number(text)) for text in thresholds.split(",")]
     found = working_point(
         open_generator(signal),
         [open_generator(path) for path in others],
         cut=cut,
         efficiency=efficiency,
         misid=misid,
-        thresholds=numbers,
+        thresholds=None if thresholds is None else parse_numbers(thresholds),
         seed=seed,
     )
     click.echo(found.to_json() if as_json else found.text())

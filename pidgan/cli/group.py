@@ -1,7 +1,7 @@
 """The group of all verbs, with the options and parsers that several of them share."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,39 +54,52 @@ cut_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-branch_option = click.option(
-    "--branch",
-    "branches",
-    multiple=True,
-    metavar="CONDITION=BRANCH",
-    help="Branch of a condition, or TRACK.CONDITION=BRANCH for one track.",
+reference_argument = click.argument(
+    "reference",
+    metavar="[DATASET|REFERENCE]",
+    required=False,
+    type=click.Path(path_type=Path),
 )
 
 
-unit_option = click.option(
-    "--unit",
-    "units",
-    multiple=True,
-    metavar="CONDITION=UNIT",
-    help="Unit of a condition in the file, e.g. P=GeV.",
-)
+def condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options on where conditions are found and how they are altered."""
+    for option in reversed(_CONDITION_OPTIONS):
+        command = option(command)
+    return command
 
 
-scale_option = click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    metavar="CONDITION=FACTOR",
-    help="Known ratio of data to simulation, e.g. nTracks=1.15.",
-)
-
-
-quantile_map_option = click.option(
-    "--quantile-map",
-    "quantile_maps",
-    multiple=True,
-    metavar="CONDITION=MAP.json",
-    help="Map from simulation to data, from `pidgan quantile-map`.",
+_CONDITION_OPTIONS = (
+    click.option(
+        "--branch",
+        "branches",
+        multiple=True,
+        metavar="CONDITION=BRANCH",
+        callback=lambda _, __, texts: parse_pairs(texts),
+        help="Branch of a condition, or TRACK.CONDITION=BRANCH for one track.",
+    ),
+    click.option(
+        "--unit",
+        "units",
+        multiple=True,
+        metavar="CONDITION=UNIT",
+        callback=lambda _, __, texts: parse_pairs(texts),
+        help="Unit of a condition in the file, e.g. P=GeV.",
+    ),
+    click.option(
+        "--scale",
+        multiple=True,
+        metavar="CONDITION=FACTOR",
+        callback=lambda _, __, texts: parse_number_pairs(texts),
+        help="Known ratio of data to simulation, e.g. nTracks=1.15.",
+    ),
+    click.option(
+        "--quantile-map",
+        multiple=True,
+        metavar="CONDITION=MAP.json",
+        callback=lambda _, __, texts: parse_pairs(texts),
+        help="Map from simulation to data, from `pidgan quantile-map`.",
+    ),
 )
 
 
@@ -107,8 +120,17 @@ def open_generator(path: Path) -> Any:
     return open_bundle(path)
 
 
-def open_reference(path: Path) -> Any:
-    """Open a dataset directory or a reference file."""
+def open_generators(path: Path) -> list[Any]:
+    """Open a model or a bundle, or every one of a folder of members."""
+    from pidgan.members import member_paths
+
+    return [open_generator(one) for one in member_paths(path) or [path]]
+
+
+def open_reference(path: Path | None) -> Any:
+    """Open a dataset directory or a reference file, if one is given."""
+    if path is None:
+        return None
     from pidgan.dataset import Dataset
     from pidgan.ntuple import read_table
 
@@ -134,7 +156,18 @@ def parse_pairs(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def parse_number_pairs(texts: Sequence[str]) -> dict[str, int | float]:
+    """Turn NAME=NUMBER texts into a dictionary."""
+    return {name: parse_number(text) for name, text in parse_pairs(texts).items()}
+
+
+def parse_numbers(text: str) -> list[float]:
+    """Turn NUMBER,NUMBER,... into a list."""
+    return [float(parse_number(number)) for number in text.split(",")]
+
+
 def parse_number(text: str) -> int | float:
+    """Turn a text into a number, a whole one if it is."""
     try:
         return int(text)
     except ValueError:
@@ -143,6 +176,14 @@ def parse_number(text: str) -> int | float:
         return float(text)
     except ValueError:
         raise click.UsageError(f"{text!r} is no number") from None
+
+
+def parse_setting(text: str) -> int | float | str:
+    """Return a number, or the text where it is none."""
+    try:
+        return parse_number(text)
+    except click.UsageError:
+        return text
 
 
 def show_progress(text: str) -> None:

@@ -15,8 +15,8 @@ from pidgan.cli.group import (
     output_option,
     overwrite_line,
     overwrite_option,
-    parse_number,
     parse_pairs,
+    parse_setting,
     refuse_existing,
     seed_option,
     show_progress,
@@ -256,7 +256,8 @@ def prepare(
 @click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @click.argument("dataset", type=click.Path(path_type=Path))
 @output_option
-@click.option("--family", default="cramer", help="How the generator is learnt.")
+@click.option("--family", help="How the generator is learnt.  [default: cramer]")
+@click.option("--recipe", help="A published way instead: maevskiy2019.")
 @click.option(
     "--budget", callback=_check_duration, help="Wall-clock time.  [default: 10m]"
 )
@@ -264,6 +265,11 @@ def prepare(
     "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
 )
 @seed_option
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    help="Train so many, with seeds of their own, into a folder PATH.",
+)
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
 @click.option(
     "--set",
@@ -276,10 +282,12 @@ def prepare(
 def train(
     dataset: Path,
     output: Path,
-    family: str,
+    family: str | None,
+    recipe: str | None,
     budget: float | None,
     steps: int | None,
     seed: int,
+    members: int | None,
     resume: bool,
     settings: Sequence[str],
     overwrite: bool,
@@ -287,36 +295,138 @@ def train(
     """Train a generator on a dataset."""
     if budget is not None and steps is not None:
         raise click.UsageError("give --budget or --steps, not both")
+    if family is not None and recipe is not None:
+        raise click.UsageError("give --family or --recipe, not both")
     from pidgan.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    has_model = (output / "model.json").exists() and not resume
-    has_checkpoint = (output / "checkpoint.npz").exists() and not resume
-    refuse_existing(output, overwrite or not (has_model or has_checkpoint))
+    options: dict[str, Any] = {
+        "family": family,
+        "recipe": recipe,
+        "budget": budget,
+        "steps": steps,
+        "seed": seed,
+        "settings": {
+            key: parse_setting(value) for key, value in parse_pairs(settings).items()
+        },
+        "resume": resume,
+    }
+    refuse_existing(output, overwrite or resume or not _holds_training(output))
     import pidgan
 
     train_model = pidgan.train
     try:
-        model = train_model(
-            opened,
-            family=family,
-            budget=budget,
-            steps=steps,
-            seed=seed,
-            settings={
-                key: parse_number(value) for key, value in parse_pairs(settings).items()
-            },
-            directory=output,
-            resume=resume,
-            progress=_print_training,
-        )
+        if members is not None:
+            from pidgan.members import train_members
+
+            trained = train_members(
+                opened,
+                output,
+                members=members,
+                overwrite=overwrite,
+                progress=lambda name, p: _print_training(p, label=name),
+                **options,
+            )
+        else:
+            trained = [
+                train_model(
+                    opened, directory=output, progress=_print_training, **options
+                )
+            ]
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
         return
     finally:
         click.echo("", err=True)
-    model.save(output, overwrite=overwrite or resume)
-    click.echo(f"{output}: {model.card.family}, {model.card.steps} steps")
+    if members is None:
+        trained[0].save(output, overwrite=overwrite or resume)
+    card = trained[0].card
+    count = "" if members is None else f", {members} members"
+    click.echo(f"{output}: {card.family}, {card.steps} steps{count}")
+
+
+def _holds_training(output: Path) -> bool:
+    """Return whether a directory has a model, a checkpoint or members."""
+    names = ("model.json", "checkpoint.npz")
+    return any((output / name).exists() for name in names) or any(
+        output.glob("member_*")
+    )
+
+
+@click.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@output_option
+@click.option(
+    "--families",
+    metavar="NAME,...",
+    help="Families and recipes to train, with commas.  [default: every family]",
+)
+@click.option(
+    "--budget",
+    callback=_check_duration,
+    help="Wall-clock time of each training.  [default: 10m]",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Number of updates instead of a budget."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FAMILY.NAME=VALUE",
+    help="Setting of a family, e.g. energy.width=128; can be repeated.",
+)
+@seed_option
+@overwrite_option
+@json_option
+def compare(
+    dataset: Path,
+    output: Path,
+    families: str | None,
+    budget: float | None,
+    steps: int | None,
+    settings: Sequence[str],
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Train several families on the same rows for the same time, and judge them.
+
+    Writes into the directory PATH: a bundle of each, comparison.json, comparison.png.
+    """
+    if budget is not None and steps is not None:
+        raise click.UsageError("give --budget or --steps, not both")
+    from pidgan.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    refuse_existing(output, overwrite)
+    from pidgan.family_comparison import compare_families
+    from pidgan.models import FAMILIES
+
+    chosen: dict[str, dict[str, Any]] = {}
+    for key, value in parse_pairs(settings).items():
+        family, separator, name = key.partition(".")
+        if not (separator and name):
+            raise click.UsageError(f"{key!r}: expected FAMILY.NAME=VALUE")
+        chosen.setdefault(family, {})[name] = parse_setting(value)
+    names = [name.strip() for name in (families or ",".join(FAMILIES)).split(",")]
+
+    def show(name: str, progress: Any) -> None:
+        _print_training(progress, label=name)
+
+    found = compare_families(
+        opened,
+        output,
+        families=names,
+        budget=budget,
+        steps=steps,
+        seed=seed,
+        settings=chosen,
+        overwrite=overwrite,
+        progress=show,
+    )
+    click.echo(found.to_json() if as_json else found.text())
+    click.echo(f"{output}", err=True)
 
 
 @click.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
@@ -406,11 +516,11 @@ def _describe_weights(sample: Any) -> str:
     return "none"
 
 
-def _print_training(progress: Any) -> None:
+def _print_training(progress: Any, *, label: str = "") -> None:
     losses: Mapping[str, float] = progress.losses
     text = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
     line = (
-        f"{progress.phase}  step {progress.step}/{progress.steps}  {text}  "
+        f"{label}  {progress.phase}  step {progress.step}/{progress.steps}  {text}  "
         f"{progress.seconds_left:.0f} s left"
     )
-    overwrite_line(line, last=progress.step == progress.steps)
+    overwrite_line(line.strip(), last=progress.step == progress.steps)

@@ -3,27 +3,64 @@
 A family owns a `generator` (the keras model that is exported), and has `step`, one
 update that returns named losses, and `losses`, the same numbers without an update.
 Families are final classes that call shared functions.
+
+Which to use when, with figures: docs/explanation/families.
 """
 
+import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pidgan.errors import PidganError, nearest
 
-FAMILIES = ("cramer",)
-SHOWER_FAMILIES = ("shower_flow", "shower_vae", "shower_gan")
+# Name -> module, class of the settings, class of the family.
+_FAMILIES = {
+    "cramer": ("adversarial", "CramerSettings", "CramerGAN"),
+    "wgan_gp": ("wasserstein", "WassersteinSettings", "WassersteinGAN"),
+    "energy": ("scoring", "EnergySettings", "KernelScore"),
+    "mmd": ("scoring", "MMDSettings", "KernelScore"),
+    "vae": ("vae", "VAESettings", "VariationalAutoencoder"),
+    "flow": ("likelihood", "FlowSettings", "FlowFamily"),
+}
+_RECIPES = {"maevskiy2019": ("published", "PublishedSettings", "PublishedGAN")}
+
+_SHOWERS = dict.fromkeys(
+    ("shower_flow", "shower_vae", "shower_gan"),
+    ("showers", "ShowerSettings", "ShowerModel"),
+)
+# What differs from the defaults of the settings.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "shower_vae": {"shape": "latent"},
+    "shower_gan": {
+        "shape": "latent",
+        "encoder": False,
+        "likelihood": 0.3,
+        "play": 0.7,
+    },
+}
+
+FAMILIES = tuple(_FAMILIES)
+"""Ways to learn a generator, in the project's own coordinates."""
+
+RECIPES = tuple(_RECIPES)
+"""Published ways, on the columns of the targets as they are."""
+
+SHOWER_FAMILIES = tuple(_SHOWERS)
+"""Ways to learn the cells of a calorimeter."""
 
 
 class Family(Protocol):
     """What the training loop needs from a family.
 
     Attributes:
-        generator: network from (conditions, pattern, noise) to coordinates.
+        generator: from (conditions, pattern, noise) to coordinates: a keras network of
+            the layers that `onnx_export` knows, or a `nodes.Writable`.
         settings: dataclass of everything that was chosen.
         variables: everything that a checkpoint must hold.
         n_noise: numbers of noise for a row.
         phases: names of the phases in order, with the share of steps each takes.
         batch_sizes: rows of one update in each phase.
+        needs_positive_weights: whether batches must have "positive_w", E[w | x, y].
     """
 
     generator: Any
@@ -31,6 +68,7 @@ class Family(Protocol):
     n_noise: int
     phases: Mapping[str, float]
     batch_sizes: Mapping[str, int]
+    needs_positive_weights: bool
 
     @property
     def variables(self) -> list[Any]:
@@ -52,7 +90,7 @@ def make_family(
     """Build a family by name.
 
     Args:
-        name: one of `FAMILIES`.
+        name: one of `FAMILIES` or `RECIPES`.
         shape: sizes of the arrays, a `networks.Shape`.
         settings: overrides of the family's defaults.
         seed: of the initial weights.
@@ -60,28 +98,27 @@ def make_family(
     Raises:
         PidganError: no such family, or a setting that it does not have.
     """
-    from pidgan.models.adversarial import CramerGAN, CramerSettings
-    from pidgan.models.showers import ShowerModel, ShowerSettings
-
-    gan = {"shape": "latent", "encoder": False, "likelihood": 0.3, "play": 0.7}
-    families: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        "cramer": (CramerGAN, CramerSettings, {}),
-        "shower_flow": (ShowerModel, ShowerSettings, {}),
-        "shower_vae": (ShowerModel, ShowerSettings, {"shape": "latent"}),
-        "shower_gan": (ShowerModel, ShowerSettings, gan),
-    }
-    if name not in families:
+    known = {**_FAMILIES, **_RECIPES, **_SHOWERS}
+    if name not in known:
         raise PidganError(
-            f"no family {name!r}; there are {', '.join(families)}"
-            + nearest(name, families)
+            f"no family {name!r}; there are {', '.join(FAMILIES)}"
+            + nearest(name, known)
         )
-    family, chosen, defaults = families[name]
-    known = chosen.__dataclass_fields__
-    for key in settings:
-        if key not in known:
+    module_name, settings_name, family_name = known[name]
+    module = importlib.import_module(f"pidgan.models.{module_name}")
+    make_settings, make = getattr(module, settings_name), getattr(module, family_name)
+    fields = make_settings.__dataclass_fields__
+    for key, value in settings.items():
+        if key not in fields:
             raise PidganError(
-                f"family {name!r} has no setting {key!r}" + nearest(key, known)
+                f"family {name!r} has no setting {key!r}" + nearest(key, fields)
             )
-    values = chosen(**(defaults | dict(settings)))
-    built: Family = family(shape=shape, settings=values, seed=seed)
-    return built
+        is_name = isinstance(fields[key].default, str)
+        if isinstance(value, str) != is_name:
+            kind = "name" if is_name else "number"
+            raise PidganError(
+                f"setting {key!r} of family {name!r} is {value!r}, expected a {kind}"
+            )
+    values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
+    family: Family = make(shape=shape, settings=values, seed=seed)
+    return family

@@ -110,6 +110,7 @@ class CramerGAN:
             PidganError: too little noise to distil the teacher.
         """
         self.settings = s = settings
+        self.needs_positive_weights = s.teach > 0
         self.n_targets = shape.n_targets
         self.n_noise = shape.n_targets if s.n_noise is None else s.n_noise
         if s.distil and self.n_noise < shape.n_targets:

@@ -39,7 +39,8 @@ class Model:
         card: what it is and what it was trained on.
         conditions: scaling of the conditions.
         targets: discrete structure and quantiles of the targets.
-        generator: keras network from (conditions, pattern, noise) to coordinates.
+        generator: from (conditions, pattern, noise) to coordinates: a keras network,
+            or a `nodes.Writable`.
         patterns: keras network from conditions to pattern logits, None if there is
             only one pattern.
         history: losses by name, each a list, beside "step".
@@ -137,9 +138,11 @@ def open_model(path: str | Path) -> Model:
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
         unfinished = (path / "checkpoint.npz").is_file()
+        members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
         raise TrainingError(
             f"{path} holds no finished model"
             + ("; train with --resume to finish it" if unfinished else "")
+            + (f"; it holds members, {members[0]} first" if members else "")
             + nearest(path.name, siblings)
         )
     try:
@@ -204,6 +207,7 @@ def network_shape(
         n_conditions=n_conditions,
         n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
         n_targets=targets.n_targets,
+        free=tuple(tuple(row) for row in targets.patterns.tolist()),
     )
 
 

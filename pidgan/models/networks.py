@@ -22,6 +22,8 @@ class Shape:
         image: layers, rows and columns of the grid that the other coordinates of
             showers fill, if they fill one.
         transform, geometry: a `CellTransform` and its `Geometry`, of showers.
+        free: for each pattern, 1 for each coordinate that is continuous in it; without
+            it all are, in the only pattern.
     """
 
     n_conditions: int
@@ -31,6 +33,7 @@ class Shape:
     image: tuple[int, ...] = ()
     transform: Any = None
     geometry: Any = None
+    free: tuple[tuple[int, ...], ...] = ()
 
 
 def residual_network(
@@ -125,3 +128,35 @@ def _dense(units: int, scale: float, seeds: Any) -> Any:
         scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
     )
     return keras.layers.Dense(units, kernel_initializer=initializer)
+
+
+def plain_network(
+    inputs: dict[str, int],
+    *,
+    n_outputs: int,
+    width: int,
+    layers: int,
+    seed: int,
+    name: str,
+) -> keras.Model:
+    """Build a multilayer perceptron: ReLU layers of one width, then a linear one.
+
+    Args:
+        inputs: size of each named input; they are concatenated in this order.
+        n_outputs: size of the output.
+        width: of every hidden layer.
+        layers: number of hidden layers.
+        seed: of the initial weights.
+        name: of the model.
+    """
+    seeds = keras.random.SeedGenerator(seed)
+
+    def dense(units: int) -> keras.layers.Dense:
+        initializer = keras.initializers.GlorotUniform(seed=seeds)
+        return keras.layers.Dense(units, kernel_initializer=initializer)
+
+    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
+    v = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    for _ in range(layers):
+        v = keras.layers.Activation("relu")(dense(width)(v))
+    return keras.Model(entries, dense(n_outputs)(v), name=name)

@@ -48,14 +48,13 @@ class ShowerSettings:
         network: of a latent model, "dense" or "conv".
         encoder: whether a latent model is a variational autoencoder.
         latent: latent numbers.
-        energy_width, energy_blocks, energy_couplings: of the flow of energies.
-        width, blocks, couplings: of the flow of shapes; width and blocks also of
-            latent models.
+        energy_width, energy_blocks, energy_couplings: of the model of energies.
+        width, blocks, couplings: of the model of the shape; narrow, as showers to
+            learn from are few.
         channels: of the finest hidden grid of convolutions.
-        location_width, location_blocks: of the networks of location and scale.
         likelihood, play: share of the steps of each phase.
         batch_size, learning_rate: in `likelihood`; rates fall with a cosine.
-        weight_decay: in `likelihood`, as showers to learn from are few.
+        weight_decay: in `likelihood`.
         jitter: standard deviation of the noise on coordinates of flows, in units of
             their scale: shares of sum 1 have no density without.
         average: momentum of the averaged weights.
@@ -74,22 +73,20 @@ class ShowerSettings:
     network: Literal["dense", "conv"] = "dense"
     encoder: bool = True
     latent: int = 32
-    energy_width: int = 64
+    energy_width: int = 16
     energy_blocks: int = 1
     energy_couplings: int = 6
-    width: int = 128
+    width: int = 32
     blocks: int = 1
-    couplings: int = 6
+    couplings: int = 4
     channels: int = 8
-    location_width: int = 128
-    location_blocks: int = 2
     likelihood: float = 1.0
     play: float = 0.0
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
+    batch_size: int = 512
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.3
     jitter: float = 0.02
-    average: float = 0.999
+    average: float = 0.99
     play_batch_size: int = 128
     play_learning_rate: float = 1e-4
     critic_learning_rate: float = 5e-4
@@ -106,6 +103,9 @@ class ShowerSettings:
 
 class ShowerModel:
     """Families `shower_...`: a model of the energies and one of the shape."""
+
+    # Weights of showers are never negative.
+    needs_positive_weights = False
 
     def __init__(self, *, shape: Shape, settings: ShowerSettings, seed: int) -> None:
         """Build the networks and their optimizers.
@@ -339,9 +339,7 @@ def _flow_part(
     return FlowPart(
         n,
         name=name,
-        standard=Standard(
-            n, width=s.location_width, blocks=s.location_blocks, seed=seed
-        ),
+        standard=Standard(n, width=flow["width"], blocks=flow["blocks"], seed=seed),
         flow=CouplingFlow(n, **flow, seed=seed + 50, name=name),
         jitter=s.jitter,
     )

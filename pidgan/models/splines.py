@@ -5,7 +5,12 @@ is the spline, Eq. 5 its derivative, Eq. 6-8 its inverse. Outside [-BOUND, BOUND
 the identity.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from pidgan.models.backend import tf
+
+Float32Array = npt.NDArray[np.float32]
 
 BOUND = 6.0
 MIN_BIN = 1e-3
@@ -78,9 +83,17 @@ def spline(
     )
 
 
+def equal_edges(n_bins: int) -> Float32Array:
+    """Return the left edges of bins of equal size, (n_bins,)."""
+    return np.linspace(-BOUND, BOUND, n_bins + 1, dtype=np.float32)[:-1]
+
+
 def _bins(parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the sizes of the bins and their left edges, (..., n_bins) each."""
     n_bins = parameters.shape[-1]
     share = MIN_BIN + (1 - MIN_BIN * n_bins) * tf.nn.softmax(parameters)
     size = 2 * BOUND * share
-    return size, tf.cumsum(size, axis=-1, exclusive=True) - BOUND
+    # The sum of what is more or less than equal bins: it stays small, and so does its
+    # rounding, which a steep spline would enlarge.
+    excess = tf.cumsum(size - 2 * BOUND / n_bins, axis=-1, exclusive=True)
+    return size, tf.cast(equal_edges(n_bins), size.dtype) + excess

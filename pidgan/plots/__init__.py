@@ -17,6 +17,7 @@ from pidgan.plots.efficiencies import (
     plot_map,
     plot_roc,
 )
+from pidgan.plots.families import plot_families
 from pidgan.plots.pads import (
     plot_pads,
     plot_profiles,
@@ -26,18 +27,31 @@ from pidgan.plots.samples import (
     plot_mass_fit,
     plot_target,
 )
+from pidgan.plots.showers import (
+    plot_curves,
+    plot_matrix,
+    plot_observables,
+    plot_response,
+    plot_shower,
+)
 
 __all__ = [
     "plot_breakdown",
     "plot_comparison",
     "plot_corrected",
+    "plot_curves",
     "plot_efficiency",
+    "plot_families",
     "plot_history",
     "plot_map",
     "plot_mass_fit",
+    "plot_matrix",
+    "plot_observables",
     "plot_pads",
     "plot_profiles",
+    "plot_response",
     "plot_roc",
+    "plot_shower",
     "plot_target",
     "png",
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pidgan.efficiency_map import EfficiencyMap
-from pidgan.mapping import Overrides
+from pidgan.mapping import read_overrides
 from pidgan.propagation.columns import write_efficiency_columns
 from pidgan.propagation.efficiencies import (
     Outside,
@@ -25,7 +25,7 @@ from pidgan.propagation.efficiencies import (
 from pidgan.propagation.estimates import Estimate, Estimates
 from pidgan.propagation.rows import Request, Rows, TrackRows, read_rows
 from pidgan.propagation.selection import Selection, open_tracks, parse_selections
-from pidgan.quantile_map import QuantileMap, open_maps
+from pidgan.quantile_map import QuantileMap
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 __all__ = [
@@ -109,11 +109,8 @@ def pid_efficiency(
         species_from=species_from,
         weights=weights,
         bins=bins or {},
-        overrides=Overrides(
-            branches=branches or {},
-            units=units or {},
-            scales=scale or {},
-            quantile_maps=open_maps(quantile_map or {}),
+        overrides=read_overrides(
+            branches=branches, units=units, scale=scale, quantile_map=quantile_map
         ),
         chunk=chunk,
     )

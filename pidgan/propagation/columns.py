@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.efficiency import bin_index
+from pidgan.binning import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError
 from pidgan.mapping import (
@@ -26,8 +26,8 @@ from pidgan.mapping import (
     Condition,
     Overrides,
     check_numbers,
-    check_overrides,
     check_units,
+    read_overrides,
 )
 from pidgan.nesting import common_shape, lay_out, restore
 from pidgan.ntuple import (
@@ -40,9 +40,9 @@ from pidgan.ntuple import (
 )
 from pidgan.ntuple_copy import Addition, copy_file
 from pidgan.propagation.estimates import map_key
-from pidgan.propagation.rows import find_track_conditions
+from pidgan.propagation.rows import check_map_overrides, find_track_conditions
 from pidgan.propagation.selection import Selection, open_tracks, parse_selections
-from pidgan.quantile_map import QuantileMap, open_maps
+from pidgan.quantile_map import QuantileMap
 from pidgan.typing import FloatArray, IntArray
 
 _WORDS = {
@@ -116,19 +116,12 @@ def write_efficiency_columns(
     """
     maps = open_tracks(track, map)
     selections = parse_selections(cuts, maps)
-    overrides = Overrides(
-        branches=branches or {},
-        units=units or {},
-        scales=scale or {},
-        quantile_maps=open_maps(quantile_map or {}),
+    overrides = read_overrides(
+        branches=branches, units=units, scale=scale, quantile_map=quantile_map
     )
-    known = {
-        name: {v["name"] for v in m.metadata["conditions"]} for name, m in maps.items()
-    }
-    check_overrides(overrides, known)
-    sources = find_sources([files] if isinstance(files, str | Path) else list(files))
+    check_map_overrides(overrides, maps)
     by_path: dict[str, list[Source]] = {}
-    for source in sources:
+    for source in find_sources(files):
         by_path.setdefault(source.path, []).append(source)
     outputs = find_outputs(list(by_path), Path(output))
     additions = {

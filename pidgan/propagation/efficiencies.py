@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from pidgan.binning import count_bins
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, PidganWarning
 from pidgan.propagation import tables
@@ -222,7 +223,7 @@ def combine(
     if outside not in ("grow", "refuse"):
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
     edges = {name: tuple(map(float, values)) for name, values in bins.items()}
-    n_cells = int(np.prod([len(e) - 1 for e in edges.values()], dtype=np.int64))
+    n_cells = count_bins(edges)
     if len(selections) * n_cells > MAX_ESTIMATES:
         raise MapError(
             f"{len(selections)} selections in {n_cells} bins of the analysis: got "

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.binning import bin_index
 from pidgan.card import CardVariable
 from pidgan.cuts import Cut, parse_cut
-from pidgan.efficiency import bin_index
 from pidgan.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.mapping import (
@@ -152,14 +152,8 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
         MapError: no row can be used, or a track was generated for another species.
         NtupleError: a file, tree or branch is missing, or a unit is wrong.
     """
-    check_overrides(
-        request.overrides,
-        {
-            track: {v["name"] for v in m.metadata["conditions"]}
-            for track, m in request.maps.items()
-        },
-    )
-    sources = find_sources([files] if isinstance(files, str | Path) else list(files))
+    check_map_overrides(request.overrides, request.maps)
+    sources = find_sources(files)
     for path in dict.fromkeys(source.path for source in sources):
         check_bundles(path, request.maps, request.suffix)
     by_source = {
@@ -235,6 +229,17 @@ def check_bundles(
             PidganWarning,
             stacklevel=4,
         )
+
+
+def check_map_overrides(
+    overrides: Overrides, maps: Mapping[str, EfficiencyMap]
+) -> None:
+    """Raise if an override is of no condition of the map of any track."""
+    conditions = {
+        track: {v["name"] for v in found.metadata["conditions"]}
+        for track, found in maps.items()
+    }
+    check_overrides(overrides, conditions)
 
 
 def find_track_conditions(

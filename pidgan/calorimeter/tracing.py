@@ -1,0 +1,183 @@
+"""Formulas written once, for numpy and for an ONNX graph.
+
+A parametrisation calls the functions below on arrays (n, ...). Given numpy arrays they
+compute; given `Traced` values they append the operators to a graph, so that what is
+exported cannot differ from what was fitted. The first axis is that of the rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FLOAT_CODE = 1  # float32, in ONNX' list of types (TensorProto.FLOAT)
+
+Array = Any  # an NDArray or a Traced
+
+
+class Recorder(Protocol):
+    """A graph under construction, as `onnx_export` has one."""
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Append an operator with one output and return the output's name."""
+
+    def constant(self, value: Any, dtype: type = ...) -> str:
+        """Append a constant and return its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A value of a graph: its name, and its shape without the rows.
+
+    Other operands may be traced values, numbers, or constant arrays whose first axis is
+    that of the rows, of length 1.
+    """
+
+    graph: Recorder
+    name: str
+    shape: tuple[int, ...]
+
+    # numpy would otherwise take a constant array on the left apart.
+    __array_ufunc__ = None
+
+    def apply(self, operator: str, *others: Any, swap: bool = False) -> "Traced":
+        """Append an operator on this value and others, number by number."""
+        names = [self.name, *(self._name(other) for other in others)]
+        shapes = [self.shape, *(_row_shape(other) for other in others)]
+        names = names[::-1] if swap else names
+        shape = np.broadcast_shapes(*shapes)
+        return Traced(self.graph, self.graph.add(operator, *names), shape)
+
+    def _name(self, other: Any) -> str:
+        if isinstance(other, Traced):
+            return other.name
+        return self.graph.constant(other, np.float32)
+
+    def __add__(self, other: Any) -> "Traced":
+        return self.apply("Add", other)
+
+    def __radd__(self, other: Any) -> "Traced":
+        return self.apply("Add", other)
+
+    def __sub__(self, other: Any) -> "Traced":
+        return self.apply("Sub", other)
+
+    def __rsub__(self, other: Any) -> "Traced":
+        return self.apply("Sub", other, swap=True)
+
+    def __mul__(self, other: Any) -> "Traced":
+        return self.apply("Mul", other)
+
+    def __rmul__(self, other: Any) -> "Traced":
+        return self.apply("Mul", other)
+
+    def __truediv__(self, other: Any) -> "Traced":
+        return self.apply("Div", other)
+
+    def __rtruediv__(self, other: Any) -> "Traced":
+        return self.apply("Div", other, swap=True)
+
+    def __neg__(self) -> "Traced":
+        return self.apply("Neg")
+
+
+def _unary(operator: str, function: Callable[[Any], Any]) -> Callable[[Array], Array]:
+    def apply(x: Array) -> Array:
+        return x.apply(operator) if isinstance(x, Traced) else function(x)
+
+    apply.__doc__ = f"Return {function.__name__}(x), number by number."
+    return apply
+
+
+exp = _unary("Exp", np.exp)
+log = _unary("Log", np.log)
+sqrt = _unary("Sqrt", np.sqrt)
+sin = _unary("Sin", np.sin)
+cos = _unary("Cos", np.cos)
+absolute = _unary("Abs", np.abs)
+
+
+def maximum(x: Array, bound: float) -> Array:
+    """Return x where it is above a bound, and the bound elsewhere."""
+    return x.apply("Max", bound) if isinstance(x, Traced) else np.maximum(x, bound)
+
+
+def minimum(x: Array, bound: float) -> Array:
+    """Return x where it is below a bound, and the bound elsewhere."""
+    return x.apply("Min", bound) if isinstance(x, Traced) else np.minimum(x, bound)
+
+
+def negative(x: Array) -> Array:
+    """Return 1 where x < 0 and 0 elsewhere."""
+    if not isinstance(x, Traced):
+        return (x < 0).astype(x.dtype)
+    return _cast(x.apply("Less", 0.0))
+
+
+def near(x: Array, value: float) -> Array:
+    """Return 1 where x is within 1/2 of a value, which codes of species are, else 0."""
+    if not isinstance(x, Traced):
+        return (np.abs(x - value) < 0.5).astype(x.dtype)
+    return _cast((x - value).apply("Abs").apply("Less", 0.5))
+
+
+def total(x: Array, axis: int) -> Array:
+    """Return the sum over an axis other than the first, which stays with length 1."""
+    if not isinstance(x, Traced):
+        return x.sum(axis=axis, keepdims=True)
+    place = axis % (len(x.shape) + 1)
+    name = x.graph.add("ReduceSum", x.name, x.graph.constant([place], np.int64))
+    shape = tuple(1 if i == place - 1 else n for i, n in enumerate(x.shape))
+    return Traced(x.graph, name, shape)
+
+
+def matmul(x: Array, matrix: npt.NDArray[Any]) -> Array:
+    """Return x (n, ..., k) times a constant matrix (k, m)."""
+    if not isinstance(x, Traced):
+        return x @ matrix.astype(x.dtype)
+    name = x.graph.add("MatMul", x.name, x.graph.constant(matrix, np.float32))
+    return Traced(x.graph, name, (*x.shape[:-1], matrix.shape[1]))
+
+
+def reshape(x: Array, shape: Sequence[int]) -> Array:
+    """Return x with another shape (n, *shape)."""
+    if not isinstance(x, Traced):
+        return x.reshape(len(x), *shape)
+    target = x.graph.constant([0, *shape], np.int64)
+    return Traced(x.graph, x.graph.add("Reshape", x.name, target), tuple(shape))
+
+
+def take(x: Array, index: npt.ArrayLike, axis: int = -1) -> Array:
+    """Return given places along an axis other than the first."""
+    places = np.asarray(index, dtype=np.int64)
+    if not isinstance(x, Traced):
+        return np.take(x, places, axis=axis)
+    place = axis % (len(x.shape) + 1)
+    indices = x.graph.constant(places, np.int64)
+    name = x.graph.add("Gather", x.name, indices, axis=place)
+    shape = (*x.shape[: place - 1], len(places), *x.shape[place:])
+    return Traced(x.graph, name, shape)
+
+
+def concatenate(parts: Sequence[Array]) -> Array:
+    """Return values of equal shape but in the last axis joined along it."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if not isinstance(first, Traced):
+        return np.concatenate(parts, axis=-1)
+    axis = len(first.shape)
+    name = first.graph.add("Concat", *(part.name for part in parts), axis=axis)
+    width = sum(part.shape[-1] for part in parts)
+    return Traced(first.graph, name, (*first.shape[:-1], width))
+
+
+def _cast(mask: Traced) -> Traced:
+    name = mask.graph.add("Cast", mask.name, to=FLOAT_CODE)
+    return Traced(mask.graph, name, mask.shape)
+
+
+def _row_shape(value: Any) -> tuple[int, ...]:
+    return value.shape if isinstance(value, Traced) else np.shape(value)[1:]

@@ -1,0 +1,55 @@
+"""Members: trained apart, exported together, their spread a variation of the map."""
+
+import numpy as np
+import pytest
+from test_cli import Run, _one_line, run  # noqa: F401
+
+pytest.importorskip("tensorflow")
+
+from pidgan.card import sample_targets
+from pidgan.efficiency_map import EfficiencyMap
+from pidgan.members import SEED_STEP, member_paths, train_members
+from pidgan.models.model import open_model
+
+SET = ("--set", "width=16", "--set", "blocks=1", "--set", "samples=2")
+
+
+def test_members_from_training_to_systematics(
+    run: Run,  # noqa: F811
+    kaon_dataset,
+    tmp_path,
+) -> None:
+    data, models, bundles = (tmp_path / name for name in ("data", "models", "bundles"))
+    kaon_dataset.save(data)
+    command = ("train", data, "-o", models, "--family", "energy", *SET, "--steps", 20)
+    assert "2 members" in run(*command, "--members", 2).out
+    _one_line(run(*command, "--members", 2), "models", "exists")
+    _one_line(run("validate", models, data, "-o", tmp_path / "r"), "member_1 first")
+
+    assert [path.name for path in member_paths(models)] == ["member_1", "member_2"]
+    first, second = (open_model(path) for path in member_paths(models))
+    assert (first.card.seed, second.card.seed) == (1, 1 + SEED_STEP)
+    assert first.card.steps == second.card.steps == 20
+    x = kaon_dataset.part("test").conditions[:500]
+    y = [sample_targets(model, x, seed=1) for model in (first, second)]
+    assert np.abs(y[0] - y[1]).max() > 0
+
+    more = train_members(kaon_dataset, models, members=2, family="energy", resume=True)
+    assert [model.card for model in more] == [first.card, second.card]
+
+    assert run("export", models, "-o", bundles).code == 0
+    assert [path.name for path in member_paths(bundles)] == [
+        "member_1.onnx",
+        "member_2.onnx",
+    ]
+    as_c = run("export", models, "--format", "c", "-o", tmp_path / "k.c")
+    assert as_c.code == 2
+
+    cut = ("--cut", "RichDLLk > 0", "-o", tmp_path / "map.json")
+    result = run("systematics", bundles, *cut)
+    assert result.code == 0, result.err
+    found = EfficiencyMap.open(tmp_path / "map.json")
+    shift = found.variations["training_1"]
+    assert np.isfinite(shift).all()
+    assert np.abs(shift).max() > 1e-4
+    assert "training_2" not in found.variations

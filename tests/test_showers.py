@@ -1,0 +1,418 @@
+"""Showers in the chain: schemes, families, export, application."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.schemes import CellTransform, fit_cells
+from pidgan.calorimeter.symmetry import mirror_showers
+from pidgan.card import sample_targets
+from pidgan.dataset import Dataset, build_dataset
+from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
+from pidgan.ntuple import write_trees
+from pidgan.sample import Sample, load_sample
+from pidgan.simulation import SHOWER_TREE, simulate_showers
+from pidgan.simulation.calorimeter import GEOMETRY
+
+DEFINITIONS = Path(__file__).parents[1] / "examples/showers"
+N = 1200
+
+SMALL = {
+    "energy_width": 8,
+    "energy_couplings": 2,
+    "width": 8,
+    "couplings": 2,
+    "latent": 4,
+    "channels": 2,
+    "batch_size": 32,
+    "play_batch_size": 16,
+    "critic_width": 8,
+}
+
+
+def definition(**changes: Any) -> Sample:
+    """The simulated block, as `examples/showers/simulated.toml` has it."""
+    cells = {
+        "geometry": GEOMETRY,
+        "arrays": {"cells": "cells", "profile": "profile"},
+        "incident": "E",
+        **changes.pop("cells", {}),
+    }
+    content = {
+        "schema": 1,
+        "name": "simulated",
+        "title": "Simulated showers",
+        "detector": "block",
+        "species": "gamma",
+        "source": "tests",
+        "unweighted": True,
+        "conditions": [
+            {"name": "E", "unit": "MeV", "range": [1e3, 1e5], "transform": "log"},
+            {"name": "phi", "unit": "rad", "range": [0, 6.3], "transform": "angle"},
+            {"name": "x", "unit": "mm", "range": [-22, 22]},
+            {"name": "species", "categories": [11, 22]},
+        ],
+        "cells": cells,
+    }
+    return Sample.model_validate(content | changes)
+
+
+@pytest.fixture(scope="module")
+def showers() -> dict[str, np.ndarray]:
+    return simulate_showers(N, seed=3)
+
+
+@pytest.fixture(scope="module")
+def npz(showers: dict[str, np.ndarray], tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("showers") / "showers.npz"
+    np.savez(path, **showers)
+    return Path(path)
+
+
+@pytest.fixture(scope="module")
+def dataset(npz: Path) -> Dataset:
+    return build_dataset(definition(), npz, seed=2)
+
+
+@pytest.fixture(scope="module")
+def models(dataset: Dataset) -> dict[str, Any]:
+    pytest.importorskip("tensorflow")
+    from pidgan.training import train
+
+    settings: dict[str, dict[str, Any]] = {
+        "shower_flow": {},
+        "shower_vae": {"network": "conv"},
+        "shower_gan": {"constrain": "total,layers"},
+    }
+    return {
+        family: train(
+            dataset, family=family, steps=6, seed=1, settings={**SMALL, **own}
+        )
+        for family, own in settings.items()
+    }
+
+
+def transforms(dataset: Dataset, **options: Any) -> CellTransform:
+    part = dataset.part("train")
+    layout = dataset.sample.cells.layout if dataset.sample.cells else None
+    assert layout is not None
+    return fit_cells(part.targets, part.conditions, layout, incident=0, **options)
+
+
+# --- the simulation ---
+
+
+def test_a_shower_is_never_more_than_its_energy(showers: dict[str, Any]) -> None:
+    total = showers["cells"].sum(axis=1)
+    np.testing.assert_allclose(total, showers["profile"].sum(axis=1), rtol=1e-5)
+    assert (total <= showers["E"] * 1.0001).all()
+    assert (showers["cells"] == 0).any()
+
+
+def test_showers_are_deeper_at_higher_energies() -> None:
+    found = simulate_showers(4000, seed=5)
+    share = found["profile"] / found["profile"].sum(axis=1, keepdims=True)
+    depth = share @ np.arange(share.shape[1])
+    high, low = found["E"] > 3e4, found["E"] < 3e3
+    assert depth[high].mean() > depth[low].mean() + 0.5
+    photon = found["species"] == 22
+    # A photon converts first: about one radiation length, half a slice, later.
+    assert depth[photon].mean() > depth[~photon].mean() + 0.1
+
+
+# --- the definition and the dataset ---
+
+
+def test_same_showers_from_every_format(
+    showers: dict[str, Any], npz: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    for name in ("showers.root", "showers.parquet"):
+        write_trees(tmp_path / name, {SHOWER_TREE: showers})
+        other = build_dataset(definition(), tmp_path / name, seed=2)
+        np.testing.assert_array_equal(other.targets, dataset.targets)
+        np.testing.assert_array_equal(other.conditions, dataset.conditions)
+
+
+def test_elements_of_an_array_are_columns(tmp_path: Path, npz: Path) -> None:
+    with np.load(npz) as found:
+        arrays = dict(found)
+    columns = [arrays.pop(name) for name in ("E", "phi", "x")]
+    np.savez(tmp_path / "a.npz", truth=np.stack(columns, axis=1) / 1e3, **arrays)
+    conditions = [
+        {"name": "E", "branch": "truth[0]", "unit": "GeV", "range": [1e3, 1e5]},
+        {"name": "species", "categories": [11, 22]},
+    ]
+    data = build_dataset(definition(conditions=conditions), tmp_path / "a.npz")
+    np.testing.assert_allclose(np.sort(data.conditions[:, 0]), np.sort(columns[0]))
+    conditions[0]["branch"] = "truth[3]"
+    with pytest.raises(NtupleError, match=r"truth\[3\] asked for, but .* 3 numbers"):
+        build_dataset(definition(conditions=conditions), tmp_path / "a.npz")
+
+
+def test_a_dataset_of_showers_is_saved(dataset: Dataset, tmp_path: Path) -> None:
+    opened = Dataset.open(dataset.save(tmp_path / "d"))
+    assert opened.sample == dataset.sample
+    np.testing.assert_array_equal(opened.targets, dataset.targets)
+
+
+def test_mistakes_are_named(npz: Path) -> None:
+    with pytest.raises(ValueError, match="one for each view of the geometry: cells, p"):
+        definition(cells={"arrays": {"cells": "cells"}})
+    with pytest.raises(ValueError, match="incident names 'P', which is not a cond"):
+        definition(cells={"incident": "P"})
+    with pytest.raises(ValueError, match="two or more different"):
+        definition(conditions=[{"name": "species", "categories": [11]}])
+    swapped = {"arrays": {"cells": "profile", "profile": "cells"}}
+    with pytest.raises(SampleError, match="has 12 cells, the geometry 36"):
+        build_dataset(definition(cells=swapped), npz)
+    with pytest.raises(SampleError, match=r"hold 9\d\d times the incident"):
+        build_dataset(definition(cells={"unit": "GeV"}), npz)
+    arrays = {"cells": "cell", "profile": "profile"}
+    with pytest.raises(NtupleError, match="no array 'cell'; closest: 'cells'"):
+        build_dataset(definition(cells={"arrays": arrays}), npz)
+
+
+def test_a_constant_condition_is_left_out(showers: Any, tmp_path: Path) -> None:
+    arrays = {**showers, "x": np.full(N, 3.0), "E": showers["E"]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.warns(PidganWarning, match="constant conditions are left out: x = 3"):
+        data = build_dataset(definition(), tmp_path / "a.npz")
+    assert data.sample.condition_names == ("E", "phi", "species")
+
+
+def test_nothing_is_trained_in_an_excluded_interval(npz: Path) -> None:
+    data = build_dataset(definition(exclude={"E": [[8e3, 2e4]]}), npz)
+    inside = (data.conditions[:, 0] >= 8e3) & (data.conditions[:, 0] <= 2e4)
+    assert inside.any()
+    np.testing.assert_array_equal(data.split == 3, inside)
+    assert len(data.part("excluded").weights) == inside.sum()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DEFINITIONS.glob("*.toml")), ids=lambda p: p.stem
+)
+def test_definitions_of_the_examples(path: Path) -> None:
+    sample = load_sample(path)
+    assert sample.cells is not None
+    assert len(sample.targets) == sample.cells.layout.n_cells
+
+
+# --- schemes ---
+
+
+@pytest.mark.parametrize(
+    ("scheme", "scale"), list(itertools.product(["layers", "cells"], ["log", "logit"]))
+)
+def test_schemes_come_back(dataset: Dataset, scheme: str, scale: str) -> None:
+    part = dataset.part("train")
+    transform = transforms(dataset, scheme=scheme, scale=scale)
+    z = transform.forward(part.targets, part.conditions)
+    cells = transform.inverse(z, part.conditions)
+    # 1e-4: the precision of a normal score, in steep pieces of a distribution.
+    np.testing.assert_allclose(cells, part.targets, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(cells == 0, part.targets == 0)
+    rebuilt = CellTransform.from_arrays(transform.to_arrays())
+    np.testing.assert_array_equal(rebuilt.inverse(z, part.conditions), cells)
+
+
+def test_layers_are_normalised_exactly(dataset: Dataset) -> None:
+    transform = transforms(dataset)
+    conditions = dataset.part("test").conditions
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal((len(conditions), transform.n_coordinates))
+    cells = transform.inverse(z, conditions).astype(np.float64)
+    np.testing.assert_allclose(
+        cells[:, :36].sum(axis=1), cells[:, 36:].sum(axis=1), rtol=1e-5
+    )
+    total = transform.inverse(
+        np.concatenate([z[:, :1], 3 + 0 * z[:, 1:]], 1), conditions
+    )
+    np.testing.assert_allclose(
+        total[:, :36].sum(axis=1), cells[:, :36].sum(axis=1), rtol=1e-5
+    )
+    # Where every share lies below its edge, the nearest to it stays.
+    dark = transform.inverse(0 * z - 8, conditions)
+    assert (dark[:, :36].sum(axis=1) > 0).all()
+
+
+def test_threshold_is_exact(dataset: Dataset) -> None:
+    transform = transforms(dataset, threshold=5.0)
+    part = dataset.part("test")
+    shape = (len(part.conditions), transform.n_coordinates)
+    z = np.random.default_rng(1).standard_normal(shape)
+    cells = transform.inverse(z, part.conditions)
+    assert ((cells == 0) | (cells >= 5)).all()
+    assert (cells == 0).any()
+
+
+def test_mirror_images_are_showers(showers: dict[str, Any]) -> None:
+    geometry = load_geometry(GEOMETRY)
+    cells = np.concatenate([showers["cells"], showers["profile"]], axis=1)
+    truth = np.stack([showers[k] for k in ("x", "y", "phi")], axis=1)
+    images, conditions = mirror_showers(
+        cells,
+        truth,
+        geometry,
+        mirrors=["x", "swap"],
+        columns={"x": 0, "y": 1, "phi": 2},
+    )
+    assert len(images) == 4 * N
+    np.testing.assert_array_equal(images[:N], cells)
+    at = geometry.centres[:36, :2]
+    mean = (images[:, :36] @ at) / images[:, :36].sum(axis=1, keepdims=True)
+    original, swapped, mirrored, both = np.split(mean, 4)
+    np.testing.assert_allclose(swapped, original[:, ::-1], atol=1e-4)
+    np.testing.assert_allclose(mirrored, original * [-1, 1], atol=1e-4)
+    np.testing.assert_allclose(both, (original * [-1, 1])[:, ::-1], atol=1e-4)
+    before, _, after, _ = np.split(conditions, 4)
+    np.testing.assert_array_equal(after[:, :2], before[:, :2] * [-1, 1])
+    np.testing.assert_allclose(np.cos(after[:, 2]), -np.cos(before[:, 2]), atol=1e-5)
+    np.testing.assert_allclose(np.sin(after[:, 2]), np.sin(before[:, 2]), atol=1e-5)
+    askew = load_geometry(
+        {"layers": [{"kind": "rectangular", "x_edges": [0, 1, 3], "y_edges": [0, 1]}]}
+    )
+    with pytest.raises(SampleError, match="not symmetric"):
+        mirror_showers(cells[:, :2], truth, askew, mirrors=["x"], columns={})
+
+
+# --- families ---
+
+
+@pytest.mark.parametrize("family", ["shower_flow", "shower_vae", "shower_gan"])
+def test_keras_equals_onnx(
+    models: dict[str, Any], dataset: Dataset, family: str, tmp_path: Path
+) -> None:
+    from pidgan.bundle import open_bundle
+    from pidgan.onnx_export import check_parity, export_bundle
+
+    bundle = open_bundle(export_bundle(models[family], tmp_path / "shower.onnx"))
+    parity = check_parity(models[family], bundle)
+    assert parity.differing <= 1
+    conditions = dataset.part("test").conditions
+    cells = sample_targets(bundle, conditions, seed=1)
+    assert cells.shape == (len(conditions), 48)
+    assert (cells >= 0).all()
+    assert (cells == 0).any()
+    np.testing.assert_allclose(
+        cells[:, :36].sum(axis=1), cells[:, 36:].sum(axis=1), rtol=1e-4
+    )
+
+
+def test_a_shower_model_is_saved(models: Any, dataset: Dataset, tmp_path: Path) -> None:
+    from pidgan.models.model import open_model
+
+    conditions = dataset.part("test").conditions
+    models["shower_flow"].save(tmp_path / "m")
+    np.testing.assert_array_equal(
+        sample_targets(open_model(tmp_path / "m"), conditions, seed=1),
+        sample_targets(models["shower_flow"], conditions, seed=1),
+    )
+
+
+def test_density_of_a_flow_is_that_of_its_samples() -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models.backend import tf
+    from pidgan.models.couplings import CouplingFlow
+
+    flow = CouplingFlow(5, couplings=3, width=8, blocks=1, seed=1, name="f")
+    u, context = (tf.random.stateless_normal((1, n), (1, n)) for n in (5, 2))
+    flow.generate(u, context)
+    rng = np.random.default_rng(1)
+    for v in flow.variables:
+        v.assign(v + 0.3 * rng.standard_normal(v.shape).astype(np.float32))
+    flow.settle()
+    with tf.GradientTape() as tape:
+        tape.watch(u)
+        y = flow.generate(u, context)
+    jacobian = tape.jacobian(y, u)[0, :, 0].numpy()
+    expected = 0.5 * np.sum(u.numpy() ** 2) + np.linalg.slogdet(jacobian)[1]
+    np.testing.assert_allclose(flow.loss(y, context).numpy(), [expected], rtol=1e-5)
+
+
+def test_imputed_values_lie_below_the_edge() -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models.backend import tf
+    from pidgan.models.censored import censored_loss, impute
+
+    y = tf.constant([[-1.0, 0.5]] * 4000)
+    observed = tf.constant([[0.0, 1.0]] * 4000)
+    location, scale = tf.zeros_like(y), tf.ones_like(y)
+    full = impute(y, observed, location, scale, seed=tf.constant([1, 2])).numpy()
+    assert (full[:, 0] <= -1).all()
+    assert (full[:, 1] == 0.5).all()
+    # Mean of a normal distribution cut at -1: -phi(1) / Phi(-1) = -1.525.
+    assert abs(full[:, 0].mean() + 1.525) < 0.03
+    loss = censored_loss(y[:1], observed[:1], location[:1], scale[:1]).numpy()
+    np.testing.assert_allclose(loss, [-np.log(0.158655) + 0.125], rtol=1e-4)
+
+
+def test_observables_of_coordinates_are_those_of_cells(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models.shower_critic import Observables
+
+    transform, part = transforms(dataset), dataset.part("train")
+    assert dataset.sample.cells is not None
+    layout = dataset.sample.cells.layout
+    seen = Observables(transform, layout, ("total", "centre"))
+    z = transform.forward(part.targets, part.conditions)
+    cells = seen.cells(z).numpy() * part.conditions[:, :1]
+    np.testing.assert_allclose(cells, part.targets, rtol=1e-3, atol=0.01)
+    assert np.isfinite(seen(z).numpy()).all()
+
+
+def test_convolutions_need_a_grid(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.errors import PidganError
+    from pidgan.training import train
+
+    sample = definition(cells={"scheme": "cells"})
+    other = Dataset(**{**vars(dataset), "sample": sample})
+    settings = {**SMALL, "network": "conv"}
+    with pytest.raises(PidganError, match="cells that fill one grid"):
+        train(other, family="shower_vae", steps=1, settings=settings)
+
+
+def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
+    from pidgan.application import apply
+    from pidgan.onnx_export import export_bundle
+
+    bundle = export_bundle(models["shower_flow"], tmp_path / "shower.onnx")
+    truth = simulate_showers(50, seed=9)
+    branches = {f"gamma_{k}": truth[k] for k in ("E", "phi", "x", "species")}
+    branches["gamma_species"][:3] = 13
+    write_trees(tmp_path / "in.parquet", {"T": branches})
+    summary = apply(
+        {"gamma": bundle}, tmp_path / "in.parquet", tmp_path / "out.parquet", seed=1
+    )
+    assert summary.targets["gamma"] == [
+        "gamma_cells",
+        "gamma_profile",
+        "gamma_pidgan_status",
+    ]
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    cells = np.stack(frame["gamma_cells"])
+    assert cells.shape == (50, 36)
+    assert np.isnan(cells[:3]).all()
+    assert np.isfinite(cells[3:]).all()
+    assert (frame["gamma_pidgan_status"][:3] == 2).all()
+
+
+def test_categories_that_are_no_numbers_of_the_data(npz: Path) -> None:
+    conditions = [
+        {"name": "E", "unit": "MeV", "range": [1e3, 1e5]},
+        {"name": "species", "categories": [11, 13]},
+    ]
+    with pytest.warns(PidganWarning, match="rows dropped: species unknown"):
+        data = build_dataset(definition(conditions=conditions[::-1]), npz)
+    assert data.sample.condition_names == ("E",)
+
+
+def test_empty_file_of_showers(showers: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{k: v[:0] for k, v in showers.items()})
+    with pytest.raises(DatasetError, match="no rows left"):
+        build_dataset(definition(), tmp_path / "a.npz")
