@@ -86,7 +86,7 @@ def test_a_generator_learns_places_and_losses(model):
     # All three coordinates of a lost cluster are the sentinel, exactly.
     for axis in (1, 2):
         np.testing.assert_array_equal(made[:, axis::3] == TRANSFORM.sentinel, missing)
-    assert missing[:, :-1].mean() < 0.1
+    assert missing[:, :-1].mean() < 0.6 * missing[:, -1].mean()
     assert missing[:, -1].mean() == pytest.approx(1 / 3, abs=0.12)
     both = ~np.repeat(missing | (y[:, ::3] == TRANSFORM.sentinel), 3, axis=1)
     assert np.abs(made - y)[both].mean() < 0.5 * np.abs(y)[both].mean()
