@@ -187,7 +187,7 @@ def _convolutional(
     fine, scale = dense(3)(v), dense(3, bias=INITIAL_SCALE)(v)
     mean = layers.Add()([coarse, layers.Reshape((3 * n_rows,))(fine)])
     scale = layers.Reshape((3 * n_rows,))(scale)
-    return mean, scale, layers.Reshape((n_rows,))(dense(1, bias=INITIAL_FLAG)(v))
+    return mean, scale, dense(n_rows, bias=INITIAL_FLAG, scale=0.1)(flat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
