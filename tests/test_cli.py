@@ -90,6 +90,15 @@ def test_simulate(run: Run, tmp_path: Path) -> None:
     _one_line(run(*arguments), str(calib), "exist")
     assert run(*arguments, "--overwrite").code == 0
     assert run("simulate", "analysis", "-n", 200, "-o", analysis).code == 0
+    for kind, species, tree in (
+        ("tpc", "K+", "TPC/DecayTree"),
+        ("calorimeter", "gamma", "Calo/DecayTree"),
+    ):
+        path = tmp_path / f"{kind}.root"
+        arguments = ("simulate", kind, "--species", species, "-n", 60, "-o", path)
+        assert run(*arguments).out == f"{path}:{tree}  60 entries\n"
+        _one_line(run(*arguments), str(path), "exist")
+    assert run("simulate", "tpc", "--species", "k", "-o", tmp_path / "x.root").code == 2
     assert run("simulate", "analysis", "-n", 0, "-o", tmp_path / "x.root").code == 2
     assert not (tmp_path / "x.root").exists()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from pidgan.calorimeter.pads import MOMENTS, image_moments, profile
 from pidgan.plots import (
     plot_breakdown,
     plot_corrected,
@@ -15,6 +16,8 @@ from pidgan.plots import (
     plot_history,
     plot_map,
     plot_mass_fit,
+    plot_pads,
+    plot_profiles,
     plot_roc,
     plot_target,
     png,
@@ -70,6 +73,21 @@ def corrected_figure(
     return plot_corrected(positions, real, interval, **arguments)
 
 
+def pads_figure(**changes: object) -> Figure:
+    rng = np.random.default_rng(1)
+    images, x = rng.poisson(5.0, (40, 3, 4)), rng.uniform(0.0, 2.0, 40)
+    arguments: dict = {"edges": [0, 1, 2], "generated": images[:20], **changes}
+    return plot_pads(images, x, generated_x=x[:20], **arguments)
+
+
+def profiles_figure(rows: int) -> Figure:
+    rng = np.random.default_rng(1)
+    x, edges = rng.uniform(0.0, 2.0, rows), np.linspace(0.0, 2.0, 3)
+    moments = image_moments(rng.poisson(5.0, (rows, 3, 4)))
+    found = {name: profile(x, moments[:, k], edges) for k, name in enumerate(MOMENTS)}
+    return plot_profiles(found, found)
+
+
 def roc_figure(misid: np.ndarray) -> Figure:
     kinds = ("real", "generated", "corrected")
     efficiency = {kind: np.array([0.99, 0.9, 0.5]) for kind in kinds}
@@ -96,6 +114,12 @@ FIGURES = {
     "breakdown": lambda: plot_breakdown(
         ["DLLk > 0", "DLLk > 5"], {"a": [0.01, 0.02], "b": [0.0, 0.0]}, [0.01, 0.02]
     ),
+    "pads": pads_figure,
+    "pads_real_alone": lambda: pads_figure(generated=None),
+    "pads_empty_bin": lambda: pads_figure(edges=[0, 2, 9, 10]),
+    "pads_without_amplitude": lambda: pads_figure(edges=[5, 6]),
+    "profiles": lambda: profiles_figure(60),
+    "profiles_of_few_rows": lambda: profiles_figure(4),
     "target": target_figure,
     "target_log": lambda: target_figure(log=True),
     "target_panels": lambda: target_figure(

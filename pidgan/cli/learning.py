@@ -68,6 +68,26 @@ def demo(output: Path, seed: int, overwrite: bool, budget: float) -> None:
     run_demo(output, seed=seed, budget=budget, overwrite=overwrite, echo=show_progress)
 
 
+_tracks_option = click.option(
+    "-n",
+    "--entries",
+    default=200_000,
+    type=click.IntRange(min=1),
+    help="Number of tracks.",
+)
+
+
+def _write(
+    output: Path, trees: Mapping[str, Mapping[str, Any]], *, overwrite: bool
+) -> None:
+    """Write the trees of a calibration sample, and say what was written."""
+    from pidgan.ntuple import write_trees
+
+    write_trees(output, trees, overwrite=overwrite)
+    for tree, branches in trees.items():
+        click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
+
+
 @click.group(epilog="Example: pidgan simulate rich --mode dstar_k -n 200000 -o k.root")
 def simulate() -> None:
     """Write simulated data with known truth."""
@@ -82,25 +102,54 @@ def simulate() -> None:
     type=click.Choice(["dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e"]),
     help="Decay that the calibration tracks come from.",
 )
-@click.option(
-    "-n",
-    "--entries",
-    default=200_000,
-    type=click.IntRange(min=1),
-    help="Number of tracks.",
-)
+@_tracks_option
 @output_option
 @seed_option
 @overwrite_option
 def rich(mode: str, entries: int, output: Path, seed: int, overwrite: bool) -> None:
     """Write a RICH calibration sample with LHCb's tree and branch names."""
-    from pidgan.ntuple import write_trees
     from pidgan.simulation import simulate_calibration
 
-    trees = simulate_calibration(mode, entries, seed=seed)
-    write_trees(output, trees, overwrite=overwrite)
-    for tree, branches in trees.items():
-        click.echo(f"{output}:{tree}  {len(branches['probe_P'])} entries")
+    _write(output, simulate_calibration(mode, entries, seed=seed), overwrite=overwrite)
+
+
+@simulate.command(epilog="Example: pidgan simulate tpc --species K+ -o k.root")
+@click.option(
+    "--species",
+    required=True,
+    type=click.Choice(["e+", "mu+", "pi+", "K+", "p"]),
+    help="Particle that leaves the tracks.",
+)
+@_tracks_option
+@output_option
+@seed_option
+@overwrite_option
+def tpc(species: str, entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write a calibration sample of dE/dx in a time projection chamber."""
+    from pidgan.simulation import simulate_tpc
+
+    _write(output, simulate_tpc(species, entries, seed=seed), overwrite=overwrite)
+
+
+@simulate.command(epilog="Example: pidgan simulate calorimeter --species e+ -o e.root")
+@click.option(
+    "--species",
+    required=True,
+    type=click.Choice(["e+", "mu+", "pi+", "K+", "p", "gamma"]),
+    help="Particle that leaves the tracks.",
+)
+@_tracks_option
+@output_option
+@seed_option
+@overwrite_option
+def calorimeter(
+    species: str, entries: int, output: Path, seed: int, overwrite: bool
+) -> None:
+    """Write a calibration sample of E/p, shower widths and hadronic fraction."""
+    from pidgan.simulation import simulate_calorimeter
+
+    trees = simulate_calorimeter(species, entries, seed=seed)
+    _write(output, trees, overwrite=overwrite)
 
 
 @simulate.command(epilog="Example: pidgan simulate analysis -n 50000 -o d2kpi.root")

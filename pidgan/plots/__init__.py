@@ -18,6 +18,10 @@ from pidgan.plots.efficiencies import (
     plot_roc,
 )
 from pidgan.plots.families import plot_families
+from pidgan.plots.pads import (
+    plot_pads,
+    plot_profiles,
+)
 from pidgan.plots.samples import (
     plot_history,
     plot_mass_fit,
@@ -43,6 +47,8 @@ __all__ = [
     "plot_mass_fit",
     "plot_matrix",
     "plot_observables",
+    "plot_pads",
+    "plot_profiles",
     "plot_response",
     "plot_roc",
     "plot_shower",

@@ -13,21 +13,33 @@ from pidgan.simulation.calibration import (
     simulate_calibration,
 )
 from pidgan.simulation.calorimeter import SHOWER_TREE, simulate_showers
+from pidgan.simulation.calorimeter_pid import (
+    CALORIMETER_SPECIES,
+    simulate_calorimeter,
+    simulate_calorimeter_response,
+)
 from pidgan.simulation.combined import SPECIES, simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
+from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 
 __all__ = [
     "ANALYSIS_TREE",
+    "CALORIMETER_SPECIES",
     "MODES",
     "RICH_MODES",
     "RICH_VARIABLES",
     "SENTINEL",
     "SHOWER_TREE",
     "SPECIES",
+    "TPC_SPECIES",
     "Jagged",
     "MassShape",
     "simulate_analysis",
     "simulate_calibration",
+    "simulate_calorimeter",
+    "simulate_calorimeter_response",
     "simulate_response",
     "simulate_showers",
+    "simulate_tpc",
+    "simulate_tpc_response",
 ]

@@ -1,0 +1,243 @@
+"""Responses of a plane of pads: image moments, and their profiles in the conditions.
+
+A response is an image, amplitudes against pad and time bin. It is summed up by six
+moments; a profile gives mean and standard deviation of a moment in bins of a
+condition, and a chi2 compares the profiles of two samples at mean +- deviation, as
+arXiv:2012.04595 (A. Maevskiy et al., TPC of MPD, Sec. 4) does. What the chi2 of two
+real samples is says `chi2_floor`.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pidgan.typing import FloatArray
+
+MOMENTS = (
+    "pad_centre",
+    "time_centre",
+    "pad_width",
+    "time_width",
+    "covariance",
+    "sum",
+)
+"""Names of the moments; widths are variances, all in units of a pad or a time bin."""
+
+N_BINS = 19
+"""Bins of a profile, those of arXiv:2012.04595."""
+
+MIN_ROWS = 8
+"""Bins with fewer responses have no error of their deviation, and do not count."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Mean and standard deviation of a moment in bins of a condition.
+
+    Attributes:
+        edges: (bins + 1,).
+        mean, deviation: (bins,), NaN in bins with less than `MIN_ROWS` responses.
+        mean_error, deviation_error: (bins,), their statistical errors.
+        rows: (bins,), responses.
+    """
+
+    edges: FloatArray
+    mean: FloatArray
+    deviation: FloatArray
+    mean_error: FloatArray
+    deviation_error: FloatArray
+    rows: FloatArray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chi2:
+    """A chi2 with the number of its terms, and both by moment."""
+
+    value: float
+    terms: int
+    by_moment: dict[str, float]
+
+
+def image_moments(images: ArrayLike) -> FloatArray:
+    """Return centres, variances, covariance and sum of each image.
+
+    With amplitudes a_ij of pad i and time bin j and p_ij = a_ij / sum a:
+    sum p i, sum p j, sum p i^2 - (sum p i)^2, sum p j^2 - (sum p j)^2,
+    sum p i j - (sum p i)(sum p j), and sum a.
+
+    Args:
+        images: (n, pads, time bins), not negative.
+
+    Returns:
+        (n, 6), in the order of `MOMENTS`; NaN but for the sum in empty images.
+
+    Raises:
+        ValueError: another number of axes, or negative amplitudes.
+
+    Example:
+        >>> image_moments([[[0, 0], [1, 1]]])[0].tolist()
+        [1.0, 0.5, 0.0, 0.25, 0.0, 2.0]
+    """
+    a = np.asarray(images, dtype=np.float64)
+    if a.ndim != 3:
+        raise ValueError(f"images have shape {a.shape}, expected (n, pads, time bins)")
+    if not np.all(a >= 0.0):
+        raise ValueError("images have negative or NaN amplitudes, expected none")
+    total = a.sum(axis=(1, 2))
+    p = a / np.where(total > 0.0, total, np.nan)[:, None, None]
+    i, j = (np.arange(size, dtype=np.float64) for size in a.shape[1:])
+    pads, times = p.sum(axis=2), p.sum(axis=1)
+    pad, time = pads @ i, times @ j
+    both = np.einsum("nij,i,j->n", p, i, j)
+    return np.stack(
+        [
+            pad,
+            time,
+            pads @ i**2 - pad**2,
+            times @ j**2 - time**2,
+            both - pad * time,
+            total,
+        ],
+        axis=1,
+    )
+
+
+def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
+    """Return mean and deviation of values in bins of a condition.
+
+    The error of the deviation s is sqrt((m4 - s^4) / n) / (2 s), m4 the fourth central
+    moment (H. Cramer, Mathematical Methods of Statistics (1946), Sec. 28.2).
+
+    Args:
+        x: (n,), the condition.
+        values: (n,), a moment; rows with NaN do not count.
+        edges: rising edges of bins; the last bin includes its upper one.
+    """
+    x, values, edges = (np.asarray(v, dtype=np.float64) for v in (x, values, edges))
+    place = np.searchsorted(edges, x, side="right") - 1
+    place[x == edges[-1]] = len(edges) - 2
+    rows = np.full((5, len(edges) - 1), np.nan)
+    for b in range(len(edges) - 1):
+        y = values[(place == b) & np.isfinite(values)]
+        rows[4, b] = len(y)
+        if len(y) < MIN_ROWS:
+            continue
+        mean, s = y.mean(), y.std()
+        m4 = np.mean((y - mean) ** 4)
+        error = np.sqrt(max(m4 - s**4, 0.0) / len(y)) / (2.0 * s) if s > 0 else 0.0
+        rows[:4, b] = mean, s, s / np.sqrt(len(y) - 1), error
+    return Profile(
+        edges=edges,
+        mean=rows[0],
+        deviation=rows[1],
+        mean_error=rows[2],
+        deviation_error=rows[3],
+        rows=rows[4],
+    )
+
+
+def moments_chi2(
+    real: ArrayLike,
+    generated: ArrayLike,
+    conditions: ArrayLike,
+    generated_conditions: ArrayLike | None = None,
+    *,
+    bins: int = N_BINS,
+) -> Chi2:
+    """Compare the profiles of all moments against all conditions.
+
+    chi2 = sum over moments, conditions, bins and signs of
+    (delta mean +- delta deviation)^2 / (sum of the four squared errors).
+
+    Args:
+        real: (n, pads, time bins).
+        generated: (m, pads, time bins).
+        conditions: (n, k), of the real responses; constant ones are left out.
+        generated_conditions: (m, k); none means those of the real ones.
+        bins: of each profile, of equal width over the range of the real ones.
+
+    Raises:
+        ValueError: no condition that varies.
+    """
+    x = _columns(conditions)
+    x_g = x if generated_conditions is None else _columns(generated_conditions)
+    y, y_g = image_moments(real), image_moments(generated)
+    varying = [k for k in range(x.shape[1]) if x[:, k].min() < x[:, k].max()]
+    if not varying:
+        raise ValueError("every condition is constant; a profile needs one that varies")
+    by_moment = dict.fromkeys(MOMENTS, 0.0)
+    terms = 0
+    for k in varying:
+        edges = np.linspace(x[:, k].min(), x[:, k].max(), bins + 1)
+        for m, name in enumerate(MOMENTS):
+            a = profile(x[:, k], y[:, m], edges)
+            b = profile(x_g[:, k], y_g[:, m], edges)
+            error = sum(p.mean_error**2 + p.deviation_error**2 for p in (a, b))
+            mean, deviation = b.mean - a.mean, b.deviation - a.deviation
+            both = ((mean + deviation) ** 2 + (mean - deviation) ** 2) / error
+            counted = np.isfinite(both)
+            by_moment[name] += float(both[counted].sum())
+            terms += 2 * int(counted.sum())
+    return Chi2(value=sum(by_moment.values()), terms=terms, by_moment=by_moment)
+
+
+def chi2_floor(
+    images: ArrayLike,
+    conditions: ArrayLike,
+    *,
+    splits: int = 5,
+    bins: int = N_BINS,
+    seed: int = 1,
+) -> Chi2:
+    """Return the chi2 of random half against half of real responses, mean of splits.
+
+    Args:
+        images: (n, pads, time bins).
+        conditions: (n, k).
+        splits: independent ways to halve the sample.
+        bins: of each profile.
+        seed: of the splits.
+    """
+    images, x = np.asarray(images), _columns(conditions)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(splits):
+        order = rng.permutation(len(x))
+        a, b = order[: len(x) // 2], order[len(x) // 2 :]
+        found.append(moments_chi2(images[a], images[b], x[a], x[b], bins=bins))
+    return Chi2(
+        value=float(np.mean([c.value for c in found])),
+        terms=round(float(np.mean([c.terms for c in found]))),
+        by_moment={
+            name: float(np.mean([c.by_moment[name] for c in found])) for name in MOMENTS
+        },
+    )
+
+
+def amplitude_spectrum(
+    images: ArrayLike, edges: ArrayLike, *, threshold: float = 1.0
+) -> tuple[FloatArray, float]:
+    """Return the spectrum of log10(1 + a) and the share of amplitudes that are zero.
+
+    Args:
+        images: amplitudes, any shape.
+        edges: of bins in log10(1 + a).
+        threshold: amplitudes below are zero (arXiv:2012.04595, Sec. 3).
+
+    Returns:
+        Share of all amplitudes in each bin, zeros left out, and the share of zeros.
+
+    Example:
+        >>> amplitude_spectrum([0.0, 0.5, 9.0, 99.0], [0.5, 1.5, 2.5])
+        (array([0.25, 0.25]), 0.5)
+    """
+    a = np.asarray(images, dtype=np.float64).ravel()
+    seen = a[a >= threshold]
+    counts, _ = np.histogram(np.log10(1.0 + seen), np.asarray(edges, dtype=np.float64))
+    return counts / len(a), 1.0 - len(seen) / len(a)
+
+
+def _columns(conditions: ArrayLike) -> FloatArray:
+    x = np.asarray(conditions, dtype=np.float64)
+    return x[:, None] if x.ndim == 1 else x
