@@ -20,11 +20,7 @@ from pidgan.models import make_family
 from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays, read_table, write_table
-from pidgan.preprocessing import (
-    ClusterTransform,
-    ConditionTransform,
-    TargetTransform,
-)
+from pidgan.preprocessing import ConditionTransform, TargetTransform
 from pidgan.sample import Sample
 from pidgan.typing import FloatArray, IntArray
 
@@ -49,7 +45,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform | CellTransform | ClusterTransform
+    targets: TargetTransform | CellTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
@@ -82,12 +78,12 @@ class Model:
         """The transform of the targets of a track.
 
         Raises:
-            TrainingError: the targets are cells or clusters.
+            TrainingError: the targets are cells.
         """
-        if not isinstance(self.targets, TargetTransform):
+        if isinstance(self.targets, CellTransform):
             raise TrainingError(
-                f"the generator of {self.card.sample.name!r} makes cells or clusters, "
-                "expected PID variables of a track"
+                f"the generator of {self.card.sample.name!r} makes cells, expected "
+                "targets of a track"
             )
         return self.targets
 
