@@ -54,6 +54,8 @@ CHECKPOINT_SECONDS = 30.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
 DIVERGED = 1e4
 MIN_TRAINING_ROWS = 50
+# From here on compiling with XLA, some seconds a phase, pays.
+XLA_SECONDS, XLA_STEPS = 60.0, 2000
 # Rows drawn for the losses of the validation part.
 VALIDATION_ROWS = 1024
 # Stream of random numbers of the noise, apart from that of the batches.
@@ -126,9 +128,12 @@ def train(
     if resume and checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint)
     elif steps is not None:
+        run.choose_xla(steps >= XLA_STEPS)
         run.steps = steps
     else:
-        run.time_steps(parse_duration(DEFAULT_BUDGET if budget is None else budget))
+        seconds = parse_duration(DEFAULT_BUDGET if budget is None else budget)
+        run.choose_xla(seconds >= XLA_SECONDS)
+        run.time_steps(seconds)
     run.play(checkpoint, progress)
     return run.finish()
 
@@ -297,6 +302,11 @@ class _Run:
                 ends.append((phase, round(share * self.steps)))
         return ends
 
+    def choose_xla(self, pays: bool) -> None:
+        """Decide whether steps are compiled with XLA, where the settings leave it."""
+        if self.settings["xla"] is None:
+            self.settings["xla"] = pays
+
     def time_steps(self, budget: float) -> None:
         """Turn a budget into a number of steps; the weights stay as they are."""
         began = time.perf_counter()
@@ -410,6 +420,7 @@ class _Run:
             state = json.loads(str(arrays.pop("state")))
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{checkpoint} is damaged ({error})") from error
+        self.choose_xla(bool(state.get("settings", {}).get("xla")))
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise TrainingError(

@@ -16,7 +16,7 @@ penalty passes through h(y_g') too: stopping it there makes the critic diverge.
 Before it plays, the generator is taught. Phase `teach` fits a normalising flow T
 (`pidgan.models.flow`), slow but found by maximum likelihood; in phase `distil` the
 generator G (`pidgan.models.student`) learns to make of the *same* noise what the flow
-makes, one coordinate at a time at known earlier ones:
+makes, one coordinate at a time, at the noise of the earlier ones of real rows:
 
     L_distil = sum_j E[|G_j(z_j) - T_j(z_j)| / (dT_j / dz_j + epsilon)]
 
@@ -31,7 +31,7 @@ from typing import Any
 from pidgan.models.backend import keras, tf
 from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape, residual_network
-from pidgan.models.student import AutoregressiveGenerator
+from pidgan.models.student import ParallelGenerator
 from pidgan.models.updates import (
     descend,
     draw,
@@ -63,7 +63,8 @@ class CramerSettings:
         teacher_width, teacher_blocks, teacher_bins: of the flow.
         teach_batch_size, teach_learning_rate: in `teach`.
         distil_batch_size, distil_learning_rate: in `distil`.
-        xla: compile the steps with XLA, which halves their time.
+        xla: compile the steps with XLA, which takes some seconds and then halves their
+            time; None does so in trainings of a minute or 2000 steps and more.
     """
 
     width: int = 48
@@ -87,7 +88,7 @@ class CramerSettings:
     teach_learning_rate: float = 5e-3
     distil_batch_size: int = 1024
     distil_learning_rate: float = 1e-2
-    xla: bool = True
+    xla: bool | None = None
 
 
 def critic_loss(
@@ -117,7 +118,7 @@ class CramerGAN:
         self.needs_positive_weights = s.teach > 0 or s.distil > 0
         self.n_targets = self.n_noise = shape.n_targets
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-        self.generator = AutoregressiveGenerator(
+        self.generator = ParallelGenerator(
             shape=shape, width=s.width, blocks=s.blocks, seed=seed
         )
         self.critic = residual_network(
@@ -195,11 +196,10 @@ class CramerGAN:
         self.distil_optimizer.learning_rate = self.settings.distil_learning_rate * rate
         shape = (self.n_targets, tf.shape(batch["x"])[0])
         noise = tf.random.stateless_normal(shape, seed)
-        inputs = self.teacher.networks.inputs(batch)
-        y_t, slope = self.teacher.respond(inputs, noise)
+        y_t, slope, earlier = self.teacher.respond(batch, noise)
         weight = batch["positive_w"] * tf.transpose(batch["free"]) / (slope + EPSILON)
         with tf.GradientTape() as tape:
-            y_g = self.generator.respond(inputs, noise)
+            y_g = self.generator.respond(batch, earlier, noise)
             loss = tf.reduce_mean(tf.reduce_sum(weight * tf.abs(y_g - y_t), axis=0))
         descend(tape, loss, self.distil_optimizer, self.generator.variables)
         return {"distance": loss}

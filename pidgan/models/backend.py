@@ -42,5 +42,8 @@ with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user dec
 # The graph optimizer orders sums by names that count up with every function traced:
 # a second training in one process would round differently. It gains nothing here.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+# The first operation and the first use of XLA write some more lines, once a process.
+with _no_stderr():
+    tf.function(lambda v: v + 1, jit_compile=True)(tf.constant(0))
 
 __all__ = ["keras", "tf"]

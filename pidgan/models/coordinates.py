@@ -141,6 +141,18 @@ def known_rows(
     return {"x": x, "pattern": pattern, "free": tf.matmul(pattern, free)}
 
 
+def write_free(graph: Graph, shape: Shape, inputs: dict[str, str]) -> str | None:
+    """Append 1 for each coordinate that is continuous; None where all always are."""
+    free = _free(shape)
+    if shape.n_patterns:
+        return graph.add("MatMul", inputs["pattern"], graph.constant(free))
+    if free.all():
+        return None
+    zero = graph.columns(inputs["conditions"], 0, 1)
+    zero = graph.add("Mul", zero, graph.constant(0.0))
+    return graph.add("Add", zero, graph.constant(free))
+
+
 def write_in_turn(
     graph: Graph,
     shape: Shape,
@@ -155,17 +167,13 @@ def write_in_turn(
         inputs: names of "conditions" and perhaps "pattern".
         write: appends coordinate j, given j and the names of what comes before it.
     """
-    known, free = [inputs["conditions"]], None
-    if shape.n_patterns:
-        known.append(inputs["pattern"])
-        free = graph.add("MatMul", inputs["pattern"], graph.constant(_free(shape)))
+    known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
+    free = write_free(graph, shape, inputs)
     first = len(known)
     for j in range(shape.n_targets):
         y = write(j, known)
         if free is not None:
             y = graph.add("Mul", y, graph.columns(free, j, j + 1))
-        elif not _free(shape)[0, j]:
-            y = graph.add("Mul", y, graph.constant(0.0))
         known = [*known, y]
     made = known[first:]
     return graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]

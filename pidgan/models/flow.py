@@ -62,17 +62,24 @@ class SplineFlow:
             y.append(value * batch["free"][:, j])
         return tf.stack(y, axis=1)
 
-    def respond(self, inputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return y_j(u_j) of every coordinate at known earlier ones.
+    def respond(
+        self, batch: dict[str, Any], u: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return what each coordinate is for some noise, at the real earlier ones.
 
         Args:
-            inputs: (n_targets, n, ...), from `CoordinateNetworks.inputs`.
+            batch: real rows.
             u: (n_targets, n).
 
         Returns:
-            The coordinates and their derivatives dy_j / du_j, (n_targets, n) each.
+            The coordinates y_j(u_j) and their derivatives dy_j / du_j, (n_targets, n)
+            each, and the noise of the real rows, (n, n_targets).
         """
-        return _from_noise(self.networks(inputs), u)
+        outputs = self.networks(self.networks.inputs(batch))
+        shift, log_scale, parameters = _split(outputs)
+        v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
+        own, _ = spline(v, parameters)
+        return *_from_noise(outputs, u), tf.transpose(own)
 
 
 def _from_noise(outputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
