@@ -212,6 +212,54 @@ class TargetTransform:
         return TargetTransform(**_fields(TargetTransform, arrays, "target_"))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterTransform:
+    """Positions of clusters, and which are found.
+
+    Positions are in metres, not in mm: networks work in numbers of order one, and
+    single precision cannot keep 1e-4 mm of a position of metres.
+
+    Attributes:
+        n_rows: places that a track may have a cluster at.
+        sentinel: value of all three coordinates of a missing cluster.
+    """
+
+    n_rows: int
+    sentinel: float = -99.0
+
+    @property
+    def n_targets(self) -> int:
+        """Number of coordinates of a track."""
+        return 3 * self.n_rows
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns: missing clusters are no classes, but flags."""
+        return 1
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays."""
+        return {f"cluster_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    def forward(self, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map positions to coordinates, 0 where missing, and flags.
+
+        Args:
+            targets: (n, 3 n_rows), x, y, z of row after row.
+
+        Returns:
+            (n, 3 n_rows) and (n, n_rows), 1 where there is a cluster.
+        """
+        found = targets[:, ::3] != self.sentinel
+        y = np.where(np.repeat(found, 3, axis=1), targets, 0.0)
+        return y.astype(np.float32), found.astype(np.float32)
+
+    def inverse(self, _: IntArray, y: FloatArray) -> FloatArray:
+        """Map what a generator makes, (n, 4 n_rows), to positions, (n, 3 n_rows)."""
+        found = np.repeat(y[:, self.n_targets :] > 0, 3, axis=1)
+        return np.where(found, y[:, : self.n_targets], np.float32(self.sentinel))
+
+
 def fit_conditions(
     conditions: FloatArray,
     transforms: Sequence[str],

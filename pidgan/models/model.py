@@ -20,7 +20,11 @@ from pidgan.models import make_family
 from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays, read_table, write_table
-from pidgan.preprocessing import ConditionTransform, TargetTransform
+from pidgan.preprocessing import (
+    ClusterTransform,
+    ConditionTransform,
+    TargetTransform,
+)
 from pidgan.sample import Sample
 from pidgan.typing import FloatArray, IntArray
 
@@ -45,7 +49,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform | CellTransform
+    targets: TargetTransform | CellTransform | ClusterTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
@@ -78,12 +82,12 @@ class Model:
         """The transform of the targets of a track.
 
         Raises:
-            TrainingError: the targets are cells.
+            TrainingError: the targets are cells or clusters.
         """
-        if isinstance(self.targets, CellTransform):
+        if not isinstance(self.targets, TargetTransform):
             raise TrainingError(
-                f"the generator of {self.card.sample.name!r} makes cells, expected "
-                "targets of a track"
+                f"the generator of {self.card.sample.name!r} makes cells or clusters, "
+                "expected PID variables of a track"
             )
         return self.targets
 

@@ -1,0 +1,226 @@
+"""Clusters along helices in a time projection chamber, electron by electron.
+
+A track of known parameters crosses the pad rows on a helix. In each row the electrons
+of every primary collision start at its place on the track, drift with transverse and
+longitudinal diffusion, are amplified, and give the cluster their centre of gravity.
+Rows lose their cluster at the borders of sectors and by chance. There is no multiple
+scattering and no energy loss: the helix is the truth that clusters are judged by.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.simulation.combined import SPECIES
+from pidgan.simulation.detector import MASSES
+from pidgan.simulation.tpc import (
+    COLLISION_ENERGIES,
+    DRIFT_LENGTH,
+    N_ROWS,
+    PAIR_ENERGY,
+    PRIMARIES,
+    ROW_HEIGHTS,
+    ROW_RADII,
+    SPECTRUM_EXPONENT,
+    TPC_SPECIES,
+    bethe_bloch,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+FIELD = 0.5
+"""Magnetic field along z in T: arXiv:1402.4476."""
+
+DIFFUSION = (0.0661, 0.0699)
+"""Transverse and longitudinal diffusion, mm for the square root of 1 mm of drift
+(0.0209 and 0.0221 cm for that of 1 cm: AliceO2, TPC gas parameters)."""
+
+READ_OUT = (0.3, 0.3)
+"""Error of a cluster along the pads and in z from noise and sampling, mm. Chosen."""
+
+LOST = 0.04
+"""Share of clusters lost by chance. Chosen."""
+
+N_SECTORS = 18
+
+DEAD_ZONE = 12.0
+"""Half width of the border between two sectors, mm. Chosen."""
+
+CLUSTER_ROWS = np.arange(1, N_ROWS, 3)
+"""Every third pad row: the fixed number of places, 53, of a track's clusters."""
+
+PT_RANGE = (250.0, 5000.0)
+"""Transverse momenta, MeV; softer tracks do not reach the outer rows."""
+
+MAX_DIP = 0.8
+"""Tangent of the largest dip angle."""
+
+VERTEX_SPREAD = 50.0
+"""Standard deviation of the vertex along the beam, mm."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Helices:
+    """Parameters of tracks that start on the beam axis.
+
+    Attributes:
+        pt: (n,), transverse momentum, MeV.
+        dip: (n,), tangent of the dip angle, pz / pt.
+        phi: (n,), azimuth at the vertex, rad.
+        z: (n,), vertex along the beam, mm.
+        charge: (n,), 1 or -1.
+        species: (n,), index into `TPC_SPECIES`.
+    """
+
+    pt: FloatArray
+    dip: FloatArray
+    phi: FloatArray
+    z: FloatArray
+    charge: FloatArray
+    species: FloatArray
+
+    def table(self) -> FloatArray:
+        """Return the parameters as columns, (n, 6), in the order above."""
+        return np.stack([np.asarray(v) for v in vars(self).values()], axis=1)
+
+
+def draw_helices(n: int, *, seed: int = 1) -> Helices:
+    """Draw track parameters: flat in ln pt, dip, azimuth, charge and species."""
+    rng = np.random.default_rng(seed)
+    low, high = np.log(PT_RANGE)
+    return Helices(
+        pt=np.exp(rng.uniform(low, high, n)),
+        dip=rng.uniform(-MAX_DIP, MAX_DIP, n),
+        phi=rng.uniform(-np.pi, np.pi, n),
+        z=VERTEX_SPREAD * np.clip(rng.standard_normal(n), -3.0, 3.0),
+        charge=rng.choice([-1.0, 1.0], n),
+        species=rng.integers(0, len(TPC_SPECIES), n).astype(np.float64),
+    )
+
+
+def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
+    """Return where helices cross cylinders about the beam.
+
+    With R = pt / (0.299792 B) and the angle psi = 2 arcsin(r / 2R) travelled to the
+    radius r, the azimuth is phi - charge psi / 2 and z = z0 + R psi dip (B along +z).
+
+    Args:
+        helices: n tracks.
+        radii: (k,), mm, or (n, k).
+
+    Returns:
+        (n, k, 3), x, y and z in mm.
+
+    Raises:
+        ValueError: a track curls up before a radius.
+
+    Example:
+        >>> track = draw_helices(1, seed=1)
+        >>> points = helix_points(track, [1000.0])
+        >>> float(np.hypot(points[0, 0, 0], points[0, 0, 1]).round(6))
+        1000.0
+    """
+    r = np.asarray(radii, dtype=np.float64)
+    curvature_radius = (helices.pt / (0.299792458 * FIELD))[:, None]
+    half = r / (2.0 * curvature_radius)
+    if np.any(half >= 1.0):
+        raise ValueError(
+            f"tracks of pt {helices.pt.min():.0f} MeV do not reach the radius "
+            f"{r.max():.0f} mm"
+        )
+    psi = 2.0 * np.arcsin(half)
+    azimuth = helices.phi[:, None] - 0.5 * helices.charge[:, None] * psi
+    z = helices.z[:, None] + curvature_radius * psi * helices.dip[:, None]
+    return np.stack([r * np.cos(azimuth), r * np.sin(azimuth), z], axis=2)
+
+
+def simulate_clusters(
+    helices: Helices, *, seed: int = 1
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Simulate the clusters that tracks leave in the rows `CLUSTER_ROWS`.
+
+    Args:
+        helices: n tracks.
+        seed: of the random generator.
+
+    Returns:
+        Positions (n, 53, 3) in mm, those of lost clusters NaN, and which are found,
+        (n, 53).
+
+    Example:
+        >>> positions, found = simulate_clusters(draw_helices(2, seed=1), seed=1)
+        >>> positions.shape, bool(np.isfinite(positions[found]).all())
+        ((2, 53, 3), True)
+    """
+    rng = np.random.default_rng(seed)
+    parts = []
+    table = helices.table()
+    # A few hundred tracks have a million electrons: what a CPU cache holds.
+    for start in range(0, len(table), 256):
+        part = Helices(
+            **dict(zip(vars(helices), table[start : start + 256].T, strict=True))
+        )
+        parts.append(_simulate(part, rng))
+    positions = np.concatenate([positions for positions, _ in parts])
+    found = np.concatenate([found for _, found in parts])
+    return positions, found
+
+
+def _simulate(
+    helices: Helices, rng: np.random.Generator
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    n, radii, height = (
+        len(helices.pt),
+        ROW_RADII[CLUSTER_ROWS],
+        ROW_HEIGHTS[CLUSTER_ROWS],
+    )
+    shape = (n, len(radii))
+    points = helix_points(helices, radii)
+    masses = MASSES[[SPECIES[name] for name in TPC_SPECIES]]
+    p = helices.pt * np.sqrt(1.0 + helices.dip**2)
+    ionisation = PRIMARIES * bethe_bloch(p / masses[helices.species.astype(int)])
+    # Tangent of the angle to the radius in the plane of the pads.
+    sine = radii * (0.5 * 0.299792458 * FIELD) / helices.pt[:, None]
+    slope = -helices.charge[:, None] * sine / np.sqrt(1.0 - sine**2)
+    along = height * np.sqrt(1.0 + slope**2) * np.hypot(1.0, helices.dip[:, None])
+    primaries = np.maximum(rng.poisson(ionisation[:, None] * along), 1)
+    electrons = _draw_electrons(int(primaries.sum()), rng)
+    row = np.repeat(np.arange(primaries.size), primaries.ravel())
+    depth = (rng.random(len(row)) - 0.5) * np.tile(height, n)[row]
+    drift = np.clip(DRIFT_LENGTH - np.abs(points[:, :, 2]), 1.0, None)
+    # The mean of k exponential gains weighs k electrons: a gamma variable.
+    weight = rng.gamma(electrons)
+    start = np.concatenate([[0], np.cumsum(primaries.ravel())[:-1]])
+    total = np.add.reduceat(weight, start)
+    centre = (np.add.reduceat(weight * depth, start) / total).reshape(shape)
+    # Electrons diffuse each on its own: the variance of their weighted mean has
+    # sum w_i^2 / (sum w_i)^2, twice 1/k for exponential gains of k electrons.
+    count = np.add.reduceat(electrons, start).reshape(shape)
+    spread = np.sqrt(drift * 2.0 / (count + 1.0))
+    noise = rng.standard_normal((2, *shape))
+    errors = [
+        np.hypot(coefficient * spread, read_out) * z
+        for coefficient, read_out, z in zip(DIFFUSION, READ_OUT, noise, strict=True)
+    ]
+    across = centre * slope + errors[0]
+    azimuth = np.arctan2(points[:, :, 1], points[:, :, 0]) + across / radii
+    z = points[:, :, 2] + centre * np.hypot(1.0, slope) * helices.dip[:, None]
+    positions = np.stack(
+        [radii * np.cos(azimuth), radii * np.sin(azimuth), z + errors[1]], axis=2
+    )
+    sector = np.mod(azimuth * N_SECTORS / (2.0 * np.pi), 1.0)
+    border = np.minimum(sector, 1.0 - sector) * 2.0 * np.pi / N_SECTORS * radii
+    found = (border > DEAD_ZONE) & (rng.random(shape) >= LOST)
+    found &= np.abs(positions[:, :, 2]) < DRIFT_LENGTH
+    positions[~found] = np.nan
+    return positions, found
+
+
+def _draw_electrons(n: int, rng: np.random.Generator) -> FloatArray:
+    """Draw the electrons of n primary collisions, 1 or more each."""
+    low, high = COLLISION_ENERGIES
+    power = 1.0 - SPECTRUM_EXPONENT
+    share = rng.random(n) * (1.0 - (high / low) ** power)
+    energy = low * (1.0 - share) ** (1.0 / power)
+    return np.asarray(np.floor((energy - low) / PAIR_ENERGY) + 1.0)
