@@ -50,13 +50,6 @@ SELF_TEST_ROWS = 64
 PARITY_TOLERANCE = 1e-4
 PARITY_EXCUSED = 1e-4
 PARITY_SEED = 20_240_501
-# Keras' activations that are one operator.
-ACTIVATIONS = {
-    "relu": "Relu",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "exponential": "Exp",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -331,77 +324,53 @@ def _scale_conditions(graph: _Graph, model: Model) -> str:
 
 
 def _add_network(graph: _Graph, network: Any, inputs: dict[str, str]) -> str:
-    """Append what writes itself, or the layers of a keras model as they are called."""
+    """Append what writes itself, or the layers of a keras model, each used once."""
     if hasattr(network, "write_onnx"):
         return str(network.write_onnx(graph, inputs))
     names: dict[int, str] = {}
-    parameters: dict[int, list[str]] = {}
     for layer in network.layers:
-        if type(layer).__name__ == "InputLayer":
+        kind = type(layer).__name__
+        if kind == "InputLayer":
             names[id(layer.output)] = inputs[layer.name]
-    # A layer may be called several times, as in a recurrent network: its nodes are
-    # calls, those of the greatest depth first.
-    for _, nodes in sorted(network._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if not node.is_input:
-                sources = [names[id(entry)] for entry in node.input_tensors]
-                (output,) = node.output_tensors
-                names[id(output)] = _add_layer(
-                    graph, node.operation, sources, output, parameters
-                )
+            continue
+        entries = layer.input if isinstance(layer.input, list) else [layer.input]
+        sources = [names[id(entry)] for entry in entries]
+        names[id(layer.output)] = _add_layer(graph, kind, layer, sources)
     return names[id(network.outputs[0])]
 
 
-def _add_layer(
-    graph: _Graph,
-    layer: Any,
-    sources: list[str],
-    output: Any,
-    parameters: dict[int, list[str]],
-) -> str:
-    """Append one call of a layer; `parameters` keeps the constants of each layer."""
-    kind = type(layer).__name__
+def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
     if kind == "Dense":
-        if id(layer) not in parameters:
-            arrays = [v.numpy() for v in layer.weights]
-            parameters[id(layer)] = [graph.constant(array) for array in arrays]
-        kernel, *bias = parameters[id(layer)]
-        if len(output.shape) == 2 and bias:
-            return graph.add("Gemm", sources[0], kernel, *bias)
-        product = graph.add("MatMul", sources[0], kernel)
-        return graph.add("Add", product, *bias) if bias else product
+        kernel = graph.constant(layer.kernel.numpy())
+        if not layer.use_bias:
+            return graph.add("MatMul", sources[0], kernel)
+        return graph.add("Gemm", sources[0], kernel, graph.constant(layer.bias.numpy()))
     if kind == "Concatenate":
-        # Grids have the channels first in ONNX; rows of clusters, of rank 3, do not.
-        axis = 2 if len(output.shape) == 3 else 1
-        return graph.add("Concat", *sources, axis=axis)
-    if kind == "Rows":
-        if id(layer) not in parameters:
-            parameters[id(layer)] = [graph.ints(layer.rows)]
-        return graph.add("Gather", sources[0], *parameters[id(layer)], axis=1)
-    if kind in ("Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return graph.add("Concat", *sources, axis=1)
+    if kind in ("Add", "Multiply"):
+        return graph.add({"Multiply": "Mul"}.get(kind, kind), *sources)
+    if kind in ("Conv1D", "Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
         return _add_to_grid(graph, kind, layer, sources[0])
-    if kind == "Reshape":
+    if kind == "Reshape":  # to a grid: keras has the channels last, ONNX first
         shape = layer.target_shape
-        reshaped = graph.add("Reshape", sources[0], graph.ints([0, *shape]))
+        grid = graph.add("Reshape", sources[0], graph.ints([0, *shape]))
         n = len(shape)
-        if n < 3:
-            return reshaped
-        return graph.add("Transpose", reshaped, perm=[0, n, *range(1, n)])
+        return graph.add("Transpose", grid, perm=[0, n, *range(1, n)])
     if kind == "Flatten":
         n = len(layer.input.shape) - 1
         last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
         return graph.add("Reshape", last, graph.ints([0, -1]))
+    if kind == "GRU":
+        return _add_recurrent(graph, layer, sources[0])
     if kind == "Take":
         bounds = (graph.ints([n]) for n in (layer.start, layer.stop, 1))
         return graph.add("Slice", sources[0], *bounds)
-    if kind in ("Add", "Subtract", "Multiply"):
-        operators = {"Subtract": "Sub", "Multiply": "Mul"}
-        return graph.add(operators.get(kind, kind), *sources)
     function = layer.activation.__name__ if kind == "Activation" else kind
     if function == "silu":
         return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
-    if function in ACTIVATIONS:
-        return graph.add(ACTIVATIONS[function], sources[0])
+    operators = {"relu": "Relu", "exponential": "Exp", "tanh": "Tanh"}
+    if function in operators:
+        return graph.add(operators[function], sources[0])
     raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
 
 
@@ -426,6 +395,47 @@ def _add_to_grid(graph: _Graph, kind: str, layer: Any, source: str) -> str:
         kernel_shape=list(sizes),
         pads=[size // 2 for size in sizes] * 2,
     )
+
+
+def _add_recurrent(graph: _Graph, layer: Any, source: str) -> str:
+    """Append a gated recurrent unit, place after place (n, channels, places).
+
+    The operator GRU of ONNX has its rows on the second axis; bundles have them first.
+    """
+    kernel, recurrent, bias = (v.numpy() for v in layer.cell.weights)
+    width, places = layer.units, layer.input.shape[1]
+    last = graph.add("Transpose", source, perm=[0, 2, 1])
+    # What goes in does not depend on the state: all places at once.
+    entry = graph.add("MatMul", last, graph.constant(kernel))
+    entry = graph.add("Add", entry, graph.constant(bias[0]))
+    entry = graph.add("Reshape", entry, graph.ints([0, 3 * places * width]))
+    weights = graph.constant(recurrent), graph.constant(bias[1])
+    zero = graph.columns(entry, 0, width)
+    state = graph.add("Mul", zero, graph.constant(0.0))
+    states = []
+    for place in range(places):
+        start = 3 * width * place
+        known = graph.add("Gemm", state, *weights)
+        both = graph.add(
+            "Add",
+            graph.columns(entry, start, start + 2 * width),
+            graph.columns(known, 0, 2 * width),
+        )
+        gates = graph.add("Sigmoid", both)
+        kept = graph.add(
+            "Mul",
+            graph.columns(gates, width, 2 * width),
+            graph.columns(known, 2 * width, 3 * width),
+        )
+        fresh = graph.columns(entry, start + 2 * width, start + 3 * width)
+        new = graph.add("Tanh", graph.add("Add", fresh, kept))
+        move = graph.add("Sub", state, new)
+        held = graph.add("Mul", graph.columns(gates, 0, width), move)
+        state = graph.add("Add", new, held)
+        states.append(state)
+    joined = graph.add("Concat", *states, axis=1)
+    rows = graph.add("Reshape", joined, graph.ints([0, places, width]))
+    return graph.add("Transpose", rows, perm=[0, 2, 1])
 
 
 def _pick(graph: _Graph, logits: str, z: str, n_patterns: int) -> str:
@@ -504,8 +514,7 @@ def _invert_targets(
 def _place_clusters(graph: _Graph, y: str, transform: ClusterTransform) -> str:
     """Add what `ClusterTransform.inverse` computes."""
     n = transform.n_targets
-    axis = graph.ints([1])
-    positions = graph.add("Slice", y, graph.ints([0]), graph.ints([n]), axis)
+    positions = graph.columns(y, 0, n)
     flags = graph.add("Gather", y, graph.ints(n + np.arange(n) // 3), axis=1)
     found = graph.add("Greater", flags, graph.constant(0.0))
     return graph.add("Where", found, positions, graph.constant(transform.sentinel))

@@ -467,7 +467,7 @@ def _table() -> dict[str, Operator]:
     many = 1000
     unary = (
         *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil"),
-        *("Erf", "Tanh", "Sigmoid", "Relu", "Softplus", "Sin", "Cos"),
+        *("Erf", "Tanh", "Sigmoid", "Relu", "Softplus", "Sin", "Cos", "Asin"),
     )
     comparisons = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
     rules: dict[str, tuple[Rule, int, str]] = {

@@ -214,10 +214,7 @@ class TargetTransform:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterTransform:
-    """Positions of clusters, and which are found.
-
-    Positions are in metres, not in mm: networks work in numbers of order one, and
-    single precision cannot keep 1e-4 mm of a position of metres.
+    """Positions of clusters in mm, and which are found.
 
     Attributes:
         n_rows: places that a track may have a cluster at.
@@ -225,7 +222,7 @@ class ClusterTransform:
     """
 
     n_rows: int
-    sentinel: float = -99.0
+    sentinel: float = -9999.0
 
     @property
     def n_targets(self) -> int:
@@ -242,7 +239,7 @@ class ClusterTransform:
         return {f"cluster_{k}": np.asarray(v) for k, v in vars(self).items()}
 
     def forward(self, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map positions to coordinates, 0 where missing, and flags.
+        """Part positions, 0 where missing, from flags.
 
         Args:
             targets: (n, 3 n_rows), x, y, z of row after row.

@@ -13,83 +13,139 @@ from pidgan.models.clusters import (
     cluster_model,
     cluster_sample,
     train_clusters,
+    with_helix,
 )
-from pidgan.onnx_export import build_graph, check_parity, export_bundle
+from pidgan.models.helix import Frame
+from pidgan.onnx_export import check_parity, export_bundle
 from pidgan.preprocessing import ClusterTransform, fit_conditions
+from pidgan.simulation.tpc_clusters import Helices, helix_points
 
-ROWS = 5
+RADII = (200.0, 400.0, 600.0, 800.0)
+FRAME = Frame(radii=RADII, field=0.5, n_sectors=6, drift_length=1000.0)
+ROWS = len(RADII)
 TRANSFORM = ClusterTransform(n_rows=ROWS)
 CONDITIONS = {
-    "SLOPE": {"range": (-1, 1)},
+    "PT": {"unit": "MeV", "range": (300, 2000), "transform": "log"},
+    "DIP": {"range": (-1, 1)},
     "PHI": {"unit": "rad", "range": (-4, 4), "transform": "angle"},
+    "Z": {"unit": "mm", "range": (-200, 200)},
     "CHARGE": {"categories": (-1, 1)},
 }
 SAMPLE = cluster_sample(CONDITIONS, ROWS, "a test")
-SMALL = {"width": 8, "critic_width": 16, "n_latent": 2, "average": 0.9}
+HELIX = (0, 1, 2, 3, 4)
+STEPS = 300
+WIDTHS = (0.5, 2.0)
+LOST = 1 / 3
 
 
-def lines(n: int, seed: int):
-    """Draw straight tracks that lose a third of their clusters in the last row."""
+def tracks(n: int, seed: int):
+    """Draw helices whose clusters are smeared, a third of the last row's lost."""
     rng = np.random.default_rng(seed)
-    slope, phi = rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n)
-    charge = rng.choice([-1.0, 1.0], n)
-    r = np.arange(1, ROWS + 1) / ROWS
-    x, y = r * np.cos(phi)[:, None], r * np.sin(phi)[:, None]
-    targets = np.stack([x, y, r * slope[:, None]], axis=2)
-    targets += 0.01 * rng.standard_normal(targets.shape)
-    targets[rng.random(n) < 1 / 3, -1] = TRANSFORM.sentinel
-    conditions = np.stack([slope, phi, charge], axis=1).astype(np.float32)
+    helices = Helices(
+        pt=np.exp(rng.uniform(np.log(300), np.log(2000), n)),
+        dip=rng.uniform(-1, 1, n),
+        phi=rng.uniform(-np.pi, np.pi, n),
+        z=rng.uniform(-200, 200, n),
+        charge=rng.choice([-1.0, 1.0], n),
+        species=np.zeros(n),
+    )
+    points = helix_points(helices, RADII)
+    azimuth = np.arctan2(points[:, :, 1], points[:, :, 0])
+    smear = rng.standard_normal((2, n, ROWS)) * np.array(WIDTHS)[:, None, None]
+    azimuth += smear[0] / RADII
+    x, y = np.cos(azimuth) * RADII, np.sin(azimuth) * RADII
+    targets = np.stack([x, y, points[:, :, 2] + smear[1]], axis=2)
+    targets[rng.random(n) < LOST, -1] = TRANSFORM.sentinel
+    conditions = helices.table()[:, :5].astype(np.float32)
     return conditions, targets.reshape(n, -1).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["recurrent", "convolutional"])
-def model(request):
-    x, y = lines(2000, 1)
-    scaling = fit_conditions(
+def scaling(x):
+    found = fit_conditions(
         x,
         [variable.transform for variable in SAMPLE.conditions],
         categories=[variable.categories for variable in SAMPLE.conditions],
     )
-    settings = ClusterSettings(network=request.param, reconstruction=10.0, **SMALL)
-    trained = train_clusters(
-        scaling.forward(x), y, TRANSFORM, settings=settings, steps=300
+    return with_helix(found, HELIX)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("recurrent", 1.0), ("convolutional", 1.0), ("convolutional", 0.0)],
+    ids=["recurrent+", "convolutional+", "convolutional"],
+)
+def model(request):
+    x, y = tracks(4000, 1)
+    conditions = scaling(x)
+    network, reconstruction = request.param
+    settings = ClusterSettings(
+        network=network,
+        reconstruction=reconstruction,
+        width=8,
+        critic_width=8,
+        critic_output=8,
+        n_latent=2,
+        average=0.9,
+        learning_rate=1e-2,
     )
-    held_out = np.concatenate(lines(400, 2), axis=1)
+    trained = train_clusters(
+        conditions.forward(x), y, FRAME, settings=settings, steps=STEPS
+    )
+    held_out = np.concatenate(tracks(400, 2), axis=1)
     names = [*SAMPLE.condition_names, *SAMPLE.target_names]
     return cluster_model(
         trained,
         sample=SAMPLE,
-        conditions=scaling,
+        conditions=conditions,
         transform=TRANSFORM,
         settings=settings,
         held_out=pd.DataFrame(held_out, columns=names).assign(weight=1.0),
         seed=1,
-        steps=300,
+        steps=STEPS,
     )
 
 
+def test_the_frame_finds_the_helix_and_what_is_left_beside_it():
+    x, y = tracks(500, 3)
+    helices = Helices(**dict(zip(vars_of_helices(), [*x.T, x[:, 0]], strict=True)))
+    points = helix_points(helices, RADII).reshape(len(x), -1)
+    # Single precision: 1e-7 of a metre.
+    np.testing.assert_allclose(FRAME.residuals(points, x), 0.0, atol=2e-3)
+    positions, found = TRANSFORM.forward(y)
+    widths = FRAME.residuals(positions, x).reshape(-1, ROWS, 2)[found > 0].std(axis=0)
+    np.testing.assert_allclose(widths, WIDTHS, rtol=0.1)
+
+
+def vars_of_helices():
+    return ("pt", "dip", "phi", "z", "charge", "species")
+
+
 def test_the_transform_is_invertible():
-    _, y = lines(50, 3)
-    coordinates, found = TRANSFORM.forward(y)
-    assert np.all(coordinates[~np.repeat(found > 0, 3, axis=1)] == 0.0)
-    made = np.concatenate([coordinates, found - 0.5], axis=1)
+    _, y = tracks(50, 3)
+    positions, found = TRANSFORM.forward(y)
+    assert np.all(positions[~np.repeat(found > 0, 3, axis=1)] == 0.0)
+    made = np.concatenate([positions, found - 0.5], axis=1)
     np.testing.assert_array_equal(TRANSFORM.inverse(np.zeros(50, int), made), y)
 
 
-def test_a_generator_learns_places_and_losses(model):
-    x, y = lines(1500, 4)
-    noise = np.random.default_rng(5).standard_normal((1500, model.card.n_noise))
+def test_a_generator_learns_widths_and_losses(model):
+    x, _ = tracks(3000, 4)
+    noise = np.random.default_rng(5).standard_normal((3000, model.card.n_noise))
     made = model.generate(x, noise)
-    history = model.history["distance"]
-    assert history[-1] < 0.7 * history[0]
     missing = made[:, ::3] == TRANSFORM.sentinel
     # All three coordinates of a lost cluster are the sentinel, exactly.
     for axis in (1, 2):
         np.testing.assert_array_equal(made[:, axis::3] == TRANSFORM.sentinel, missing)
-    assert missing[:, :-1].mean() < 0.6 * missing[:, -1].mean()
-    assert missing[:, -1].mean() == pytest.approx(1 / 3, abs=0.12)
-    both = ~np.repeat(missing | (y[:, ::3] == TRANSFORM.sentinel), 3, axis=1)
-    assert np.abs(made - y)[both].mean() < 0.5 * np.abs(y)[both].mean()
+    share = missing.mean(axis=0)
+    print(share, model.history)
+    assert share[:-1].max() < 0.05
+    assert share[-1] == pytest.approx(LOST, abs=0.07)
+    positions, found = TRANSFORM.forward(made)
+    residuals = FRAME.residuals(positions, x).reshape(-1, ROWS, 2)[found > 0]
+    print(residuals.std(axis=0))
+    # The network starts with 1 mm for both.
+    np.testing.assert_allclose(residuals.std(axis=0), WIDTHS, rtol=0.3)
+    np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=0.5)
 
 
 def test_a_bundle_agrees_with_keras(model, tmp_path):
@@ -97,7 +153,7 @@ def test_a_bundle_agrees_with_keras(model, tmp_path):
     found = check_parity(model, bundle, rows=400)
     assert found.differing == 0
     assert bundle.card.settings["network"] == model.card.settings["network"]
-    x, _ = lines(300, 6)
+    x, _ = tracks(300, 6)
     noise = np.random.default_rng(7).standard_normal((300, bundle.card.n_noise))
     np.testing.assert_array_equal(
         bundle.generate(x, noise.astype(np.float32)) == TRANSFORM.sentinel,
@@ -105,21 +161,13 @@ def test_a_bundle_agrees_with_keras(model, tmp_path):
     )
 
 
-def test_weights_of_all_steps_of_a_recurrent_network_are_one_constant(model):
-    if model.card.settings["network"] != "recurrent":
-        pytest.skip("of the recurrent network")
-    graph = build_graph(model).graph
-    kernels = [node.input[1] for node in graph.node if node.op_type == "Gemm"]
-    steps = {name: kernels.count(name) for name in kernels}
-    # Three gates and three outputs in every row.
-    assert sorted(steps.values())[-6:] == [ROWS] * 6
-
-
-def test_unknown_networks_and_too_few_tracks():
-    x, y = lines(10, 1)
+def test_unknown_networks_too_few_tracks_and_rows_that_do_not_fit():
+    x, y = tracks(10, 1)
+    x = scaling(x).forward(x)
+    dense = ClusterSettings(network="dense")
     with pytest.raises(PidganError, match="no network 'dense'"):
-        train_clusters(
-            x, y, TRANSFORM, settings=ClusterSettings(network="dense"), steps=1
-        )
+        train_clusters(x, y, FRAME, settings=dense, steps=1)
     with pytest.raises(PidganError, match="got 1 tracks"):
-        train_clusters(x[:1], y[:1], TRANSFORM, settings=ClusterSettings(), steps=1)
+        train_clusters(x[:1], y[:1], FRAME, settings=ClusterSettings(), steps=1)
+    with pytest.raises(PidganError, match="got 9 targets, expected 3 for each of 4"):
+        train_clusters(x, y[:, :9], FRAME, settings=ClusterSettings(), steps=1)

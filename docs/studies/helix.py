@@ -19,13 +19,17 @@ from pidgan.models.clusters import (
     cluster_model,
     cluster_sample,
     train_clusters,
+    with_helix,
 )
+from pidgan.models.helix import Frame
 from pidgan.onnx_export import export_bundle
 from pidgan.preprocessing import ClusterTransform, fit_conditions
-from pidgan.simulation.tpc import ROW_RADII, TPC_SPECIES
+from pidgan.simulation.tpc import DRIFT_LENGTH, ROW_RADII, TPC_SPECIES
 from pidgan.simulation.tpc_clusters import (
     CLUSTER_ROWS,
+    FIELD,
     MAX_DIP,
+    N_SECTORS,
     PT_RANGE,
     VERTEX_SPREAD,
     draw_helices,
@@ -41,11 +45,17 @@ CONDITIONS = {
     "CHARGE": {"categories": (-1, 1)},
     "SPECIES": {"categories": tuple(range(len(TPC_SPECIES)))},
 }
+FRAME = Frame(
+    radii=tuple(ROW_RADII[CLUSTER_ROWS]),
+    field=FIELD,
+    n_sectors=N_SECTORS,
+    drift_length=DRIFT_LENGTH,
+)
 VARIANTS = {
     "recurrent": ("recurrent", 0.0),
-    "recurrent+": ("recurrent", 30.0),
+    "recurrent+": ("recurrent", 1.0),
     "convolutional": ("convolutional", 0.0),
-    "convolutional+": ("convolutional", 30.0),
+    "convolutional+": ("convolutional", 1.0),
 }
 
 
@@ -53,9 +63,9 @@ def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--tracks", type=int, default=100_000)
+    parser.add_argument("--tracks", type=int, default=50_000)
     parser.add_argument("--judged", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
@@ -69,7 +79,7 @@ def main() -> None:
     simulation = (time.perf_counter() - began) / arguments.judged
     transform = ClusterTransform(n_rows=len(CLUSTER_ROWS))
     targets = [
-        np.where(np.isnan(v), transform.sentinel, 1e-3 * v)
+        np.where(np.isnan(v), transform.sentinel, v)
         .reshape(len(v), -1)
         .astype("f4")
         for v in (y, y_judge)
@@ -103,9 +113,9 @@ def _train(name, train, targets, judge, held_out, settings, arguments):
         [variable.transform for variable in sample.conditions],
         categories=[variable.categories for variable in sample.conditions],
     )
-    transform = ClusterTransform(n_rows=len(CLUSTER_ROWS))
+    scaling = with_helix(scaling, (0, 1, 2, 3, 4))
     trained = train_clusters(
-        scaling.forward(x), targets, transform, settings=settings, steps=arguments.steps
+        scaling.forward(x), targets, FRAME, settings=settings, steps=arguments.steps
     )
     columns = np.concatenate([judge.table().astype("f4"), held_out], axis=1)
     names = [*sample.condition_names, *sample.target_names]
@@ -114,7 +124,7 @@ def _train(name, train, targets, judge, held_out, settings, arguments):
         trained,
         sample=sample,
         conditions=scaling,
-        transform=transform,
+        transform=ClusterTransform(n_rows=len(CLUSTER_ROWS)),
         settings=settings,
         held_out=frame,
         seed=1,
@@ -130,7 +140,7 @@ def _judged(made, truth, transform, seconds, speed_up, training):
     """Return the distance of clusters to the true helix, mean and median of tracks."""
     positions = made.reshape(truth.shape)
     found = positions[:, :, 0] != transform.sentinel
-    squared = np.where(found, ((1e3 * positions - truth) ** 2).sum(axis=2), 0.0)
+    squared = np.where(found, ((positions - truth) ** 2).sum(axis=2), 0.0)
     mse = squared.sum(axis=1) / np.maximum(found.sum(axis=1), 1)
     return {
         "mean_mse_mm2": float(mse.mean()),

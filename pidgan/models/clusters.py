@@ -1,18 +1,26 @@
 """Generators of clusters along a track: convolutional or recurrent.
 
-Both make, row by row, the position of a cluster and whether it is found. Which to use
-when: `recurrent` steps from row to row as a track does, needs fewest weights and is
-slow to train; `convolutional` makes all rows at once from a coarse picture of the
-track and is faster in training. They play against a critic as a Cramér GAN
-(`models.adversarial`, arXiv:1705.10743); with `reconstruction` the generator is also
-pulled to the true clusters, as the "+" models of ALICE are (K. Deja, T. Trzcinski,
-L. Graczykowski, EPJ Web Conf. 214 (2019) 06003).
+Both make, row by row, the distance of a cluster to the helix that the conditions
+describe (`models.helix`), and whether it is found. Which to use when: `convolutional`
+knows of the neighbours of a row and is faster in training; `recurrent` steps from row
+to row as a track does, and carries on what happened before.
 
-With mu, s and a functions of conditions and a few latent numbers, and independent
-standard normal z, z', a position is mu + s z, and its cluster is found if a + z' > 0.
+- Whether a cluster is found is a probability of its own, trained by its log-loss. As
+  a by-product of a game it is learnt late or not at all.
+- The distances play against a critic as a Cramér GAN (`models.adversarial`,
+  arXiv:1705.10743), which sees the rows that are found in the real track.
+- With `reconstruction` the generator is also pulled to the true clusters, as the "+"
+  models of ALICE are (K. Deja, T. Trzcinski, L. Graczykowski, EPJ Web Conf. 214 (2019)
+  06003). The squared error that they add leaves no width to a generator; here each
+  error counts in units of a width that is learnt with it, a Gaussian likelihood.
+
+With m, the triangular matrix S and b functions of the conditions and a few latent
+numbers, and standard normal noise u and v, the two distances are m + S (u + b(u)), and
+a cluster is found if Phi(v) is below its probability.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,25 +32,26 @@ from pidgan.card import Card, CardVariable
 from pidgan.errors import PidganError
 from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
+from pidgan.models.helix import COLUMNS, FEATURES, Frame, Tensors
 from pidgan.models.model import Model
-from pidgan.models.networks import residual_network
+from pidgan.models.nodes import Graph
 from pidgan.models.updates import length
-from pidgan.preprocessing import ClusterTransform, ConditionTransform
+from pidgan.preprocessing import LINEAR, ClusterTransform, ConditionTransform
 from pidgan.sample import Sample, Variable
 from pidgan.typing import FloatArray
 
 Network = Literal["recurrent", "convolutional"]
 
-#: Layers of the convolutional network that double its rows.
-DOUBLINGS = 3
-#: Losses by name: of generator, flags and distance, of the critic and its penalty.
-LOSSES = ("game", "flags", "distance", "critic", "penalty")
+#: Losses by name: of generator, flags and likelihood, of the critic and its penalty.
+LOSSES = ("game", "flags", "likelihood", "critic", "penalty")
 #: Smallest share of the learning rate, at the end.
 FINAL_RATE = 0.02
-#: ln s to begin with, of 1 cm in units of a metre.
-INITIAL_SCALE = -4.6
-#: Normal score of the share of found clusters to begin with, 93 %.
-INITIAL_FLAG = 1.5
+#: Largest |ln| of the width in mm.
+MAX_LOG_WIDTH = 4.0
+#: Logit of the share of found clusters to begin with.
+INITIAL_FLAG = 2.5
+#: What the network says of a row: m, ln S_11, S_21, ln S_22, b, logit.
+PARTS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,144 +60,249 @@ class ClusterSettings:
 
     Attributes:
         network: "recurrent" or "convolutional".
-        reconstruction: factor of the mean distance to the true clusters in m; 0 leaves
-            it out.
+        reconstruction: factor of the likelihood of the true clusters; 0 leaves it out.
+        taught: with `reconstruction`, share of the updates before the game begins.
         n_latent: latent numbers of a track.
-        width: of the state, or channels of the last convolutions.
+        width: channels of each layer.
         batch_size, learning_rate, critic_learning_rate, average: of the training.
         critic_width, critic_output, penalty: of the critic.
     """
 
     network: Network = "recurrent"
     reconstruction: float = 0.0
-    n_latent: int = 8
-    width: int = 32
+    taught: float = 0.5
+    n_latent: int = 4
+    width: int = 16
     batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     critic_learning_rate: float = 1e-3
     average: float = 0.99
-    critic_width: int = 128
-    critic_output: int = 64
+    critic_width: int = 32
+    critic_output: int = 32
     penalty: float = 10.0
 
 
-@keras.saving.register_keras_serializable(package="pidgan")
-class Rows(keras.layers.Layer):  # type: ignore[misc]
-    """Pick fixed places along the first axis behind the batch's."""
+class ClusterGenerator:
+    """A generator: (conditions, noise) -> positions and flags.
 
-    def __init__(self, rows: Any, **kwargs: Any) -> None:
-        """Keep the places to pick."""
-        super().__init__(**kwargs)
-        self.rows = [int(row) for row in rows]
+    The conditions are the columns that networks see, followed by the helix; the noise
+    has `n_latent` numbers of the track, 2 of each row for its distances and one of each
+    row for its flag. The output has 3 coordinates of each row, mm, then one number of
+    each row that is positive where its cluster is found.
+    """
 
-    def call(self, v: Any) -> Any:
-        """Return v[:, rows]."""
-        return tf.gather(v, self.rows, axis=1)
+    def __init__(
+        self, frame: Frame, n_conditions: int, settings: ClusterSettings, *, seed: int
+    ) -> None:
+        """Build the network.
+
+        Args:
+            frame: chamber.
+            n_conditions: columns, the helix not counted.
+            settings: what can be chosen.
+            seed: of the initial weights.
+        """
+        self.frame, self.n_conditions = frame, n_conditions
+        self.n_rows, self.n_latent = len(frame.radii), settings.n_latent
+        self.n_noise = settings.n_latent + 3 * self.n_rows
+        self.network = _network(n_conditions, self.n_rows, settings, seed=seed)
+        self.variables: list[Any] = list(self.network.trainable_variables)
+
+    def __call__(self, inputs: dict[str, Any]) -> Any:
+        """Return positions and flags, (n, 4 n_rows)."""
+        tensors = {k: tf.convert_to_tensor(v, tf.float32) for k, v in inputs.items()}
+        return self._write(Tensors(), tensors)
+
+    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
+        """Append the operators that `__call__` computes."""
+        return str(self._write(graph, inputs))
+
+    def distances(self, x: Any, noise: Any) -> dict[str, Any]:
+        """Return distances and what they are made of, for the training.
+
+        Args:
+            x: (n, n_conditions + 5).
+            noise: (n, n_noise).
+
+        Returns:
+            "y": (n, n_rows, 2), mm; "m", (n, n_rows, 2); "log_width", (n, n_rows, 2);
+            "slant", (n, n_rows), S_21; "logit", (n, n_rows).
+        """
+        graph = Tensors()
+        rows = self.frame.cross(graph, x[:, self.n_conditions :])
+        inputs = {"conditions": x, "noise": noise}
+        parts = self._parts(graph, rows, inputs)
+        y = tf.stack([parts["along"], parts["z"]], axis=2)
+        pairs = {
+            "m": tf.stack([parts["m_along"], parts["m_z"]], axis=2),
+            "log_width": tf.stack([parts["log_along"], parts["log_z"]], axis=2),
+        }
+        return {"y": y, "slant": parts["slant"], "logit": parts["logit"], **pairs}
+
+    def features(self, x: Any) -> Any:
+        """Return what the frame says of the rows, (n, n_rows, FEATURES)."""
+        graph = Tensors()
+        rows = self.frame.cross(graph, x[:, self.n_conditions :])
+        found = self.frame.features(graph, rows)
+        return tf.reshape(found, (-1, self.n_rows, FEATURES))
+
+    def _write(self, graph: Any, inputs: dict[str, Any]) -> Any:
+        n = self.n_conditions
+        helix = graph.columns(inputs["conditions"], n, n + len(COLUMNS))
+        rows = self.frame.cross(graph, helix)
+        parts = self._parts(graph, rows, inputs)
+        positions = self.frame.place(graph, rows, parts["along"], parts["z"])
+        first = self.n_latent + 2 * self.n_rows
+        v = graph.columns(inputs["noise"], first, first + self.n_rows)
+        erf = graph.add("Erf", graph.add("Mul", v, graph.constant(np.sqrt(0.5))))
+        half = graph.constant(0.5)
+        uniform = graph.add("Add", graph.add("Mul", erf, half), half)
+        flags = graph.add("Sub", graph.add("Sigmoid", parts["logit"]), uniform)
+        return graph.add("Concat", positions, flags, axis=1)
+
+    def _parts(
+        self, graph: Any, rows: dict[str, Any], inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Evaluate the network and smear: (n, n_rows) each."""
+        add, latent = graph.add, self.n_latent
+        noise = graph.columns(inputs["noise"], latent, latent + 2 * self.n_rows)
+        out = graph.network(
+            self.network,
+            {
+                "conditions": graph.columns(inputs["conditions"], 0, self.n_conditions),
+                "latent": graph.columns(inputs["noise"], 0, latent),
+                "features": self.frame.features(graph, rows),
+                "noise": noise,
+            },
+        )
+
+        def part(k: int) -> Any:
+            index = graph.ints(PARTS * np.arange(self.n_rows) + k)
+            return add("Gather", out, index, axis=1)
+
+        def width(k: int) -> tuple[Any, Any]:
+            most = graph.constant(MAX_LOG_WIDTH)
+            log = add("Mul", add("Tanh", add("Div", part(k), most)), most)
+            return log, add("Exp", log)
+
+        def smear(k: int) -> Any:
+            index = graph.ints(2 * np.arange(self.n_rows) + k)
+            return add("Add", add("Gather", noise, index, axis=1), part(5 + k))
+
+        (log_along, along), (log_z, z) = width(2), width(4)
+        u, v, slant = smear(0), smear(1), part(3)
+        moved = add("Add", add("Mul", slant, u), add("Mul", z, v))
+        return {
+            "along": add("Add", part(0), add("Mul", along, u)),
+            "z": add("Add", part(1), moved),
+            "m_along": part(0),
+            "m_z": part(1),
+            "log_along": log_along,
+            "log_z": log_z,
+            "slant": slant,
+            "logit": part(7),
+        }
 
 
-def cluster_network(
+def _network(
     n_conditions: int, n_rows: int, settings: ClusterSettings, *, seed: int
 ) -> keras.Model:
-    """Build a generator: (conditions, noise) -> 3 coordinates and a flag for each row.
-
-    The noise has `n_latent` + 4 `n_rows` numbers, the output 3 `n_rows` coordinates,
-    row after row, and `n_rows` numbers that are positive where the cluster is found.
-    """
-    latent, rows = settings.n_latent, n_rows
-    conditions = keras.Input((n_conditions,), name="conditions")
-    noise = keras.Input((latent + 4 * rows,), name="noise")
+    """Build the network: `PARTS` numbers of row after row."""
+    layers, width = keras.layers, settings.width
     seeds = keras.random.SeedGenerator(seed)
 
-    def dense(units: int, *, bias: float = 0.0, scale: float = 1.0) -> Any:
-        return keras.layers.Dense(
+    def kernel(scale: float) -> Any:
+        return keras.initializers.VarianceScaling(scale, seed=seeds)
+
+    def convolution(
+        units: int, v: Any, *, taps: int = 1, scale: float = 2.0, bias: float = 0.0
+    ) -> Any:
+        return layers.Conv1D(
             units,
-            kernel_initializer=keras.initializers.VarianceScaling(scale, seed=seeds),
+            taps,
+            padding="same",
+            kernel_initializer=kernel(scale) if scale else "zeros",
             bias_initializer=keras.initializers.Constant(bias),
+        )(v)
+
+    def relu(v: Any) -> Any:
+        return layers.Activation("relu")(v)
+
+    sizes = {
+        "conditions": n_conditions,
+        "latent": settings.n_latent,
+        "features": FEATURES * n_rows,
+        "noise": 2 * n_rows,
+    }
+    entries = {name: keras.Input((size,), name=name) for name, size in sizes.items()}
+    track = layers.Concatenate()([entries["conditions"], entries["latent"]])
+    track = layers.Dense(n_rows * width, kernel_initializer=kernel(1.0))(track)
+    features = layers.Reshape((n_rows, FEATURES))(entries["features"])
+    local = convolution(width, features)
+    start = relu(layers.Add()([layers.Reshape((n_rows, width))(track), local]))
+    if settings.network == "recurrent":
+        context = layers.GRU(
+            width,
+            return_sequences=True,
+            unroll=True,
+            kernel_initializer=kernel(1.0),
+            recurrent_initializer=keras.initializers.Orthogonal(seed=seeds),
+        )(start)
+    else:
+        context = relu(convolution(width, start, taps=3))
+        context = relu(convolution(width, context, taps=3))
+    joined = layers.Concatenate()([start, context])
+    hidden = relu(convolution(width, joined))
+    moments = convolution(5, hidden, scale=0.1)
+    noise = layers.Reshape((n_rows, 2))(entries["noise"])
+    bend = relu(convolution(width, layers.Concatenate()([hidden, noise])))
+    bend = convolution(2, bend, scale=0.0)
+    flag = relu(convolution(width, joined))
+    flag = convolution(1, flag, scale=0.1, bias=INITIAL_FLAG)
+    output = layers.Flatten()(layers.Concatenate()([moments, bend, flag]))
+    return keras.Model(entries, output, name="generator")
+
+
+def _critic(
+    n_conditions: int, n_rows: int, settings: ClusterSettings, *, seed: int
+) -> keras.Model:
+    """Build h: conditions and rows (features, two distances, flag) to R^k."""
+    layers, width = keras.layers, settings.critic_width
+    seeds = keras.random.SeedGenerator(seed)
+
+    def kernel(scale: float) -> Any:
+        return keras.initializers.VarianceScaling(scale, seed=seeds)
+
+    conditions = keras.Input((n_conditions,), name="conditions")
+    rows = keras.Input((n_rows, FEATURES + 3), name="rows")
+    track = layers.Dense(n_rows * width, kernel_initializer=kernel(1.0))(conditions)
+    v = layers.Conv1D(width, 1, kernel_initializer=kernel(2.0))(rows)
+    v = layers.Add()([v, layers.Reshape((n_rows, width))(track)])
+    for _ in range(2):
+        v = layers.Conv1D(width, 3, padding="same", kernel_initializer=kernel(2.0))(
+            layers.Activation("relu")(v)
         )
-
-    z = Rows(range(latent))(noise)
-    start = keras.layers.Concatenate()([conditions, z])
-    body = _recurrent if settings.network == "recurrent" else _convolutional
-    mean, log_scale, found = body(start, rows, settings.width, dense)
-    scale = keras.layers.Activation("exponential")(log_scale)
-    smear = keras.layers.Multiply()(
-        [scale, Rows(range(latent, latent + 3 * rows))(noise)]
-    )
-    position = keras.layers.Add()([mean, smear])
-    chance = Rows(range(latent + 3 * rows, latent + 4 * rows))(noise)
-    found = keras.layers.Add()([found, chance])
-    output = keras.layers.Concatenate()([position, found])
-    return keras.Model([conditions, noise], output, name="generator")
+    v = layers.GlobalAveragePooling1D()(layers.Activation("relu")(v))
+    h = layers.Dense(settings.critic_output, kernel_initializer=kernel(n_rows))(v)
+    return keras.Model({"conditions": conditions, "rows": rows}, h, name="critic")
 
 
-def _recurrent(start: Any, n_rows: int, width: int, dense: Any) -> tuple[Any, Any, Any]:
-    """Unroll a gated recurrent unit (Cho et al., arXiv:1406.1078) along the rows.
+def with_helix(
+    conditions: ConditionTransform, columns: tuple[int, ...]
+) -> ConditionTransform:
+    """Append the helix, as it is, to the columns that networks see.
 
-    What goes in is the same in each row, so that its part is computed once.
+    Args:
+        conditions: fitted scaling.
+        columns: which conditions pt, dip, phi, z and charge are.
     """
-    layers = keras.layers
-    e = layers.Activation("relu")(dense(width)(start))
-    e = layers.Activation("relu")(dense(width, scale=2.0)(e))
-    state = layers.Activation("tanh")(dense(width)(e))
-    entries = {gate: dense(width)(e) for gate in ("update", "reset", "new")}
-    steps = {gate: dense(width) for gate in entries}
-    move, spread, found = (
-        dense(3, scale=0.1),
-        dense(3, bias=INITIAL_SCALE),
-        dense(1, bias=INITIAL_FLAG),
+    k = len(columns)
+    return ConditionTransform(
+        source=np.concatenate([conditions.source, columns]),
+        code=np.concatenate([conditions.code, np.full(k, LINEAR)]),
+        centre=np.concatenate([conditions.centre, np.zeros(k, np.float32)]),
+        scale=np.concatenate([conditions.scale, np.ones(k, np.float32)]),
     )
-    place = dense(3)(e)
-    outputs: list[tuple[Any, Any, Any]] = []
-    for _ in range(n_rows):
-        update, reset = (
-            layers.Activation("sigmoid")(
-                layers.Add()([entries[gate], steps[gate](state)])
-            )
-            for gate in ("update", "reset")
-        )
-        kept = layers.Multiply()([reset, state])
-        new = layers.Activation("tanh")(
-            layers.Add()([entries["new"], steps["new"](kept)])
-        )
-        change = layers.Multiply()([update, layers.Subtract()([new, state])])
-        state = layers.Add()([state, change])
-        place = layers.Add()([place, move(state)])
-        outputs.append((place, spread(state), found(state)))
-    mean, scale, flag = (
-        layers.Concatenate()(list(v)) for v in zip(*outputs, strict=True)
-    )
-    return mean, scale, flag
-
-
-def _convolutional(
-    start: Any, n_rows: int, width: int, dense: Any
-) -> tuple[Any, Any, Any]:
-    """Grow a coarse row of channels by doubling and convolving (arXiv:1511.06434).
-
-    A convolution of three taps is a dense layer on a row and its two neighbours; at
-    the ends the outermost row is its own neighbour.
-    """
-    layers = keras.layers
-    n = -(-n_rows // 2**DOUBLINGS)
-    channels = width * 2 ** (DOUBLINGS - 1)
-    v = layers.Activation("relu")(dense(2 * width)(start))
-    v = layers.Reshape((n, channels))(dense(n * channels, scale=2.0)(v))
-    for _ in range(DOUBLINGS):
-        v = layers.Activation("relu")(v)
-        n, channels = 2 * n, max(channels // 2, width // 2)
-        neighbours = [
-            Rows(np.clip(np.arange(n) + shift, 0, n - 1) // 2)(v)
-            for shift in (-1, 0, 1)
-        ]
-        v = dense(channels, scale=2.0)(layers.Concatenate()(neighbours))
-    v = Rows(range(n_rows))(layers.Activation("relu")(v))
-    # Rows keep an output layer of their own: a global picture sharpens the local one.
-    flat = layers.Reshape((n_rows * channels,))(v)
-    coarse = dense(3 * n_rows, scale=0.1)(flat)
-    fine, scale = dense(3)(v), dense(3, bias=INITIAL_SCALE)(v)
-    mean = layers.Add()([coarse, layers.Reshape((3 * n_rows,))(fine)])
-    scale = layers.Reshape((3 * n_rows,))(scale)
-    return mean, scale, dense(n_rows, bias=INITIAL_FLAG, scale=0.1)(flat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,9 +310,9 @@ class TrainedClusters:
     """A trained generator.
 
     Attributes:
-        generator: keras network of scaled conditions and noise.
+        generator: `ClusterGenerator`.
         n_noise: numbers of noise for a track.
-        history: mean of each loss in every tenth of the training, and "seconds".
+        history: mean of each loss in every part, about a tenth, of the training, and "seconds".
     """
 
     generator: Any
@@ -209,7 +323,7 @@ class TrainedClusters:
 def train_clusters(
     conditions: FloatArray,
     targets: FloatArray,
-    transform: ClusterTransform,
+    frame: Frame,
     *,
     settings: ClusterSettings,
     steps: int,
@@ -218,15 +332,16 @@ def train_clusters(
     """Train a generator of clusters.
 
     Args:
-        conditions: (n, n_conditions), scaled.
-        targets: (n, 3 n_rows), positions in m, `transform.sentinel` where missing.
-        transform: of the targets.
+        conditions: (n, n_columns), scaled, the last five as of `with_helix`.
+        targets: (n, 3 n_rows), positions in mm, the sentinel where missing.
+        frame: chamber.
         settings: what can be chosen.
         steps: updates.
         seed: of weights and batches.
 
     Raises:
-        PidganError: an unknown network, or no tracks.
+        PidganError: an unknown network, too few tracks, positions that are not in the
+            rows of the frame, or a loss that is not finite.
     """
     if settings.network not in ("recurrent", "convolutional"):
         raise PidganError(
@@ -234,21 +349,28 @@ def train_clusters(
         )
     if len(conditions) < 2:
         raise PidganError(f"got {len(conditions)} tracks to train on, expected more")
+    if targets.shape[1] != 3 * len(frame.radii):
+        raise PidganError(
+            f"got {targets.shape[1]} targets, expected 3 for each of "
+            f"{len(frame.radii)} rows"
+        )
     keras.utils.set_random_seed(seed % 2**31)
-    play = _Play(conditions, targets, transform, settings=settings, seed=seed)
+    play = _Play(conditions, targets, frame, settings=settings, seed=seed)
+    taught = round(steps * settings.taught) if settings.reconstruction else 0
     began, history = time.perf_counter(), dict[str, list[float]]()
-    chunk = max(1, steps // 10)
-    for first in range(0, steps, chunk):
-        n = min(chunk, steps - first)
-        losses = play.run(*map(tf.constant, (first, n, steps)))
+    edges = {0, taught, *(round(steps * k / 10) for k in range(11))}
+    for first, end in itertools.pairwise(sorted(edges)):
+        bounds = map(tf.constant, (first, end, steps))
+        losses = play.run(*bounds, playing=first >= taught)
         for key, value in losses.items():
             history.setdefault(key, []).append(float(value))
             if not np.isfinite(history[key][-1]):
                 raise PidganError(f"training diverged: loss {key!r} is not finite")
-    play.optimizer.finalize_variable_values(play.generator.trainable_variables)
+    play.optimizer.finalize_variable_values(play.generator.variables)
     history["seconds"] = [time.perf_counter() - began]
+    generator = play.generator
     return TrainedClusters(
-        generator=play.generator, n_noise=play.n_noise, history=history
+        generator=generator, n_noise=generator.n_noise, history=history
     )
 
 
@@ -259,47 +381,42 @@ class _Play:
         self,
         conditions: FloatArray,
         targets: FloatArray,
-        transform: ClusterTransform,
+        frame: Frame,
         *,
         settings: ClusterSettings,
         seed: int,
     ) -> None:
         self.settings = s = settings
         self.seed = seed
-        y, found = transform.forward(targets)
+        self.n_rows = n_rows = len(frame.radii)
+        n_conditions = conditions.shape[1] - len(COLUMNS)
+        self.generator = ClusterGenerator(frame, n_conditions, s, seed=seed)
+        positions, found = ClusterTransform(n_rows=n_rows).forward(targets)
+        y = frame.residuals(positions, conditions[:, n_conditions:])
+        y = y.reshape(-1, n_rows, 2)
         self.data = tuple(
             tf.constant(v, dtype=tf.float32) for v in (conditions, y, found)
         )
-        n_conditions, self.n_rows = conditions.shape[1], found.shape[1]
-        self.n_noise = s.n_latent + 4 * self.n_rows
-        self.generator = cluster_network(n_conditions, self.n_rows, s, seed=seed)
-        self.critic = residual_network(
-            {"conditions": n_conditions, "targets": 4 * self.n_rows},
-            n_outputs=s.critic_output,
-            width=s.critic_width,
-            blocks=2,
-            seed=seed + 1,
-            name="critic",
-        )
+        self.critic = _critic(n_conditions, n_rows, s, seed=seed + 1)
         self.optimizer = keras.optimizers.Adam(
             s.learning_rate, beta_1=0.5, use_ema=True, ema_momentum=s.average
         )
         self.critic_optimizer = keras.optimizers.Adam(
             s.critic_learning_rate, beta_1=0.5, beta_2=0.9
         )
-        self.optimizer.build(self.generator.trainable_variables)
+        self.optimizer.build(self.generator.variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
 
     @tf.function  # type: ignore[untyped-decorator]
-    def run(self, first: Any, n: Any, steps: Any) -> Mapping[str, Any]:
-        """Do n updates and return the mean losses."""
+    def run(self, first: Any, end: Any, steps: Any, *, playing: bool) -> Any:
+        """Do updates from the first to before the end and return the mean losses."""
         sums = {key: tf.constant(0.0) for key in LOSSES}
-        for i in tf.range(n):
-            losses = self._update(first + i, steps)
+        for step in tf.range(first, end):
+            losses = self._update(step, steps, playing=playing)
             sums = {key: sums[key] + losses[key] for key in LOSSES}
-        return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
+        return {k: v / tf.cast(end - first, tf.float32) for k, v in sums.items()}
 
-    def _update(self, step: Any, steps: Any) -> dict[str, Any]:
+    def _update(self, step: Any, steps: Any, *, playing: bool) -> dict[str, Any]:
         s = self.settings
         seed = tf.stack([tf.constant(self.seed % 2**31), step])
         share = tf.cast(step, tf.float32) / tf.cast(steps, tf.float32)
@@ -310,56 +427,75 @@ class _Play:
             (s.batch_size,), seed, maxval=self.data[0].shape[0], dtype=tf.int32
         )
         x, y, found = (tf.gather(v, index) for v in self.data)
-        mask = tf.repeat(found, 3, axis=1)
+        copies = 2 if playing else 1
         noise = tf.random.stateless_normal(
-            (2 * s.batch_size, self.n_noise), tf.random.fold_in(seed, 1)
+            (copies * s.batch_size, self.generator.n_noise),
+            tf.random.fold_in(seed, 1),
         )
-        # A probability needs no noise: the flag without it is the normal score of it.
-        noise *= tf.constant([1.0] * (self.n_noise - self.n_rows) + [0.0] * self.n_rows)
+        zero = tf.constant(0.0)
+        game, critic, penalty = zero, zero, zero
         with tf.GradientTape(persistent=True) as tape:
-            made = self.generator([tf.tile(x, (2, 1)), noise])
-            positions, score = made[:, : 3 * self.n_rows], made[:, 3 * self.n_rows :]
-            y_g, y_g2 = (mask * v for v in tf.split(positions, 2))
-            h_r, h_g, h_g2 = self._h(x, found, y, y_g, y_g2)
-            game = generator_loss(h_r, h_g, h_g2, tf.ones(s.batch_size))
-            sign = tf.tile(2.0 * found - 1.0, (2, 1))
-            chance = 0.5 * tf.math.erfc(-sign * score / np.sqrt(2.0))
-            flags = -tf.reduce_mean(tf.math.log(chance + 1e-6))
-            apart = tf.reshape(y_g - y, (s.batch_size, self.n_rows, 3))
-            distance = tf.reduce_sum(found * length(apart)) / tf.reduce_sum(found)
-            loss = game + flags + s.reconstruction * distance
-            surrogate = critic_loss(h_r, h_g, h_g2, tf.ones(s.batch_size))
-            penalty = self._penalty(x, found, (y, y_g, y_g2), seed)
-            critic = surrogate + s.penalty * penalty
-        for optimizer, network, value in (
-            (self.critic_optimizer, self.critic, critic),
-            (self.optimizer, self.generator, loss),
-        ):
-            variables = network.trainable_variables
-            optimizer.apply(tape.gradient(value, variables), variables)
-        found_losses = (game, flags, distance, surrogate, penalty)
-        return dict(zip(LOSSES, found_losses, strict=True))
+            made = self.generator.distances(tf.tile(x, (copies, 1)), noise)
+            once = {key: value[: s.batch_size] for key, value in made.items()}
+            flags = _log_loss(once["logit"], found)
+            likelihood = _likelihood(once, y, found)
+            loss = flags + s.reconstruction * likelihood
+            if playing:
+                y_g, y_g2 = tf.split(made["y"], 2)
+                h_r, h_g, h_g2 = self._h(x, found, y, y_g, y_g2)
+                ones = tf.ones(s.batch_size)
+                game = generator_loss(h_r, h_g, h_g2, ones)
+                loss += game
+                critic = critic_loss(h_r, h_g, h_g2, ones)
+                penalty = self._penalty(x, found, (y, y_g, y_g2), seed)
+                total = critic + s.penalty * penalty
+        if playing:
+            variables = self.critic.trainable_variables
+            self.critic_optimizer.apply(tape.gradient(total, variables), variables)
+        variables = self.generator.variables
+        gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
+        self.optimizer.apply(gradients, variables)
+        losses = (game, flags, likelihood, critic, penalty)
+        return dict(zip(LOSSES, losses, strict=True))
 
     def _h(self, x: Any, found: Any, *ys: Any) -> list[Any]:
-        """Return the critic's transformation of several sets of positions."""
+        """Return the critic's transformation of several sets of distances."""
         k = len(ys)
-        flags = tf.tile(found, (k, 1))
-        y = tf.concat([tf.concat(ys, axis=0), flags], axis=1)
-        return list(tf.split(self.critic([tf.tile(x, (k, 1)), y]), k))
+        flags = tf.tile(found[:, :, None], (k, 1, 1))
+        features = tf.tile(self.generator.features(x), (k, 1, 1))
+        y = flags * tf.concat(ys, axis=0)
+        conditions = tf.tile(x[:, : self.generator.n_conditions], (k, 1))
+        rows = tf.concat([features, y, flags], axis=2)
+        return list(tf.split(self.critic({"conditions": conditions, "rows": rows}), k))
 
     def _penalty(self, x: Any, found: Any, ys: tuple[Any, ...], seed: Any) -> Any:
-        """Return (|grad f| - 1)^2 between real and generated positions."""
+        """Return (|grad f| - 1)^2 between real and generated distances."""
         y, y_g, y_g2 = ys[0], tf.stop_gradient(ys[1]), tf.stop_gradient(ys[2])
         share = tf.random.stateless_uniform(
-            (y.shape[0] or self.settings.batch_size, 1), tf.random.fold_in(seed, 2)
+            (self.settings.batch_size, 1, 1), tf.random.fold_in(seed, 2)
         )
         y_hat = share * y + (1 - share) * y_g
         with tf.GradientTape() as tape:
             tape.watch(y_hat)
             h_hat, h_g2 = self._h(x, found, y_hat, y_g2)
             f_hat = length(h_hat - h_g2) - length(h_hat)
-        gradient = length(tape.gradient(f_hat, y_hat))
-        return tf.reduce_mean(tf.square(gradient - 1))
+        gradient = tf.reshape(tape.gradient(f_hat, y_hat), (y_hat.shape[0], -1))
+        return tf.reduce_mean(tf.square(length(gradient) - 1))
+
+
+def _log_loss(logit: Any, found: Any) -> Any:
+    """Return the mean log-loss of the flags."""
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=found, logits=logit)
+    return tf.reduce_mean(losses)
+
+
+def _likelihood(made: dict[str, Any], y: Any, found: Any) -> Any:
+    """Return -log of the normal density N(m, S S^T) of a found cluster, on average."""
+    apart = (y - made["m"]) * tf.exp(-made["log_width"])
+    u = apart[:, :, 0]
+    v = apart[:, :, 1] - made["slant"] * u * tf.exp(-made["log_width"][:, :, 1])
+    losses = 0.5 * (u**2 + v**2) + tf.reduce_sum(made["log_width"], axis=2)
+    return tf.reduce_sum(found * losses) / tf.reduce_sum(found)
 
 
 def cluster_sample(conditions: Mapping[str, Any], n_rows: int, source: str) -> Sample:
@@ -374,7 +510,8 @@ def cluster_sample(conditions: Mapping[str, Any], n_rows: int, source: str) -> S
     targets = [
         {
             "name": f"{axis}_{row}",
-            "range": (-10.0, 10.0),
+            "unit": "mm",
+            "range": (-5000.0, 5000.0),
             "sentinels": (transform.sentinel,),
         }
         for row in range(n_rows)
