@@ -35,7 +35,7 @@ from pidgan.preprocessing import (
     N_KNOTS,
     SIN,
     WHOLE,
-    ClusterTransform,
+    PhysicalTransform,
     TargetTransform,
 )
 from pidgan.refinement import RefinedModel
@@ -360,6 +360,8 @@ def _add_layer(graph: _Graph, kind: str, layer: Any, sources: list[str]) -> str:
         n = len(layer.input.shape) - 1
         last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
         return graph.add("Reshape", last, graph.ints([0, -1]))
+    if kind in ("FromPlanes", "ToPlanes"):  # planes have the channels first, as ONNX
+        return graph.add("Reshape", sources[0], graph.ints([0, *layer.planes]))
     if kind == "GRU":
         return _add_recurrent(graph, layer, sources[0])
     if kind == "Take":
@@ -407,9 +409,10 @@ def _add_recurrent(graph: _Graph, layer: Any, source: str) -> str:
     last = graph.add("Transpose", source, perm=[0, 2, 1])
     # What goes in does not depend on the state: all places at once.
     entry = graph.add("MatMul", last, graph.constant(kernel))
-    entry = graph.add("Add", entry, graph.constant(bias[0]))
     entry = graph.add("Reshape", entry, graph.ints([0, 3 * places * width]))
-    weights = graph.constant(recurrent), graph.constant(bias[1])
+    gate_bias = bias[1] + np.where(np.arange(3 * width) < 2 * width, bias[0], 0)
+    weights = graph.constant(recurrent), graph.constant(gate_bias)
+    new_bias = graph.constant(bias[0, 2 * width :])
     zero = graph.columns(entry, 0, width)
     state = graph.add("Mul", zero, graph.constant(0.0))
     states = []
@@ -428,7 +431,8 @@ def _add_recurrent(graph: _Graph, layer: Any, source: str) -> str:
             graph.columns(known, 2 * width, 3 * width),
         )
         fresh = graph.columns(entry, start + 2 * width, start + 3 * width)
-        new = graph.add("Tanh", graph.add("Add", fresh, kept))
+        total = graph.add("Add", graph.add("Add", fresh, kept), new_bias)
+        new = graph.add("Tanh", total)
         move = graph.add("Sub", state, new)
         held = graph.add("Mul", graph.columns(gates, 0, width), move)
         state = graph.add("Add", new, held)
@@ -461,11 +465,11 @@ def _invert_targets(
     graph: _Graph,
     y: str,
     one_hot: str | None,
-    transform: TargetTransform | ClusterTransform,
+    transform: TargetTransform | PhysicalTransform,
 ) -> str:
     """Mixing, quantile transforms, atoms and sums of `TargetTransform.inverse`."""
-    if isinstance(transform, ClusterTransform):
-        return _place_clusters(graph, y, transform)
+    if isinstance(transform, PhysicalTransform):
+        return y
     d = transform.n_targets
     if one_hot is None:
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
@@ -509,15 +513,6 @@ def _invert_targets(
         added = graph.add("Mul", graph.add("Gather", y, base, axis=1), has_base)
         y = graph.add("Add", value, added)
     return y
-
-
-def _place_clusters(graph: _Graph, y: str, transform: ClusterTransform) -> str:
-    """Add what `ClusterTransform.inverse` computes."""
-    n = transform.n_targets
-    positions = graph.columns(y, 0, n)
-    flags = graph.add("Gather", y, graph.ints(n + np.arange(n) // 3), axis=1)
-    found = graph.add("Greater", flags, graph.constant(0.0))
-    return graph.add("Where", found, positions, graph.constant(transform.sentinel))
 
 
 def _invert_cells(graph: _Graph, z: str, transform: CellTransform) -> str:

@@ -213,48 +213,27 @@ class TargetTransform:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClusterTransform:
-    """Positions of clusters in mm, and which are found.
+class PhysicalTransform:
+    """Targets that a generator makes as they are, in physical units.
 
     Attributes:
-        n_rows: places that a track may have a cluster at.
-        sentinel: value of all three coordinates of a missing cluster.
+        n_targets: how many.
     """
 
-    n_rows: int
-    sentinel: float = -9999.0
-
-    @property
-    def n_targets(self) -> int:
-        """Number of coordinates of a track."""
-        return 3 * self.n_rows
+    n_targets: int
 
     @property
     def n_patterns(self) -> int:
-        """Number of patterns: missing clusters are no classes, but flags."""
+        """Number of patterns of atoms and ties."""
         return 1
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as arrays."""
-        return {f"cluster_{k}": np.asarray(v) for k, v in vars(self).items()}
-
-    def forward(self, targets: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Part positions, 0 where missing, from flags.
-
-        Args:
-            targets: (n, 3 n_rows), x, y, z of row after row.
-
-        Returns:
-            (n, 3 n_rows) and (n, n_rows), 1 where there is a cluster.
-        """
-        found = targets[:, ::3] != self.sentinel
-        y = np.where(np.repeat(found, 3, axis=1), targets, 0.0)
-        return y.astype(np.float32), found.astype(np.float32)
+        return {"physical_targets": np.asarray(self.n_targets)}
 
     def inverse(self, _: IntArray, y: FloatArray) -> FloatArray:
-        """Map what a generator makes, (n, 4 n_rows), to positions, (n, 3 n_rows)."""
-        found = np.repeat(y[:, self.n_targets :] > 0, 3, axis=1)
-        return np.where(found, y[:, : self.n_targets], np.float32(self.sentinel))
+        """Return what a generator makes, (n, n_targets)."""
+        return y
 
 
 def fit_conditions(

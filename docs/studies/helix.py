@@ -21,9 +21,9 @@ from pidgan.models.clusters import (
     train_clusters,
     with_helix,
 )
-from pidgan.models.helix import Frame
+from pidgan.models.helix import SENTINEL, Frame
 from pidgan.onnx_export import export_bundle
-from pidgan.preprocessing import ClusterTransform, fit_conditions
+from pidgan.preprocessing import fit_conditions
 from pidgan.simulation.tpc import DRIFT_LENGTH, ROW_RADII, TPC_SPECIES
 from pidgan.simulation.tpc_clusters import (
     CLUSTER_ROWS,
@@ -77,15 +77,12 @@ def main() -> None:
     began = time.perf_counter()
     y_judge, _ = simulate_clusters(judge, seed=4)
     simulation = (time.perf_counter() - began) / arguments.judged
-    transform = ClusterTransform(n_rows=len(CLUSTER_ROWS))
     targets = [
-        np.where(np.isnan(v), transform.sentinel, v)
-        .reshape(len(v), -1)
-        .astype("f4")
+        np.where(np.isnan(v), SENTINEL, v).reshape(len(v), -1).astype("f4")
         for v in (y, y_judge)
     ]
     truth = helix_points(judge, ROW_RADII[CLUSTER_ROWS])
-    result = {"simulation": _judged(targets[1], truth, transform, simulation, 1.0, 0)}
+    result = {"simulation": _judged(targets[1], truth, simulation, 1.0, 0)}
     for name in arguments.variants:
         network, reconstruction = VARIANTS[name]
         settings = ClusterSettings(network=network, reconstruction=reconstruction)
@@ -98,7 +95,7 @@ def main() -> None:
         began = time.perf_counter()
         made = generate(x, noise.astype("f4"))
         each = (time.perf_counter() - began) / arguments.judged
-        result[name] = _judged(made, truth, transform, each, simulation / each, seconds)
+        result[name] = _judged(made, truth, each, simulation / each, seconds)
         print(name, json.dumps(result[name]), flush=True)
     (arguments.directory / "helix.json").write_text(json.dumps(result, indent=1))
     print(_table(result))
@@ -124,7 +121,6 @@ def _train(name, train, targets, judge, held_out, settings, arguments):
         trained,
         sample=sample,
         conditions=scaling,
-        transform=ClusterTransform(n_rows=len(CLUSTER_ROWS)),
         settings=settings,
         held_out=frame,
         seed=1,
@@ -136,10 +132,10 @@ def _train(name, train, targets, judge, held_out, settings, arguments):
     return bundle.generate, trained.history["seconds"][0], trained.n_noise
 
 
-def _judged(made, truth, transform, seconds, speed_up, training):
+def _judged(made, truth, seconds, speed_up, training):
     """Return the distance of clusters to the true helix, mean and median of tracks."""
     positions = made.reshape(truth.shape)
-    found = positions[:, :, 0] != transform.sentinel
+    found = positions[:, :, 0] != SENTINEL
     squared = np.where(found, ((positions - truth) ** 2).sum(axis=2), 0.0)
     mse = squared.sum(axis=1) / np.maximum(found.sum(axis=1), 1)
     return {

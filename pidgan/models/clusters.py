@@ -32,11 +32,11 @@ from pidgan.card import Card, CardVariable
 from pidgan.errors import PidganError
 from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
-from pidgan.models.helix import COLUMNS, FEATURES, Frame, Tensors
+from pidgan.models.helix import COLUMNS, FEATURES, SENTINEL, Frame, Tensors
 from pidgan.models.model import Model
 from pidgan.models.nodes import Graph
 from pidgan.models.updates import length
-from pidgan.preprocessing import LINEAR, ClusterTransform, ConditionTransform
+from pidgan.preprocessing import LINEAR, ConditionTransform, PhysicalTransform
 from pidgan.sample import Sample, Variable
 from pidgan.typing import FloatArray
 
@@ -50,8 +50,6 @@ FINAL_RATE = 0.02
 MAX_LOG_WIDTH = 4.0
 #: Logit of the share of found clusters to begin with.
 INITIAL_FLAG = 2.5
-#: What the network says of a row: m, ln S_11, S_21, ln S_22, b, logit.
-PARTS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,12 +81,12 @@ class ClusterSettings:
 
 
 class ClusterGenerator:
-    """A generator: (conditions, noise) -> positions and flags.
+    """A generator: (conditions, noise) -> positions.
 
-    The conditions are the columns that networks see, followed by the helix; the noise
-    has `n_latent` numbers of the track, 2 of each row for its distances and one of each
-    row for its flag. The output has 3 coordinates of each row, mm, then one number of
-    each row that is positive where its cluster is found.
+    The conditions are the columns that networks see, followed by the helix. The noise
+    has `n_latent` numbers of the track, then one of each row for its distance along the
+    pads, for that in z, and for being found. The output has the 3 coordinates of row
+    after row in mm, or the sentinel.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class ClusterGenerator:
         self.variables: list[Any] = list(self.network.trainable_variables)
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
-        """Return positions and flags, (n, 4 n_rows)."""
+        """Return positions, (n, 3 n_rows)."""
         tensors = {k: tf.convert_to_tensor(v, tf.float32) for k, v in inputs.items()}
         return self._write(Tensors(), tensors)
 
@@ -144,21 +142,21 @@ class ClusterGenerator:
         graph = Tensors()
         rows = self.frame.cross(graph, x[:, self.n_conditions :])
         found = self.frame.features(graph, rows)
-        return tf.reshape(found, (-1, self.n_rows, FEATURES))
+        planes = tf.reshape(found, (-1, FEATURES, self.n_rows))
+        return tf.transpose(planes, (0, 2, 1))
 
     def _write(self, graph: Any, inputs: dict[str, Any]) -> Any:
         n = self.n_conditions
         helix = graph.columns(inputs["conditions"], n, n + len(COLUMNS))
         rows = self.frame.cross(graph, helix)
         parts = self._parts(graph, rows, inputs)
-        positions = self.frame.place(graph, rows, parts["along"], parts["z"])
         first = self.n_latent + 2 * self.n_rows
         v = graph.columns(inputs["noise"], first, first + self.n_rows)
         erf = graph.add("Erf", graph.add("Mul", v, graph.constant(np.sqrt(0.5))))
         half = graph.constant(0.5)
         uniform = graph.add("Add", graph.add("Mul", erf, half), half)
-        flags = graph.add("Sub", graph.add("Sigmoid", parts["logit"]), uniform)
-        return graph.add("Concat", positions, flags, axis=1)
+        flag = graph.add("Sub", graph.add("Sigmoid", parts["logit"]), uniform)
+        return self.frame.place(graph, rows, {**parts, "flag": flag})
 
     def _parts(
         self, graph: Any, rows: dict[str, Any], inputs: dict[str, Any]
@@ -177,8 +175,7 @@ class ClusterGenerator:
         )
 
         def part(k: int) -> Any:
-            index = graph.ints(PARTS * np.arange(self.n_rows) + k)
-            return add("Gather", out, index, axis=1)
+            return graph.columns(out, k * self.n_rows, (k + 1) * self.n_rows)
 
         def width(k: int) -> tuple[Any, Any]:
             most = graph.constant(MAX_LOG_WIDTH)
@@ -186,8 +183,8 @@ class ClusterGenerator:
             return log, add("Exp", log)
 
         def smear(k: int) -> Any:
-            index = graph.ints(2 * np.arange(self.n_rows) + k)
-            return add("Add", add("Gather", noise, index, axis=1), part(5 + k))
+            own = graph.columns(noise, k * self.n_rows, (k + 1) * self.n_rows)
+            return add("Add", own, part(5 + k))
 
         (log_along, along), (log_z, z) = width(2), width(4)
         u, v, slant = smear(0), smear(1), part(3)
@@ -204,10 +201,40 @@ class ClusterGenerator:
         }
 
 
+@keras.saving.register_keras_serializable(package="pidgan")
+class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
+    """One channel of all rows after another, (n, channels n_rows): (n, rows, channels).
+
+    Attributes:
+        planes: (channels, rows).
+    """
+
+    def __init__(self, planes: tuple[int, int], **kwargs: Any) -> None:
+        """Keep the sizes."""
+        super().__init__(**kwargs)
+        self.planes = planes
+
+    def call(self, v: Any) -> Any:
+        """Return (n, rows, channels)."""
+        return tf.transpose(tf.reshape(v, (-1, *self.planes)), (0, 2, 1))
+
+
+@keras.saving.register_keras_serializable(package="pidgan")
+class ToPlanes(keras.layers.Layer):  # type: ignore[misc]
+    """The way back of `FromPlanes`."""
+
+    planes = (-1,)
+
+    def call(self, v: Any) -> Any:
+        """Return (n, channels rows)."""
+        size = v.shape[1] * v.shape[2]
+        return tf.reshape(tf.transpose(v, (0, 2, 1)), (-1, size))
+
+
 def _network(
     n_conditions: int, n_rows: int, settings: ClusterSettings, *, seed: int
 ) -> keras.Model:
-    """Build the network: `PARTS` numbers of row after row."""
+    """Build the network: all rows' m, then their ln S_11, S_21, ln S_22, b, logit."""
     layers, width = keras.layers, settings.width
     seeds = keras.random.SeedGenerator(seed)
 
@@ -237,9 +264,8 @@ def _network(
     entries = {name: keras.Input((size,), name=name) for name, size in sizes.items()}
     track = layers.Concatenate()([entries["conditions"], entries["latent"]])
     track = layers.Dense(n_rows * width, kernel_initializer=kernel(1.0))(track)
-    features = layers.Reshape((n_rows, FEATURES))(entries["features"])
-    local = convolution(width, features)
-    start = relu(layers.Add()([layers.Reshape((n_rows, width))(track), local]))
+    local = convolution(width, FromPlanes((FEATURES, n_rows))(entries["features"]))
+    start = relu(layers.Add()([FromPlanes((width, n_rows))(track), local]))
     if settings.network == "recurrent":
         context = layers.GRU(
             width,
@@ -251,15 +277,14 @@ def _network(
     else:
         context = relu(convolution(width, start, taps=3))
         context = relu(convolution(width, context, taps=3))
-    joined = layers.Concatenate()([start, context])
-    hidden = relu(convolution(width, joined))
+    hidden = relu(convolution(width, layers.Add()([start, context])))
     moments = convolution(5, hidden, scale=0.1)
-    noise = layers.Reshape((n_rows, 2))(entries["noise"])
-    bend = relu(convolution(width, layers.Concatenate()([hidden, noise])))
+    noise = convolution(width, FromPlanes((2, n_rows))(entries["noise"]))
+    bend = relu(layers.Add()([convolution(width, hidden), noise]))
     bend = convolution(2, bend, scale=0.0)
-    flag = relu(convolution(width, joined))
-    flag = convolution(1, flag, scale=0.1, bias=INITIAL_FLAG)
-    output = layers.Flatten()(layers.Concatenate()([moments, bend, flag]))
+    both = layers.Add()([convolution(width, start), convolution(width, context)])
+    flag = convolution(1, relu(both), scale=0.1, bias=INITIAL_FLAG)
+    output = ToPlanes()(layers.Concatenate()([moments, bend, flag]))
     return keras.Model(entries, output, name="generator")
 
 
@@ -312,7 +337,8 @@ class TrainedClusters:
     Attributes:
         generator: `ClusterGenerator`.
         n_noise: numbers of noise for a track.
-        history: mean of each loss in every part, about a tenth, of the training, and "seconds".
+        history: mean of each loss in parts of the training, about a tenth each, and
+            "seconds".
     """
 
     generator: Any
@@ -391,9 +417,7 @@ class _Play:
         self.n_rows = n_rows = len(frame.radii)
         n_conditions = conditions.shape[1] - len(COLUMNS)
         self.generator = ClusterGenerator(frame, n_conditions, s, seed=seed)
-        positions, found = ClusterTransform(n_rows=n_rows).forward(targets)
-        y = frame.residuals(positions, conditions[:, n_conditions:])
-        y = y.reshape(-1, n_rows, 2)
+        y, found = frame.residuals(targets, conditions[:, n_conditions:])
         self.data = tuple(
             tf.constant(v, dtype=tf.float32) for v in (conditions, y, found)
         )
@@ -506,13 +530,12 @@ def cluster_sample(conditions: Mapping[str, Any], n_rows: int, source: str) -> S
         n_rows: places that a track may have a cluster at.
         source: where the sample is from.
     """
-    transform = ClusterTransform(n_rows=n_rows)
     targets = [
         {
             "name": f"{axis}_{row}",
             "unit": "mm",
             "range": (-5000.0, 5000.0),
-            "sentinels": (transform.sentinel,),
+            "sentinels": (SENTINEL,),
         }
         for row in range(n_rows)
         for axis in "xyz"
@@ -537,7 +560,6 @@ def cluster_model(
     *,
     sample: Sample,
     conditions: ConditionTransform,
-    transform: ClusterTransform,
     settings: ClusterSettings,
     held_out: pd.DataFrame,
     seed: int,
@@ -549,7 +571,6 @@ def cluster_model(
         trained: from `train_clusters`.
         sample: from `cluster_sample`.
         conditions: scaling of the conditions.
-        transform: of the targets.
         settings: of the training.
         held_out: tracks never trained on: conditions, targets and "weight".
         seed: of the training.
@@ -583,7 +604,7 @@ def cluster_model(
     return Model(
         card=card,
         conditions=conditions,
-        targets=transform,
+        targets=PhysicalTransform(n_targets=len(sample.targets)),
         generator=trained.generator,
         patterns=None,
         history=trained.history,

@@ -7,7 +7,7 @@ and computed either by tensorflow or by the exported graph.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ tangent of the dip angle, azimuth in rad, z in mm, and charge."""
 FEATURES = 3
 """Numbers that `Frame.features` says of a row."""
 
+SENTINEL = -9999.0
+"""All three coordinates of a row without a cluster."""
+
 LIGHT = 0.299792458
 """Curvature in 1/mm of 1 MeV in 1 T."""
 
@@ -31,7 +34,7 @@ BORDER_SCALE = 20.0
 class Tensors:
     """The operators of `nodes.Graph`, computed at once by tensorflow."""
 
-    OPERATORS = {
+    OPERATORS: ClassVar[dict[str, Any]] = {
         "Abs": tf.abs,
         "Add": tf.add,
         "Asin": tf.asin,
@@ -40,6 +43,7 @@ class Tensors:
         "Erf": tf.math.erf,
         "Exp": tf.exp,
         "Floor": tf.floor,
+        "Greater": tf.greater,
         "Min": tf.minimum,
         "Mul": tf.multiply,
         "Sigmoid": tf.sigmoid,
@@ -47,6 +51,7 @@ class Tensors:
         "Sqrt": tf.sqrt,
         "Sub": tf.subtract,
         "Tanh": tf.tanh,
+        "Where": tf.where,
     }
 
     def add(self, operator: str, *inputs: Any, axis: int = 1) -> Any:
@@ -128,7 +133,7 @@ class Frame:
             rows: from `cross`.
 
         Returns:
-            (n, `FEATURES` n_rows), row after row.
+            (n, `FEATURES` n_rows), one feature of all rows after another.
         """
         add, number = graph.add, graph.constant
         width = 2.0 * np.pi / self.n_sectors
@@ -138,51 +143,56 @@ class Frame:
         arc = width * np.asarray(self.radii)[None] / BORDER_SCALE
         border = add("Min", add("Mul", apart, number(arc)), number(3.0))
         drift = add("Mul", add("Abs", rows["z"]), number(1.0 / self.drift_length))
-        blocks = add("Concat", border, rows["slope"], drift, axis=1)
-        n = len(self.radii)
-        order = np.arange(FEATURES * n).reshape(FEATURES, n).T.ravel()
-        return add("Gather", blocks, graph.ints(order), axis=1)
+        return add("Concat", border, rows["slope"], drift, axis=1)
 
-    def place(self, graph: Any, rows: dict[str, Any], along: Any, z: Any) -> Any:
+    def place(self, graph: Any, rows: dict[str, Any], clusters: dict[str, Any]) -> Any:
         """Put clusters beside the helix.
 
         Args:
             graph: as in `cross`.
             rows: from `cross`.
-            along: (n, n_rows), distance along the pads, mm.
-            z: (n, n_rows), distance in z, mm.
+            clusters: distances "along" the pads and in "z", mm, and "flag", positive
+                where a cluster is found: (n, n_rows) each.
 
         Returns:
-            (n, 3 n_rows), x, y and z of row after row, mm.
+            (n, 3 n_rows), x, y and z of row after row in mm, or the sentinel.
         """
         add, number = graph.add, graph.constant
         radii = np.asarray(self.radii)[None]
-        turned = add("Mul", along, number(1.0 / radii))
+        turned = add("Mul", clusters["along"], number(1.0 / radii))
         azimuth = add("Add", rows["azimuth"], turned)
-        blocks = add(
-            "Concat",
-            add("Mul", add("Cos", azimuth), number(radii)),
-            add("Mul", add("Sin", azimuth), number(radii)),
-            add("Add", rows["z"], z),
-            axis=1,
-        )
+        is_found = add("Greater", clusters["flag"], number(0.0))
+        sentinel = number(SENTINEL)
+        planes = [
+            add("Where", is_found, plane, sentinel)
+            for plane in (
+                add("Mul", add("Cos", azimuth), number(radii)),
+                add("Mul", add("Sin", azimuth), number(radii)),
+                add("Add", rows["z"], clusters["z"]),
+            )
+        ]
         n = len(self.radii)
         order = np.arange(3 * n).reshape(3, n).T.ravel()
-        return add("Gather", blocks, graph.ints(order), axis=1)
+        return add("Gather", add("Concat", *planes, axis=1), graph.ints(order), axis=1)
 
-    def residuals(self, positions: FloatArray, helix: FloatArray) -> FloatArray:
-        """Return what `place` puts at given positions.
+    def residuals(
+        self, positions: FloatArray, helix: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return distances and flags that `place` turns into given positions.
 
         Args:
             positions: (n, 3 n_rows), mm.
             helix: (n, 5).
 
         Returns:
-            (n, 2 n_rows), distance along the pads and in z of row after row, mm.
+            (n, n_rows, 2), distance along the pads and in z, mm, and (n, n_rows), 1
+            where there is a cluster; where there is none, both distances are 0.
         """
         rows = self.cross(Tensors(), tf.constant(np.asarray(helix, dtype=np.float32)))
         x, y, z = np.moveaxis(positions.reshape(len(positions), -1, 3), 2, 0)
+        found = x != SENTINEL
         turned = np.arctan2(y, x) - rows["azimuth"].numpy()
         turned -= 2.0 * np.pi * np.round(turned / (2.0 * np.pi))
-        found = np.stack([turned * self.radii, z - rows["z"].numpy()], axis=2)
-        return found.reshape(len(found), -1).astype(np.float32)
+        apart = np.stack([turned * self.radii, z - rows["z"].numpy()], axis=2)
+        apart = np.where(found[:, :, None], apart, 0.0)
+        return apart.astype(np.float32), found.astype(np.float32)

@@ -21,8 +21,8 @@ from pidgan.models.networks import Shape
 from pidgan.models.patterns import PatternClassifier
 from pidgan.ntuple import read_arrays, read_table, write_table
 from pidgan.preprocessing import (
-    ClusterTransform,
     ConditionTransform,
+    PhysicalTransform,
     TargetTransform,
 )
 from pidgan.sample import Sample
@@ -49,7 +49,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform | CellTransform | ClusterTransform
+    targets: TargetTransform | CellTransform | PhysicalTransform
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
