@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.bundle import open_bundle
+from pidgan.metrics import c2st
 from pidgan.models.clusters import (
     ClusterSettings,
     cluster_model,
@@ -21,7 +22,7 @@ from pidgan.models.clusters import (
     train_clusters,
     with_helix,
 )
-from pidgan.models.helix import SENTINEL, Frame
+from pidgan.models.helix import FEATURES, SENTINEL, Frame, Tensors
 from pidgan.onnx_export import export_bundle
 from pidgan.preprocessing import fit_conditions
 from pidgan.simulation.tpc import DRIFT_LENGTH, ROW_RADII, TPC_SPECIES
@@ -64,45 +65,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--tracks", type=int, default=50_000)
-    parser.add_argument("--judged", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--judged", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    train, judge = (
-        draw_helices(arguments.tracks, seed=1),
-        draw_helices(arguments.judged, seed=2),
-    )
-    y, _ = simulate_clusters(train, seed=3)
-    began = time.perf_counter()
-    y_judge, _ = simulate_clusters(judge, seed=4)
-    simulation = (time.perf_counter() - began) / arguments.judged
-    targets = [
-        np.where(np.isnan(v), SENTINEL, v).reshape(len(v), -1).astype("f4")
-        for v in (y, y_judge)
-    ]
-    truth = helix_points(judge, ROW_RADII[CLUSTER_ROWS])
-    result = {"simulation": _judged(targets[1], truth, simulation, 1.0, 0)}
+    train = draw_helices(arguments.tracks, seed=1)
+    judge = draw_helices(arguments.judged, seed=2)
+    targets, _ = _simulated(train, seed=3)
+    real, simulation = _simulated(judge, seed=4)
+    another, _ = _simulated(judge, seed=6)
+    result = {"simulation": _judged(another, real, judge, simulation, simulation)}
     for name in arguments.variants:
-        network, reconstruction = VARIANTS[name]
-        settings = ClusterSettings(network=network, reconstruction=reconstruction)
-        generate, seconds, size = _train(
-            name, train, targets[0], judge, targets[1], settings, arguments
-        )
-        noise = np.random.default_rng(5).standard_normal((arguments.judged, size))
-        x = judge.table().astype("f4")
-        generate(x[:256], noise[:256].astype("f4"))
+        bundle, history = _trained(name, train, targets, judge, real, arguments)
+        n_noise = bundle.card.n_noise
+        noise = np.random.default_rng(5).standard_normal((len(real), n_noise))
+        x, noise = judge.table().astype("f4"), noise.astype("f4")
+        bundle.generate(x[:2048], noise[:2048])
         began = time.perf_counter()
-        made = generate(x, noise.astype("f4"))
-        each = (time.perf_counter() - began) / arguments.judged
-        result[name] = _judged(made, truth, each, simulation / each, seconds)
+        made = bundle.generate(x, noise)
+        each = (time.perf_counter() - began) / len(x)
+        result[name] = _judged(made, real, judge, each, simulation)
+        result[name]["training_s"] = history["seconds"][0]
         print(name, json.dumps(result[name]), flush=True)
-    (arguments.directory / "helix.json").write_text(json.dumps(result, indent=1))
+        (arguments.directory / "helix.json").write_text(json.dumps(result, indent=1))
     print(_table(result))
 
 
-def _train(name, train, targets, judge, held_out, settings, arguments):
-    """Train and export one generator; return its function, training time and noise."""
+def _simulated(helices, *, seed):
+    """Return targets, (n, 159), and seconds a track of the simulation."""
+    began = time.perf_counter()
+    positions, _ = simulate_clusters(helices, seed=seed)
+    each = (time.perf_counter() - began) / len(positions)
+    targets = np.where(np.isnan(positions), SENTINEL, positions)
+    return targets.reshape(len(targets), -1).astype("f4"), each
+
+
+def _trained(name, train, targets, judge, held_out, arguments):
+    """Train and export one generator; return its bundle and history."""
+    network, reconstruction = VARIANTS[name]
+    settings = ClusterSettings(network=network, reconstruction=reconstruction)
     x = train.table().astype("f4")
     sample = cluster_sample(CONDITIONS, len(CLUSTER_ROWS), "docs/studies/helix.py")
     scaling = fit_conditions(
@@ -116,46 +118,61 @@ def _train(name, train, targets, judge, held_out, settings, arguments):
     )
     columns = np.concatenate([judge.table().astype("f4"), held_out], axis=1)
     names = [*sample.condition_names, *sample.target_names]
-    frame = pd.DataFrame(columns, columns=names).assign(weight=1.0)
     model = cluster_model(
         trained,
         sample=sample,
         conditions=scaling,
         settings=settings,
-        held_out=frame,
+        held_out=pd.DataFrame(columns, columns=names).assign(weight=1.0),
         seed=1,
         steps=arguments.steps,
     )
     path = arguments.directory / f"{name.replace('+', '-plus')}.onnx"
     bundle = open_bundle(export_bundle(model, path, overwrite=True))
     print(name, {k: [round(v, 4) for v in vs] for k, vs in trained.history.items()})
-    return bundle.generate, trained.history["seconds"][0], trained.n_noise
+    return bundle, trained.history
 
 
-def _judged(made, truth, seconds, speed_up, training):
-    """Return the distance of clusters to the true helix, mean and median of tracks."""
+def _judged(made, real, judge, seconds, simulation):
+    """Return distances to the true helix and what a classifier sees."""
+    truth = helix_points(judge, ROW_RADII[CLUSTER_ROWS])
     positions = made.reshape(truth.shape)
     found = positions[:, :, 0] != SENTINEL
     squared = np.where(found, ((positions - truth) ** 2).sum(axis=2), 0.0)
     mse = squared.sum(axis=1) / np.maximum(found.sum(axis=1), 1)
+    score = c2st(_clusters(real, judge), _clusters(made, judge), paired=True)
     return {
         "mean_mse_mm2": float(mse.mean()),
         "median_mse_mm2": float(np.median(mse)),
         "found": float(found.mean()),
+        "c2st": score.auc,
+        "c2st_error": score.error,
         "ms_per_track": 1e3 * seconds,
-        "speed_up": speed_up,
-        "training_s": training,
+        "speed_up": simulation / seconds,
     }
+
+
+def _clusters(targets, judge):
+    """Return what is known of one row of each track: (n, 7)."""
+    x = judge.table().astype("f4")
+    apart, found = FRAME.residuals(targets, x[:, :5])
+    row = np.random.default_rng(7).integers(0, len(CLUSTER_ROWS), len(x))
+    at = np.arange(len(x)), row
+    rows = FRAME.cross(Tensors(), Tensors().constant(x[:, :5]))
+    features = FRAME.features(Tensors(), rows).numpy().reshape(len(x), FEATURES, -1)
+    columns = [row, *features[at[0], :, row].T, found[at], *apart[at].T]
+    return np.stack(columns, axis=1)
 
 
 def _table(result):
     """Return the table of the documentation."""
-    lines = ["| | mean MSE | median MSE | found | ms a track | speed-up |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| | mean MSE | median MSE | found | C2ST | ms a track | speed-up |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, row in result.items():
         lines.append(
             f"| {name} | {row['mean_mse_mm2']:.2f} | {row['median_mse_mm2']:.2f} | "
-            f"{row['found']:.3f} | {row['ms_per_track']:.3f} | {row['speed_up']:.1f} |"
+            f"{row['found']:.3f} | {row['c2st']:.3f} ± {row['c2st_error']:.3f} | "
+            f"{row['ms_per_track']:.3f} | {row['speed_up']:.1f} |"
         )
     return "\n".join(lines)
 
