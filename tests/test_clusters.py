@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("tensorflow")
 
 from pidgan.bundle import open_bundle
+from pidgan.cli import cli
 from pidgan.errors import PidganError
 from pidgan.models.clusters import (
     ClusterSettings,
@@ -16,6 +18,7 @@ from pidgan.models.clusters import (
     with_helix,
 )
 from pidgan.models.helix import SENTINEL, Frame, Tensors
+from pidgan.ntuple import find_sources, read_columns, write_trees
 from pidgan.onnx_export import check_parity, export_bundle
 from pidgan.preprocessing import fit_conditions
 from pidgan.simulation.tpc_clusters import Helices, helix_points
@@ -105,6 +108,13 @@ def model(request):
     )
 
 
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    return open_bundle(
+        export_bundle(model, tmp_path_factory.mktemp("clusters") / "clusters.onnx")
+    )
+
+
 def test_the_frame_finds_the_helix_and_what_is_left_beside_it():
     x, y = tracks(500, 3)
     pt, dip, phi, z, charge = x.T.astype(np.float64)
@@ -149,17 +159,32 @@ def test_a_generator_learns_widths_and_losses(model):
     np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=0.5)
 
 
-def test_a_bundle_agrees_with_keras(model, tmp_path):
-    bundle = open_bundle(export_bundle(model, tmp_path / "clusters.onnx"))
+def test_a_bundle_agrees_with_keras(model, bundle):
     found = check_parity(model, bundle, rows=400)
     assert found.differing == 0
     assert bundle.card.settings["network"] == model.card.settings["network"]
     x, _ = tracks(300, 6)
     noise = np.random.default_rng(7).standard_normal((300, bundle.card.n_noise))
-    np.testing.assert_array_equal(
-        bundle.generate(x, noise.astype(np.float32)) == SENTINEL,
-        model.generate(x, noise) == SENTINEL,
-    )
+    expected, got = model.generate(x, noise), bundle.generate(x, noise.astype("f4"))
+    np.testing.assert_array_equal(got == SENTINEL, expected == SENTINEL)
+    # A hundredth of the resolution.
+    np.testing.assert_allclose(got, expected, atol=0.01)
+
+
+def test_clusters_are_written_beside_tracks(bundle, tmp_path):
+    x, _ = tracks(400, 8)
+    names = [f"h_{name}" for name in bundle.card.condition_names]
+    columns = dict(zip(names, x.T, strict=True))
+    write_trees(tmp_path / "in.root", {"T": columns})
+    paths = [str(tmp_path / name) for name in ("in.root", "out.root")]
+    arguments = ["apply", "--track", f"h={bundle.path}", paths[0], "-o", paths[1]]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    (source,) = find_sources([paths[1]])
+    made = read_columns(source, [f"h_{name}" for name in bundle.card.target_names])
+    residuals, found = FRAME.residuals(made.to_numpy(), x)
+    assert 0.5 < found[:, -1].mean() < 0.8
+    assert np.abs(residuals).max() < 8 * max(WIDTHS)
 
 
 def test_unknown_networks_too_few_tracks_and_rows_that_do_not_fit():
