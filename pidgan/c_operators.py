@@ -466,6 +466,7 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Relu": _each("larger({0}, 0.0f)"),
     "Sin": _each("sinf({0})"),
     "Cos": _each("cosf({0})"),
+    "Asin": _each("asinf({0})"),
     "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
     "LeakyRelu": _with_alpha("({0} < 0.0f ? ALPHA * {0} : {0})", 0.01),
     "Elu": _with_alpha("({0} < 0.0f ? ALPHA * expm1f({0}) : {0})", 1.0),

@@ -262,6 +262,13 @@ CASES: dict[str, list[Any]] = {
 CASES |= {
     name: [unary(name)] for name in ("Relu", "Softplus", "Identity", "Sin", "Cos")
 }
+CASES["Asin"] = [
+    (
+        [node("Tanh", ["noise"], ["v"]), node("Asin", ["v"], ["targets"])],
+        {},
+        N_NOISE,
+    )
+]
 CASES |= {
     name: [([node(name, ["conditions"], ["targets"])], {}, N_CONDITIONS)]
     for name in ("Reciprocal", "Log", "Sqrt")
