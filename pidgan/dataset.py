@@ -404,7 +404,8 @@ def _check_unit(
     account = (
         f"{where}: {variable.name} ({origin or f'branch {variable.inputs[0]!r}'}) has "
         f"median {median:.6g} {variable.package_unit} read with unit = "
-        f"{variable.unit!r}, outside the declared range [{low:g}, {high:g}]"
+        f"{variable.unit!r}, outside the declared range [{low:g}, {high:g}] "
+        f"{variable.package_unit}"
     )
     if variable.unit == "MeV" and low <= 1000 * median <= high:
         raise SampleError(
@@ -412,7 +413,8 @@ def _check_unit(
         )
     if variable.unit == "GeV" and low <= median / 1000 <= high:
         raise SampleError(
-            f'{account}; looks like MeV where GeV is declared, set unit = "MeV"'
+            f'{account}; looks like MeV where GeV is declared, set unit = "MeV"; or '
+            "the range is meant in GeV: ranges are in MeV"
         )
     raise SampleError(f"{account}; check branch, unit and range")
 
@@ -435,7 +437,9 @@ def _keep_inside(
         values = _drop(values, outside, f"{variable.name} out of range", dropped)
     if sample.cells:
         empty = np.asarray(values[_CELLS].max(axis=1) <= 0)
-        values = _drop(values, empty, "no energy in any cell", dropped)
+        least = sample.cells.threshold
+        reason = f"no cell above the threshold of {least:g}" if least else "no energy"
+        values = _drop(values, empty, reason, dropped)
     if sample.discriminant:
         low, high = sample.discriminant.range
         outside = ~((values["#mass"] >= low) & (values["#mass"] <= high))

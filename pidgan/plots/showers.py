@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
+    MaxNLocator,
     NullFormatter,
     ScalarFormatter,
 )
@@ -289,6 +290,9 @@ def _draw_cells(
     axis.set_xlim(middle[0] - half, middle[0] + half)
     axis.set_ylim(middle[1] - half, middle[1] + half)
     axis.set_aspect("equal")
+    # Labels at the corners of neighbouring panels would touch.
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(MaxNLocator(4, prune="both"))
     axis.minorticks_off()
     return drawn
 
