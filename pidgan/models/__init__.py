@@ -8,7 +8,6 @@ Which to use when, with figures: docs/explanation/families.
 """
 
 import importlib
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -56,7 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distil": (0, 1),
     "play": (0, 1),
     "batch_size": (64, 8192),
-    "learning_rate": (1e-5, 1e-3),
+    "learning_rate": (1e-5, 2e-3),
     "average": (0, 0.9999),
     "critic_width": (8, 256),
     "critic_blocks": (1, 4),
@@ -159,14 +158,20 @@ def make_family(
             raise PidganError(
                 f"setting {key!r} of family {name!r} is {value!r}, expected a {kind}"
             )
-        least, most = RANGES.get(key, (-math.inf, math.inf))
-        if name not in _SHOWERS and not (value is None or least <= value <= most):
+    values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
+    family: Family = make(shape=shape, settings=values, seed=seed)
+    if name not in _SHOWERS:
+        _warn_outside_ranges(name, settings)
+    return family
+
+
+def _warn_outside_ranges(name: str, settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key in RANGES and not RANGES[key][0] <= value <= RANGES[key][1]:
+            least, most = RANGES[key]
             warnings.warn(
                 f"setting {key!r} of family {name!r} is {value:g}, outside the range "
                 f"that is tested, {least:g} to {most:g}",
                 PidganWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-    values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
-    family: Family = make(shape=shape, settings=values, seed=seed)
-    return family
