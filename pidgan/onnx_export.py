@@ -474,10 +474,20 @@ def _invert_targets(
     if one_hot is None:
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
     else:
+        # What each pattern brings, looked up at once: its mixing, mask and atoms.
+        brought = (
+            transform.mixing.reshape(-1, d * d),
+            transform.patterns,
+            transform.atoms,
+        )
+        table = np.hstack(brought).astype(np.float32)
+        found = graph.add("MatMul", one_hot, graph.constant(table))
+        flat = graph.columns(found, 0, d * d)
+        mask = graph.columns(found, d * d, d * d + d)
+        atoms = graph.columns(found, d * d + d, d * d + 2 * d)
         # Every product y_i mixing_ij in a column of its own, then the sums over i.
-        flat = graph.constant(transform.mixing.reshape(-1, d * d))
         repeated = graph.add("Gather", y, graph.ints(np.repeat(range(d), d)), axis=1)
-        products = graph.add("Mul", repeated, graph.add("MatMul", one_hot, flat))
+        products = graph.add("Mul", repeated, flat)
         z = graph.add("MatMul", products, graph.constant(np.tile(np.eye(d), (d, 1))))
     z_max = transform.z_max.astype(np.float32)
     shifted = graph.add("Add", z, graph.constant(z_max))
@@ -500,12 +510,7 @@ def _invert_targets(
     step = graph.add("Mul", fraction, graph.add("Sub", high, low))
     value = graph.add("Add", low, step)
     if one_hot is not None:
-        mask = graph.add(
-            "MatMul", one_hot, graph.constant(transform.patterns.astype(np.float32))
-        )
-        atoms = graph.add("MatMul", one_hot, graph.constant(transform.atoms))
-        is_continuous = graph.add("Greater", mask, graph.constant(0.5))
-        value = graph.add("Where", is_continuous, value, atoms)
+        value = graph.add("Add", graph.add("Mul", value, mask), atoms)
     has_base = graph.constant((transform.base >= 0).astype(np.float32))
     base = graph.ints(np.maximum(transform.base, 0))
     y = value

@@ -5,8 +5,10 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+from pidgan.models import student
 from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import tf
+from pidgan.models.networks import Shape
 
 N = 20_000
 
@@ -44,3 +46,24 @@ def test_losses_equal_the_paper_on_one_row() -> None:
     # |3-1| + |3+2| - |1+2| and -((|3+2| - |3|) - (|1+2| - |1|))
     assert float(generator_loss(h_r, h_g, h_g2, w)) == pytest.approx(4.0, abs=1e-4)
     assert float(critic_loss(h_r, h_g, h_g2, w)) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_what_is_taught_at_known_coordinates_is_what_is_generated(monkeypatch) -> None:
+    monkeypatch.setattr(student, "JITTER", 0.0)
+    shape = Shape(
+        n_conditions=2, n_patterns=2, n_targets=3, free=((1, 1, 1), (1, 0, 1))
+    )
+    generator = student.OnePassGenerator(shape=shape, width=8, layers=2, seed=1)
+    rng = np.random.default_rng(2)
+    for variable in generator.variables:
+        variable.assign(rng.normal(size=variable.shape))
+    x, noise = rng.normal(size=(50, 2)), rng.normal(size=(50, 3))
+    pattern = np.eye(2)[rng.integers(0, 2, 50)]
+    rows = {"conditions": x, "pattern": pattern, "noise": noise}
+    y = generator(rows)
+    batch = {"x": x, "pattern": pattern, "y": y, "free": pattern @ np.array(shape.free)}
+    batch = {key: tf.cast(value, tf.float32) for key, value in batch.items()}
+    z = tf.constant(noise, dtype=tf.float32)
+    taught = generator.respond(batch, z, tf.transpose(z), seed=[1, 2])
+    expected = tf.transpose(taught) * batch["free"]
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)

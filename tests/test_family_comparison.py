@@ -10,7 +10,7 @@ from test_cli import Run, run  # noqa: F401
 pytest.importorskip("tensorflow")
 
 from pidgan.bundle import open_bundle
-from pidgan.errors import PidganError
+from pidgan.errors import PidganError, PidganWarning
 from pidgan.family_comparison import compare_families
 from pidgan.models import FAMILIES
 
@@ -25,15 +25,16 @@ SETTINGS = {
 def compared(kaon_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("families")
     seen: list[str] = []
-    found = compare_families(
-        kaon_dataset,
-        folder,
-        families=["energy", "mmd"],
-        steps=20,
-        settings=SETTINGS,
-        c2st_rows=1000,
-        progress=lambda name, _: seen.append(name),
-    )
+    with pytest.warns(PidganWarning, match="'learning_rate' of family 'mmd' is 1e"):
+        found = compare_families(
+            kaon_dataset,
+            folder,
+            families=["energy", "mmd"],
+            steps=20,
+            settings=SETTINGS,
+            c2st_rows=1000,
+            progress=lambda name, _: seen.append(name),
+        )
     return found, folder, seen
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow")
 from pidgan.card import sample_targets
 from pidgan.dataset import Dataset
 from pidgan.duration import parse_duration
-from pidgan.errors import PidganError, TrainingError
+from pidgan.errors import PidganError, PidganWarning, TrainingError
 from pidgan.models.model import open_model, pick_pattern
 from pidgan.training import train
 
@@ -89,7 +89,10 @@ def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> 
 
 def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:
     wild = PLAY_ALONE | {"learning_rate": 1e6}
-    with pytest.raises(TrainingError, match="training diverged in phase 'play'"):
+    with (
+        pytest.warns(PidganWarning, match="1e\\+06, outside the range that is tested"),
+        pytest.raises(TrainingError, match="training diverged in phase 'play'"),
+    ):
         train(kaon_dataset, steps=200, seed=1, settings=wild)
 
 

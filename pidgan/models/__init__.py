@@ -8,10 +8,11 @@ Which to use when, with figures: docs/explanation/families.
 """
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pidgan.errors import PidganError, nearest
+from pidgan.errors import PidganError, PidganWarning, nearest
 
 # Name -> module, class of the settings, class of the family.
 _FAMILIES = {
@@ -38,6 +39,41 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "play": 0.7,
     },
 }
+
+RANGES: dict[str, tuple[float, float]] = {
+    "width": (8, 256),
+    "layers": (1, 10),
+    "blocks": (1, 4),
+    "n_noise": (4, 64),
+    "n_latent": (2, 32),
+    "bins": (4, 32),
+    "samples": (2, 8),
+    "beta": (0.1, 10),
+    "smallest_scale": (0.05, 1),
+    "scales": (1, 8),
+    "teach": (0, 1),
+    "distil": (0, 1),
+    "play": (0, 1),
+    "batch_size": (64, 8192),
+    "learning_rate": (1e-5, 2e-3),
+    "average": (0, 0.9999),
+    "critic_width": (8, 256),
+    "critic_blocks": (1, 4),
+    "critic_output": (8, 256),
+    "critic_updates": (1, 15),
+    "first_critic_updates": (1, 15),
+    "begin": (0, 1),
+    "critic_learning_rate": (1e-5, 1e-3),
+    "penalty": (1, 100),
+    "teacher_width": (8, 256),
+    "teacher_blocks": (1, 4),
+    "teacher_bins": (4, 32),
+    "teach_batch_size": (64, 8192),
+    "teach_learning_rate": (1e-5, 1e-2),
+    "distil_batch_size": (64, 8192),
+    "distil_learning_rate": (1e-5, 2e-2),
+}
+"""Within these, random settings of families of tracks never gave NaN."""
 
 FAMILIES = tuple(_FAMILIES)
 """Ways to learn a generator, in the project's own coordinates."""
@@ -97,6 +133,9 @@ def make_family(
 
     Raises:
         PidganError: no such family, or a setting that it does not have.
+
+    Warns:
+        PidganWarning: a setting outside `RANGES`.
     """
     known = {**_FAMILIES, **_RECIPES, **_SHOWERS}
     if name not in known:
@@ -121,4 +160,18 @@ def make_family(
             )
     values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
     family: Family = make(shape=shape, settings=values, seed=seed)
+    if name not in _SHOWERS:
+        _warn_outside_ranges(name, settings)
     return family
+
+
+def _warn_outside_ranges(name: str, settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key in RANGES and not RANGES[key][0] <= value <= RANGES[key][1]:
+            least, most = RANGES[key]
+            warnings.warn(
+                f"setting {key!r} of family {name!r} is {value:g}, outside the range "
+                f"that is tested, {least:g} to {most:g}",
+                PidganWarning,
+                stacklevel=4,
+            )

@@ -16,7 +16,7 @@ penalty passes through h(y_g') too: stopping it there makes the critic diverge.
 Before it plays, the generator is taught. Phase `teach` fits a normalising flow T
 (`pidgan.models.flow`), slow but found by maximum likelihood; in phase `distil` the
 generator G (`pidgan.models.student`) learns to make of the *same* noise what the flow
-makes, one coordinate at a time, at the noise of the earlier ones of real rows:
+makes, one coordinate at a time, at the earlier ones of real rows:
 
     L_distil = sum_j E[|G_j(z_j) - T_j(z_j)| / (dT_j / dz_j + epsilon)]
 
@@ -31,7 +31,7 @@ from typing import Any
 from pidgan.models.backend import keras, tf
 from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape, residual_network
-from pidgan.models.student import ParallelGenerator
+from pidgan.models.student import OnePassGenerator
 from pidgan.models.updates import (
     descend,
     draw,
@@ -43,8 +43,9 @@ from pidgan.models.updates import (
 
 # Scale below which a distance in `distil` is not counted in units of the noise.
 EPSILON = 0.5
-# Stream of random numbers for the point y^; those of the updates count from 0.
-PENALTY = 1000
+# Streams of random numbers for the point y^ and for the shifts of known coordinates;
+# those of the updates count from 0.
+PENALTY, SHIFT = 1000, 1001
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class CramerSettings:
     """What can be chosen; the defaults are what docs/explanation/recipe reports.
 
     Attributes:
-        width, blocks: of each network of the generator, one for each target.
+        width, layers: of each network of the generator, one for each target.
         teach, distil, play: share of the steps of each phase.
         batch_size: rows of one update in `play`.
         learning_rate, critic_learning_rate: in `play`. All rates fall with a cosine.
@@ -68,7 +69,7 @@ class CramerSettings:
     """
 
     width: int = 48
-    blocks: int = 2
+    layers: int = 4
     teach: float = 0.4
     distil: float = 0.6
     play: float = 0.0
@@ -118,8 +119,8 @@ class CramerGAN:
         self.needs_positive_weights = s.teach > 0 or s.distil > 0
         self.n_targets = self.n_noise = shape.n_targets
         conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-        self.generator = ParallelGenerator(
-            shape=shape, width=s.width, blocks=s.blocks, seed=seed
+        self.generator = OnePassGenerator(
+            shape=shape, width=s.width, layers=s.layers, seed=seed
         )
         self.critic = residual_network(
             {**conditions, "targets": shape.n_targets},
@@ -199,7 +200,9 @@ class CramerGAN:
         y_t, slope, earlier = self.teacher.respond(batch, noise)
         weight = batch["positive_w"] * tf.transpose(batch["free"]) / (slope + EPSILON)
         with tf.GradientTape() as tape:
-            y_g = self.generator.respond(batch, earlier, noise)
+            y_g = self.generator.respond(
+                batch, earlier, noise, tf.random.fold_in(seed, SHIFT)
+            )
             loss = tf.reduce_mean(tf.reduce_sum(weight * tf.abs(y_g - y_t), axis=0))
         descend(tape, loss, self.distil_optimizer, self.generator.variables)
         return {"distance": loss}

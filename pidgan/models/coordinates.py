@@ -1,4 +1,4 @@
-"""Residual networks, one for each coordinate, whose weights are stacked.
+"""Multilayer perceptrons, one for each coordinate, whose weights are stacked.
 
 All see the conditions, the pattern and the coordinates before their own; those from
 their own on are zero. Stacked, they are one batched product a layer where all
@@ -17,7 +17,11 @@ from pidgan.models.nodes import Graph
 
 
 class CoordinateNetworks:
-    """One residual network (`networks.residual_network`) for each coordinate."""
+    """One multilayer perceptron with ReLU layers of one width for each coordinate.
+
+    With skips, pairs of layers are residual blocks as in `networks.residual_network`:
+    a likelihood gains by them. Without, an exported graph has fewer operators.
+    """
 
     def __init__(
         self,
@@ -26,28 +30,30 @@ class CoordinateNetworks:
         n_extra: int = 0,
         n_outputs: int,
         width: int,
-        blocks: int,
+        layers: int,
+        skips: bool,
         seed: int,
     ) -> None:
         """Draw the initial weights.
 
         Args:
             shape: of the model.
-            n_extra: inputs of a network's own, after the coordinates.
+            n_extra: inputs of every network after the coordinates.
             n_outputs: of each network.
             width: of every hidden layer.
-            blocks: number of residual blocks.
+            layers: number of hidden layers; odd with skips.
+            skips: whether every second layer is added to what it began with.
             seed: of the initial weights.
         """
-        self.shape = shape
+        self.shape, self.n_extra, self.skips = shape, n_extra, skips
         d = shape.n_targets
         self.n_inputs = shape.n_conditions + shape.n_patterns + d + n_extra
         seeds = keras.random.SeedGenerator(seed)
-        sizes = [(self.n_inputs, width, 1.0)]
-        sizes += [(width, width, scale) for _ in range(blocks) for scale in (2.0, 0.5)]
-        sizes += [(width, n_outputs, 0.01)]
+        scales = [1.0, *[2.0, 0.5] * (layers // 2)] if skips else [2.0] * layers
+        sizes = [self.n_inputs, *[width] * layers, n_outputs]
         self.kernels, self.biases = [], []
-        for n_in, n_out, scale in sizes:
+        layout = zip(sizes[:-1], sizes[1:], [*scales, 0.01], strict=True)
+        for n_in, n_out, scale in layout:
             draw = keras.initializers.RandomNormal(
                 stddev=(scale / n_in) ** 0.5, seed=seeds
             )
@@ -89,13 +95,24 @@ class CoordinateNetworks:
             kernel, bias = self.kernels[layer], self.biases[layer]
             return tf.matmul(v, kernel[rows]) + bias[rows]
 
+        last = len(self.kernels) - 1
         v = dense(inputs, 0)
-        for layer in range(1, len(self.kernels) - 1, 2):
-            v += dense(tf.nn.relu(dense(tf.nn.relu(v), layer)), layer + 1)
-        return dense(tf.nn.relu(v), len(self.kernels) - 1)
+        if self.skips:
+            for layer in range(1, last, 2):
+                v += dense(tf.nn.relu(dense(tf.nn.relu(v), layer)), layer + 1)
+        else:
+            for layer in range(1, last):
+                v = dense(tf.nn.relu(v), layer)
+        return dense(tf.nn.relu(v), last)
 
     def write_hidden(
-        self, graph: Graph, j: int, known: list[str], extra: str | None = None
+        self,
+        graph: Graph,
+        j: int,
+        known: list[str],
+        *,
+        extra: str | None = None,
+        n_extra: int = 0,
     ) -> str:
         """Append the hidden layers of a network to a graph and return their output.
 
@@ -103,11 +120,12 @@ class CoordinateNetworks:
             graph: to append to.
             j: which coordinate.
             known: conditions, perhaps the pattern, and the coordinates before j.
-            extra: the inputs of its own.
+            extra: the first of the extra inputs, the others being zero.
+            n_extra: how many these are.
         """
-        d = self.shape.n_targets
-        n_context = self.shape.n_conditions + self.shape.n_patterns
-        kept = [*range(n_context + j), *range(n_context + d, self.n_inputs)]
+        first = self.n_inputs - self.n_extra
+        n_known = first - self.shape.n_targets + j
+        kept = [*range(n_known), *range(first, first + n_extra)]
         names = [*known, *([] if extra is None else [extra])]
         v = graph.add("Concat", *names, axis=1) if len(names) > 1 else names[0]
 
@@ -117,10 +135,15 @@ class CoordinateNetworks:
                 "Gemm", v, graph.constant(kernel[rows]), graph.constant(bias)
             )
 
+        last = len(self.kernels) - 1
         v = dense(v, 0, kept)
-        for layer in range(1, len(self.kernels) - 1, 2):
-            hidden = graph.add("Relu", dense(graph.add("Relu", v), layer))
-            v = graph.add("Add", v, dense(hidden, layer + 1))
+        if self.skips:
+            for layer in range(1, last, 2):
+                hidden = graph.add("Relu", dense(graph.add("Relu", v), layer))
+                v = graph.add("Add", v, dense(hidden, layer + 1))
+        else:
+            for layer in range(1, last):
+                v = dense(graph.add("Relu", v), layer)
         return graph.add("Relu", v)
 
     def weights(self, layer: int, j: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +180,7 @@ def write_in_turn(
     graph: Graph,
     shape: Shape,
     inputs: dict[str, str],
+    free: str | None,
     write: Callable[[int, list[str]], str],
 ) -> str:
     """Append one coordinate after the other to a graph and return their name.
@@ -165,10 +189,10 @@ def write_in_turn(
         graph: to append to.
         shape: of the model.
         inputs: names of "conditions" and perhaps "pattern".
+        free: of `write_free`.
         write: appends coordinate j, given j and the names of what comes before it.
     """
     known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
-    free = write_free(graph, shape, inputs)
     first = len(known)
     for j in range(shape.n_targets):
         y = write(j, known)

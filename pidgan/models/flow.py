@@ -31,7 +31,8 @@ class SplineFlow:
             shape=shape,
             n_outputs=2 + n_parameters(bins),
             width=width,
-            blocks=blocks,
+            layers=1 + 2 * blocks,
+            skips=True,
             seed=seed,
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.models.backend import keras, tf
-from pidgan.models.coordinates import known_rows, write_in_turn
+from pidgan.models.coordinates import known_rows, write_free, write_in_turn
 from pidgan.models.flow import SplineFlow
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
@@ -82,7 +82,8 @@ class FlowGenerator:
             outputs = self._write_outputs(graph, v, j)
             return _write_coordinate(graph, outputs, u, self.n_bins)
 
-        return write_in_turn(graph, self.shape, inputs, write)
+        free = write_free(graph, self.shape, inputs)
+        return write_in_turn(graph, self.shape, inputs, free, write)
 
     def _write_outputs(self, graph: Graph, v: str, j: int) -> dict[str, str]:
         """Append the last layer of the network of a coordinate.

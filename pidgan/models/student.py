@@ -1,11 +1,12 @@
-"""The one-pass generator: one small network for each coordinate, all at once.
+"""The one-pass generator: one small network for each coordinate, in turn.
 
-    y_j = a_j + (1 + b_j) z_j,   (a_j, b_j) a function of (x, pattern, z_<j, z_j).
+    y_j = a_j + (1 + b_j) z_j,   (a_j, b_j) a function of (x, pattern, y_<j, z_<=j).
 
 An autoregressive teacher gives each network a function of one number of noise, z_j, at
-known earlier ones. The networks see the noise of the earlier coordinates and not these
-coordinates: where a coordinate hardly varies, what comes after it depends steeply on
-it, and rounding would grow from network to network.
+known earlier coordinates. These say all that the teacher needs to know; but where one
+of them hardly varies, what comes after it depends steeply on it, and rounding would
+grow from network to network. So the networks are taught with coordinates that are off
+by a little, and see the noise that made them for what this hides.
 """
 
 from typing import Any
@@ -13,22 +14,35 @@ from typing import Any
 import numpy as np
 
 from pidgan.models.backend import tf
-from pidgan.models.coordinates import CoordinateNetworks, known_rows, write_free
+from pidgan.models.coordinates import (
+    CoordinateNetworks,
+    known_rows,
+    write_free,
+    write_in_turn,
+)
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
 
 # Noise of a real row beyond this is that of a row which the teacher does not know.
 MAX_NOISE = 5.0
+# Standard deviation by which the known coordinates are off while they are taught.
+JITTER = 0.02
 
 
-class ParallelGenerator:
+class OnePassGenerator:
     """From conditions, pattern and one number of noise a coordinate to coordinates."""
 
-    def __init__(self, *, shape: Shape, width: int, blocks: int, seed: int) -> None:
-        """Build one residual network for each coordinate."""
+    def __init__(self, *, shape: Shape, width: int, layers: int, seed: int) -> None:
+        """Build one network for each coordinate."""
         self.shape = shape
         self.networks = CoordinateNetworks(
-            shape=shape, n_extra=1, n_outputs=2, width=width, blocks=blocks, seed=seed
+            shape=shape,
+            n_extra=shape.n_targets,
+            n_outputs=2,
+            width=width,
+            layers=layers,
+            skips=False,
+            seed=seed,
         )
         self.variables: list[Any] = self.networks.variables
 
@@ -36,45 +50,60 @@ class ParallelGenerator:
         """Return the coordinates, (n, n_targets), zero on atoms."""
         batch = known_rows(self.shape, inputs)
         noise = tf.cast(inputs["noise"], tf.float32)
-        y = self.respond(batch, noise, tf.transpose(noise))
-        return tf.transpose(y) * batch["free"]
+        seen = _bounded(noise) * batch["free"]
+        d = self.shape.n_targets
+        y: list[tf.Tensor] = []
+        for j in range(d):
+            so_far = tf.pad(seen[:, : j + 1], ((0, 0), (0, d - j - 1)))
+            known = self.networks.input_of(batch, y)
+            outputs = self.networks(tf.concat([known, so_far[tf.newaxis]], 2), only=j)
+            shift, stretch = tf.unstack(outputs[0], axis=-1)
+            y.append((shift + (1 + stretch) * noise[:, j]) * batch["free"][:, j])
+        return tf.stack(y, axis=1)
 
     def respond(
-        self, batch: dict[str, Any], earlier: tf.Tensor, z: tf.Tensor
+        self, batch: dict[str, Any], earlier: tf.Tensor, z: tf.Tensor, seed: Any
     ) -> tf.Tensor:
-        """Return y_j(z_j) of every coordinate at the noise of the earlier ones.
+        """Return y_j(z_j) of every coordinate, at known earlier ones.
 
         Args:
-            batch: "x", "pattern" and "free".
-            earlier: (n, n_targets), of which network j sees the first j columns.
+            batch: "x", "pattern", "free" and the coordinates "y".
+            earlier: the noise of these, (n, n_targets).
             z: (n_targets, n).
+            seed: of the small shifts of the known coordinates.
 
         Returns:
             (n_targets, n).
         """
-        seen = tf.clip_by_value(earlier, -MAX_NOISE, MAX_NOISE) * batch["free"]
-        inputs = self.networks.inputs({**batch, "y": seen})
-        outputs = self.networks(tf.concat([inputs, z[..., tf.newaxis]], 2))
+        d, free = self.shape.n_targets, batch["free"]
+        shift = tf.random.stateless_normal(tf.shape(free), seed, stddev=JITTER)
+        known = self.networks.inputs({**batch, "y": batch["y"] + shift * free})
+        own = tf.eye(d)[:, tf.newaxis]
+        before = tf.linalg.band_part(tf.ones((d, d)), -1, 0)[:, tf.newaxis] - own
+        seen = _bounded(earlier) * free * before + tf.transpose(z) * own
+        outputs = self.networks(tf.concat([known, seen], 2))
         shift, stretch = tf.unstack(outputs, axis=-1)
         return shift + (1 + stretch) * z
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the networks to a graph."""
         bounds = graph.constant(-MAX_NOISE), graph.constant(MAX_NOISE)
-        seen = graph.add("Clip", inputs["noise"], *bounds)
+        bounded = graph.add("Clip", inputs["noise"], *bounds)
         free = write_free(graph, self.shape, inputs)
-        if free is not None:
-            seen = graph.add("Mul", seen, free)
-        context = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
-        made = []
-        for j in range(self.shape.n_targets):
-            z = graph.columns(inputs["noise"], j, j + 1)
-            known = [*context, *([graph.columns(seen, 0, j)] if j else [])]
-            v = self.networks.write_hidden(graph, j, known, z)
+        seen = bounded if free is None else graph.add("Mul", bounded, free)
+
+        def write(j: int, known: list[str]) -> str:
+            extra = graph.columns(seen, 0, j + 1)
+            v = self.networks.write_hidden(graph, j, known, extra=extra, n_extra=j + 1)
             kernel, bias = self.networks.weights(-1, j)
             bias = bias + np.array([0, 1], dtype=np.float32)
             v = graph.add("Gemm", v, graph.constant(kernel), graph.constant(bias))
             shift, scale = (graph.columns(v, i, i + 1) for i in (0, 1))
-            made.append(graph.add("Add", shift, graph.add("Mul", scale, z)))
-        y = graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
-        return y if free is None else graph.add("Mul", y, free)
+            z = graph.columns(inputs["noise"], j, j + 1)
+            return graph.add("Add", shift, graph.add("Mul", scale, z))
+
+        return write_in_turn(graph, self.shape, inputs, free, write)
+
+
+def _bounded(noise: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(noise, -MAX_NOISE, MAX_NOISE)

@@ -1,0 +1,55 @@
+"""Trainings with random settings within the documented ranges end without NaN.
+
+    pytest -o addopts= -s tests/benchmarks/test_random_settings.py
+
+PIDGAN_BENCHMARK_RUNS sets how many (20), PIDGAN_BENCHMARK_SECONDS how long each lasts
+(60).
+"""
+
+import dataclasses
+import math
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from pidgan.card import sample_targets
+from pidgan.dataset import Dataset
+from pidgan.models import RANGES
+from pidgan.models.adversarial import CramerSettings
+from pidgan.training import train
+
+RUNS = int(os.environ.get("PIDGAN_BENCHMARK_RUNS", 20))
+SECONDS = float(os.environ.get("PIDGAN_BENCHMARK_SECONDS", 60))
+# XLA compiles for half a minute where all three phases take part.
+COMPILED_FROM = 300.0
+
+
+def draw_settings(rng: np.random.Generator) -> dict[str, float]:
+    """Draw every setting, evenly in its logarithm where the range allows."""
+    drawn: dict[str, float] = {"xla": SECONDS >= COMPILED_FROM}
+    for field in dataclasses.fields(CramerSettings):
+        if field.name not in RANGES:
+            continue
+        least, most = RANGES[field.name]
+        if least > 0:
+            value = math.exp(rng.uniform(math.log(least), math.log(most)))
+        else:
+            value = rng.uniform(least, most)
+        drawn[field.name] = round(value) if isinstance(field.default, int) else value
+    total = sum(drawn[phase] for phase in ("teach", "distil", "play"))
+    return drawn | {p: drawn[p] / total for p in ("teach", "distil", "play")}
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_no_settings_within_the_ranges_end_in_nan(
+    run: int, kaon_dataset: Dataset
+) -> None:
+    settings = draw_settings(np.random.default_rng([97, run]))
+    model = train(kaon_dataset, budget=SECONDS, seed=run + 1, settings=settings)
+    targets = sample_targets(model, kaon_dataset.part("test").conditions, seed=1)
+    losses = {key: values[-1] for key, values in model.history.items()}
+    print({k: float(f"{v:.3g}") for k, v in settings.items()}, losses, sep="\n")
+    assert np.isfinite(targets).all()
