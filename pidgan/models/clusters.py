@@ -201,7 +201,6 @@ class ClusterGenerator:
         }
 
 
-@keras.saving.register_keras_serializable(package="pidgan")
 class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
     """One channel of all rows after another, (n, channels n_rows): (n, rows, channels).
 
@@ -219,7 +218,6 @@ class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
         return tf.transpose(tf.reshape(v, (-1, *self.planes)), (0, 2, 1))
 
 
-@keras.saving.register_keras_serializable(package="pidgan")
 class ToPlanes(keras.layers.Layer):  # type: ignore[misc]
     """The way back of `FromPlanes`."""
 
@@ -317,6 +315,8 @@ def with_helix(
 ) -> ConditionTransform:
     """Append the helix, as it is, to the columns that networks see.
 
+    What comes of it has no `inverse`: some conditions are there twice.
+
     Args:
         conditions: fitted scaling.
         columns: which conditions pt, dip, phi, z and charge are.
@@ -367,7 +367,7 @@ def train_clusters(
 
     Raises:
         PidganError: an unknown network, too few tracks, positions that are not in the
-            rows of the frame, or a loss that is not finite.
+            rows of the frame (`Frame.residuals`), or a loss that is not finite.
     """
     if settings.network not in ("recurrent", "convolutional"):
         raise PidganError(
@@ -566,6 +566,8 @@ def cluster_model(
     steps: int,
 ) -> Model:
     """Join a generator and its transforms to a model, which can be exported.
+
+    `open_model` knows families of `train` only: it does not read such a model.
 
     Args:
         trained: from `train_clusters`.

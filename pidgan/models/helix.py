@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pidgan.errors import PidganError
 from pidgan.models.backend import tf
 from pidgan.typing import FloatArray
 
@@ -23,6 +24,9 @@ FEATURES = 3
 
 SENTINEL = -9999.0
 """All three coordinates of a row without a cluster."""
+
+MAX_OFF = 1.0
+"""Largest distance of a cluster to the radius of its row, mm."""
 
 LIGHT = 0.299792458
 """Curvature in 1/mm of 1 MeV in 1 T."""
@@ -187,12 +191,25 @@ class Frame:
         Returns:
             (n, n_rows, 2), distance along the pads and in z, mm, and (n, n_rows), 1
             where there is a cluster; where there is none, both distances are 0.
+
+        Raises:
+            PidganError: a cluster does not lie in its row, or its track does not reach
+                the row.
         """
         rows = self.cross(Tensors(), tf.constant(np.asarray(helix, dtype=np.float32)))
         x, y, z = np.moveaxis(positions.reshape(len(positions), -1, 3), 2, 0)
         found = x != SENTINEL
+        off = np.where(found, np.abs(np.hypot(x, y) - self.radii), 0.0)
+        if off.max() > MAX_OFF:
+            worst = np.unravel_index(off.argmax(), off.shape)
+            raise PidganError(
+                f"the cluster of track {worst[0]} in row {worst[1]} is "
+                f"{off.max():.3g} mm off the row, expected x, y and z in mm"
+            )
         turned = np.arctan2(y, x) - rows["azimuth"].numpy()
         turned -= 2.0 * np.pi * np.round(turned / (2.0 * np.pi))
         apart = np.stack([turned * self.radii, z - rows["z"].numpy()], axis=2)
         apart = np.where(found[:, :, None], apart, 0.0)
+        if not np.isfinite(apart).all():
+            raise PidganError("tracks have clusters in rows that they do not reach")
         return apart.astype(np.float32), found.astype(np.float32)
