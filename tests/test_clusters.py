@@ -197,7 +197,7 @@ def test_unknown_networks_too_few_tracks_and_rows_that_do_not_fit():
         train_clusters(x[:1], y[:1], FRAME, settings=ClusterSettings(), steps=1)
     with pytest.raises(PidganError, match="got 9 targets, expected 3 for each of 4"):
         train_clusters(x, y[:, :9], FRAME, settings=ClusterSettings(), steps=1)
-    with pytest.raises(PidganError, match=r"row 3 is 799 mm off .* expected x, y and z"):
+    with pytest.raises(PidganError, match=r"row 3 is 799 mm off .* in mm"):
         train_clusters(x, 1e-3 * y, FRAME, settings=ClusterSettings(), steps=1)
     x[:, -5] = 10.0  # MeV
     with pytest.raises(PidganError, match="do not reach"):
