@@ -56,8 +56,8 @@ def main() -> None:
     ]
     (arguments.output / "pads_profiles.png").write_bytes(png(plot_profiles(*profiles)))
     x = angle[:, None]
-    found = moments_chi2(real, x, generated, x)
-    floor = chi2_floor(real, x)
+    found = moments_chi2(real, generated, x)
+    floor = chi2_floor(real, x, splits=8)
     print(f"chi2 {found.value:.0f} of {found.terms} terms, floor {floor.value:.0f}")
     for name, images in (("real", real), ("generated", generated)):
         sums = images.sum(axis=(1, 2))
