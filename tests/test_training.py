@@ -96,6 +96,8 @@ def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:
         train(kaon_dataset, steps=200, seed=1, settings=wild)
 
 
+# A busy machine compiles for most of the budget; what is left repeats all the same.
+@pytest.mark.filterwarnings("ignore:the budget of 15 s leaves")
 def test_a_budget_becomes_a_number_of_steps(kaon_dataset) -> None:
     model = train(kaon_dataset, budget=15, seed=5, settings=PLAY_ALONE)
     assert model.card.steps >= 1
