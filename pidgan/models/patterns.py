@@ -13,7 +13,7 @@ from pidgan.models.networks import Shape, residual_network
 
 WIDTH = 32
 BLOCKS = 2
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1e-2
 
 
 class PatternClassifier:
