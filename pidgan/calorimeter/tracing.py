@@ -124,6 +124,7 @@ log = _unary("Log", np.log)
 sqrt = _unary("Sqrt", np.sqrt)
 sin = _unary("Sin", np.sin)
 cos = _unary("Cos", np.cos)
+tanh = _unary("Tanh", np.tanh)
 absolute = _unary("Abs", np.abs)
 
 
