@@ -49,7 +49,7 @@ ALONE = -1
 """Group of a quantity that is not divided by a sum."""
 
 LINE_MARGIN = 0.1
-"""Straight lines go on beyond the values of the training rows, in their spread."""
+"""Straight lines end this far beyond all values, in units of their spread."""
 
 ROWS_PER_BLOCK = 8192
 """Rows mapped at a time: bounds the memory that double precision takes."""
@@ -378,14 +378,15 @@ def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
         seen = values[:, mine]
         seen = seen[~np.isneginf(seen)]
         mean, scale = seen.mean(), max(seen.std(), SMALLEST)
-        margin = LINE_MARGIN * (seen.max() - seen.min())
-        low, high = seen.min() - margin, seen.max() + margin
-        line = {
-            "z_min": (low - mean) / scale,
-            "z_max": (high - mean) / scale,
-            "knots": np.linspace(low, high, N_KNOTS),
-        }
-        line["edge"] = line["z_min"]
         for j in mine:
-            found[j] = line
+            column = values[:, j][~np.isneginf(values[:, j])]
+            margin = LINE_MARGIN * column.std()
+            low, high = column.min() - margin, column.max() + margin
+            ends = {"z_min": (low - mean) / scale, "z_max": (high - mean) / scale}
+            has_zeros = len(column) < len(values)
+            found[j] = {
+                **ends,
+                "edge": ends["z_min"] if has_zeros else NO_EDGE,
+                "knots": np.linspace(low, high, N_KNOTS),
+            }
     return found

@@ -138,6 +138,11 @@ def minimum(x: Array, bound: float) -> Array:
     return x.apply("Min", bound) if isinstance(x, Traced) else np.minimum(x, bound)
 
 
+def relu(x: Array) -> Array:
+    """Return x where it is above 0, and 0 elsewhere."""
+    return x.apply("Relu") if isinstance(x, Traced) else np.maximum(x, x.dtype.type(0))
+
+
 def negative(x: Array) -> Array:
     """Return 1 where x < 0 and 0 elsewhere."""
     if not isinstance(x, Traced):
@@ -168,6 +173,25 @@ def matmul(x: Array, matrix: npt.NDArray[Any]) -> Array:
         return x @ matrix.astype(x.dtype)
     name = x.graph.add("MatMul", x.name, x.graph.constant(matrix, np.float32))
     return Traced(x.graph, name, (*x.shape[:-1], matrix.shape[1]))
+
+
+def affine(
+    x: Array, matrix: npt.NDArray[Any], constant: npt.NDArray[Any]
+) -> Array:
+    """Return x (n, k) times a constant matrix (k, m), plus a constant (m,)."""
+    if not isinstance(x, Traced):
+        return x @ matrix.astype(x.dtype) + constant.astype(x.dtype)
+    constants = [x.graph.constant(v, np.float32) for v in (matrix, constant)]
+    name = x.graph.add("Gemm", x.name, *constants)
+    return Traced(x.graph, name, (matrix.shape[1],))
+
+
+def columns(x: Array, start: int, stop: int) -> Array:
+    """Return neighbouring columns (n, stop - start) of x (n, m)."""
+    if not isinstance(x, Traced):
+        return x[:, start:stop]
+    bounds = [x.graph.constant([i], np.int64) for i in (start, stop, 1)]
+    return Traced(x.graph, x.graph.add("Slice", x.name, *bounds), (stop - start,))
 
 
 def reshape(x: Array, shape: Sequence[int]) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.calorimeter.schemes import N_KNOTS, CellTransform
+from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
 from pidgan.calorimeter.tracing import Traced, concatenate, take
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape
@@ -47,7 +47,7 @@ class SequenceSettings:
     energy_width: int = 32
     energy_memory: int = 8
     energy_window: int = 4
-    width: int = 64
+    width: int = 48
     memory: int = 16
     axes: int = 3
     batch_size: int = 128
@@ -169,7 +169,7 @@ class SequenceGenerator:
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
         """Append the same operators to a graph and return the coordinates' name."""
         n_noise = sum(part.order.n for _, part in self.parts)
-        n_context = int(self.parts[0][1].context_1.shape[0])
+        n_context = int(self.parts[0][1].weights["context"].shape[0])
         x = Traced(graph, inputs["conditions"], (n_context,))
         noise = Traced(graph, inputs["noise"], (n_noise,))
         name: str = self._generate(x, noise).name
@@ -206,6 +206,7 @@ def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
         slope=slope[:n],
         offset=offset[:n],
         most=transform.z_max[:n],
+        empties=transform.edge[:n] > NO_EDGE,
     )
     return order, _order_of_cells(transform, geometry, slope[n:], offset[n:])
 
@@ -213,7 +214,7 @@ def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
 def _order_of_cells(
     transform: CellTransform, geometry: Any, slope: FloatArray, offset: FloatArray
 ) -> Order:
-    """Return the order of the cells, from the middle outwards."""
+    """Return the order of the cells, from the outside to the middle."""
     first = len(transform.place) - transform.n_targets
     cells = np.flatnonzero(transform.place[first:] >= 0)
     at = np.nan_to_num(np.asarray(geometry.centres))[cells]
@@ -222,7 +223,7 @@ def _order_of_cells(
     place = at[:, varies] / np.median(size[:, varies], axis=0)
     place = np.asarray(place - (place.max(axis=0) + place.min(axis=0)) / 2, np.float32)
     across = place[:, : int(varies[:2].sum())]
-    turn = np.lexsort((np.round((across**2).sum(axis=1), 3),))
+    turn = np.lexsort((-np.round((across**2).sum(axis=1), 3),))
     window, stages = _neighbours(place, turn)
     return Order(
         stages=stages,
@@ -232,6 +233,7 @@ def _order_of_cells(
         slope=slope,
         offset=offset,
         most=transform.z_max[len(transform.edge) - len(cells) :],
+        empties=transform.edge[len(transform.edge) - len(cells) :] > NO_EDGE,
     )
 
 
@@ -270,5 +272,3 @@ def _traced_seen(z: Any) -> Any:
 
     return maximum(minimum(z, 4.0), -4.0) * 0.5
 
-
-assert N_KNOTS
