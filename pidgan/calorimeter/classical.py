@@ -31,7 +31,6 @@ from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.lateral import (
     Beam,
     centre,
-    exp_linear,
     find_axis,
     fit_beam,
     fit_hidden,
@@ -159,13 +158,13 @@ class GFlash:
         q = len(self.mixing)
         features = self.beam.features(conditions)
         core = matmul(take(noise, np.arange(q)), self.mixing.T)
-        values = matmul(features, self.mean) + exp_linear(features, self.spread) * core
+        values = matmul(features, self.mean) + exp(matmul(features, self.spread)) * core
         energy = self.beam.column(conditions, "energy") * exp(take(values, [q - 1]))
         peak, shape = exp(take(values, [0])), exp(take(values, [q - 2]))
         slices = None if self.depth is None else _slices(self.depth, peak, shape)
         shift, used = None, q
         if len(self.widths):
-            size = exp_linear(features, self.jitter[:, None])
+            size = exp(matmul(features, self.jitter[:, None]))
             shift = shift_axis(take(noise, [q, q + 1]), size, self.hidden)
             used += 2
         parts = []
@@ -176,7 +175,7 @@ class GFlash:
                 z = take(noise, used + np.arange(len(view.layers)))
                 used += len(view.layers)
                 expected = whole * normalise(self._in_layers(slices, v))
-                unit = exp_linear(features, self.layer_spot[:, None])
+                unit = exp(matmul(features, self.layer_spot[:, None]))
                 layers = whole * normalise(spots(expected, unit, z))
             for i, layer in enumerate(view.layers):
                 own = take(layers, [i])
@@ -184,7 +183,7 @@ class GFlash:
                     z = take(noise, used + np.arange(layer.n_cells))
                     used += layer.n_cells
                     image = self._image(conditions, v, i, (slices, peak, shift))
-                    unit = exp_linear(features, self.cell_spot[v][:, None])
+                    unit = exp(matmul(features, self.cell_spot[v][:, None]))
                     own = own * normalise(spots(own * image, unit, z))
                 parts.append(own)
         return concatenate(parts)
@@ -308,15 +307,14 @@ def lateral_weights(
         u: (n, 1) ln(E / E_scale).
     """
     g = tau.shape[-1]
-    # Without its constant a sum stays small, and with it its rounding.
     core, tail, logit = (
-        reshape(a[1] * tau + a[2] * tau * tau + a[3] * u, (g, 1)) for a in parameters
+        reshape(a[0] + a[1] * tau + a[2] * tau * tau + a[3] * u, (g, 1))
+        for a in parameters
     )
-    share = 1.0 / (1.0 + exp(-logit) * np.exp(-parameters[2, 0]))
+    share = 1.0 / (1.0 + exp(-logit))
     shapes = []
-    for radius, constant in ((core, parameters[0, 0]), (tail, parameters[1, 0])):
-        scale = np.exp(2 * constant) * 0.5 / widths**2
-        x = exp(2.0 * radius) * scale[None, None]
+    for radius in (core, tail):
+        x = exp(2.0 * radius) * (0.5 / widths**2)[None, None]
         x = minimum(x, 60.0)  # e^-60 is nothing, and no underflow
         shapes.append(normalise(x * exp(-x)))
     return share * shapes[0] + (1.0 - share) * shapes[1]

@@ -21,7 +21,6 @@ from pidgan.calorimeter.tracing import (
     cos,
     exp,
     log,
-    matmul,
     maximum,
     minimum,
     near,
@@ -48,8 +47,6 @@ NARROWEST = 0.1
 # to 7.5e-8. Unlike 1 - erf it does not lose the tail to rounding in float32.
 _TAIL_P = 0.2316419
 _TAIL = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
-WIDE = 1.4  # of a Gaussian, in bins: from here on a quadrature of three points is exact
-_MEDIAN = 0.02  # of the square: below, four terms of the series are exact
 _WINITZKI = 0.147  # S. Winitzki, A handy approximation for the error function (2008)
 KNOTS = np.linspace(-3.5, 3.5, 36)
 """Normal numbers at which cumulated distributions are tabulated; beyond, one shower in
@@ -249,16 +246,6 @@ def spots(expected: Array, unit: Array, noise: Array) -> Array:
     return is_there * unit * mean * root * root * root
 
 
-def exp_linear(features: Array, coefficients: FloatArray) -> Array:
-    """Return exp of features (n, m) times coefficients (m, k).
-
-    The first feature is 1: its factor is exact, and what is left in the exponent is
-    small, as is then its rounding.
-    """
-    rest = np.arange(1, len(coefficients))
-    return exp(matmul(take(features, rest), coefficients[1:])) * np.exp(coefficients[:1])
-
-
 def interpolate(table: Array, g: Array) -> Array:
     """Return values (n, d, 1) of tables (n, d, knots) at normal numbers g (n, d, 1)."""
     step = KNOTS[1] - KNOTS[0]
@@ -297,28 +284,10 @@ def normalise(x: Array) -> Array:
 def _between(
     centre: Array, edges: FloatArray, widths: FloatArray, scale: Array | None
 ) -> Array:
-    """Integral (n, m, k, bins) between neighbouring edges.
-
-    Of Gaussians wider than the bins by Gauss' and Legendre's quadrature: a difference
-    of two tails would lose a digit, and energies near zero are sensitive to that.
-    """
+    """Integral (n, m, k, bins) between neighbouring edges."""
     tails, below = _tails(centre, edges, widths, scale)
     bins = np.arange(len(edges) - 1)
-    exact = _inside(tails, below, bins, bins + 1)
-    wide = (widths > WIDE * np.diff(edges).max()).astype(np.float64)
-    if not wide.any():
-        return exact
-    m, half = centre.shape[-1], np.diff(edges) / 2
-    middle = (edges[1:] + edges[:-1]) / 2
-    inverse = (1 / widths)[None, None, :, None] * wide[None, None, :, None]
-    inverse = inverse if scale is None else inverse / reshape(scale, (1, 1, 1))
-    density = exact * 0.0
-    for node, weight in zip(*np.polynomial.legendre.leggauss(3), strict=True):
-        at = (middle + node * half)[None, None, None]
-        t = (at - reshape(centre, (m, 1, 1))) * inverse
-        density = density + exp(-0.5 * t * t) * (weight * half)[None, None, None]
-    density = density * inverse * (1 / np.sqrt(2 * np.pi))
-    return exact * (1.0 - wide)[None, None, :, None] + density
+    return _inside(tails, below, bins, bins + 1)
 
 
 def _tails(
@@ -343,21 +312,14 @@ def _tail(t: Array) -> Array:
 
 def _normal_quantile(below: Array, above: Array) -> Array:
     """Normal quantile of a probability, given with its complement."""
-    # -ln(4 below above) is -ln(1 - d^2): near the median, where the product rounds to 1
-    # and its root is the result, by the series.
-    d = below - above
-    product = d * d
-    middle = negative(product - _MEDIAN)
-    series = product * (1.0 + product * (0.5 + product * (1 / 3 + product * 0.25)))
-    logarithm = -log(maximum(4.0 * below * above, 1e-30))
-    power = (middle * series + (1.0 - middle) * logarithm) * (1 / _WINITZKI)
+    power = -log(maximum(4.0 * below * above, 1e-30)) * (1 / _WINITZKI)
     half = 2 / (np.pi * _WINITZKI) - 0.5 * _WINITZKI * power
     # sqrt(h^2 + p) - h; as a quotient where h > 0, and no rounding near the median.
     root = sqrt(half * half + maximum(power, 0.0))
     small = negative(-half)
     quotient = maximum(power, 0.0) / (root + absolute(half))
     square = small * quotient + (1.0 - small) * (root - half)
-    return sqrt(2.0 * square) * (1.0 - 2.0 * negative(d))
+    return sqrt(2.0 * square) * (1.0 - 2.0 * negative(below - above))
 
 
 def _inside(tails: Array, below: Array, low: Array, high: Array) -> Array:

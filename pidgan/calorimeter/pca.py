@@ -33,7 +33,6 @@ from pidgan.calorimeter.lateral import (
     ROLES,
     Beam,
     centre,
-    exp_linear,
     find_axis,
     fit_beam,
     fit_hidden,
@@ -153,9 +152,9 @@ class PCA:
         moved = None
         if len(self.widths):
             shift = take(noise, [used, used + 1])
-            size = exp_linear(features, self.jitter[:, None])
+            size = exp(matmul(features, self.jitter[:, None]))
             shift = shift_axis(shift, size, self.hidden)
-            scale = exp_linear(features, self.width_spread[:, None])
+            scale = exp(matmul(features, self.width_spread[:, None]))
             wider = take(noise, [used + 2]) * scale
             scale = exp(maximum(minimum(wider, MOST_WIDER), -MOST_WIDER))
             moved = (shift, scale)
@@ -170,7 +169,7 @@ class PCA:
                     numbers = take(noise, used + np.arange(layer.n_cells))
                     used += layer.n_cells
                     image = self._image(conditions, (v, i), features, z, moved)
-                    unit = exp_linear(features, self.cell_spot[v][:, None])
+                    unit = exp(matmul(features, self.cell_spot[v][:, None]))
                     own = own * normalise(spots(own * image, unit, numbers))
                 parts.append(own)
         return concatenate(parts)
@@ -246,7 +245,7 @@ class PCA:
         n = len(self.shape_nodes)
         deep = u * 0.0 + 0.5
         if z is not None:
-            sigma = exp_linear(features, self.depth[:, 1:])
+            sigma = exp(matmul(features, self.depth[:, 1:]))
             pull = (take(z, [0]) - matmul(features, self.depth[:, :1])) / sigma
             deep = maximum(minimum(0.5 + 0.25 * pull, 1.0), 0.0)
         both = concatenate([1.0 - deep, deep])

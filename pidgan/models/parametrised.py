@@ -15,7 +15,7 @@ import pandas as pd
 
 from pidgan.calorimeter.classical import GFlash, fit_gflash
 from pidgan.calorimeter.pca import PCA, fit_pca
-from pidgan.calorimeter.tracing import Traced
+from pidgan.calorimeter.tracing import trace
 from pidgan.card import Card, describe_variables
 from pidgan.dataset import Dataset
 from pidgan.errors import TrainingError
@@ -52,7 +52,8 @@ class Parametrised:
         finite = np.flatnonzero(np.isfinite(conditions).all(axis=1))
         for start in range(0, len(finite), BLOCK_ROWS):
             rows = finite[start : start + BLOCK_ROWS]
-            made = np.asarray(self.formula.sample(conditions[rows], noise[rows]))
+            x, z = (v[rows].astype(np.float64) for v in (conditions, noise))
+            made = np.asarray(self.formula.sample(x, z), dtype=np.float32)
             cells[rows] = np.where(made >= self._threshold, made, 0)
         return cells
 
@@ -62,14 +63,7 @@ class Parametrised:
 
     def write_onnx(self, graph: Any, inputs: dict[str, str]) -> str:
         """Append the operators of `generate` to a graph and return the output."""
-        conditions, noise = (
-            Traced(graph, inputs[name], (size,))
-            for name, size in (
-                ("conditions", len(self.card.conditions)),
-                ("noise", self.card.n_noise),
-            )
-        )
-        made: str = self.formula.sample(conditions, noise).name
+        made = trace(self.formula, graph, len(self.card.conditions)).name
         kept = graph.add("GreaterOrEqual", made, graph.constant(self._threshold))
         name: str = graph.add("Where", kept, made, graph.constant(0.0))
         return name

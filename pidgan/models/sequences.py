@@ -129,8 +129,6 @@ class Sequence:
             "context": draw(n_context, width, scale=n_context**-0.5),
             "context_bias": keras.Variable(tf.zeros(width)),
             "told": draw(copies, width, width, scale=width**-0.5),
-            "axis": draw(n_context, points, scale=0.01),
-            "axis_hidden": draw(width, points, scale=0.1 * width**-0.5),
             "keep_level": draw(n, memory, scale=n**-0.5),
             "keep_share": draw(n, memory, scale=n**-0.5),
             "memory": draw(copies, memory, width, scale=memory**-0.5),
@@ -142,6 +140,9 @@ class Sequence:
                 tf.tile([[FIRST_EDGE, 0.0, 0.0, 0.0, 0.0]], (n, 1))
             ),
         }
+        if self.axes:
+            self.weights["axis"] = draw(n_context, points, scale=0.01)
+            self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
         self.variables = list(self.weights.values())
 
     def loss(self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
