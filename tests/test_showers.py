@@ -408,6 +408,7 @@ def test_density_of_a_sequence_is_that_of_its_samples(shared: bool) -> None:
         place=np.array([[0, 0], [1, 0], [1, 1], [0, 1], [2, 1]], dtype=np.float32),
         slope=np.full(n, 0.5),
         offset=np.full(n, -3.0),
+        least=np.full(n, -9.0),
         most=np.full(n, 9.0),
         empties=np.array([True, False, True, True, True]),
     )

@@ -54,7 +54,7 @@ class Order:
         group: (n,), equal for coordinates whose shares have the sum 1; -1 for others.
         place: (n, dimensions), in cells; no dimension where there is no place.
         slope, offset: (n,), logarithm of a share, slope z + offset.
-        most: (n,), largest coordinate.
+        least, most: (n,), between which coordinates lie that hold energy.
         empties: (n,), whether there may be no energy at all.
     """
 
@@ -64,6 +64,7 @@ class Order:
     place: FloatArray
     slope: FloatArray
     offset: FloatArray
+    least: FloatArray
     most: FloatArray
     empties: BoolArray
 
@@ -145,15 +146,21 @@ class Sequence:
             self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
         self.variables = list(self.weights.values())
 
-    def loss(self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
+    def loss(
+        self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor, *, blur: Any = 0.0
+    ) -> tf.Tensor:
         """Return -log p(z | context) of each row, without its constant.
 
         Args:
             z: (m, n), coordinates.
             free: (m, n), 1 where there is energy.
             context: (m, n_context).
+            blur: (m, n), what is added to the logarithms of shares that are summed up.
+                In a sample the sums are not as exact as in the data, where the last
+                cell could be told from all others.
         """
-        outputs = BOUNDS * tf.tanh(self._outputs(z, free, context) / BOUNDS)
+        outputs = self._outputs(z, free, context, blur)
+        outputs = BOUNDS * tf.tanh(outputs / BOUNDS)
         c, location, log_scale, skew, log_tail = tf.unstack(outputs, axis=2)
         c = tf.where(self.order.empties, c, -BOUNDS[0])
         scale, tail = tf.exp(log_scale) + LEAST_SCALE, tf.exp(log_tail)
@@ -169,12 +176,12 @@ class Sequence:
         return tf.reduce_sum(tf.where(free > 0, found, zero), axis=1)
 
     def _outputs(
-        self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor
+        self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor, blur: Any
     ) -> tf.Tensor:
         """Return the outputs (m, n, N_OUTPUTS) of all networks, given all of z."""
         w, order = self.weights, self.order
         log_share = z * order.slope + order.offset
-        share = free * tf.exp(log_share)
+        share = free * tf.exp(log_share + blur)
         level = free * tf.nn.softplus(log_share - NOTHING) * LEVEL
         window = tf.gather(tf.pad(level, [[0, 0], [0, 1]]), order.window, axis=1)
         rest = tf.maximum(1 - tf.matmul(share, order.spent.T), 0.0)[..., tf.newaxis]
@@ -242,8 +249,9 @@ class Sequence:
             outputs = t.tanh(v) * scale[None]
             u = t.take(noise, members)
             z, energy = _traced_map(outputs, u, order.empties[members])
-            z = z - t.maximum(z - order.most[members][None], 0.0)
-            z = energy * t.maximum(z - LEAST, 0.0) + LEAST
+            least = np.where(order.empties, LEAST, order.least)[members][None]
+            z = z - t.relu(z - order.most[members][None])
+            z = energy * t.relu(z - least) + least
             log_share = z * order.slope[members][None] + order.offset[members][None]
             level = energy * _softplus(log_share - NOTHING) * LEVEL
             share = energy * t.exp(log_share)

@@ -39,12 +39,13 @@ class SequenceSettings:
         axes: points from which cells see their distance.
         batch_size, learning_rate: the rate falls with a cosine.
         energy_weight_decay, weight_decay: of both models.
+        blur: of the sums over what was made before, see `Sequence.loss`.
         average: momentum of the averaged weights.
         xla: compile the steps with XLA; None does so in trainings of a minute or 2000
             steps and more.
     """
 
-    energy_width: int = 32
+    energy_width: int = 24
     energy_memory: int = 8
     energy_window: int = 4
     width: int = 48
@@ -52,8 +53,9 @@ class SequenceSettings:
     axes: int = 3
     batch_size: int = 128
     learning_rate: float = 3e-3
-    energy_weight_decay: float = 0.1
+    energy_weight_decay: float = 0.03
     weight_decay: float = 0.01
+    blur: float = 0.02
     average: float = 0.998
     xla: bool | None = None
 
@@ -126,26 +128,33 @@ class ShowerSequence:
         ):
             optimizer.learning_rate = self.settings.learning_rate * rate
             with tf.GradientTape() as tape:
-                name, loss = self._loss(k, batch)
+                name, loss = self._loss(k, batch, tf.random.fold_in(seed, k))
             descend(tape, loss, optimizer, part.variables)
             found[name] = loss
         return found
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
         """Return the losses without an update."""
-        return dict(self._loss(k, batch) for k in range(len(self.parts)))
+        return dict(
+            self._loss(k, batch, tf.random.fold_in(seed, k))
+            for k in range(len(self.parts))
+        )
 
     def end(self, phase: str) -> None:
         """Put the averaged weights into the networks."""
         for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
             optimizer.finalize_variable_values(part.variables)
 
-    def _loss(self, k: int, batch: dict[str, Any]) -> tuple[str, tf.Tensor]:
+    def _loss(
+        self, k: int, batch: dict[str, Any], seed: Any
+    ) -> tuple[str, tf.Tensor]:
         """Return name and loss, a coordinate, of one model."""
         mine, part = self.parts[k]
         z, free = batch["y"], batch["free"]
         context = tf.concat([batch["x"], _seen(z[:, : mine.start])], axis=1)
-        loss = part.loss(z[:, mine], free[:, mine], context)
+        normal = tf.random.stateless_normal((tf.shape(z)[0], part.order.n), seed)
+        blur = self.settings.blur * normal
+        loss = part.loss(z[:, mine], free[:, mine], context, blur=blur)
         name = "shape" if part.shared else "energies"
         return name, tf.reduce_mean(batch["w"] * loss) / part.order.n
 
@@ -205,6 +214,7 @@ def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
         place=np.zeros((n, 0), dtype=np.float32),
         slope=slope[:n],
         offset=offset[:n],
+        least=transform.z_min[:n],
         most=transform.z_max[:n],
         empties=transform.edge[:n] > NO_EDGE,
     )
@@ -232,6 +242,7 @@ def _order_of_cells(
         place=place,
         slope=slope,
         offset=offset,
+        least=transform.z_min[len(transform.edge) - len(cells) :],
         most=transform.z_max[len(transform.edge) - len(cells) :],
         empties=transform.edge[len(transform.edge) - len(cells) :] > NO_EDGE,
     )
