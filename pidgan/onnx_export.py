@@ -147,9 +147,7 @@ def export_bundle(
     return path
 
 
-def check_parity(
-    model: Exported, bundle: Bundle, *, rows: int = PARITY_ROWS
-) -> Parity:
+def check_parity(model: Exported, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
     """Compare a bundle with the keras model that it came from, on reference rows."""
     conditions, noise = _test_rows(model, model.reference(), rows=rows)
     return compare(

@@ -48,7 +48,7 @@ from pidgan.preprocessing import (
 from pidgan.sample import Sample
 
 DEFAULT_BUDGET = 600.0
-DEFAULT_FAMILY = "cramer"
+DEFAULT_FAMILY, DEFAULT_SHOWER_FAMILY = "cramer", "shower_sequence"
 # The rate falls to this share of its start, so that the averaged weights settle.
 FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
@@ -106,7 +106,8 @@ def train(
 
     Args:
         dataset: from `build_dataset`.
-        family: how the generator is learnt, see `pidgan.models`; "cramer" by default.
+        family: how the generator is learnt, see `pidgan.models`; "cramer" by default,
+            "shower_sequence" for the cells of a calorimeter.
         recipe: a published way instead of a family, "maevskiy2019".
         budget: wall-clock time, "10m" or seconds; 10 minutes by default.
         steps: number of updates instead of a budget; repeats a training exactly on
@@ -129,7 +130,7 @@ def train(
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     _make_deterministic(seed)
-    name = _family_name(family, recipe)
+    name = _family_name(family, recipe, dataset.sample)
     run = _Run(dataset, family=name, settings=settings or {}, seed=seed)
     checkpoint = None if directory is None else Path(directory) / "checkpoint.npz"
     if resume and checkpoint is not None and checkpoint.is_file():
@@ -145,10 +146,11 @@ def train(
     return run.finish()
 
 
-def _family_name(family: str | None, recipe: str | None) -> str:
+def _family_name(family: str | None, recipe: str | None, sample: Sample) -> str:
     """Return what `make_family` takes for a family or a recipe."""
     if recipe is None:
-        chosen = DEFAULT_FAMILY if family is None else family
+        default = DEFAULT_SHOWER_FAMILY if sample.cells else DEFAULT_FAMILY
+        chosen = default if family is None else family
         if chosen in RECIPES:
             raise PidganError(f"{chosen!r} is a recipe, not a family")
         return chosen

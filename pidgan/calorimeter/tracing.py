@@ -190,9 +190,7 @@ def matmul(x: Array, matrix: npt.NDArray[Any]) -> Array:
     return x.like(name, (*x.shape[:-1], matrix.shape[1]))
 
 
-def affine(
-    x: Array, matrix: npt.NDArray[Any], constant: npt.NDArray[Any]
-) -> Array:
+def affine(x: Array, matrix: npt.NDArray[Any], constant: npt.NDArray[Any]) -> Array:
     """Return x (n, k) times a constant matrix (k, m), plus a constant (m,)."""
     if not isinstance(x, Traced):
         return x @ matrix.astype(x.dtype) + constant.astype(x.dtype)

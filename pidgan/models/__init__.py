@@ -28,7 +28,9 @@ _SHOWERS = dict.fromkeys(
     ("shower_flow", "shower_vae", "shower_gan"),
     ("showers", "ShowerSettings", "ShowerModel"),
 )
-_SEQUENCES = {"shower_sequence": ("shower_sequence", "SequenceSettings", "ShowerSequence")}
+_SEQUENCES = {
+    "shower_sequence": ("shower_sequence", "SequenceSettings", "ShowerSequence")
+}
 # What differs from the defaults of the settings.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "shower_vae": {"shape": "latent"},

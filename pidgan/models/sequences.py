@@ -243,7 +243,9 @@ class Sequence:
             # From one row a member to one after the other a kind of output.
             v = t.reshape(t.matmul(v, w["last"][one]), (k * N_OUTPUTS,))
             kinds = np.eye(k * N_OUTPUTS, dtype=np.float32)
-            kinds = kinds.reshape(k, N_OUTPUTS, -1).swapaxes(0, 1).reshape(len(kinds), -1)
+            kinds = (
+                kinds.reshape(k, N_OUTPUTS, -1).swapaxes(0, 1).reshape(len(kinds), -1)
+            )
             scale = np.repeat(BOUNDS, k)
             v = t.affine(v, kinds.T / scale, w["last_bias"][members].T.ravel() / scale)
             outputs = t.tanh(v) * scale[None]
@@ -309,7 +311,9 @@ def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
     above = u - c
     energy = 1.0 - t.negative(above) * may if empties.any() else u * 0.0 + 1.0
     above = t.maximum(above, TINY)
-    v = above + t.log(1.0 - t.exp(-above) + TINY) - _softplus(-c)
+    # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
+    half = t.tanh(above * 0.5)
+    v = above + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
     v = t.maximum(t.minimum(v, MOST_V), -MOST_V)
     size = t.absolute(v)
     asinh = t.log(size + t.sqrt(size * size + 1.0)) * (1.0 - 2.0 * t.negative(v))

@@ -3,9 +3,12 @@
 The same two steps as in `pidgan.models.showers`, a model of the energies followed by
 one of the shape, but each coordinate is made given those before it
 (`pidgan.models.sequences`): layers in depth, the total given all layers, as what leaks
-behind them is missing in it, and cells from the middle of the calorimeter outwards.
+behind them is missing in it, and cells from the rim of the calorimeter to its middle.
+What is small comes before what is large: what is left to be shared is then never the
+small difference of large numbers.
 All cells have the same network, which sees a cell's neighbours and its distance from
-the axis of the shower: each shower is then as many examples as it has cells.
+the axis of the shower: each shower is then as many examples as it has cells. Neither
+has to be told: the axis is a function of conditions and energies that is learnt.
 """
 
 import dataclasses
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
-from pidgan.calorimeter.tracing import Traced, concatenate, take
+from pidgan.calorimeter.tracing import Traced, concatenate, maximum, minimum, take
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
@@ -25,6 +28,8 @@ from pidgan.typing import FloatArray, IntArray
 
 # Cells see others up to this distance, in cells.
 REACH = 2.05
+# Coordinates beyond are seen as these: a layer without energy is not far away.
+MOST_SEEN = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,9 +150,7 @@ class ShowerSequence:
         for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
             optimizer.finalize_variable_values(part.variables)
 
-    def _loss(
-        self, k: int, batch: dict[str, Any], seed: Any
-    ) -> tuple[str, tf.Tensor]:
+    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tuple[str, tf.Tensor]:
         """Return name and loss, a coordinate, of one model."""
         mine, part = self.parts[k]
         z, free = batch["y"], batch["free"]
@@ -224,7 +227,7 @@ def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
 def _order_of_cells(
     transform: CellTransform, geometry: Any, slope: FloatArray, offset: FloatArray
 ) -> Order:
-    """Return the order of the cells, from the outside to the middle."""
+    """Return the order of the cells, from the rim to the middle."""
     first = len(transform.place) - transform.n_targets
     cells = np.flatnonzero(transform.place[first:] >= 0)
     at = np.nan_to_num(np.asarray(geometry.centres))[cells]
@@ -274,12 +277,10 @@ def _neighbours(
 
 
 def _seen(z: tf.Tensor) -> tf.Tensor:
-    """Coordinates as others see them: a zero is not far away."""
-    return tf.clip_by_value(z, -4.0, 4.0) * 0.5
+    """Return the energies as the cells see them."""
+    return tf.clip_by_value(z, -MOST_SEEN, MOST_SEEN) * 0.5
 
 
 def _traced_seen(z: Any) -> Any:
-    from pidgan.calorimeter.tracing import maximum, minimum
-
-    return maximum(minimum(z, 4.0), -4.0) * 0.5
-
+    """Return the same of what is made."""
+    return maximum(minimum(z, MOST_SEEN), -MOST_SEEN) * 0.5
