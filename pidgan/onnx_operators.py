@@ -329,7 +329,8 @@ def _unsqueeze(call: Call) -> list[Value]:
 
 
 def _gemm(call: Call) -> list[Value]:
-    x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
+    x = call.of_type(0, *REAL)
+    w = call.of_type(1, x.dtype)
     call.real("alpha", 1.0)
     call.real("beta", 1.0)
     transposed = call.integer("transB", 0)
@@ -340,10 +341,10 @@ def _gemm(call: Call) -> list[Value]:
     inputs, outputs = reversed(w.shape) if transposed else w.shape
     if inputs != x.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    result = Value(dtype="float32", shape=(outputs,))
+    result = Value(dtype=x.dtype, shape=(outputs,))
     bias = call.numbers(2)
     if bias is not None:
-        given = call.of_type(2, "float32")
+        given = call.of_type(2, x.dtype)
         if broadcast([result, given]) != result.shape:
             raise ValueError(f"shape {given.shape} does not fit {outputs} outputs")
     return [result]

@@ -467,6 +467,28 @@ def test_observables_of_coordinates_are_those_of_cells(dataset: Dataset) -> None
     assert np.isfinite(seen(z).numpy()).all()
 
 
+def test_a_sequence_of_cells_alone(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    sample = definition(cells={"scheme": "cells"})
+    other = Dataset(**{**vars(dataset), "sample": sample})
+    model = take_a_step(other, "shower_sequence", SMALL_SEQUENCE)
+    cells = sample_targets(model, dataset.part("test").conditions, seed=1)
+    assert np.isfinite(cells).all()
+    assert (cells >= 0).all()
+
+
+def test_a_sequence_of_too_many_cells(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.errors import PidganError
+    from pidgan.models import shower_sequence
+
+    monkeypatch.setattr(shower_sequence, "MOST_CELLS", 35)
+    with pytest.raises(PidganError, match="36 cells.*at most 35.*shower_vae"):
+        take_a_step(dataset, "shower_sequence", SMALL_SEQUENCE)
+
+
 def test_convolutions_need_a_grid(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.errors import PidganError
@@ -522,7 +544,7 @@ def test_the_how_to_works(tmp_path: Path, monkeypatch: Any) -> None:
         f"gamma_{k}": v for k, v in truth.items() if k not in ("cells", "profile")
     }
     write_trees("particles.root", {"T": particles})
-    smaller = [f"--set {name}={value}" for name, value in SMALL.items()]
+    smaller = [f"--set {name}={value}" for name, value in SMALL_SEQUENCE.items()]
     quicker = {"-n 8000": "-n 1100", "--budget 10m": f"--steps 2 {' '.join(smaller)}"}
     commands = [
         line

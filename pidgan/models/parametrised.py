@@ -8,6 +8,7 @@ and needs few showers; `pca` (`pidgan.calorimeter.pca`) follows a sample more cl
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -98,7 +99,7 @@ def fit_parametrisation(
         "energy" if name == cells.incident else name for name in sample.condition_names
     ]
     part = dataset.part("train")
-    fit = {"gflash": fit_gflash, "pca": fit_pca}[family]
+    fit: Callable[..., GFlash | PCA] = {"gflash": fit_gflash, "pca": fit_pca}[family]
     formula = fit(part.targets, part.conditions, cells.layout, names=names, seed=seed)
     card = Card(
         detector=sample.detector,

@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 
 from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
-from pidgan.calorimeter.tracing import Traced, concatenate, maximum, minimum, take
+from pidgan.calorimeter.tracing import (
+    DOUBLE_CODE,
+    FLOAT_CODE,
+    Traced,
+    concatenate,
+    maximum,
+    minimum,
+    take,
+)
+from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
@@ -26,6 +35,8 @@ from pidgan.models.sequences import Order, Sequence
 from pidgan.models.updates import descend
 from pidgan.typing import FloatArray, IntArray
 
+# Pairs of cells are kept, and each waits for its neighbours.
+MOST_CELLS = 1000
 # Cells see others up to this distance, in cells.
 REACH = 2.05
 # Coordinates beyond are seen as these: a layer without energy is not far away.
@@ -72,8 +83,18 @@ class ShowerSequence:
     needs_positive_weights = False
 
     def __init__(self, *, shape: Shape, settings: SequenceSettings, seed: int) -> None:
-        """Build the networks and their optimizers."""
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: too many cells.
+        """
         self.settings = s = settings
+        n_cells = shape.n_targets - shape.n_energies
+        if n_cells > MOST_CELLS:
+            raise PidganError(
+                f"{n_cells} cells, expected at most {MOST_CELLS} in family "
+                "'shower_sequence'; take 'shower_vae'"
+            )
         energies, cells = make_orders(shape, window=s.energy_window)
         n = energies.n
         self.n_noise = shape.n_targets
@@ -173,19 +194,27 @@ class SequenceGenerator:
     def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
         """Return the coordinates, (n, n_targets)."""
         x, noise = (
-            np.asarray(inputs[name], dtype=np.float32)
+            np.asarray(inputs[name], dtype=np.float64)
             for name in ("conditions", "noise")
         )
-        return tf.constant(self._generate(x, noise))
+        return tf.constant(self._generate(x, noise), dtype=tf.float32)
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the same operators to a graph and return the coordinates' name."""
+        """Append the same operators to a graph and return the coordinates' name.
+
+        In double precision: what comes later amplifies the rounding of what came
+        before, and a cell near its edge amplifies it most.
+        """
         n_noise = sum(part.order.n for _, part in self.parts)
         n_context = int(self.parts[0][1].weights["context"].shape[0])
-        x = Traced(graph, inputs["conditions"], (n_context,))
-        noise = Traced(graph, inputs["noise"], (n_noise,))
-        name: str = self._generate(x, noise).name
-        return name
+        x, noise = (
+            Traced(
+                graph, graph.add("Cast", inputs[name], to=DOUBLE_CODE), (size,), True
+            )
+            for name, size in (("conditions", n_context), ("noise", n_noise))
+        )
+        made: str = self._generate(x, noise).name
+        return graph.add("Cast", made, to=FLOAT_CODE)
 
     def _generate(self, x: Any, noise: Any) -> Any:
         context, made = x, []
