@@ -485,7 +485,7 @@ def test_a_sequence_of_too_many_cells(
     from pidgan.models import shower_sequence
 
     monkeypatch.setattr(shower_sequence, "MOST_CELLS", 35)
-    with pytest.raises(PidganError, match="36 cells.*at most 35.*shower_vae"):
+    with pytest.raises(PidganError, match=r"36 cells.*at most 35.*shower_vae"):
         take_a_step(dataset, "shower_sequence", SMALL_SEQUENCE)
 
 

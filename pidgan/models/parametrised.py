@@ -8,7 +8,6 @@ and needs few showers; `pca` (`pidgan.calorimeter.pca`) follows a sample more cl
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -99,8 +98,10 @@ def fit_parametrisation(
         "energy" if name == cells.incident else name for name in sample.condition_names
     ]
     part = dataset.part("train")
-    fit: Callable[..., GFlash | PCA] = {"gflash": fit_gflash, "pca": fit_pca}[family]
-    formula = fit(part.targets, part.conditions, cells.layout, names=names, seed=seed)
+    fit = fit_gflash if family == "gflash" else fit_pca
+    formula: GFlash | PCA = fit(
+        part.targets, part.conditions, cells.layout, names=names, seed=seed
+    )
     card = Card(
         detector=sample.detector,
         species=sample.species,

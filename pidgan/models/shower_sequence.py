@@ -301,7 +301,7 @@ def _neighbours(
     stage = np.zeros(n, dtype=np.int64)
     for i in turn:
         seen = window[i][window[i] < n]
-        stage[i] = 1 + stage[seen].max() if len(seen) else 0
+        stage[i] = 1 + max(stage[seen].tolist(), default=-1)
     return window, tuple(np.flatnonzero(stage == k) for k in range(stage.max() + 1))
 
 
