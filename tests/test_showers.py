@@ -15,7 +15,13 @@ from pidgan.calorimeter.schemes import CellTransform, fit_cells
 from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import sample_targets
 from pidgan.dataset import Dataset, build_dataset
-from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
+from pidgan.errors import (
+    BundleError,
+    DatasetError,
+    NtupleError,
+    PidganWarning,
+    SampleError,
+)
 from pidgan.models import SHOWER_FAMILIES
 from pidgan.ntuple import write_trees
 from pidgan.sample import Sample, load_sample
@@ -346,12 +352,15 @@ def test_a_parametrisation_is_a_bundle(
     dataset: Dataset, family: Any, tmp_path: Path
 ) -> None:
     from pidgan.bundle import open_bundle
+    from pidgan.c_export import c_source
     from pidgan.models.parametrised import fit_parametrisation
     from pidgan.onnx_export import check_parity, export_bundle
 
     model = fit_parametrisation(dataset, family)
     bundle = open_bundle(export_bundle(model, tmp_path / "shower.onnx"))
     assert bundle.card.family == family
+    with pytest.raises(BundleError, match="double precision"):
+        c_source(bundle, "shower")
     assert check_parity(model, bundle).differing <= 1
     conditions = dataset.part("test").conditions
     np.testing.assert_allclose(

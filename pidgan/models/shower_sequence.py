@@ -110,7 +110,7 @@ class ShowerSequence:
                 seed=seed,
             )
             self.parts.append((slice(0, n), model))
-        if cells.n:
+        if cells is not None:
             model = Sequence(
                 cells,
                 n_context=shape.n_conditions + n,
@@ -225,8 +225,8 @@ class SequenceGenerator:
         return concatenate(made)
 
 
-def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
-    """Return the order of total and layers, and that of the cells."""
+def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order | None]:
+    """Return the order of total and layers, and that of the cells, if there are any."""
     transform, geometry = shape.transform, shape.geometry
     n = shape.n_energies
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
@@ -250,6 +250,8 @@ def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order]:
         most=transform.z_max[:n],
         empties=transform.edge[:n] > NO_EDGE,
     )
+    if n == shape.n_targets:
+        return order, None
     return order, _order_of_cells(transform, geometry, slope[n:], offset[n:])
 
 
@@ -296,13 +298,13 @@ def _neighbours(
             direction = tuple(np.round(step[j]).astype(int).tolist())
             pairs.append((i, int(j), slots.setdefault(direction, len(slots))))
     window = np.full((n, max(1, len(slots))), n)
-    for i, j, slot in pairs:
-        window[i, slot] = j
-    stage = np.zeros(n, dtype=np.int64)
+    for cell, seen, slot in pairs:
+        window[cell, slot] = seen
+    stage = [0] * n
     for i in turn:
-        seen = window[i][window[i] < n]
-        stage[i] = 1 + max(stage[seen].tolist(), default=-1)
-    return window, tuple(np.flatnonzero(stage == k) for k in range(stage.max() + 1))
+        stage[i] = 1 + max((stage[j] for j in window[i] if j < n), default=-1)
+    found = np.array(stage)
+    return window, tuple(np.flatnonzero(found == k) for k in range(found.max() + 1))
 
 
 def _seen(z: tf.Tensor) -> tf.Tensor:
