@@ -90,6 +90,11 @@ def export_c(
 def c_source(bundle: Bundle, name: str) -> str:
     """Return the C99 file of a bundle, as `export_c` writes it."""
     graph, constants = bundle.graph, Constants()
+    if any(value.dtype == "float64" for value in graph.values.values()):
+        raise BundleError(
+            f"{bundle.path}: family {bundle.card.family!r} computes in double "
+            "precision, expected single precision for a C file"
+        )
     try:
         block, row = (
             translate(graph.structure.nodes, graph.values, constants, rows=rows)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pidgan.errors import BundleError
 from pidgan.noise import entry_keys, keyed_normal
-from pidgan.sample import Sample
+from pidgan.sample import Sample, Variable
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -153,6 +153,34 @@ class Card(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             raise BundleError(f"{where}: {_first_problem(error)}") from error
+
+
+def describe_variables(
+    variables: tuple[Variable, ...], columns: npt.NDArray[Any]
+) -> tuple[CardVariable, ...]:
+    """Describe columns by their definition and the range that was trained."""
+    described = []
+    for j, variable in enumerate(variables):
+        column = columns[:, j]
+        valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
+        described.append(
+            CardVariable(
+                name=variable.name,
+                unit=variable.package_unit,
+                range=_span(valid),
+                integer=variable.integer,
+                categories=variable.categories,
+                sentinels=variable.sentinels,
+                patterns=variable.patterns,
+            )
+        )
+    return tuple(described)
+
+
+def _span(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1)
 
 
 class Generator(Protocol):

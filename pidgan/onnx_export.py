@@ -22,9 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
 from pidgan.calorimeter.schemes import ALONE, CellTransform
 from pidgan.calorimeter.schemes import N_KNOTS as CELL_KNOTS
-from pidgan.card import SCHEMA_VERSION
+from pidgan.card import SCHEMA_VERSION, Card
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
+from pidgan.models.parametrised import Parametrised
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
 from pidgan.preprocessing import (
@@ -40,6 +41,9 @@ from pidgan.preprocessing import (
 )
 from pidgan.refinement import RefinedModel
 from pidgan.typing import FloatArray
+
+Exported = Model | RefinedModel | Parametrised
+"""What can be written as a bundle."""
 
 OPSET = 17
 IR_VERSION = 8
@@ -68,7 +72,7 @@ class Parity:
 
 
 def export_bundle(
-    model: Model | RefinedModel,
+    model: Exported,
     path: str | Path,
     *,
     report: Any = None,
@@ -78,7 +82,7 @@ def export_bundle(
     """Write a model as a bundle, with its reference file beside it.
 
     Args:
-        model: from `train` or `refine`.
+        model: from `train`, `refine` or `fit_parametrisation`.
         path: of the bundle, ending in ".onnx"; the reference file is named
             "<stem>.reference.parquet".
         report: from `validate`; its headline figures go onto the card.
@@ -144,9 +148,7 @@ def export_bundle(
     return path
 
 
-def check_parity(
-    model: Model | RefinedModel, bundle: Bundle, *, rows: int = PARITY_ROWS
-) -> Parity:
+def check_parity(model: Exported, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
     """Compare a bundle with the keras model that it came from, on reference rows."""
     conditions, noise = _test_rows(model, model.reference(), rows=rows)
     return compare(
@@ -163,9 +165,12 @@ def compare(expected: FloatArray, got: FloatArray) -> Parity:
     return Parity(rows=len(worst), differing=int((~agree).sum()), largest=largest)
 
 
-def build_graph(model: Model | RefinedModel) -> onnx.ModelProto:
+def build_graph(model: Exported) -> onnx.ModelProto:
     """Return the ONNX graph (conditions, noise) -> targets of a model."""
     graph = _Graph()
+    if isinstance(model, Parametrised):
+        y = model.write_onnx(graph, {"conditions": "conditions", "noise": "noise"})
+        return _finish(graph, y, model.card)
     base = model.base if isinstance(model, RefinedModel) else model
     x = _scale_conditions(graph, base)
     if isinstance(model, RefinedModel):
@@ -176,8 +181,12 @@ def build_graph(model: Model | RefinedModel) -> onnx.ModelProto:
         y = _invert_cells(graph, z, base.targets)
     else:
         y = _invert_targets(graph, z, one_hot, base.targets)
+    return _finish(graph, y, model.card)
+
+
+def _finish(graph: "_Graph", y: str, card: Card) -> onnx.ModelProto:
+    """Return a graph with its inputs and its output, as the card has them."""
     graph.nodes.append(helper.make_node("Identity", [y], ["targets"]))
-    card = model.card
     ports = {
         "conditions": len(card.conditions),
         "noise": card.n_noise,
@@ -585,7 +594,7 @@ def _multiply_factors(graph: _Graph, quantity: str, transform: CellTransform) ->
 
 
 def _test_rows(
-    model: Model | RefinedModel, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
+    model: Exported, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
 ) -> tuple[FloatArray, FloatArray]:
     """Return conditions spread over the reference rows, and noise."""
     names = list(model.card.condition_names)

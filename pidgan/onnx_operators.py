@@ -18,13 +18,16 @@ import numpy.typing as npt
 
 from pidgan.onnx_structure import Node
 
+REAL = ("float32", "float64")
+"""Types of real numbers. Networks are of the first; formulas may be of the second."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
     """Type and shape of a value.
 
     Attributes:
-        dtype: "float32", "int64" or "bool".
+        dtype: "float32", "float64", "int64" or "bool".
         shape: without the axis of the rows.
         per_row: whether the first axis, not in `shape`, is that of the rows; if not,
             the value is a constant.
@@ -187,7 +190,7 @@ def _clip(call: Call) -> list[Value]:
 
 
 def _cast(call: Call) -> list[Value]:
-    kinds = {1: "float32", 7: "int64", 9: "bool"}
+    kinds = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
     to = call.integer("to", 0)
     if to not in kinds:
         raise ValueError(f"casts to type {to}, expected one of {list(kinds)}")
@@ -326,7 +329,8 @@ def _unsqueeze(call: Call) -> list[Value]:
 
 
 def _gemm(call: Call) -> list[Value]:
-    x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
+    x = call.of_type(0, *REAL)
+    w = call.of_type(1, x.dtype)
     call.real("alpha", 1.0)
     call.real("beta", 1.0)
     transposed = call.integer("transB", 0)
@@ -337,10 +341,10 @@ def _gemm(call: Call) -> list[Value]:
     inputs, outputs = reversed(w.shape) if transposed else w.shape
     if inputs != x.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    result = Value(dtype="float32", shape=(outputs,))
+    result = Value(dtype=x.dtype, shape=(outputs,))
     bias = call.numbers(2)
     if bias is not None:
-        given = call.of_type(2, "float32")
+        given = call.of_type(2, x.dtype)
         if broadcast([result, given]) != result.shape:
             raise ValueError(f"shape {given.shape} does not fit {outputs} outputs")
     return [result]
@@ -406,12 +410,13 @@ def products(call: Call, output: Value) -> int:
 
 
 def _matmul(call: Call) -> list[Value]:
-    x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
+    x = call.of_type(0, *REAL)
+    w = call.of_type(1, x.dtype)
     if not x.per_row or w.constant is None:
         raise ValueError("it is no product of rows with a constant matrix")
     if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    return [Value(dtype="float32", shape=(*x.shape[:-1], w.shape[1]))]
+    return [Value(dtype=x.dtype, shape=(*x.shape[:-1], w.shape[1]))]
 
 
 def _softmax(call: Call) -> list[Value]:
@@ -450,7 +455,7 @@ def reduced_axes(call: Call) -> list[int]:
 
 
 def _reduce(call: Call) -> list[Value]:
-    value = call.of_type(0, "float32")
+    value = call.of_type(0, *REAL)
     axes = reduced_axes(call)
     if call.integer("keepdims", 1):
         shape = [1 if axis in axes else n for axis, n in enumerate(value.shape)]
@@ -458,12 +463,12 @@ def _reduce(call: Call) -> list[Value]:
         shape = [n for axis, n in enumerate(value.shape) if axis not in axes]
     if call.integer("select_last_index", 0) or call.integer("noop_with_empty_axes", 0):
         raise ValueError("select_last_index or noop_with_empty_axes is set")
-    dtype = "int64" if call.node.operator == "ArgMax" else "float32"
+    dtype = "int64" if call.node.operator == "ArgMax" else value.dtype
     return [Value(dtype=dtype, shape=tuple(shape))]
 
 
 def _table() -> dict[str, Operator]:
-    real, number, truth = ("float32",), ("float32", "int64"), ("bool",)
+    real, number, truth = REAL, (*REAL, "int64"), ("bool",)
     many = 1000
     unary = (
         *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil"),

@@ -21,7 +21,7 @@ MAX_FIELDS = 1_000_000
 thousands, however large its constants are."""
 
 # TensorProto.DataType of the types that a bundle may hold.
-DTYPES = {1: "float32", 7: "int64", 9: "bool"}
+DTYPES = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10

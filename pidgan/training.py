@@ -21,12 +21,19 @@ import numpy as np
 
 from pidgan.calorimeter.schemes import CellTransform, fit_cells
 from pidgan.calorimeter.symmetry import mirror_showers
-from pidgan.card import Card, CardVariable
+from pidgan.card import Card, describe_variables
 from pidgan.dataset import Dataset, Part
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.metrics import positive_weights, with_differences
-from pidgan.models import FAMILIES, RECIPES, SHOWER_FAMILIES, Family, make_family
+from pidgan.models import (
+    FAMILIES,
+    RECIPES,
+    SEQUENCES,
+    SHOWER_FAMILIES,
+    Family,
+    make_family,
+)
 from pidgan.models.backend import keras, tf
 from pidgan.models.model import Model, network_shape
 from pidgan.models.patterns import PatternClassifier
@@ -38,10 +45,10 @@ from pidgan.preprocessing import (
     fit_conditions,
     fit_targets,
 )
-from pidgan.sample import Sample, Variable
+from pidgan.sample import Sample
 
 DEFAULT_BUDGET = 600.0
-DEFAULT_FAMILY = "cramer"
+DEFAULT_FAMILY, DEFAULT_SHOWER_FAMILY = "cramer", "shower_sequence"
 # The rate falls to this share of its start, so that the averaged weights settle.
 FINAL_RATE = 0.01
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
@@ -99,7 +106,8 @@ def train(
 
     Args:
         dataset: from `build_dataset`.
-        family: how the generator is learnt, see `pidgan.models`; "cramer" by default.
+        family: how the generator is learnt, see `pidgan.models`; "cramer" by default,
+            "shower_sequence" for the cells of a calorimeter.
         recipe: a published way instead of a family, "maevskiy2019".
         budget: wall-clock time, "10m" or seconds; 10 minutes by default.
         steps: number of updates instead of a budget; repeats a training exactly on
@@ -122,7 +130,7 @@ def train(
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
     _make_deterministic(seed)
-    name = _family_name(family, recipe)
+    name = _family_name(family, recipe, dataset.sample)
     run = _Run(dataset, family=name, settings=settings or {}, seed=seed)
     checkpoint = None if directory is None else Path(directory) / "checkpoint.npz"
     if resume and checkpoint is not None and checkpoint.is_file():
@@ -138,10 +146,11 @@ def train(
     return run.finish()
 
 
-def _family_name(family: str | None, recipe: str | None) -> str:
+def _family_name(family: str | None, recipe: str | None, sample: Sample) -> str:
     """Return what `make_family` takes for a family or a recipe."""
     if recipe is None:
-        chosen = DEFAULT_FAMILY if family is None else family
+        default = DEFAULT_SHOWER_FAMILY if sample.cells else DEFAULT_FAMILY
+        chosen = default if family is None else family
         if chosen in RECIPES:
             raise PidganError(f"{chosen!r} is a recipe, not a family")
         return chosen
@@ -168,7 +177,10 @@ class _Run:
         _check_family(family, dataset.sample)
         train_part = _with_images(dataset.part("train"), dataset.sample)
         self.conditions, self.targets = _fit_transforms(
-            dataset.sample, train_part, only_columns=family in RECIPES
+            dataset.sample,
+            train_part,
+            only_columns=family in RECIPES,
+            lines=family in SEQUENCES,
         )
         shape = network_shape(self.conditions, self.targets, dataset.sample)
         self.family: Family = make_family(
@@ -451,8 +463,8 @@ class _Run:
         card = Card(
             detector=sample.detector,
             species=sample.species,
-            conditions=_card_variables(sample.conditions, self.dataset.conditions),
-            targets=_card_variables(sample.targets, self.dataset.targets),
+            conditions=describe_variables(sample.conditions, self.dataset.conditions),
+            targets=describe_variables(sample.targets, self.dataset.targets),
             n_noise=n_noise,
             sample=sample,
             dataset=dict(self.dataset.info),
@@ -518,7 +530,7 @@ def _with_images(part: Part, sample: Sample) -> Part:
 
 
 def _fit_transforms(
-    sample: Sample, part: Part, *, only_columns: bool
+    sample: Sample, part: Part, *, only_columns: bool, lines: bool
 ) -> tuple[ConditionTransform, TargetTransform | CellTransform]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
@@ -543,6 +555,7 @@ def _fit_transforms(
             scheme=cells.scheme,
             scale=cells.scale,
             threshold=cells.threshold,
+            lines=lines,
         )
     if only_columns:
         return conditions, fit_columns(part.targets, part.weights)
@@ -552,34 +565,6 @@ def _fit_transforms(
         sentinels=[variable.sentinels for variable in sample.targets],
     )
     return conditions, targets
-
-
-def _card_variables(
-    variables: tuple[Variable, ...], columns: np.ndarray
-) -> tuple[CardVariable, ...]:
-    """Describe columns by their definition and the range that was trained."""
-    described = []
-    for j, variable in enumerate(variables):
-        column = columns[:, j]
-        valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
-        described.append(
-            CardVariable(
-                name=variable.name,
-                unit=variable.package_unit,
-                range=_span(valid),
-                integer=variable.integer,
-                categories=variable.categories,
-                sentinels=variable.sentinels,
-                patterns=variable.patterns,
-            )
-        )
-    return tuple(described)
-
-
-def _span(values: np.ndarray) -> tuple[float, float]:
-    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low, low + 1)
 
 
 def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:

@@ -15,7 +15,14 @@ from pidgan.calorimeter.schemes import CellTransform, fit_cells
 from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import sample_targets
 from pidgan.dataset import Dataset, build_dataset
-from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
+from pidgan.errors import (
+    BundleError,
+    DatasetError,
+    NtupleError,
+    PidganWarning,
+    SampleError,
+)
+from pidgan.models import SHOWER_FAMILIES
 from pidgan.ntuple import write_trees
 from pidgan.sample import Sample, load_sample
 from pidgan.simulation import SHOWER_TREE, simulate_showers
@@ -35,6 +42,9 @@ SMALL = {
     "play_batch_size": 16,
     "critic_width": 8,
 }
+
+SMALL_SEQUENCE = {"energy_width": 8, "energy_memory": 2, "width": 8, "memory": 3}
+SMALL_SEQUENCE |= {"axes": 2, "batch_size": 32}
 
 
 def definition(**changes: Any) -> Sample:
@@ -89,10 +99,12 @@ def models(dataset: Dataset) -> dict[str, Any]:
         "shower_vae": {"network": "conv"},
         "shower_gan": {"constrain": "total,layers"},
     }
-    return {
+    made = {
         family: take_a_step(dataset, family, {**SMALL, **own})
         for family, own in settings.items()
     }
+    made["shower_sequence"] = take_a_step(dataset, "shower_sequence", SMALL_SEQUENCE)
+    return made
 
 
 def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
@@ -223,9 +235,12 @@ def test_definitions_of_the_examples(path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "scale"), list(itertools.product(["layers", "cells"], ["log", "logit"]))
 )
-def test_schemes_come_back(dataset: Dataset, scheme: str, scale: str) -> None:
+@pytest.mark.parametrize("lines", [False, True])
+def test_schemes_come_back(
+    dataset: Dataset, scheme: str, scale: str, lines: bool
+) -> None:
     part = dataset.part("train")
-    transform = transforms(dataset, scheme=scheme, scale=scale)
+    transform = transforms(dataset, scheme=scheme, scale=scale, lines=lines)
     z = transform.forward(part.targets, part.conditions)
     cells = transform.inverse(z, part.conditions)
     # 1e-4: the precision of a normal score, in steep pieces of a distribution.
@@ -298,7 +313,7 @@ def test_mirror_images_are_showers(showers: dict[str, Any]) -> None:
 # --- families ---
 
 
-@pytest.mark.parametrize("family", ["shower_flow", "shower_vae", "shower_gan"])
+@pytest.mark.parametrize("family", SHOWER_FAMILIES)
 def test_keras_equals_onnx(
     models: dict[str, Any], dataset: Dataset, family: str, tmp_path: Path
 ) -> None:
@@ -318,15 +333,51 @@ def test_keras_equals_onnx(
     )
 
 
-def test_a_shower_model_is_saved(models: Any, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["shower_flow", "shower_sequence"])
+def test_a_shower_model_is_saved(
+    models: Any, dataset: Dataset, family: str, tmp_path: Path
+) -> None:
     from pidgan.models.model import open_model
 
     conditions = dataset.part("test").conditions
-    models["shower_flow"].save(tmp_path / "m")
+    models[family].save(tmp_path / "m")
     np.testing.assert_array_equal(
         sample_targets(open_model(tmp_path / "m"), conditions, seed=1),
-        sample_targets(models["shower_flow"], conditions, seed=1),
+        sample_targets(models[family], conditions, seed=1),
     )
+
+
+@pytest.mark.parametrize("family", ["gflash", "pca"])
+def test_a_parametrisation_is_a_bundle(
+    dataset: Dataset, family: Any, tmp_path: Path
+) -> None:
+    from pidgan.bundle import open_bundle
+    from pidgan.c_export import c_source
+    from pidgan.models.parametrised import fit_parametrisation
+    from pidgan.onnx_export import check_parity, export_bundle
+
+    model = fit_parametrisation(dataset, family)
+    bundle = open_bundle(export_bundle(model, tmp_path / "shower.onnx"))
+    assert bundle.card.family == family
+    with pytest.raises(BundleError, match="double precision"):
+        c_source(bundle, "shower")
+    assert check_parity(model, bundle).differing <= 1
+    conditions = dataset.part("test").conditions
+    np.testing.assert_allclose(
+        sample_targets(bundle, conditions, seed=1),
+        sample_targets(model, conditions, seed=1),
+        rtol=1e-4,
+        atol=1e-4 * dataset.targets.max(),
+    )
+
+
+def test_parametrisations_need_an_incident_energy(npz: Path) -> None:
+    from pidgan.errors import TrainingError
+    from pidgan.models.parametrised import fit_parametrisation
+
+    dataset = build_dataset(definition(cells={"incident": None}), npz, seed=2)
+    with pytest.raises(TrainingError, match="no cells with an incident energy"):
+        fit_parametrisation(dataset, "pca")
 
 
 @pytest.mark.parametrize("n", [1, 5])
@@ -348,6 +399,50 @@ def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     jacobian = tape.jacobian(y, u)[0, :, 0].numpy()
     expected = 0.5 * np.sum(u.numpy() ** 2) + np.linalg.slogdet(jacobian)[1]
     np.testing.assert_allclose(flow.loss(y, context).numpy(), [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_density_of_a_sequence_is_that_of_its_samples(shared: bool) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models.backend import tf
+    from pidgan.models.sequences import Order, Sequence
+
+    n = 5
+    # Networks of their own make one coordinate at a time.
+    stages = [[3], [0, 4], [1], [2]] if shared else [[3], [0], [4], [1], [2]]
+    order = Order(
+        stages=tuple(np.array(stage) for stage in stages),
+        window=np.array([[3, 5], [0, 4], [1, 0], [5, 5], [3, 5]]),
+        group=np.array([0, 0, 0, 0, -1]),
+        place=np.array([[0, 0], [1, 0], [1, 1], [0, 1], [2, 1]], dtype=np.float32),
+        slope=np.full(n, 0.5),
+        offset=np.full(n, -3.0),
+        least=np.full(n, -9.0),
+        most=np.full(n, 9.0),
+        empties=np.array([True, False, True, True, True]),
+    )
+    model = Sequence(
+        order, n_context=2, width=6, memory=3, axes=2, shared=shared, seed=1
+    )
+    rng = np.random.default_rng(1)
+    for v in model.variables:
+        v.assign(v + 0.2 * rng.standard_normal(v.shape).astype(np.float32))
+    u, context = rng.uniform(-1, 1, (1, n)), rng.standard_normal((1, 2))
+    step = 1e-6 * np.eye(n)
+    z = model.generate(u, context)
+    assert z.min() > -10
+    jacobian = np.stack(
+        [
+            (model.generate(u + d, context) - model.generate(u - d, context))[0] / 2e-6
+            for d in step
+        ]
+    )
+    expected = 0.5 * np.sum(u**2) + np.linalg.slogdet(jacobian)[1]
+    found = model.loss(*(tf.constant(v, tf.float32) for v in (z, 1 + 0 * z, context)))
+    np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-4, atol=1e-4)
+    # Far below: nothing anywhere, but for what is never empty.
+    nothing = model.generate(u - 20, context) == -30
+    np.testing.assert_array_equal(nothing[0], order.empties)
 
 
 def test_imputed_values_lie_below_the_edge() -> None:
@@ -379,6 +474,28 @@ def test_observables_of_coordinates_are_those_of_cells(dataset: Dataset) -> None
     cells = seen.cells(z).numpy() * part.conditions[:, :1]
     np.testing.assert_allclose(cells, part.targets, rtol=1e-3, atol=0.01)
     assert np.isfinite(seen(z).numpy()).all()
+
+
+def test_a_sequence_of_cells_alone(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    sample = definition(cells={"scheme": "cells"})
+    other = Dataset(**{**vars(dataset), "sample": sample})
+    model = take_a_step(other, "shower_sequence", SMALL_SEQUENCE)
+    cells = sample_targets(model, dataset.part("test").conditions, seed=1)
+    assert np.isfinite(cells).all()
+    assert (cells >= 0).all()
+
+
+def test_a_sequence_of_too_many_cells(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.errors import PidganError
+    from pidgan.models import shower_sequence
+
+    monkeypatch.setattr(shower_sequence, "MOST_CELLS", 35)
+    with pytest.raises(PidganError, match=r"36 cells.*at most 35.*shower_vae"):
+        take_a_step(dataset, "shower_sequence", SMALL_SEQUENCE)
 
 
 def test_convolutions_need_a_grid(dataset: Dataset) -> None:
@@ -436,7 +553,7 @@ def test_the_how_to_works(tmp_path: Path, monkeypatch: Any) -> None:
         f"gamma_{k}": v for k, v in truth.items() if k not in ("cells", "profile")
     }
     write_trees("particles.root", {"T": particles})
-    smaller = [f"--set {name}={value}" for name, value in SMALL.items()]
+    smaller = [f"--set {name}={value}" for name, value in SMALL_SEQUENCE.items()]
     quicker = {"-n 8000": "-n 1100", "--budget 10m": f"--steps 2 {' '.join(smaller)}"}
     commands = [
         line

@@ -48,6 +48,9 @@ or always zero: they have no coordinate."""
 ALONE = -1
 """Group of a quantity that is not divided by a sum."""
 
+LINE_MARGIN = 0.1
+"""Straight lines end this far beyond all values, in units of their spread."""
+
 ROWS_PER_BLOCK = 8192
 """Rows mapped at a time: bounds the memory that double precision takes."""
 
@@ -111,9 +114,7 @@ class CellTransform:
         """(n_coordinates,), equal for quantities whose sum is 1; `ALONE` for others."""
         if not len(self.layer_of):
             return np.full(self.n_coordinates, ALONE)
-        n_views = int(self.view_of.max()) + 1
-        full = np.concatenate([[ALONE], self.view_of, n_views + self.layer_of])
-        found = full[self.place >= 0]
+        found = _groups(self.layer_of, self.view_of)[self.place >= 0]
         return np.where(found < 0, ALONE, np.unique(found, return_inverse=True)[1] - 1)
 
     @property
@@ -250,6 +251,7 @@ def fit_cells(
     scheme: str = "layers",
     scale: str = "log",
     threshold: float = 0.0,
+    lines: bool = False,
 ) -> CellTransform:
     """Fit the quantiles of all quantities, on training rows only.
 
@@ -261,6 +263,8 @@ def fit_cells(
         scheme: "layers" or "cells".
         scale: "log" or "logit", of shares.
         threshold: what is less on the way back is zero.
+        lines: whether coordinates are logarithms in a common unit, not normal scores:
+            the same for all cells of a layer, and for all layers of a view.
     """
     layer_of = view_of = np.zeros(0, dtype=np.int64)
     sizes = np.zeros(0, dtype=np.int64)
@@ -282,8 +286,12 @@ def fit_cells(
     has_logit = np.full(len(place), scale == "logit" and scheme == "layers")
     has_logit[: len(sizes) and 1] = False
     kept = place >= 0
-    values = _to_scale(quantity[:, kept], has_logit[kept])
+    values = _to_scale(quantity[:, kept], has_logit[kept] & (not lines))
     fitted = [_fit_knots(column) for column in values.T]
+    if lines:
+        scale = "log"
+        group = _groups(layer_of, view_of)[kept] if len(sizes) else np.zeros(kept.sum())
+        fitted = _fit_lines(values, group)
     return CellTransform(
         incident=incident,
         layer_of=layer_of,
@@ -296,6 +304,12 @@ def fit_cells(
         },
         threshold=threshold,
     )
+
+
+def _groups(layer_of: IntArray, view_of: IntArray) -> IntArray:
+    """Return the group of each quantity: `ALONE`, then views, then layers."""
+    n_views = int(view_of.max()) + 1
+    return np.concatenate([[ALONE], view_of, n_views + layer_of])
 
 
 def _incident(conditions: FloatArray, number: int) -> FloatArray:
@@ -354,3 +368,25 @@ def _fit_knots(values: FloatArray) -> dict[str, Any]:
         "z_max": z_max,
         "knots": np.maximum.accumulate(knots),
     }
+
+
+def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
+    """Return edge, z_min, z_max and knots on the straight line of each group."""
+    found: list[dict[str, Any]] = [{} for _ in values.T]
+    for number in np.unique(group):
+        mine = np.flatnonzero(group == number)
+        seen = values[:, mine]
+        seen = seen[~np.isneginf(seen)]
+        mean, scale = seen.mean(), max(seen.std(), SMALLEST)
+        for j in mine:
+            column = values[:, j][~np.isneginf(values[:, j])]
+            margin = LINE_MARGIN * column.std()
+            low, high = column.min() - margin, column.max() + margin
+            ends = {"z_min": (low - mean) / scale, "z_max": (high - mean) / scale}
+            has_zeros = len(column) < len(values)
+            found[j] = {
+                **ends,
+                "edge": ends["z_min"] if has_zeros else NO_EDGE,
+                "knots": np.linspace(low, high, N_KNOTS),
+            }
+    return found

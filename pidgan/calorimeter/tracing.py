@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-FLOAT_CODE = 1  # float32, in ONNX' list of types (TensorProto.FLOAT)
+# Numbers of types in ONNX' list (TensorProto.FLOAT, TensorProto.DOUBLE).
+FLOAT_CODE, DOUBLE_CODE = 1, 11
 
 Array = Any  # an NDArray or a Traced
 
@@ -29,7 +30,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A value of a graph: its name, and its shape without the rows.
+    """A value of a graph: its name, its shape without the rows, and its precision.
 
     Other operands may be traced values, numbers, or constant arrays whose first axis is
     that of the rows, of length 1.
@@ -38,6 +39,7 @@ class Traced:
     graph: Recorder
     name: str
     shape: tuple[int, ...]
+    double: bool = False
 
     # numpy would otherwise take a constant array on the left apart.
     __array_ufunc__ = None
@@ -48,12 +50,20 @@ class Traced:
         shapes = [self.shape, *(_row_shape(other) for other in others)]
         names = names[::-1] if swap else names
         shape = np.broadcast_shapes(*shapes)
-        return Traced(self.graph, self.graph.add(operator, *names), shape)
+        return self.like(self.graph.add(operator, *names), shape)
 
     def _name(self, other: Any) -> str:
         if isinstance(other, Traced):
             return other.name
-        return self.graph.constant(other, np.float32)
+        return self.constant(other)
+
+    def like(self, name: str, shape: tuple[int, ...]) -> "Traced":
+        """Return another value of the same graph and precision."""
+        return Traced(self.graph, name, shape, self.double)
+
+    def constant(self, value: Any) -> str:
+        """Append a constant of this precision."""
+        return self.graph.constant(value, np.float64 if self.double else np.float32)
 
     def __add__(self, other: Any) -> "Traced":
         return self.apply("Add", other)
@@ -97,6 +107,9 @@ class Parametrisation(Protocol):
 def trace(model: Parametrisation, graph: Recorder, n_conditions: int) -> Traced:
     """Append a parametrisation to a graph whose inputs are "conditions" and "noise".
 
+    It computes in double precision: an energy near zero is the difference of what are
+    numbers of the size of a spot's, and rounding of single precision would be seen.
+
     Args:
         model: what to append.
         graph: under construction, of float32.
@@ -105,10 +118,12 @@ def trace(model: Parametrisation, graph: Recorder, n_conditions: int) -> Traced:
     Returns:
         The cells.
     """
-    conditions = Traced(graph, "conditions", (n_conditions,))
-    noise = Traced(graph, "noise", (model.n_noise,))
+    conditions, noise = (
+        Traced(graph, graph.add("Cast", name, to=DOUBLE_CODE), (size,), double=True)
+        for name, size in (("conditions", n_conditions), ("noise", model.n_noise))
+    )
     found: Traced = model.sample(conditions, noise)
-    return found
+    return Traced(graph, graph.add("Cast", found.name, to=FLOAT_CODE), found.shape)
 
 
 def _unary(operator: str, function: Callable[[Any], Any]) -> Callable[[Array], Array]:
@@ -124,6 +139,7 @@ log = _unary("Log", np.log)
 sqrt = _unary("Sqrt", np.sqrt)
 sin = _unary("Sin", np.sin)
 cos = _unary("Cos", np.cos)
+tanh = _unary("Tanh", np.tanh)
 absolute = _unary("Abs", np.abs)
 
 
@@ -135,6 +151,11 @@ def maximum(x: Array, bound: float) -> Array:
 def minimum(x: Array, bound: float) -> Array:
     """Return x where it is below a bound, and the bound elsewhere."""
     return x.apply("Min", bound) if isinstance(x, Traced) else np.minimum(x, bound)
+
+
+def relu(x: Array) -> Array:
+    """Return x where it is above 0, and 0 elsewhere."""
+    return x.apply("Relu") if isinstance(x, Traced) else np.maximum(x, x.dtype.type(0))
 
 
 def negative(x: Array) -> Array:
@@ -158,15 +179,32 @@ def total(x: Array, axis: int) -> Array:
     place = axis % (len(x.shape) + 1)
     name = x.graph.add("ReduceSum", x.name, x.graph.constant([place], np.int64))
     shape = tuple(1 if i == place - 1 else n for i, n in enumerate(x.shape))
-    return Traced(x.graph, name, shape)
+    return x.like(name, shape)
 
 
 def matmul(x: Array, matrix: npt.NDArray[Any]) -> Array:
     """Return x (n, ..., k) times a constant matrix (k, m)."""
     if not isinstance(x, Traced):
         return x @ matrix.astype(x.dtype)
-    name = x.graph.add("MatMul", x.name, x.graph.constant(matrix, np.float32))
-    return Traced(x.graph, name, (*x.shape[:-1], matrix.shape[1]))
+    name = x.graph.add("MatMul", x.name, x.constant(matrix))
+    return x.like(name, (*x.shape[:-1], matrix.shape[1]))
+
+
+def affine(x: Array, matrix: npt.NDArray[Any], constant: npt.NDArray[Any]) -> Array:
+    """Return x (n, k) times a constant matrix (k, m), plus a constant (m,)."""
+    if not isinstance(x, Traced):
+        return x @ matrix.astype(x.dtype) + constant.astype(x.dtype)
+    constants = [x.constant(v) for v in (matrix, constant)]
+    name = x.graph.add("Gemm", x.name, *constants)
+    return x.like(name, (matrix.shape[1],))
+
+
+def columns(x: Array, start: int, stop: int) -> Array:
+    """Return neighbouring columns (n, stop - start) of x (n, m)."""
+    if not isinstance(x, Traced):
+        return x[:, start:stop]
+    bounds = [x.graph.constant([i], np.int64) for i in (start, stop, 1)]
+    return x.like(x.graph.add("Slice", x.name, *bounds), (stop - start,))
 
 
 def reshape(x: Array, shape: Sequence[int]) -> Array:
@@ -174,7 +212,7 @@ def reshape(x: Array, shape: Sequence[int]) -> Array:
     if not isinstance(x, Traced):
         return x.reshape(len(x), *shape)
     target = x.graph.constant([0, *shape], np.int64)
-    return Traced(x.graph, x.graph.add("Reshape", x.name, target), tuple(shape))
+    return x.like(x.graph.add("Reshape", x.name, target), tuple(shape))
 
 
 def take(x: Array, index: npt.ArrayLike, axis: int = -1) -> Array:
@@ -186,7 +224,7 @@ def take(x: Array, index: npt.ArrayLike, axis: int = -1) -> Array:
     indices = x.graph.constant(places, np.int64)
     name = x.graph.add("Gather", x.name, indices, axis=place)
     shape = (*x.shape[: place - 1], len(places), *x.shape[place:])
-    return Traced(x.graph, name, shape)
+    return x.like(name, shape)
 
 
 def concatenate(parts: Sequence[Array]) -> Array:
@@ -199,12 +237,13 @@ def concatenate(parts: Sequence[Array]) -> Array:
     axis = len(first.shape)
     name = first.graph.add("Concat", *(part.name for part in parts), axis=axis)
     width = sum(part.shape[-1] for part in parts)
-    return Traced(first.graph, name, (*first.shape[:-1], width))
+    return first.like(name, (*first.shape[:-1], width))
 
 
 def _cast(mask: Traced) -> Traced:
-    name = mask.graph.add("Cast", mask.name, to=FLOAT_CODE)
-    return Traced(mask.graph, name, mask.shape)
+    kind = DOUBLE_CODE if mask.double else FLOAT_CODE
+    name = mask.graph.add("Cast", mask.name, to=kind)
+    return mask.like(name, mask.shape)
 
 
 def _row_shape(value: Any) -> tuple[int, ...]:

@@ -256,7 +256,10 @@ def prepare(
 @click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @click.argument("dataset", type=click.Path(path_type=Path))
 @output_option
-@click.option("--family", help="How the generator is learnt.  [default: cramer]")
+@click.option(
+    "--family",
+    help="How the generator is learnt.  [default: cramer; of cells shower_sequence]",
+)
 @click.option("--recipe", help="A published way instead: maevskiy2019.")
 @click.option(
     "--budget", callback=_check_duration, help="Wall-clock time.  [default: 10m]"

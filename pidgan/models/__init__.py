@@ -29,6 +29,9 @@ _SHOWERS = dict.fromkeys(
     ("shower_flow", "shower_vae", "shower_gan"),
     ("showers", "ShowerSettings", "ShowerModel"),
 )
+_SEQUENCES = {
+    "shower_sequence": ("shower_sequence", "SequenceSettings", "ShowerSequence")
+}
 # What differs from the defaults of the settings.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "shower_vae": {"shape": "latent"},
@@ -81,7 +84,10 @@ FAMILIES = tuple(_FAMILIES)
 RECIPES = tuple(_RECIPES)
 """Published ways, on the columns of the targets as they are."""
 
-SHOWER_FAMILIES = tuple(_SHOWERS)
+SEQUENCES = tuple(_SEQUENCES)
+"""Those families of showers that see logarithms in a common unit, not normal scores."""
+
+SHOWER_FAMILIES = (*_SEQUENCES, *_SHOWERS)
 """Ways to learn the cells of a calorimeter."""
 
 
@@ -137,7 +143,7 @@ def make_family(
     Warns:
         PidganWarning: a setting outside `RANGES`.
     """
-    known = {**_FAMILIES, **_RECIPES, **_SHOWERS}
+    known = {**_FAMILIES, **_RECIPES, **_SHOWERS, **_SEQUENCES}
     if name not in known:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(FAMILIES)}"

@@ -19,6 +19,7 @@ DEFINITIONS = Path(__file__).parents[2] / "examples/showers"
 SIMULATION_MS = 5.6  # GEANT 3.21, an electron of 10 GeV, one core
 BATCHES = (1, 100, 10_000)
 CASES = [
+    ("pbwo4", "shower_sequence", {}, 100),
     ("pbwo4", "shower_flow", {}, 100),
     ("pbwo4_3d", "shower_vae", {"network": "conv"}, 10),
 ]

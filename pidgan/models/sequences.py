@@ -1,0 +1,327 @@
+"""Numbers of a shower made one after the other, each given those before it.
+
+The density of n coordinates is a product of n densities of one (an autoregressive
+model; Papamakarios et al., arXiv:1912.02762, Sec. 3.1). One number of noise u makes a
+coordinate z by a monotonic map that has an inverse in closed form,
+
+    z = 0 of energy where u <= c, else
+    z = m + s sinh(t (asinh v + e)),   v = ln(exp(u - c) - 1) - ln(1 + exp(-c)):
+
+the edge c is the normal score of the probability of a zero, and towards it the energy
+falls to nothing, so that rounding cannot make a cell appear. The rest is the
+sinh-arcsinh distribution with location, scale, skewness and tails (Jones and Pewsey,
+Biometrika 96 (2009) 761, Eq. 2). A small network makes the five numbers c, m, s, e, t
+from the context, from the coordinates in its window, from sums over all earlier ones,
+from what is left to be shared, and from the place of the shower.
+
+Coordinates that are not in each other's window are made at once: a *stage*.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pidgan.calorimeter import tracing
+from pidgan.models.backend import keras, tf
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+N_OUTPUTS = 5
+"""Of a network: edge, location, logarithm of the scale, skewness, tails."""
+
+BOUNDS = np.array([6.0, 30.0, 5.0, 1.5, 0.7], dtype=np.float32)
+"""Of the outputs, by b tanh(o / b)."""
+
+FIRST_EDGE = -3.0
+LEAST_SCALE = 1e-3
+MOST_INNER = 8.0  # of what sinh is taken of, in a likelihood
+MOST_V = 12.0
+LEAST = -30.0  # coordinate of what holds no energy
+NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
+LEVEL = 0.25  # unit of logarithms of shares
+LEAST_REST = 1e-2  # share of energy below which rounding is not to matter
+NEAR = 0.1  # square of the distance, in cells, below which a cell holds the axis
+TINY = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """Who comes when, and who sees whom: n coordinates.
+
+    Attributes:
+        stages: coordinates that are made at once, in turn.
+        window: (n, slots), earlier coordinates that each sees; n for none.
+        group: (n,), equal for coordinates whose shares have the sum 1; -1 for others.
+        place: (n, dimensions), in cells; no dimension where there is no place.
+        slope, offset: (n,), logarithm of a share, slope z + offset.
+        least, most: (n,), between which coordinates lie that hold energy.
+        empties: (n,), whether there may be no energy at all.
+    """
+
+    stages: tuple[IntArray, ...]
+    window: IntArray
+    group: IntArray
+    place: FloatArray
+    slope: FloatArray
+    offset: FloatArray
+    least: FloatArray
+    most: FloatArray
+    empties: BoolArray
+
+    @property
+    def n(self) -> int:
+        """Number of coordinates."""
+        return len(self.window)
+
+    @property
+    def earlier(self) -> FloatArray:
+        """(n, n), 1 where the column is of an earlier stage than the row."""
+        stage = np.empty(self.n)
+        for number, members in enumerate(self.stages):
+            stage[members] = number
+        return np.asarray(stage[:, None] > stage[None], dtype=np.float32)
+
+    @property
+    def spent(self) -> FloatArray:
+        """(n, n), 1 where the column is earlier and shares a sum with the row."""
+        same = (self.group[:, None] == self.group[None]) & (self.group >= 0)
+        return np.asarray(self.earlier * same, dtype=np.float32)
+
+
+class Sequence:
+    """The networks of n coordinates."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        n_context: int,
+        width: int,
+        memory: int,
+        axes: int,
+        shared: bool,
+        seed: int,
+    ) -> None:
+        """Draw the initial weights.
+
+        Args:
+            order: of the coordinates.
+            n_context: numbers that all coordinates see.
+            width: of the hidden layers.
+            memory: sums over earlier coordinates that later ones see.
+            axes: points from which cells see their distance.
+            shared: whether all coordinates have the same hidden layers.
+            seed: of the initial weights.
+        """
+        self.order, self.width, self.shared = order, width, shared
+        n, slots = order.window.shape
+        self.dimensions = order.place.shape[1]
+        self.axes = axes if self.dimensions else 0
+        seen = slots + 2 + self.axes * (self.dimensions + 1)
+        points = self.axes * self.dimensions
+        copies = 1 if shared else n
+        seeds = keras.random.SeedGenerator(seed)
+
+        def draw(*shape: int, scale: float) -> Any:
+            normal = keras.initializers.RandomNormal(stddev=scale, seed=seeds)
+            return keras.Variable(normal(shape))
+
+        self.weights: dict[str, Any] = {
+            "context": draw(n_context, width, scale=n_context**-0.5),
+            "context_bias": keras.Variable(tf.zeros(width)),
+            "told": draw(copies, width, width, scale=width**-0.5),
+            "keep_level": draw(n, memory, scale=n**-0.5),
+            "keep_share": draw(n, memory, scale=n**-0.5),
+            "memory": draw(copies, memory, width, scale=memory**-0.5),
+            "first": draw(copies, seen, width, scale=seen**-0.5),
+            "first_bias": draw(n, width, scale=0.1),
+            "second": draw(copies, width, width, scale=(2 / width) ** 0.5),
+            "last": draw(copies, width, N_OUTPUTS, scale=0.1 * width**-0.5),
+            "last_bias": keras.Variable(
+                tf.tile([[FIRST_EDGE, 0.0, 0.0, 0.0, 0.0]], (n, 1))
+            ),
+        }
+        if self.axes:
+            self.weights["axis"] = draw(n_context, points, scale=0.01)
+            self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
+        self.variables = list(self.weights.values())
+
+    def loss(
+        self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor, *, blur: Any = 0.0
+    ) -> tf.Tensor:
+        """Return -log p(z | context) of each row, without its constant.
+
+        Args:
+            z: (m, n), coordinates.
+            free: (m, n), 1 where there is energy.
+            context: (m, n_context).
+            blur: (m, n), what is added to the logarithms of shares that are summed up.
+                In a sample the sums are not as exact as in the data, where the last
+                cell could be told from all others.
+        """
+        outputs = self._outputs(z, free, context, blur)
+        outputs = BOUNDS * tf.tanh(outputs / BOUNDS)
+        c, location, log_scale, skew, log_tail = tf.unstack(outputs, axis=2)
+        c = tf.where(self.order.empties, c, -BOUNDS[0])
+        scale, tail = tf.exp(log_scale) + LEAST_SCALE, tf.exp(log_tail)
+        y = (z - location) / scale
+        inner = tf.clip_by_value(tf.asinh(y) / tail - skew, -MOST_INNER, MOST_INNER)
+        shifted = tf.sinh(inner) + tf.nn.softplus(-c)
+        u = tf.nn.softplus(shifted) + c
+        found = 0.5 * tf.square(u) + tf.nn.softplus(-shifted) + tf.math.log(scale)
+        found += log_tail + 0.5 * tf.math.log(1 + tf.square(y))
+        found -= tf.math.log(tf.cosh(inner))
+        below = 0.5 * tf.math.erfc(-c * np.float32(np.sqrt(0.5)))
+        zero = -tf.math.log(tf.maximum(below, TINY))
+        return tf.reduce_sum(tf.where(free > 0, found, zero), axis=1)
+
+    def _outputs(
+        self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor, blur: Any
+    ) -> tf.Tensor:
+        """Return the outputs (m, n, N_OUTPUTS) of all networks, given all of z."""
+        w, order = self.weights, self.order
+        log_share = z * order.slope + order.offset
+        share = free * tf.exp(log_share + blur)
+        level = free * tf.nn.softplus(log_share - NOTHING) * LEVEL
+        window = tf.gather(tf.pad(level, [[0, 0], [0, 1]]), order.window, axis=1)
+        rest = tf.maximum(1 - tf.matmul(share, order.spent.T), 0.0)[..., tf.newaxis]
+        parts = [window, rest, tf.math.log(rest + LEAST_REST)]
+        hidden = tf.nn.relu(tf.matmul(context, w["context"]) + w["context_bias"])
+        if self.axes:
+            axis = tf.matmul(context, w["axis"]) + tf.matmul(hidden, w["axis_hidden"])
+            axis = tf.reshape(axis, (-1, 1, self.dimensions, self.axes))
+            distance = order.place[None, :, :, None] - axis
+            square = tf.reduce_sum(tf.square(distance), axis=2)
+            bent = tf.unstack(tf.tanh(2 * distance), axis=2)
+            parts += [*bent, tf.math.log(square + NEAR)]
+        kept = level[..., tf.newaxis] * w["keep_level"]
+        kept += share[..., tf.newaxis] * w["keep_share"]
+        memory = tf.einsum("ij,bjm->bim", order.earlier, kept)
+        v = self._dense(tf.concat(parts, axis=2), "first") + w["first_bias"]
+        v += self._dense(memory, "memory")
+        v += self._dense(hidden[:, tf.newaxis], "told")
+        v = tf.nn.relu(self._dense(tf.nn.relu(v), "second"))
+        return self._dense(v, "last") + w["last_bias"]
+
+    def _dense(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Return x (m, n or 1, k) times the kernel of each coordinate."""
+        kernel = self.weights[name]
+        if self.shared:
+            return tf.matmul(x, kernel[0])
+        if x.shape[1] == 1:
+            return tf.einsum("bk,nkl->bnl", x[:, 0], kernel)
+        return tf.einsum("bnk,nkl->bnl", x, kernel)
+
+    def generate(self, noise: Any, context: Any) -> Any:
+        """Return coordinates (m, n); arrays of numpy, or values of a graph.
+
+        What holds no energy is at `LEAST`.
+        """
+        t, order = tracing, self.order
+        w = {name: v.numpy() for name, v in self.weights.items()}
+        hidden = t.relu(t.affine(context, w["context"], w["context_bias"]))
+        axis = None
+        if self.axes:
+            axis = t.matmul(context, w["axis"]) + t.matmul(hidden, w["axis_hidden"])
+        shared_told = t.matmul(hidden, w["told"][0]) if self.shared else None
+        made, turn = [], np.concatenate(order.stages)
+        levels = shares = memory = None
+        for number, members in enumerate(order.stages):
+            k, one = len(members), 0 if self.shared else int(members[0])
+            before = turn[: sum(len(stage) for stage in order.stages[:number])]
+            told = shared_told
+            if told is None:
+                told = t.matmul(hidden, w["told"][one])
+            if number:
+                told = told + t.matmul(memory, w["memory"][one])
+            parts = self._traced_past((levels, shares, told), members, before)
+            if axis is not None:
+                parts += self._traced_place(axis, order.place[members])
+            v = t.matmul(t.concatenate(parts), w["first"][one])
+            v = v + (t.reshape(told, (1, self.width)) + w["first_bias"][members][None])
+            v = t.relu(t.matmul(t.relu(v), w["second"][one]))
+            # From one row a member to one after the other a kind of output.
+            v = t.reshape(t.matmul(v, w["last"][one]), (k * N_OUTPUTS,))
+            kinds = np.eye(k * N_OUTPUTS, dtype=np.float32)
+            kinds = (
+                kinds.reshape(k, N_OUTPUTS, -1).swapaxes(0, 1).reshape(len(kinds), -1)
+            )
+            scale = np.repeat(BOUNDS, k)
+            v = t.affine(v, kinds.T / scale, w["last_bias"][members].T.ravel() / scale)
+            outputs = t.tanh(v) * scale[None]
+            u = t.take(noise, members)
+            z, energy = _traced_map(outputs, u, order.empties[members])
+            least = np.where(order.empties, LEAST, order.least)[members][None]
+            z = z - t.relu(z - order.most[members][None])
+            z = energy * t.relu(z - least) + least
+            log_share = z * order.slope[members][None] + order.offset[members][None]
+            level = energy * _softplus(log_share - NOTHING) * LEVEL
+            share = energy * t.exp(log_share)
+            made.append(z)
+            kept = t.matmul(level, w["keep_level"][members])
+            kept = kept + t.matmul(share, w["keep_share"][members])
+            memory = kept if memory is None else memory + kept
+            levels = level if levels is None else t.concatenate([levels, level])
+            shares = share if shares is None else t.concatenate([shares, share])
+        return t.take(t.concatenate(made), np.argsort(turn))
+
+    def _traced_past(
+        self, seen: tuple[Any, Any, Any], members: IntArray, before: IntArray
+    ) -> list[Any]:
+        """Return what members see of earlier coordinates, and what is left."""
+        t, order = tracing, self.order
+        levels, shares, any_value = seen
+        k, slots = len(members), order.window.shape[1]
+        if not len(before):
+            nothing = t.take(any_value, [0]) * 0.0
+            rest = nothing + np.ones((1, k), dtype=np.float32)
+            window = nothing + np.zeros((1, k * slots), dtype=np.float32)
+        else:
+            # A product with zeros and ones is faster than a lookup, and as exact.
+            table = order.window[members].ravel()[None] == before[:, None]
+            window = t.matmul(levels, table.astype(np.float32))
+            rest = 1.0 - t.matmul(shares, order.spent[members][:, before].T)
+            rest = t.relu(rest)
+        left = [t.reshape(v, (k, 1)) for v in (rest, t.log(rest + LEAST_REST))]
+        return [t.reshape(window, (k, slots)), *left]
+
+    def _traced_place(self, axis: Any, place: FloatArray) -> list[Any]:
+        """Return what cells at places (k, dimensions) see of the axes."""
+        t, (k, axes) = tracing, (len(place), self.axes)
+        square, parts = None, []
+        for d in range(self.dimensions):
+            copies = np.zeros((self.dimensions * axes, k * axes), dtype=np.float32)
+            copies[d * axes : (d + 1) * axes] = -np.tile(np.eye(axes), (1, k))
+            distance = t.affine(axis, copies, np.repeat(place[:, d], axes))
+            parts.append(t.reshape(t.tanh(distance * 2.0), (k, axes)))
+            own = distance * distance
+            square = own if square is None else square + own
+        assert square is not None
+        return [*parts, t.reshape(t.log(square + NEAR), (k, axes))]
+
+
+def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
+    """Return coordinates (m, k), and 1 where there is energy, else 0."""
+    t, k = tracing, len(empties)
+    c, location, log_scale, skew, log_tail = (
+        t.columns(outputs, i * k, (i + 1) * k) for i in range(N_OUTPUTS)
+    )
+    may = empties.astype(np.float32)[None]
+    c = c if empties.all() else c * may - BOUNDS[0] * (1 - may)
+    above = u - c
+    energy = 1.0 - t.negative(above) * may if empties.any() else u * 0.0 + 1.0
+    above = t.maximum(above, TINY)
+    # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
+    half = t.tanh(above * 0.5)
+    v = above + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
+    v = t.maximum(t.minimum(v, MOST_V), -MOST_V)
+    size = t.absolute(v)
+    asinh = t.log(size + t.sqrt(size * size + 1.0)) * (1.0 - 2.0 * t.negative(v))
+    grown = t.exp(t.exp(log_tail) * (asinh + skew))
+    scale = (t.exp(log_scale) + LEAST_SCALE) * 0.5
+    return location + scale * (grown - 1.0 / grown), energy
+
+
+def _softplus(x: Any) -> Any:
+    t = tracing
+    return t.relu(x) + t.log(1.0 + t.exp(-t.absolute(x)))

@@ -1,0 +1,317 @@
+"""Showers, one number after the other: layers, then the total, then cells.
+
+The same two steps as in `pidgan.models.showers`, a model of the energies followed by
+one of the shape, but each coordinate is made given those before it
+(`pidgan.models.sequences`): layers in depth, the total given all layers, as what leaks
+behind them is missing in it, and cells from the rim of the calorimeter to its middle.
+What is small comes before what is large: what is left to be shared is then never the
+small difference of large numbers.
+All cells have the same network, which sees a cell's neighbours and its distance from
+the axis of the shower: each shower is then as many examples as it has cells. Neither
+has to be told: the axis is a function of conditions and energies that is learnt.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
+from pidgan.calorimeter.tracing import (
+    DOUBLE_CODE,
+    FLOAT_CODE,
+    Traced,
+    concatenate,
+    maximum,
+    minimum,
+    take,
+)
+from pidgan.errors import PidganError
+from pidgan.models.backend import keras, tf
+from pidgan.models.networks import Shape
+from pidgan.models.nodes import Graph
+from pidgan.models.sequences import Order, Sequence
+from pidgan.models.updates import descend
+from pidgan.typing import FloatArray, IntArray
+
+# Pairs of cells are kept, and each waits for its neighbours.
+MOST_CELLS = 1000
+# Cells see others up to this distance, in cells.
+REACH = 2.05
+# Coordinates beyond are seen as these: a layer without energy is not far away.
+MOST_SEEN = 4.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """What can be chosen.
+
+    Attributes:
+        energy_width: of the hidden layers of the networks of layers and total.
+        energy_memory: sums over earlier layers that later ones see.
+        energy_window: earlier layers that each sees.
+        width, memory: of the network of the cells, likewise.
+        axes: points from which cells see their distance.
+        batch_size, learning_rate: the rate falls with a cosine.
+        energy_weight_decay, weight_decay: of both models.
+        blur: of the sums over what was made before, see `Sequence.loss`.
+        average: momentum of the averaged weights.
+        xla: compile the steps with XLA; None does so in trainings of a minute or 2000
+            steps and more.
+    """
+
+    energy_width: int = 24
+    energy_memory: int = 8
+    energy_window: int = 4
+    width: int = 48
+    memory: int = 16
+    axes: int = 3
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    energy_weight_decay: float = 0.03
+    weight_decay: float = 0.01
+    blur: float = 0.02
+    average: float = 0.998
+    xla: bool | None = None
+
+
+class ShowerSequence:
+    """Family `shower_sequence`: maximum likelihood, coordinate after coordinate."""
+
+    # Weights of showers are never negative.
+    needs_positive_weights = False
+
+    def __init__(self, *, shape: Shape, settings: SequenceSettings, seed: int) -> None:
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: too many cells.
+        """
+        self.settings = s = settings
+        n_cells = shape.n_targets - shape.n_energies
+        if n_cells > MOST_CELLS:
+            raise PidganError(
+                f"{n_cells} cells, expected at most {MOST_CELLS} in family "
+                "'shower_sequence'; take 'shower_vae'"
+            )
+        energies, cells = make_orders(shape, window=s.energy_window)
+        n = energies.n
+        self.n_noise = shape.n_targets
+        self.parts: list[tuple[slice, Sequence]] = []
+        if n:
+            model = Sequence(
+                energies,
+                n_context=shape.n_conditions,
+                width=s.energy_width,
+                memory=s.energy_memory,
+                axes=0,
+                shared=False,
+                seed=seed,
+            )
+            self.parts.append((slice(0, n), model))
+        if cells is not None:
+            model = Sequence(
+                cells,
+                n_context=shape.n_conditions + n,
+                width=s.width,
+                memory=s.memory,
+                axes=s.axes,
+                shared=True,
+                seed=seed + 1,
+            )
+            self.parts.append((slice(n, n + cells.n), model))
+        self.generator = SequenceGenerator(self.parts)
+        decays = [s.energy_weight_decay, s.weight_decay][-len(self.parts) :]
+        self.optimizers = [
+            keras.optimizers.AdamW(
+                s.learning_rate,
+                weight_decay=decay,
+                global_clipnorm=10.0,
+                use_ema=True,
+                ema_momentum=s.average,
+            )
+            for decay in decays
+        ]
+        for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
+            optimizer.build(part.variables)
+        self.phases: Mapping[str, float] = {"likelihood": 1.0}
+        self.batch_sizes: Mapping[str, int] = {"likelihood": s.batch_size}
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all variables, optimizers' included, in a fixed order."""
+        states = [v for optimizer in self.optimizers for v in optimizer.variables]
+        return [*self.generator.variables, *states]
+
+    def step(
+        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
+    ) -> dict[str, Any]:
+        """Do one update of each model and return their losses."""
+        found = {}
+        for k, (optimizer, (_, part)) in enumerate(
+            zip(self.optimizers, self.parts, strict=True)
+        ):
+            optimizer.learning_rate = self.settings.learning_rate * rate
+            with tf.GradientTape() as tape:
+                name, loss = self._loss(k, batch, tf.random.fold_in(seed, k))
+            descend(tape, loss, optimizer, part.variables)
+            found[name] = loss
+        return found
+
+    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
+        """Return the losses without an update."""
+        return dict(
+            self._loss(k, batch, tf.random.fold_in(seed, k))
+            for k in range(len(self.parts))
+        )
+
+    def end(self, phase: str) -> None:
+        """Put the averaged weights into the networks."""
+        for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
+            optimizer.finalize_variable_values(part.variables)
+
+    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tuple[str, tf.Tensor]:
+        """Return name and loss, a coordinate, of one model."""
+        mine, part = self.parts[k]
+        z, free = batch["y"], batch["free"]
+        context = tf.concat([batch["x"], _seen(z[:, : mine.start])], axis=1)
+        normal = tf.random.stateless_normal((tf.shape(z)[0], part.order.n), seed)
+        blur = self.settings.blur * normal
+        loss = part.loss(z[:, mine], free[:, mine], context, blur=blur)
+        name = "shape" if part.shared else "energies"
+        return name, tf.reduce_mean(batch["w"] * loss) / part.order.n
+
+
+class SequenceGenerator:
+    """From conditions and one number of noise a coordinate to coordinates."""
+
+    def __init__(self, parts: list[tuple[slice, Sequence]]) -> None:
+        """Join the models."""
+        self.parts = parts
+        self.variables: list[Any] = [v for _, part in parts for v in part.variables]
+
+    def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
+        """Return the coordinates, (n, n_targets)."""
+        x, noise = (
+            np.asarray(inputs[name], dtype=np.float64)
+            for name in ("conditions", "noise")
+        )
+        return tf.constant(self._generate(x, noise), dtype=tf.float32)
+
+    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
+        """Append the same operators to a graph and return the coordinates' name.
+
+        In double precision: what comes later amplifies the rounding of what came
+        before, and a cell near its edge amplifies it most.
+        """
+        n_noise = sum(part.order.n for _, part in self.parts)
+        n_context = int(self.parts[0][1].weights["context"].shape[0])
+        x, noise = (
+            Traced(
+                graph, graph.add("Cast", inputs[name], to=DOUBLE_CODE), (size,), True
+            )
+            for name, size in (("conditions", n_context), ("noise", n_noise))
+        )
+        made: str = self._generate(x, noise).name
+        return graph.add("Cast", made, to=FLOAT_CODE)
+
+    def _generate(self, x: Any, noise: Any) -> Any:
+        context, made = x, []
+        for mine, part in self.parts:
+            numbers = take(noise, np.arange(mine.start, mine.stop))
+            made.append(part.generate(numbers, context))
+            context = concatenate([x, *(_traced_seen(z) for z in made)])
+        return concatenate(made)
+
+
+def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order | None]:
+    """Return the order of total and layers, and that of the cells, if there are any."""
+    transform, geometry = shape.transform, shape.geometry
+    n = shape.n_energies
+    slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
+        transform.z_max - transform.z_min
+    )
+    offset = transform.knots[:, 0] - slope * transform.z_min
+    group = np.asarray(transform.group)
+    energies = np.roll(np.arange(n), -1)
+    before = np.full((n, min(window, max(n - 1, 1))), n)
+    for i, j in enumerate(energies):
+        seen = energies[max(0, i - before.shape[1]) : i][::-1]
+        before[j, : len(seen)] = seen
+    order = Order(
+        stages=tuple(energies[:, None]),
+        window=before,
+        group=group[:n],
+        place=np.zeros((n, 0), dtype=np.float32),
+        slope=slope[:n],
+        offset=offset[:n],
+        least=transform.z_min[:n],
+        most=transform.z_max[:n],
+        empties=transform.edge[:n] > NO_EDGE,
+    )
+    if n == shape.n_targets:
+        return order, None
+    return order, _order_of_cells(transform, geometry, slope[n:], offset[n:])
+
+
+def _order_of_cells(
+    transform: CellTransform, geometry: Any, slope: FloatArray, offset: FloatArray
+) -> Order:
+    """Return the order of the cells, from the rim to the middle."""
+    first = len(transform.place) - transform.n_targets
+    cells = np.flatnonzero(transform.place[first:] >= 0)
+    at = np.nan_to_num(np.asarray(geometry.centres))[cells]
+    size = np.nan_to_num(np.asarray(geometry.sizes))[cells]
+    varies = np.ptp(at, axis=0) > 0
+    place = at[:, varies] / np.median(size[:, varies], axis=0)
+    place = np.asarray(place - (place.max(axis=0) + place.min(axis=0)) / 2, np.float32)
+    across = place[:, : int(varies[:2].sum())]
+    turn = np.lexsort((-np.round((across**2).sum(axis=1), 3),))
+    window, stages = _neighbours(place, turn)
+    return Order(
+        stages=stages,
+        window=window,
+        group=np.asarray(transform.group)[len(transform.edge) - len(cells) :],
+        place=place,
+        slope=slope,
+        offset=offset,
+        least=transform.z_min[len(transform.edge) - len(cells) :],
+        most=transform.z_max[len(transform.edge) - len(cells) :],
+        empties=transform.edge[len(transform.edge) - len(cells) :] > NO_EDGE,
+    )
+
+
+def _neighbours(
+    place: FloatArray, turn: IntArray
+) -> tuple[IntArray, tuple[IntArray, ...]]:
+    """Return earlier cells near each, one slot a direction, and the stages."""
+    n = len(place)
+    rank = np.empty(n, dtype=np.int64)
+    rank[turn] = np.arange(n)
+    slots: dict[tuple[int, ...], int] = {}
+    pairs = []
+    for i in range(n):
+        step = place - place[i]
+        near = ((step**2).sum(axis=1) <= REACH**2) & (rank < rank[i])
+        for j in np.flatnonzero(near):
+            direction = tuple(np.round(step[j]).astype(int).tolist())
+            pairs.append((i, int(j), slots.setdefault(direction, len(slots))))
+    window = np.full((n, max(1, len(slots))), n)
+    for cell, seen, slot in pairs:
+        window[cell, slot] = seen
+    stage = [0] * n
+    for i in turn:
+        stage[i] = 1 + max((stage[j] for j in window[i] if j < n), default=-1)
+    found = np.array(stage)
+    return window, tuple(np.flatnonzero(found == k) for k in range(found.max() + 1))
+
+
+def _seen(z: tf.Tensor) -> tf.Tensor:
+    """Return the energies as the cells see them."""
+    return tf.clip_by_value(z, -MOST_SEEN, MOST_SEEN) * 0.5
+
+
+def _traced_seen(z: Any) -> Any:
+    """Return the same of what is made."""
+    return maximum(minimum(z, MOST_SEEN), -MOST_SEEN) * 0.5
