@@ -166,7 +166,7 @@ def make_family(
             )
     values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
     family: Family = make(shape=shape, settings=values, seed=seed)
-    if name not in _SHOWERS:
+    if name not in SHOWER_FAMILIES:
         _warn_outside_ranges(name, settings)
     return family
 
