@@ -11,7 +11,10 @@ has a *pattern*: for every coordinate, which atom it sits on, or none. The patte
 learnt as a class; what is continuous given the pattern is mapped to a normal
 distribution by its weighted quantiles, and then to uncorrelated coordinates of unit
 variance within the pattern. Targets of one track are strongly correlated: without the
-latter, directions in which they hardly vary would not count in a loss.
+latter, directions in which they hardly vary would not count in a loss. The map is
+triangular: each coordinate is a target less what the targets before it say of it, so
+that a sharp edge in one target stays one in a single coordinate. Principal axes spread
+it over all.
 
 Use `fit_conditions` and `fit_targets` on training rows only.
 """
@@ -30,7 +33,8 @@ N_KNOTS = 256
 # An atom or tie is structure when this share of rows, and at least this many, has it.
 MIN_SHARE = 2e-3
 MIN_ROWS = 10
-# Directions that vary less than this, in units of the normal scores, are not blown up.
+# A target that varies less than this at given earlier ones, in units of the squared
+# normal scores, is not blown up.
 MIN_VARIANCE = 1e-3
 CONTINUOUS = -1
 
@@ -126,8 +130,9 @@ class TargetTransform:
         z_max: (n_targets,), last knot of each quantile transform; the first is -z_max
             and the knots are equidistant in the normal score.
         knots: (n_targets, N_KNOTS), coordinate values at the knots, not decreasing.
-        mixing: (n_patterns, n_targets, n_targets), from whitened coordinates to normal
-            scores, z = y mixing; zero in rows and columns of atoms.
+        mixing: (n_patterns, n_targets, n_targets), upper triangular, from whitened
+            coordinates to normal scores, z = y mixing; zero in rows and columns of
+            atoms.
     """
 
     base: IntArray
@@ -495,7 +500,7 @@ def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, Floa
 def _fit_mixing(
     patterns: IntArray, pattern: IntArray, z: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """Return for each pattern the square root of its covariance (principal axes).
+    """Return for each pattern the triangular root of its covariance.
 
     Signed weights may give a matrix that is no covariance; unit weights serve then.
     """
@@ -504,26 +509,29 @@ def _fit_mixing(
     for k, continuous in enumerate(patterns):
         free = np.flatnonzero(continuous)
         rows, w = z[pattern == k][:, free], weights[pattern == k]
-        variance: FloatArray = np.ones(len(free))
-        directions: FloatArray = np.eye(len(free))
+        root: FloatArray = np.eye(len(free))
         if len(rows) > MIN_ROWS * len(free) > 0:
-            if w.sum() > 0:
-                variance, directions = _principal_axes(rows, w)
-            if w.sum() <= 0 or variance.min() < MIN_VARIANCE:
-                variance, directions = _principal_axes(rows, np.ones(len(rows)))
-        variance = np.maximum(variance, MIN_VARIANCE)
-        mixing[k, free[:, None], free] = (directions * np.sqrt(variance)).T
+            covariance = _covariance(rows, w) if w.sum() > 0 else np.zeros_like(root)
+            if np.linalg.eigvalsh(covariance).min() < MIN_VARIANCE:
+                covariance = _covariance(rows, np.ones(len(rows)))
+            root = _triangular_root(covariance)
+        mixing[k, free[:, None], free] = root.T
     return mixing
 
 
-def _principal_axes(
-    rows: FloatArray, weights: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return variances and, as columns, directions of the weighted covariance."""
+def _covariance(rows: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the weighted covariance of columns."""
     share = weights / weights.sum()
     centred = rows - share @ rows
-    variance, directions = np.linalg.eigh((centred.T * share) @ centred)
-    return variance, directions
+    return np.asarray((centred.T * share) @ centred)
+
+
+def _triangular_root(covariance: FloatArray) -> FloatArray:
+    """Return lower L with L L^T the covariance, its diagonal not below a minimum."""
+    negligible = 1e-3 * MIN_VARIANCE * np.eye(len(covariance))
+    root = np.linalg.cholesky(covariance + negligible)
+    np.fill_diagonal(root, np.maximum(np.diag(root), np.sqrt(MIN_VARIANCE)))
+    return root
 
 
 def _interpolate_back(
