@@ -484,20 +484,18 @@ def _invert_targets(
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
     else:
         # What each pattern brings, looked up at once: its mixing, mask and atoms.
-        brought = (
-            transform.mixing.reshape(-1, d * d),
-            transform.patterns,
-            transform.atoms,
-        )
+        i, j = np.nonzero(transform.mixing.any(axis=0))
+        n = len(i)
+        brought = (transform.mixing[:, i, j], transform.patterns, transform.atoms)
         table = np.hstack(brought).astype(np.float32)
         found = graph.add("MatMul", one_hot, graph.constant(table))
-        flat = graph.columns(found, 0, d * d)
-        mask = graph.columns(found, d * d, d * d + d)
-        atoms = graph.columns(found, d * d + d, d * d + 2 * d)
+        mixing = graph.columns(found, 0, n)
+        mask = graph.columns(found, n, n + d)
+        atoms = graph.columns(found, n + d, n + 2 * d)
         # Every product y_i mixing_ij in a column of its own, then the sums over i.
-        repeated = graph.add("Gather", y, graph.ints(np.repeat(range(d), d)), axis=1)
-        products = graph.add("Mul", repeated, flat)
-        z = graph.add("MatMul", products, graph.constant(np.tile(np.eye(d), (d, 1))))
+        repeated = graph.add("Gather", y, graph.ints(i), axis=1)
+        products = graph.add("Mul", repeated, mixing)
+        z = graph.add("MatMul", products, graph.constant(np.eye(d)[j]))
     z_max = transform.z_max.astype(np.float32)
     shifted = graph.add("Add", z, graph.constant(z_max))
     position = graph.add("Mul", shifted, graph.constant((N_KNOTS - 1) / (2 * z_max)))

@@ -194,6 +194,7 @@ def _write_coordinate(
     square = add("Sub", add("Mul", b, b), ac4)
     root = add("Sqrt", add("Max", square, number(0.0)))
     xi = add("Div", add("Mul", number(2.0), c), add("Neg", add("Add", b, root)))
+    xi = add("Clip", xi, number(0.0), number(1.0))
     image = add("Where", inside, add("Add", x, add("Mul", w, xi)), u)
     four = number(4.0)
     bounded = add("Tanh", add("Div", outputs["log_scale"], four))

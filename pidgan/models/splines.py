@@ -65,10 +65,10 @@ def spline(
         b = h * d_0 - (clipped - y) * curve
         c = -s * (clipped - y)
         root = tf.sqrt(tf.maximum(b * b - 4 * a * c, 0))
-        xi = 2 * c / (-b - root)
+        xi = _share(2 * c / (-b - root))
         image = x + w * xi
     else:
-        xi = (clipped - x) / w
+        xi = _share((clipped - x) / w)
         image = y + h * (s * xi * xi + d_0 * xi * (1 - xi)) / (
             s + curve * xi * (1 - xi)
         )
@@ -81,6 +81,11 @@ def spline(
         tf.where(inside, image, v),
         tf.where(inside, log_derivative, tf.zeros_like(v)),
     )
+
+
+def _share(xi: tf.Tensor) -> tf.Tensor:
+    """Return a place in a bin; rounded beyond it, a derivative could be negative."""
+    return tf.clip_by_value(xi, 0, 1)
 
 
 def equal_edges(n_bins: int) -> Float32Array:
