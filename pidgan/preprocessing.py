@@ -9,8 +9,8 @@ that are exactly equal (*ties*). Both are found in the data. A target tied to an
 is replaced by their difference, which turns a tie into an atom at zero. Each row then
 has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
 learnt as a class; what is continuous given the pattern is mapped to a normal
-distribution by its weighted quantiles, and then to uncorrelated coordinates of unit
-variance within the pattern. Targets of one track are strongly correlated: without the
+distribution by its weighted quantiles, smoothed, and then to uncorrelated coordinates
+of unit variance within the pattern. Targets of one track are strongly correlated: without the
 latter, directions in which they hardly vary would not count in a loss. The map is
 triangular: each coordinate is a target less what the targets before it say of it, so
 that a sharp edge in one target stays one in a single coordinate. Principal axes spread
@@ -20,9 +20,11 @@ Use `fit_conditions` and `fit_targets` on training rows only.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.ndimage
 import scipy.special
 
 from pidgan.errors import DatasetError
@@ -30,6 +32,8 @@ from pidgan.typing import FloatArray, IntArray
 
 # Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows.
 N_KNOTS = 256
+# Width over which quantile transforms of targets are smoothed, in normal scores.
+SMOOTHING = 0.3
 # An atom or tie is structure when this share of rows, and at least this many, has it.
 MIN_SHARE = 2e-3
 MIN_ROWS = 10
@@ -350,7 +354,8 @@ def fit_targets(
     for j in range(y.shape[1]):
         rows = (pattern >= 0) & (patterns[pattern, j] == 1)
         if rows.any():
-            z_max[j], knots[j] = _fit_quantiles(coordinates[rows, j], weights[rows])
+            z_max[j], quantiles = _fit_quantiles(coordinates[rows, j], weights[rows])
+            knots[j] = _smooth(quantiles, SMOOTHING * (N_KNOTS - 1) / (2 * z_max[j]))
     scaled = dataclasses.replace(blank, z_max=z_max, knots=knots)
     z = scaled._normal_scores(coordinates, pattern)
     mixing = _fit_mixing(patterns, pattern, z, weights)
@@ -495,6 +500,19 @@ def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, Floa
     knots = np.interp(grid, probability, values[order])
     knots[0], knots[-1] = values[order[0]], values[order[-1]]
     return z_max, np.maximum.accumulate(knots).astype(np.float32)
+
+
+def _smooth(knots: FloatArray, width: float) -> FloatArray:
+    """Return knots averaged over a normal distribution; the ends stay.
+
+    Quantiles of all rows have the kinks of some, which others would have to undo; and
+    where a step is wide, in the tails, rounding is enlarged.
+    """
+    margin = min(math.ceil(4 * width), len(knots) - 1)
+    padded = np.pad(knots, margin, mode="reflect", reflect_type="odd")
+    smooth = scipy.ndimage.gaussian_filter1d(padded, width)[margin:-margin]
+    smooth[0], smooth[-1] = knots[0], knots[-1]
+    return np.maximum.accumulate(smooth)
 
 
 def _fit_mixing(

@@ -9,6 +9,7 @@ from signal_closure import Samples, compare, make_samples
 
 TRACKS = 16_000
 MOST_PULL = 3.5
+STEPS = {"energy": 400, "flow": 200}
 TRAININGS = {
     "energy": {"width": 32, "blocks": 1, "samples": 2, "average": 0.98},
     "flow": {"width": 32, "blocks": 1, "bins": 6, "batch_size": 256},
@@ -26,7 +27,9 @@ def test_a_contaminated_sample_teaches_its_signal(
 ) -> None:
     """Signed weights in `energy`, regressed E[w | x, y] >= 0 in `flow`."""
     assert (samples.weighted.part("train").weights < 0).mean() > 0.1
-    pulls = compare(samples, family=family, steps=200, settings=TRAININGS[family])
+    pulls = compare(
+        samples, family=family, steps=STEPS[family], settings=TRAININGS[family]
+    )
     assert np.abs(pulls["weighted"]).max() < MOST_PULL
     # Without weights the background is learnt too, and the same comparison sees it.
     assert np.abs(pulls["unweighted"]).max() > 1.4 * MOST_PULL
