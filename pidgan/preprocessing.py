@@ -9,12 +9,12 @@ that are exactly equal (*ties*). Both are found in the data. A target tied to an
 is replaced by their difference, which turns a tie into an atom at zero. Each row then
 has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
 learnt as a class; what is continuous given the pattern is mapped to a normal
-distribution by its weighted quantiles, smoothed, and then to uncorrelated coordinates
-of unit variance within the pattern. Targets of one track are strongly correlated: without the
-latter, directions in which they hardly vary would not count in a loss. The map is
-triangular: each coordinate is a target less what the targets before it say of it, so
-that a sharp edge in one target stays one in a single coordinate. Principal axes spread
-it over all.
+distribution by its smoothed weighted quantiles, and then to uncorrelated coordinates
+of unit variance within the pattern. Targets of one track are strongly correlated:
+without the latter, directions in which they hardly vary would not count in a loss. The
+map is triangular: each coordinate is a target less what the targets before it say of
+it, so that a sharp edge in one target stays one in a single coordinate. Principal axes
+spread it over all.
 
 Use `fit_conditions` and `fit_targets` on training rows only.
 """

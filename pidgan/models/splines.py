@@ -5,6 +5,8 @@ is the spline, Eq. 5 its derivative, Eq. 6-8 its inverse. Outside [-BOUND, BOUND
 the identity.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +18,7 @@ BOUND = 6.0
 MIN_BIN = 1e-3
 MIN_DERIVATIVE = 1e-3
 # softplus(this) + MIN_DERIVATIVE = 1, so that parameters of zero give the identity.
-UNIT_DERIVATIVE = 0.540313
+UNIT_DERIVATIVE = math.log(math.expm1(1 - MIN_DERIVATIVE))
 
 
 def n_parameters(n_bins: int) -> int:
