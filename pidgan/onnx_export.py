@@ -278,7 +278,7 @@ class _Graph:
 
     def constant(self, value: Any, dtype: type = np.float32) -> str:
         """Append a constant, unless it is there already, and return its name."""
-        array: Any = np.ascontiguousarray(np.asarray(value, dtype=dtype))
+        array: Any = np.asarray(value, dtype=dtype, order="C")
         content = (str(array.dtype), np.shape(value), array.tobytes())
         if content in self._known:
             return self._known[content]

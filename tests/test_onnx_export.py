@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 pytest.importorskip("tensorflow")
 
@@ -24,6 +25,18 @@ def test_onnx_equals_keras(kaon_model, kaon_bundle: Path) -> None:
     assert found.rows == 10_000
     assert found.differing <= 1
     assert found.largest <= PARITY_TOLERANCE
+
+
+def test_another_implementation_of_onnx_agrees(kaon_bundle: Path) -> None:
+    """The reference implementation reads the standard to the letter."""
+    bundle = open_bundle(kaon_bundle)
+    x = bundle.reference()[list(bundle.card.condition_names)].to_numpy(np.float32)[:500]
+    z = np.random.default_rng(1).normal(size=(len(x), bundle.card.n_noise))
+    inputs = {"conditions": x, "noise": z.astype(np.float32)}
+    (found,) = ReferenceEvaluator(str(kaon_bundle)).run(None, inputs)
+    np.testing.assert_allclose(
+        found, bundle.generate(*inputs.values()), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_only_standard_operators(kaon_model) -> None:
