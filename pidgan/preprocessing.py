@@ -37,6 +37,9 @@ SMOOTHING = 0.3
 # An atom or tie is structure when this share of rows, and at least this many, has it.
 MIN_SHARE = 2e-3
 MIN_ROWS = 10
+# A pattern is learnt when it has this share of rows, and at least as many: the atoms
+# that it is made of are known to be none by chance.
+MIN_PATTERN_SHARE = 3e-5
 # A target that varies less than this at given earlier ones, in units of the squared
 # normal scores, is not blown up.
 MIN_VARIANCE = 1e-3
@@ -410,8 +413,8 @@ def _sums(coordinates: FloatArray, base: IntArray, depth: int) -> FloatArray:
     return y
 
 
-def _min_rows(n: int) -> float:
-    return max(MIN_ROWS, MIN_SHARE * n)
+def _min_rows(n: int, share: float = MIN_SHARE) -> float:
+    return max(MIN_ROWS, share * n)
 
 
 def _find_atoms(values: FloatArray, declared: FloatArray) -> FloatArray:
@@ -468,7 +471,8 @@ def _frequent_patterns(
         is_sentinel = np.append(np.isin(atoms, declared[j]), False)
         has_sentinel |= is_sentinel[patterns[:, j]] & (base[j] < 0)
     # A sentinel that comes with no pattern of its own would land in a quantile knot.
-    kept = patterns[(counts >= _min_rows(len(codes))) | (has_sentinel & (counts > 1))]
+    least = _min_rows(len(codes), MIN_PATTERN_SHARE)
+    kept = patterns[(counts >= least) | (has_sentinel & (counts > 1))]
     rest = np.full((1, codes.shape[1]), CONTINUOUS)
     fits_all = _leaves_rows_without_pattern(kept, patterns, counts)
     return np.unique(np.vstack([kept, rest]), axis=0) if fits_all else kept

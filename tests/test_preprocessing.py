@@ -144,3 +144,14 @@ def test_bad_conditions_are_named() -> None:
         fit_conditions(np.array([[1.0, 2.0], [3.0, 2.0]]), ["linear", "linear"])
     with pytest.raises(DatasetError, match="values <= 0"):
         fit_conditions(np.array([[0.0], [3.0]]), ["log"])
+
+
+def test_a_rare_combination_of_atoms_is_a_pattern() -> None:
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(100_000, 2)).astype(np.float32)
+    values[:2000] = 0
+    values[2000:2020, 0] = 0
+    transform = fit_targets(values, np.ones(len(values)))
+    assert transform.patterns.tolist() == [[1, 1], [0, 1], [0, 0]]
+    pattern, _ = transform.forward(values)
+    assert np.bincount(pattern).tolist() == [97_980, 20, 2000]
