@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pidgan.errors import nearest
-from pidgan.onnx_operators import OPERATORS, Call, Value, products
+from pidgan.onnx_operators import OPERATORS, ROWS_LAST, Call, Value, products
 from pidgan.onnx_structure import Node, OnnxStructure, Port
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -105,7 +105,7 @@ def _input(port: Port) -> Value:
 
 
 def _check_output(port: Port, value: Value) -> None:
-    shape = ("n", *value.shape)
+    shape = (*value.shape, "n") if value.rows_last else ("n", *value.shape)
     fixed = [(a, b) for a, b in zip(port.shape, shape, strict=False) if a != b]
     if (
         port.dtype != value.dtype
@@ -161,4 +161,7 @@ def _call(node: Node, values: Mapping[str, Value], where: str) -> Call:
         raise ValueError(
             f"{where} uses constants only, expected its result as constant"
         )
+    rows_last = any(value and value.rows_last for value in call.inputs)
+    if rows_last and node.operator not in ROWS_LAST:
+        raise ValueError(f"{where}: it mixes rows")
     return call

@@ -19,13 +19,12 @@ import numpy as np
 
 from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
 from pidgan.calorimeter.tracing import (
-    DOUBLE_CODE,
-    FLOAT_CODE,
     Traced,
-    concatenate,
     maximum,
     minimum,
-    take,
+    pick,
+    stack,
+    turn,
 )
 from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
@@ -41,6 +40,8 @@ MOST_CELLS = 1000
 REACH = 2.05
 # Coordinates beyond are seen as these: a layer without energy is not far away.
 MOST_SEEN = 4.0
+# Rows generated at a time by numpy: they stay in the cache.
+BLOCK_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,32 +198,31 @@ class SequenceGenerator:
             np.asarray(inputs[name], dtype=np.float64)
             for name in ("conditions", "noise")
         )
-        return tf.constant(self._generate(x, noise), dtype=tf.float32)
+        blocks = [
+            self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
+            for i in range(0, max(1, len(x)), BLOCK_ROWS)
+        ]
+        return tf.constant(np.concatenate(blocks), dtype=tf.float32)
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the same operators to a graph and return the coordinates' name.
-
-        In double precision: what comes later amplifies the rounding of what came
-        before, and a cell near its edge amplifies it most.
-        """
+        """Append the same operators to a graph and return the coordinates' name."""
         n_noise = sum(part.order.n for _, part in self.parts)
         n_context = int(self.parts[0][1].weights["context"].shape[0])
         x, noise = (
-            Traced(
-                graph, graph.add("Cast", inputs[name], to=DOUBLE_CODE), (size,), True
-            )
+            Traced(graph, inputs[name], (size,))
             for name, size in (("conditions", n_context), ("noise", n_noise))
         )
         made: str = self._generate(x, noise).name
-        return graph.add("Cast", made, to=FLOAT_CODE)
+        return made
 
     def _generate(self, x: Any, noise: Any) -> Any:
+        x, noise = turn(x), turn(noise)
         context, made = x, []
         for mine, part in self.parts:
-            numbers = take(noise, np.arange(mine.start, mine.stop))
+            numbers = pick(noise, np.arange(mine.start, mine.stop))
             made.append(part.generate(numbers, context))
-            context = concatenate([x, *(_traced_seen(z) for z in made)])
-        return concatenate(made)
+            context = stack([x, *(_traced_seen(z) for z in made)])
+        return turn(stack(made))
 
 
 def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order | None]:
