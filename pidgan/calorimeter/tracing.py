@@ -65,7 +65,8 @@ class Traced:
     def _row_shape(self, other: Any) -> tuple[int, ...]:
         if isinstance(other, Traced):
             return other.shape
-        return np.shape(other)[:-1] if self.rows_last else np.shape(other)[1:]
+        shape: tuple[int, ...] = np.shape(other)
+        return shape[:-1] if self.rows_last else shape[1:]
 
     def like(self, name: str, shape: tuple[int, ...]) -> "Traced":
         """Return another value of the same graph and precision."""

@@ -8,11 +8,13 @@ coordinate z by a monotonic map that has an inverse in closed form,
     z = m + s sinh(t (asinh v + e)),   v = ln(exp(u - c) - 1) - ln(1 + exp(-c)):
 
 the edge c is the normal score of the probability of a zero, and towards it the energy
-falls to nothing, so that rounding cannot make a cell appear. The rest is the
-sinh-arcsinh distribution with location, scale, skewness and tails (Jones and Pewsey,
-Biometrika 96 (2009) 761, Eq. 2). A small network makes the five numbers c, m, s, e, t
-from the context, from the coordinates in its window, from sums over all earlier ones,
-from what is left to be shared, and from the place of the shower.
+falls; but in what is generated, within `LEAST_ABOVE` of the edge it stays as it is
+there, or the slope, which grows as 1 / (u - c), would multiply rounding. The rest is
+the sinh-arcsinh distribution with location, scale, skewness and tails (Jones and
+Pewsey, Biometrika 96 (2009) 761, Eq. 2). A small network, the same for all, makes the
+five numbers c, m, s, e, t from the context, from the coordinates in its window, from
+sums over all earlier ones, from what is left to be shared, and from the place of the
+shower.
 
 Coordinates that are not in each other's window are made at once: a *stage*.
 """
@@ -39,10 +41,10 @@ MOST_V = 12.0
 LEAST = -30.0  # coordinate of what holds no energy
 NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
-LEAST_REST = 1e-2  # share of energy below which rounding is not to matter
+LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
 NEAR = 0.1  # square of the distance, in cells, below which a cell holds the axis
 TINY = 1e-6
-LEAST_ABOVE = 0.01  # normal score above the edge: nearer to it, rounding would be seen
+LEAST_ABOVE = 1e-2  # of u - c where there is energy, in what is generated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ class Order:
 
 
 class Sequence:
-    """The networks of n coordinates."""
+    """The network of n coordinates, all with the same hidden layers."""
 
     def __init__(
         self,
@@ -100,7 +102,6 @@ class Sequence:
         width: int,
         memory: int,
         axes: int,
-        shared: bool,
         seed: int,
     ) -> None:
         """Draw the initial weights.
@@ -111,16 +112,14 @@ class Sequence:
             width: of the hidden layers.
             memory: sums over earlier coordinates that later ones see.
             axes: points from which cells see their distance.
-            shared: whether all coordinates have the same hidden layers.
             seed: of the initial weights.
         """
-        self.order, self.width, self.shared = order, width, shared
+        self.order, self.width = order, width
         n, slots = order.window.shape
         self.dimensions = order.place.shape[1]
         self.axes = axes if self.dimensions else 0
         seen = slots + 2 + self.axes * (self.dimensions + 1)
         points = self.axes * self.dimensions
-        copies = 1 if shared else n
         seeds = keras.random.SeedGenerator(seed)
 
         def draw(*shape: int, scale: float) -> Any:
@@ -130,14 +129,14 @@ class Sequence:
         self.weights: dict[str, Any] = {
             "context": draw(n_context, width, scale=n_context**-0.5),
             "context_bias": keras.Variable(tf.zeros(width)),
-            "told": draw(copies, width, width, scale=width**-0.5),
+            "told": draw(width, width, scale=width**-0.5),
             "keep_level": draw(n, memory, scale=n**-0.5),
             "keep_share": draw(n, memory, scale=n**-0.5),
-            "memory": draw(copies, memory, width, scale=memory**-0.5),
-            "first": draw(copies, seen, width, scale=seen**-0.5),
+            "memory": draw(memory, width, scale=memory**-0.5),
+            "first": draw(seen, width, scale=seen**-0.5),
             "first_bias": draw(n, width, scale=0.1),
-            "second": draw(copies, width, width, scale=(2 / width) ** 0.5),
-            "last": draw(copies, width, N_OUTPUTS, scale=0.1 * width**-0.5),
+            "second": draw(width, width, scale=(2 / width) ** 0.5),
+            "last": draw(width, N_OUTPUTS, scale=0.1 * width**-0.5),
             "last_bias": keras.Variable(
                 tf.tile([[FIRST_EDGE, 0.0, 0.0, 0.0, 0.0]], (n, 1))
             ),
@@ -198,20 +197,11 @@ class Sequence:
         kept = level[..., tf.newaxis] * w["keep_level"]
         kept += share[..., tf.newaxis] * w["keep_share"]
         memory = tf.einsum("ij,bjm->bim", order.earlier, kept)
-        v = self._dense(tf.concat(parts, axis=2), "first") + w["first_bias"]
-        v += self._dense(memory, "memory")
-        v += self._dense(hidden[:, tf.newaxis], "told")
-        v = tf.nn.relu(self._dense(tf.nn.relu(v), "second"))
-        return self._dense(v, "last") + w["last_bias"]
-
-    def _dense(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Return x (m, n or 1, k) times the kernel of each coordinate."""
-        kernel = self.weights[name]
-        if self.shared:
-            return tf.matmul(x, kernel[0])
-        if x.shape[1] == 1:
-            return tf.einsum("bk,nkl->bnl", x[:, 0], kernel)
-        return tf.einsum("bnk,nkl->bnl", x, kernel)
+        v = tf.matmul(tf.concat(parts, axis=2), w["first"]) + w["first_bias"]
+        v += tf.matmul(memory, w["memory"])
+        v += tf.matmul(hidden[:, tf.newaxis], w["told"])
+        v = tf.nn.relu(tf.matmul(tf.nn.relu(v), w["second"]))
+        return tf.matmul(v, w["last"]) + w["last_bias"]
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
@@ -226,26 +216,23 @@ class Sequence:
         w = {name: v.numpy() for name, v in self.weights.items()}
         hidden = t.relu(t.product(w["context"].T, context) + w["context_bias"][:, None])
         axes = self._traced_axes(hidden, context, w) if self.axes else []
-        shared_told = t.product(w["told"][0].T, hidden) if self.shared else None
+        known = t.product(w["told"].T, hidden)
         made, turn = [], np.concatenate(order.stages)
         # Lookups beyond the last coordinate find nothing.
         levels = t.pick(noise, [0]) * 0.0
         shares = memory = None
         for number, members in enumerate(order.stages):
-            one = 0 if self.shared else int(members[0])
             before = turn[: sum(len(stage) for stage in order.stages[:number])]
-            told = shared_told
-            if told is None:
-                told = t.product(w["told"][one].T, hidden)
+            told = known
             if number:
-                told = told + t.product(w["memory"][one].T, memory)
+                told = known + t.product(w["memory"].T, memory)
             seen = self._traced_past((levels, shares), members, before)
             seen += _traced_place(axes, order.place[members])
-            v = t.product(w["first"][one].T, t.stack(seen))
+            v = t.product(w["first"].T, t.stack(seen))
             v = v + w["first_bias"][members][:, :, None]
             v = t.relu(v + t.fold(told, (1, self.width)))
-            v = t.relu(t.product(w["second"][one].T, v))
-            v = t.product(w["last"][one].T / BOUNDS[:, None], v)
+            v = t.relu(t.product(w["second"].T, v))
+            v = t.product(w["last"].T / BOUNDS[:, None], v)
             v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
             outputs = v * BOUNDS[None, :, None]
             u = t.pick(noise, members)

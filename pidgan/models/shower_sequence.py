@@ -6,9 +6,10 @@ one of the shape, but each coordinate is made given those before it
 behind them is missing in it, and cells from the rim of the calorimeter to its middle.
 What is small comes before what is large: what is left to be shared is then never the
 small difference of large numbers.
-All cells have the same network, which sees a cell's neighbours and its distance from
-the axis of the shower: each shower is then as many examples as it has cells. Neither
-has to be told: the axis is a function of conditions and energies that is learnt.
+All layers have the same hidden layers, and so have all cells: a shower is then as many
+examples, and a rare one is not learnt by heart. The network of the cells sees a cell's
+neighbours and its distance from the axis of the shower, which is a function of
+conditions and energies that is learnt.
 """
 
 import dataclasses
@@ -62,7 +63,7 @@ class SequenceSettings:
             steps and more.
     """
 
-    energy_width: int = 24
+    energy_width: int = 32
     energy_memory: int = 8
     energy_window: int = 4
     width: int = 48
@@ -107,7 +108,6 @@ class ShowerSequence:
                 width=s.energy_width,
                 memory=s.energy_memory,
                 axes=0,
-                shared=False,
                 seed=seed,
             )
             self.parts.append((slice(0, n), model))
@@ -118,7 +118,6 @@ class ShowerSequence:
                 width=s.width,
                 memory=s.memory,
                 axes=s.axes,
-                shared=True,
                 seed=seed + 1,
             )
             self.parts.append((slice(n, n + cells.n), model))
@@ -180,7 +179,7 @@ class ShowerSequence:
         normal = tf.random.stateless_normal((tf.shape(z)[0], part.order.n), seed)
         blur = self.settings.blur * normal
         loss = part.loss(z[:, mine], free[:, mine], context, blur=blur)
-        name = "shape" if part.shared else "energies"
+        name = "shape" if part.dimensions else "energies"
         return name, tf.reduce_mean(batch["w"] * loss) / part.order.n
 
 
