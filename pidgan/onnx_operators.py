@@ -276,11 +276,15 @@ def _gather(call: Call) -> list[Value]:
         raise ValueError("table and indices are both computed; use GatherElements")
     axis = call.integer("axis", 0)
     if index.per_row:
-        if index.rows_last:
-            raise ValueError("it mixes rows")
         if axis not in (0, -data.rank) or not data.shape:
             raise ValueError(f"axis is {axis}, expected 0 for computed indices")
-        return [Value(dtype=data.dtype, shape=index.shape + data.shape[1:])]
+        if index.rows_last and len(data.shape) > 1:
+            raise ValueError("it mixes rows")
+        return [
+            dataclasses.replace(
+                index, dtype=data.dtype, shape=index.shape + data.shape[1:]
+            )
+        ]
     place = call.axes([axis], data)[0]
     fixed, size = index.constant, data.shape[place]
     assert fixed is not None
@@ -495,7 +499,7 @@ def _reduce(call: Call) -> list[Value]:
     if call.integer("select_last_index", 0) or call.integer("noop_with_empty_axes", 0):
         raise ValueError("select_last_index or noop_with_empty_axes is set")
     dtype = "int64" if call.node.operator == "ArgMax" else value.dtype
-    return [Value(dtype=dtype, shape=tuple(shape))]
+    return [dataclasses.replace(value, dtype=dtype, shape=tuple(shape))]
 
 
 def _table() -> dict[str, Operator]:
@@ -558,7 +562,7 @@ ROWS_LAST = {
     *("Sigmoid", "Relu", "Softplus", "Sin", "Cos", "Asin", "Add", "Sub", "Mul", "Div"),
     *("Pow", "Min", "Max", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"),
     *("And", "Or", "Not", "Where", "Clip", "Cast", "Identity", "Concat", "Gather"),
-    *("Reshape", "MatMul", "Transpose"),
+    *("Reshape", "MatMul", "Transpose", "ReduceMax"),
 }
 """Operators that may have the rows on the last axis."""
 

@@ -166,6 +166,7 @@ RELU = [node("Relu", ["x"], ["y"])]
         (turned(node("MatMul", ["row", "t"], ["u"])), "do not fit"),
         (turned(node("Reshape", ["t", "rows"], ["u"])), r"cannot become \[2, -1\]"),
         (turned(node("ReduceSum", ["t", "i"], ["u"])), "it mixes rows"),
+        (turned(node("ReduceMax", ["t"], ["u"], axes=[1])), "it mixes rows"),
         (model([node("Transpose", ["x"], ["y"])]), "expected an order of 2 axes"),
         (
             model([node("Conv", ["x", "x"], ["y"])]),
@@ -212,7 +213,7 @@ def test_graphs_that_are_refused(made: ModelProto, message: str) -> None:
 def test_a_graph_that_grows_is_refused() -> None:
     names = ["x", *(f"v{i}" for i in range(100))]
     nodes = [node("Concat", [a, a], [b], axis=1) for a, b in itertools.pairwise(names)]
-    with pytest.raises(ValueError, match="numbers a row, expected at most 262144"):
+    with pytest.raises(ValueError, match="numbers a row, expected at most 524288"):
         check(model([*nodes, node("Slice", ["v99", "i", "i", "i"], ["y"])], {"i": [1]}))
 
 
