@@ -401,6 +401,47 @@ def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     np.testing.assert_allclose(flow.loss(y, context).numpy(), [expected], rtol=1e-5)
 
 
+def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models import Watchful, make_family
+    from pidgan.models.backend import tf
+    from pidgan.models.model import network_shape
+    from pidgan.training import _fit_transforms
+
+    part = dataset.part("train")
+    conditions, cells = _fit_transforms(
+        dataset.sample, part, only_columns=False, lines=True
+    )
+    family = make_family(
+        "shower_sequence",
+        shape=network_shape(conditions, cells, dataset.sample),
+        settings={**SMALL_SEQUENCE, "average": 0.0},
+        seed=1,
+    )
+    assert isinstance(family, Watchful)
+    y = cells.forward(part.targets, part.conditions)[:64]
+    arrays = {
+        "x": conditions.forward(part.conditions)[:64],
+        "y": y,
+        "free": np.logical_not(cells.is_zero(y)),
+        "w": np.ones(len(y)),
+    }
+    batch = {k: tf.constant(v, tf.float32) for k, v in arrays.items()}
+    seed = tf.constant([1, 2])
+    for _ in range(3):
+        family.step(batch, phase="likelihood", seed=seed, rate=1.0)
+    family.watch(batch, seed=seed)
+    good = [v.numpy() for v in family.generator.variables]
+    before = family.losses(batch, seed=seed)
+    family.step(batch, phase="likelihood", seed=seed, rate=300.0)
+    after = family.losses(batch, seed=seed)
+    assert all(after[name] > before[name] for name in before)
+    family.watch(batch, seed=seed)
+    family.end("likelihood")
+    for expected, variable in zip(good, family.generator.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected)
+
+
 def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models.backend import tf

@@ -13,7 +13,7 @@ conditions and energies that is learnt.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,15 @@ class ShowerSequence:
         ]
         for optimizer, part in zip(self.optimizers, self.parts, strict=True):
             optimizer.build(part.model.variables)
+        # By part: the least loss of the validation part, and the weights it had.
+        self.least = [keras.Variable(np.inf, trainable=False) for _ in self.parts]
+        self.best = [
+            [
+                keras.Variable(tf.zeros_like(v), trainable=False)
+                for v in p.model.variables
+            ]
+            for p in self.parts
+        ]
         self.phases: Mapping[str, float] = {"likelihood": 1.0}
         self.batch_sizes: Mapping[str, int] = {"likelihood": s.batch_size}
 
@@ -134,7 +143,8 @@ class ShowerSequence:
     def variables(self) -> list[Any]:
         """Return all variables, optimizers' included, in a fixed order."""
         states = [v for optimizer in self.optimizers for v in optimizer.variables]
-        return [*self.generator.variables, *states]
+        best = [v for part in self.best for v in part]
+        return [*self.generator.variables, *states, *self.least, *best]
 
     def step(
         self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
@@ -154,10 +164,25 @@ class ShowerSequence:
         """Return the losses without an update."""
         return {p.name: self._loss(k, batch, seed) for k, p in enumerate(self.parts)}
 
+    def watch(self, batch: dict[str, Any], *, seed: Any) -> None:
+        """Keep the averaged weights of each model where its loss is the least so far.
+
+        Small samples are learnt by heart: early stopping, of each model on its own.
+        """
+        for k, part in enumerate(self.parts):
+            now = [v.numpy() for v in part.model.variables]
+            self.optimizers[k].finalize_variable_values(part.model.variables)
+            loss = self._loss(k, batch, seed)
+            if loss < self.least[k]:
+                self.least[k].assign(loss)
+                _assign(self.best[k], part.model.variables)
+            _assign(part.model.variables, now)
+
     def end(self, phase: str) -> None:
-        """Put the averaged weights into the networks."""
-        for optimizer, part in zip(self.optimizers, self.parts, strict=True):
-            optimizer.finalize_variable_values(part.model.variables)
+        """Put the weights that were kept into the networks."""
+        for part, best, least in zip(self.parts, self.best, self.least, strict=True):
+            if np.isfinite(least.numpy()):
+                _assign(part.model.variables, best)
 
     def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tf.Tensor:
         """Return the loss, a coordinate, of one model."""
@@ -217,6 +242,11 @@ class SequenceGenerator:
             made.append((part.makes, z))
             made.sort(key=lambda item: item[0].start)
         return turn(stack([z for _, z in made]))
+
+
+def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _within(place: slice, other: slice) -> bool:
