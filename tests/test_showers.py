@@ -401,6 +401,26 @@ def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     np.testing.assert_allclose(flow.loss(y, context).numpy(), [expected], rtol=1e-5)
 
 
+def test_a_total_far_below_all_others_is_not_zero(dataset: Dataset) -> None:
+    # One of n values lies at most (n - 1)^1/2 standard deviations away.
+    rows = np.arange(1500) % len(dataset)
+    cells, conditions = dataset.targets[rows].copy(), dataset.conditions[rows]
+    energy = conditions[:, [0]]
+    narrow = 1 + 1e-3 * np.random.default_rng(1).standard_normal((len(rows), 1))
+    narrow[7] = 0.5
+    # Both views hold the same energy.
+    whole = cells[:, :36].sum(axis=1, keepdims=True)
+    cells *= energy * narrow / whole
+    layout = dataset.sample.cells.layout  # type: ignore[union-attr]
+    found = fit_cells(cells, conditions, layout, incident=0, lines=True)
+    z = found.forward(cells, conditions)
+    assert z[7, 0] < -30
+    assert not found.is_zero(z)[:, 0].any()
+    np.testing.assert_allclose(
+        found.inverse(z, conditions), cells, rtol=1e-3, atol=1e-3 * cells.max()
+    )
+
+
 def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models import Watchful, make_family
@@ -445,7 +465,7 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
 def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models.backend import tf
-    from pidgan.models.sequences import Order, Sequence
+    from pidgan.models.sequences import LEAST, Order, Sequence
 
     n = 5
     stages = [[3], [0, 4], [1], [2]]
@@ -478,7 +498,7 @@ def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     found = model.loss(*(tf.constant(v, tf.float32) for v in (z, 1 + 0 * z, context)))
     np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-4, atol=1e-4)
     # Far below: nothing anywhere, but for what is never empty.
-    nothing = generate(u - 20) == -30
+    nothing = generate(u - 20) == LEAST
     np.testing.assert_array_equal(nothing[0], order.empties)
 
 

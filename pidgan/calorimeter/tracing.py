@@ -154,12 +154,12 @@ tanh = _unary("Tanh", np.tanh)
 absolute = _unary("Abs", np.abs)
 
 
-def maximum(x: Array, bound: float) -> Array:
+def maximum(x: Array, bound: Any) -> Array:
     """Return x where it is above a bound, and the bound elsewhere."""
     return x.apply("Max", bound) if isinstance(x, Traced) else np.maximum(x, bound)
 
 
-def minimum(x: Array, bound: float) -> Array:
+def minimum(x: Array, bound: Any) -> Array:
     """Return x where it is below a bound, and the bound elsewhere."""
     return x.apply("Min", bound) if isinstance(x, Traced) else np.minimum(x, bound)
 

@@ -38,7 +38,7 @@ FIRST_EDGE = -3.0
 LEAST_SCALE = 1e-3
 MOST_INNER = 8.0  # of what sinh is taken of, in a likelihood
 MOST_V = 12.0
-LEAST = -30.0  # coordinate of what holds no energy
+LEAST = -1e3  # coordinate of what holds no energy
 NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
 LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
@@ -102,6 +102,7 @@ class Sequence:
         width: int,
         memory: int,
         axes: int,
+        own: bool = False,
         seed: int,
     ) -> None:
         """Draw the initial weights.
@@ -112,8 +113,10 @@ class Sequence:
             width: of the hidden layers.
             memory: sums over earlier coordinates that later ones see.
             axes: points from which cells see their distance.
+            own: whether each coordinate has linear terms of its own beside the network.
             seed: of the initial weights.
         """
+        self.own = own
         self.order, self.width = order, width
         n, slots = order.window.shape
         self.dimensions = order.place.shape[1]
@@ -144,6 +147,9 @@ class Sequence:
         if self.axes:
             self.weights["axis"] = draw(n_context, points, scale=0.01)
             self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
+        if own:
+            lines = keras.Variable(tf.zeros((n, slots + n_context, N_OUTPUTS)))
+            self.weights["lines"] = lines
         self.variables = list(self.weights.values())
 
     def loss(
@@ -201,7 +207,12 @@ class Sequence:
         v += tf.matmul(memory, w["memory"])
         v += tf.matmul(hidden[:, tf.newaxis], w["told"])
         v = tf.nn.relu(tf.matmul(tf.nn.relu(v), w["second"]))
-        return tf.matmul(v, w["last"]) + w["last_bias"]
+        v = tf.matmul(v, w["last"]) + w["last_bias"]
+        if self.own:
+            slots = order.window.shape[1]
+            v += tf.einsum("bnk,nko->bno", window, w["lines"][:, :slots])
+            v += tf.einsum("bk,nko->bno", context, w["lines"][:, slots:])
+        return v
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
@@ -233,13 +244,18 @@ class Sequence:
             v = t.relu(v + t.fold(told, (1, self.width)))
             v = t.relu(t.product(w["second"].T, v))
             v = t.product(w["last"].T / BOUNDS[:, None], v)
+            if self.own:
+                (one,) = members  # each at a time
+                line = w["lines"][one].T / BOUNDS[:, None]
+                linear = t.stack([t.fold(seen[0], (order.window.shape[1],)), context])
+                v = v + t.fold(t.product(line, linear), (1, N_OUTPUTS))
             v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
             outputs = v * BOUNDS[None, :, None]
             u = t.pick(noise, members)
             z, energy = _traced_map(outputs, u, order.empties[members])
             least = np.where(order.empties, LEAST, order.least)[members][:, None]
-            z = z - t.relu(z - order.most[members][:, None])
-            z = energy * t.relu(z - least) + least
+            z = t.maximum(t.minimum(z, order.most[members][:, None]), least)
+            z = energy * z + (1.0 - energy) * LEAST
             made.append(z)
             if number == len(order.stages) - 1:
                 break
