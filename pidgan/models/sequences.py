@@ -323,7 +323,8 @@ def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
     may = empties.astype(np.float32)[:, None]
     c = c if empties.all() else c * may - BOUNDS[0] * (1 - may)
     above = u - c
-    energy = 1.0 - t.negative(above) * may if empties.any() else u * 0.0 + 1.0
+    none = t.negative(above)
+    energy = 1.0 - (none if empties.all() else none * may)
     above = t.maximum(above, LEAST_ABOVE)
     # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
     half = t.tanh(above * 0.5)
@@ -337,5 +338,5 @@ def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
 
 
 def _softplus(x: Any) -> Any:
-    t = tracing
-    return t.relu(x) + t.log(1.0 + t.exp(-t.absolute(x)))
+    # Of what is bounded from above.
+    return tracing.log(1.0 + tracing.exp(x))
