@@ -241,6 +241,18 @@ def _split(step: Step) -> None:
         before += value.shape[axis]
 
 
+def _transpose(step: Step) -> None:
+    """Where the rows are makes no difference here; the other axes may change places."""
+    value, result = step.call.value(0), step.outputs[0]
+    order = step.node.attributes["perm"]
+    rows = value.rank - 1 if value.rows_last else 0
+    assert isinstance(order, list)
+    axes = [axis - (rows == 0) for axis in order if axis != rows]
+    given = _indices(len(axes))
+    taken = [given[axes.index(axis)] for axis in range(len(axes))]
+    _move(step, 0, 0, taken, given, result.shape)
+
+
 def _gather(step: Step) -> None:
     data, index = step.call.value(0), step.call.value(1)
     result = step.outputs[0]
@@ -275,7 +287,12 @@ def _gather_elements(step: Step) -> None:
 def _dense(step: Step) -> None:
     """Products of rows with a constant matrix, with or without a bias."""
     node, call = step.node, step.call
+    source = 0
     weights = call.value(1).constant
+    if weights is None:
+        # Rows on the last axis: the matrix comes first.
+        source, weights = 1, call.value(0).constant
+        weights = None if weights is None else weights.T
     assert weights is not None
     if node.operator == "Gemm":
         weights = weights.T if call.integer("transB", 0) else weights
@@ -291,8 +308,8 @@ def _dense(step: Step) -> None:
     function = f"dense_{inputs}_{outputs}_{'row' if rows == 1 else 'block'}"
     write = _dense_row if rows == 1 else _dense_block
     step.writer.functions[function] = write(function, inputs, outputs)
-    for i in range(call.value(0).size // inputs):
-        y, x = step.target(), step.place(0)
+    for i in range(call.value(source).size // inputs):
+        y, x = step.target(), step.place(source)
         if i > 0:
             y += f" + {i * outputs * rows}"
             x += f" + {i * inputs * rows}"
@@ -497,6 +514,7 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Split": _split,
     "Gather": _gather,
     "GatherElements": _gather_elements,
+    "Transpose": _transpose,
     "Gemm": _dense,
     "MatMul": _dense,
     "Softmax": _softmax,

@@ -144,6 +144,8 @@ class Step:
         """Return the C expression of an input inside loops over these sizes."""
         value = self.call.value(index)
         shape = value.shape
+        if value.constant is not None and any(v.rows_last for v in self.outputs):
+            shape = shape[:-1]  # which stands for the rows
         # Leading axes of size 1 of a constant stand for the rows, or for nothing.
         shape = shape[len(shape) - len(sizes) :] if len(shape) > len(sizes) else shape
         first = len(sizes) - len(shape)

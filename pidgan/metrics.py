@@ -32,6 +32,7 @@ from pidgan.typing import BoolArray, FloatArray
 
 # Classifiers of `c2st`, fixed so that its figure means the same in every report.
 TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
+EQUAL_WEIGHTS = 0.01  # range of weights that stand for none
 NETWORK_UNITS = (64, 64)
 NETWORK_EPOCHS = 12
 NETWORK_ROWS_PER_BATCH = 512
@@ -506,7 +507,10 @@ def _score_trees(
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(**TREES, random_state=seed)
-    model.fit(x, label, sample_weight=w)
+    # With weights scikit-learn looks for the quantiles of each column one by one, which
+    # takes ten times as long as all the rest. A common prior moves no AUC.
+    equal = np.ptp(w) < EQUAL_WEIGHTS * np.mean(w)
+    model.fit(x, label, sample_weight=None if equal else w)
     return np.asarray(model.decision_function(test))
 
 

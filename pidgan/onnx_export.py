@@ -528,44 +528,52 @@ def _invert_targets(
 
 
 def _invert_cells(graph: _Graph, z: str, transform: CellTransform) -> str:
-    """Quantiles, shares, products and threshold of `CellTransform.inverse`."""
+    """Quantiles, shares, products and threshold of `CellTransform.inverse`.
+
+    The rows are on the last axis: looking up a column then copies one piece of memory.
+    """
     group, indicator = transform.group, transform.indicator
-    shifted = graph.add("Sub", z, graph.constant(transform.z_min))
-    position = graph.add("Mul", shifted, graph.constant(transform.steps))
+
+    def column(values: Any, dtype: type = np.float32) -> str:
+        return graph.constant(np.asarray(values)[:, None], dtype)
+
+    z = graph.add("Transpose", z, perm=[1, 0])
+    shifted = graph.add("Sub", z, column(transform.z_min))
+    position = graph.add("Mul", shifted, column(transform.steps))
     zero, last = graph.constant(0.0), graph.constant(CELL_KNOTS - 1)
     position = graph.add("Clip", position, zero, last)
     left = graph.add("Floor", position)
     left = graph.add("Min", left, graph.constant(CELL_KNOTS - 2))
     fraction = graph.add("Sub", position, left)
     knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
-    columns = graph.ints(np.arange(transform.n_coordinates) * CELL_KNOTS)
-    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), columns)
+    places = column(np.arange(transform.n_coordinates) * CELL_KNOTS, np.int64)
+    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), places)
     knots = transform.knots.ravel()
     low = graph.add("Gather", graph.constant(knots), index)
-    ahead = graph.constant(np.append(knots[1:], knots[-1]))
-    rise = graph.add("Sub", graph.add("Gather", ahead, index), low)
+    rises = graph.constant(np.diff(knots, append=knots[-1]))
+    rise = graph.add("Gather", rises, index)
     value = graph.add("Add", low, graph.add("Mul", fraction, rise))
     quantity = graph.add("Exp", value)
     if transform.has_logit.any():
-        mask = graph.constant(transform.has_logit, np.bool_)
+        mask = column(transform.has_logit, np.bool_)
         share = graph.add("Sigmoid", value)
         quantity = graph.add("Where", mask, share, quantity)
-    margin = graph.add("Sub", z, graph.constant(transform.edge))
+    margin = graph.add("Sub", z, column(transform.edge))
     is_zero = graph.add("LessOrEqual", margin, zero)
     is_alone = group == ALONE
     if not is_alone.all():
-        table = graph.add("Gather", margin, graph.ints(transform.members), axis=1)
-        largest = graph.add("ReduceMax", table, axes=[2], keepdims=0)
+        table = graph.add("Gather", margin, graph.ints(transform.members), axis=0)
+        largest = graph.add("ReduceMax", table, axes=[1], keepdims=0)
         of = graph.ints(np.maximum(group, 0))
-        largest = graph.add("Gather", largest, of, axis=1)
+        largest = graph.add("Gather", largest, of, axis=0)
         smaller = graph.add("Less", margin, largest)
-        alone = graph.constant(is_alone, np.bool_)
+        alone = column(is_alone, np.bool_)
         is_zero = graph.add("And", is_zero, graph.add("Or", smaller, alone))
     quantity = graph.add("Where", is_zero, zero, quantity)
     if not is_alone.all():
-        sums = graph.add("MatMul", quantity, graph.constant(indicator))
-        sums = graph.add("MatMul", sums, graph.constant(indicator.T))
-        whole = graph.add("Add", sums, graph.constant(is_alone.astype(np.float32)))
+        sums = graph.add("MatMul", graph.constant(indicator.T), quantity)
+        sums = graph.add("MatMul", graph.constant(indicator), sums)
+        whole = graph.add("Add", sums, column(is_alone))
         quantity = graph.add("Div", quantity, whole)
     return _multiply_factors(graph, quantity, transform)
 
@@ -576,19 +584,21 @@ def _multiply_factors(graph: _Graph, quantity: str, transform: CellTransform) ->
     zero, cells = graph.constant(0.0), ""
     for factor in transform.factors:
         # 1 and 0, beyond the coordinates, are put in place after the lookup.
-        found = graph.add("Gather", quantity, graph.ints(factor % n), axis=1)
+        found = graph.add("Gather", quantity, graph.ints(factor % n), axis=0)
         if (factor >= n).any():
-            constant = graph.constant(np.where(factor == n, 1, 0))
-            mask = graph.constant(factor < n, np.bool_)
+            constant = graph.constant((factor == n)[:, None])
+            mask = graph.constant((factor < n)[:, None], np.bool_)
             found = graph.add("Where", mask, found, constant)
         cells = graph.add("Mul", cells, found) if cells else found
     if transform.incident >= 0:
         index = graph.ints([transform.incident])
         incident = graph.add("Gather", "conditions", index, axis=1)
+        incident = graph.add("Transpose", incident, perm=[1, 0])
         cells = graph.add("Mul", cells, incident)
     threshold = graph.constant(transform.threshold)
     kept = graph.add("GreaterOrEqual", cells, threshold)
-    return graph.add("Where", kept, cells, zero)
+    cells = graph.add("Where", kept, cells, zero)
+    return graph.add("Transpose", cells, perm=[1, 0])
 
 
 def _test_rows(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pidgan.errors import nearest
-from pidgan.onnx_operators import OPERATORS, Call, Value, products
+from pidgan.onnx_operators import OPERATORS, ROWS_LAST, Call, Value, products
 from pidgan.onnx_structure import Node, OnnxStructure, Port
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -13,9 +13,10 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 OPSETS = range(13, 18)
 """Versions of the operator set; within them, the rules of `onnx_operators` hold."""
 
-MAX_ROW_NUMBERS = 2**18
-"""Most numbers that the values of one row may have together: 2 GiB for the rows that
-`bundle` computes at a time, if nothing were freed. A generator has some thousands."""
+MAX_ROW_NUMBERS = 2**19
+"""Most numbers that the values of one row may have together: 4 GiB for the rows that
+`bundle` computes at a time, if nothing were freed. A generator has some thousands; one
+of 24 x 12 x 12 voxels has 3 10^5."""
 
 MAX_ROW_PRODUCTS = 2**30
 """Most multiplications of one row; a generator has some 10^4 to 10^7."""
@@ -105,7 +106,7 @@ def _input(port: Port) -> Value:
 
 
 def _check_output(port: Port, value: Value) -> None:
-    shape = ("n", *value.shape)
+    shape = (*value.shape, "n") if value.rows_last else ("n", *value.shape)
     fixed = [(a, b) for a, b in zip(port.shape, shape, strict=False) if a != b]
     if (
         port.dtype != value.dtype
@@ -161,4 +162,7 @@ def _call(node: Node, values: Mapping[str, Value], where: str) -> Call:
         raise ValueError(
             f"{where} uses constants only, expected its result as constant"
         )
+    rows_last = any(value and value.rows_last for value in call.inputs)
+    if rows_last and node.operator not in ROWS_LAST:
+        raise ValueError(f"{where}: it mixes rows")
     return call

@@ -8,6 +8,7 @@ convolutions.
 What the operators mean: https://onnx.ai/onnx/operators, operator sets 13 to 17.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +30,16 @@ class Value:
     Attributes:
         dtype: "float32", "float64", "int64" or "bool".
         shape: without the axis of the rows.
-        per_row: whether the first axis, not in `shape`, is that of the rows; if not,
-            the value is a constant.
+        per_row: whether an axis not in `shape`, the first one, is that of the rows; if
+            not, the value is a constant.
+        rows_last: whether that axis is the last one instead.
         constant: its numbers.
     """
 
     dtype: str
     shape: tuple[int, ...]
     per_row: bool = True
+    rows_last: bool = False
     constant: npt.NDArray[Any] | None = None
 
     @property
@@ -110,8 +113,8 @@ class Call:
         for axis in given:
             if not -value.rank <= axis < value.rank:
                 raise ValueError(f"axis {axis} of a value with {value.rank} axes")
-            index = axis % value.rank - value.per_row
-            if index < 0:
+            index = axis % value.rank - (value.per_row and not value.rows_last)
+            if index not in range(len(value.shape)):
                 raise ValueError("it mixes rows")
             if index in found:
                 raise ValueError(f"axis {axis} is given twice")
@@ -144,22 +147,27 @@ class Operator:
     attributes: frozenset[str] = frozenset()
 
 
-def broadcast(values: Sequence[Value]) -> tuple[int, ...]:
-    """Return the shape, without the rows, of values combined number by number."""
+def broadcast(values: Sequence[Value]) -> Value:
+    """Return type and shape of values of one type combined number by number."""
     rank = max(value.rank for value in values)
+    rows_last = any(value.rows_last for value in values)
+    rows = rank - 1 if rows_last else 0
     columns: list[set[int | str]] = [set() for _ in range(rank)]
     for value in values:
         dims: tuple[int | str, ...] = value.shape
-        dims = ("n", *dims) if value.per_row else dims
+        if value.per_row:
+            dims = (*dims, "n") if value.rows_last else ("n", *dims)
         for column, size in zip(columns[rank - len(dims) :], dims, strict=True):
             column.add(size)
     sizes = [column - {1} or {1} for column in columns]
-    if any(len(size) > 1 for size in sizes) or any("n" in s for s in sizes[1:]):
+    at_rows = sizes.pop(rows)
+    if any(len(size) > 1 or "n" in size for size in sizes) or len(at_rows) > 1:
         shapes = ", ".join(str(("n",) * v.per_row + v.shape) for v in values)
         raise ValueError(f"shapes {shapes} do not fit")
-    if sizes[0] != {"n"}:
+    if at_rows != {"n"}:
         raise ValueError("it mixes rows")
-    return tuple(int(next(iter(size))) for size in sizes[1:])
+    shape = tuple(int(next(iter(size))) for size in sizes)
+    return Value(dtype=values[0].dtype, shape=shape, rows_last=rows_last)
 
 
 def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Rule:
@@ -169,7 +177,8 @@ def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Ru
         count = max(len(call.inputs), least)
         first = call.of_type(0, *accepted)
         values = [call.of_type(i, first.dtype) for i in range(count)]
-        return [Value(dtype=gives or first.dtype, shape=broadcast(values))]
+        found = broadcast(values)
+        return [dataclasses.replace(found, dtype=gives or first.dtype)]
 
     return rule
 
@@ -177,7 +186,7 @@ def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Ru
 def _where(call: Call) -> list[Value]:
     values = [call.of_type(0, "bool"), call.of_type(1, "float32", "int64")]
     values.append(call.of_type(2, values[1].dtype))
-    return [Value(dtype=values[1].dtype, shape=broadcast(values))]
+    return [dataclasses.replace(broadcast(values), dtype=values[1].dtype)]
 
 
 def _clip(call: Call) -> list[Value]:
@@ -194,7 +203,7 @@ def _cast(call: Call) -> list[Value]:
     to = call.integer("to", 0)
     if to not in kinds:
         raise ValueError(f"casts to type {to}, expected one of {list(kinds)}")
-    return [Value(dtype=kinds[to], shape=call.value(0).shape)]
+    return [dataclasses.replace(call.value(0), dtype=kinds[to])]
 
 
 def _identity(call: Call) -> list[Value]:
@@ -206,6 +215,8 @@ def _concat(call: Call) -> list[Value]:
     parts = [call.of_type(i, first.dtype) for i in range(len(call.inputs))]
     if not all(part.per_row for part in parts):
         raise ValueError("it joins rows with a constant")
+    if any(part.rows_last != first.rows_last for part in parts):
+        raise ValueError("it mixes rows")
     axis = call.axis(0, first)
     for part in parts:
         rest = list(part.shape)
@@ -216,7 +227,7 @@ def _concat(call: Call) -> list[Value]:
             raise ValueError(f"shapes {first.shape} and {part.shape} do not fit")
     shape = list(first.shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    return [Value(dtype=first.dtype, shape=tuple(shape))]
+    return [dataclasses.replace(first, shape=tuple(shape))]
 
 
 def slices(call: Call) -> list[range]:
@@ -267,14 +278,20 @@ def _gather(call: Call) -> list[Value]:
     if index.per_row:
         if axis not in (0, -data.rank) or not data.shape:
             raise ValueError(f"axis is {axis}, expected 0 for computed indices")
-        return [Value(dtype=data.dtype, shape=index.shape + data.shape[1:])]
+        if index.rows_last and len(data.shape) > 1:
+            raise ValueError("it mixes rows")
+        return [
+            dataclasses.replace(
+                index, dtype=data.dtype, shape=index.shape + data.shape[1:]
+            )
+        ]
     place = call.axes([axis], data)[0]
     fixed, size = index.constant, data.shape[place]
     assert fixed is not None
     if fixed.min() < -size or fixed.max() >= size:
         raise ValueError(f"an index lies beyond {size} numbers")
     shape = data.shape[:place] + index.shape + data.shape[place + 1 :]
-    return [Value(dtype=data.dtype, shape=shape)]
+    return [dataclasses.replace(data, shape=shape)]
 
 
 def _gather_elements(call: Call) -> list[Value]:
@@ -292,6 +309,12 @@ def _reshape(call: Call) -> list[Value]:
     value, sizes = call.value(0), call.integers(1)
     if call.integer("allowzero", 0) or not sizes:
         raise ValueError("allowzero is set, or the new shape is missing")
+    if value.rows_last:
+        # The rows are what is left: all other numbers are said, and as many as before.
+        *shape, rows = sizes
+        if rows != -1 or min(shape, default=1) < 1 or math.prod(shape) != value.size:
+            raise ValueError(f"({value.shape}, n) cannot become {sizes}")
+        return [dataclasses.replace(value, shape=tuple(shape))]
     if not value.per_row or sizes[0] not in (0, -1) or sizes.count(-1) > 1:
         raise ValueError(f"new shape {sizes} does not begin with the rows, 0 or -1")
     shape = list(sizes[1:])
@@ -345,7 +368,7 @@ def _gemm(call: Call) -> list[Value]:
     bias = call.numbers(2)
     if bias is not None:
         given = call.of_type(2, x.dtype)
-        if broadcast([result, given]) != result.shape:
+        if broadcast([result, given]).shape != result.shape:
             raise ValueError(f"shape {given.shape} does not fit {outputs} outputs")
     return [result]
 
@@ -354,10 +377,15 @@ def _transpose(call: Call) -> list[Value]:
     value, order = call.value(0), call.node.attributes.get("perm")
     if not isinstance(order, list) or sorted(order) != list(range(value.rank)):
         raise ValueError(f"perm is {order!r}, expected an order of {value.rank} axes")
-    if not value.per_row or order[0] != 0:
+    if not value.per_row:
         raise ValueError("it mixes rows")
-    shape = tuple(value.shape[axis - 1] for axis in order[1:])
-    return [Value(dtype=value.dtype, shape=shape)]
+    place = order.index(value.rank - 1 if value.rows_last else 0)
+    if place not in (0, value.rank - 1):
+        raise ValueError("it mixes rows")
+    axes = [axis - (not value.rows_last) for axis in order]
+    del axes[place]
+    shape = tuple(value.shape[axis] for axis in axes)
+    return [Value(dtype=value.dtype, shape=shape, rows_last=place > 0)]
 
 
 def _conv(call: Call) -> list[Value]:
@@ -410,9 +438,16 @@ def products(call: Call, output: Value) -> int:
 
 
 def _matmul(call: Call) -> list[Value]:
+    """Rows times a constant matrix; with rows on the last axis, the reverse."""
     x = call.of_type(0, *REAL)
     w = call.of_type(1, x.dtype)
-    if not x.per_row or w.constant is None:
+    if w.rows_last and x.constant is not None:
+        x, w = w, x
+        if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
+            raise ValueError(f"shapes {w.shape} and {x.shape} do not fit")
+        shape = (*x.shape[:-1], w.shape[0])
+        return [dataclasses.replace(x, shape=shape)]
+    if not x.per_row or x.rows_last or w.constant is None:
         raise ValueError("it is no product of rows with a constant matrix")
     if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
@@ -464,7 +499,7 @@ def _reduce(call: Call) -> list[Value]:
     if call.integer("select_last_index", 0) or call.integer("noop_with_empty_axes", 0):
         raise ValueError("select_last_index or noop_with_empty_axes is set")
     dtype = "int64" if call.node.operator == "ArgMax" else value.dtype
-    return [Value(dtype=dtype, shape=tuple(shape))]
+    return [dataclasses.replace(value, dtype=dtype, shape=tuple(shape))]
 
 
 def _table() -> dict[str, Operator]:
@@ -521,6 +556,15 @@ def _table() -> dict[str, Operator]:
         for name, (rule, most, words) in rules.items()
     }
 
+
+ROWS_LAST = {
+    *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil", "Erf", "Tanh"),
+    *("Sigmoid", "Relu", "Softplus", "Sin", "Cos", "Asin", "Add", "Sub", "Mul", "Div"),
+    *("Pow", "Min", "Max", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"),
+    *("And", "Or", "Not", "Where", "Clip", "Cast", "Identity", "Concat", "Gather"),
+    *("Reshape", "MatMul", "Transpose", "ReduceMax"),
+}
+"""Operators that may have the rows on the last axis."""
 
 OPERATORS = _table()
 """The operators that a bundle may have, by name."""

@@ -28,6 +28,7 @@ from pidgan.report import (
     render_page,
     write_files,
 )
+from pidgan.species import species_name
 from pidgan.typing import FloatArray
 
 MOST_LAYERS = 5  # of a view in a picture of cells
@@ -118,7 +119,7 @@ def _summary(report: ShowerReport) -> Section:
     ]
     response = [
         [
-            name,
+            _of_species(name),
             _number(100 * found["worst_linearity"]),
             _number(100 * found["worst_resolution"]),
             *(
@@ -159,12 +160,11 @@ def _speed(speed: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _response(report: ShowerReport) -> Section:
-    factor, unit = 1.0, report.energy_unit
-    if unit == "MeV":
-        factor, unit = 1e-3, "GeV"
+    factor, unit = _incident_unit(report)
     pictures, tables = [], []
     for name, (real, generated) in report.response.items():
         x = real.energy * factor
+        shown = _of_species(name)
         pictures.append(
             Picture(
                 png=png(
@@ -177,7 +177,7 @@ def _response(report: ShowerReport) -> Section:
                         allowed=LINEARITY,
                     )
                 ),
-                caption=f"Linearity, {name}; shaded: {LINEARITY:.1%} of the real one.",
+                caption=f"Linearity, {shown}; shaded: {LINEARITY:.1%} of the real one.",
             )
         )
         found = report.figures["response"][name]
@@ -200,7 +200,7 @@ def _response(report: ShowerReport) -> Section:
                     )
                 ),
                 caption=(
-                    f"Resolution, {name}: half of the central 68.3 %, with fits of "
+                    f"Resolution, {shown}: half of the central 68.3 %, with fits of "
                     f"a/sqrt(E) + b/E + c in quadrature; shaded: {RESOLUTION:.0%}."
                 ),
             )
@@ -230,12 +230,28 @@ def _response(report: ShowerReport) -> Section:
             "resolution gen. / real",
             "error",
         )
-        tables.append(Table(head=head, rows=rows, title=name))
+        tables.append(Table(head=head, rows=rows, title=shown))
     return Section(title="Linearity and resolution", tables=tables, pictures=pictures)
+
+
+def _incident_unit(report: ShowerReport) -> tuple[float, str]:
+    """Return factor and unit in which incident energies are shown."""
+    if report.energy_unit == "MeV":
+        return 1e-3, "GeV"
+    return 1.0, report.energy_unit
+
+
+def _of_species(name: str) -> str:
+    """Return "e-" for "species 11"."""
+    code = name.removeprefix("species ")
+    if code == name or not code.lstrip("-").isdecimal():
+        return name
+    return species_name(int(code))
 
 
 def _pictures(report: ShowerReport) -> Section:
     pictures = []
+    factor, unit = _incident_unit(report)
     first = 0
     for view in report.geometry.views:
         part = slice(first, first + view.n_cells)
@@ -262,7 +278,7 @@ def _pictures(report: ShowerReport) -> Section:
             ]
             figure = plot_shower(outlines, rows, titles=titles, unit=report.energy_unit)
             caption = (
-                f"Single shower, {view.name}, of {energy:.4g} {report.energy_unit}, "
+                f"Single shower, {view.name}, of {factor * energy:.3g} {unit}, "
                 "and one generated for the same conditions."
             )
             pictures.append(Picture(png=png(figure), caption=caption))

@@ -24,3 +24,18 @@ def pdg_id(species: str) -> int:
     if not found:
         raise NtupleError(f"species {species!r} is no particle's PDG name")
     return min(found, key=abs)
+
+
+def species_name(pdg: int) -> str:
+    """Return the name of a PDG id, or the id where it has none.
+
+    Example:
+        >>> species_name(22)
+        'gamma'
+    """
+    from particle import Particle, ParticleNotFound  # slow to load
+
+    try:
+        return str(Particle.from_pdgid(pdg).name)
+    except ParticleNotFound:
+        return str(pdg)

@@ -32,6 +32,7 @@ from pidgan.models import (
     SEQUENCES,
     SHOWER_FAMILIES,
     Family,
+    Watchful,
     make_family,
 )
 from pidgan.models.backend import keras, tf
@@ -65,6 +66,9 @@ MIN_TRAINING_ROWS = 50
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
 # Rows drawn for the losses of the validation part.
 VALIDATION_ROWS = 1024
+# How often in a training a family that wants to is shown that part; at fixed steps, so
+# that what it keeps does not depend on how fast the machine is.
+WATCHES = 40
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
 # Stream of the uniform numbers that smear conditions of whole numbers.
@@ -356,7 +360,7 @@ class _Run:
                     if phase not in self.loops:
                         self.loops[phase] = self._compile(phase)
                     loop = self.loops[phase]
-                    n = min(chunk, end - self.step)
+                    n = min(chunk, end - self.step, self._until_watch())
                     start = time.perf_counter()
                     arguments = (self.step, n, begin, end, self.steps)
                     losses = _to_floats(loop(*map(tf.constant, arguments)))
@@ -365,6 +369,8 @@ class _Run:
                     seconds = (time.perf_counter() - start) / n
                     chunk = max(1, min(int(CHUNK_SECONDS / seconds), 4 * chunk))
                     self._record(losses)
+                    if self.step == end or self._until_watch() == self._watch_steps:
+                        self._watch()
                     if progress is not None:
                         left = seconds * (self.steps - self.step)
                         progress(
@@ -386,6 +392,20 @@ class _Run:
             self.save(checkpoint)
             raise
         self.save(checkpoint)
+
+    @property
+    def _watch_steps(self) -> int:
+        return max(1, self.steps // WATCHES)
+
+    def _until_watch(self) -> int:
+        """Return the steps until the family is shown the validation part again."""
+        return self._watch_steps - self.step % self._watch_steps
+
+    def _watch(self) -> None:
+        if isinstance(self.family, Watchful):
+            rows = self.validation_rows.items()
+            batch = {key: value[:VALIDATION_ROWS] for key, value in rows}
+            self.family.watch(batch, seed=tf.constant([self.seed % 2**31, -1]))
 
     def _record(self, losses: Mapping[str, float]) -> None:
         """Append losses, and those of the validation part, to the history."""

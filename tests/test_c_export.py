@@ -255,6 +255,17 @@ def cubes(operator: str, **attributes: Any) -> Any:
     return nodes, constants, N_NOISE
 
 
+def turned(nodes: list[NodeProto], **constants: np.ndarray) -> Any:
+    """Noise v (2, 2, n), with the rows on the last axis, through nodes to u (m, n)."""
+    ends = [
+        node("Transpose", ["noise"], ["t"], perm=[1, 0]),
+        node("Reshape", ["t", "cube"], ["v"]),
+    ]
+    last = node("Transpose", ["u"], ["targets"], perm=[1, 0])
+    given = {"cube": i8(2, 2, -1), **constants}
+    return [*ends, *nodes, last], given, N_NOISE
+
+
 CASES: dict[str, list[Any]] = {
     name: [unary(name)]
     for name in ("Abs", "Neg", "Exp", "Floor", "Ceil", "Erf", "Tanh", "Sigmoid")
@@ -404,6 +415,43 @@ CASES |= {
     "ArgMax": [reduction("ArgMax", [2], 0), reduction("ArgMax", [1], 1)],
 }
 CASES["Unsqueeze"] = CASES["Squeeze"]
+FLAT = node("Reshape", ["w", "square"], ["u"])
+CASES["Transpose"] = [
+    cubes("Transpose", perm=[0, 2, 1]),
+    turned([node("Tanh", ["v"], ["w"]), FLAT], square=i8(4, -1)),
+    turned([node("Transpose", ["v"], ["w"], perm=[1, 0, 2]), FLAT], square=i8(4, -1)),
+]
+CASES["Add"] += [
+    turned([node("Add", ["v", "c"], ["w"]), FLAT], square=i8(4, -1), c=c)
+    for c in (np.float32([[1], [2]]), np.float32([[[1]], [[2]]]))
+]
+CASES["MatMul"].append(
+    turned(
+        [node("MatMul", ["c", "v"], ["w"]), FLAT],
+        square=i8(4, -1),
+        c=np.float32([[1, 2], [3, -4]]),
+    )
+)
+CASES["Gather"].append(
+    turned(
+        [node("Gather", ["v", "c"], ["w"], axis=1), FLAT],
+        square=i8(4, -1),
+        c=i8(1, 0),
+    )
+)
+CASES["Concat"].append(
+    turned(
+        [
+            node("Gather", ["v", "first"], ["a"], axis=0),
+            node("Gather", ["v", "second"], ["b"], axis=0),
+            node("Concat", ["b", "a"], ["w"], axis=0),
+            FLAT,
+        ],
+        square=i8(4, -1),
+        first=i8(0),
+        second=i8(1),
+    )
+)
 gather_elements = CASES["GatherElements"][0][0]
 gather_elements.insert(3, node("Slice", ["i", "begin", "end", "axis"], ["j"]))
 

@@ -42,6 +42,21 @@ def model(
     return helper.make_model(graph, opset_imports=ids, ir_version=8)
 
 
+def turned(*nodes: NodeProto) -> ModelProto:
+    """From t, which is x with the rows on the last axis, through nodes to u."""
+    ends = [
+        node("Transpose", [a], [b], perm=[1, 0]) for a, b in (("x", "t"), ("u", "y"))
+    ]
+    constants = {
+        "i": np.array([0]),
+        "rows": np.array([2, -1]),
+        "square": np.ones((WIDTH, WIDTH), np.float32),
+        "column": np.ones((WIDTH, 1), np.float32),
+        "row": np.ones((1, 3), np.float32),
+    }
+    return model([ends[0], *nodes, ends[1]], constants)
+
+
 def check(made: ModelProto) -> None:
     check_graph(read_onnx_structure(made.SerializeToString()))
 
@@ -51,8 +66,20 @@ def test_a_graph_that_is_fine() -> None:
     check(model(nodes, {"one": np.ones(WIDTH, np.float32)}))
 
 
+def test_rows_may_be_on_the_last_axis() -> None:
+    """Then constants have their axis, of length 1, and matrices come first."""
+    nodes = [
+        node("Add", ["t", "column"], ["a"]),
+        node("MatMul", ["square", "a"], ["b"]),
+        node("Concat", ["b", "t"], ["c"], axis=0),
+        node("Gather", ["c", "i"], ["d"], axis=0),
+        node("Mul", ["b", "d"], ["u"]),
+    ]
+    check(turned(*nodes))
+
+
 def test_every_operator_has_a_translation_to_c() -> None:
-    assert set(TRANSLATIONS) == set(OPERATORS) - {"Conv", "Transpose"}
+    assert set(TRANSLATIONS) == set(OPERATORS) - {"Conv"}
     for name in OPERATORS:
         assert onnx.defs.has(name), name
 
@@ -125,7 +152,21 @@ RELU = [node("Relu", ["x"], ["y"])]
         ),
         (model([node("Softmax", ["x"], ["y"], axis=0)]), "it mixes rows"),
         (model([node("Concat", ["x", "x"], ["y"], axis=0)]), "it mixes rows"),
-        (model([node("Transpose", ["x"], ["y"], perm=[1, 0])]), "it mixes rows"),
+        (
+            model([node("Transpose", ["x"], ["y"], perm=[1, 0])]),
+            r"y is float32 \('n', 4\), but the operators give float32 \(4, 'n'\)",
+        ),
+        (turned(node("Softmax", ["t"], ["u"], axis=1)), "it mixes rows"),
+        (turned(node("Concat", ["t", "t"], ["u"], axis=1)), "it mixes rows"),
+        (turned(node("Concat", ["t", "x"], ["u"], axis=0)), "it mixes rows"),
+        (turned(node("Gather", ["t", "i"], ["u"], axis=1)), "it mixes rows"),
+        (turned(node("Add", ["t", "x"], ["u"])), "do not fit"),
+        (turned(node("Add", ["t", "square"], ["u"])), "do not fit"),
+        (turned(node("MatMul", ["t", "square"], ["u"])), "no product of rows with a"),
+        (turned(node("MatMul", ["row", "t"], ["u"])), "do not fit"),
+        (turned(node("Reshape", ["t", "rows"], ["u"])), r"cannot become \[2, -1\]"),
+        (turned(node("ReduceSum", ["t", "i"], ["u"])), "it mixes rows"),
+        (turned(node("ReduceMax", ["t"], ["u"], axes=[1])), "it mixes rows"),
         (model([node("Transpose", ["x"], ["y"])]), "expected an order of 2 axes"),
         (
             model([node("Conv", ["x", "x"], ["y"])]),
@@ -172,7 +213,7 @@ def test_graphs_that_are_refused(made: ModelProto, message: str) -> None:
 def test_a_graph_that_grows_is_refused() -> None:
     names = ["x", *(f"v{i}" for i in range(100))]
     nodes = [node("Concat", [a, a], [b], axis=1) for a, b in itertools.pairwise(names)]
-    with pytest.raises(ValueError, match="numbers a row, expected at most 262144"):
+    with pytest.raises(ValueError, match="numbers a row, expected at most 524288"):
         check(model([*nodes, node("Slice", ["v99", "i", "i", "i"], ["y"])], {"i": [1]}))
 
 

@@ -401,15 +401,74 @@ def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     np.testing.assert_allclose(flow.loss(y, context).numpy(), [expected], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_density_of_a_sequence_is_that_of_its_samples(shared: bool) -> None:
+def test_a_total_far_below_all_others_is_not_zero(dataset: Dataset) -> None:
+    # One of n values lies at most (n - 1)^1/2 standard deviations away.
+    rows = np.arange(1500) % len(dataset)
+    cells, conditions = dataset.targets[rows].copy(), dataset.conditions[rows]
+    energy = conditions[:, [0]]
+    narrow = 1 + 1e-3 * np.random.default_rng(1).standard_normal((len(rows), 1))
+    narrow[7] = 0.5
+    # Both views hold the same energy.
+    whole = cells[:, :36].sum(axis=1, keepdims=True)
+    cells *= energy * narrow / whole
+    layout = dataset.sample.cells.layout  # type: ignore[union-attr]
+    found = fit_cells(cells, conditions, layout, incident=0, lines=True)
+    z = found.forward(cells, conditions)
+    assert z[7, 0] < -30
+    assert not found.is_zero(z)[:, 0].any()
+    np.testing.assert_allclose(
+        found.inverse(z, conditions), cells, rtol=1e-3, atol=1e-3 * cells.max()
+    )
+
+
+def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models import Watchful, make_family
+    from pidgan.models.backend import tf
+    from pidgan.models.model import network_shape
+    from pidgan.training import _fit_transforms
+
+    part = dataset.part("train")
+    conditions, cells = _fit_transforms(
+        dataset.sample, part, only_columns=False, lines=True
+    )
+    family = make_family(
+        "shower_sequence",
+        shape=network_shape(conditions, cells, dataset.sample),
+        settings={**SMALL_SEQUENCE, "average": 0.0},
+        seed=1,
+    )
+    assert isinstance(family, Watchful)
+    y = cells.forward(part.targets, part.conditions)[:64]
+    arrays = {
+        "x": conditions.forward(part.conditions)[:64],
+        "y": y,
+        "free": np.logical_not(cells.is_zero(y)),
+        "w": np.ones(len(y)),
+    }
+    batch = {k: tf.constant(v, tf.float32) for k, v in arrays.items()}
+    seed = tf.constant([1, 2])
+    for _ in range(3):
+        family.step(batch, phase="likelihood", seed=seed, rate=1.0)
+    family.watch(batch, seed=seed)
+    good = [v.numpy() for v in family.generator.variables]
+    before = family.losses(batch, seed=seed)
+    family.step(batch, phase="likelihood", seed=seed, rate=300.0)
+    after = family.losses(batch, seed=seed)
+    assert all(after[name] > before[name] for name in before)
+    family.watch(batch, seed=seed)
+    family.end("likelihood")
+    for expected, variable in zip(good, family.generator.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected)
+
+
+def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models.backend import tf
-    from pidgan.models.sequences import Order, Sequence
+    from pidgan.models.sequences import LEAST, Order, Sequence
 
     n = 5
-    # Networks of their own make one coordinate at a time.
-    stages = [[3], [0, 4], [1], [2]] if shared else [[3], [0], [4], [1], [2]]
+    stages = [[3], [0, 4], [1], [2]]
     order = Order(
         stages=tuple(np.array(stage) for stage in stages),
         window=np.array([[3, 5], [0, 4], [1, 0], [5, 5], [3, 5]]),
@@ -421,27 +480,25 @@ def test_density_of_a_sequence_is_that_of_its_samples(shared: bool) -> None:
         most=np.full(n, 9.0),
         empties=np.array([True, False, True, True, True]),
     )
-    model = Sequence(
-        order, n_context=2, width=6, memory=3, axes=2, shared=shared, seed=1
-    )
+    model = Sequence(order, n_context=2, width=6, memory=3, axes=2, seed=1)
     rng = np.random.default_rng(1)
     for v in model.variables:
         v.assign(v + 0.2 * rng.standard_normal(v.shape).astype(np.float32))
     u, context = rng.uniform(-1, 1, (1, n)), rng.standard_normal((1, 2))
     step = 1e-6 * np.eye(n)
-    z = model.generate(u, context)
+
+    def generate(u: np.ndarray) -> np.ndarray:
+        made: np.ndarray = model.generate(u.T, context.T).T
+        return made
+
+    z = generate(u)
     assert z.min() > -10
-    jacobian = np.stack(
-        [
-            (model.generate(u + d, context) - model.generate(u - d, context))[0] / 2e-6
-            for d in step
-        ]
-    )
+    jacobian = np.stack([(generate(u + d) - generate(u - d))[0] / 2e-6 for d in step])
     expected = 0.5 * np.sum(u**2) + np.linalg.slogdet(jacobian)[1]
     found = model.loss(*(tf.constant(v, tf.float32) for v in (z, 1 + 0 * z, context)))
     np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-4, atol=1e-4)
     # Far below: nothing anywhere, but for what is never empty.
-    nothing = model.generate(u - 20, context) == -30
+    nothing = generate(u - 20) == LEAST
     np.testing.assert_array_equal(nothing[0], order.empties)
 
 

@@ -386,7 +386,8 @@ def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
             has_zeros = len(column) < len(values)
             found[j] = {
                 **ends,
-                "edge": ends["z_min"] if has_zeros else NO_EDGE,
+                # Rare values lie far below a narrow bulk.
+                "edge": ends["z_min"] if has_zeros else min(NO_EDGE, ends["z_min"] - 1),
                 "knots": np.linspace(low, high, N_KNOTS),
             }
     return found

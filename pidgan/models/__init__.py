@@ -10,7 +10,7 @@ Which to use when, with figures: docs/explanation/families.
 import importlib
 import warnings
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pidgan.errors import PidganError, PidganWarning, nearest
 
@@ -124,6 +124,14 @@ class Family(Protocol):
 
     def end(self, phase: str) -> None:
         """Settle what a phase has learnt; called when its last step is done."""
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A family that is shown the validation part now and then."""
+
+    def watch(self, batch: Any, *, seed: Any) -> None:
+        """Keep what is best by the losses of a batch that is not trained on."""
 
 
 def make_family(

@@ -8,11 +8,13 @@ coordinate z by a monotonic map that has an inverse in closed form,
     z = m + s sinh(t (asinh v + e)),   v = ln(exp(u - c) - 1) - ln(1 + exp(-c)):
 
 the edge c is the normal score of the probability of a zero, and towards it the energy
-falls to nothing, so that rounding cannot make a cell appear. The rest is the
-sinh-arcsinh distribution with location, scale, skewness and tails (Jones and Pewsey,
-Biometrika 96 (2009) 761, Eq. 2). A small network makes the five numbers c, m, s, e, t
-from the context, from the coordinates in its window, from sums over all earlier ones,
-from what is left to be shared, and from the place of the shower.
+falls; but in what is generated, within `LEAST_ABOVE` of the edge it stays as it is
+there, or the slope, which grows as 1 / (u - c), would multiply rounding. The rest is
+the sinh-arcsinh distribution with location, scale, skewness and tails (Jones and
+Pewsey, Biometrika 96 (2009) 761, Eq. 2). A small network, the same for all, makes the
+five numbers c, m, s, e, t from the context, from the coordinates in its window, from
+sums over all earlier ones, from what is left to be shared, and from the place of the
+shower.
 
 Coordinates that are not in each other's window are made at once: a *stage*.
 """
@@ -36,12 +38,13 @@ FIRST_EDGE = -3.0
 LEAST_SCALE = 1e-3
 MOST_INNER = 8.0  # of what sinh is taken of, in a likelihood
 MOST_V = 12.0
-LEAST = -30.0  # coordinate of what holds no energy
+LEAST = -1e3  # coordinate of what holds no energy
 NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
-LEAST_REST = 1e-2  # share of energy below which rounding is not to matter
+LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
 NEAR = 0.1  # square of the distance, in cells, below which a cell holds the axis
 TINY = 1e-6
+LEAST_ABOVE = 1e-2  # of u - c where there is energy, in what is generated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ class Order:
 
 
 class Sequence:
-    """The networks of n coordinates."""
+    """The network of n coordinates, all with the same hidden layers."""
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class Sequence:
         width: int,
         memory: int,
         axes: int,
-        shared: bool,
+        own: bool = False,
         seed: int,
     ) -> None:
         """Draw the initial weights.
@@ -110,16 +113,16 @@ class Sequence:
             width: of the hidden layers.
             memory: sums over earlier coordinates that later ones see.
             axes: points from which cells see their distance.
-            shared: whether all coordinates have the same hidden layers.
+            own: whether each coordinate has linear terms of its own beside the network.
             seed: of the initial weights.
         """
-        self.order, self.width, self.shared = order, width, shared
+        self.own = own
+        self.order, self.width = order, width
         n, slots = order.window.shape
         self.dimensions = order.place.shape[1]
         self.axes = axes if self.dimensions else 0
         seen = slots + 2 + self.axes * (self.dimensions + 1)
         points = self.axes * self.dimensions
-        copies = 1 if shared else n
         seeds = keras.random.SeedGenerator(seed)
 
         def draw(*shape: int, scale: float) -> Any:
@@ -129,14 +132,14 @@ class Sequence:
         self.weights: dict[str, Any] = {
             "context": draw(n_context, width, scale=n_context**-0.5),
             "context_bias": keras.Variable(tf.zeros(width)),
-            "told": draw(copies, width, width, scale=width**-0.5),
+            "told": draw(width, width, scale=width**-0.5),
             "keep_level": draw(n, memory, scale=n**-0.5),
             "keep_share": draw(n, memory, scale=n**-0.5),
-            "memory": draw(copies, memory, width, scale=memory**-0.5),
-            "first": draw(copies, seen, width, scale=seen**-0.5),
+            "memory": draw(memory, width, scale=memory**-0.5),
+            "first": draw(seen, width, scale=seen**-0.5),
             "first_bias": draw(n, width, scale=0.1),
-            "second": draw(copies, width, width, scale=(2 / width) ** 0.5),
-            "last": draw(copies, width, N_OUTPUTS, scale=0.1 * width**-0.5),
+            "second": draw(width, width, scale=(2 / width) ** 0.5),
+            "last": draw(width, N_OUTPUTS, scale=0.1 * width**-0.5),
             "last_bias": keras.Variable(
                 tf.tile([[FIRST_EDGE, 0.0, 0.0, 0.0, 0.0]], (n, 1))
             ),
@@ -144,6 +147,9 @@ class Sequence:
         if self.axes:
             self.weights["axis"] = draw(n_context, points, scale=0.01)
             self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
+        if own:
+            lines = keras.Variable(tf.zeros((n, slots + n_context, N_OUTPUTS)))
+            self.weights["lines"] = lines
         self.variables = list(self.weights.values())
 
     def loss(
@@ -197,120 +203,129 @@ class Sequence:
         kept = level[..., tf.newaxis] * w["keep_level"]
         kept += share[..., tf.newaxis] * w["keep_share"]
         memory = tf.einsum("ij,bjm->bim", order.earlier, kept)
-        v = self._dense(tf.concat(parts, axis=2), "first") + w["first_bias"]
-        v += self._dense(memory, "memory")
-        v += self._dense(hidden[:, tf.newaxis], "told")
-        v = tf.nn.relu(self._dense(tf.nn.relu(v), "second"))
-        return self._dense(v, "last") + w["last_bias"]
-
-    def _dense(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Return x (m, n or 1, k) times the kernel of each coordinate."""
-        kernel = self.weights[name]
-        if self.shared:
-            return tf.matmul(x, kernel[0])
-        if x.shape[1] == 1:
-            return tf.einsum("bk,nkl->bnl", x[:, 0], kernel)
-        return tf.einsum("bnk,nkl->bnl", x, kernel)
+        v = tf.matmul(tf.concat(parts, axis=2), w["first"]) + w["first_bias"]
+        v += tf.matmul(memory, w["memory"])
+        v += tf.matmul(hidden[:, tf.newaxis], w["told"])
+        v = tf.nn.relu(tf.matmul(tf.nn.relu(v), w["second"]))
+        v = tf.matmul(v, w["last"]) + w["last_bias"]
+        if self.own:
+            slots = order.window.shape[1]
+            v += tf.einsum("bnk,nko->bno", window, w["lines"][:, :slots])
+            v += tf.einsum("bk,nko->bno", context, w["lines"][:, slots:])
+        return v
 
     def generate(self, noise: Any, context: Any) -> Any:
-        """Return coordinates (m, n); arrays of numpy, or values of a graph.
+        """Return coordinates (n, m); arrays of numpy, or values of a graph.
 
-        What holds no energy is at `LEAST`.
+        Rows are on the last axis. What holds no energy is at `LEAST`.
+
+        Args:
+            noise: (n, m), standard normal.
+            context: (n_context, m).
         """
         t, order = tracing, self.order
         w = {name: v.numpy() for name, v in self.weights.items()}
-        hidden = t.relu(t.affine(context, w["context"], w["context_bias"]))
-        axis = None
-        if self.axes:
-            axis = t.matmul(context, w["axis"]) + t.matmul(hidden, w["axis_hidden"])
-        shared_told = t.matmul(hidden, w["told"][0]) if self.shared else None
+        hidden = t.relu(t.product(w["context"].T, context) + w["context_bias"][:, None])
+        axes = self._traced_axes(hidden, context, w) if self.axes else []
+        known = t.product(w["told"].T, hidden)
         made, turn = [], np.concatenate(order.stages)
-        levels = shares = memory = None
+        # Lookups beyond the last coordinate find nothing.
+        levels = t.pick(noise, [0]) * 0.0
+        shares = memory = None
         for number, members in enumerate(order.stages):
-            k, one = len(members), 0 if self.shared else int(members[0])
             before = turn[: sum(len(stage) for stage in order.stages[:number])]
-            told = shared_told
-            if told is None:
-                told = t.matmul(hidden, w["told"][one])
+            told = known
             if number:
-                told = told + t.matmul(memory, w["memory"][one])
-            parts = self._traced_past((levels, shares, told), members, before)
-            if axis is not None:
-                parts += self._traced_place(axis, order.place[members])
-            v = t.matmul(t.concatenate(parts), w["first"][one])
-            v = v + (t.reshape(told, (1, self.width)) + w["first_bias"][members][None])
-            v = t.relu(t.matmul(t.relu(v), w["second"][one]))
-            # From one row a member to one after the other a kind of output.
-            v = t.reshape(t.matmul(v, w["last"][one]), (k * N_OUTPUTS,))
-            kinds = np.eye(k * N_OUTPUTS, dtype=np.float32)
-            kinds = (
-                kinds.reshape(k, N_OUTPUTS, -1).swapaxes(0, 1).reshape(len(kinds), -1)
-            )
-            scale = np.repeat(BOUNDS, k)
-            v = t.affine(v, kinds.T / scale, w["last_bias"][members].T.ravel() / scale)
-            outputs = t.tanh(v) * scale[None]
-            u = t.take(noise, members)
+                told = known + t.product(w["memory"].T, memory)
+            seen = self._traced_past((levels, shares), members, before)
+            seen += _traced_place(axes, order.place[members])
+            v = t.product(w["first"].T, t.stack(seen))
+            v = v + w["first_bias"][members][:, :, None]
+            v = t.relu(v + t.fold(told, (1, self.width)))
+            v = t.relu(t.product(w["second"].T, v))
+            v = t.product(w["last"].T / BOUNDS[:, None], v)
+            if self.own:
+                (one,) = members  # each at a time
+                line = w["lines"][one].T / BOUNDS[:, None]
+                linear = t.stack([t.fold(seen[0], (order.window.shape[1],)), context])
+                v = v + t.fold(t.product(line, linear), (1, N_OUTPUTS))
+            v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
+            outputs = v * BOUNDS[None, :, None]
+            u = t.pick(noise, members)
             z, energy = _traced_map(outputs, u, order.empties[members])
-            least = np.where(order.empties, LEAST, order.least)[members][None]
-            z = z - t.relu(z - order.most[members][None])
-            z = energy * t.relu(z - least) + least
-            log_share = z * order.slope[members][None] + order.offset[members][None]
+            least = np.where(order.empties, LEAST, order.least)[members][:, None]
+            z = t.maximum(t.minimum(z, order.most[members][:, None]), least)
+            z = energy * z + (1.0 - energy) * LEAST
+            made.append(z)
+            if number == len(order.stages) - 1:
+                break
+            log_share = z * order.slope[members][:, None]
+            log_share = log_share + order.offset[members][:, None]
             level = energy * _softplus(log_share - NOTHING) * LEVEL
             share = energy * t.exp(log_share)
-            made.append(z)
-            kept = t.matmul(level, w["keep_level"][members])
-            kept = kept + t.matmul(share, w["keep_share"][members])
+            kept = np.concatenate([w["keep_level"][members], w["keep_share"][members]])
+            kept = t.product(kept.T, t.stack([level, share]))
             memory = kept if memory is None else memory + kept
-            levels = level if levels is None else t.concatenate([levels, level])
-            shares = share if shares is None else t.concatenate([shares, share])
-        return t.take(t.concatenate(made), np.argsort(turn))
+            levels = t.stack([levels, level])
+            shares = share if shares is None else t.stack([shares, share])
+        return t.pick(t.stack(made), np.argsort(turn))
+
+    def _traced_axes(
+        self, hidden: Any, context: Any, w: dict[str, FloatArray]
+    ) -> list[Any]:
+        """Return the axes' place in each dimension, (1, axes, m)."""
+        t = tracing
+        axis = t.product(w["axis"].T, context)
+        axis = axis + t.product(w["axis_hidden"].T, hidden)
+        first = np.arange(self.axes)
+        return [
+            t.fold(t.pick(axis, first + d * self.axes), (1, self.axes))
+            for d in range(self.dimensions)
+        ]
 
     def _traced_past(
-        self, seen: tuple[Any, Any, Any], members: IntArray, before: IntArray
+        self, past: tuple[Any, Any], members: IntArray, before: IntArray
     ) -> list[Any]:
         """Return what members see of earlier coordinates, and what is left."""
         t, order = tracing, self.order
-        levels, shares, any_value = seen
+        levels, shares = past
         k, slots = len(members), order.window.shape[1]
-        if not len(before):
-            nothing = t.take(any_value, [0]) * 0.0
-            rest = nothing + np.ones((1, k), dtype=np.float32)
-            window = nothing + np.zeros((1, k * slots), dtype=np.float32)
-        else:
-            # A product with zeros and ones is faster than a lookup, and as exact.
-            table = order.window[members].ravel()[None] == before[:, None]
-            window = t.matmul(levels, table.astype(np.float32))
-            rest = 1.0 - t.matmul(shares, order.spent[members][:, before].T)
+        place = np.zeros(order.n + 1, dtype=np.int64)
+        place[before] = 1 + np.arange(len(before))
+        window = t.pick(levels, place[order.window[members]].ravel())
+        if len(before):
+            rest = 1.0 - t.product(order.spent[members][:, before], shares)
             rest = t.relu(rest)
-        left = [t.reshape(v, (k, 1)) for v in (rest, t.log(rest + LEAST_REST))]
-        return [t.reshape(window, (k, slots)), *left]
+        else:
+            rest = t.pick(levels, [0] * k) + 1.0
+        rest = t.fold(rest, (k, 1))
+        return [t.fold(window, (k, slots)), rest, t.log(rest + LEAST_REST)]
 
-    def _traced_place(self, axis: Any, place: FloatArray) -> list[Any]:
-        """Return what cells at places (k, dimensions) see of the axes."""
-        t, (k, axes) = tracing, (len(place), self.axes)
-        square, parts = None, []
-        for d in range(self.dimensions):
-            copies = np.zeros((self.dimensions * axes, k * axes), dtype=np.float32)
-            copies[d * axes : (d + 1) * axes] = -np.tile(np.eye(axes), (1, k))
-            distance = t.affine(axis, copies, np.repeat(place[:, d], axes))
-            parts.append(t.reshape(t.tanh(distance * 2.0), (k, axes)))
-            own = distance * distance
-            square = own if square is None else square + own
-        assert square is not None
-        return [*parts, t.reshape(t.log(square + NEAR), (k, axes))]
+
+def _traced_place(axes: list[Any], place: FloatArray) -> list[Any]:
+    """Return what cells at places (k, dimensions) see of the axes."""
+    if not axes:
+        return []
+    t = tracing
+    distances = [place[:, d][:, None, None] - axis for d, axis in enumerate(axes)]
+    square = distances[0] * distances[0]
+    for distance in distances[1:]:
+        square = square + distance * distance
+    return [*(t.tanh(v * 2.0) for v in distances), t.log(square + NEAR)]
 
 
 def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
-    """Return coordinates (m, k), and 1 where there is energy, else 0."""
+    """Return coordinates (k, m), and 1 where there is energy, else 0."""
     t, k = tracing, len(empties)
     c, location, log_scale, skew, log_tail = (
-        t.columns(outputs, i * k, (i + 1) * k) for i in range(N_OUTPUTS)
+        t.fold(t.pick(outputs, [i]), (k,)) for i in range(N_OUTPUTS)
     )
-    may = empties.astype(np.float32)[None]
+    may = empties.astype(np.float32)[:, None]
     c = c if empties.all() else c * may - BOUNDS[0] * (1 - may)
     above = u - c
-    energy = 1.0 - t.negative(above) * may if empties.any() else u * 0.0 + 1.0
-    above = t.maximum(above, TINY)
+    none = t.negative(above)
+    energy = 1.0 - (none if empties.all() else none * may)
+    above = t.maximum(above, LEAST_ABOVE)
     # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
     half = t.tanh(above * 0.5)
     v = above + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
@@ -323,5 +338,5 @@ def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
 
 
 def _softplus(x: Any) -> Any:
-    t = tracing
-    return t.relu(x) + t.log(1.0 + t.exp(-t.absolute(x)))
+    # Of what is bounded from above.
+    return tracing.log(1.0 + tracing.exp(x))

@@ -6,26 +6,26 @@ one of the shape, but each coordinate is made given those before it
 behind them is missing in it, and cells from the rim of the calorimeter to its middle.
 What is small comes before what is large: what is left to be shared is then never the
 small difference of large numbers.
-All cells have the same network, which sees a cell's neighbours and its distance from
-the axis of the shower: each shower is then as many examples as it has cells. Neither
-has to be told: the axis is a function of conditions and energies that is learnt.
+All layers have the same hidden layers, and so have all cells: a shower is then as many
+examples, and a rare one is not learnt by heart. The network of the cells sees a cell's
+neighbours and its distance from the axis of the shower, which is a function of
+conditions and energies that is learnt.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
 from pidgan.calorimeter.tracing import (
-    DOUBLE_CODE,
-    FLOAT_CODE,
     Traced,
-    concatenate,
     maximum,
     minimum,
-    take,
+    pick,
+    stack,
+    turn,
 )
 from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
@@ -41,6 +41,8 @@ MOST_CELLS = 1000
 REACH = 2.05
 # Coordinates beyond are seen as these: a layer without energy is not far away.
 MOST_SEEN = 4.0
+# Rows generated at a time by numpy: they stay in the cache.
+BLOCK_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,15 @@ class SequenceSettings:
         width, memory: of the network of the cells, likewise.
         axes: points from which cells see their distance.
         batch_size, learning_rate: the rate falls with a cosine.
-        energy_weight_decay, weight_decay: of both models.
+        energy_weight_decay, total_weight_decay, weight_decay: of the models of layers,
+            total and cells. Each shower is one example of a total, but many of a layer.
         blur: of the sums over what was made before, see `Sequence.loss`.
         average: momentum of the averaged weights.
         xla: compile the steps with XLA; None does so in trainings of a minute or 2000
             steps and more.
     """
 
-    energy_width: int = 24
+    energy_width: int = 48
     energy_memory: int = 8
     energy_window: int = 4
     width: int = 48
@@ -70,10 +73,30 @@ class SequenceSettings:
     batch_size: int = 128
     learning_rate: float = 3e-3
     energy_weight_decay: float = 0.03
+    total_weight_decay: float = 1.0
     weight_decay: float = 0.01
     blur: float = 0.02
     average: float = 0.998
     xla: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the models.
+
+    Attributes:
+        name: of its loss.
+        makes: coordinates of the shower that it makes.
+        sees: coordinates, made before, in its context.
+        model: its network.
+        weight_decay: of its optimizer.
+    """
+
+    name: str
+    makes: slice
+    sees: slice
+    model: Sequence
+    weight_decay: float
 
 
 class ShowerSequence:
@@ -89,52 +112,30 @@ class ShowerSequence:
             PidganError: too many cells.
         """
         self.settings = s = settings
-        n_cells = shape.n_targets - shape.n_energies
-        if n_cells > MOST_CELLS:
-            raise PidganError(
-                f"{n_cells} cells, expected at most {MOST_CELLS} in family "
-                "'shower_sequence'; take 'shower_vae'"
-            )
-        energies, cells = make_orders(shape, window=s.energy_window)
-        n = energies.n
         self.n_noise = shape.n_targets
-        self.parts: list[tuple[slice, Sequence]] = []
-        if n:
-            model = Sequence(
-                energies,
-                n_context=shape.n_conditions,
-                width=s.energy_width,
-                memory=s.energy_memory,
-                axes=0,
-                shared=False,
-                seed=seed,
-            )
-            self.parts.append((slice(0, n), model))
-        if cells is not None:
-            model = Sequence(
-                cells,
-                n_context=shape.n_conditions + n,
-                width=s.width,
-                memory=s.memory,
-                axes=s.axes,
-                shared=True,
-                seed=seed + 1,
-            )
-            self.parts.append((slice(n, n + cells.n), model))
+        self.parts = _make_parts(shape, s, seed)
         self.generator = SequenceGenerator(self.parts)
-        decays = [s.energy_weight_decay, s.weight_decay][-len(self.parts) :]
         self.optimizers = [
             keras.optimizers.AdamW(
                 s.learning_rate,
-                weight_decay=decay,
+                weight_decay=part.weight_decay,
                 global_clipnorm=10.0,
                 use_ema=True,
                 ema_momentum=s.average,
             )
-            for decay in decays
+            for part in self.parts
         ]
-        for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
-            optimizer.build(part.variables)
+        for optimizer, part in zip(self.optimizers, self.parts, strict=True):
+            optimizer.build(part.model.variables)
+        # By part: the least loss of the validation part, and the weights it had.
+        self.least = [keras.Variable(np.inf, trainable=False) for _ in self.parts]
+        self.best = [
+            [
+                keras.Variable(tf.zeros_like(v), trainable=False)
+                for v in p.model.variables
+            ]
+            for p in self.parts
+        ]
         self.phases: Mapping[str, float] = {"likelihood": 1.0}
         self.batch_sizes: Mapping[str, int] = {"likelihood": s.batch_size}
 
@@ -142,54 +143,70 @@ class ShowerSequence:
     def variables(self) -> list[Any]:
         """Return all variables, optimizers' included, in a fixed order."""
         states = [v for optimizer in self.optimizers for v in optimizer.variables]
-        return [*self.generator.variables, *states]
+        best = [v for part in self.best for v in part]
+        return [*self.generator.variables, *states, *self.least, *best]
 
     def step(
         self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
     ) -> dict[str, Any]:
         """Do one update of each model and return their losses."""
         found = {}
-        for k, (optimizer, (_, part)) in enumerate(
-            zip(self.optimizers, self.parts, strict=True)
-        ):
+        for k, optimizer in enumerate(self.optimizers):
+            model = self.parts[k].model
             optimizer.learning_rate = self.settings.learning_rate * rate
             with tf.GradientTape() as tape:
-                name, loss = self._loss(k, batch, tf.random.fold_in(seed, k))
-            descend(tape, loss, optimizer, part.variables)
-            found[name] = loss
+                loss = self._loss(k, batch, seed)
+            descend(tape, loss, optimizer, model.variables)
+            found[self.parts[k].name] = loss
         return found
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
         """Return the losses without an update."""
-        return dict(
-            self._loss(k, batch, tf.random.fold_in(seed, k))
-            for k in range(len(self.parts))
-        )
+        return {p.name: self._loss(k, batch, seed) for k, p in enumerate(self.parts)}
+
+    def watch(self, batch: dict[str, Any], *, seed: Any) -> None:
+        """Keep the averaged weights of each model where its loss is the least so far.
+
+        Small samples are learnt by heart: early stopping, of each model on its own.
+        """
+        for k, part in enumerate(self.parts):
+            now = [v.numpy() for v in part.model.variables]
+            self.optimizers[k].finalize_variable_values(part.model.variables)
+            loss = self._loss(k, batch, seed)
+            if loss < self.least[k]:
+                self.least[k].assign(loss)
+                _assign(self.best[k], part.model.variables)
+            _assign(part.model.variables, now)
 
     def end(self, phase: str) -> None:
-        """Put the averaged weights into the networks."""
-        for optimizer, (_, part) in zip(self.optimizers, self.parts, strict=True):
-            optimizer.finalize_variable_values(part.variables)
+        """Put the weights that were kept into the networks."""
+        for part, best, least in zip(self.parts, self.best, self.least, strict=True):
+            if np.isfinite(least.numpy()):
+                _assign(part.model.variables, best)
 
-    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tuple[str, tf.Tensor]:
-        """Return name and loss, a coordinate, of one model."""
-        mine, part = self.parts[k]
+    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tf.Tensor:
+        """Return the loss, a coordinate, of one model."""
+        part = self.parts[k]
         z, free = batch["y"], batch["free"]
-        context = tf.concat([batch["x"], _seen(z[:, : mine.start])], axis=1)
-        normal = tf.random.stateless_normal((tf.shape(z)[0], part.order.n), seed)
+        context = tf.concat([batch["x"], _seen(z[:, part.sees])], axis=1)
+        n = part.model.order.n
+        normal = tf.random.stateless_normal(
+            (tf.shape(z)[0], n), tf.random.fold_in(seed, k)
+        )
         blur = self.settings.blur * normal
-        loss = part.loss(z[:, mine], free[:, mine], context, blur=blur)
-        name = "shape" if part.shared else "energies"
-        return name, tf.reduce_mean(batch["w"] * loss) / part.order.n
+        loss = part.model.loss(
+            z[:, part.makes], free[:, part.makes], context, blur=blur
+        )
+        return tf.reduce_mean(batch["w"] * loss) / n
 
 
 class SequenceGenerator:
     """From conditions and one number of noise a coordinate to coordinates."""
 
-    def __init__(self, parts: list[tuple[slice, Sequence]]) -> None:
+    def __init__(self, parts: list[Part]) -> None:
         """Join the models."""
         self.parts = parts
-        self.variables: list[Any] = [v for _, part in parts for v in part.variables]
+        self.variables: list[Any] = [v for p in parts for v in p.model.variables]
 
     def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
         """Return the coordinates, (n, n_targets)."""
@@ -197,68 +214,129 @@ class SequenceGenerator:
             np.asarray(inputs[name], dtype=np.float64)
             for name in ("conditions", "noise")
         )
-        return tf.constant(self._generate(x, noise), dtype=tf.float32)
+        blocks = [
+            self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
+            for i in range(0, max(1, len(x)), BLOCK_ROWS)
+        ]
+        return tf.constant(np.concatenate(blocks), dtype=tf.float32)
 
     def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the same operators to a graph and return the coordinates' name.
-
-        In double precision: what comes later amplifies the rounding of what came
-        before, and a cell near its edge amplifies it most.
-        """
-        n_noise = sum(part.order.n for _, part in self.parts)
-        n_context = int(self.parts[0][1].weights["context"].shape[0])
+        """Append the same operators to a graph and return the coordinates' name."""
+        n_noise = sum(part.model.order.n for part in self.parts)
+        # The first model sees nothing but the conditions.
+        n_context = int(self.parts[0].model.weights["context"].shape[0])
         x, noise = (
-            Traced(
-                graph, graph.add("Cast", inputs[name], to=DOUBLE_CODE), (size,), True
-            )
+            Traced(graph, inputs[name], (size,))
             for name, size in (("conditions", n_context), ("noise", n_noise))
         )
         made: str = self._generate(x, noise).name
-        return graph.add("Cast", made, to=FLOAT_CODE)
+        return made
 
     def _generate(self, x: Any, noise: Any) -> Any:
-        context, made = x, []
-        for mine, part in self.parts:
-            numbers = take(noise, np.arange(mine.start, mine.stop))
-            made.append(part.generate(numbers, context))
-            context = concatenate([x, *(_traced_seen(z) for z in made)])
-        return concatenate(made)
+        x, noise = turn(x), turn(noise)
+        made: list[tuple[slice, Any]] = []
+        for part in self.parts:
+            seen = [_traced_seen(z) for place, z in made if _within(place, part.sees)]
+            numbers = pick(noise, np.arange(part.makes.start, part.makes.stop))
+            z = part.model.generate(numbers, stack([x, *seen]))
+            made.append((part.makes, z))
+            made.sort(key=lambda item: item[0].start)
+        return turn(stack([z for _, z in made]))
 
 
-def make_orders(shape: Shape, *, window: int) -> tuple[Order, Order | None]:
-    """Return the order of total and layers, and that of the cells, if there are any."""
-    transform, geometry = shape.transform, shape.geometry
-    n = shape.n_energies
+def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _within(place: slice, other: slice) -> bool:
+    return bool(place.start >= other.start and place.stop <= other.stop)
+
+
+def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
+    """Return the models in the order in which they come.
+
+    Raises:
+        PidganError: too many cells.
+    """
+    n, n_cells = shape.n_energies, shape.n_targets - shape.n_energies
+    if n_cells > MOST_CELLS:
+        raise PidganError(
+            f"{n_cells} cells, expected at most {MOST_CELLS} in family "
+            "'shower_sequence'; take 'shower_vae'"
+        )
+    nothing, total, layers = slice(0, 0), slice(0, min(n, 1)), slice(1, n)
+    energies, cells = slice(0, n), slice(n, shape.n_targets)
+    parts: list[Part] = []
+    for name, makes, sees in (
+        ("layers", layers, nothing),
+        ("total", total, layers),
+        ("shape", cells, energies),
+    ):
+        if makes.start >= makes.stop:
+            continue
+        of_cells = name == "shape"
+        sees = sees if sees.stop > sees.start else nothing
+        order = make_order(shape, makes, window=0 if of_cells else s.energy_window)
+        model = Sequence(
+            order,
+            n_context=shape.n_conditions + sees.stop - sees.start,
+            width=s.width if of_cells else s.energy_width,
+            memory=s.memory if of_cells else s.energy_memory,
+            axes=s.axes if of_cells else 0,
+            seed=seed + len(parts),
+        )
+        decays = {"layers": s.energy_weight_decay, "total": s.total_weight_decay}
+        parts.append(
+            Part(
+                name=name,
+                makes=makes,
+                sees=sees,
+                model=model,
+                weight_decay=decays.get(name, s.weight_decay),
+            )
+        )
+    return parts
+
+
+def make_order(shape: Shape, makes: slice, *, window: int = 0) -> Order:
+    """Return the order of some coordinates: as they come, or as cells lie.
+
+    Args:
+        shape: of the showers, with transform and geometry.
+        makes: coordinates, of energies or of cells.
+        window: earlier coordinates that each sees; 0 for those near in space.
+    """
+    transform = shape.transform
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
         transform.z_max - transform.z_min
     )
     offset = transform.knots[:, 0] - slope * transform.z_min
-    group = np.asarray(transform.group)
-    energies = np.roll(np.arange(n), -1)
-    before = np.full((n, min(window, max(n - 1, 1))), n)
-    for i, j in enumerate(energies):
-        seen = energies[max(0, i - before.shape[1]) : i][::-1]
-        before[j, : len(seen)] = seen
-    order = Order(
-        stages=tuple(energies[:, None]),
+    if window:
+        n = makes.stop - makes.start
+        before = np.arange(n)[:, None] - 1 - np.arange(min(window, max(n - 1, 1)))
+        before = np.where(before < 0, n, before)
+        place = np.zeros((n, 0), dtype=np.float32)
+        stages = tuple(np.arange(n)[:, None])
+    else:
+        place, before, stages = _order_of_cells(transform, shape.geometry)
+    return Order(
+        stages=stages,
         window=before,
-        group=group[:n],
-        place=np.zeros((n, 0), dtype=np.float32),
-        slope=slope[:n],
-        offset=offset[:n],
-        least=transform.z_min[:n],
-        most=transform.z_max[:n],
-        empties=transform.edge[:n] > NO_EDGE,
+        group=np.asarray(transform.group)[makes],
+        place=place,
+        slope=slope[makes],
+        offset=offset[makes],
+        least=transform.z_min[makes],
+        most=transform.z_max[makes],
+        empties=transform.edge[makes] > NO_EDGE,
     )
-    if n == shape.n_targets:
-        return order, None
-    return order, _order_of_cells(transform, geometry, slope[n:], offset[n:])
 
 
 def _order_of_cells(
-    transform: CellTransform, geometry: Any, slope: FloatArray, offset: FloatArray
-) -> Order:
-    """Return the order of the cells, from the rim to the middle."""
+    transform: CellTransform, geometry: Any
+) -> tuple[FloatArray, IntArray, tuple[IntArray, ...]]:
+    """Return place, neighbours and stages of cells, from the rim to the middle."""
     first = len(transform.place) - transform.n_targets
     cells = np.flatnonzero(transform.place[first:] >= 0)
     at = np.nan_to_num(np.asarray(geometry.centres))[cells]
@@ -268,18 +346,7 @@ def _order_of_cells(
     place = np.asarray(place - (place.max(axis=0) + place.min(axis=0)) / 2, np.float32)
     across = place[:, : int(varies[:2].sum())]
     turn = np.lexsort((-np.round((across**2).sum(axis=1), 3),))
-    window, stages = _neighbours(place, turn)
-    return Order(
-        stages=stages,
-        window=window,
-        group=np.asarray(transform.group)[len(transform.edge) - len(cells) :],
-        place=place,
-        slope=slope,
-        offset=offset,
-        least=transform.z_min[len(transform.edge) - len(cells) :],
-        most=transform.z_max[len(transform.edge) - len(cells) :],
-        empties=transform.edge[len(transform.edge) - len(cells) :] > NO_EDGE,
-    )
+    return place, *_neighbours(place, turn)
 
 
 def _neighbours(

@@ -21,7 +21,7 @@ BATCHES = (1, 100, 10_000)
 CASES = [
     ("pbwo4", "shower_sequence", {}, 100),
     ("pbwo4", "shower_flow", {}, 100),
-    ("pbwo4_3d", "shower_vae", {"network": "conv"}, 10),
+    ("pbwo4_3d", "shower_vae", {"network": "dense"}, 10),
 ]
 
 
