@@ -44,6 +44,8 @@ ROUNDS = 3
 THROUGHPUT_SECONDS = 15.0
 LEAST_RATIO = 3.0
 MOST_TIME = 1 / 5
+# What comes before and after the steps of a budget, such as the regressed weights.
+PREPARATION = 10.0
 
 pytestmark = pytest.mark.skipif(PEER is None, reason="PIDGAN_PEER_PYTHON is not set")
 
@@ -136,10 +138,10 @@ def test_time_to_the_quality_of_the_peer(dataset: Dataset, tmp_path: Path) -> No
 
     theirs = judge(run_peer(dataset, tmp_path, seconds=SECONDS)["targets"])
     start = time.perf_counter()
-    model = train(dataset, budget=MOST_TIME * SECONDS)
+    model = train(dataset, budget=MOST_TIME * SECONDS - PREPARATION)
     seconds = time.perf_counter() - start
     own = judge(sample_targets(model, part.conditions, seed=1))
     print(f"\nC2ST: peer {theirs:.3f} in {SECONDS:.0f} s, ", end="")
     print(f"here {own:.3f} in {seconds:.0f} s")
-    assert seconds <= 1.1 * MOST_TIME * SECONDS
+    assert seconds <= MOST_TIME * SECONDS
     assert own <= theirs
