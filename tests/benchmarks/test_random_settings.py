@@ -43,6 +43,8 @@ def draw_settings(rng: np.random.Generator) -> dict[str, float]:
     return drawn | {p: drawn[p] / total for p in ("teach", "distil", "play")}
 
 
+# Large networks of all three phases are traced for most of a minute on a busy machine.
+@pytest.mark.filterwarnings("ignore:the budget of")
 @pytest.mark.parametrize("run", range(RUNS))
 def test_no_settings_within_the_ranges_end_in_nan(
     run: int, kaon_dataset: Dataset
