@@ -25,6 +25,7 @@ from pidgan.calorimeter.schemes import N_KNOTS as CELL_KNOTS
 from pidgan.card import SCHEMA_VERSION, Card
 from pidgan.errors import BundleError
 from pidgan.models.model import Model
+from pidgan.models.nodes import uniform
 from pidgan.models.parametrised import Parametrised
 from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
@@ -453,15 +454,11 @@ def _add_recurrent(graph: _Graph, layer: Any, source: str) -> str:
 
 def _pick(graph: _Graph, logits: str, z: str, n_patterns: int) -> str:
     """One-hot code of the class that Phi(z) picks from softmax(logits)."""
-    erf = graph.add("Erf", graph.add("Mul", z, graph.constant(np.sqrt(0.5))))
-    half = graph.constant(0.5)
-    uniform = graph.add("Add", graph.add("Mul", erf, half), half)
+    drawn = uniform(graph, z)
     probabilities = graph.add("Softmax", logits, axis=1)
     cumulated = graph.add("CumSum", probabilities, graph.ints(1))
     edges = graph.add("Slice", cumulated, *(graph.ints([i]) for i in (0, -1, 1)))
-    above = graph.add(
-        "Cast", graph.add("Greater", uniform, edges), to=TensorProto.FLOAT
-    )
+    above = graph.add("Cast", graph.add("Greater", drawn, edges), to=TensorProto.FLOAT)
     # above is 1...1 0...0; pattern k has k ones: column k is above[k-1] - above[k].
     difference = np.zeros((n_patterns - 1, n_patterns))
     for k in range(n_patterns - 1):

@@ -38,6 +38,7 @@ from pidgan.models import (
 from pidgan.models.backend import keras, tf
 from pidgan.models.model import Model, network_shape
 from pidgan.models.patterns import PatternClassifier
+from pidgan.models.updates import cosine
 from pidgan.ntuple import read_arrays
 from pidgan.preprocessing import (
     ConditionTransform,
@@ -281,12 +282,12 @@ class _Run:
         ) -> dict[str, tf.Tensor]:
             seed = tf.stack([tf.constant(self.seed % 2**31), step])
             batch = self._batch(self.rows, seed, size)
-            rate = _cosine(step - begin, end - begin)
+            rate = cosine(step - begin, end - begin, final=FINAL_RATE)
             noise = tf.random.fold_in(seed, NOISE)
             losses = self.family.step(batch, phase=phase, seed=noise, rate=rate)
             if self.classifier:
                 losses["patterns"] = self.classifier.step(
-                    batch, rate=_cosine(step, total)
+                    batch, rate=cosine(step, total, final=FINAL_RATE)
                 )
             return losses
 
@@ -399,6 +400,8 @@ class _Run:
 
     def _until_watch(self) -> int:
         """Return the steps until the family is shown the validation part again."""
+        if not isinstance(self.family, Watchful):
+            return self.steps
         return self._watch_steps - self.step % self._watch_steps
 
     def _watch(self) -> None:
@@ -592,12 +595,6 @@ def _time(loop: Callable[..., dict[str, tf.Tensor]], steps: int) -> float:
     start = time.perf_counter()
     _to_floats(loop(*map(tf.constant, (0, steps, 0, steps, steps))))
     return (time.perf_counter() - start) / steps
-
-
-def _cosine(done: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """Return the learning rate as a share of its start, 1 falling to `FINAL_RATE`."""
-    share = tf.cast(done, tf.float32) / tf.cast(steps, tf.float32)
-    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + tf.cos(math.pi * share))
 
 
 def _to_floats(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:

@@ -76,7 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distil_batch_size": (64, 8192),
     "distil_learning_rate": (1e-5, 2e-2),
 }
-"""Within these, random settings of families of tracks never gave NaN."""
+"""Ranges of the settings of families of tracks, from which a test draws at random."""
 
 FAMILIES = tuple(_FAMILIES)
 """Ways to learn a generator, in the project's own coordinates."""

@@ -34,8 +34,8 @@ from pidgan.models.adversarial import critic_loss, generator_loss
 from pidgan.models.backend import keras, tf
 from pidgan.models.helix import COLUMNS, FEATURES, SENTINEL, Frame, Tensors
 from pidgan.models.model import Model
-from pidgan.models.nodes import Graph
-from pidgan.models.updates import length
+from pidgan.models.nodes import Graph, uniform
+from pidgan.models.updates import cosine, length
 from pidgan.preprocessing import LINEAR, ConditionTransform, PhysicalTransform
 from pidgan.sample import Sample, Variable
 from pidgan.typing import FloatArray
@@ -152,10 +152,8 @@ class ClusterGenerator:
         parts = self._parts(graph, rows, inputs)
         first = self.n_latent + 2 * self.n_rows
         v = graph.columns(inputs["noise"], first, first + self.n_rows)
-        erf = graph.add("Erf", graph.add("Mul", v, graph.constant(np.sqrt(0.5))))
-        half = graph.constant(0.5)
-        uniform = graph.add("Add", graph.add("Mul", erf, half), half)
-        flag = graph.add("Sub", graph.add("Sigmoid", parts["logit"]), uniform)
+        found = graph.add("Sigmoid", parts["logit"])
+        flag = graph.add("Sub", found, uniform(graph, v))
         return self.frame.place(graph, rows, {**parts, "flag": flag})
 
     def _parts(
@@ -443,8 +441,7 @@ class _Play:
     def _update(self, step: Any, steps: Any, *, playing: bool) -> dict[str, Any]:
         s = self.settings
         seed = tf.stack([tf.constant(self.seed % 2**31), step])
-        share = tf.cast(step, tf.float32) / tf.cast(steps, tf.float32)
-        rate = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + tf.cos(np.pi * share))
+        rate = cosine(step, steps, final=FINAL_RATE)
         self.optimizer.learning_rate = s.learning_rate * rate
         self.critic_optimizer.learning_rate = s.critic_learning_rate * rate
         index = tf.random.stateless_uniform(

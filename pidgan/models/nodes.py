@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import numpy as np
+
 
 class Graph(Protocol):
     """An ONNX graph under construction; `onnx_export` has it."""
@@ -20,6 +22,18 @@ class Graph(Protocol):
 
     def network(self, network: Any, inputs: dict[str, str]) -> str:
         """Append a keras network and return its output's name."""
+
+
+def uniform(graph: Any, z: Any) -> Any:
+    """Append Phi(z), which is uniform where z is normal, and return its name.
+
+    Args:
+        graph: a `Graph`, or what computes the same operators at once.
+        z: name, or values.
+    """
+    erf = graph.add("Erf", graph.add("Mul", z, graph.constant(np.sqrt(0.5))))
+    half = graph.constant(0.5)
+    return graph.add("Add", graph.add("Mul", erf, half), half)
 
 
 class Writable(Protocol):

@@ -1,5 +1,6 @@
-"""What the updates of several families share: draws, kernel scores and descent."""
+"""What the updates of several families share: rates, draws, kernel scores, descent."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,12 @@ TINY = 1e-12
 def length(v: tf.Tensor) -> tf.Tensor:
     """Return the Euclidean length |v| along the last axis."""
     return tf.sqrt(tf.reduce_sum(tf.square(v), axis=-1) + TINY)
+
+
+def cosine(done: tf.Tensor, steps: tf.Tensor, *, final: float) -> tf.Tensor:
+    """Return a learning rate as a share of its start, 1 falling to a final one."""
+    share = tf.cast(done, tf.float32) / tf.cast(steps, tf.float32)
+    return final + (1 - final) * 0.5 * (1 + tf.cos(math.pi * share))
 
 
 def minus_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
