@@ -479,16 +479,24 @@ def _invert_targets(
     d = transform.n_targets
     if one_hot is None:
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))
+        first = graph.constant((transform.table[0] * N_KNOTS).astype(np.float32))
     else:
-        # What each pattern brings, looked up at once: its mixing, mask and atoms.
+        # What each pattern brings, looked up at once.
         i, j = np.nonzero(transform.mixing.any(axis=0))
         n = len(i)
-        brought = (transform.mixing[:, i, j], transform.patterns, transform.atoms)
+        first_knot = transform.table * N_KNOTS
+        brought = (
+            transform.mixing[:, i, j],
+            transform.patterns,
+            transform.atoms,
+            first_knot,
+        )
         table = np.hstack(brought).astype(np.float32)
         found = graph.add("MatMul", one_hot, graph.constant(table))
         mixing = graph.columns(found, 0, n)
-        mask = graph.columns(found, n, n + d)
-        atoms = graph.columns(found, n + d, n + 2 * d)
+        mask, atoms, first = (
+            graph.columns(found, n + k * d, n + (k + 1) * d) for k in range(3)
+        )
         # Every product y_i mixing_ij in a column of its own, then the sums over i.
         repeated = graph.add("Gather", y, graph.ints(i), axis=1)
         products = graph.add("Mul", repeated, mixing)
@@ -501,12 +509,11 @@ def _invert_targets(
     left = graph.add("Floor", position)
     left = graph.add("Min", left, graph.constant(N_KNOTS - 2))
     fraction = graph.add("Sub", position, left)
-    column = graph.ints(np.arange(transform.n_targets) * N_KNOTS)
     # NaN, of the logarithm of a negative condition say, is no place in the table. It
     # looks up the first knot, and its fraction stays NaN.
     zero = graph.constant(0.0)
     knot = graph.add("Where", graph.add("Greater", left, zero), left, zero)
-    index = graph.add("Add", graph.add("Cast", knot, to=TensorProto.INT64), column)
+    index = graph.add("Cast", graph.add("Add", knot, first), to=TensorProto.INT64)
     low = graph.add("Gather", graph.constant(transform.knots.ravel()), index)
     # The same table, one knot further: saves an addition on the index.
     ahead = np.append(transform.knots.ravel()[1:], transform.knots[-1, -1])

@@ -8,7 +8,9 @@ exactly by a finite share of rows (*atoms*, sentinels among them) and pairs of t
 that are exactly equal (*ties*). Both are found in the data. A target tied to another
 is replaced by their difference, which turns a tie into an atom at zero. Each row then
 has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
-learnt as a class; what is continuous given the pattern is mapped to a normal
+learnt as a class, which also says in which quarter of its range a target is that others
+are differences of: a class that is rare at some conditions is learnt better than a
+second peak of a density. What is continuous given the pattern is mapped to a normal
 distribution by its smoothed weighted quantiles, and then to uncorrelated coordinates
 of unit variance within the pattern. Targets of one track are strongly correlated:
 without the latter, directions in which they hardly vary would not count in a loss. The
@@ -43,6 +45,8 @@ MIN_PATTERN_SHARE = 3e-5
 # A target that varies less than this at given earlier ones, in units of the squared
 # normal scores, is not blown up.
 MIN_VARIANCE = 1e-3
+# A target that others are differences of is divided at these quantiles.
+CUTS = (0.25, 0.5, 0.75)
 CONTINUOUS = -1
 
 # What a column of the scaled conditions holds, see `ConditionTransform`.
@@ -134,9 +138,12 @@ class TargetTransform:
         base: (n_targets,), the target that is subtracted from each, or -1.
         patterns: (n_patterns, n_targets), 1 where the coordinate is continuous.
         atoms: (n_patterns, n_targets), value of the coordinate where it is not.
-        z_max: (n_targets,), last knot of each quantile transform; the first is -z_max
+        low, high: (n_patterns, n_targets), the interval, without its upper end, that a
+            continuous coordinate is in; infinite where it is not bounded.
+        table: (n_patterns, n_targets), which quantile transform each coordinate has.
+        z_max: (n_targets,), last knot of the quantile transforms; the first is -z_max
             and the knots are equidistant in the normal score.
-        knots: (n_targets, N_KNOTS), coordinate values at the knots, not decreasing.
+        knots: (n_tables, N_KNOTS), coordinate values at the knots, not decreasing.
         mixing: (n_patterns, n_targets, n_targets), upper triangular, from whitened
             coordinates to normal scores, z = y mixing; zero in rows and columns of
             atoms.
@@ -145,6 +152,9 @@ class TargetTransform:
     base: IntArray
     patterns: IntArray
     atoms: FloatArray
+    low: FloatArray
+    high: FloatArray
+    table: IntArray
     z_max: FloatArray
     knots: FloatArray
     mixing: FloatArray
@@ -189,8 +199,8 @@ class TargetTransform:
         position = np.clip(position, 0, N_KNOTS - 1)
         left = np.minimum(position.astype(np.int64), N_KNOTS - 2)
         fraction = position - left.astype(np.float32)
-        column = np.arange(self.n_targets)
-        low, high = self.knots[column, left], self.knots[column, left + 1]
+        table = self.table[pattern]
+        low, high = self.knots[table, left], self.knots[table, left + 1]
         value = low + fraction * (high - low)
         value = np.where(
             self.patterns[pattern] == 1, value, self.atoms[pattern]
@@ -202,7 +212,10 @@ class TargetTransform:
         z = np.zeros_like(coordinates)
         for j in range(self.n_targets):
             grid = np.linspace(-self.z_max[j], self.z_max[j], N_KNOTS)
-            z[:, j] = _interpolate_back(coordinates[:, j], self.knots[j], grid)
+            table = self.table[pattern, j]
+            for k in np.unique(table):
+                values = coordinates[table == k, j]
+                z[table == k, j] = _interpolate_back(values, self.knots[k], grid)
         return np.asarray(z * self.patterns[pattern])
 
     def _match(self, coordinates: FloatArray) -> IntArray:
@@ -210,7 +223,9 @@ class TargetTransform:
         pattern = np.full(len(coordinates), CONTINUOUS)
         by_atoms = np.argsort(self.patterns.sum(axis=1), kind="stable")
         for k in by_atoms:
-            fits = ((coordinates == self.atoms[k]) | (self.patterns[k] == 1)).all(1)
+            inside = (coordinates >= self.low[k]) & (coordinates < self.high[k])
+            on_atom = coordinates == self.atoms[k]
+            fits = np.where(self.patterns[k] == 1, inside, on_atom).all(axis=1)
             pattern[fits & (pattern == CONTINUOUS)] = k
         return pattern
 
@@ -348,20 +363,85 @@ def fit_targets(
         base=base,
         patterns=patterns,
         atoms=atoms_of,
+        low=np.full(kept.shape, -np.inf, dtype=np.float32),
+        high=np.full(kept.shape, np.inf, dtype=np.float32),
+        table=np.tile(np.arange(y.shape[1]), (len(kept), 1)),
         z_max=np.ones(y.shape[1], dtype=np.float32),
         knots=np.zeros((y.shape[1], N_KNOTS), dtype=np.float32),
         mixing=np.zeros((len(patterns), y.shape[1], y.shape[1]), dtype=np.float32),
     )
+    return _fit_continuous(_cut(blank, coordinates), coordinates, weights)
+
+
+def _cut(transform: TargetTransform, coordinates: FloatArray) -> TargetTransform:
+    """Divide the targets that others are differences of at `CUTS`.
+
+    Patterns in which such a target is continuous become several, one for each interval
+    that has rows enough.
+    """
+    for j in np.unique(transform.base[transform.base >= 0]):
+        if transform.base[j] < 0:
+            free = transform.patterns[transform._match(coordinates), j] == 1
+            for value in np.unique(np.quantile(coordinates[free, j], CUTS)):
+                transform = _cut_at(transform, coordinates, int(j), float(value))
+    return transform
+
+
+def _cut_at(
+    transform: TargetTransform, coordinates: FloatArray, j: int, value: float
+) -> TargetTransform:
+    """Make two patterns of each that has rows on both sides of a value."""
+    pattern = transform._match(coordinates)
+    above = coordinates[:, j] >= np.float32(value)
+    count = transform.n_patterns
+    n_above = np.bincount(pattern[above & (pattern >= 0)], minlength=count)
+    n_below = np.bincount(pattern[~above & (pattern >= 0)], minlength=count)
+    least = _min_rows(len(coordinates), MIN_PATTERN_SHARE)
+    enough = np.minimum(n_above, n_below) >= least
+    twice = np.flatnonzero(enough & (transform.patterns[:, j] == 1))
+    source = np.sort(np.append(np.arange(count), twice))
+    is_second = np.append(False, source[1:] == source[:-1])
+    is_first = np.append(is_second[1:], False)
+    low, high = transform.low[source], transform.high[source]
+    low[is_second, j] = high[is_first, j] = value
+    table = transform.table[source]
+    n_tables = len(transform.knots)
+    for half in (is_first, is_second):
+        before, new = np.unique(table[half, j], return_inverse=True)
+        table[half, j] = n_tables + new
+        n_tables += len(before)
+    return dataclasses.replace(
+        transform,
+        patterns=transform.patterns[source],
+        atoms=transform.atoms[source],
+        mixing=transform.mixing[source],
+        low=low,
+        high=high,
+        table=table,
+        knots=np.zeros((n_tables, N_KNOTS), dtype=np.float32),
+    )
+
+
+def _fit_continuous(
+    blank: TargetTransform, coordinates: FloatArray, weights: FloatArray
+) -> TargetTransform:
+    """Fit quantile transforms and mixing to what is continuous."""
     pattern = blank._match(coordinates)
     z_max, knots = blank.z_max.copy(), blank.knots.copy()
-    for j in range(y.shape[1]):
-        rows = (pattern >= 0) & (patterns[pattern, j] == 1)
-        if rows.any():
-            z_max[j], quantiles = _fit_quantiles(coordinates[rows, j], weights[rows])
-            knots[j] = _smooth(quantiles, SMOOTHING * (N_KNOTS - 1) / (2 * z_max[j]))
+    for j in range(blank.n_targets):
+        free = (pattern >= 0) & (blank.patterns[pattern, j] == 1)
+        if not free.any():
+            continue
+        z_max[j] = _last_knot(int(free.sum()))
+        width = SMOOTHING * (N_KNOTS - 1) / (2 * z_max[j])
+        table = blank.table[pattern, j]
+        for k in np.unique(table[free]):
+            rows = free & (table == k)
+            quantiles = _fit_quantiles(coordinates[rows, j], weights[rows], z_max[j])
+            knots[k] = _smooth(quantiles, width)
     scaled = dataclasses.replace(blank, z_max=z_max, knots=knots)
     z = scaled._normal_scores(coordinates, pattern)
-    mixing = _fit_mixing(patterns, pattern, z, weights)
+    mixing = _fit_mixing(blank.patterns, pattern, z, weights)
     return dataclasses.replace(scaled, mixing=mixing)
 
 
@@ -376,13 +456,16 @@ def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
     """
     y = targets.astype(np.float32)
     d = y.shape[1]
-    quantiles = [_fit_quantiles(y[:, j], weights) for j in range(d)]
+    z_max = _last_knot(len(y))
     return TargetTransform(
         base=np.full(d, -1),
         patterns=np.ones((1, d), dtype=np.int64),
         atoms=np.zeros((1, d), dtype=np.float32),
-        z_max=np.array([z_max for z_max, _ in quantiles], dtype=np.float32),
-        knots=np.stack([knots for _, knots in quantiles]),
+        low=np.full((1, d), -np.inf, dtype=np.float32),
+        high=np.full((1, d), np.inf, dtype=np.float32),
+        table=np.arange(d)[np.newaxis],
+        z_max=np.full(d, z_max, dtype=np.float32),
+        knots=np.stack([_fit_quantiles(v, weights, z_max) for v in y.T]),
         mixing=np.eye(d, dtype=np.float32)[np.newaxis],
     )
 
@@ -487,8 +570,13 @@ def _leaves_rows_without_pattern(
     return bool(counts[~fits].sum() > 0)
 
 
-def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, FloatArray]:
-    """Return z_max and the weighted quantiles at equidistant normal scores.
+def _last_knot(n: int) -> float:
+    """Return the normal score of the outermost of some rows, within limits."""
+    return float(np.clip(-scipy.special.ndtri(0.5 / n), 1.0, 5.0))
+
+
+def _fit_quantiles(values: FloatArray, weights: FloatArray, z_max: float) -> FloatArray:
+    """Return the weighted quantiles at normal scores from -z_max to z_max.
 
     With signed weights the empirical distribution function is not monotone; as it
     only defines coordinates here, its running maximum serves.
@@ -499,11 +587,10 @@ def _fit_quantiles(values: FloatArray, weights: FloatArray) -> tuple[float, Floa
         cumulative = np.arange(1.0, len(values) + 1)
     cumulative = np.maximum.accumulate(np.clip(cumulative, 0, None))
     probability = (cumulative - 0.5 * cumulative[0]) / cumulative[-1]
-    z_max = float(np.clip(-scipy.special.ndtri(0.5 / len(values)), 1.0, 5.0))
     grid = scipy.special.ndtr(np.linspace(-z_max, z_max, N_KNOTS))
     knots = np.interp(grid, probability, values[order])
     knots[0], knots[-1] = values[order[0]], values[order[-1]]
-    return z_max, np.maximum.accumulate(knots).astype(np.float32)
+    return np.maximum.accumulate(knots).astype(np.float32)
 
 
 def _smooth(knots: FloatArray, width: float) -> FloatArray:

@@ -146,6 +146,25 @@ def test_bad_conditions_are_named() -> None:
         fit_conditions(np.array([[0.0], [3.0]]), ["log"])
 
 
+def test_a_target_with_ties_is_divided_and_stays_in_its_interval() -> None:
+    rng = np.random.default_rng(8)
+    y = rng.normal(size=(40_000, 2)).astype(np.float32)
+    y[:10_000, 1] = y[:10_000, 0]
+    transform = fit_targets(y, np.ones(len(y)))
+    assert transform.base.tolist() == [-1, 0]
+    assert transform.n_patterns == 8
+    pattern, z = transform.forward(y)
+    for k in range(8):
+        rows = y[pattern == k, 0]
+        assert transform.low[k, 0] <= rows.min() < rows.max() < transform.high[k, 0]
+        assert abs(z[pattern == k, 0].mean()) < 0.05
+        far = np.array([[-10, 0], [10, 0]], dtype=np.float32)
+        made = transform.inverse(np.full(2, k), far)[:, 0]
+        assert transform.low[k, 0] <= made[0] < made[1] < transform.high[k, 0]
+    again, _ = transform.forward(transform.inverse(pattern, z))
+    np.testing.assert_array_equal(again, pattern)
+
+
 def test_a_rare_combination_of_atoms_is_a_pattern() -> None:
     rng = np.random.default_rng(7)
     values = rng.normal(size=(100_000, 2)).astype(np.float32)

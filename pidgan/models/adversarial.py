@@ -21,7 +21,9 @@ makes, one coordinate at a time, at the earlier ones of real rows:
     L_distil = sum_j E[|G_j(z_j) - T_j(z_j)| / (dT_j / dz_j + epsilon)]
 
 The derivative is the local scale of the density: a distance is counted in units of the
-noise, so that narrow structures are learnt as well as wide ones.
+noise, so that narrow structures are learnt as well as wide ones. The noise z is twice
+as wide as when the generator is used: otherwise jumps of T, where noise is rare, are
+pushed outwards, and too little is made beyond them.
 """
 
 import dataclasses
@@ -43,6 +45,8 @@ from pidgan.models.updates import (
 
 # Scale below which a distance in `distil` is not counted in units of the noise.
 EPSILON = 0.5
+# Standard deviation of the noise in `distil`: what is rare has to be learnt too.
+SPREAD = 2.0
 # Streams of random numbers for the point y^ and for the shifts of known coordinates;
 # those of the updates count from 0.
 PENALTY, SHIFT = 1000, 1001
@@ -196,7 +200,7 @@ class CramerGAN:
         """Update the generator towards what the teacher makes of the same noise."""
         self.distil_optimizer.learning_rate = self.settings.distil_learning_rate * rate
         shape = (self.n_targets, tf.shape(batch["x"])[0])
-        noise = tf.random.stateless_normal(shape, seed)
+        noise = tf.random.stateless_normal(shape, seed, stddev=SPREAD)
         y_t, slope, earlier = self.teacher.respond(batch, noise)
         weight = batch["positive_w"] * tf.transpose(batch["free"]) / (slope + EPSILON)
         with tf.GradientTape() as tape:
