@@ -8,6 +8,7 @@ metadata. Nothing here needs the libraries that trained it.
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from pidgan.card import ALTERNATIVE_WEIGHT, Card
 from pidgan.errors import BundleError, PidganWarning, nearest
+from pidgan.noise import UInt64Array, keyed_normal
 from pidgan.onnx_graph import check_graph
 from pidgan.onnx_operators import Value
 from pidgan.onnx_structure import OnnxStructure, Port, read_onnx_structure
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Float32Array = npt.NDArray[np.float32]
+NoiseOf = Callable[[Any], Float32Array]
+"""Noise of some rows, given as an index of the rows."""
 
 CARD_KEY = "pidgan_card"
 """Key of the card in the metadata of the ONNX file."""
@@ -102,18 +106,27 @@ class Bundle:
         z = _checked(noise, "noise", self.card.n_noise)
         if len(x) != len(z):
             raise ValueError(f"{len(x)} rows of conditions but {len(z)} of noise")
-        y = np.full((len(x), len(self.card.targets)), np.nan, dtype=np.float32)
-        finite = np.isfinite(x).all(axis=1)
-        y[finite] = self._run(x[finite], z[finite])
-        n_bad = int((~np.isfinite(y[finite]).all(axis=1)).sum())
-        if n_bad:
-            warn(
-                f"{self.path}: {n_bad} of {len(x)} rows have targets that are not "
-                "finite although their conditions are",
-                PidganWarning,
-                stacklevel=2,
-            )
-        return y
+        return self._generate(x, lambda rows: z[rows])
+
+    def generate_keyed(
+        self, conditions: Float32Array, keys: UInt64Array
+    ) -> Float32Array:
+        """Return what `generate` does with the noise `keyed_normal` makes of keys.
+
+        The thread that runs a block of rows makes its noise, too.
+
+        Args:
+            conditions: (n, n_conditions), in the units of the card.
+            keys: (n,), of the noise.
+
+        Returns:
+            (n, n_targets), in the units of the card.
+        """
+        x = _checked(conditions, "conditions", len(self.card.conditions))
+        if keys.shape != (len(x),):
+            raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")
+        n_noise = self.card.n_noise
+        return self._generate(x, lambda rows: keyed_normal(keys[rows], n_noise=n_noise))
 
     @property
     def graph(self) -> Graph:
@@ -159,13 +172,33 @@ class Bundle:
         others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
         return frame[[*columns, *others]]
 
-    def _run(self, x: Float32Array, z: Float32Array) -> Float32Array:
+    def _generate(self, x: Float32Array, noise: NoiseOf) -> Float32Array:
+        """Return targets, NaN where a condition is not finite."""
+        if np.isfinite(x).all():
+            y = known = self._run(x, noise)
+        else:
+            finite = np.flatnonzero(np.isfinite(x).all(axis=1))
+            known = self._run(x[finite], lambda rows: noise(finite[rows]))
+            y = np.full((len(x), len(self.card.targets)), np.nan, dtype=np.float32)
+            y[finite] = known
+        if not np.isfinite(known).all():
+            n_bad = int((~np.isfinite(known).all(axis=1)).sum())
+            warn(
+                f"{self.path}: {n_bad} of {len(x)} rows have targets that are not "
+                "finite although their conditions are",
+                PidganWarning,
+                stacklevel=3,
+            )
+        return y
+
+    def _run(self, x: Float32Array, noise: NoiseOf) -> Float32Array:
+        """Return targets of finite conditions, block by block."""
         y = np.empty((len(x), len(self.card.targets)), dtype=np.float32)
         starts = range(0, len(x), BLOCK_ROWS)
 
         def run_block(start: int) -> None:
             block = slice(start, min(start + BLOCK_ROWS, len(x)))
-            feed = {"conditions": _padded(x[block]), "noise": _padded(z[block])}
+            feed = {"conditions": _padded(x[block]), "noise": _padded(noise(block))}
             try:
                 (targets,) = self._session.run(["targets"], feed)
             # onnxruntime's exceptions have no common class but Exception.
@@ -383,7 +416,7 @@ def _run_self_test(bundle: Bundle) -> None:
             raise ValueError("not every number is finite")
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: the self-test is damaged ({error})") from error
-    got = bundle._run(x, z)
+    got = bundle._run(x, lambda rows: z[rows])
     scale = np.maximum(1.0, np.abs(expected))
     # The comparison is this way round because NaN is never <=.
     wrong = ~(np.abs(got - expected) <= SELF_TEST_TOLERANCE * scale)

@@ -7,7 +7,7 @@ physical units (MeV, mm, ns, rad). A bundle carries its card as JSON.
 
 import json
 import math
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 from unicodedata import category
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pidgan.errors import BundleError
-from pidgan.noise import entry_keys, keyed_normal
+from pidgan.noise import UInt64Array, entry_keys, keyed_normal
 from pidgan.sample import Sample, Variable
 
 Float32Array = npt.NDArray[np.float32]
@@ -202,6 +202,24 @@ class Generator(Protocol):
         """
 
 
+@runtime_checkable
+class KeyedGenerator(Protocol):
+    """A generator that makes its noise of keys itself, as a bundle does."""
+
+    def generate_keyed(
+        self, conditions: Float32Array, keys: UInt64Array
+    ) -> Float32Array:
+        """Return targets for conditions and the keys of their noise.
+
+        Args:
+            conditions: (n, n_conditions), in the units of the card.
+            keys: (n,), as `keyed_normal` takes them.
+
+        Returns:
+            (n, n_targets), in the units of the card.
+        """
+
+
 def sample_targets(
     generator: Generator,
     conditions: npt.ArrayLike,
@@ -233,6 +251,10 @@ def sample_targets(
             f"conditions have shape {x.shape}, expected (n, {len(card.conditions)}) "
             f"for {', '.join(card.condition_names)}"
         )
+    if isinstance(generator, KeyedGenerator):
+        stop = start + len(x)
+        keys = entry_keys(seed=seed, track=track, start=start, stop=stop)
+        return generator.generate_keyed(x, keys)
     y = np.full((len(x), len(card.targets)), np.nan, dtype=np.float32)
     for first in range(0, len(x), SAMPLE_ROWS):
         block = x[first : first + SAMPLE_ROWS]

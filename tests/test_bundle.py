@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from pidgan.bundle import BLOCK_ROWS, open_bundle, seal
-from pidgan.card import CardVariable
+from pidgan.card import CardVariable, sample_targets
 from pidgan.errors import BundleError, PidganWarning
+from pidgan.noise import entry_keys, keyed_normal
 from pidgan.ntuple import write_table
 
 pytest.importorskip("onnx")
@@ -44,6 +45,24 @@ def test_bundle_gives_the_targets_of_its_generator(path: Path) -> None:
     assert bundle.generate(x, z).dtype == np.float32
     assert bundle.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert bundle.path == path
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_keys_make_the_noise_of_their_rows(path: Path, threads: int) -> None:
+    x, _ = draws(5 * BLOCK_ROWS // 2)
+    x[[7, BLOCK_ROWS]] = np.nan
+    bundle = open_bundle(path, threads=threads)
+    keys = entry_keys(seed=4, track="K", start=10, stop=10 + len(x))
+    expected = bundle.generate(x, keyed_normal(keys, n_noise=bundle.card.n_noise))
+    got = sample_targets(bundle, x, seed=4, track="K", start=10)
+    np.testing.assert_array_equal(got, expected)
+    assert np.isnan(got).all(axis=1).sum() == 2
+
+
+def test_keys_must_be_one_for_each_row(path: Path) -> None:
+    keys = np.zeros(2, dtype=np.uint64)
+    with pytest.raises(ValueError, match=r"keys have shape \(2,\), expected \(3,\)"):
+        open_bundle(path).generate_keyed(draws(3)[0], keys)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
