@@ -73,7 +73,7 @@ class CramerSettings:
     """
 
     width: int = 48
-    layers: int = 4
+    layers: int = 3
     teach: float = 0.4
     distil: float = 0.6
     play: float = 0.0
