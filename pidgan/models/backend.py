@@ -35,8 +35,8 @@ with _no_stderr():
     import tensorflow as tf
 
 # Results depend on the number of threads, by rounding: it is the same on any number of
-# cores. Two nearly halve the time of a step; networks this small gain little from more.
-# Without a second thread between operations XLA leaves those within one idle.
+# cores. On two, a step of the published recipe takes 0.63 of its time in one thread.
+# Both numbers count: XLA used one core with a single thread between operations.
 THREADS = 2
 with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
