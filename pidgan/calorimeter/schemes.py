@@ -408,5 +408,6 @@ def _fit_logit(values: FloatArray) -> dict[str, Any]:
     share = np.exp(values)
     largest = max(1.0, share.max())
     top = largest + max(MISSING_UNIT * np.median(largest - share), SMALLEST)
-    (found,) = _fit_lines((values - np.log(top - share))[:, None], np.zeros(1))
+    alone = np.array([ALONE])
+    (found,) = _fit_lines((values - np.log(top - share))[:, None], alone)
     return found | {"knots": np.log(top) - np.logaddexp(0, -found["knots"])}

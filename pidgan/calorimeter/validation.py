@@ -183,7 +183,7 @@ def compare_showers(
         "showers": len(y),
         "floor": "real showers of one half against those of the other",
     }
-    figures |= _separations(*observed, halves)
+    figures |= _separations(observed, halves)
     figures |= _distances(observed, half, seed)
     figures["correlations"] = _correlations(y, g, geometry, half)
     if classifiers:
@@ -207,9 +207,10 @@ def compare_showers(
 
 
 def _separations(
-    y: dict[str, FloatArray], g: dict[str, FloatArray], halves: Sequence[BoolArray]
+    observed: Sequence[dict[str, FloatArray]], halves: Sequence[BoolArray]
 ) -> dict[str, Any]:
     """Separation power of each observable, and the mean of those that are no list."""
+    y, g = observed
     powers = {name: _estimates(separation, y[name], g[name], halves) for name in y}
     whole = [powers[name] for name in y if "[" not in name]
     values, floors = (np.mean(found, axis=0) for found in zip(*whole, strict=True))
