@@ -52,7 +52,7 @@ LINE_MARGIN = 0.1
 """Straight lines end this far beyond all values, in units of their spread."""
 
 MISSING_UNIT = 0.1
-"""Of the median of the missing share; of less of it, little is made of differences."""
+"""Added to what is missing, in units of its median: a total of 1 is not far away."""
 
 ROWS_PER_BLOCK = 8192
 """Rows mapped at a time: bounds the memory that double precision takes."""
