@@ -328,7 +328,11 @@ def _profiles(report: ShowerReport) -> Section:
 
 def _observables(report: ShowerReport) -> Section:
     powers = report.figures["separation"]
-    rows = [[name, *_cells(found)] for name, found in powers.items()]
+    rows = [
+        [name, *_cells(found), _number(found["floor_error"])]
+        for name, found in powers.items()
+    ]
+    head = ("observable", "separation", "error", "floor", "floor's error")
     whole = [name for name in report.observables if "[" not in name]
     pictures = []
     for start in range(0, len(whole), OBSERVABLES_A_FIGURE):
@@ -340,7 +344,7 @@ def _observables(report: ShowerReport) -> Section:
         title="Observables",
         text="Separation power: 0 for equal histograms, 1 for disjoint ones.",
         pictures=pictures,
-        tables=[Table(head=("observable", "separation", "error", "floor"), rows=rows)],
+        tables=[Table(head=head, rows=rows)],
     )
 
 

@@ -69,6 +69,9 @@ def test_equal_showers_have_the_floor(showers: tuple[np.ndarray, np.ndarray]) ->
     found = compare_showers(
         cells, cells, conditions, STACK, names=NAMES, classifiers=False
     ).figures
+    powers = found["separation"].values()
+    near = [p["value"] - p["floor"] < 2 * p["floor_error"] for p in powers]
+    assert np.mean(near) > 0.95
     for key in ("separation_mean", "fpd", "kpd"):
         assert found[key]["value"] == pytest.approx(
             found[key]["floor"], rel=0.5, abs=1e-3

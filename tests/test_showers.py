@@ -406,8 +406,8 @@ def test_a_total_far_below_all_others_is_not_zero(dataset: Dataset) -> None:
     rows = np.arange(1500) % len(dataset)
     cells, conditions = dataset.targets[rows].copy(), dataset.conditions[rows]
     energy = conditions[:, [0]]
-    narrow = 1 + 1e-3 * np.random.default_rng(1).standard_normal((len(rows), 1))
-    narrow[7] = 0.5
+    narrow = 0.2 + 2e-4 * np.random.default_rng(1).standard_normal((len(rows), 1))
+    narrow[7] = 0.1
     # Both views hold the same energy.
     whole = cells[:, :36].sum(axis=1, keepdims=True)
     cells *= energy * narrow / whole
@@ -419,6 +419,23 @@ def test_a_total_far_below_all_others_is_not_zero(dataset: Dataset) -> None:
     np.testing.assert_allclose(
         found.inverse(z, conditions), cells, rtol=1e-3, atol=1e-3 * cells.max()
     )
+
+
+def test_what_is_missing_in_a_total_is_seen(dataset: Dataset) -> None:
+    energy = dataset.conditions[:, [0]].astype(np.float64)
+    rng = np.random.default_rng(1)
+    missing = 4e-3 * np.exp(0.5 * rng.standard_normal((len(dataset), 1)))
+    whole = dataset.targets[:, :36].sum(axis=1, keepdims=True)
+    cells = dataset.targets * energy * (1 - missing) / whole
+    layout = dataset.sample.cells.layout  # type: ignore[union-attr]
+    found = fit_cells(cells, dataset.conditions, layout, incident=0, lines=True)
+    z = found.forward(cells, dataset.conditions)[:, 0]
+    # Nearly normal, while the total itself has a long tail.
+    skewness = [np.mean((v - v.mean()) ** 3) / v.std() ** 3 for v in (z, -missing)]
+    assert abs(skewness[0]) < 0.4
+    assert skewness[1] < -1.5
+    highest = found.inverse(np.full((1, found.n_coordinates), 9.0), energy[:1])
+    assert highest[0, :36].sum() < 1.001 * energy[0, 0]
 
 
 def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:

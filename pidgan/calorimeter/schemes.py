@@ -51,6 +51,9 @@ ALONE = -1
 LINE_MARGIN = 0.1
 """Straight lines end this far beyond all values, in units of their spread."""
 
+MISSING_UNIT = 0.1
+"""Added to what is missing, in units of its median: a total of 1 is not far away."""
+
 ROWS_PER_BLOCK = 8192
 """Rows mapped at a time: bounds the memory that double precision takes."""
 
@@ -264,7 +267,9 @@ def fit_cells(
         scale: "log" or "logit", of shares.
         threshold: what is less on the way back is zero.
         lines: whether coordinates are logarithms in a common unit, not normal scores:
-            the same for all cells of a layer, and for all layers of a view.
+            the same for all cells of a layer, and for all layers of a view. The total
+            over the incident energy is seen through its logit: near 1 what counts is
+            what is missing.
     """
     layer_of = view_of = np.zeros(0, dtype=np.int64)
     sizes = np.zeros(0, dtype=np.int64)
@@ -292,6 +297,8 @@ def fit_cells(
         scale = "log"
         group = _groups(layer_of, view_of)[kept] if len(sizes) else np.zeros(kept.sum())
         fitted = _fit_lines(values, group)
+        if len(sizes) and incident >= 0 and kept[0]:
+            fitted[0] |= _fit_logit(values[:, 0])
     return CellTransform(
         incident=incident,
         layer_of=layer_of,
@@ -391,3 +398,16 @@ def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
                 "knots": np.linspace(low, high, N_KNOTS),
             }
     return found
+
+
+def _fit_logit(values: FloatArray) -> dict[str, Any]:
+    """Return edge, z_min, z_max and knots of ln q on a line of ln(q / (top - q)).
+
+    `top` lies a little above 1, or above the largest q.
+    """
+    share = np.exp(values)
+    largest = max(1.0, share.max())
+    top = largest + max(MISSING_UNIT * np.median(largest - share), SMALLEST)
+    alone = np.array([ALONE])
+    (found,) = _fit_lines((values - np.log(top - share))[:, None], alone)
+    return found | {"knots": np.log(top) - np.logaddexp(0, -found["knots"])}

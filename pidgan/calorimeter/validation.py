@@ -3,7 +3,9 @@
 The judged rows are split in two halves. A distance is that of the real showers of one
 half to those generated for the conditions of the other, averaged over both ways; its
 floor that of the real showers of the two halves. So both are of equal sizes, and a
-perfect generator has the floor, up to the error. Classifiers use all rows.
+perfect generator has the floor, up to the floor's error. Separation powers, which are
+quick, are averaged over ten ways to halve; errors are standard deviations of single
+estimates. Classifiers use all rows.
 """
 
 import json
@@ -41,6 +43,7 @@ from pidgan.typing import BoolArray, FloatArray
 MIN_SHOWERS = 400
 """Fewer judged showers: a classifier has 200 of each kind in a half."""
 
+HALVINGS = 10  # of separation powers
 BLOCK_ROWS = 1000  # showers generated at a time
 SHOWN = 3  # single showers that are drawn
 
@@ -172,12 +175,15 @@ def compare_showers(
         )
     energy = x[:, list(names).index("energy")]
     observed = [high_level(cells, geometry, energy) for cells in (y, g)]
-    half = np.random.default_rng(seed).permutation(len(y)) < len(y) // 2
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(len(y)) < len(y) // 2 for _ in range(HALVINGS)]
+    half = halves[0]
     figures: dict[str, Any] = {
         "geometry": geometry.name,
         "showers": len(y),
         "floor": "real showers of one half against those of the other",
     }
+    figures |= _separations(observed, halves)
     figures |= _distances(observed, half, seed)
     figures["correlations"] = _correlations(y, g, geometry, half)
     if classifiers:
@@ -200,24 +206,28 @@ def compare_showers(
     )
 
 
+def _separations(
+    observed: Sequence[dict[str, FloatArray]], halves: Sequence[BoolArray]
+) -> dict[str, Any]:
+    """Separation power of each observable, and the mean of those that are no list."""
+    y, g = observed
+    powers = {name: _estimates(separation, y[name], g[name], halves) for name in y}
+    whole = [powers[name] for name in y if "[" not in name]
+    values, floors = (np.mean(found, axis=0) for found in zip(*whole, strict=True))
+    figures = {name: _figure(*found) for name, found in powers.items()}
+    return {"separation": figures, "separation_mean": _figure(values, floors)}
+
+
 def _distances(
     observed: Sequence[dict[str, FloatArray]], half: BoolArray, seed: int
 ) -> dict[str, Any]:
-    """Separation powers, FPD, KPD and PRDC with floors."""
+    """FPD, KPD and PRDC with floors."""
     y, g = observed
-    powers = {name: _with_floor(separation, y[name], g[name], half) for name in y}
     whole = [name for name in y if "[" not in name]
-    mean = {
-        key: float(np.mean([powers[name][key] for name in whole]))
-        for key in ("value", "floor")
-    }
-    mean["error"] = _root_mean([powers[name]["error"] for name in whole])
     a, b = (np.stack([o[name] for name in whole], axis=1) for o in (y, g))
     prdc = [neighbour_figures(a[half], b[~half]), neighbour_figures(a[~half], b[half])]
     floor = neighbour_figures(a[half], a[~half], seed=seed)
     return {
-        "separation": powers,
-        "separation_mean": mean,
         "fpd": _with_floor(
             lambda s, t: frechet_distance(s, t, seed=seed)[0], a, b, half
         ),
@@ -235,19 +245,31 @@ def _distances(
     }
 
 
+def _estimates(
+    distance: Callable[[Any, Any], float],
+    real: Any,
+    generated: Any,
+    halves: Sequence[BoolArray],
+) -> tuple[FloatArray, FloatArray]:
+    """Estimates of a distance (2 k,), two for each way to halve, and floors (k,)."""
+    values = [distance(real[m], generated[~m]) for h in halves for m in (h, ~h)]
+    return np.array(values), np.array([distance(real[h], real[~h]) for h in halves])
+
+
+def _figure(values: FloatArray, floors: FloatArray) -> dict[str, float]:
+    """Means and standard deviations of estimates; of one there is none."""
+    found = {"value": float(values.mean()), "error": float(values.std())}
+    found["floor"] = float(floors.mean())
+    if len(floors) > 1:
+        found["floor_error"] = float(floors.std(ddof=1))
+    return found
+
+
 def _with_floor(
     distance: Callable[[Any, Any], float], real: Any, generated: Any, half: Any
 ) -> dict[str, float]:
     """A distance, half the difference of its two estimates, and its floor."""
-    values = [
-        distance(real[half], generated[~half]),
-        distance(real[~half], generated[half]),
-    ]
-    return {
-        "value": float(np.mean(values)),
-        "error": float(abs(values[0] - values[1]) / 2),
-        "floor": float(distance(real[half], real[~half])),
-    }
+    return _figure(*_estimates(distance, real, generated, [half]))
 
 
 def _correlations(
@@ -390,8 +412,3 @@ def _choose_shown(energy: FloatArray) -> list[int]:
     order = np.argsort(energy, kind="stable")
     places = np.linspace(0.05, 0.95, SHOWN) * (len(order) - 1)
     return [int(order[int(place)]) for place in places]
-
-
-def _root_mean(errors: Sequence[float]) -> float:
-    """Error of the mean of figures with independent errors."""
-    return float(np.sqrt(np.sum(np.square(errors))) / len(errors))

@@ -102,7 +102,6 @@ class Sequence:
         width: int,
         memory: int,
         axes: int,
-        own: bool = False,
         seed: int,
     ) -> None:
         """Draw the initial weights.
@@ -113,10 +112,8 @@ class Sequence:
             width: of the hidden layers.
             memory: sums over earlier coordinates that later ones see.
             axes: points from which cells see their distance.
-            own: whether each coordinate has linear terms of its own beside the network.
             seed: of the initial weights.
         """
-        self.own = own
         self.order, self.width = order, width
         n, slots = order.window.shape
         self.dimensions = order.place.shape[1]
@@ -147,9 +144,6 @@ class Sequence:
         if self.axes:
             self.weights["axis"] = draw(n_context, points, scale=0.01)
             self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
-        if own:
-            lines = keras.Variable(tf.zeros((n, slots + n_context, N_OUTPUTS)))
-            self.weights["lines"] = lines
         self.variables = list(self.weights.values())
 
     def loss(
@@ -207,12 +201,7 @@ class Sequence:
         v += tf.matmul(memory, w["memory"])
         v += tf.matmul(hidden[:, tf.newaxis], w["told"])
         v = tf.nn.relu(tf.matmul(tf.nn.relu(v), w["second"]))
-        v = tf.matmul(v, w["last"]) + w["last_bias"]
-        if self.own:
-            slots = order.window.shape[1]
-            v += tf.einsum("bnk,nko->bno", window, w["lines"][:, :slots])
-            v += tf.einsum("bk,nko->bno", context, w["lines"][:, slots:])
-        return v
+        return tf.matmul(v, w["last"]) + w["last_bias"]
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
@@ -244,11 +233,6 @@ class Sequence:
             v = t.relu(v + t.fold(told, (1, self.width)))
             v = t.relu(t.product(w["second"].T, v))
             v = t.product(w["last"].T / BOUNDS[:, None], v)
-            if self.own:
-                (one,) = members  # each at a time
-                line = w["lines"][one].T / BOUNDS[:, None]
-                linear = t.stack([t.fold(seen[0], (order.window.shape[1],)), context])
-                v = v + t.fold(t.product(line, linear), (1, N_OUTPUTS))
             v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
             outputs = v * BOUNDS[None, :, None]
             u = t.pick(noise, members)
