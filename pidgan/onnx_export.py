@@ -498,7 +498,7 @@ def _invert_targets(
             graph.columns(found, n + k * d, n + (k + 1) * d) for k in range(3)
         )
         # Every product y_i mixing_ij in a column of its own, then the sums over i.
-        repeated = graph.add("Gather", y, graph.ints(i), axis=1)
+        repeated = graph.add("MatMul", y, graph.constant(np.eye(d)[:, i]))
         products = graph.add("Mul", repeated, mixing)
         z = graph.add("MatMul", products, graph.constant(np.eye(d)[j]))
     z_max = transform.z_max.astype(np.float32)
@@ -522,11 +522,11 @@ def _invert_targets(
     value = graph.add("Add", low, step)
     if one_hot is not None:
         value = graph.add("Add", graph.add("Mul", value, mask), atoms)
-    has_base = graph.constant((transform.base >= 0).astype(np.float32))
-    base = graph.ints(np.maximum(transform.base, 0))
+    # Copying a column is much slower than multiplying by a matrix of zeros and ones.
+    is_base = graph.constant(np.eye(d)[:, transform.base] * (transform.base >= 0))
     y = value
     for _ in range(transform.depth):
-        added = graph.add("Mul", graph.add("Gather", y, base, axis=1), has_base)
+        added = graph.add("MatMul", y, is_base)
         y = graph.add("Add", value, added)
     return y
 
