@@ -77,7 +77,7 @@ def test_existing_files_stay(kaon_model, kaon_bundle: Path, tmp_path: Path) -> N
 def test_a_graph_that_disagrees_is_never_written(
     kaon_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model) -> onnx.ModelProto:
+    def broken(model, **_: bool) -> onnx.ModelProto:
         graph = build_graph(model)
         # The last constant that is a table of knots: shift it.
         for tensor in graph.graph.initializer:

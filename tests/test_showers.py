@@ -333,6 +333,21 @@ def test_keras_equals_onnx(
     )
 
 
+def test_what_single_precision_spoils_is_written_in_double(
+    models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pidgan.onnx_export as export
+    from pidgan.bundle import open_bundle
+
+    model = models["shower_sequence"]
+    single = open_bundle(export.export_bundle(model, tmp_path / "single.onnx"))
+    tolerance = export.check_parity(model, single).largest / 4
+    monkeypatch.setattr(export, "PARITY_TOLERANCE", tolerance)
+    with pytest.warns(PidganWarning, match="written in double precision"):
+        path = export.export_bundle(model, tmp_path / "double.onnx")
+    assert export.check_parity(model, open_bundle(path)).differing <= 1
+
+
 @pytest.mark.parametrize("family", ["shower_flow", "shower_sequence"])
 def test_a_shower_model_is_saved(
     models: Any, dataset: Dataset, family: str, tmp_path: Path

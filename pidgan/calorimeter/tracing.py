@@ -130,11 +130,19 @@ def trace(model: Parametrisation, graph: Recorder, n_conditions: int) -> Traced:
         The cells.
     """
     conditions, noise = (
-        Traced(graph, graph.add("Cast", name, to=DOUBLE_CODE), (size,), double=True)
+        with_precision(Traced(graph, name, (size,)), double=True)
         for name, size in (("conditions", n_conditions), ("noise", model.n_noise))
     )
-    found: Traced = model.sample(conditions, noise)
-    return Traced(graph, graph.add("Cast", found.name, to=FLOAT_CODE), found.shape)
+    return with_precision(model.sample(conditions, noise), double=False)
+
+
+def with_precision(x: Traced, *, double: bool) -> Traced:
+    """Return the same value in single or double precision."""
+    if x.double == double:
+        return x
+    code = DOUBLE_CODE if double else FLOAT_CODE
+    name = x.graph.add("Cast", x.name, to=code)
+    return Traced(x.graph, name, x.shape, double, x.rows_last)
 
 
 def _unary(operator: str, function: Callable[[Any], Any]) -> Callable[[Array], Array]:

@@ -6,7 +6,13 @@ import numpy as np
 
 
 class Graph(Protocol):
-    """An ONNX graph under construction; `onnx_export` has it."""
+    """An ONNX graph under construction; `onnx_export` has it.
+
+    Attributes:
+        double: whether a generator that can computes in double precision.
+    """
+
+    double: bool
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Append an operator with one output and return the output's name."""

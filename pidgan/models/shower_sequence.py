@@ -26,6 +26,7 @@ from pidgan.calorimeter.tracing import (
     pick,
     stack,
     turn,
+    with_precision,
 )
 from pidgan.errors import PidganError
 from pidgan.models.backend import keras, tf
@@ -226,10 +227,10 @@ class SequenceGenerator:
         # The first model sees nothing but the conditions.
         n_context = int(self.parts[0].model.weights["context"].shape[0])
         x, noise = (
-            Traced(graph, inputs[name], (size,))
+            with_precision(Traced(graph, inputs[name], (size,)), double=graph.double)
             for name, size in (("conditions", n_context), ("noise", n_noise))
         )
-        made: str = self._generate(x, noise).name
+        made: str = with_precision(self._generate(x, noise), double=False).name
         return made
 
     def _generate(self, x: Any, noise: Any) -> Any:
