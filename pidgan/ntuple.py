@@ -257,8 +257,9 @@ def iterate_rows(
         types = describe_tree(source)
         for name in wanted:
             if name not in types.types:
-                what = f"is of type {types.branches[name]}, expected numbers"
-                if name not in types.branches:
+                if name in types.branches:
+                    what = f"is of type {types.branches[name]}, expected numbers"
+                else:
                     what = f"is missing{nearest(name, types.branches)}"
                 raise NtupleError(f"{source}: branch {name!r} {what}")
         chunks = iterate_entries(source, wanted, chunk=chunk)

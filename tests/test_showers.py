@@ -187,7 +187,7 @@ def test_a_dataset_of_showers_is_saved(dataset: Dataset, tmp_path: Path) -> None
     np.testing.assert_array_equal(opened.targets, dataset.targets)
 
 
-def test_mistakes_are_named(npz: Path) -> None:
+def test_mistakes_are_named(showers: dict[str, Any], npz: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one for each view of the geometry: cells, p"):
         definition(cells={"arrays": {"cells": "cells"}})
     with pytest.raises(ValueError, match="incident names 'P', which is not a cond"):
@@ -202,6 +202,9 @@ def test_mistakes_are_named(npz: Path) -> None:
     arrays = {"cells": "cell", "profile": "profile"}
     with pytest.raises(NtupleError, match="no array 'cell'; closest: 'cells'"):
         build_dataset(definition(cells={"arrays": arrays}), npz)
+    write_trees(tmp_path / "showers.root", {SHOWER_TREE: showers})
+    with pytest.raises(NtupleError, match="'cell' is missing; closest: 'cells'"):
+        build_dataset(definition(cells={"arrays": arrays}), tmp_path / "showers.root")
 
 
 def test_a_constant_condition_is_left_out(showers: Any, tmp_path: Path) -> None:
