@@ -9,7 +9,8 @@ from signal_closure import Samples, compare, make_samples
 
 TRACKS = 16_000
 MOST_PULL = 3.5
-STEPS = {"energy": 400, "flow": 200}
+# Few steps leave the probabilities of the patterns behind, which the weights change.
+STEPS = {"energy": 400, "flow": 800}
 TRAININGS = {
     "energy": {"width": 32, "blocks": 1, "samples": 2, "average": 0.98},
     "flow": {"width": 32, "blocks": 1, "bins": 6, "batch_size": 256},
