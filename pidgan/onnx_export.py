@@ -131,31 +131,38 @@ def export_bundle(
                 },
             }
         )
-        # Rounding grows in steep networks; what single precision spoils, double does
-        # not. It is slower, and has no C file.
-        in_single = 0
-        for double in (False, True):
+
+        def write(*, double: bool) -> FloatArray:
             graph = build_graph(model, double=double)
             onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
             onnx.checker.check_model(graph, full_check=True)
             temporary.write_bytes(seal(graph.SerializeToString()))
-            bundle = open_bundle(temporary)
-            found = compare(targets, bundle.generate(conditions, noise))
-            if found.differing <= PARITY_EXCUSED * found.rows:
-                if double:
-                    warn(
-                        f"{path}: written in double precision, which is slower and has "
-                        f"no C file; in single precision {in_single} of {found.rows} "
-                        "rows differ from keras",
-                        PidganWarning,
-                        stacklevel=2,
-                    )
-                break
-            in_single = found.differing
-        else:
-            raise BundleError(
-                f"{path}: ONNX and keras differ in {found.differing} of {found.rows} "
-                f"rows, expected at most {PARITY_EXCUSED * found.rows:.0f}"
+            bundle = open_bundle(temporary, verify=False)
+            return bundle.generate(conditions, noise)
+
+        def agrees(got: FloatArray) -> bool:
+            # Of the rows of the self-test, which every user repeats, none is excused.
+            found, of_test = compare(targets, got), compare(targets[first], got[first])
+            return found.differing <= most_differing and not of_test.differing
+
+        most_differing = PARITY_EXCUSED * len(targets)
+        got = write(double=False)
+        if not agrees(got):
+            # Rounding grows in steep networks: not in double precision.
+            in_single = compare(targets, got).differing
+            got = write(double=True)
+            if not agrees(got):
+                raise BundleError(
+                    f"{path}: ONNX and keras differ in "
+                    f"{compare(targets, got).differing} of {len(targets)} rows, "
+                    f"expected at most {most_differing:.0f}"
+                )
+            warn(
+                f"{path}: written in double precision, which is slower and has no C "
+                f"file; in single precision {in_single} of {len(targets)} rows differ "
+                "from keras",
+                PidganWarning,
+                stacklevel=2,
             )
         os.replace(temporary_reference, reference_path)
         os.replace(temporary, path)
