@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.calorimeter.geometry import View
+from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.metrics import Response
-from pidgan.calorimeter.observables import depths
+from pidgan.calorimeter.observables import depths, layer_edges
 from pidgan.calorimeter.validation import ShowerReport
 from pidgan.plots import (
     plot_curves,
@@ -50,7 +50,8 @@ _LABELS = {
     "peak": "share of the hottest cell",
     "sparsity": "share of empty cells",
 }
-_LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", "depth", "width_depth")
+_DEPTHS = ("depth", "width_depth")
+_LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", *_DEPTHS)
 
 
 def write_shower_report(
@@ -299,7 +300,7 @@ def _profiles(report: ShowerReport) -> Section:
         unit = "mm"
         if kind == "spectrum":
             unit = report.energy_unit
-        elif kind == "profile" and not _has_positions(report.geometry.view(view)):
+        elif kind == "profile" and layer_edges(report.geometry.view(view)) is None:
             name, unit = "Layer", "1"
         if kind == "profile":
             what += f" [{report.energy_unit}]"
@@ -337,7 +338,10 @@ def _observables(report: ShowerReport) -> Section:
     pictures = []
     for start in range(0, len(whole), OBSERVABLES_A_FIGURE):
         names = whole[start : start + OBSERVABLES_A_FIGURE]
-        items = [(*_label(name), *report.observables[name]) for name in names]
+        items = [
+            (*_label(name, report.geometry), *report.observables[name])
+            for name in names
+        ]
         figure = plot_observables(items)
         pictures.append(Picture(png=png(figure), caption="; ".join(names) + "."))
     return Section(
@@ -391,11 +395,14 @@ def _has_positions(view: View) -> bool:
     return all(np.isfinite(layer.middle) for layer in view.layers)
 
 
-def _label(name: str) -> tuple[str, str]:
+def _label(name: str, geometry: Geometry) -> tuple[str, str]:
     """Text and unit of an observable."""
     view, _, short = name.rpartition(".")
     text = _LABELS.get(short, short.replace("_", " "))
     unit = "mm" if short in _LENGTHS else "1"
+    of = geometry.view(view) if view else geometry.views[0]
+    if short in _DEPTHS and not _has_positions(of):
+        unit = "layers"
     return (f"{text}, {view}" if view else text), unit
 
 

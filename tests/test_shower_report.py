@@ -1,5 +1,6 @@
 """The comparison of showers and its report, on showers with known differences."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,43 @@ def test_the_report_is_written(report: ShowerReport, tmp_path: Path) -> None:
     assert figures["speed"] == speed
     with pytest.raises(PidganError, match="exists; choose another name"):
         write_shower_report(report, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("known", "axis", "unit"),
+    [(("z", "thickness"), "Depth", "mm"), (("z",), "Layer", "mm"), ((), "Layer", "")],
+)
+def test_depth_has_the_unit_that_is_known(
+    showers: tuple[np.ndarray, np.ndarray],
+    known: tuple[str, ...],
+    axis: str,
+    unit: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("matplotlib")
+    from pidgan import shower_report
+
+    conditions, cells = showers
+    unknown = dict.fromkeys({"z", "thickness"} - {*known})
+    (view,) = STACK.views
+    layers = tuple(dataclasses.replace(la, **unknown) for la in view.layers)
+    geometry = dataclasses.replace(
+        STACK, views=(dataclasses.replace(view, layers=layers),)
+    )
+    report = compare_showers(
+        cells, cells, conditions, geometry, names=NAMES, classifiers=False
+    )
+    axes: dict[str, str] = {}
+    plot_curves = shower_report.plot_curves
+
+    def record(*curves: Any, **labels: Any) -> Any:
+        axes[labels["what"]] = labels["name"]
+        return plot_curves(*curves, **labels)
+
+    monkeypatch.setattr(shower_report, "plot_curves", record)
+    shower_report._profiles(report)
+    assert axes["Energy of a layer [MeV]"] == axis
+    assert shower_report._label("depth", geometry)[1] == (unit or "layers")
 
 
 def test_showers_of_any_geometry_are_drawn() -> None:

@@ -26,6 +26,7 @@ from scipy.spatial.distance import cdist
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import (
     check_cells,
+    layer_edges,
     layer_energies,
     observables,
 )
@@ -198,14 +199,10 @@ def longitudinal_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Cur
     Edges are depths in mm where they are known and continuous, else layer numbers.
     """
     e = check_cells(cells, geometry)[:, geometry.view_slices[view]]
-    layers = geometry.view(view).layers
     energies = layer_energies(e, geometry.view(view))
-    edges = np.arange(len(layers) + 1) - 0.5
-    if all(la.z is not None and la.thickness is not None for la in layers):
-        front = np.array([la.z or 0.0 for la in layers])
-        back = front + [la.thickness or 0.0 for la in layers]
-        if np.allclose(front[1:], back[:-1]):
-            edges = np.append(front, back[-1])
+    edges = layer_edges(geometry.view(view))
+    if edges is None:
+        edges = np.arange(energies.shape[1] + 1) - 0.5
     return _mean_curve(edges, energies)
 
 

@@ -89,6 +89,16 @@ def depths(view: View) -> FloatArray:
     return z if np.all(np.isfinite(z)) else np.arange(float(len(z)))
 
 
+def layer_edges(view: View) -> FloatArray | None:
+    """Return where layers begin and end, mm; None if unknown or with gaps between."""
+    layers = view.layers
+    if any(la.z is None or la.thickness is None for la in layers):
+        return None
+    front = np.array([la.z for la in layers], dtype=np.float64)
+    back = front + np.array([la.thickness for la in layers], dtype=np.float64)
+    return np.append(front, back[-1]) if np.allclose(front[1:], back[:-1]) else None
+
+
 def layer_energies(cells: FloatArray, view: View) -> FloatArray:
     """Return the energy (n, layers) of each layer from the cells (n, n) of a view."""
     starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
