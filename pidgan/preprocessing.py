@@ -89,6 +89,11 @@ class ConditionTransform:
         """Number of columns that the networks see."""
         return len(self.source)
 
+    @property
+    def dimension(self) -> int:
+        """Number of conditions that are continuous."""
+        return len(set(self.source[self.code != EQUAL]))
+
     def forward(self, conditions: FloatArray) -> FloatArray:
         """Map conditions, (n, n_conditions) in package units, to float32 columns."""
         x = conditions.astype(np.float32)[:, self.source]

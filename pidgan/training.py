@@ -23,6 +23,7 @@ from pidgan.calorimeter.schemes import CellTransform, fit_cells
 from pidgan.calorimeter.symmetry import mirror_showers
 from pidgan.card import Card, describe_variables
 from pidgan.dataset import Dataset, Part
+from pidgan.draws import flatter_draws
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.metrics import positive_weights, with_differences
@@ -180,14 +181,19 @@ class _Run:
         self.loops: dict[str, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
         _check_family(family, dataset.sample)
-        train_part = _with_images(dataset.part("train"), dataset.sample)
+        train_part = dataset.part("train")
+        n_rows = len(train_part.weights)
+        train_part = _with_images(train_part, dataset.sample)
         self.conditions, self.targets = _fit_transforms(
             dataset.sample,
             train_part,
             only_columns=family in RECIPES,
             lines=family in SEQUENCES,
         )
-        shape = network_shape(self.conditions, self.targets, dataset.sample)
+        shape = dataclasses.replace(
+            network_shape(self.conditions, self.targets, dataset.sample),
+            n_rows=n_rows,
+        )
         self.family: Family = make_family(
             family, shape=shape, settings=settings, seed=seed
         )
@@ -200,6 +206,10 @@ class _Run:
         if needed and isinstance(self.targets, TargetTransform):
             positive = self._positive_weights(train_part, self.targets)
             self.rows["positive_w"] = positive
+        self.draws = None
+        if isinstance(self.targets, TargetTransform) and family not in RECIPES:
+            draws = flatter_draws(self.rows["x"].numpy(), self.conditions.dimension)
+            self.draws = tf.constant(draws)
         self.validation_rows = self._to_device(dataset.part("validation"))
 
     @property
@@ -256,11 +266,17 @@ class _Run:
         return tf.constant(weights / weights.mean(), dtype=tf.float32)
 
     def _batch(
-        self, rows: dict[str, tf.Tensor], seed: tf.Tensor, size: int
+        self,
+        rows: dict[str, tf.Tensor],
+        seed: tf.Tensor,
+        size: int,
+        draws: tf.Tensor | None = None,
     ) -> dict[str, Any]:
         """Draw rows with replacement; patterns become one-hot codes."""
-        n = rows["w"].shape[0]
+        n = (rows["w"] if draws is None else draws).shape[0]
         index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
+        if draws is not None:
+            index = tf.gather(draws, index)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
         if isinstance(self.targets, TargetTransform):
@@ -281,7 +297,7 @@ class _Run:
             step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, total: tf.Tensor
         ) -> dict[str, tf.Tensor]:
             seed = tf.stack([tf.constant(self.seed % 2**31), step])
-            batch = self._batch(self.rows, seed, size)
+            batch = self._batch(self.rows, seed, size, self.draws)
             rate = cosine(step - begin, end - begin, final=FINAL_RATE)
             noise = tf.random.fold_in(seed, NOISE)
             losses = self.family.step(batch, phase=phase, seed=noise, rate=rate)

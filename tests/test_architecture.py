@@ -26,6 +26,7 @@ LEVELS = {
     "metrics": 0,
     "plots": 0,
     "cuts": 0,
+    "draws": 0,
     "noise": 0,
     "nesting": 0,
     "pipeline": 0,

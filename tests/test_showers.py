@@ -497,6 +497,22 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
         np.testing.assert_array_equal(variable.numpy(), expected)
 
 
+def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.training import _Run
+
+    settings = {**SMALL_SEQUENCE, "weight_decay": 0.02}
+    run = _Run(dataset, family="shower_sequence", settings=settings, seed=1)
+    # Mirror images are no showers more.
+    n = len(dataset.part("train").weights)
+    (decay,) = (
+        float(optimizer.weight_decay)
+        for part, optimizer in zip(run.family.parts, run.family.optimizers, strict=True)
+        if part.name == "shape"
+    )
+    assert decay == pytest.approx(0.02 * 7600 / n)
+
+
 def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     pytest.importorskip("tensorflow")
     from pidgan.models.backend import tf

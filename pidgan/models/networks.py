@@ -22,6 +22,7 @@ class Shape:
         image: layers, rows and columns of the grid that the other coordinates of
             showers fill, if they fill one.
         transform, geometry: a `CellTransform` and its `Geometry`, of showers.
+        n_rows: of the training part, mirror images not counted; 0 if unknown.
         free: for each pattern, 1 for each coordinate that is continuous in it; without
             it all are, in the only pattern.
     """
@@ -33,6 +34,7 @@ class Shape:
     image: tuple[int, ...] = ()
     transform: Any = None
     geometry: Any = None
+    n_rows: int = 0
     free: tuple[tuple[int, ...], ...] = ()
 
 

@@ -12,7 +12,8 @@ Targets are mapped to normal scores column by column; there are neither differen
 targets, nor patterns of ties and atoms, nor decorrelation, nor averaged weights.
 
 Different here: batches have 1,000 rows unless `batch_size` says otherwise (published:
-50,000 on a GPU), and the quantile transforms have 256 knots (published: 10^5).
+50,000 on a GPU), the quantile transforms have 256 knots (published: 10^5), and the
+generator learns from the rows and draws of the critic's last update, not from new ones.
 """
 
 import dataclasses
@@ -142,17 +143,18 @@ class PublishedGAN:
         for update in range(self.updates[phase]):
             rows = slice(update * s.batch_size, (update + 1) * s.batch_size)
             part = {name: value[rows] for name, value in batch.items()}
+            noise = tf.random.fold_in(seed, update)
+            with tf.GradientTape() as of_generator:
+                y_g, y_g2 = self._generate(part, noise)
             with tf.GradientTape() as tape:
-                surrogate, penalty = self._critic_losses(
-                    part, tf.random.fold_in(seed, update)
-                )
+                surrogate, penalty = self._critic_losses(part, y_g, y_g2, noise)
                 loss = surrogate + strength * penalty
             descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
-        with tf.GradientTape() as tape:
-            y_g, y_g2 = self._generate(part, seed)
+        with of_generator:
             h_r, h_g, h_g2 = (self._h(part, y) for y in (part["y"], y_g, y_g2))
             loss = generator_loss(h_r, h_g, h_g2, part["w"])
-        descend(tape, loss, self.optimizer, self.generator.trainable_variables)
+        variables = self.generator.trainable_variables
+        descend(of_generator, loss, self.optimizer, variables)
         return {"generator": loss, "critic": surrogate, "penalty": penalty}
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
@@ -171,11 +173,10 @@ class PublishedGAN:
         return self.critic(named_inputs(batch, targets=y))
 
     def _critic_losses(
-        self, batch: dict[str, Any], seed: Any
+        self, batch: dict[str, Any], y_g: tf.Tensor, y_g2: tf.Tensor, seed: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the surrogate loss and the one-sided gradient penalty."""
         y_r = batch["y"]
-        y_g, y_g2 = self._generate(batch, seed)
         shape = (tf.shape(y_r)[0], 1)
         share = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, PENALTY))
         y_hat = share * y_r + (1 - share) * y_g

@@ -36,6 +36,9 @@ from pidgan.models.sequences import Order, Sequence
 from pidgan.models.updates import descend
 from pidgan.typing import FloatArray, IntArray
 
+# Weight decays are those for so many showers. A prior weighs as much as some showers:
+# fewer of them need more of it.
+DECAY_SHOWERS = 7600
 # Pairs of cells are kept, and each waits for its neighbours.
 MOST_CELLS = 1000
 # Cells see others up to this distance, in cells.
@@ -58,7 +61,8 @@ class SequenceSettings:
         axes: points from which cells see their distance.
         batch_size, learning_rate: the rate falls with a cosine.
         energy_weight_decay, total_weight_decay, weight_decay: of the models of layers,
-            total and cells. Each shower is one example of a total, but many of a layer.
+            total and cells, at 7600 showers; of other numbers in inverse proportion.
+            Each shower is one example of a total, but many of a layer.
         blur: of the sums over what was made before, see `Sequence.loss`.
         average: momentum of the averaged weights.
         xla: compile the steps with XLA; None does so in trainings of a minute or 2000
@@ -268,6 +272,7 @@ def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
         )
     nothing, total, layers = slice(0, 0), slice(0, min(n, 1)), slice(1, n)
     energies, cells = slice(0, n), slice(n, shape.n_targets)
+    of_few = DECAY_SHOWERS / shape.n_rows if shape.n_rows else 1.0
     parts: list[Part] = []
     for name, makes, sees in (
         ("layers", layers, nothing),
@@ -294,7 +299,7 @@ def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
                 makes=makes,
                 sees=sees,
                 model=model,
-                weight_decay=decays.get(name, s.weight_decay),
+                weight_decay=of_few * decays.get(name, s.weight_decay),
             )
         )
     return parts

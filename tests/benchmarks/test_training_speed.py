@@ -40,8 +40,8 @@ SECONDS = float(os.environ.get("PIDGAN_BENCHMARK_SECONDS", 300))
 BATCH = 1024
 REAL_SHARE = 4
 NETWORK = {"width": 128, "layers": 10, "n_noise": 64, "critic_output": 256}
-ROUNDS = 3
-THROUGHPUT_SECONDS = 15.0
+ROUNDS = 5
+THROUGHPUT_SECONDS = 10.0
 LEAST_RATIO = 3.0
 MOST_TIME = 1 / 5
 # What comes before and after the steps of a budget, such as the regressed weights.
