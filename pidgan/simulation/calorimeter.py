@@ -4,7 +4,8 @@ A shower is a number of spots. Their depth follows the gamma profile of E. Longo
 I. Sestili (Nucl. Instrum. Meth. 128 (1975) 283), whose two parameters fluctuate from
 shower to shower, and their distance from the axis the core and tail of G. Grindhammer
 and S. Peters (arXiv:hep-ex/0001020, Eq. 22), 2 r R^2 / (r^2 + R^2)^2 each. Spots that
-fall outside the block are lost, and a cell without a spot is exactly zero.
+fall outside the block are lost, and a cell without a spot is exactly zero. Some energy
+leaves through the front face, so that no shower keeps all of it.
 
 The numbers of the material are those of the Review of Particle Physics; those of the
 fluctuations are rounded from GEANT showers of the same block.
@@ -81,6 +82,7 @@ _MOST_SPOTS = 600
 _DEPTH_SPREAD = 0.12
 _SHAPE_SPREAD = 0.15
 _CORE_RADIUS, _TAIL_RADIUS, _TAIL_SHARE = 0.25, 1.2, 0.15
+_ESCAPED = 0.003  # mean share of a GeV that leaves through the front
 _ROWS = 2000
 
 
@@ -134,7 +136,8 @@ def _deposits(truth: dict[str, Array], rng: np.random.Generator) -> tuple[Array,
     k = np.floor(z / SLICE).astype(np.int64)
     inside = (i >= 0) & (i < N_CELLS) & (j >= 0) & (j < N_CELLS)
     inside &= (k >= 0) & (k < N_SLICES)
-    deposit = np.where(inside, weight, 0) * energy[:, None]
+    escaped = _ESCAPED * rng.standard_exponential(n) / np.sqrt(energy / 1e3)
+    deposit = np.where(inside, weight, 0) * (energy * (1 - escaped))[:, None]
     row = np.arange(n)[:, None]
     cell = np.where(inside, row * N_CELLS**2 + i * N_CELLS + j, 0)
     layer = np.where(inside, row * N_SLICES + k, 0)
