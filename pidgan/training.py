@@ -61,6 +61,8 @@ TIMED_STEPS = 20
 FEW_STEPS = 100
 TIMED_SECONDS = 1.5
 CHECKPOINT_SECONDS = 30.0
+# Losses of the validation part, 0.05 s each, are taken about so often.
+RECORD_SECONDS = 3.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
 DIVERGED = 1e4
 MIN_TRAINING_ROWS = 50
@@ -369,6 +371,7 @@ class _Run:
     ) -> None:
         """Do the steps that are left, with a checkpoint now and then."""
         saved_at = time.perf_counter()
+        recorded_at = -math.inf
         chunk = TIMED_STEPS
         begin = 0
         try:
@@ -385,7 +388,10 @@ class _Run:
                     self.step += n
                     seconds = (time.perf_counter() - start) / n
                     chunk = max(1, min(int(CHUNK_SECONDS / seconds), 4 * chunk))
-                    self._record(losses)
+                    now = time.perf_counter()
+                    if self.step == end or now - recorded_at > RECORD_SECONDS:
+                        self._record(losses)
+                        recorded_at = now
                     if self.step == end or self._until_watch() == self._watch_steps:
                         self._watch()
                     if progress is not None:

@@ -3,8 +3,8 @@
     python peer_cramer.py INPUT.npz OUTPUT.npz
 
 INPUT has conditions and targets in network coordinates, weights, the conditions to
-generate at, and the settings; OUTPUT gets the generated targets, the number of steps
-and the seconds they took.
+generate at, and the settings; OUTPUT gets the generated targets, the number of steps,
+the seconds they took, and "marks": steps and seconds at some of them.
 """
 
 import contextlib
@@ -55,10 +55,14 @@ class TimeIsUp(Exception):  # noqa: N818
     """Ends a training."""
 
 
+marks: list[tuple[int, float]] = []
+
+
 class Clock(keras.callbacks.Callback):
-    """Counts steps after the first few, and stops in time."""
+    """Counts steps after the first few, marks the time of some, and stops in time."""
 
     warm_up = 20
+    every = 16
     steps = 0
     start = 0.0
 
@@ -68,6 +72,8 @@ class Clock(keras.callbacks.Callback):
         elif step > self.warm_up:
             self.steps += 1
             self.seconds = time.perf_counter() - self.start
+            if self.steps % self.every == 0:
+                marks.append((self.steps, self.seconds))
             if self.seconds > seconds:
                 raise TimeIsUp
 
@@ -81,4 +87,10 @@ generated = np.concatenate(
         for i in range(0, len(judged), 16384)
     ]
 )
-np.savez(sys.argv[2], generated=generated, steps=clock.steps, seconds=clock.seconds)
+np.savez(
+    sys.argv[2],
+    generated=generated,
+    steps=clock.steps,
+    seconds=clock.seconds,
+    marks=marks,
+)
