@@ -272,7 +272,7 @@ class _Run:
         rows: dict[str, tf.Tensor],
         seed: tf.Tensor,
         size: int,
-        draws: tf.Tensor | None = None,
+        draws: Any = None,
     ) -> dict[str, Any]:
         """Draw rows with replacement; patterns become one-hot codes."""
         n = (rows["w"] if draws is None else draws).shape[0]
