@@ -48,6 +48,10 @@ MAX_BYTES = 256 * 2**20
 BLOCK_ROWS = 2048
 """Rows per call of the network; their activations fit in the cache of one core."""
 
+BLOCK_NUMBERS = 2**30
+"""Most numbers that the values of these rows may have together, 4 GiB if nothing were
+freed: of larger graphs fewer rows are computed at a time."""
+
 SELF_TEST_TOLERANCE = 1e-4
 """A target y of the self-test may differ by this times max(1, |y|)."""
 
@@ -68,6 +72,12 @@ class Graph:
 
     structure: OnnxStructure
     values: dict[str, Value]
+
+    @property
+    def block_rows(self) -> int:
+        """Return the rows of one call."""
+        numbers = sum(value.size for value in self.values.values() if value.per_row)
+        return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // numbers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +100,8 @@ class Bundle:
     def generate(self, conditions: Float32Array, noise: Float32Array) -> Float32Array:
         """Return targets for conditions and standard normal noise.
 
-        The network always sees blocks of `BLOCK_ROWS` rows, the last one padded, and
-        each block runs on one thread: a row's result depends neither on how many rows
+        The network always sees blocks of the same size, the last one padded, and each
+        block runs on one thread: a row's result depends neither on how many rows
         come with it nor on the number of threads. Rows with a condition that is not
         finite never reach the network; their targets are NaN.
 
@@ -194,11 +204,15 @@ class Bundle:
     def _run(self, x: Float32Array, noise: NoiseOf) -> Float32Array:
         """Return targets of finite conditions, block by block."""
         y = np.empty((len(x), len(self.card.targets)), dtype=np.float32)
-        starts = range(0, len(x), BLOCK_ROWS)
+        size = self._graph.block_rows
+        starts = range(0, len(x), size)
 
         def run_block(start: int) -> None:
-            block = slice(start, min(start + BLOCK_ROWS, len(x)))
-            feed = {"conditions": _padded(x[block]), "noise": _padded(noise(block))}
+            block = slice(start, min(start + size, len(x)))
+            feed = {
+                "conditions": _padded(x[block], size),
+                "noise": _padded(noise(block), size),
+            }
             try:
                 (targets,) = self._session.run(["targets"], feed)
             # onnxruntime's exceptions have no common class but Exception.
@@ -438,11 +452,11 @@ def _checked(values: npt.ArrayLike, name: str, width: int) -> Float32Array:
     return array
 
 
-def _padded(rows: Float32Array) -> Float32Array:
+def _padded(rows: Float32Array, size: int) -> Float32Array:
     """Repeat the last row up to a full block."""
-    if len(rows) == BLOCK_ROWS:
+    if len(rows) == size:
         return np.ascontiguousarray(rows)
-    return np.pad(rows, ((0, BLOCK_ROWS - len(rows)), (0, 0)), mode="edge")
+    return np.pad(rows, ((0, size - len(rows)), (0, 0)), mode="edge")
 
 
 def _one_line(error: Exception) -> str:

@@ -13,10 +13,9 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 OPSETS = range(13, 18)
 """Versions of the operator set; within them, the rules of `onnx_operators` hold."""
 
-MAX_ROW_NUMBERS = 2**19
-"""Most numbers that the values of one row may have together: 4 GiB for the rows that
-`bundle` computes at a time, if nothing were freed. A generator has some thousands; one
-of 24 x 12 x 12 voxels has 3 10^5."""
+MAX_ROW_NUMBERS = 2**21
+"""Most numbers that the values of one row may have together. A generator has some
+thousands; one of 24 x 12 x 12 voxels has 3 10^5 to 1.5 10^6."""
 
 MAX_ROW_PRODUCTS = 2**30
 """Most multiplications of one row; a generator has some 10^4 to 10^7."""

@@ -70,6 +70,8 @@ MIN_TRAINING_ROWS = 50
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
 # Rows drawn for the losses of the validation part.
 VALIDATION_ROWS = 1024
+# And as many numbers in them: beyond some hundred cells memory counts.
+VALIDATION_NUMBERS = 2**19
 # How often in a training a family that wants to is shown that part; at fixed steps, so
 # that what it keeps does not depend on how fast the machine is.
 WATCHES = 40
@@ -417,6 +419,13 @@ class _Run:
         self.save(checkpoint)
 
     @property
+    def _validation_size(self) -> int:
+        """Rows for the losses of the validation part; fewer of what is large."""
+        return max(
+            64, min(VALIDATION_ROWS, VALIDATION_NUMBERS // self.targets.n_targets)
+        )
+
+    @property
     def _watch_steps(self) -> int:
         return max(1, self.steps // WATCHES)
 
@@ -429,13 +438,13 @@ class _Run:
     def _watch(self) -> None:
         if isinstance(self.family, Watchful):
             rows = self.validation_rows.items()
-            batch = {key: value[:VALIDATION_ROWS] for key, value in rows}
+            batch = {key: value[: self._validation_size] for key, value in rows}
             self.family.watch(batch, seed=tf.constant([self.seed % 2**31, -1]))
 
     def _record(self, losses: Mapping[str, float]) -> None:
         """Append losses, and those of the validation part, to the history."""
         seed = tf.constant([self.seed % 2**31, -1])
-        batch = self._batch(self.validation_rows, seed, VALIDATION_ROWS)
+        batch = self._batch(self.validation_rows, seed, self._validation_size)
         validation = self.family.losses(batch, seed=seed)
         now = {**losses, **{f"validation_{k}": float(v) for k, v in validation.items()}}
         self.history["step"].append(self.step)

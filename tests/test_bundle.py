@@ -47,6 +47,20 @@ def test_bundle_gives_the_targets_of_its_generator(path: Path) -> None:
     assert bundle.path == path
 
 
+def test_rows_of_a_large_graph_come_in_small_blocks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(path)
+    assert bundle.graph.block_rows == BLOCK_ROWS
+    x, z = draws(300)
+    expected = bundle.generate(x, z)
+    sizes = [v.size for v in vars(bundle.graph)["values"].values() if v.per_row]
+    numbers = sum(sizes)
+    monkeypatch.setattr("pidgan.bundle.BLOCK_NUMBERS", 70 * numbers)
+    assert bundle.graph.block_rows == 70
+    np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_keys_make_the_noise_of_their_rows(path: Path, threads: int) -> None:
     x, _ = draws(5 * BLOCK_ROWS // 2)

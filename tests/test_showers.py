@@ -525,6 +525,7 @@ def test_density_of_a_sequence_is_that_of_its_samples() -> None:
         window=np.array([[3, 5], [0, 4], [1, 0], [5, 5], [3, 5]]),
         group=np.array([0, 0, 0, 0, -1]),
         place=np.array([[0, 0], [1, 0], [1, 1], [0, 1], [2, 1]], dtype=np.float32),
+        depth=np.array([-1, 0, 1, -1, 1], dtype=np.float32),
         slope=np.full(n, 0.5),
         offset=np.full(n, -3.0),
         least=np.full(n, -9.0),
@@ -551,6 +552,59 @@ def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     # Far below: nothing anywhere, but for what is never empty.
     nothing = generate(u - 20) == LEAST
     np.testing.assert_array_equal(nothing[0], order.empties)
+
+
+def test_layers_of_a_volume_take_no_turns() -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.models.shower_sequence import _neighbours
+
+    def order(n_layers: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+        place = np.stack(np.meshgrid(*map(np.arange, (n_layers, 4, 4)), indexing="ij"))
+        place = place.reshape(3, -1).T[:, [1, 2, 0]].astype(np.float32)
+        ring = -((place[:, :2] - 1.5) ** 2).sum(axis=1)
+        return place, *_neighbours(place, ring, place[:, 2].astype(int), 1.05)
+
+    place, window, stages = order(7)
+    assert len(stages) == len(order(20)[2])
+    assert np.array_equal(np.sort(np.concatenate(stages)), np.arange(len(place)))
+    stage = np.empty(len(place) + 1)
+    stage[-1] = -1
+    for number, members in enumerate(stages):
+        stage[members] = number
+    # What is looked up is there already, and near.
+    assert (stage[window] < stage[:-1, None]).all()
+    cells, slots = np.nonzero(window < len(place))
+    distance = place[cells] - place[window[cells, slots]]
+    assert (np.abs(distance).sum(axis=1) == 1).all()
+    # A cell between two layers of its ring has seen both.
+    assert ((np.abs(distance[:, 2]) == 1).sum()) == 16 * 6
+
+
+def test_a_sequence_of_voxels(showers: dict[str, np.ndarray], tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.bundle import open_bundle
+    from pidgan.onnx_export import check_parity, export_bundle
+
+    n, n_layers = 300, 6
+    depth = showers["profile"][:n].reshape(n, n_layers, 2).sum(axis=2)
+    share = showers["cells"][:n].reshape(n, 1, 36) / depth.sum(axis=1)[:, None, None]
+    voxels = (depth[:, :, None] * share).astype(np.float32)
+    columns = {k: v[:n] for k, v in showers.items() if k not in ("cells", "profile")}
+    np.savez(tmp_path / "voxels.npz", voxels=voxels, **columns)
+    layer = {"kind": "rectangular", "nx": 6, "ny": 6, "cell": [22, 22], "order": "xy"}
+    layers = [{**layer, "thickness": 40, "count": n_layers}]
+    geometry = {"name": "voxels", "views": [{"name": "voxels", "layers": layers}]}
+    sample = definition(cells={"geometry": geometry, "arrays": {"voxels": "voxels"}})
+    dataset = build_dataset(sample, tmp_path / "voxels.npz", seed=2)
+    settings = {**SMALL_SEQUENCE, "reach": 1.05}
+    model = take_a_step(dataset, "shower_sequence", settings)
+    assert "tilt" in model.generator.parts[-1].model.weights
+    bundle = open_bundle(export_bundle(model, tmp_path / "voxels.onnx"))
+    assert check_parity(model, bundle, rows=2000).differing <= 1
+    cells = sample_targets(bundle, dataset.part("test").conditions, seed=1)
+    assert (cells >= 0).all()
+    # Each layer is normalised to its energy, which is never larger than the total.
+    assert (cells.sum(axis=1) < 1.2 * dataset.part("test").conditions[:, 0]).all()
 
 
 def test_imputed_values_lie_below_the_edge() -> None:

@@ -43,6 +43,7 @@ NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
 LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
 NEAR = 0.1  # square of the distance, in cells, below which a cell holds the axis
+SHARPNESS = 6.0  # of the edge of a cell: a thin layer is not much wider than the core
 TINY = 1e-6
 LEAST_ABOVE = 1e-2  # of u - c where there is energy, in what is generated
 
@@ -56,6 +57,7 @@ class Order:
         window: (n, slots), earlier coordinates that each sees; n for none.
         group: (n,), equal for coordinates whose shares have the sum 1; -1 for others.
         place: (n, dimensions), in cells; no dimension where there is no place.
+        depth: (n,), from -1 in the first layer to 1 in the last; zeros for a plane.
         slope, offset: (n,), logarithm of a share, slope z + offset.
         least, most: (n,), between which coordinates lie that hold energy.
         empties: (n,), whether there may be no energy at all.
@@ -65,6 +67,7 @@ class Order:
     window: IntArray
     group: IntArray
     place: FloatArray
+    depth: FloatArray
     slope: FloatArray
     offset: FloatArray
     least: FloatArray
@@ -77,18 +80,33 @@ class Order:
         return len(self.window)
 
     @property
-    def earlier(self) -> FloatArray:
-        """(n, n), 1 where the column is of an earlier stage than the row."""
-        stage = np.empty(self.n)
+    def stage(self) -> IntArray:
+        """(n,), the number of each coordinate's stage."""
+        stage = np.empty(self.n, dtype=np.int64)
         for number, members in enumerate(self.stages):
             stage[members] = number
-        return np.asarray(stage[:, None] > stage[None], dtype=np.float32)
+        return stage
 
     @property
-    def spent(self) -> FloatArray:
-        """(n, n), 1 where the column is earlier and shares a sum with the row."""
-        same = (self.group[:, None] == self.group[None]) & (self.group >= 0)
-        return np.asarray(self.earlier * same, dtype=np.float32)
+    def before(self) -> FloatArray:
+        """(stages, n), 1 where a coordinate is of an earlier stage."""
+        numbers = np.arange(len(self.stages))[:, None]
+        return np.asarray(self.stage < numbers, dtype=np.float32)
+
+    @property
+    def row(self) -> IntArray:
+        """(n,), row of each coordinate's group in `codes`; the last one for none."""
+        numbers = np.unique(self.group[self.group >= 0])
+        return np.where(
+            self.group >= 0, np.searchsorted(numbers, self.group), len(numbers)
+        )
+
+    @property
+    def codes(self) -> FloatArray:
+        """(groups + 1, n), 1 where a coordinate is of a group; the last is empty."""
+        codes = np.zeros((len(np.unique(self.group[self.group >= 0])) + 1, self.n))
+        codes[self.row, np.arange(self.n)] = self.group >= 0
+        return np.asarray(codes, dtype=np.float32)
 
 
 class Sequence:
@@ -118,7 +136,8 @@ class Sequence:
         n, slots = order.window.shape
         self.dimensions = order.place.shape[1]
         self.axes = axes if self.dimensions else 0
-        seen = slots + 2 + self.axes * (self.dimensions + 1)
+        tilted = bool(order.depth.any())
+        seen = slots + 2 + self.axes * (self.dimensions * (1 + tilted) + 1)
         points = self.axes * self.dimensions
         seeds = keras.random.SeedGenerator(seed)
 
@@ -144,6 +163,9 @@ class Sequence:
         if self.axes:
             self.weights["axis"] = draw(n_context, points, scale=0.01)
             self.weights["axis_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
+        if self.axes and tilted:
+            self.weights["tilt"] = draw(n_context, points, scale=0.01)
+            self.weights["tilt_hidden"] = draw(width, points, scale=0.1 * width**-0.5)
         self.variables = list(self.weights.values())
 
     def loss(
@@ -184,24 +206,45 @@ class Sequence:
         share = free * tf.exp(log_share + blur)
         level = free * tf.nn.softplus(log_share - NOTHING) * LEVEL
         window = tf.gather(tf.pad(level, [[0, 0], [0, 1]]), order.window, axis=1)
-        rest = tf.maximum(1 - tf.matmul(share, order.spent.T), 0.0)[..., tf.newaxis]
+        rest = tf.maximum(1 - self._spent(share), 0.0)[..., tf.newaxis]
         parts = [window, rest, tf.math.log(rest + LEAST_REST)]
         hidden = tf.nn.relu(tf.matmul(context, w["context"]) + w["context_bias"])
         if self.axes:
-            axis = tf.matmul(context, w["axis"]) + tf.matmul(hidden, w["axis_hidden"])
-            axis = tf.reshape(axis, (-1, 1, self.dimensions, self.axes))
-            distance = order.place[None, :, :, None] - axis
+            distance = order.place[None, :, :, None] - self._axes(
+                "axis", context, hidden
+            )
+            if "tilt" in w:
+                depth = order.depth[None, :, None, None]
+                distance -= depth * self._axes("tilt", context, hidden)
             square = tf.reduce_sum(tf.square(distance), axis=2)
             bent = tf.unstack(tf.tanh(2 * distance), axis=2)
             parts += [*bent, tf.math.log(square + NEAR)]
+            if "tilt" in w:
+                beyond = tf.tanh(SHARPNESS * (tf.abs(distance) - 0.5))
+                parts += tf.unstack(beyond, axis=2)
         kept = level[..., tf.newaxis] * w["keep_level"]
         kept += share[..., tf.newaxis] * w["keep_share"]
-        memory = tf.einsum("ij,bjm->bim", order.earlier, kept)
+        memory = tf.einsum("sj,bjm->bsm", order.before, kept)
+        told = tf.matmul(memory, w["memory"])
+        told += tf.matmul(hidden, w["told"])[:, tf.newaxis]
         v = tf.matmul(tf.concat(parts, axis=2), w["first"]) + w["first_bias"]
-        v += tf.matmul(memory, w["memory"])
-        v += tf.matmul(hidden[:, tf.newaxis], w["told"])
+        v += tf.gather(told, order.stage, axis=1)
         v = tf.nn.relu(tf.matmul(tf.nn.relu(v), w["second"]))
         return tf.matmul(v, w["last"]) + w["last_bias"]
+
+    def _axes(self, name: str, context: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
+        """Return a point or a slope of each axis, (m, 1, dimensions, axes)."""
+        w = self.weights
+        axis = tf.matmul(context, w[name]) + tf.matmul(hidden, w[f"{name}_hidden"])
+        return tf.reshape(axis, (-1, 1, self.dimensions, self.axes))
+
+    def _spent(self, share: tf.Tensor) -> tf.Tensor:
+        """Return the sum, (m, n), over earlier coordinates of each one's group."""
+        order = self.order
+        sums = order.before[:, None] * order.codes
+        n_rows = sums.shape[1]
+        spent = tf.matmul(share, sums.reshape(-1, order.n).T)
+        return tf.gather(spent, order.stage * n_rows + order.row, axis=1)
 
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
@@ -215,19 +258,24 @@ class Sequence:
         t, order = tracing, self.order
         w = {name: v.numpy() for name, v in self.weights.items()}
         hidden = t.relu(t.product(w["context"].T, context) + w["context_bias"][:, None])
-        axes = self._traced_axes(hidden, context, w) if self.axes else []
+        axes, tilts = (
+            self._traced_axes(name, hidden, context, w) if name in w else []
+            for name in ("axis", "tilt")
+        )
         known = t.product(w["told"].T, hidden)
         made, turn = [], np.concatenate(order.stages)
         # Lookups beyond the last coordinate find nothing.
-        levels = t.pick(noise, [0]) * 0.0
-        shares = memory = None
+        levels, which = t.pick(noise, [0]) * 0.0, np.array([order.n])
+        codes = order.codes
+        spent = memory = None
         for number, members in enumerate(order.stages):
-            before = turn[: sum(len(stage) for stage in order.stages[:number])]
             told = known
             if number:
                 told = known + t.product(w["memory"].T, memory)
-            seen = self._traced_past((levels, shares), members, before)
-            seen += _traced_place(axes, order.place[members])
+            seen = self._traced_past((levels, which), spent, members)
+            seen += _traced_place(
+                axes, tilts, order.place[members], order.depth[members]
+            )
             v = t.product(w["first"].T, t.stack(seen))
             v = v + w["first_bias"][members][:, :, None]
             v = t.relu(v + t.fold(told, (1, self.width)))
@@ -250,17 +298,23 @@ class Sequence:
             kept = np.concatenate([w["keep_level"][members], w["keep_share"][members]])
             kept = t.product(kept.T, t.stack([level, share]))
             memory = kept if memory is None else memory + kept
-            levels = t.stack([levels, level])
-            shares = share if shares is None else t.stack([shares, share])
+            share = t.product(codes[:, members], share)
+            spent = share if spent is None else spent + share
+            # Only what a later one looks up is kept.
+            which = np.concatenate([which, members])
+            later = [order.window[m].ravel() for m in order.stages[number + 1 :]]
+            needed = np.isin(which, [order.n, *np.concatenate(later)])
+            levels = t.pick(t.stack([levels, level]), np.flatnonzero(needed))
+            which = which[needed]
         return t.pick(t.stack(made), np.argsort(turn))
 
     def _traced_axes(
-        self, hidden: Any, context: Any, w: dict[str, FloatArray]
+        self, name: str, hidden: Any, context: Any, w: dict[str, FloatArray]
     ) -> list[Any]:
-        """Return the axes' place in each dimension, (1, axes, m)."""
+        """Return the axes' points or slopes in each dimension, (1, axes, m)."""
         t = tracing
-        axis = t.product(w["axis"].T, context)
-        axis = axis + t.product(w["axis_hidden"].T, hidden)
+        axis = t.product(w[name].T, context)
+        axis = axis + t.product(w[f"{name}_hidden"].T, hidden)
         first = np.arange(self.axes)
         return [
             t.fold(t.pick(axis, first + d * self.axes), (1, self.axes))
@@ -268,34 +322,49 @@ class Sequence:
         ]
 
     def _traced_past(
-        self, past: tuple[Any, Any], members: IntArray, before: IntArray
+        self, past: tuple[Any, IntArray], spent: Any, members: IntArray
     ) -> list[Any]:
-        """Return what members see of earlier coordinates, and what is left."""
+        """Return what members see of earlier coordinates, and what is left.
+
+        Args:
+            past: levels, and which coordinates they are of.
+            spent: sums of shares by group; None before the first.
+            members: the coordinates.
+        """
         t, order = tracing, self.order
-        levels, shares = past
+        levels, which = past
         k, slots = len(members), order.window.shape[1]
         place = np.zeros(order.n + 1, dtype=np.int64)
-        place[before] = 1 + np.arange(len(before))
+        place[which] = np.arange(len(which))
         window = t.pick(levels, place[order.window[members]].ravel())
-        if len(before):
-            rest = 1.0 - t.product(order.spent[members][:, before], shares)
-            rest = t.relu(rest)
-        else:
+        if spent is None:
             rest = t.pick(levels, [0] * k) + 1.0
+        else:
+            rest = t.relu(1.0 - t.pick(spent, order.row[members]))
         rest = t.fold(rest, (k, 1))
         return [t.fold(window, (k, slots)), rest, t.log(rest + LEAST_REST)]
 
 
-def _traced_place(axes: list[Any], place: FloatArray) -> list[Any]:
-    """Return what cells at places (k, dimensions) see of the axes."""
+def _traced_place(
+    axes: list[Any], tilts: list[Any], place: FloatArray, depth: FloatArray
+) -> list[Any]:
+    """Return what cells at places (k, dimensions) and depths see of the axes."""
     if not axes:
         return []
     t = tracing
     distances = [place[:, d][:, None, None] - axis for d, axis in enumerate(axes)]
+    if tilts:
+        distances = [
+            distance - tilt * depth[:, None, None]
+            for distance, tilt in zip(distances, tilts, strict=True)
+        ]
     square = distances[0] * distances[0]
     for distance in distances[1:]:
         square = square + distance * distance
-    return [*(t.tanh(v * 2.0) for v in distances), t.log(square + NEAR)]
+    seen = [*(t.tanh(v * 2.0) for v in distances), t.log(square + NEAR)]
+    if tilts:
+        seen += [t.tanh((t.absolute(v) - 0.5) * SHARPNESS) for v in distances]
+    return seen
 
 
 def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:

@@ -39,10 +39,8 @@ from pidgan.typing import FloatArray, IntArray
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
 # fewer of them need more of it.
 DECAY_SHOWERS = 7600
-# Pairs of cells are kept, and each waits for its neighbours.
-MOST_CELLS = 1000
-# Cells see others up to this distance, in cells.
-REACH = 2.05
+# Each has its own bias, and waits for its neighbours.
+MOST_CELLS = 4000
 # Coordinates beyond are seen as these: a layer without energy is not far away.
 MOST_SEEN = 4.0
 # Rows generated at a time by numpy: they stay in the cache.
@@ -58,7 +56,8 @@ class SequenceSettings:
         energy_memory: sums over earlier layers that later ones see.
         energy_window: earlier layers that each sees.
         width, memory: of the network of the cells, likewise.
-        axes: points from which cells see their distance.
+        axes: from which cells see their distance: points of a plane, lines in depth.
+        reach: how far, in cells, cells see others; 1.05 suits thousands of them.
         batch_size, learning_rate: the rate falls with a cosine.
         energy_weight_decay, total_weight_decay, weight_decay: of the models of layers,
             total and cells, at 7600 showers; of other numbers in inverse proportion.
@@ -75,6 +74,7 @@ class SequenceSettings:
     width: int = 48
     memory: int = 16
     axes: int = 3
+    reach: float = 2.05
     batch_size: int = 128
     learning_rate: float = 3e-3
     energy_weight_decay: float = 0.03
@@ -283,7 +283,9 @@ def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
             continue
         of_cells = name == "shape"
         sees = sees if sees.stop > sees.start else nothing
-        order = make_order(shape, makes, window=0 if of_cells else s.energy_window)
+        order = make_order(
+            shape, makes, window=0 if of_cells else s.energy_window, reach=s.reach
+        )
         model = Sequence(
             order,
             n_context=shape.n_conditions + sees.stop - sees.start,
@@ -305,13 +307,16 @@ def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
     return parts
 
 
-def make_order(shape: Shape, makes: slice, *, window: int = 0) -> Order:
+def make_order(
+    shape: Shape, makes: slice, *, window: int = 0, reach: float = 0.0
+) -> Order:
     """Return the order of some coordinates: as they come, or as cells lie.
 
     Args:
         shape: of the showers, with transform and geometry.
         makes: coordinates, of energies or of cells.
         window: earlier coordinates that each sees; 0 for those near in space.
+        reach: how near, in cells.
     """
     transform = shape.transform
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
@@ -322,15 +327,16 @@ def make_order(shape: Shape, makes: slice, *, window: int = 0) -> Order:
         n = makes.stop - makes.start
         before = np.arange(n)[:, None] - 1 - np.arange(min(window, max(n - 1, 1)))
         before = np.where(before < 0, n, before)
-        place = np.zeros((n, 0), dtype=np.float32)
+        place, depth = np.zeros((n, 0), dtype=np.float32), np.zeros(n, np.float32)
         stages = tuple(np.arange(n)[:, None])
     else:
-        place, before, stages = _order_of_cells(transform, shape.geometry)
+        place, depth, before, stages = _order_of_cells(transform, shape.geometry, reach)
     return Order(
         stages=stages,
         window=before,
         group=np.asarray(transform.group)[makes],
         place=place,
+        depth=depth,
         slope=slope[makes],
         offset=offset[makes],
         least=transform.z_min[makes],
@@ -340,9 +346,9 @@ def make_order(shape: Shape, makes: slice, *, window: int = 0) -> Order:
 
 
 def _order_of_cells(
-    transform: CellTransform, geometry: Any
-) -> tuple[FloatArray, IntArray, tuple[IntArray, ...]]:
-    """Return place, neighbours and stages of cells, from the rim to the middle."""
+    transform: CellTransform, geometry: Any, reach: float
+) -> tuple[FloatArray, FloatArray, IntArray, tuple[IntArray, ...]]:
+    """Return place, depth, neighbours and stages of cells, from the rim inwards."""
     first = len(transform.place) - transform.n_targets
     cells = np.flatnonzero(transform.place[first:] >= 0)
     at = np.nan_to_num(np.asarray(geometry.centres))[cells]
@@ -350,23 +356,36 @@ def _order_of_cells(
     varies = np.ptp(at, axis=0) > 0
     place = at[:, varies] / np.median(size[:, varies], axis=0)
     place = np.asarray(place - (place.max(axis=0) + place.min(axis=0)) / 2, np.float32)
-    across = place[:, : int(varies[:2].sum())]
-    turn = np.lexsort((-np.round((across**2).sum(axis=1), 3),))
-    return place, *_neighbours(place, turn)
+    across = int(varies[:2].sum())
+    ring = -np.round((place[:, :across] ** 2).sum(axis=1), 3)
+    layer = np.unique(place[:, across:], axis=0, return_inverse=True)[1].ravel()
+    depth = np.asarray(2 * layer / max(1, layer.max()) - (layer.max() > 0), np.float32)
+    return place[:, :across], depth, *_neighbours(place, ring, layer, reach)
 
 
 def _neighbours(
-    place: FloatArray, turn: IntArray
+    place: FloatArray, ring: FloatArray, layer: IntArray, reach: float
 ) -> tuple[IntArray, tuple[IntArray, ...]]:
-    """Return earlier cells near each, one slot a direction, and the stages."""
-    n = len(place)
+    """Return earlier cells near each, one slot a direction, and the stages.
+
+    Of a ring every other layer is made at once, then those between.
+
+    Args:
+        place: (n, dimensions), in cells.
+        ring: (n,), cells with less come first.
+        layer: (n,), its number.
+        reach: how far cells see others, in cells.
+    """
+    n, half = len(place), layer % 2
+    turn = np.lexsort((half, ring))
     rank = np.empty(n, dtype=np.int64)
     rank[turn] = np.arange(n)
     slots: dict[tuple[int, ...], int] = {}
     pairs = []
     for i in range(n):
         step = place - place[i]
-        near = ((step**2).sum(axis=1) <= REACH**2) & (rank < rank[i])
+        near = ((step**2).sum(axis=1) <= reach**2) & (rank < rank[i])
+        near &= (layer == layer[i]) | (ring < ring[i]) | (half < half[i])
         for j in np.flatnonzero(near):
             direction = tuple(np.round(step[j]).astype(int).tolist())
             pairs.append((i, int(j), slots.setdefault(direction, len(slots))))
