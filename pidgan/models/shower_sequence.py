@@ -9,7 +9,8 @@ small difference of large numbers.
 All layers have the same hidden layers, and so have all cells: a shower is then as many
 examples, and a rare one is not learnt by heart. The network of the cells sees a cell's
 neighbours and its distance from the axis of the shower, which is a function of
-conditions and energies that is learnt.
+conditions and energies that is learnt: a point of a plane, a line in a volume. In a
+volume every other layer of a ring is made at once, then those between, which see both.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ random showers in the block of 12 x 12 crystals with 24 slices, and in its voxel
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ CASES = [
     ("pbwo4", "shower_sequence", {}, 100),
     ("pbwo4", "shower_flow", {}, 100),
     ("pbwo4_3d", "shower_vae", {"network": "dense"}, 10),
+    ("pbwo4_3d", "shower_sequence", {"reach": 1.05, "width": 32, "axes": 2}, 3),
 ]
 
 
@@ -42,7 +44,7 @@ def write_showers(path: Path, name: str, n: int) -> None:
 
 @pytest.mark.parametrize(("name", "family", "settings", "least"), CASES)
 def test_speed(
-    name: str, family: str, settings: dict[str, str], least: int, tmp_path: Path
+    name: str, family: str, settings: dict[str, Any], least: int, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.onnx_export import export_bundle
@@ -76,6 +78,7 @@ def test_speed(
     size = path.stat().st_size / 2**20
     parameters = sum(int(np.prod(v.shape)) for v in model.generator.variables)
     print(
-        f"\n{name}: ms a shower at batch {listed}; {size:.1f} MiB, {parameters} weights"
+        f"\n{name}, {family}: ms a shower at batch {listed}; {size:.1f} MiB, "
+        f"{parameters} weights"
     )
     assert found[10_000] * least < SIMULATION_MS
