@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.calorimeter import tracing
+from pidgan.calorimeter.schemes import NO_EDGE
 from pidgan.models.backend import keras, tf
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
@@ -38,7 +39,7 @@ FIRST_EDGE = -3.0
 LEAST_SCALE = 1e-3
 MOST_INNER = 8.0  # of what sinh is taken of, in a likelihood
 MOST_V = 12.0
-LEAST = -1e3  # coordinate of what holds no energy
+LEAST = -1e3  # coordinate of what holds no energy, up to a few units
 NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
 LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
@@ -60,7 +61,7 @@ class Order:
         depth: (n,), from -1 in the first layer to 1 in the last; zeros for a plane.
         slope, offset: (n,), logarithm of a share, slope z + offset.
         least, most: (n,), between which coordinates lie that hold energy.
-        empties: (n,), whether there may be no energy at all.
+        edge: (n,), below which there is no energy; `NO_EDGE` where there always is.
     """
 
     stages: tuple[IntArray, ...]
@@ -72,7 +73,12 @@ class Order:
     offset: FloatArray
     least: FloatArray
     most: FloatArray
-    empties: BoolArray
+    edge: FloatArray
+
+    @property
+    def empties(self) -> BoolArray:
+        """(n,), whether there may be no energy at all."""
+        return np.asarray(self.edge > NO_EDGE, dtype=np.bool_)
 
     @property
     def n(self) -> int:
@@ -284,10 +290,12 @@ class Sequence:
             v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
             outputs = v * BOUNDS[None, :, None]
             u = t.pick(noise, members)
-            z, energy = _traced_map(outputs, u, order.empties[members])
+            z, energy, above = _traced_map(outputs, u, order.empties[members])
             least = np.where(order.empties, LEAST, order.least)[members][:, None]
             z = t.maximum(t.minimum(z, order.most[members][:, None]), least)
-            z = energy * z + (1.0 - energy) * LEAST
+            # Where all of a layer would be zero, the nearest to its edge is not.
+            below = t.minimum(above, 0.0) + order.edge[members][:, None]
+            z = energy * z + (1.0 - energy) * (below + LEAST)
             made.append(z)
             if number == len(order.stages) - 1:
                 break
@@ -367,8 +375,8 @@ def _traced_place(
     return seen
 
 
-def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
-    """Return coordinates (k, m), and 1 where there is energy, else 0."""
+def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any, Any]:
+    """Return coordinates (k, m), 1 where there is energy, else 0, and u - c."""
     t, k = tracing, len(empties)
     c, location, log_scale, skew, log_tail = (
         t.fold(t.pick(outputs, [i]), (k,)) for i in range(N_OUTPUTS)
@@ -378,16 +386,16 @@ def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any]:
     above = u - c
     none = t.negative(above)
     energy = 1.0 - (none if empties.all() else none * may)
-    above = t.maximum(above, LEAST_ABOVE)
+    a = t.maximum(above, LEAST_ABOVE)
     # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
-    half = t.tanh(above * 0.5)
-    v = above + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
+    half = t.tanh(a * 0.5)
+    v = a + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
     v = t.maximum(t.minimum(v, MOST_V), -MOST_V)
     size = t.absolute(v)
     asinh = t.log(size + t.sqrt(size * size + 1.0)) * (1.0 - 2.0 * t.negative(v))
     grown = t.exp(t.exp(log_tail) * (asinh + skew))
     scale = (t.exp(log_scale) + LEAST_SCALE) * 0.5
-    return location + scale * (grown - 1.0 / grown), energy
+    return location + scale * (grown - 1.0 / grown), energy, above
 
 
 def _softplus(x: Any) -> Any:

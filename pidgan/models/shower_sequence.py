@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.calorimeter.schemes import NO_EDGE, CellTransform
+from pidgan.calorimeter.schemes import CellTransform
 from pidgan.calorimeter.tracing import (
     Traced,
     maximum,
@@ -342,7 +342,7 @@ def make_order(
         offset=offset[makes],
         least=transform.z_min[makes],
         most=transform.z_max[makes],
-        empties=transform.edge[makes] > NO_EDGE,
+        edge=transform.edge[makes],
     )
 
 
