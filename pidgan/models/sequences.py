@@ -255,7 +255,8 @@ class Sequence:
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
 
-        Rows are on the last axis. What holds no energy is at `LEAST`.
+        Rows are on the last axis. What holds no energy is around `LEAST`, the
+        higher the nearer it came to its edge.
 
         Args:
             noise: (n, m), standard normal.
