@@ -54,8 +54,8 @@ def test_rows_of_a_large_graph_come_in_small_blocks(
     assert bundle.graph.block_rows == BLOCK_ROWS
     x, z = draws(300)
     expected = bundle.generate(x, z)
-    sizes = [v.size for v in vars(bundle.graph)["values"].values() if v.per_row]
-    numbers = sum(sizes)
+    values = bundle.graph.values.values()  # noqa: PD011
+    numbers = sum(value.size for value in values if value.per_row)
     monkeypatch.setattr("pidgan.bundle.BLOCK_NUMBERS", 70 * numbers)
     assert bundle.graph.block_rows == 70
     np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-6)
