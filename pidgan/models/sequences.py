@@ -20,6 +20,7 @@ Coordinates that are not in each other's window are made at once: a *stage*.
 """
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ class Order:
         numbers = np.arange(len(self.stages))[:, None]
         return np.asarray(self.stage < numbers, dtype=np.float32)
 
-    @property
+    @cached_property
     def row(self) -> IntArray:
         """(n,), row of each coordinate's group in `codes`; the last one for none."""
         numbers = np.unique(self.group[self.group >= 0])
@@ -107,7 +108,7 @@ class Order:
             self.group >= 0, np.searchsorted(numbers, self.group), len(numbers)
         )
 
-    @property
+    @cached_property
     def codes(self) -> FloatArray:
         """(groups + 1, n), 1 where a coordinate is of a group; the last is empty."""
         codes = np.zeros((len(np.unique(self.group[self.group >= 0])) + 1, self.n))
@@ -312,7 +313,7 @@ class Sequence:
             # Only what a later one looks up is kept.
             which = np.concatenate([which, members])
             later = [order.window[m].ravel() for m in order.stages[number + 1 :]]
-            needed = np.isin(which, [order.n, *np.concatenate(later)])
+            needed = np.isin(which, np.append(np.concatenate(later), order.n))
             levels = t.pick(t.stack([levels, level]), np.flatnonzero(needed))
             which = which[needed]
         return t.pick(t.stack(made), np.argsort(turn))
