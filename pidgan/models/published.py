@@ -12,8 +12,9 @@ Targets are mapped to normal scores column by column; there are neither differen
 targets, nor patterns of ties and atoms, nor decorrelation, nor averaged weights.
 
 Different here: batches have 1,000 rows unless `batch_size` says otherwise (published:
-50,000 on a GPU), the quantile transforms have 256 knots (published: 10^5), and the
-generator learns from the rows and draws of the critic's last update, not from new ones.
+50,000 on a GPU), the quantile transforms have 256 knots (published: 10^5), and an
+update of the generator shares its rows, its draws and their h with the first update of
+the critic that follows.
 """
 
 import dataclasses
@@ -130,7 +131,7 @@ class PublishedGAN:
     def step(
         self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
     ) -> dict[str, Any]:
-        """Update the critic some times, then the generator, and return the losses.
+        """Update the generator, then the critic some times, and return the losses.
 
         The rate is that of the publication, whatever `rate` says.
         """
@@ -144,18 +145,19 @@ class PublishedGAN:
             rows = slice(update * s.batch_size, (update + 1) * s.batch_size)
             part = {name: value[rows] for name, value in batch.items()}
             noise = tf.random.fold_in(seed, update)
-            with tf.GradientTape() as of_generator:
+            with tf.GradientTape(persistent=True) as tape:
                 y_g, y_g2 = self._generate(part, noise)
-            with tf.GradientTape() as tape:
-                surrogate, penalty = self._critic_losses(part, y_g, y_g2, noise)
-                loss = surrogate + strength * penalty
-            descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
-        with of_generator:
-            h_r, h_g, h_g2 = (self._h(part, y) for y in (part["y"], y_g, y_g2))
-            loss = generator_loss(h_r, h_g, h_g2, part["w"])
-        variables = self.generator.trainable_variables
-        descend(of_generator, loss, self.optimizer, variables)
-        return {"generator": loss, "critic": surrogate, "penalty": penalty}
+                h_r, h_g, h_g2 = (self._h(part, y) for y in (part["y"], y_g, y_g2))
+                of_generator = generator_loss(h_r, h_g, h_g2, part["w"])
+                surrogate = critic_loss(h_r, h_g, h_g2, part["w"])
+                penalty = self._penalty(part, y_g, h_g2, noise)
+                of_critic = surrogate + strength * penalty
+            if update == 0:
+                variables = self.generator.trainable_variables
+                descend(tape, of_generator, self.optimizer, variables)
+            variables = self.critic.trainable_variables
+            descend(tape, of_critic, self.critic_optimizer, variables)
+        return {"generator": of_generator, "critic": surrogate, "penalty": penalty}
 
     def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
         """Return the energy score of the generator."""
@@ -172,19 +174,17 @@ class PublishedGAN:
     def _h(self, batch: dict[str, Any], y: tf.Tensor) -> tf.Tensor:
         return self.critic(named_inputs(batch, targets=y))
 
-    def _critic_losses(
-        self, batch: dict[str, Any], y_g: tf.Tensor, y_g2: tf.Tensor, seed: Any
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the surrogate loss and the one-sided gradient penalty."""
+    def _penalty(
+        self, batch: dict[str, Any], y_g: tf.Tensor, h_g2: tf.Tensor, seed: Any
+    ) -> tf.Tensor:
+        """Return the one-sided gradient penalty between real and generated targets."""
         y_r = batch["y"]
         shape = (tf.shape(y_r)[0], 1)
         share = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, PENALTY))
         y_hat = share * y_r + (1 - share) * y_g
-        h_r, h_g, h_g2 = (self._h(batch, y) for y in (y_r, y_g, y_g2))
         with tf.GradientTape() as tape:
             tape.watch(y_hat)
             h_hat = self._h(batch, y_hat)
             f_hat = length(h_hat - h_g2) - length(h_hat)
         slope = length(tape.gradient(f_hat, y_hat))
-        surrogate = critic_loss(h_r, h_g, h_g2, batch["w"])
-        return surrogate, tf.reduce_mean(tf.square(tf.nn.relu(slope - 1)))
+        return tf.reduce_mean(tf.square(tf.nn.relu(slope - 1)))
