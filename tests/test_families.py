@@ -19,7 +19,7 @@ from pidgan.models.backend import tf
 from pidgan.models.model import open_model
 from pidgan.models.networks import Shape
 from pidgan.models.scoring import mixture_kernel
-from pidgan.models.updates import kernel_score, minus_distance
+from pidgan.models.updates import draw, kernel_score, minus_distance
 from pidgan.onnx_export import PARITY_TOLERANCE, check_parity, export_bundle
 from pidgan.training import train
 
@@ -173,6 +173,28 @@ def test_kernel_scores_are_linear_in_signed_weights(kernel) -> None:
     w = np.random.default_rng(4).normal(size=500)
     one, other = _score(kernel, 0, 1, w), _score(kernel, 0, 1, 1 - 2 * w)
     assert other + 2 * one == pytest.approx(_score(kernel, 0, 1, w * 0 + 1), rel=1e-4)
+
+
+def test_the_energy_score_has_a_bound_where_weights_are_negative() -> None:
+    shape = Shape(n_conditions=1, n_patterns=0, n_targets=2)
+    settings = SMALL["energy"] | {"learning_rate": 2e-3}
+    family = make_family("energy", shape=shape, settings=settings, seed=1)
+    y = tf.random.stateless_normal((128, 2), seed=(1, 2))
+    batch = {
+        "x": tf.zeros((128, 1)),
+        "pattern": tf.zeros((128, 0)),
+        "free": tf.ones((128, 2)),
+        "y": y,
+        "w": -tf.ones(128),
+        "positive_w": tf.ones(128),
+    }
+    step = tf.function(
+        lambda i: family.step(batch, phase="fit", seed=tf.stack([3, i]), rate=1.0)
+    )
+    for i in range(300):
+        step(tf.constant(i))
+    generated = draw(family.generator, batch, n_noise=16, copies=2, seed=(5, 6))
+    assert np.abs(generated).max() < 2 * np.abs(y).max()
 
 
 def test_kernels_on_one_row() -> None:

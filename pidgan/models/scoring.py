@@ -6,7 +6,9 @@ generated samples at the conditions of each real row:
     L = E[w (k(y_g, y_g') - 2 k(y_g, y_r))].
 
 - `energy`: k(a, b) = -|a - b| (Gneiting and Raftery, JASA 102 (2007) 359). It has no
-  scale to choose, and does not oscillate: there is no adversary.
+  scale to choose, and does not oscillate: there is no adversary. This kernel has no
+  bound, nor has its score where weights of neighbouring rows sum to less than zero: w
+  is E[w | x, y] here, which is not negative.
 - `mmd`: a sum over scales s of Gaussian, exp(-d^2 / 2 s^2), and Breit-Wigner,
   s^2 / (s^2 + d^2), kernels of the distance d (Gretton et al., JMLR 13 (2012) 723; the
   Breit-Wigner kernel: Butter, Plehn and Winterhalder, arXiv:1907.03764). Small scales
@@ -84,8 +86,6 @@ class MMDSettings:
 class KernelScore:
     """Families `energy` and `mmd`: a generator that minimises a kernel score."""
 
-    needs_positive_weights = False
-
     def __init__(
         self, *, shape: Shape, settings: EnergySettings | MMDSettings, seed: int
     ) -> None:
@@ -98,6 +98,7 @@ class KernelScore:
         if s.samples < 2:
             raise PidganError(f"samples is {s.samples}, expected at least 2")
         self.kernel = _kernel(s)
+        self.needs_positive_weights = self.kernel is minus_distance
         self.n_noise = s.n_noise
         self.generator = residual_network(
             {
@@ -137,7 +138,8 @@ class KernelScore:
                 copies=s.samples,
                 seed=seed,
             )
-            loss = kernel_score(self.kernel, batch["y"], samples, batch["w"])
+            w = batch["positive_w" if self.needs_positive_weights else "w"]
+            loss = kernel_score(self.kernel, batch["y"], samples, w)
         descend(tape, loss, self.optimizer, self.generator.trainable_variables)
         return {"score": loss}
 
