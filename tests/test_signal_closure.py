@@ -10,9 +10,9 @@ from signal_closure import Samples, compare, make_samples
 TRACKS = 16_000
 MOST_PULL = 3.5
 # Few steps leave the probabilities of the patterns behind, which the weights change.
-STEPS = {"energy": 400, "flow": 800}
+STEPS = {"mmd": 400, "flow": 800}
 TRAININGS = {
-    "energy": {"width": 32, "blocks": 1, "samples": 2, "average": 0.98},
+    "mmd": {"width": 32, "blocks": 1, "samples": 2, "average": 0.98},
     "flow": {"width": 32, "blocks": 1, "bins": 6, "batch_size": 256},
 }
 
@@ -26,7 +26,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 def test_a_contaminated_sample_teaches_its_signal(
     samples: Samples, family: str
 ) -> None:
-    """Signed weights in `energy`, regressed E[w | x, y] >= 0 in `flow`."""
+    """Signed weights in `mmd`, regressed E[w | x, y] >= 0 in `flow`."""
     assert (samples.weighted.part("train").weights < 0).mean() > 0.1
     pulls = compare(
         samples, family=family, steps=STEPS[family], settings=TRAININGS[family]
