@@ -123,8 +123,9 @@ def compare_families(
 ) -> FamilyComparison:
     """Train several families on a dataset, each for the same budget, and judge them.
 
-    Writes their bundles, each with its reference file, "comparison.json" and the figure
-    "comparison.png". A family whose training diverges is listed with the reason.
+    Writes their bundles, each with its reference file, and, whenever one is finished,
+    "comparison.json" and the figure "comparison.png" of all up to it. A family whose
+    training diverges is listed with the reason.
 
     Args:
         dataset: from `build_dataset`.
@@ -158,32 +159,31 @@ def compare_families(
     for path in (folder / f"{name}.onnx" for name in families):
         if path.exists() and not overwrite:
             raise PidganError(f"{path} exists already; use --overwrite")
-    found = []
+    found: list[FamilyFigures] = []
     for name in families:
-        found.append(
-            _train_and_judge(
-                dataset,
-                name,
-                folder,
-                options={
-                    "budget": budget,
-                    "steps": steps,
-                    "seed": seed,
-                    "settings": (settings or {}).get(name),
-                },
-                c2st_rows=c2st_rows,
-                progress=progress,
-            )
+        figures = _train_and_judge(
+            dataset,
+            name,
+            folder,
+            options={
+                "budget": budget,
+                "steps": steps,
+                "seed": seed,
+                "settings": (settings or {}).get(name),
+            },
+            c2st_rows=c2st_rows,
+            progress=progress,
         )
-    comparison = FamilyComparison(
-        sample=dataset.sample.name,
-        training_rows=len(dataset.part("train").weights),
-        test_rows=len(dataset.part("test").weights),
-        families=tuple(found),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JSON_NAME).write_text(comparison.to_json())
-    (folder / FIGURE_NAME).write_bytes(png(_draw(comparison)))
+        found.append(figures)
+        comparison = FamilyComparison(
+            sample=dataset.sample.name,
+            training_rows=len(dataset.part("train").weights),
+            test_rows=len(dataset.part("test").weights),
+            families=tuple(found),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JSON_NAME).write_text(comparison.to_json())
+        (folder / FIGURE_NAME).write_bytes(png(_draw(comparison)))
     return comparison
 
 

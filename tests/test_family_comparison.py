@@ -24,24 +24,28 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def compared(kaon_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("families")
-    seen: list[str] = []
+    seen: list[tuple[str, str]] = []
+    results = folder / "comparison.json"
+
+    def look(name: str, _: object) -> None:
+        seen.append((name, results.read_text() if results.exists() else ""))
+
     with pytest.warns(PidganWarning, match="'learning_rate' of family 'mmd' is 1e"):
         found = compare_families(
             kaon_dataset,
             folder,
-            families=["energy", "mmd"],
+            families=["mmd", "energy"],
             steps=20,
             settings=SETTINGS,
             c2st_rows=1000,
-            progress=lambda name, _: seen.append(name),
+            progress=look,
         )
     return found, folder, seen
 
 
 def test_figures_stand_beside_their_floors(compared) -> None:
-    found, _, seen = compared
-    energy = found.families[0]
-    assert seen[0] == "energy"
+    found, _, _ = compared
+    energy = found.families[1]
     assert energy.steps == 20
     assert 0.5 < energy.c2st <= 1
     assert energy.c2st_floor < energy.c2st
@@ -54,21 +58,28 @@ def test_figures_stand_beside_their_floors(compared) -> None:
 
 def test_a_family_that_diverges_is_named(compared) -> None:
     found, folder, _ = compared
-    mmd = found.families[1]
+    mmd = found.families[0]
     assert "diverged" in mmd.problem
     assert "failed: training diverged" in found.text()
     assert math.isnan(mmd.c2st)
     assert not (folder / "mmd.onnx").exists()
 
 
+def test_finished_families_are_written_before_the_next(compared) -> None:
+    _, _, seen = compared
+    name, written = seen[0]
+    assert name == "energy"
+    assert [f["family"] for f in json.loads(written)["families"]] == ["mmd"]
+
+
 def test_files(compared) -> None:
     found, folder, _ = compared
     bundle = open_bundle(folder / "energy.onnx")
-    assert bundle.card.validation["c2st"]["value"] == found.families[0].c2st
+    assert bundle.card.validation["c2st"]["value"] == found.families[1].c2st
     assert (folder / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     content = json.loads((folder / "comparison.json").read_text())
     assert content == json.loads(found.to_json())
-    assert content["families"][1]["c2st"] is None
+    assert content["families"][0]["c2st"] is None
 
 
 def test_command_line(
