@@ -39,6 +39,9 @@ RNTUPLE_TYPES = {
 }
 """Types of RNTuple fields with one number or bool per entry."""
 
+ENDED = ("Z", "X")
+"""States, in Linux' /proc, of processes that have ended: zombie and dead."""
+
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -176,12 +179,23 @@ def _remove_abandoned(path: Path, host: str) -> None:
         found = re.fullmatch(rf"{start}(\d+){end}", other.name)
         if found is None:
             continue
-        try:
-            os.kill(int(found[1]), 0)
-        except (ProcessLookupError, OverflowError):
+        if not _is_running(int(found[1])):
             other.unlink(missing_ok=True)
-        except PermissionError:
-            pass
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process exists and has not ended."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    # One that has ended exists until its parent asks: in a container, perhaps for ever.
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{process}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] not in ENDED
+    return True
 
 
 def one_line(error: BaseException) -> str:

@@ -336,3 +336,17 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     write_trees(tmp_path / "b.root", {"T": {"x": np.ones(3)}})
     assert not gone.exists()
     assert all(path.exists() for path in (dead, *kept))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_what_a_process_left_that_nobody_has_waited_for_is_removed(
+    tmp_path: Path,
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    left = tmp_path / f".b.{platform.node()}-{process.pid}.root"
+    left.touch()
+    os.kill(process.pid, 0)
+    write_trees(tmp_path / "b.root", {"T": {"x": np.ones(3)}})
+    assert not left.exists()
+    process.wait()
