@@ -26,7 +26,7 @@ from pidgan.dataset import Dataset, Part
 from pidgan.draws import flatter_draws
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
-from pidgan.metrics import positive_weights, with_differences
+from pidgan.metrics import n_eff, positive_weights, with_differences
 from pidgan.models import (
     FAMILIES,
     RECIPES,
@@ -186,7 +186,7 @@ class _Run:
         self.history: dict[str, list[float]] = {"step": []}
         _check_family(family, dataset.sample)
         train_part = dataset.part("train")
-        n_rows = len(train_part.weights)
+        n_rows = round(n_eff(train_part.weights))
         train_part = _with_images(train_part, dataset.sample)
         self.conditions, self.targets = _fit_transforms(
             dataset.sample,

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from pidgan.models.backend import keras, tf
-from pidgan.models.flow import SplineFlow
+from pidgan.models.flow import DECAY_ROWS, SplineFlow, make_optimizer
 from pidgan.models.networks import Shape
 from pidgan.models.splines import n_parameters, spline
 
@@ -133,3 +133,48 @@ def test_the_likelihood_finds_a_conditional_width() -> None:
     for low, high in ((-1, -0.5), (0.5, 1)):
         rows = (x > low) & (x < high)
         assert generated[rows].std() == pytest.approx(y[rows].std(), rel=0.1)
+
+
+def test_few_rows_have_more_weight_decay() -> None:
+    def decay(n: int) -> float:
+        return make_optimizer(1e-3, weight_decay=0.02, n_rows=n).weight_decay
+
+    assert decay(DECAY_ROWS) == pytest.approx(0.02)
+    assert decay(DECAY_ROWS // 16) == pytest.approx(0.16)
+    assert decay(0) == pytest.approx(0.02)
+
+
+def test_weight_decay_keeps_a_flow_from_learning_its_rows_by_heart() -> None:
+    shape = Shape(n_conditions=1, n_patterns=0, n_targets=2)
+    rng = np.random.default_rng(6)
+
+    def rows(n: int) -> dict[str, tf.Tensor]:
+        x = rng.uniform(-1, 1, size=(n, 1))
+        return {
+            "x": tf.constant(x, tf.float32),
+            "pattern": tf.zeros((n, 0)),
+            "free": tf.ones((n, 2)),
+            "positive_w": tf.ones(n),
+            "y": tf.constant(rng.normal(size=(n, 2)) * np.exp(x), tf.float32),
+        }
+
+    known, fresh = rows(500), rows(20_000)
+    losses = []
+    for decay in (0.0, 0.05):
+        flow = SplineFlow(shape=shape, width=32, blocks=1, bins=BINS, seed=3)
+        optimizer = make_optimizer(5e-3, weight_decay=decay, n_rows=500)
+
+        @tf.function
+        def step(flow=flow, optimizer=optimizer) -> None:
+            with tf.GradientTape() as tape:
+                loss = flow.loss(known)
+            optimizer.apply(tape.gradient(loss, flow.variables), flow.variables)
+
+        for _ in range(400):
+            step()
+        losses.append((float(flow.loss(known)), float(flow.loss(fresh))))
+    (by_heart, worse), (learnt, better) = losses
+    assert by_heart < learnt
+    # The scale exp(x) leaves 2 (1/2 + E[x]) = 1; a standard normal would have 1.8.
+    assert 1 < better < 1.2
+    assert worse > better + 0.2

@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "play": (0, 1),
     "batch_size": (64, 8192),
     "learning_rate": (1e-5, 2e-3),
+    "weight_decay": (0, 0.2),
     "average": (0, 0.9999),
     "critic_width": (8, 256),
     "critic_blocks": (1, 4),
@@ -73,6 +74,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "teacher_bins": (4, 32),
     "teach_batch_size": (64, 8192),
     "teach_learning_rate": (1e-5, 1e-2),
+    "teach_weight_decay": (0, 0.2),
     "distil_batch_size": (64, 8192),
     "distil_learning_rate": (1e-5, 2e-2),
 }

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.models.backend import keras, tf
+from pidgan.models.backend import tf
 from pidgan.models.coordinates import known_rows, write_free, write_in_turn
-from pidgan.models.flow import SplineFlow
+from pidgan.models.flow import SplineFlow, make_optimizer
 from pidgan.models.networks import Shape
 from pidgan.models.nodes import Graph
 from pidgan.models.splines import (
@@ -41,7 +41,10 @@ class FlowSettings:
         bins: of each spline.
         batch_size: rows of one update.
         learning_rate: of Adam; falls with a cosine.
-        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
+        weight_decay: for 300,000 effective rows; of fewer it is larger
+            (`flow.make_optimizer`).
+        xla: compile the steps with XLA; None does so in trainings of a minute or 2000
+            steps and more.
     """
 
     width: int = 64
@@ -49,7 +52,8 @@ class FlowSettings:
     bins: int = 16
     batch_size: int = 1024
     learning_rate: float = 2e-3
-    xla: bool = False
+    weight_decay: float = 0.05
+    xla: bool | None = None
 
 
 class FlowGenerator:
@@ -123,7 +127,9 @@ class FlowFamily:
             shape=shape, width=s.width, blocks=s.blocks, bins=s.bins, seed=seed
         )
         self.generator = FlowGenerator(self.flow, shape)
-        self.optimizer = keras.optimizers.Adam(s.learning_rate)
+        self.optimizer = make_optimizer(
+            s.learning_rate, weight_decay=s.weight_decay, n_rows=shape.n_rows
+        )
         self.optimizer.build(self.flow.variables)
         self.phases: Mapping[str, float] = {"fit": 1.0}
         self.batch_sizes: Mapping[str, int] = {"fit": s.batch_size}

@@ -22,7 +22,8 @@ class Shape:
         image: layers, rows and columns of the grid that the other coordinates of
             showers fill, if they fill one.
         transform, geometry: a `CellTransform` and its `Geometry`, of showers.
-        n_rows: of the training part, mirror images not counted; 0 if unknown.
+        n_rows: effective number of rows of the training part, mirror images not
+            counted; 0 if unknown.
         free: for each pattern, 1 for each coordinate that is continuous in it; without
             it all are, in the only pattern.
     """
