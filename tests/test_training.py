@@ -12,6 +12,7 @@ from pidgan.card import sample_targets
 from pidgan.dataset import Dataset
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError
+from pidgan.models.flow import make_optimizer
 from pidgan.models.model import open_model, pick_pattern
 from pidgan.training import train
 
@@ -181,3 +182,19 @@ def test_durations(text: str, seconds: float) -> None:
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         parse_duration(text)
+
+
+def test_weight_decay_follows_the_effective_rows(
+    kaon_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def note(rate: float, *, weight_decay: float, n_rows: int):
+        seen.append(n_rows)
+        return make_optimizer(rate, weight_decay=weight_decay, n_rows=n_rows)
+
+    monkeypatch.setattr("pidgan.models.adversarial.make_optimizer", note)
+    train(kaon_dataset, steps=1, seed=1, settings=SMALL)
+    w = kaon_dataset.part("train").weights
+    assert w.min() < 0
+    assert seen == [round(w.sum() ** 2 / np.sum(w**2))]
