@@ -18,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 import pidgan
-from pidgan.ntuple import read_table, write_table
-from pidgan.report import write_report
+from pidgan.files.tables import read_table, write_table
+from pidgan.report.page import write_report
 
 DATA = "tests/test_data/cal_test_data_run3_lc.pkl"
 CUTS = ["DLLp > 0", "DLLp > 5", "DLLp > 20"]

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import pidgan
-from pidgan.ntuple import write_trees
+from pidgan.files.tables import write_trees
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis, simulate_calibration
 
 CUTS = ["RichDLLk > 0", "RichDLLk > 5"]

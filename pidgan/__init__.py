@@ -8,38 +8,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pidgan.application import apply
-    from pidgan.bundle import Bundle, open_bundle
-    from pidgan.dataset import Dataset, build_dataset
-    from pidgan.efficiency import efficiency_table
-    from pidgan.efficiency_map import EfficiencyMap
+    from pidgan.application.apply import apply
+    from pidgan.bundle.bundle import Bundle, open_bundle
+    from pidgan.efficiency.efficiency_map import EfficiencyMap
+    from pidgan.efficiency.pid_efficiency import pid_efficiency
+    from pidgan.efficiency.systematics import run_systematics
+    from pidgan.efficiency.table import efficiency_table
     from pidgan.errors import PidganError
-    from pidgan.onnx_export import export_bundle
-    from pidgan.propagation import pid_efficiency
-    from pidgan.sample import Sample, load_sample
-    from pidgan.sweights import compute_sweights
-    from pidgan.systematics import run_systematics
-    from pidgan.training import train
-    from pidgan.validation import Report, validate
+    from pidgan.report.validation import Report, validate
+    from pidgan.sample.dataset import Dataset, build_dataset
+    from pidgan.sample.definition import Sample, load_sample
+    from pidgan.sample.sweights import compute_sweights
+    from pidgan.training.export import export_bundle
+    from pidgan.training.loop import train
 
 _HOMES = {
-    "Bundle": "bundle",
-    "Dataset": "dataset",
-    "EfficiencyMap": "efficiency_map",
+    "Bundle": "bundle.bundle",
+    "Dataset": "sample.dataset",
+    "EfficiencyMap": "efficiency.efficiency_map",
     "PidganError": "errors",
-    "Report": "validation",
-    "Sample": "sample",
-    "apply": "application",
-    "build_dataset": "dataset",
-    "compute_sweights": "sweights",
-    "efficiency_table": "efficiency",
-    "export_bundle": "onnx_export",
-    "load_sample": "sample",
-    "open_bundle": "bundle",
-    "pid_efficiency": "propagation",
-    "run_systematics": "systematics",
-    "train": "training",
-    "validate": "validation",
+    "Report": "report.validation",
+    "Sample": "sample.definition",
+    "apply": "application.apply",
+    "build_dataset": "sample.dataset",
+    "compute_sweights": "sample.sweights",
+    "efficiency_table": "efficiency.table",
+    "export_bundle": "training.export",
+    "load_sample": "sample.definition",
+    "open_bundle": "bundle.bundle",
+    "pid_efficiency": "efficiency.pid_efficiency",
+    "run_systematics": "efficiency.systematics",
+    "train": "training.loop",
+    "validate": "report.validation",
 }
 
 __all__ = [

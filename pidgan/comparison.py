@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.efficiency import efficiency_interval
+from pidgan.efficiency.table import efficiency_interval
 from pidgan.typing import BoolArray, FloatArray, IntArray
 
 MIN_BIN_EFF = 20.0  # effective rows below which a bin's figures say nothing

@@ -8,8 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from pidgan.dataset import Dataset, build_dataset
-from pidgan.ntuple import write_trees
+from pidgan.files.tables import write_trees
+from pidgan.sample.dataset import Dataset, build_dataset
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis, simulate_calibration
 
 CALIBRATION_TRACKS = 20_000
@@ -39,13 +39,13 @@ def kaon_dataset(calibration_file: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def kaon_model(kaon_dataset: Dataset):
     pytest.importorskip("tensorflow")
-    from pidgan.training import train
+    from pidgan.training.loop import train
 
     return train(kaon_dataset, steps=TRAINING_STEPS, seed=3, settings={"xla": False})
 
 
 @pytest.fixture(scope="session")
 def kaon_bundle(kaon_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pidgan.onnx_export import export_bundle
+    from pidgan.training.export import export_bundle
 
     return export_bundle(kaon_model, tmp_path_factory.mktemp("bundle") / "kaon.onnx")

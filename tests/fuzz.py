@@ -165,7 +165,7 @@ def mutate_card(data: bytes, rng: random.Random) -> bytes:
 
 def mutant(kind: str, files: dict[str, bytes], rng: random.Random) -> bytes:
     """One mutant of a kind."""
-    from pidgan.bundle import seal
+    from pidgan.bundle.bundle import seal
 
     if kind == "root":
         # A file of another size is mostly refused for that.
@@ -182,8 +182,8 @@ def mutant(kind: str, files: dict[str, bytes], rng: random.Random) -> bytes:
 
 def judge_bundle(path: Path, kind: str, expected: dict[str, Any]) -> str:
     """Open a mutant of a bundle; return what came of it."""
-    from pidgan.bundle import open_bundle
-    from pidgan.c_export import c_source
+    from pidgan.bundle.bundle import open_bundle
+    from pidgan.bundle.c_file import c_source
     from pidgan.errors import BundleError
 
     try:
@@ -208,9 +208,9 @@ def judge_bundle(path: Path, kind: str, expected: dict[str, Any]) -> str:
 
 def judge_root(path: Path, track: str, bundle: Any, rng: random.Random) -> str:
     """Apply a bundle to a mutant of a ROOT file; return what came of it."""
-    from pidgan.application import apply
+    from pidgan.application.apply import apply
     from pidgan.errors import PidganError
-    from pidgan.ntuple import describe_tree, find_sources, read_columns
+    from pidgan.files.tables import describe_tree, find_sources, read_columns
 
     output = path.with_name("out.root")
     shutil.rmtree(output, ignore_errors=True)
@@ -251,7 +251,7 @@ def _reason(error: Exception, path: Path) -> str:
 
 def work(folder: Path, track: str, seed: int, numbers: range) -> None:
     """Judge mutants; print a line before and after each."""
-    from pidgan.bundle import open_bundle
+    from pidgan.bundle.bundle import open_bundle
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

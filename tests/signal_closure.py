@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.card import sample_targets
-from pidgan.cuts import parse_cut
-from pidgan.dataset import Dataset, build_dataset
-from pidgan.ntuple import write_trees
-from pidgan.sample import load_sample
+from pidgan.bundle.card import sample_targets
+from pidgan.files.tables import write_trees
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.definition import load_sample
 from pidgan.simulation import simulate_calibration
-from pidgan.training import train
+from pidgan.training.loop import train
 
 CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLp > 0")
 

@@ -18,10 +18,10 @@ from toy_generator import (
     with_self_test,
 )
 
-from pidgan.application import apply
+from pidgan.application.apply import apply
+from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.noise import entry_keys, keyed_normal
-from pidgan.ntuple import Source, describe_tree, read_columns, write_trees
+from pidgan.files.tables import Source, describe_tree, read_columns, write_trees
 
 ENTRIES = 3000
 TARGETS = ["Kplus_DLLk", "Kplus_DLLp", "Kplus_pidgan_status"]

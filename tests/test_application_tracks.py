@@ -12,12 +12,12 @@ import pytest
 import uproot
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.application import apply
-from pidgan.card import CardVariable
+from pidgan.application.apply import apply
+from pidgan.application.quantile_map import QuantileMap, make_quantile_map
+from pidgan.bundle.card import CardVariable
+from pidgan.bundle.noise import entry_keys, keyed_normal, position_keys
 from pidgan.errors import CutError, NtupleError
-from pidgan.noise import entry_keys, keyed_normal, position_keys
-from pidgan.ntuple import write_trees
-from pidgan.quantile_map import QuantileMap, make_quantile_map
+from pidgan.files.tables import write_trees
 
 ENTRIES = 1500
 Format = Literal["ttree", "rntuple", "parquet"]

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from toy_generator import ToyGenerator, make_card
 
-from pidgan.closure import closure_table
-from pidgan.efficiency_map import EfficiencyMap
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.real_vs_generated import closure_table
+from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import PidganWarning
-from pidgan.systematics import run_systematics
 
 GENERATOR = ToyGenerator(card=make_card())
 BINNING = {"P": [3e3, 1e4, 3e4, 6e4, 1e5], "ETA": [1.5, 3.0, 5.0]}
@@ -60,7 +60,7 @@ def test_useless_cuts_are_flagged_in_maps_and_tables(cut: str, tmp_path: Path) -
 def test_a_report_of_them_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("mplhep")
     pytest.importorskip("jinja2")
-    from pidgan.map_report import MapInput, write_map_report
+    from pidgan.report.map_page import MapInput, write_map_report
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PidganWarning)

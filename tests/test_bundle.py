@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.bundle import BLOCK_ROWS, open_bundle, seal
-from pidgan.card import CardVariable, sample_targets
+from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle, seal
+from pidgan.bundle.card import CardVariable, sample_targets
+from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
-from pidgan.noise import entry_keys, keyed_normal
-from pidgan.ntuple import write_table
+from pidgan.files.tables import write_table
 
 pytest.importorskip("onnx")
 
@@ -56,7 +56,7 @@ def test_rows_of_a_large_graph_come_in_small_blocks(
     expected = bundle.generate(x, z)
     values = bundle.graph.values.values()  # noqa: PD011
     numbers = sum(value.size for value in values if value.per_row)
-    monkeypatch.setattr("pidgan.bundle.BLOCK_NUMBERS", 70 * numbers)
+    monkeypatch.setattr("pidgan.bundle.bundle.BLOCK_NUMBERS", 70 * numbers)
     assert bundle.graph.block_rows == 70
     np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-6)
 
@@ -175,7 +175,7 @@ def test_truncated_bundle_is_refused(path: Path, share: float) -> None:
 def test_oversized_file_is_refused_unread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pidgan.bundle.MAX_BYTES", 1000)
+    monkeypatch.setattr("pidgan.bundle.bundle.MAX_BYTES", 1000)
     with pytest.raises(BundleError, match="expected at most 0 MiB"):
         open_bundle(path)
 

@@ -21,13 +21,13 @@ from onnx import NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
-from pidgan.bundle import CARD_KEY, Bundle, open_bundle, seal
-from pidgan.c_export import c_source, export_c
-from pidgan.c_operators import TRANSLATIONS
-from pidgan.c_writer import number_text
-from pidgan.card import CardVariable
+from pidgan.bundle.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.bundle.c_file import c_source, export_c
+from pidgan.bundle.c_operators import TRANSLATIONS
+from pidgan.bundle.c_writer import number_text
+from pidgan.bundle.card import CardVariable
+from pidgan.bundle.onnx_operators import OPERATORS
 from pidgan.errors import BundleError
-from pidgan.onnx_operators import OPERATORS
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1")
@@ -635,7 +635,7 @@ def test_file_is_written_once(toy: Bundle, tmp_path: Path) -> None:
 def test_a_graph_that_needs_too_much_stack(
     toy: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pidgan.c_operators.MAX_STACK", 100)
+    monkeypatch.setattr("pidgan.bundle.c_operators.MAX_STACK", 100)
     with pytest.raises(BundleError, match="bytes of stack, expected at most 100"):
         c_source(toy, "toy")
 

@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("tensorflow")
 
 import pidgan
-from pidgan.cuts import parse_cut
-from pidgan.ntuple import find_sources, read_columns, write_trees
+from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.sample.cuts import parse_cut
 from pidgan.simulation import simulate_calorimeter, simulate_calorimeter_response
 
 CUTS = ("Calo_EoverP > 0.3", "Calo_HadFraction < 0.05", "Calo_Width < 20")

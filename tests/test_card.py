@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from toy_generator import ToyGenerator, make_card
 
-from pidgan.card import Card, CardVariable, sample_targets
+from pidgan.bundle.card import Card, CardVariable, sample_targets
 from pidgan.errors import BundleError
 
 
@@ -80,7 +80,7 @@ def test_samples_do_not_depend_on_the_split(monkeypatch: pytest.MonkeyPatch) -> 
         for a, b in ((0, 33), (33, 100))
     ]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
-    monkeypatch.setattr("pidgan.card.SAMPLE_ROWS", 7)
+    monkeypatch.setattr("pidgan.bundle.card.SAMPLE_ROWS", 7)
     np.testing.assert_array_equal(
         whole, sample_targets(generator, x, seed=1, track="K")
     )

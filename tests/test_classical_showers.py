@@ -9,13 +9,13 @@ import scipy.integrate
 import scipy.special
 from toy_showers import GEOMETRIES, LAYERS, NAMES, PLANE, as_block, toy_showers
 
-from pidgan.calorimeter import lateral
-from pidgan.calorimeter.classical import GFlash, fit_gflash, lateral_weights
+from pidgan.bundle.formulas import trace
 from pidgan.calorimeter.geometry import load_geometry
 from pidgan.calorimeter.observables import observables
-from pidgan.calorimeter.pca import PCA, fit_pca
-from pidgan.calorimeter.tracing import trace
 from pidgan.errors import DatasetError
+from pidgan.training.classical import lateral_profile as lateral
+from pidgan.training.classical.gflash import GFlash, fit_gflash, lateral_weights
+from pidgan.training.classical.principal_components import PCA, fit_pca
 
 FITS: dict[str, Any] = {"gflash": fit_gflash, "pca": fit_pca}
 N = 420
@@ -113,7 +113,7 @@ def test_the_graph_computes_the_same(
     fitted: GFlash | PCA, sample: dict[str, Any]
 ) -> None:
     onnx = pytest.importorskip("onnx")
-    from pidgan.onnx_operators import OPERATORS
+    from pidgan.bundle.onnx_operators import OPERATORS
 
     graph = _Recorder()
     out = trace(fitted, graph, len(NAMES))

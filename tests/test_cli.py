@@ -13,11 +13,11 @@ import pytest
 import uproot
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
+from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS, main
 from pidgan.cli.applying import _EntriesLine
-from pidgan.dataset import Dataset
-from pidgan.metrics import TREES
-from pidgan.quantile_map import QuantileMap
+from pidgan.report.metrics import TREES
+from pidgan.sample.dataset import Dataset
 
 Run = Callable[..., "Result"]
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.closure import closure_table
-from pidgan.efficiency import efficiency_table
+from pidgan.efficiency.real_vs_generated import closure_table
+from pidgan.efficiency.table import efficiency_table
 from pidgan.errors import CutError, MapError, PidganWarning
 
 GENERATOR = ToyGenerator(card=make_card())

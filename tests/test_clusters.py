@@ -7,21 +7,21 @@ from click.testing import CliRunner
 
 pytest.importorskip("tensorflow")
 
-from pidgan.bundle import open_bundle
+from pidgan.bundle.bundle import open_bundle
 from pidgan.cli import cli
 from pidgan.errors import PidganError
-from pidgan.models.clusters import (
+from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.simulation.tpc_clusters import Helices, helix_points
+from pidgan.training.export import check_parity, export_bundle
+from pidgan.training.families.clusters import (
     ClusterSettings,
     cluster_model,
     cluster_sample,
     train_clusters,
     with_helix,
 )
-from pidgan.models.helix import SENTINEL, Frame, Tensors
-from pidgan.ntuple import find_sources, read_columns, write_trees
-from pidgan.onnx_export import check_parity, export_bundle
-from pidgan.preprocessing import fit_conditions
-from pidgan.simulation.tpc_clusters import Helices, helix_points
+from pidgan.training.networks.helix import SENTINEL, Frame, Tensors
+from pidgan.training.transforms import fit_conditions
 
 RADII = (200.0, 400.0, 600.0, 800.0)
 FRAME = Frame(radii=RADII, field=0.5, n_sectors=6, drift_length=1000.0)

@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.models import student
-from pidgan.models.adversarial import critic_loss, generator_loss
-from pidgan.models.backend import tf
-from pidgan.models.networks import Shape
+from pidgan.training.backend import tf
+from pidgan.training.families.cramer import critic_loss, generator_loss
+from pidgan.training.networks import one_pass as student
+from pidgan.training.networks.perceptrons import Shape
 
 N = 20_000
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.cuts import parse_cut
 from pidgan.errors import CutError
+from pidgan.sample.cuts import parse_cut
 
 COLUMNS = {
     "a": np.array([1.0, -1.0, np.nan, -999.0, 2.0, np.inf]),

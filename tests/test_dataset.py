@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from pidgan.cuts import parse_cut
-from pidgan.dataset import PARTS, Dataset, build_dataset
 from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
-from pidgan.ntuple import write_table, write_trees
-from pidgan.sample import load_sample
+from pidgan.files.tables import write_table, write_trees
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.dataset import PARTS, Dataset, build_dataset
+from pidgan.sample.definition import load_sample
 from pidgan.simulation.calibration import simulate_calibration
 
 OWN = """
@@ -225,7 +225,7 @@ def test_an_interrupted_save_leaves_nothing(
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pidgan.dataset.json.dumps", interrupt)
+    monkeypatch.setattr("pidgan.sample.dataset.json.dumps", interrupt)
     with pytest.raises(KeyboardInterrupt):
         dataset.save(tmp_path / "dataset")
     assert sorted(tmp_path.iterdir()) == before

@@ -9,7 +9,7 @@ import uproot
 
 pytest.importorskip("tensorflow")
 
-from pidgan import demo
+from pidgan.cli import demo
 from pidgan.errors import PidganError
 
 

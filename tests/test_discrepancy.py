@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pidgan.discrepancy import (
+from pidgan.efficiency.smoothing import (
     _objective,
     _terms,
     difference_scale,

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 import pidgan
-from pidgan.card import Card, CardVariable
+from pidgan.application.one_track import STATUS_BITS
+from pidgan.bundle.card import Card, CardVariable
 from pidgan.cli import VERBS, cli
-from pidgan.cuts import parse_cut
-from pidgan.efficiency_map import _ARRAYS
-from pidgan.ntuple import write_table, write_trees
-from pidgan.sample import (
+from pidgan.efficiency.efficiency_map import _ARRAYS
+from pidgan.files.tables import write_table, write_trees
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.definition import (
     DERIVATIONS,
     Cells,
     Discriminant,
@@ -29,7 +30,6 @@ from pidgan.sample import (
     load_sample,
 )
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
-from pidgan.tracks import STATUS_BITS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -290,7 +290,7 @@ def _write_bundle(path: Path, card: Card) -> None:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    from pidgan.bundle import CARD_KEY, seal
+    from pidgan.bundle.bundle import CARD_KEY, seal
 
     n_x, n_y = len(card.conditions), len(card.targets)
     slope = np.zeros((n_x, n_y), dtype=np.float32)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from pidgan.binning import bin_index, choose_edges, equal_population
-from pidgan.efficiency import (
+from pidgan.efficiency.binning import bin_index, choose_edges, equal_population
+from pidgan.efficiency.table import (
     EMPTY,
     NOT_POSITIVE,
     EfficiencyTable,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pidgan.bundle import open_bundle
-from pidgan.c_export import export_c
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.c_file import export_c
 
 pytest.importorskip("tensorflow")
 

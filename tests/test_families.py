@@ -9,19 +9,19 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-import pidgan.training
-from pidgan.bundle import open_bundle
-from pidgan.c_export import export_c
-from pidgan.card import sample_targets
+import pidgan.training.loop
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.c_file import export_c
+from pidgan.bundle.card import sample_targets
 from pidgan.errors import PidganError
-from pidgan.models import FAMILIES, RECIPES, make_family
-from pidgan.models.backend import tf
-from pidgan.models.model import open_model
-from pidgan.models.networks import Shape
-from pidgan.models.scoring import mixture_kernel
-from pidgan.models.updates import draw, kernel_score, minus_distance
-from pidgan.onnx_export import PARITY_TOLERANCE, check_parity, export_bundle
-from pidgan.training import train
+from pidgan.training.backend import tf
+from pidgan.training.export import PARITY_TOLERANCE, check_parity, export_bundle
+from pidgan.training.families import FAMILIES, RECIPES, make_family
+from pidgan.training.families.kernel_scores import mixture_kernel
+from pidgan.training.loop import train
+from pidgan.training.model import open_model
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.updates import draw, kernel_score, minus_distance
 
 NETWORK = {"width": 16, "blocks": 1, "batch_size": 128}
 SMALL = {
@@ -68,7 +68,7 @@ def trained(request, kaon_dataset, tmp_path_factory):
             shutil.copy(folder / "checkpoint.npz", middle)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pidgan.training, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(pidgan.training.loop, "CHECKPOINT_SECONDS", 0.0)
         model = _train(
             kaon_dataset,
             name,

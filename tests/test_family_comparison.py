@@ -9,10 +9,10 @@ from test_cli import Run, run  # noqa: F401
 
 pytest.importorskip("tensorflow")
 
-from pidgan.bundle import open_bundle
+from pidgan.bundle.bundle import open_bundle
 from pidgan.errors import PidganError, PidganWarning
-from pidgan.family_comparison import compare_families
-from pidgan.models import FAMILIES
+from pidgan.report.family_comparison import compare_families
+from pidgan.training.families import FAMILIES
 
 SMALL = {"width": 16, "blocks": 1, "batch_size": 128}
 SETTINGS = {
@@ -97,7 +97,7 @@ def test_command_line(
         asked.update(options, directory=directory)
         return found
 
-    monkeypatch.setattr("pidgan.family_comparison.compare_families", remember)
+    monkeypatch.setattr("pidgan.report.family_comparison.compare_families", remember)
     kaon_dataset.save(tmp_path / "data")
     command = ("compare", tmp_path / "data", "-o", tmp_path / "out", "--steps", 7)
     chosen = ("--set", "mmd.kernel=gaussian", "--set", "mmd.width=16")

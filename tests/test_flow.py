@@ -5,10 +5,14 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.models.backend import keras, tf
-from pidgan.models.flow import DECAY_ROWS, SplineFlow, make_optimizer
-from pidgan.models.networks import Shape
-from pidgan.models.splines import n_parameters, spline
+from pidgan.training.backend import keras, tf
+from pidgan.training.networks.autoregressive import (
+    DECAY_ROWS,
+    SplineFlow,
+    make_optimizer,
+)
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.splines import n_parameters, spline
 
 BINS = 8
 

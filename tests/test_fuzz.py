@@ -9,7 +9,7 @@ pytest.importorskip("onnx")
 
 from fuzz import KINDS, run
 
-from pidgan.ntuple import write_trees
+from pidgan.files.tables import write_trees
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
 MUTANTS = int(os.environ.get("PIDGAN_FUZZ_MUTANTS", "200"))

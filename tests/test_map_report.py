@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
+from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import PidganError
-from pidgan.systematics import run_systematics
 
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
 
-from pidgan.map_report import MapInput, _cells, _view, write_map_report
+from pidgan.report.map_page import MapInput, _cells, _view, write_map_report
 
 KAON = ToyGenerator(card=make_card())
 PION = ToyGenerator(

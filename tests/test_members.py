@@ -6,10 +6,10 @@ from test_cli import Run, _one_line, run  # noqa: F401
 
 pytest.importorskip("tensorflow")
 
-from pidgan.card import sample_targets
-from pidgan.efficiency_map import EfficiencyMap
-from pidgan.members import SEED_STEP, member_paths, train_members
-from pidgan.models.model import open_model
+from pidgan.bundle.card import sample_targets
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.training.members import SEED_STEP, member_paths, train_members
+from pidgan.training.model import open_model
 
 SET = ("--set", "width=16", "--set", "blocks=1", "--set", "samples=2")
 

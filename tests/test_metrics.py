@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pidgan.errors import DatasetError
-from pidgan.metrics import (
+from pidgan.report.metrics import (
     c2st,
     energy_distance,
     ks_error,

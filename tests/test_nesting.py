@@ -4,9 +4,9 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.errors import NtupleError
-from pidgan.nesting import common_shape, lay_out, restore
-from pidgan.ntuple import BranchType
+from pidgan.files.tables import BranchType
 
 FLAT = BranchType(np.dtype(np.float64))
 PAIR = BranchType(np.dtype(np.float64), (2,))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pidgan.noise import column_keys, entry_keys, keyed_normal, position_keys
+from pidgan.bundle.noise import column_keys, entry_keys, keyed_normal, position_keys
 
 GOLDEN_KEYS = [10274794360232982707, 8655446253603378914]
 GOLDEN_NOISE = [[0.70861, -1.167141, 0.558509], [0.787811, 0.974563, -1.168102]]

@@ -15,7 +15,7 @@ import pytest
 import uproot
 
 from pidgan.errors import NtupleError
-from pidgan.ntuple import (
+from pidgan.files.tables import (
     Source,
     describe_tree,
     find_sources,

@@ -13,8 +13,8 @@ import pytest
 import uproot
 
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.ntuple import BranchType, Source, read_columns, write_trees
-from pidgan.ntuple_copy import Addition, copy_file, unwritable
+from pidgan.files.copying import Addition, copy_file, unwritable
+from pidgan.files.tables import BranchType, Source, read_columns, write_trees
 
 ENTRIES = 1000
 

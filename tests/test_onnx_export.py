@@ -9,10 +9,10 @@ from onnx.reference import ReferenceEvaluator
 
 pytest.importorskip("tensorflow")
 
-from pidgan.bundle import open_bundle
-from pidgan.card import sample_targets
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.card import sample_targets
 from pidgan.errors import BundleError
-from pidgan.onnx_export import (
+from pidgan.training.export import (
     PARITY_TOLERANCE,
     build_graph,
     check_parity,
@@ -86,7 +86,7 @@ def test_a_graph_that_disagrees_is_never_written(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
         return graph
 
-    monkeypatch.setattr("pidgan.onnx_export.build_graph", broken)
+    monkeypatch.setattr("pidgan.training.export.build_graph", broken)
     with pytest.raises(BundleError):
         export_bundle(kaon_model, tmp_path / "kaon.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -14,10 +14,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 from toy_generator import make_card, toy_onnx
 
-from pidgan.c_operators import TRANSLATIONS
-from pidgan.onnx_graph import MAX_NODES, check_graph
-from pidgan.onnx_operators import OPERATORS
-from pidgan.onnx_structure import MAX_FIELDS, read_onnx_structure
+from pidgan.bundle.c_operators import TRANSLATIONS
+from pidgan.bundle.onnx_bytes import MAX_FIELDS, read_onnx_structure
+from pidgan.bundle.onnx_check import MAX_NODES, check_graph
+from pidgan.bundle.onnx_operators import OPERATORS
 
 WIDTH = 4
 node = helper.make_node
@@ -220,9 +220,9 @@ def test_a_graph_that_grows_is_refused() -> None:
 def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [node("MatMul", ["x", "w"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
     made = model(nodes, {"w": np.ones((WIDTH, WIDTH), np.float32)})
-    monkeypatch.setattr("pidgan.onnx_graph.MAX_ROW_PRODUCTS", 32)
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_PRODUCTS", 32)
     check(made)
-    monkeypatch.setattr("pidgan.onnx_graph.MAX_ROW_PRODUCTS", 31)
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_PRODUCTS", 31)
     with pytest.raises(ValueError, match="needs 32 multiplications a row, expected at"):
         check(made)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pidgan.calorimeter.pads import (
+from pidgan.report.pads import (
     MOMENTS,
     amplitude_spectrum,
     chi2_floor,

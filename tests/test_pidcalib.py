@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.efficiency import EfficiencyTable, efficiency_table
+from pidgan.efficiency.table import EfficiencyTable, efficiency_table
 from pidgan.errors import PidganWarning
-from pidgan.sample import load_binning
+from pidgan.sample.definition import load_binning
 
 spec = importlib.util.find_spec("pidcalib2")
 if spec is None or not spec.submodule_search_locations:

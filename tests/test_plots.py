@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from pidgan.calorimeter.pads import MOMENTS, image_moments, profile
-from pidgan.plots import (
+from pidgan.report.pads import MOMENTS, image_moments, profile
+from pidgan.report.plots import (
     plot_breakdown,
     plot_corrected,
     plot_efficiency,
@@ -197,7 +197,7 @@ def test_drawn_histogram_holds_the_weights() -> None:
 
 def test_pyplot_is_not_imported() -> None:
     code = (
-        "import sys, pidgan.plots as p;"
+        "import sys, pidgan.report.plots as p;"
         "p.png(p.plot_history({'step': [1, 2], 'a': [1.0, 2.0]}));"
         "print(len(sys.modules.get('matplotlib.pyplot').get_fignums())"
         " if 'matplotlib.pyplot' in sys.modules else 0)"

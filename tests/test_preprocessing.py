@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from pidgan.errors import DatasetError
-from pidgan.preprocessing import (
+from pidgan.simulation import simulate_calibration
+from pidgan.training.transforms import (
     ConditionTransform,
     TargetTransform,
     fit_conditions,
     fit_targets,
 )
-from pidgan.simulation import simulate_calibration
 
 DLLS = ("k", "p", "mu", "e", "bt")
 SENTINELS = [(-999.0, -1000.0)] * len(DLLS)

@@ -18,18 +18,18 @@ from toy_map import (
     make_map,
 )
 
-from pidgan.efficiency_map import EfficiencyMap
-from pidgan.errors import CutError, MapError, PidganWarning
-from pidgan.propagation.efficiencies import PidEfficiencies, combine
-from pidgan.propagation.estimates import Estimates, map_covariance, stack
-from pidgan.propagation.rows import Rows, TrackRows
-from pidgan.propagation.selection import (
+from pidgan.efficiency.analysis_rows import Rows, TrackRows
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.estimates import Estimates, map_covariance, stack
+from pidgan.efficiency.results import PidEfficiencies, combine
+from pidgan.efficiency.selections import (
     Selection,
     open_tracks,
     parse_selection,
     parse_selections,
 )
-from pidgan.propagation.tables import latex_number
+from pidgan.efficiency.tabulate import latex_number
+from pidgan.errors import CutError, MapError, PidganWarning
 
 BINS = {"x": (0.0, 1.0, 2.0)}
 SELECTIONS = [

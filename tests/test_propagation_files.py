@@ -13,14 +13,14 @@ from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card
 from toy_map import DISCREPANCY, EDGES, GENERATED, make_map
 
-from pidgan.binning import bin_index
-from pidgan.card import sample_targets
+from pidgan.bundle.card import sample_targets
 from pidgan.cli import main
-from pidgan.efficiency_map import EfficiencyMap
+from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.pid_efficiency import pid_efficiency, write_efficiency_columns
+from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
-from pidgan.ntuple import Source, read_columns, write_trees
-from pidgan.propagation import pid_efficiency, write_efficiency_columns
-from pidgan.systematics import run_systematics
+from pidgan.files.tables import Source, read_columns, write_trees
 
 N = 2000
 BOTH = "Kplus_DLLk > 5 & Kminus_DLLk > 0"

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pidgan.application.quantile_map import QuantileMap, make_quantile_map, open_maps
 from pidgan.errors import NtupleError
-from pidgan.metrics import weighted_ks
-from pidgan.quantile_map import QuantileMap, make_quantile_map, open_maps
+from pidgan.report.metrics import weighted_ks
 
 ROWS = 20_000
 

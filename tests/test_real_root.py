@@ -17,7 +17,7 @@ import pytest
 import uproot
 from toy_generator import ToyGenerator, make_card
 
-from pidgan.application import apply
+from pidgan.application.apply import apply
 
 pytestmark = pytest.mark.skipif(find_spec("ROOT") is None, reason="needs ROOT")
 

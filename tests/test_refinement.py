@@ -9,16 +9,16 @@ from test_cli import Run, run  # noqa: F401
 
 pytest.importorskip("tensorflow")
 
-from pidgan.bundle import open_bundle
-from pidgan.card import sample_targets
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.card import sample_targets
 from pidgan.errors import TrainingError
-from pidgan.metrics import energy_distance, with_differences
-from pidgan.models.model import Model
-from pidgan.models.networks import Shape
-from pidgan.models.ratio import RatioNetwork
-from pidgan.onnx_export import check_parity, export_bundle
-from pidgan.preprocessing import fit_columns
-from pidgan.refinement import RefinedModel, refine
+from pidgan.report.metrics import energy_distance, with_differences
+from pidgan.training.export import check_parity, export_bundle
+from pidgan.training.model import Model
+from pidgan.training.networks.density_ratio import RatioNetwork
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.refinement import RefinedModel, refine
+from pidgan.training.transforms import fit_columns
 
 
 def _log_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:

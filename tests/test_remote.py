@@ -19,9 +19,9 @@ import uproot
 from aiohttp import web
 from toy_generator import ToyGenerator, make_card
 
-from pidgan.application import apply
+from pidgan.application.apply import apply
 from pidgan.errors import NtupleError
-from pidgan.ntuple import Source, find_sources, read_columns, write_trees
+from pidgan.files.tables import Source, find_sources, read_columns, write_trees
 
 ENTRIES = 30_000
 TARGETS = ["K_DLLk", "K_DLLp", "K_pidgan_status"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pidgan import resources
+from pidgan.files import machine as resources
 
 
 @pytest.mark.skipif(

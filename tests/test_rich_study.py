@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from pidgan.dataset import Dataset
+from pidgan.sample.dataset import Dataset
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "studies" / "rich.py"
 

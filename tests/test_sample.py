@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from particle import Particle
 
-import pidgan.sample
+import pidgan.sample.definition
 from pidgan.errors import SampleError
-from pidgan.sample import (
+from pidgan.sample.definition import (
     DERIVATIONS,
     Sample,
     Variable,
@@ -89,7 +89,7 @@ def test_a_definition_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_the_definition_in_the_documentation(tmp_path: Path) -> None:
-    lines = (pidgan.sample.__doc__ or "").splitlines()
+    lines = (pidgan.sample.definition.__doc__ or "").splitlines()
     text = "\n".join(line for line in lines if line.startswith("    "))
     assert load_sample(write(tmp_path, text)).condition_names == ("P", "ETA")
 
@@ -191,7 +191,10 @@ def test_the_folder_lies_beside_the_package() -> None:
 
 def test_import_is_light() -> None:
     heavy = "{'uproot', 'keras', 'tensorflow', 'onnxruntime', 'iminuit', 'particle'}"
-    code = f"import sys, pidgan.sample; sys.exit(len({heavy} & set(sys.modules)))"
+    code = (
+        "import sys, pidgan.sample.definition; "
+        f"sys.exit(len({heavy} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

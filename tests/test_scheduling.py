@@ -17,9 +17,9 @@ import pytest
 import uproot
 from toy_generator import ToyGenerator, make_card, toy_onnx, with_self_test
 
-from pidgan.application import MEMORY_SHARE, _share, apply
+from pidgan.application.apply import MEMORY_SHARE, _share, apply
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.ntuple import Source, read_columns, write_trees
+from pidgan.files.tables import Source, read_columns, write_trees
 
 pytest.importorskip("onnx")
 
@@ -164,7 +164,9 @@ def test_chunks_follow_the_memory(
     write(tmp_path / "a.root", 0)
     outputs = []
     for name, memory in (("much", 2**34), ("little", MEMORY_SHARE * 2400)):
-        monkeypatch.setattr("pidgan.application.available_memory", lambda m=memory: m)
+        monkeypatch.setattr(
+            "pidgan.application.apply.available_memory", lambda m=memory: m
+        )
         seen: list[int] = []
         outputs.append(tmp_path / f"{name}.root")
         apply(
@@ -185,7 +187,7 @@ def test_chunks_follow_the_memory(
 def test_cores_are_shared(
     cores: int, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pidgan.application.available_cores", lambda: cores)
+    monkeypatch.setattr("pidgan.application.apply.available_cores", lambda: cores)
     shared = _share(files, workers=None, threads=None, client=None)
     assert 1 <= shared.workers <= files
     assert shared.workers * shared.threads <= cores
@@ -360,7 +362,7 @@ def test_every_step_of_the_end_can_be_the_last(
     out = tmp_path / "out"
     apply({"K": bundle}, inputs, out, seed=5)
     with monkeypatch.context() as patch:
-        patch.setattr("pidgan.treefile.os.replace", die)
+        patch.setattr("pidgan.files.trees.os.replace", die)
         with pytest.raises(Killed):
             apply({"K": bundle}, inputs, out, overwrite=True)
     assert len(renamed) == (step == "before the output")

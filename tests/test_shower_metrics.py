@@ -6,7 +6,7 @@ import scipy.linalg
 from toy_showers import STACK
 
 from pidgan.calorimeter.geometry import load_geometry
-from pidgan.calorimeter.metrics import (
+from pidgan.report.shower_metrics import (
     cell_spectrum,
     correlation_difference,
     energy_edges,

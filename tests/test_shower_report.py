@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from toy_showers import NAMES, STACK, toy_showers
 
-from pidgan.calorimeter.validation import (
+from pidgan.errors import DatasetError, PidganError
+from pidgan.report.shower_validation import (
     ShowerReport,
     compare_showers,
     validate_showers,
 )
-from pidgan.errors import DatasetError, PidganError
 
 N = 500
 
@@ -84,8 +84,8 @@ def test_equal_showers_have_the_floor(showers: tuple[np.ndarray, np.ndarray]) ->
 def test_classifiers_see_the_difference(
     showers: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    from pidgan.calorimeter.metrics import high_level
-    from pidgan.calorimeter.validation import _classifiers
+    from pidgan.report.shower_metrics import high_level
+    from pidgan.report.shower_validation import _classifiers
 
     conditions, cells = showers
     energy = conditions[:, 0]
@@ -105,7 +105,7 @@ def test_classifiers_see_the_difference(
 
 def test_the_report_is_written(report: ShowerReport, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from pidgan.shower_report import write_shower_report
+    from pidgan.report.shower_page import write_shower_report
 
     speed: list[dict[str, Any]] = [{"generator": "mine", "ms at batch 1": 0.25}]
     path = write_shower_report(report, tmp_path / "out", speed=speed)
@@ -131,7 +131,7 @@ def test_depth_has_the_unit_that_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("matplotlib")
-    from pidgan import shower_report
+    from pidgan.report import shower_page as shower_report
 
     conditions, cells = showers
     unknown = dict.fromkeys({"z", "thickness"} - {*known})
@@ -159,7 +159,7 @@ def test_depth_has_the_unit_that_is_known(
 def test_showers_of_any_geometry_are_drawn() -> None:
     pytest.importorskip("matplotlib")
     from pidgan.calorimeter.geometry import load_geometry
-    from pidgan.plots import plot_shower, png
+    from pidgan.report.plots import plot_shower, png
 
     geometry = load_geometry(
         {

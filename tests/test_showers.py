@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pidgan.bundle.card import sample_targets
+from pidgan.calorimeter.coordinates import NO_EDGE, CellTransform, fit_cells
 from pidgan.calorimeter.geometry import load_geometry
-from pidgan.calorimeter.schemes import NO_EDGE, CellTransform, fit_cells
-from pidgan.calorimeter.symmetry import mirror_showers
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset, build_dataset
+from pidgan.calorimeter.mirrors import mirror_showers
 from pidgan.errors import (
     BundleError,
     DatasetError,
@@ -22,11 +21,12 @@ from pidgan.errors import (
     PidganWarning,
     SampleError,
 )
-from pidgan.models import SHOWER_FAMILIES
-from pidgan.ntuple import write_trees
-from pidgan.sample import Sample, load_sample
+from pidgan.files.tables import write_trees
+from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.definition import Sample, load_sample
 from pidgan.simulation import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter import GEOMETRY
+from pidgan.training.families import SHOWER_FAMILIES
 
 DEFINITIONS = Path(__file__).parents[1] / "examples/showers"
 N = 1200
@@ -109,8 +109,8 @@ def models(dataset: Dataset) -> dict[str, Any]:
 
 def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
     """Do one step of each phase, without the time that compiling the loop takes."""
-    from pidgan.models.backend import tf
-    from pidgan.training import _Run
+    from pidgan.training.backend import tf
+    from pidgan.training.loop import _Run
 
     run = _Run(dataset, family=family, settings=settings, seed=1)
     for phase, share in run.family.phases.items():
@@ -320,8 +320,8 @@ def test_mirror_images_are_showers(showers: dict[str, Any]) -> None:
 def test_keras_equals_onnx(
     models: dict[str, Any], dataset: Dataset, family: str, tmp_path: Path
 ) -> None:
-    from pidgan.bundle import open_bundle
-    from pidgan.onnx_export import check_parity, export_bundle
+    from pidgan.bundle.bundle import open_bundle
+    from pidgan.training.export import check_parity, export_bundle
 
     bundle = open_bundle(export_bundle(models[family], tmp_path / "shower.onnx"))
     parity = check_parity(models[family], bundle)
@@ -339,8 +339,8 @@ def test_keras_equals_onnx(
 def test_what_single_precision_spoils_is_written_in_double(
     models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pidgan.onnx_export as export
-    from pidgan.bundle import open_bundle
+    import pidgan.training.export as export
+    from pidgan.bundle.bundle import open_bundle
 
     model = models["shower_sequence"]
     single = open_bundle(export.export_bundle(model, tmp_path / "single.onnx"))
@@ -355,7 +355,7 @@ def test_what_single_precision_spoils_is_written_in_double(
 def test_a_shower_model_is_saved(
     models: Any, dataset: Dataset, family: str, tmp_path: Path
 ) -> None:
-    from pidgan.models.model import open_model
+    from pidgan.training.model import open_model
 
     conditions = dataset.part("test").conditions
     models[family].save(tmp_path / "m")
@@ -369,10 +369,10 @@ def test_a_shower_model_is_saved(
 def test_a_parametrisation_is_a_bundle(
     dataset: Dataset, family: Any, tmp_path: Path
 ) -> None:
-    from pidgan.bundle import open_bundle
-    from pidgan.c_export import c_source
-    from pidgan.models.parametrised import fit_parametrisation
-    from pidgan.onnx_export import check_parity, export_bundle
+    from pidgan.bundle.bundle import open_bundle
+    from pidgan.bundle.c_file import c_source
+    from pidgan.training.classical.fit import fit_parametrisation
+    from pidgan.training.export import check_parity, export_bundle
 
     model = fit_parametrisation(dataset, family)
     bundle = open_bundle(export_bundle(model, tmp_path / "shower.onnx"))
@@ -391,7 +391,7 @@ def test_a_parametrisation_is_a_bundle(
 
 def test_parametrisations_need_an_incident_energy(npz: Path) -> None:
     from pidgan.errors import TrainingError
-    from pidgan.models.parametrised import fit_parametrisation
+    from pidgan.training.classical.fit import fit_parametrisation
 
     dataset = build_dataset(definition(cells={"incident": None}), npz, seed=2)
     with pytest.raises(TrainingError, match="no cells with an incident energy"):
@@ -401,8 +401,8 @@ def test_parametrisations_need_an_incident_energy(npz: Path) -> None:
 @pytest.mark.parametrize("n", [1, 5])
 def test_density_of_a_flow_is_that_of_its_samples(n: int) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models.backend import tf
-    from pidgan.models.couplings import CouplingFlow
+    from pidgan.training.backend import tf
+    from pidgan.training.networks.couplings import CouplingFlow
 
     flow = CouplingFlow(n, couplings=3, width=8, blocks=1, seed=1, name="f")
     u, context = (tf.random.stateless_normal((1, k), (1, k)) for k in (n, 2))
@@ -458,10 +458,10 @@ def test_what_is_missing_in_a_total_is_seen(dataset: Dataset) -> None:
 
 def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models import Watchful, make_family
-    from pidgan.models.backend import tf
-    from pidgan.models.model import network_shape
-    from pidgan.training import _fit_transforms
+    from pidgan.training.backend import tf
+    from pidgan.training.families import Watchful, make_family
+    from pidgan.training.loop import _fit_transforms
+    from pidgan.training.model import network_shape
 
     part = dataset.part("train")
     conditions, cells = _fit_transforms(
@@ -499,7 +499,7 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
 
 def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.training import _Run
+    from pidgan.training.loop import _Run
 
     settings = {**SMALL_SEQUENCE, "weight_decay": 0.02}
     run = _Run(dataset, family="shower_sequence", settings=settings, seed=1)
@@ -515,8 +515,8 @@ def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:
 
 def test_density_of_a_sequence_is_that_of_its_samples() -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models.backend import tf
-    from pidgan.models.sequences import LEAST, Order, Sequence
+    from pidgan.training.backend import tf
+    from pidgan.training.networks.cell_by_cell import LEAST, Order, Sequence
 
     n = 5
     stages = [[3], [0, 4], [1], [2]]
@@ -556,7 +556,7 @@ def test_density_of_a_sequence_is_that_of_its_samples() -> None:
 
 def test_layers_of_a_volume_take_no_turns() -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models.shower_sequence import _neighbours
+    from pidgan.training.families.shower_sequence import _neighbours
 
     def order(n_layers: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         place = np.stack(np.meshgrid(*map(np.arange, (n_layers, 4, 4)), indexing="ij"))
@@ -582,8 +582,8 @@ def test_layers_of_a_volume_take_no_turns() -> None:
 
 def test_a_sequence_of_voxels(showers: dict[str, np.ndarray], tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.bundle import open_bundle
-    from pidgan.onnx_export import check_parity, export_bundle
+    from pidgan.bundle.bundle import open_bundle
+    from pidgan.training.export import check_parity, export_bundle
 
     n, n_layers = 300, 6
     depth = showers["profile"][:n].reshape(n, n_layers, 2).sum(axis=2)
@@ -617,8 +617,8 @@ def test_a_sequence_of_voxels(showers: dict[str, np.ndarray], tmp_path: Path) ->
 
 def test_imputed_values_lie_below_the_edge() -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models.backend import tf
-    from pidgan.models.censored import censored_loss, impute
+    from pidgan.training.backend import tf
+    from pidgan.training.networks.censored import censored_loss, impute
 
     y = tf.constant([[-1.0, 0.5]] * 4000)
     observed = tf.constant([[0.0, 1.0]] * 4000)
@@ -634,7 +634,7 @@ def test_imputed_values_lie_below_the_edge() -> None:
 
 def test_observables_of_coordinates_are_those_of_cells(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.models.shower_critic import Observables
+    from pidgan.training.networks.shower_critic import Observables
 
     transform, part = transforms(dataset), dataset.part("train")
     assert dataset.sample.cells is not None
@@ -661,7 +661,7 @@ def test_a_sequence_of_too_many_cells(
 ) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.errors import PidganError
-    from pidgan.models import shower_sequence
+    from pidgan.training.families import shower_sequence
 
     monkeypatch.setattr(shower_sequence, "MOST_CELLS", 35)
     with pytest.raises(PidganError, match=r"36 cells.*at most 35.*shower_vae"):
@@ -671,7 +671,7 @@ def test_a_sequence_of_too_many_cells(
 def test_convolutions_need_a_grid(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.errors import PidganError
-    from pidgan.training import train
+    from pidgan.training.loop import train
 
     sample = definition(cells={"scheme": "cells"})
     other = Dataset(**{**vars(dataset), "sample": sample})
@@ -681,8 +681,8 @@ def test_convolutions_need_a_grid(dataset: Dataset) -> None:
 
 
 def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
-    from pidgan.application import apply
-    from pidgan.onnx_export import export_bundle
+    from pidgan.application.apply import apply
+    from pidgan.training.export import export_bundle
 
     bundle = export_bundle(models["shower_flow"], tmp_path / "shower.onnx")
     truth = simulate_showers(50, seed=9)

@@ -5,9 +5,9 @@ import numpy.typing as npt
 import pytest
 
 from pidgan.errors import FitError, PidganWarning
-from pidgan.sample import Discriminant
+from pidgan.sample.definition import Discriminant
+from pidgan.sample.sweights import SweightResult, alternative_sweights, compute_sweights
 from pidgan.simulation.calibration import MODES, draw_mass
-from pidgan.sweights import SweightResult, alternative_sweights, compute_sweights
 
 SHAPE = MODES["dstar_k"].mass
 D0 = Discriminant(branch="D0_M", range=SHAPE.window)

@@ -13,13 +13,17 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.binning import bin_index
-from pidgan.card import CardVariable, sample_targets
-from pidgan.efficiency_map import EfficiencyMap
+from pidgan.bundle.card import CardVariable, sample_targets
+from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.pid_efficiency import (
+    PidEfficiencies,
+    combine_rows,
+    pid_efficiency,
+)
+from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
-from pidgan.ntuple import Source, read_columns, write_trees
-from pidgan.propagation import PidEfficiencies, combine_rows, pid_efficiency
-from pidgan.systematics import run_systematics
+from pidgan.files.tables import Source, read_columns, write_trees
 
 CUTS = ("DLLk > 1", "DLLk > 2", "DLLk > 4")
 THRESHOLDS = (1.0, 2.0, 4.0)

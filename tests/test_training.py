@@ -8,13 +8,13 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset
+from pidgan.bundle.card import sample_targets
 from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError
-from pidgan.models.flow import make_optimizer
-from pidgan.models.model import open_model, pick_pattern
-from pidgan.training import train
+from pidgan.sample.dataset import Dataset
+from pidgan.training.loop import train
+from pidgan.training.model import open_model, pick_pattern
+from pidgan.training.networks.autoregressive import make_optimizer
 
 SMALL = {
     "xla": False,
@@ -193,7 +193,7 @@ def test_weight_decay_follows_the_effective_rows(
         seen.append(n_rows)
         return make_optimizer(rate, weight_decay=weight_decay, n_rows=n_rows)
 
-    monkeypatch.setattr("pidgan.models.adversarial.make_optimizer", note)
+    monkeypatch.setattr("pidgan.training.families.cramer.make_optimizer", note)
     train(kaon_dataset, steps=1, seed=1, settings=SMALL)
     w = kaon_dataset.part("train").weights
     assert w.min() < 0

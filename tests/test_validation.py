@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
-from pidgan.card import CardVariable
+from pidgan.bundle.card import CardVariable
 from pidgan.comparison import paired_efficiencies
-from pidgan.dataset import Dataset
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
-from pidgan.report import Section, Table, write_report
-from pidgan.validation import Report, validate
+from pidgan.report.page import Section, Table, write_report
+from pidgan.report.validation import Report, validate
+from pidgan.sample.dataset import Dataset
 
 
 def toy_dataset(n: int, *, seed: int = 1, signed: bool = True) -> Dataset:

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
+from pidgan.efficiency.working_point import CutScan, scan_cut, working_point
 from pidgan.errors import CutError, MapError, PidganWarning
-from pidgan.working_point import CutScan, scan_cut, working_point
 
 ROWS = 12_000
 SHIFT = {"K+": 0.3, "pi+": -3.5}
@@ -127,7 +127,7 @@ def test_bad_input(change: dict, error: type, match: str) -> None:
 def test_report(tmp_path: Path) -> None:
     pytest.importorskip("mplhep")
     pytest.importorskip("jinja2")
-    from pidgan.map_report import write_working_point_report
+    from pidgan.report.map_page import write_working_point_report
 
     found = working_point(
         KAON, [PION], cut="DLLk > x", efficiency=0.9, thresholds=[0, 1, 2, 4], repeats=1

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.bundle import CARD_KEY, seal
-from pidgan.card import Card, CardVariable
-from pidgan.sample import Sample
+from pidgan.bundle.bundle import CARD_KEY, seal
+from pidgan.bundle.card import Card, CardVariable
+from pidgan.sample.definition import Sample
 
 P_RANGE, ETA_RANGE = (3000.0, 100_000.0), (1.5, 5.0)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from toy_generator import make_card
 
-from pidgan.efficiency_map import EfficiencyMap
-from pidgan.propagation.rows import Rows, TrackRows
+from pidgan.efficiency.analysis_rows import Rows, TrackRows
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 
 CUTS = ("DLLk > 0", "DLLk > 5")
 EDGES = (3e3, 1e4, 3e4, 1e5)

@@ -28,21 +28,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pidgan.binning import bin_index, count_bins
-from pidgan.card import Card, CardVariable, Generator, sample_targets
-from pidgan.cuts import parse_cut
-from pidgan.ntuple import write_trees
-from pidgan.propagation import combine_rows
-from pidgan.sample import load_sample
-from pidgan.simulation import simulate_analysis, simulate_calibration, simulate_response
-from pidgan.simulation.kinematics import SPECTRA, draw_occupancy, draw_p_eta
-from pidgan.sweights import compute_sweights
-from pidgan.systematics import (
+from pidgan.bundle.card import Card, CardVariable, Generator, sample_targets
+from pidgan.efficiency.binning import bin_index, count_bins
+from pidgan.efficiency.pid_efficiency import combine_rows
+from pidgan.efficiency.systematics import (
     ComparedRows,
     default_binning,
     generated_in_bins,
     map_from_rows,
 )
+from pidgan.files.tables import write_trees
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.definition import load_sample
+from pidgan.sample.sweights import compute_sweights
+from pidgan.simulation import simulate_analysis, simulate_calibration, simulate_response
+from pidgan.simulation.kinematics import SPECTRA, draw_occupancy, draw_p_eta
 
 EXPLANATION = Path(__file__).resolve().parents[1] / "explanation"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 import pidgan
-from pidgan.cuts import parse_cut
-from pidgan.ntuple import write_trees
-from pidgan.plots import png
-from pidgan.plots.canvas import CORRECTED, REAL, ratio_panels, set_limits, style
+from pidgan.files.tables import write_trees
+from pidgan.report.plots import png
+from pidgan.report.plots.canvas import CORRECTED, REAL, ratio_panels, set_limits, style
+from pidgan.sample.cuts import parse_cut
 from pidgan.simulation import simulate_tpc, simulate_tpc_response
 
 CUTS = [

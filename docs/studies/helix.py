@@ -15,18 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pidgan.bundle import open_bundle
-from pidgan.metrics import c2st
-from pidgan.models.clusters import (
-    ClusterSettings,
-    cluster_model,
-    cluster_sample,
-    train_clusters,
-    with_helix,
-)
-from pidgan.models.helix import FEATURES, SENTINEL, Frame, Tensors
-from pidgan.onnx_export import export_bundle
-from pidgan.preprocessing import fit_conditions
+from pidgan.bundle.bundle import open_bundle
+from pidgan.report.metrics import c2st
 from pidgan.simulation.tpc import DRIFT_LENGTH, ROW_RADII, TPC_SPECIES
 from pidgan.simulation.tpc_clusters import (
     CLUSTER_ROWS,
@@ -39,6 +29,16 @@ from pidgan.simulation.tpc_clusters import (
     helix_points,
     simulate_clusters,
 )
+from pidgan.training.export import export_bundle
+from pidgan.training.families.clusters import (
+    ClusterSettings,
+    cluster_model,
+    cluster_sample,
+    train_clusters,
+    with_helix,
+)
+from pidgan.training.networks.helix import FEATURES, SENTINEL, Frame, Tensors
+from pidgan.training.transforms import fit_conditions
 
 CONDITIONS = {
     "PT": {"unit": "MeV", "range": PT_RANGE, "transform": "log"},

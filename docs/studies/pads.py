@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pidgan.bundle import open_bundle
-from pidgan.calorimeter.pads import (
+from pidgan.bundle.bundle import open_bundle
+from pidgan.report.pads import (
     MOMENTS,
     N_BINS,
     chi2_floor,
@@ -22,7 +22,7 @@ from pidgan.calorimeter.pads import (
     moments_chi2,
     profile,
 )
-from pidgan.plots import plot_pads, plot_profiles, png
+from pidgan.report.plots import plot_pads, plot_profiles, png
 
 SHAPE = (8, 16)
 EDGES = (0, 3, 6, 9, 12, 15)

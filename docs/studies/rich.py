@@ -26,12 +26,12 @@ import numpy as np
 from scipy.stats import chi2
 
 import pidgan
-from pidgan.binning import bin_index
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset, build_dataset
-from pidgan.metrics import c2st, weighted_auc, with_differences
-from pidgan.ntuple import write_trees
-from pidgan.sample import load_sample
+from pidgan.bundle.card import sample_targets
+from pidgan.efficiency.binning import bin_index
+from pidgan.files.tables import write_trees
+from pidgan.report.metrics import c2st, weighted_auc, with_differences
+from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.definition import load_sample
 from pidgan.simulation import simulate_calibration
 
 TRAINING_ROWS = 300_000

@@ -19,22 +19,22 @@ __all__ = ["VERBS", "cli", "main"]
 
 # Verb -> function that does its work; the docs and a test follow this table.
 VERBS = {
-    "demo": "pidgan.demo.run_demo",
+    "demo": "pidgan.cli.demo.run_demo",
     "simulate": "pidgan.simulation.simulate_calibration",
-    "samples": "pidgan.sample.list_samples",
+    "samples": "pidgan.sample.definition.list_samples",
     "prepare": "pidgan.build_dataset",
     "train": "pidgan.train",
-    "compare": "pidgan.family_comparison.compare_families",
+    "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",
-    "table": "pidgan.closure.closure_table",
+    "table": "pidgan.efficiency.real_vs_generated.closure_table",
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",
-    "refine": "pidgan.refinement.refine",
+    "refine": "pidgan.training.refinement.refine",
     "inspect": "pidgan.open_bundle",
-    "quantile-map": "pidgan.quantile_map.make_quantile_map",
+    "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "efficiency": "pidgan.pid_efficiency",
-    "working-point": "pidgan.working_point.working_point",
+    "working-point": "pidgan.efficiency.working_point.working_point",
 }
 
 for _command in (

@@ -55,7 +55,7 @@ def export(
     Of a folder of members, write the bundle of each into a folder PATH.
     With --format c, write a model or a bundle as one C99 file.
     """
-    from pidgan.members import member_paths
+    from pidgan.training.members import member_paths
 
     refuse_existing(output, overwrite)
     if kind == "onnx" and name is not None:
@@ -71,7 +71,7 @@ def export(
         report = None
         if dataset is not None:
             import pidgan
-            from pidgan.validation import validate_cells
+            from pidgan.report.validation import validate_cells
 
             data = pidgan.Dataset.open(dataset)
             judge = validate_cells if data.sample.cells else pidgan.validate
@@ -81,7 +81,7 @@ def export(
                 opened, target, name=name, report=report, overwrite=overwrite
             )
         else:
-            from pidgan.onnx_export import export_bundle
+            from pidgan.training.export import export_bundle
 
             path = export_bundle(opened, target, report=report, overwrite=overwrite)
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
@@ -89,12 +89,12 @@ def export(
 
 def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> Path:
     """Write a C file of a bundle, or of a model by way of one."""
-    from pidgan.bundle import Bundle, open_bundle
-    from pidgan.c_export import export_c
+    from pidgan.bundle.bundle import Bundle, open_bundle
+    from pidgan.bundle.c_file import export_c
 
     if isinstance(generator, Bundle):
         return export_c(generator, output, **options)
-    from pidgan.onnx_export import export_bundle
+    from pidgan.training.export import export_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -135,10 +135,10 @@ def refine(
     classifier finds: a bundle like any other, but as many times slower.
     """
     refuse_existing(output, overwrite)
-    from pidgan.dataset import Dataset
-    from pidgan.models.model import open_model
-    from pidgan.onnx_export import export_bundle
-    from pidgan.refinement import refine as refine_model
+    from pidgan.sample.dataset import Dataset
+    from pidgan.training.export import export_bundle
+    from pidgan.training.model import open_model
+    from pidgan.training.refinement import refine as refine_model
 
     refined = refine_model(
         open_model(model),
@@ -158,7 +158,7 @@ def refine(
 @json_option
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     """Show the card of a bundle."""
-    from pidgan.bundle import open_bundle
+    from pidgan.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle, verify=verify)
     if as_json:
@@ -200,7 +200,7 @@ def quantile_map(
     overwrite: bool,
 ) -> None:
     """Measure how a variable of simulation (FILE) must change to be as in data."""
-    from pidgan.quantile_map import make_quantile_map
+    from pidgan.application.quantile_map import make_quantile_map
 
     refuse_existing(output, overwrite)
     x, w = _read_values(files, branch, weights)
@@ -300,8 +300,8 @@ def apply(
     **options: Any,
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple."""
-    from pidgan.application import apply as apply_bundles
-    from pidgan.scheduling import dask_client
+    from pidgan.application.apply import apply as apply_bundles
+    from pidgan.application.workers import dask_client
 
     given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
     with given as client:
@@ -333,7 +333,7 @@ def _read_values(
     """Return a branch of all files, and its weights if there are any."""
     import pandas as pd
 
-    from pidgan.ntuple import find_sources, read_columns
+    from pidgan.files.tables import find_sources, read_columns
 
     names = [branch] if weights is None else [branch, weights]
     frames = [read_columns(source, names) for source in find_sources(list(files))]

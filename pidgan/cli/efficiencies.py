@@ -90,7 +90,7 @@ def table(
             parts = {"efficiency": _dataset_table(source, cuts, **options)}
             frame = parts["efficiency"].frame()
         else:
-            from pidgan.closure import closure_table
+            from pidgan.efficiency.real_vs_generated import closure_table
 
             rows = open_reference(reference)
             generator = open_generator(source)
@@ -119,8 +119,8 @@ def _dataset_table(path: Path, cuts: Sequence[str], **options: Any) -> Any:
     """Return the real efficiencies of all rows of a dataset."""
     import pandas as pd
 
-    from pidgan.dataset import Dataset
-    from pidgan.efficiency import efficiency_table
+    from pidgan.efficiency.table import efficiency_table
+    from pidgan.sample.dataset import Dataset
 
     data = Dataset.open(path)
     parts = [data.frame(part) for part in ("train", "validation", "test")]
@@ -142,8 +142,8 @@ def _write_tables(
     output: Path, frame: Any, parts: Mapping[str, Any], *, overwrite: bool
 ) -> None:
     """Write tables of efficiencies in the format of the name."""
-    from pidgan.ntuple import write_histograms, write_table
-    from pidgan.treefile import replacing
+    from pidgan.files.tables import write_histograms, write_table
+    from pidgan.files.trees import replacing
 
     if output.suffix == ".parquet":
         write_table(output, frame, overwrite=overwrite)
@@ -248,13 +248,13 @@ def systematics(
     Without DATASET or REFERENCE, the reference file beside the bundle is used. Of a
     folder of members the first is the generator; the others count as with --also.
     """
-    from pidgan.systematics import VARIATIONS, run_systematics
+    from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report_directory is None:
         raise click.UsageError("--misid needs --report")
     refuse_existing(output, overwrite)
     if report_directory is not None:
-        from pidgan.map_report import MapInput, write_map_report
+        from pidgan.report.map_page import MapInput, write_map_report
 
         refuse_existing(report_directory, overwrite)
     opened, *members = open_generators(generator)
@@ -394,8 +394,11 @@ def efficiency(
 
     Without --cut, all cuts of the map are given.
     """
-    from pidgan.propagation import pid_efficiency, write_efficiency_columns
-    from pidgan.propagation.selection import open_tracks
+    from pidgan.efficiency.pid_efficiency import (
+        pid_efficiency,
+        write_efficiency_columns,
+    )
+    from pidgan.efficiency.selections import open_tracks
 
     for path in (latex, columns):
         if path is not None and not path.is_dir():
@@ -430,7 +433,7 @@ def efficiency(
         )
         show_progress("\n".join(map(str, paths)))
     if latex is not None:
-        from pidgan.treefile import replacing
+        from pidgan.files.trees import replacing
 
         with replacing(latex, overwrite=overwrite) as temporary:
             temporary.write_text("\n".join(tables), encoding="utf-8")
@@ -537,7 +540,7 @@ def find_working_point(
     BUNDLE is the species to keep, OTHER those to reject; each with its reference file
     beside it. Efficiencies refer to the kinematics of those rows.
     """
-    from pidgan.working_point import working_point
+    from pidgan.efficiency.working_point import working_point
 
     if (efficiency is None) == (misid is None):
         raise click.UsageError("give --efficiency or --misid, one of the two")
@@ -547,7 +550,7 @@ def find_working_point(
     if wanted is not None and not 0 < wanted < 1:
         raise click.UsageError(f"{wanted:g}: expected a number between 0 and 1")
     if report_directory is not None:
-        from pidgan.map_report import write_working_point_report
+        from pidgan.report.map_page import write_working_point_report
 
         refuse_existing(report_directory, overwrite)
     found = working_point(

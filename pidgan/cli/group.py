@@ -112,17 +112,17 @@ def fail(message: str, *, code: int) -> None:
 def open_generator(path: Path) -> Any:
     """Open a model directory or a bundle."""
     if path.is_dir():
-        from pidgan.models.model import open_model
+        from pidgan.training.model import open_model
 
         return open_model(path)
-    from pidgan.bundle import open_bundle
+    from pidgan.bundle.bundle import open_bundle
 
     return open_bundle(path)
 
 
 def open_generators(path: Path) -> list[Any]:
     """Open a model or a bundle, or every one of a folder of members."""
-    from pidgan.members import member_paths
+    from pidgan.training.members import member_paths
 
     return [open_generator(one) for one in member_paths(path) or [path]]
 
@@ -131,8 +131,8 @@ def open_reference(path: Path | None) -> Any:
     """Open a dataset directory or a reference file, if one is given."""
     if path is None:
         return None
-    from pidgan.dataset import Dataset
-    from pidgan.ntuple import read_table
+    from pidgan.files.tables import read_table
+    from pidgan.sample.dataset import Dataset
 
     return Dataset.open(path) if path.is_dir() else read_table(path)
 

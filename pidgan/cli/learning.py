@@ -63,7 +63,7 @@ def _check_shares(_: click.Context, __: click.Parameter, text: str) -> Any:
 )
 def demo(output: Path, seed: int, overwrite: bool, budget: float) -> None:
     """Run the whole chain on simulated data, and compare with the truth."""
-    from pidgan.demo import run_demo
+    from pidgan.cli.demo import run_demo
 
     run_demo(output, seed=seed, budget=budget, overwrite=overwrite, echo=show_progress)
 
@@ -81,7 +81,7 @@ def _write(
     output: Path, trees: Mapping[str, Mapping[str, Any]], *, overwrite: bool
 ) -> None:
     """Write the trees of a calibration sample, and say what was written."""
-    from pidgan.ntuple import write_trees
+    from pidgan.files.tables import write_trees
 
     write_trees(output, trees, overwrite=overwrite)
     for tree, branches in trees.items():
@@ -165,7 +165,7 @@ def calorimeter(
 @overwrite_option
 def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
     """Write an analysis ntuple, anti-D0 -> K+ pi-, with a wrong PID response."""
-    from pidgan.ntuple import write_trees
+    from pidgan.files.tables import write_trees
     from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
     branches = simulate_analysis(entries, seed=seed)
@@ -186,7 +186,7 @@ def analysis(entries: int, output: Path, seed: int, overwrite: bool) -> None:
 @overwrite_option
 def showers(entries: int, output: Path, seed: int, overwrite: bool) -> None:
     """Write showers of electrons and photons in a block of lead tungstate."""
-    from pidgan.ntuple import write_trees
+    from pidgan.files.tables import write_trees
     from pidgan.simulation import SHOWER_TREE, simulate_showers
 
     branches = simulate_showers(entries, seed=seed)
@@ -199,7 +199,7 @@ def showers(entries: int, output: Path, seed: int, overwrite: bool) -> None:
 @json_option
 def samples(name: str | None, as_json: bool) -> None:
     """List the calibration-sample definitions, or show one."""
-    from pidgan.sample import list_samples, load_sample
+    from pidgan.sample.definition import list_samples, load_sample
 
     if name is not None:
         sample = load_sample(name)
@@ -239,7 +239,7 @@ def prepare(
 
     SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
     """
-    from pidgan.dataset import build_dataset
+    from pidgan.sample.dataset import build_dataset
 
     refuse_existing(output, overwrite)
     dataset = build_dataset(sample, list(files), seed=seed, shares=shares)
@@ -300,7 +300,7 @@ def train(
         raise click.UsageError("give --budget or --steps, not both")
     if family is not None and recipe is not None:
         raise click.UsageError("give --family or --recipe, not both")
-    from pidgan.dataset import Dataset
+    from pidgan.sample.dataset import Dataset
 
     opened = Dataset.open(dataset)
     options: dict[str, Any] = {
@@ -320,7 +320,7 @@ def train(
     train_model = pidgan.train
     try:
         if members is not None:
-            from pidgan.members import train_members
+            from pidgan.training.members import train_members
 
             trained = train_members(
                 opened,
@@ -399,12 +399,12 @@ def compare(
     """
     if budget is not None and steps is not None:
         raise click.UsageError("give --budget or --steps, not both")
-    from pidgan.dataset import Dataset
+    from pidgan.sample.dataset import Dataset
 
     opened = Dataset.open(dataset)
     refuse_existing(output, overwrite)
-    from pidgan.family_comparison import compare_families
-    from pidgan.models import FAMILIES
+    from pidgan.report.family_comparison import compare_families
+    from pidgan.training.families import FAMILIES
 
     chosen: dict[str, dict[str, Any]] = {}
     for key, value in parse_pairs(settings).items():
@@ -464,17 +464,17 @@ def validate(
     as_json: bool,
 ) -> None:
     """Compare generated with real rows that were never trained on."""
-    from pidgan.dataset import Dataset
+    from pidgan.sample.dataset import Dataset
 
     refuse_existing(output, overwrite)
     opened = open_generator(generator)
     data = Dataset.open(dataset)
     import pidgan
-    from pidgan.report import write_report
+    from pidgan.report.page import write_report
 
     if data.sample.cells:
-        from pidgan.shower_report import write_shower_report
-        from pidgan.validation import validate_cells
+        from pidgan.report.shower_page import write_shower_report
+        from pidgan.report.validation import validate_cells
 
         if cuts or misid:
             raise click.UsageError("--cut and --misid are for tracks, not for showers")

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import uproot
 
-from pidgan.application import apply
-from pidgan.bundle import open_bundle
-from pidgan.noise import keyed_normal
-from pidgan.ntuple import BranchType, Source
-from pidgan.ntuple_copy import COMPRESSION, Addition, write_copy
-from pidgan.tracks import NOT_SELECTED
+from pidgan.application.apply import apply
+from pidgan.application.one_track import NOT_SELECTED
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.noise import keyed_normal
+from pidgan.files.copying import COMPRESSION, Addition, write_copy
+from pidgan.files.tables import BranchType, Source
 
 ENTRIES = int(os.environ.get("PIDGAN_BENCHMARK_ENTRIES", 5_000_000))
 BRANCHES = 30

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pidgan.bundle import open_bundle
-from pidgan.c_export import export_c
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.c_file import export_c
 
 CC = shutil.which("cc")
 ROWS = 20_480

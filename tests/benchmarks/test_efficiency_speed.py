@@ -15,7 +15,7 @@ import os, resource, time, warnings
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import numpy as np, pandas as pd
-from pidgan.efficiency import cut_covariance, efficiency_table
+from pidgan.efficiency.table import cut_covariance, efficiency_table
 warnings.simplefilter("ignore")
 rng, n = np.random.default_rng(1), {ROWS}
 frame = pd.DataFrame({{

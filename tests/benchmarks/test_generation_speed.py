@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.bundle import Bundle, open_bundle
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset
-from pidgan.onnx_export import export_bundle
-from pidgan.training import train
+from pidgan.bundle.bundle import Bundle, open_bundle
+from pidgan.bundle.card import sample_targets
+from pidgan.sample.dataset import Dataset
+from pidgan.training.export import export_bundle
+from pidgan.training.loop import train
 
 ROWS = int(os.environ.get("PIDGAN_BENCHMARK_ROWS", 2_000_000))
 ROUNDS = 5

@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset
-from pidgan.models import RANGES
-from pidgan.models.adversarial import CramerSettings
-from pidgan.training import train
+from pidgan.bundle.card import sample_targets
+from pidgan.sample.dataset import Dataset
+from pidgan.training.families import RANGES
+from pidgan.training.families.cramer import CramerSettings
+from pidgan.training.loop import train
 
 RUNS = int(os.environ.get("PIDGAN_BENCHMARK_RUNS", 20))
 SECONDS = float(os.environ.get("PIDGAN_BENCHMARK_SECONDS", 60))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pidgan.bundle import BLOCK_ROWS, open_bundle
-from pidgan.dataset import build_dataset
-from pidgan.sample import load_sample
+from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
+from pidgan.sample.dataset import build_dataset
+from pidgan.sample.definition import load_sample
 
 DEFINITIONS = Path(__file__).parents[2] / "examples/showers"
 SIMULATION_MS = 5.6  # GEANT 3.21, an electron of 10 GeV, one core
@@ -47,8 +47,8 @@ def test_speed(
     name: str, family: str, settings: dict[str, Any], least: int, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.onnx_export import export_bundle
-    from pidgan.training import train
+    from pidgan.training.export import export_bundle
+    from pidgan.training.loop import train
 
     write_showers(tmp_path / "showers.npz", name, 300)
     sample = load_sample(DEFINITIONS / f"{name}.toml")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from signal_closure import CUTS, Samples, compare, make_samples
 
-from pidgan.models import FAMILIES
+from pidgan.training.families import FAMILIES
 
 TRACKS = int(os.environ.get("PIDGAN_BENCHMARK_TRACKS", 200_000))
 STEPS = int(os.environ.get("PIDGAN_BENCHMARK_STEPS", 2_000))

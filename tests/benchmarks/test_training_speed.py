@@ -26,13 +26,13 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from pidgan.card import sample_targets
-from pidgan.dataset import Dataset, build_dataset
-from pidgan.metrics import c2st, with_differences
-from pidgan.ntuple import write_trees
-from pidgan.preprocessing import fit_columns, fit_conditions
+from pidgan.bundle.card import sample_targets
+from pidgan.files.tables import write_trees
+from pidgan.report.metrics import c2st, with_differences
+from pidgan.sample.dataset import Dataset, build_dataset
 from pidgan.simulation import simulate_calibration
-from pidgan.training import Progress, train
+from pidgan.training.loop import Progress, train
+from pidgan.training.transforms import fit_columns, fit_conditions
 
 PEER = os.environ.get("PIDGAN_PEER_PYTHON")
 TRACKS = int(os.environ.get("PIDGAN_BENCHMARK_TRACKS", 300_000))

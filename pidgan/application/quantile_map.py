@@ -1,0 +1,176 @@
+"""A map from a variable of simulation to the distribution that it has in data.
+
+Simulation seldom has the occupancy of data. Where a factor is not enough, x of
+simulation becomes F_data^-1(F_simulation(x)) with the two distribution functions F, so
+that what is mapped is distributed as in data (G. Monge's transport in one dimension;
+"quantile mapping" elsewhere). Made by `make_quantile_map`, kept in a JSON file, applied
+by `pidgan.apply`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.errors import NtupleError
+from pidgan.typing import FloatArray
+
+SCHEMA = 1
+
+KNOTS = 201
+"""Quantiles in steps of half a per cent: what lies between two is interpolated."""
+
+MIN_EFFECTIVE = 100
+"""Fewest effective rows: quantiles of fewer are mostly noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantileMap:
+    """A piecewise linear, never falling function through pairs of quantiles.
+
+    Attributes:
+        simulation: (n,), strictly rising values of simulation.
+        data: (n,), never falling values of data.
+    """
+
+    simulation: tuple[float, ...]
+    data: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        x, y = np.array(self.simulation), np.array(self.data)
+        if len(x) != len(y) or len(x) < 2:
+            raise NtupleError(
+                f"a quantile map has {len(x)} values of simulation and {len(y)} of "
+                "data, expected as many of both, at least 2"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise NtupleError("a quantile map holds a value that is not finite")
+        if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any():
+            raise NtupleError(
+                "a quantile map must rise in simulation and never fall in data"
+            )
+
+    def evaluate(self, values: FloatArray) -> npt.NDArray[np.float64]:
+        """Return what values of simulation become; beyond the ends, shifted alike.
+
+        Args:
+            values: (n,); NaN stays NaN.
+
+        Returns:
+            (n,).
+        """
+        x = np.asarray(values, dtype=np.float64)
+        inside = np.clip(x, self.simulation[0], self.simulation[-1])
+        mapped = np.interp(inside, self.simulation, self.data)
+        return np.asarray(mapped + (x - inside))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the map as JSON."""
+        from pidgan.files.trees import replacing
+
+        content = {"schema": SCHEMA, "simulation": self.simulation, "data": self.data}
+        with replacing(path, overwrite=overwrite) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "QuantileMap":
+        """Read a map that `save` wrote.
+
+        Raises:
+            NtupleError: the file is missing, damaged or of a newer schema.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            schema = content["schema"]
+            simulation, data = (
+                tuple(float(value) for value in content[name])
+                for name in ("simulation", "data")
+            )
+        except OSError as error:
+            raise NtupleError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise NtupleError(
+                f"{path}: not a quantile map ({type(error).__name__}: {error}); make "
+                "one with `pidgan quantile-map`"
+            ) from error
+        if schema != SCHEMA:
+            raise NtupleError(f"{path}: schema {schema!r}, expected {SCHEMA}")
+        return cls(simulation=simulation, data=data)
+
+
+def open_maps(
+    given: Mapping[str, str | Path | QuantileMap],
+) -> dict[str, QuantileMap]:
+    """Return maps, those of them opened that are named by their files."""
+    return {
+        name: found if isinstance(found, QuantileMap) else QuantileMap.open(found)
+        for name, found in given.items()
+    }
+
+
+def make_quantile_map(
+    simulation: FloatArray,
+    data: FloatArray,
+    *,
+    simulation_weights: FloatArray | None = None,
+    data_weights: FloatArray | None = None,
+) -> QuantileMap:
+    """Return the map that gives simulation the distribution of data.
+
+    Args:
+        simulation: (n,), values in simulation.
+        data: (m,), values in data.
+        simulation_weights: (n,), of any sign; 1 if None.
+        data_weights: (m,), of any sign, such as sWeights; 1 if None.
+
+    Raises:
+        NtupleError: a value is not finite, or there are fewer than `MIN_EFFECTIVE`
+            effective rows.
+
+    Example:
+        >>> x = np.linspace(0, 100, 1001)
+        >>> found = make_quantile_map(x, 2 * x + 5)
+        >>> found.evaluate(np.array([10.0, 50.0])).round(2).tolist()
+        [25.0, 105.0]
+    """
+    grid = np.linspace(0, 1, KNOTS)
+    x = _quantiles(simulation, simulation_weights, grid, "simulation")
+    y = _quantiles(data, data_weights, grid, "data")
+    # A value that many rows share is several quantiles: the middle one stands for it.
+    rising, first = np.unique(x, return_index=True)
+    last = np.append(first[1:], len(x)) - 1
+    matched = 0.5 * (y[first] + y[last])
+    return QuantileMap(simulation=tuple(rising.tolist()), data=tuple(matched.tolist()))
+
+
+def _quantiles(
+    values: FloatArray, weights: FloatArray | None, grid: FloatArray, what: str
+) -> npt.NDArray[np.float64]:
+    """Return weighted quantiles at the probabilities of a grid."""
+    x = np.asarray(values, dtype=np.float64)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(w) != len(x):
+        raise ValueError(f"{len(x)} values but {len(w)} weights")
+    if not (np.isfinite(x).all() and np.isfinite(w).all()):
+        raise NtupleError(f"{what}: a value or weight is not finite")
+    total, squares = float(w.sum()), float((w**2).sum())
+    n_eff = total**2 / squares if total > 0 else 0.0
+    if n_eff < MIN_EFFECTIVE:
+        raise NtupleError(
+            f"{what}: got {n_eff:.0f} effective rows of {len(x)}, expected at least "
+            f"{MIN_EFFECTIVE}"
+        )
+    distinct, place = np.unique(x, return_inverse=True)
+    mass = np.bincount(place, w)
+    if len(distinct) < 2:
+        raise NtupleError(f"{what}: all values are {distinct[0]:g}")
+    # With signed weights the distribution function may fall: its running maximum,
+    # within [0, 1], is the closest one that does not.
+    above = np.maximum.accumulate(np.clip(np.cumsum(mass) / total, 0, 1))
+    # Half of the mass of a value lies below it, so that equal discrete
+    # distributions are mapped to themselves.
+    middle = above - 0.5 * np.diff(above, prepend=0.0)
+    return np.asarray(np.interp(grid, middle, distinct))

@@ -1,0 +1,107 @@
+"""Several tracks an entry: columns laid out with one row a track, and put back.
+
+A generator knows rows. In an ntuple, an entry holds one track (flat branches), a fixed
+number (`K_P[2]`) or any number (`Track_P[nTrack]`). `lay_out` repeats what belongs to
+the entry for each of its tracks, and `restore` gives a result the shape of the branches
+that it comes from.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.errors import NtupleError
+from pidgan.files.trees import BranchType
+
+Shape = tuple[int | None, ...]
+"""Shape of an entry: () for one track, (3,) for three, (None,) for any number."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def common_shape(
+    types: Mapping[str, BranchType], *, own: Sequence[str], where: str
+) -> Shape:
+    """Return the shape of a track; flat branches fit every shape.
+
+    Args:
+        types: all branches that are read with it.
+        own: names of those that hold the track; others, of a selection or a key, must
+            fit but say nothing of the shape.
+        where: tree and track, for messages.
+
+    Raises:
+        NtupleError: the shapes contradict each other.
+    """
+    nested = {name: types[name] for name in own if types[name].shape}
+    if len({kind.shape for kind in nested.values()}) > 1:
+        listed = ", ".join(f"{name!r} ({kind})" for name, kind in nested.items())
+        raise NtupleError(
+            f"{where}: branches hold different numbers of tracks per entry: {listed}"
+        )
+    shape = next((kind.shape for kind in nested.values()), ())
+    for name, kind in types.items():
+        if kind.shape not in ((), shape):
+            raise NtupleError(
+                f"{where}: {name!r} is of type {kind}, expected {kind.number} or the "
+                f"shape of the conditions, {BranchType(kind.number, shape)}"
+            )
+    return shape
+
+
+def lay_out(
+    columns: Mapping[str, Any], branches: Sequence[str], shape: Shape, *, where: str
+) -> tuple[dict[str, npt.NDArray[Any]], Counts | None]:
+    """Return columns with a row for each track, and the tracks of each entry.
+
+    Args:
+        columns: arrays of a chunk: numpy (n,) or (n, k), or awkward (n, variable).
+        branches: names of those to lay out.
+        shape: what `common_shape` says of them.
+        where: tree and track, for messages.
+
+    Returns:
+        (rows,) arrays by name, and (n,) counts; None if every entry is a row.
+
+    Raises:
+        NtupleError: branches have different numbers of tracks in the same entry.
+    """
+    if shape == ():
+        return {name: columns[name] for name in branches}, None
+    arrays = {name: columns[name] for name in branches}
+    nested = [name for name, array in arrays.items() if array.ndim == 2]
+    counts = _counts(arrays[nested[0]])
+    for name in nested[1:]:
+        found = _counts(arrays[name])
+        if not np.array_equal(found, counts):
+            entry = int(np.flatnonzero(found != counts)[0])
+            raise NtupleError(
+                f"{where}: {nested[0]!r} holds {counts[entry]} tracks and {name!r} "
+                f"{found[entry]} in the same entry"
+            )
+    rows = {
+        name: np.asarray(ak.flatten(array, axis=1))
+        if name in nested
+        else np.repeat(array, counts)
+        for name, array in arrays.items()
+    }
+    return rows, counts
+
+
+def restore(values: npt.NDArray[Any], shape: Shape, counts: Counts | None) -> Any:
+    """Return a result (rows,) in the shape of the branches that it comes from."""
+    if counts is None:
+        return values
+    if shape == (None,):
+        return ak.unflatten(values, counts)
+    return values.reshape(len(counts), *(int(n or 0) for n in shape))
+
+
+def _counts(array: Any) -> Counts:
+    """Return the tracks of each entry of a nested array."""
+    if isinstance(array, np.ndarray):
+        return np.full(len(array), array.shape[1], dtype=np.int64)
+    return np.asarray(ak.num(array, axis=1), dtype=np.int64)

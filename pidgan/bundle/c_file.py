@@ -1,0 +1,165 @@
+"""Write a bundle as one C99 file that needs nothing but the C library.
+
+The graph of the bundle is translated operator by operator (`c_operators`), so that the
+C code computes what the bundle does: in blocks of rows for speed, and for a single row
+as LHCb's stand-alone simulation calls it.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pidgan.bundle.bundle import (
+    SELF_TEST_EXCUSED,
+    SELF_TEST_FEW,
+    SELF_TEST_TOLERANCE,
+    Bundle,
+)
+from pidgan.bundle.c_operators import translate
+from pidgan.bundle.c_writer import Constants, array_text
+from pidgan.errors import BundleError
+
+TEMPLATE = "generator.c"
+
+BLOCK_ROWS = 32
+"""Rows of a block: some vectors, and values that stay in the first cache."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_KEYWORDS = frozenset(
+    (
+        *("auto", "break", "case", "char", "const", "continue", "default", "do"),
+        *("double", "else", "enum", "extern", "float", "for", "goto", "if", "inline"),
+        *("int", "long", "main", "register", "restrict", "return", "short", "signed"),
+        *("sizeof", "static", "struct", "switch", "typedef", "union", "unsigned"),
+        *("void", "volatile", "while"),
+    )
+)
+
+
+def export_c(
+    bundle: Bundle,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle as a C99 file with the functions NAME, NAME_row and NAME_batch.
+
+    `float *NAME(float *output, const float *input, const float *noise)` is the entry
+    point that LHCb's stand-alone simulation loads (L. Anderlini, M. Barbetti et al.,
+    SQLamarr, `GenerativePlugin`); `NAME_row` is the same without a result, `NAME_batch`
+    takes many rows. All numbers are in the units of the card, noise is standard normal.
+    Rows with an input that is not finite give NaN. Nothing is allocated and there is no
+    state: the functions may run in several threads at once. With the macro
+    `PIDGAN_SELF_TEST` the file gets a `main` that runs the self-test of the card.
+
+    Args:
+        bundle: from `open_bundle`.
+        path: of the file, ending in ".c".
+        name: of the entry point; by default the stem of the file.
+        overwrite: whether an existing file is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        BundleError: the file exists, the name is none for C, or the graph is too large.
+    """
+    path = Path(path)
+    if path.suffix != ".c":
+        raise BundleError(f"{path}: the name of a C file ends in .c")
+    if path.exists() and not overwrite:
+        raise BundleError(f"{path} exists already; use --overwrite")
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
+    text = c_source(bundle, name)
+    temporary = path.with_name(f".{path.stem}.writing.c")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def c_source(bundle: Bundle, name: str) -> str:
+    """Return the C99 file of a bundle, as `export_c` writes it."""
+    graph, constants = bundle.graph, Constants()
+    if any(value.dtype == "float64" for value in graph.values.values()):
+        raise BundleError(
+            f"{bundle.path}: family {bundle.card.family!r} computes in double "
+            "precision, expected single precision for a C file"
+        )
+    try:
+        block, row = (
+            translate(graph.structure.nodes, graph.values, constants, rows=rows)
+            for rows in (BLOCK_ROWS, 1)
+        )
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+    file = (Path(__file__).parent / TEMPLATE).read_text(encoding="ascii")
+    code = {
+        "CONSTANTS": constants.text(),
+        "FUNCTIONS": "\n".join((block.functions | row.functions).values()),
+        "BLOCK": block.body,
+        "ROW": row.body,
+    }
+    taken = file.partition("#include")[2] + "".join(code.values())
+    if (
+        not _IDENTIFIER.match(name)
+        or name in _KEYWORDS
+        or re.search(rf"\b{name}\b", taken)
+    ):
+        raise BundleError(
+            f"{name!r} is no name for a C function, or is one inside the file; choose "
+            "another with --name"
+        )
+    card = bundle.card
+    fill = code | {
+        "NAME": name,
+        "CARD": _comment(bundle),
+        "N_CONDITIONS": str(len(card.conditions)),
+        "N_NOISE": str(card.n_noise),
+        "N_TARGETS": str(len(card.targets)),
+        "ROWS": str(BLOCK_ROWS),
+        "SELF_TEST": _self_test(bundle),
+    }
+    return re.sub(r"@(\w+)@", lambda match: fill[match[1]], file)
+
+
+def _comment(bundle: Bundle) -> str:
+    """Return the card, without the self-test, such that no comment ends in it."""
+    content = json.loads(bundle.card.to_json())
+    content.pop("self_test", None)
+    text = json.dumps(content, indent=1, sort_keys=True)
+    # Within JSON these mean the same and do not end, begin or continue a comment.
+    for found, written in (("/", "\\u002f"), ("?", "\\u003f")):
+        text = text.replace(found, written)
+    return f"sha256 of the bundle: {bundle.sha256}\n\n{text}"
+
+
+def _self_test(bundle: Bundle) -> str:
+    test = bundle.card.self_test
+    if test is None:
+        raise BundleError(f"{bundle.path}: the card has no self-test, expected one")
+    try:
+        rows = len(test["targets"])
+        arrays = [
+            array_text(f"test_{name}", np.asarray(test[name], dtype=np.float32))
+            for name in ("conditions", "noise", "targets")
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle.path}: the self-test is damaged ({error})"
+        ) from error
+    excused = math.ceil(SELF_TEST_EXCUSED * rows) if rows >= SELF_TEST_FEW else 0
+    sizes = (
+        f"enum {{ test_rows = {rows}, test_excused = {excused} }};\n"
+        f"static const double test_tolerance = {SELF_TEST_TOLERANCE};"
+    )
+    return "\n".join([*arrays, sizes])

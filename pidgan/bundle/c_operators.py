@@ -1,0 +1,569 @@
+"""The operators of a graph in C99: how each is written as loops over its numbers.
+
+The loops run over a block of rows, or over one row; see `c_writer`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidgan.bundle.c_writer import (
+    C_TYPES,
+    Constants,
+    Step,
+    Writer,
+    number_text,
+    position,
+    strides,
+)
+from pidgan.bundle.onnx_bytes import Node
+from pidgan.bundle.onnx_operators import Value, cumsum_axis, reduced_axes, slices
+
+MAX_STACK = 2**20
+"""Most bytes of local arrays; the stack of a thread may have no more than some MiB."""
+
+TILE = 8
+"""Columns of a matrix product at a time: their sums stay in registers, and as many are
+in flight as hide the latency of an addition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation:
+    """The body of a C function, and the functions that it calls, by name."""
+
+    body: str
+    functions: dict[str, str]
+
+
+def translate(
+    nodes: Sequence[Node],
+    values: Mapping[str, Value],
+    constants: Constants,
+    *,
+    rows: int,
+) -> Translation:
+    """Translate a graph from arrays `conditions` and `noise` to an array `targets`.
+
+    Args:
+        nodes: the operators, in order.
+        values: what `onnx_graph.check_graph` returned for them.
+        constants: where the arrays of the file are collected.
+        rows: 1, or the number that the C file calls ROWS.
+
+    Raises:
+        ValueError: the local arrays would be too large.
+    """
+    writer = Writer(rows=rows, constants=constants)
+    writer.places |= {"conditions": "conditions", "noise": "noise"}
+    last_use = {
+        name: number
+        for number, node in enumerate(nodes)
+        for name in (*node.outputs, *node.inputs)
+    }
+    for number, node in enumerate(nodes):
+        step = Step(writer, node, values)
+        for name, value in zip(node.outputs, step.outputs, strict=True):
+            if name == "targets":
+                writer.places[name] = name
+            else:
+                writer.allocate(name, value)
+        writer.lines.append(f"    /* {number}: {node.operator} */")
+        if node.operator not in TRANSLATIONS:
+            raise ValueError(f"operator {node.operator} has no translation to C")
+        TRANSLATIONS[node.operator](step)
+        for name in dict.fromkeys((*node.inputs, *node.outputs)):
+            if name and last_use[name] == number:
+                writer.release(name, values[name].dtype)
+    declarations = [
+        f"    {kind} {slot.name}[{slot.size}{' * ROWS' if rows > 1 else ''}];"
+        for kind, slots in writer.slots.items()
+        for slot in slots
+    ]
+    if writer.stack() > MAX_STACK:
+        raise ValueError(
+            f"the C code would need {writer.stack()} bytes of stack, expected at most "
+            f"{MAX_STACK}"
+        )
+    body = "\n".join([*declarations, *writer.lines])
+    helpers = {name: text for name, text in _HELPERS.items() if f"{name}(" in body}
+    return Translation(body=body, functions=helpers | writer.functions)
+
+
+def _each(expression: str) -> Callable[[Step], None]:
+    """Return the translation of an operator that works number by number.
+
+    In the expression, {0}, {1}, ... are its inputs.
+    """
+
+    def write(step: Step) -> None:
+        value = step.outputs[0]
+        inputs = step.call.inputs
+        flat = all(v and (v.shape == value.shape or v.size == 1) for v in inputs)
+        sizes = (value.size,) if flat and len(value.shape) > 1 else value.shape
+        operands = [
+            step.operand(i, value.shape) if sizes == value.shape else _flat(step, i)
+            for i in range(len(inputs))
+        ]
+        indices = [f"i{axis}" for axis in range(len(sizes))]
+        target = f"{step.target()}[{step.writer.at(position(indices, sizes))}]"
+        step.writer.loop(sizes, [f"{target} = {expression.format(*operands)};"])
+
+    return write
+
+
+def _flat(step: Step, index: int) -> str:
+    """Return the operand of a loop over all numbers of a value."""
+    value = step.call.value(index)
+    place = "0" if value.size == 1 else "i0"
+    place = step.writer.at(place) if value.per_row else place
+    return f"{step.place(index)}[{place}]"
+
+
+def _fold(function: str) -> Callable[[Step], None]:
+    """Return the translation of an operator on any number of inputs."""
+
+    def write(step: Step) -> None:
+        suffix = "" if step.outputs[0].dtype == "float32" else "_integer"
+        expression = "{0}"
+        for index in range(1, len(step.call.inputs)):
+            expression = f"{function}{suffix}({expression}, {{{index}}})"
+        _each(expression)(step)
+
+    return write
+
+
+def _with_alpha(expression: str, default: float) -> Callable[[Step], None]:
+    def write(step: Step) -> None:
+        alpha = number_text(np.float32(step.call.real("alpha", default)))
+        _each(expression.replace("ALPHA", alpha))(step)
+
+    return write
+
+
+def _arithmetic(operator: str) -> Callable[[Step], None]:
+    """Return the translation of sums and products; those of integers wrap around."""
+
+    def write(step: Step) -> None:
+        if step.outputs[0].dtype == "float32":
+            _each(f"{{0}} {operator} {{1}}")(step)
+        else:
+            as_unsigned = "(unsigned long long){}"
+            left, right = as_unsigned.format("{0}"), as_unsigned.format("{1}")
+            _each(f"(long long)({left} {operator} {right})")(step)
+
+    return write
+
+
+def _clip(step: Step) -> None:
+    expression = "{0}"
+    for index, function in ((1, "larger"), (2, "smaller")):
+        bound = step.call.numbers(index)
+        if bound is not None:
+            expression = f"{function}({expression}, {number_text(bound.ravel()[0])})"
+    value = step.outputs[0]
+    operand = expression.format(_flat(step, 0))
+    target = f"{step.target()}[{step.writer.at('i0')}]"
+    step.writer.loop((value.size,), [f"{target} = {operand};"])
+
+
+def _cast(step: Step) -> None:
+    before, after = step.call.value(0).dtype, step.outputs[0].dtype
+    if after == "bool":
+        expression = "{0} != 0"
+    elif (before, after) == ("float32", "int64"):
+        expression = "to_integer({0})"
+    else:
+        expression = f"({C_TYPES[after]}){{0}}"
+    _each(expression)(step)
+
+
+def _copy(step: Step) -> None:
+    """Identity and whatever changes the shape only."""
+    target = f"{step.target()}[{step.writer.at('i0')}]"
+    step.writer.loop((step.outputs[0].size,), [f"{target} = {_flat(step, 0)};"])
+
+
+def _move(
+    step: Step,
+    source: int,
+    output: int,
+    taken: Sequence[str],
+    given: Sequence[str],
+    sizes: Sequence[int],
+) -> None:
+    """Copy numbers: from the indices `taken` of an input to `given` of an output."""
+    at = step.writer.at
+    value, result = step.call.value(source), step.outputs[output]
+    left = f"{step.target(output)}[{at(position(given, result.shape))}]"
+    right = f"{step.place(source)}[{at(position(taken, value.shape))}]"
+    step.writer.loop(sizes, [f"{left} = {right};"])
+
+
+def _indices(rank: int) -> list[str]:
+    return [f"i{axis}" for axis in range(rank)]
+
+
+def _along_range(index: str, axis: range) -> str:
+    """Return the C expression of a number of a range."""
+    steps = index if axis.step == 1 else f"{index} * ({axis.step})"
+    return f"{steps} + {axis.start}" if axis.start else steps
+
+
+def _slice(step: Step) -> None:
+    taken = [
+        _along_range(f"i{number}", axis)
+        for number, axis in enumerate(slices(step.call))
+    ]
+    shape = step.outputs[0].shape
+    _move(step, 0, 0, taken, _indices(len(shape)), shape)
+
+
+def _concat(step: Step) -> None:
+    axis = step.call.axis(0, step.call.value(0))
+    before = 0
+    for index in range(len(step.call.inputs)):
+        shape = step.call.value(index).shape
+        given = _indices(len(shape))
+        given[axis] += f" + {before}" if before else ""
+        _move(step, index, 0, _indices(len(shape)), given, shape)
+        before += shape[axis]
+
+
+def _split(step: Step) -> None:
+    axis = step.call.axis(0, step.call.value(0))
+    before = 0
+    for output, value in enumerate(step.outputs):
+        taken = _indices(len(value.shape))
+        taken[axis] += f" + {before}" if before else ""
+        _move(step, 0, output, taken, _indices(len(value.shape)), value.shape)
+        before += value.shape[axis]
+
+
+def _transpose(step: Step) -> None:
+    """Where the rows are makes no difference here; the other axes may change places."""
+    value, result = step.call.value(0), step.outputs[0]
+    order = step.node.attributes["perm"]
+    rows = value.rank - 1 if value.rows_last else 0
+    assert isinstance(order, list)
+    axes = [axis - (rows == 0) for axis in order if axis != rows]
+    given = _indices(len(axes))
+    taken = [given[axes.index(axis)] for axis in range(len(axes))]
+    _move(step, 0, 0, taken, given, result.shape)
+
+
+def _gather(step: Step) -> None:
+    data, index = step.call.value(0), step.call.value(1)
+    result = step.outputs[0]
+    at, given = step.writer.at, _indices(len(result.shape))
+    left = f"{step.target()}[{at(position(given, result.shape))}]"
+    n = len(index.shape)
+    if index.per_row:
+        number = f"{step.place(1)}[{at(position(given[:n], index.shape))}]"
+        entry = f"within({number}, {data.shape[0]})"
+        place = position([entry, *given[n:]], data.shape)
+        step.writer.loop(result.shape, [f"{left} = {step.place(0)}[{place}];"])
+        return
+    axis = step.call.axes([step.call.integer("axis", 0)], data)[0]
+    fixed = index.constant
+    assert fixed is not None
+    table = step.writer.constants.add(np.asarray(fixed % data.shape[axis]))
+    entry = f"{table}[{position(given[axis : axis + n], index.shape)}]"
+    taken = [*given[:axis], entry, *given[axis + n :]]
+    _move(step, 0, 0, taken, given, result.shape)
+
+
+def _gather_elements(step: Step) -> None:
+    data, result = step.call.value(0), step.outputs[0]
+    axis = step.call.axis(0, data)
+    given = _indices(len(result.shape))
+    number = f"{step.place(1)}[{step.writer.at(position(given, result.shape))}]"
+    taken = [*given]
+    taken[axis] = f"within({number}, {data.shape[axis]})"
+    _move(step, 0, 0, taken, given, result.shape)
+
+
+def _dense(step: Step) -> None:
+    """Products of rows with a constant matrix, with or without a bias."""
+    node, call = step.node, step.call
+    source = 0
+    weights = call.value(1).constant
+    if weights is None:
+        # Rows on the last axis: the matrix comes first.
+        source, weights = 1, call.value(0).constant
+        weights = None if weights is None else weights.T
+    assert weights is not None
+    if node.operator == "Gemm":
+        weights = weights.T if call.integer("transB", 0) else weights
+        weights = weights * np.float32(call.real("alpha", 1.0))
+    inputs, outputs = weights.shape
+    bias = np.zeros(outputs, dtype=np.float32)
+    given = call.numbers(2)
+    if given is not None:
+        bias += given.reshape(-1) * np.float32(call.real("beta", 1.0))
+    w = step.writer.constants.add(np.ascontiguousarray(weights))
+    b = step.writer.constants.add(bias)
+    rows = step.writer.rows
+    function = f"dense_{inputs}_{outputs}_{'row' if rows == 1 else 'block'}"
+    write = _dense_row if rows == 1 else _dense_block
+    step.writer.functions[function] = write(function, inputs, outputs)
+    for i in range(call.value(source).size // inputs):
+        y, x = step.target(), step.place(source)
+        if i > 0:
+            y += f" + {i * outputs * rows}"
+            x += f" + {i * inputs * rows}"
+        step.writer.lines.append(f"    {function}({y}, {x}, {w}, {b});")
+
+
+_DENSE_HEAD = """\
+static void {}(float *restrict y, const float *restrict x,
+               const float *restrict w, const float *restrict b)
+{{"""
+
+
+def _dense_block(name: str, inputs: int, outputs: int) -> str:
+    """Return the function y = w x + b for a block, `TILE` columns of w at a time.
+
+    The sums of a tile are scalars inside a loop over rows, which compilers turn into
+    as many vectors only where the sizes are constants: one function for each shape.
+    """
+    rest = outputs % TILE
+    lines = [_DENSE_HEAD.format(name)]
+    if outputs >= TILE:
+        lines += [
+            f"    for (size_t j = 0; j < {outputs - rest}; j += {TILE})",
+            *_tile(TILE, "j", inputs, outputs, indent=" " * 8),
+        ]
+    if rest:
+        lines += _tile(rest, str(outputs - rest), inputs, outputs, indent=" " * 4)
+    return "\n".join([*lines, "}\n"])
+
+
+def _tile(width: int, j: str, inputs: int, outputs: int, *, indent: str) -> list[str]:
+    """Return the loop over rows that computes columns j to j + width - 1."""
+    sums = list(enumerate(f"s{n}" for n in range(width)))
+    lines = [
+        "for (size_t r = 0; r < ROWS; ++r) {",
+        *(f"    float {s} = b[{j} + {n}];" for n, s in sums),
+        f"    for (size_t k = 0; k < {inputs}; ++k) {{",
+        f"        const float *u = w + k * {outputs} + {j};",
+        "        const float v = x[k * ROWS + r];",
+        *(f"        {s} = MULTIPLY_ADD(v, u[{n}], {s});" for n, s in sums),
+        "    }",
+        *(f"    y[({j} + {n}) * ROWS + r] = {s};" for n, s in sums),
+        "}",
+    ]
+    return [indent + line for line in lines]
+
+
+def _dense_row(name: str, inputs: int, outputs: int) -> str:
+    """Return the function y = w x + b for one row; its sums are those of a block."""
+    return f"""\
+{_DENSE_HEAD.format(name)}
+    for (size_t j = 0; j < {outputs}; ++j)
+        y[j] = b[j];
+    for (size_t k = 0; k < {inputs}; ++k)
+        for (size_t j = 0; j < {outputs}; ++j)
+            y[j] = MULTIPLY_ADD(x[k], w[k * {outputs} + j], y[j]);
+}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """The numbers along one axis, inside loops over the others, as C expressions."""
+
+    others: list[int]
+    size: int
+    source: Callable[[str], str]
+    target: Callable[[str], str]
+
+
+def _along(step: Step, axis: int) -> _Line:
+    """Return how to run along an axis of the first input."""
+    shape = step.call.value(0).shape
+    others = [size for place, size in enumerate(shape) if place != axis]
+
+    def element(array: str, k: str) -> str:
+        indices = _indices(len(others))
+        indices.insert(axis, k)
+        return f"{array}[{step.writer.at(position(indices, shape))}]"
+
+    return _Line(
+        others=others,
+        size=shape[axis],
+        source=lambda k: element(step.place(0), k),
+        target=lambda k: element(step.target(), k),
+    )
+
+
+def _softmax(step: Step) -> None:
+    line = _along(step, step.call.axis(-1, step.call.value(0)))
+    x, y = line.source("k"), line.target("k")
+    loop = f"for (int k = 0; k < {line.size}; ++k)"
+    step.writer.loop(
+        line.others,
+        [
+            f"float most = {line.source('0')}, sum = 0;",
+            f"{loop} most = larger({x}, most);",
+            f"{loop} sum += {y} = expf({x} - most);",
+            f"{loop} {y} /= sum;",
+        ],
+    )
+
+
+def _cumsum(step: Step) -> None:
+    line = _along(step, cumsum_axis(step.call))
+    loop = f"for (int k = 0; k < {line.size}; ++k)"
+    if step.call.integer("reverse", 0):
+        loop = f"for (int k = {line.size - 1}; k >= 0; --k)"
+    add, give = f"sum += {line.source('k')};", f"{line.target('k')} = sum;"
+    both = f"{give} {add}" if step.call.integer("exclusive", 0) else f"{add} {give}"
+    step.writer.loop(line.others, ["float sum = 0;", f"{loop} {{ {both} }}"])
+
+
+def _reduce(first: str, add: str, last: str = "y") -> Callable[[Step], None]:
+    """Return the translation of a reduction: y = first(x), y = add(y, x), last(y)."""
+
+    def write(step: Step) -> None:
+        value, axes = step.call.value(0), reduced_axes(step.call)
+        kept = [place for place in range(len(value.shape)) if place not in axes]
+        sizes = [value.shape[place] for place in kept]
+        reduced = [value.shape[place] for place in axes]
+        indices = [""] * len(value.shape)
+        for number, place in enumerate(kept):
+            indices[place] = f"i{number}"
+        k = strides(reduced)
+        for number, place in enumerate(axes):
+            indices[place] = f"k / {k[number]} % {reduced[number]}"
+        at = step.writer.at
+        x = f"{step.place(0)}[{at(position(indices, value.shape))}]"
+        y = f"{step.target()}[{at(position(_indices(len(sizes)), sizes))}]"
+        count = math.prod(reduced)
+        step.writer.loop(
+            sizes,
+            [
+                f"float y = {first};",
+                f"for (int k = 0; k < {count}; ++k) y = {add.replace('X', x)};",
+                f"{y} = {last.replace('COUNT', str(count))};",
+            ],
+        )
+
+    return write
+
+
+def _arg_max(step: Step) -> None:
+    line = _along(step, reduced_axes(step.call)[0])
+    sizes, x = line.others, line.source("k")
+    y = f"{step.target()}[{step.writer.at(position(_indices(len(sizes)), sizes))}]"
+    step.writer.loop(
+        sizes,
+        [
+            f"float most = {line.source('0')};",
+            f"{y} = 0;",
+            f"for (int k = 1; k < {line.size}; ++k)",
+            f"    if ({x} > most) {{ most = {x}; {y} = k; }}",
+        ],
+    )
+
+
+TRANSLATIONS: dict[str, Callable[[Step], None]] = {
+    "Abs": _each("fabsf({0})"),
+    "Neg": _each("-{0}"),
+    "Reciprocal": _each("1.0f / {0}"),
+    "Exp": _each("expf({0})"),
+    "Log": _each("logf({0})"),
+    "Sqrt": _each("sqrtf({0})"),
+    "Floor": _each("floorf({0})"),
+    "Ceil": _each("ceilf({0})"),
+    "Erf": _each("erff({0})"),
+    "Tanh": _each("tanhf({0})"),
+    "Sigmoid": _each("1.0f / (1.0f + expf(-{0}))"),
+    "Relu": _each("larger({0}, 0.0f)"),
+    "Sin": _each("sinf({0})"),
+    "Cos": _each("cosf({0})"),
+    "Asin": _each("asinf({0})"),
+    "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
+    "LeakyRelu": _with_alpha("({0} < 0.0f ? ALPHA * {0} : {0})", 0.01),
+    "Elu": _with_alpha("({0} < 0.0f ? ALPHA * expm1f({0}) : {0})", 1.0),
+    "Add": _arithmetic("+"),
+    "Sub": _arithmetic("-"),
+    "Mul": _arithmetic("*"),
+    "Div": _each("{0} / {1}"),
+    "Pow": _each("powf({0}, {1})"),
+    "Min": _fold("smaller"),
+    "Max": _fold("larger"),
+    "Greater": _each("{0} > {1}"),
+    "GreaterOrEqual": _each("{0} >= {1}"),
+    "Less": _each("{0} < {1}"),
+    "LessOrEqual": _each("{0} <= {1}"),
+    "Equal": _each("{0} == {1}"),
+    "And": _each("{0} & {1}"),
+    "Or": _each("{0} | {1}"),
+    "Not": _each("!{0}"),
+    "Where": _each("{0} ? {1} : {2}"),
+    "Clip": _clip,
+    "Cast": _cast,
+    "Identity": _copy,
+    "Reshape": _copy,
+    "Squeeze": _copy,
+    "Unsqueeze": _copy,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Split": _split,
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "Transpose": _transpose,
+    "Gemm": _dense,
+    "MatMul": _dense,
+    "Softmax": _softmax,
+    "CumSum": _cumsum,
+    "ReduceSum": _reduce("0", "y + X"),
+    "ReduceMean": _reduce("0", "y + X", "y / COUNT"),
+    "ReduceMax": _reduce("-INFINITY", "larger(X, y)"),
+    "ReduceMin": _reduce("INFINITY", "smaller(X, y)"),
+    "ArgMax": _arg_max,
+}
+"""How the operators of `onnx_operators.OPERATORS` are written in C, but those of
+convolutions, which track generators do without."""
+
+
+_HELPERS = {
+    "larger": """\
+/* A first argument that is no number stays. */
+static inline float larger(float a, float b) { return a < b ? b : a; }
+""",
+    "smaller": """\
+/* A first argument that is no number stays. */
+static inline float smaller(float a, float b) { return a > b ? b : a; }
+""",
+    "larger_integer": """\
+static inline long long larger_integer(long long a, long long b)
+{
+    return a > b ? a : b;
+}
+""",
+    "smaller_integer": """\
+static inline long long smaller_integer(long long a, long long b)
+{
+    return a < b ? a : b;
+}
+""",
+    "to_integer": """\
+/* Towards zero; 0 for what is too large, or NaN. */
+static inline long long to_integer(float v)
+{
+    return fabsf(v) < 9e18f ? (long long)v : 0;
+}
+""",
+    "within": """\
+/* An index into a table; negative ones count from the end. */
+static inline long long within(long long i, long long size)
+{
+    i = i < 0 ? i + size : i;
+    i = i < 0 ? 0 : i;
+    return i < size ? i : size - 1;
+}
+""",
+}

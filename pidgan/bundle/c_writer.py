@@ -1,0 +1,207 @@
+"""Text of C functions in the making: constant arrays, local arrays, loops, indices.
+
+A computed value is a local array. In a block of rows, number i of row r lies at
+`i * ROWS + r`: neighbours in memory are rows, and a compiler turns the loops over r
+into vector instructions without having to reorder sums. For one row, number i lies at
+`i`. Arrays are used again as soon as their value is not needed any more.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.bundle.onnx_bytes import Node
+from pidgan.bundle.onnx_operators import Call, Value
+
+C_TYPES = {"float32": "float", "int64": "long long", "bool": "int"}
+_BYTES = {"float": 4, "long long": 8, "int": 4}
+_PREFIXES = {"float": "v", "long long": "n", "int": "t"}
+
+
+class Constants:
+    """The constant arrays of the file, each written once."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, bytes], str] = {}
+        self._texts: list[str] = []
+
+    def add(self, values: npt.NDArray[Any]) -> str:
+        """Return the name of an array with these numbers."""
+        key = (str(values.dtype), values.tobytes())
+        if key not in self._names:
+            name = f"c{len(self._names)}"
+            self._names[key] = name
+            self._texts.append(array_text(name, values))
+        return self._names[key]
+
+    def text(self) -> str:
+        """Return the definitions."""
+        return "\n".join(self._texts)
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    """A local array of a C function, used for one value after the other."""
+
+    name: str
+    size: int
+
+
+@dataclass(kw_only=True)
+class Writer:
+    """The function under construction."""
+
+    rows: int
+    constants: Constants
+    lines: list[str] = field(default_factory=list)
+    slots: dict[str, list[_Slot]] = field(default_factory=dict)
+    free: dict[str, list[_Slot]] = field(default_factory=dict)
+    held: dict[str, _Slot] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
+
+    def allocate(self, name: str, value: Value) -> str:
+        """Return the C array for a value: the smallest free one that is enough."""
+        kind = C_TYPES[value.dtype]
+        slots, free = (found.setdefault(kind, []) for found in (self.slots, self.free))
+        if not free:
+            free.append(_Slot(name=f"{_PREFIXES[kind]}{len(slots)}", size=0))
+            slots += free
+        free.sort(key=lambda slot: slot.size)
+        slot = next((slot for slot in free if slot.size >= value.size), free[-1])
+        free.remove(slot)
+        slot.size = max(slot.size, value.size)
+        self.held[name] = slot
+        self.places[name] = slot.name
+        return slot.name
+
+    def stack(self) -> int:
+        """Return the bytes of all local arrays."""
+        sizes = [
+            slot.size * _BYTES[kind] for kind in self.slots for slot in self.slots[kind]
+        ]
+        return sum(sizes) * self.rows
+
+    def release(self, name: str, dtype: str) -> None:
+        """Let others use the array of a value that nobody needs any more."""
+        slot = self.held.pop(name, None)
+        if slot is not None:
+            self.free[C_TYPES[dtype]].append(slot)
+
+    def at(self, index: str) -> str:
+        """Return the index of the current row's number `index` in a computed value."""
+        return index if self.rows == 1 else f"{_factor(index)} * ROWS + r"
+
+    def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
+        """Write statements inside loops over i0, i1, ... and the rows r of a block."""
+        indent = "    "
+        loops = [(f"i{axis}", size) for axis, size in enumerate(sizes)]
+        if self.rows > 1:
+            loops.append(("r", self.rows))
+        for variable, size in loops:
+            limit = "ROWS" if variable == "r" else size
+            self.lines.append(
+                f"{indent}for (int {variable} = 0; {variable} < {limit}; ++{variable})"
+            )
+            indent += "    "
+        if len(statements) == 1:
+            self.lines.append(indent + statements[0])
+            return
+        if loops:
+            self.lines[-1] += " {"
+            indent = indent[4:]
+        else:
+            self.lines.append(f"{indent}{{")
+        self.lines += [f"{indent}    {statement}" for statement in statements]
+        self.lines.append(f"{indent}}}")
+
+
+class Step:
+    """A node being translated: its call, the C names of its inputs and outputs."""
+
+    def __init__(self, writer: Writer, node: Node, values: Mapping[str, Value]) -> None:
+        self.writer = writer
+        self.node = node
+        self.call = Call(node, values)
+        self.outputs = [values[name] for name in node.outputs]
+
+    def place(self, index: int) -> str:
+        """Return the C array of an input."""
+        constant = self.call.value(index).constant
+        if constant is None:
+            return self.writer.places[self.node.inputs[index]]
+        return self.writer.constants.add(constant)
+
+    def target(self, index: int = 0) -> str:
+        """Return the C array of an output."""
+        return self.writer.places[self.node.outputs[index]]
+
+    def operand(self, index: int, sizes: Sequence[int]) -> str:
+        """Return the C expression of an input inside loops over these sizes."""
+        value = self.call.value(index)
+        shape = value.shape
+        if value.constant is not None and any(v.rows_last for v in self.outputs):
+            shape = shape[:-1]  # which stands for the rows
+        # Leading axes of size 1 of a constant stand for the rows, or for nothing.
+        shape = shape[len(shape) - len(sizes) :] if len(shape) > len(sizes) else shape
+        first = len(sizes) - len(shape)
+        terms = [
+            f"i{first + axis} * {stride}" if stride > 1 else f"i{first + axis}"
+            for axis, stride in enumerate(strides(shape))
+            if shape[axis] > 1
+        ]
+        place = " + ".join(terms) or "0"
+        place = self.writer.at(place) if value.per_row else place
+        return f"{self.place(index)}[{place}]"
+
+
+def strides(shape: Sequence[int]) -> list[int]:
+    """Return how far apart neighbours along each axis lie."""
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _factor(expression: str) -> str:
+    """Return a C expression such that it can be multiplied."""
+    return expression if expression.isalnum() else f"({expression})"
+
+
+def position(indices: Sequence[str], shape: Sequence[int]) -> str:
+    """Return the C expression of a place in an array."""
+    terms = [
+        f"{_factor(index)} * {stride}" if stride > 1 else index
+        for index, stride in zip(indices, strides(shape), strict=True)
+    ]
+    return " + ".join(terms) or "0"
+
+
+def number_text(value: Any) -> str:
+    """Return a number as C reads it back exactly."""
+    if isinstance(value, np.bool_ | np.integer):
+        number = int(value)
+        # -2^63 cannot be written as one number.
+        return f"(-{2**63 - 1}LL - 1)" if number == -(2**63) else str(number)
+    if not np.isfinite(value):
+        return "NAN" if np.isnan(value) else "-INFINITY" if value < 0 else "INFINITY"
+    mantissa, _, exponent = float(value).hex().partition("p")
+    digits = mantissa.rstrip("0") if "." in mantissa else mantissa
+    digits += "0" if digits.endswith(".") else ""
+    return f"{digits}p{exponent}f"
+
+
+def array_text(name: str, values: npt.NDArray[Any]) -> str:
+    """Return the definition of a constant array."""
+    numbers = [number_text(value) for value in values.ravel()]
+    kind = C_TYPES[str(values.dtype)]
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n{_wrapped(numbers)}\n}};"
+
+
+def _wrapped(numbers: Sequence[str]) -> str:
+    """Return numbers in lines of some."""
+    return ",\n".join(
+        "    " + ", ".join(numbers[first : first + 6])
+        for first in range(0, len(numbers), 6)
+    )

@@ -1,0 +1,321 @@
+"""The card: what a generator is, what it was trained on, and how well it does.
+
+Everything after training sees a generator only through the `Generator` protocol: a
+card, and a function from conditions and standard normal noise to targets, both in
+physical units (MeV, mm, ns, rad). A bundle carries its card as JSON.
+"""
+
+import json
+import math
+from typing import Any, Protocol, Self, runtime_checkable
+from unicodedata import category
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
+from pidgan.errors import BundleError
+from pidgan.sample.definition import Sample, Variable
+
+Float32Array = npt.NDArray[np.float32]
+
+SCHEMA_VERSION = 3
+"""Raised whenever a field is added, removed or changes its meaning."""
+
+MAX_JSON_CHARACTERS = 16 * 2**20
+MAX_JSON_DEPTH = 32
+"""Bounds of the time and memory that reading takes; a card has some 10^5 characters."""
+
+SAMPLE_ROWS = 65_536
+"""Rows sampled at a time: bounds the memory the noise takes (16 MiB at 64 numbers)."""
+
+ALTERNATIVE_WEIGHT = "weight_"
+"""How columns with the weights of other mass fits begin, in tables of a dataset."""
+
+
+class CardVariable(BaseModel):
+    """One condition or target of a generator, in package units.
+
+    Attributes:
+        name: canonical name, the same in every bundle (`P`, `ETA`, `RichDLLk`).
+        unit: unit of the values that go in and come out.
+        range: lowest and highest trained value.
+        integer: whether only whole numbers occur.
+        categories: the only values of a categorical condition.
+        sentinels: values that mean "no answer"; a cut on them fails.
+        patterns: default branches in an analysis ntuple (`{track}_P`, `nTracks`).
+        atoms: values taken exactly by a finite share of rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    unit: str
+    range: tuple[float, float]
+    integer: bool = False
+    categories: tuple[float, ...] = ()
+    sentinels: tuple[float, ...] = ()
+    patterns: tuple[str, ...] = ()
+    atoms: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(
+                f"range of {self.name} is ({low}, {high}), expected low < high"
+            )
+        return self
+
+
+class Card(BaseModel):
+    """Everything a bundle says about itself.
+
+    Attributes:
+        sample: definition of the calibration sample, as it was used.
+        dataset: hash, rows per split, sum of weights, n_eff, seed and files.
+        family: how the generator was learnt; `settings`, `seed`, `steps` with which.
+        validation: figures, each with its floor; empty if never validated.
+        reference: file name, sha256 and rows of the reference file, if there is one.
+        self_test: conditions, noise and the targets they must give, as lists of rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    detector: str
+    species: str
+    conditions: tuple[CardVariable, ...] = Field(min_length=1)
+    targets: tuple[CardVariable, ...] = Field(min_length=1)
+    n_noise: int = Field(ge=1)
+    sample: Sample
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    family: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: int
+    steps: int = Field(ge=0)
+    versions: dict[str, str] = Field(default_factory=dict)
+    validation: dict[str, Any] = Field(default_factory=dict)
+    reference: dict[str, Any] | None = None
+    self_test: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [*self.condition_names, *self.target_names]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"variables named more than once: {repeated}")
+        return self
+
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the columns of `conditions`, in order."""
+        return tuple(variable.name for variable in self.conditions)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the columns of `targets`, in order."""
+        return tuple(variable.name for variable in self.targets)
+
+    def to_json(self) -> str:
+        """Return the card as JSON (ASCII only, no NaN: a missing figure is null)."""
+        content = _plain(self.model_dump(mode="python", by_alias=True))
+        return json.dumps(content, allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "card") -> "Card":
+        """Return the card that `to_json` wrote.
+
+        Args:
+            text: the JSON.
+            where: name used in error messages, the file it came from.
+
+        Raises:
+            BundleError: the text is damaged or its schema is newer than this package.
+        """
+        try:
+            content = _read_json(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{where}: the card is not JSON ({error})") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(version, int) or version < 1:
+            raise BundleError(
+                f"{where}: the card has schema_version {version!r}, expected a number "
+                f"from 1 to {SCHEMA_VERSION}"
+            )
+        if version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where}: the card has schema version {version}, this package reads "
+                f"up to {SCHEMA_VERSION}: install a newer version"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise BundleError(f"{where}: {_first_problem(error)}") from error
+
+
+def describe_variables(
+    variables: tuple[Variable, ...], columns: npt.NDArray[Any]
+) -> tuple[CardVariable, ...]:
+    """Describe columns by their definition and the range that was trained."""
+    described = []
+    for j, variable in enumerate(variables):
+        column = columns[:, j]
+        valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
+        described.append(
+            CardVariable(
+                name=variable.name,
+                unit=variable.package_unit,
+                range=_span(valid),
+                integer=variable.integer,
+                categories=variable.categories,
+                sentinels=variable.sentinels,
+                patterns=variable.patterns,
+            )
+        )
+    return tuple(described)
+
+
+def _span(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1)
+
+
+class Generator(Protocol):
+    """Anything that can sample: a trained model, a bundle, or a test's stand-in."""
+
+    @property
+    def card(self) -> Card:
+        """The generator's card."""
+
+    def generate(self, conditions: Float32Array, noise: Float32Array) -> Float32Array:
+        """Return targets for conditions and standard normal noise.
+
+        Args:
+            conditions: (n, n_conditions), in the units of the card.
+            noise: (n, n_noise), standard normal.
+
+        Returns:
+            (n, n_targets), in the units of the card.
+        """
+
+
+@runtime_checkable
+class KeyedGenerator(Protocol):
+    """A generator that makes its noise of keys itself, as a bundle does."""
+
+    def generate_keyed(
+        self, conditions: Float32Array, keys: UInt64Array
+    ) -> Float32Array:
+        """Return targets for conditions and the keys of their noise.
+
+        Args:
+            conditions: (n, n_conditions), in the units of the card.
+            keys: (n,), as `keyed_normal` takes them.
+
+        Returns:
+            (n, n_targets), in the units of the card.
+        """
+
+
+def sample_targets(
+    generator: Generator,
+    conditions: npt.ArrayLike,
+    *,
+    seed: int,
+    track: str = "",
+    start: int = 0,
+) -> Float32Array:
+    """Generate targets with noise keyed by seed, track and running entry number.
+
+    Row i depends on its conditions and on (seed, track, start + i) only, so that any
+    split of the rows gives the same numbers. Rows with a condition that is not finite
+    never reach the generator; their targets are NaN.
+
+    Args:
+        generator: what samples.
+        conditions: (n, n_conditions), in the units of the card.
+        seed: seed of the noise.
+        track: name of the track; another name gives independent noise.
+        start: running entry number of the first row.
+
+    Returns:
+        (n, n_targets), in the units of the card.
+    """
+    card = generator.card
+    x = np.asarray(conditions, dtype=np.float32)
+    if x.ndim != 2 or x.shape[1] != len(card.conditions):
+        raise ValueError(
+            f"conditions have shape {x.shape}, expected (n, {len(card.conditions)}) "
+            f"for {', '.join(card.condition_names)}"
+        )
+    if isinstance(generator, KeyedGenerator):
+        stop = start + len(x)
+        keys = entry_keys(seed=seed, track=track, start=start, stop=stop)
+        return generator.generate_keyed(x, keys)
+    y = np.full((len(x), len(card.targets)), np.nan, dtype=np.float32)
+    for first in range(0, len(x), SAMPLE_ROWS):
+        block = x[first : first + SAMPLE_ROWS]
+        finite = np.isfinite(block).all(axis=1)
+        keys = entry_keys(
+            seed=seed, track=track, start=start + first, stop=start + first + len(block)
+        )
+        noise = keyed_normal(keys[finite], n_noise=card.n_noise)
+        y[first : first + len(block)][finite] = generator.generate(block[finite], noise)
+    return y
+
+
+def _read_json(text: str) -> Any:
+    """Return what JSON says; refuse what only a damaged or hostile card has."""
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise ValueError(
+            f"{len(text)} characters, expected at most {MAX_JSON_CHARACTERS}"
+        )
+    content = json.loads(text)
+    level = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                following += [*value, *value.values()]
+            elif isinstance(value, list):
+                following += value
+            elif isinstance(value, str) and not _is_plain_text(value):
+                raise ValueError(f"{value[:40]!r} has a control character")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{value} is not finite")
+        level = following
+    if level:
+        raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}")
+    return content
+
+
+def _is_plain_text(text: str) -> bool:
+    """Return whether a text can be printed without steering a terminal."""
+    # Cc and Cs: control characters and halves of characters.
+    return not any(category(c) in ("Cc", "Cs") for c in text if c not in "\n\t")
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with only what strict JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Return one line for the first of pydantic's complaints."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "card"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"the card's {place} is wrong: {first['msg']}{more}"

@@ -1,0 +1,167 @@
+"""Check a graph before anything runs it: operators, order, types, shapes, sizes."""
+
+import math
+from collections.abc import Mapping
+
+from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port
+from pidgan.bundle.onnx_operators import OPERATORS, ROWS_LAST, Call, Value, products
+from pidgan.errors import nearest
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+"""Names of the standard operator set; everything else is a custom operator."""
+
+OPSETS = range(13, 18)
+"""Versions of the operator set; within them, the rules of `onnx_operators` hold."""
+
+MAX_ROW_NUMBERS = 2**21
+"""Most numbers that the values of one row may have together. A generator has some
+thousands; one of 24 x 12 x 12 voxels has 3 10^5 to 1.5 10^6."""
+
+MAX_ROW_PRODUCTS = 2**30
+"""Most multiplications of one row; a generator has some 10^4 to 10^7."""
+
+MAX_NODES = 10_000
+
+
+def check_graph(structure: OnnxStructure) -> dict[str, Value]:
+    """Return every value of a graph; nothing is computed.
+
+    Args:
+        structure: from `read_onnx_structure`.
+
+    Returns:
+        Type and shape of the inputs, the constants and each operator's outputs.
+
+    Raises:
+        ValueError: the graph uses what is not on the list, is out of order, mixes rows,
+            or is too large.
+    """
+    if structure.refused:
+        found = ", ".join(sorted(structure.refused))
+        raise ValueError(f"has {found}, expected operators and constants only")
+    domains = {*structure.opsets, *(node.domain for node in structure.nodes)}
+    custom = sorted(domains - STANDARD_DOMAINS)
+    if custom:
+        raise ValueError(
+            f"has operators of {', '.join(custom)}, expected only the ONNX standard "
+            "operator set"
+        )
+    version = max((structure.opsets.get(d, 0) for d in STANDARD_DOMAINS), default=0)
+    if version not in OPSETS or len(structure.opsets) != 1:
+        raise ValueError(
+            f"uses operator set {version}, expected {OPSETS[0]} to {OPSETS[-1]}"
+        )
+    if len(structure.nodes) > MAX_NODES:
+        raise ValueError(
+            f"has {len(structure.nodes)} operators, expected at most {MAX_NODES}"
+        )
+    values = {
+        name: Value(dtype=str(a.dtype), shape=a.shape, per_row=False, constant=a)
+        for name, a in structure.constants.items()
+    }
+    for port in structure.inputs:
+        _define(values, port.name, _input(port), f"input {port.name!r}")
+    _check_order(structure, values)
+    numbers = multiplications = 0
+    for number, node in enumerate(structure.nodes):
+        where = f"operator {number} ({node.operator})"
+        call = _call(node, values, where)
+        try:
+            outputs = OPERATORS[node.operator].rule(call)
+            if len(outputs) != len(node.outputs):
+                raise ValueError(
+                    f"has {len(node.outputs)} outputs, expected {len(outputs)}"
+                )
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        for name, value in zip(node.outputs, outputs, strict=True):
+            _define(values, name, value, where)
+            numbers += value.size
+        multiplications += products(call, outputs[0])
+        _check_size(numbers, MAX_ROW_NUMBERS, "numbers")
+        _check_size(multiplications, MAX_ROW_PRODUCTS, "multiplications")
+    for port in structure.outputs:
+        if port.name not in values or values[port.name].constant is not None:
+            raise ValueError(f"output {port.name!r} is given by no operator")
+        _check_output(port, values[port.name])
+    return values
+
+
+def _check_size(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise ValueError(f"needs {count} {what} a row, expected at most {most}")
+
+
+def _input(port: Port) -> Value:
+    first, *shape = port.shape or (0,)
+    if isinstance(first, int) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f"{port.name} has shape {port.shape}, expected the rows open and the rest "
+            "fixed"
+        )
+    numbers = math.prod(int(n) for n in shape)
+    _check_size(numbers, MAX_ROW_NUMBERS, f"numbers for {port.name}")
+    return Value(dtype=port.dtype, shape=tuple(int(n) for n in shape))
+
+
+def _check_output(port: Port, value: Value) -> None:
+    shape = (*value.shape, "n") if value.rows_last else ("n", *value.shape)
+    fixed = [(a, b) for a, b in zip(port.shape, shape, strict=False) if a != b]
+    if (
+        port.dtype != value.dtype
+        or len(port.shape) != len(shape)
+        or any(isinstance(stated, int) for stated, _ in fixed)
+    ):
+        raise ValueError(
+            f"{port.name} is {port.dtype} {port.shape}, but the operators give "
+            f"{value.dtype} {shape}"
+        )
+
+
+def _define(values: dict[str, Value], name: str, value: Value, where: str) -> None:
+    if not name or name in values:
+        raise ValueError(f"{where} gives {name!r}, which is empty or already there")
+    values[name] = value
+
+
+def _check_order(structure: OnnxStructure, values: Mapping[str, Value]) -> None:
+    """Raise if an operator is unknown or needs what is not there yet."""
+    later = {name for node in structure.nodes for name in node.outputs}
+    known = set(values)
+    for number, node in enumerate(structure.nodes):
+        where = f"operator {number} ({node.operator})"
+        if node.operator not in OPERATORS:
+            raise ValueError(
+                f"{where} is unknown{nearest(node.operator, OPERATORS)}; expected one "
+                f"of {len(OPERATORS)} standard operators"
+            )
+        for name in node.inputs:
+            if name and name not in known:
+                reason = (
+                    "only a later one gives it: a cycle, or out of order"
+                    if name in later
+                    else "nothing gives it"
+                )
+                raise ValueError(f"{where} needs {name!r}, but {reason}")
+        known |= set(node.outputs)
+
+
+def _call(node: Node, values: Mapping[str, Value], where: str) -> Call:
+    operator = OPERATORS[node.operator]
+    unknown = sorted(set(node.attributes) - operator.attributes)
+    if unknown:
+        raise ValueError(f"{where} has an unknown attribute {unknown[0]!r}")
+    if len(node.inputs) > operator.most_inputs:
+        raise ValueError(
+            f"{where} has {len(node.inputs)} inputs, expected at most "
+            f"{operator.most_inputs}"
+        )
+    call = Call(node, values)
+    if not any(value.per_row for value in call.inputs if value is not None):
+        raise ValueError(
+            f"{where} uses constants only, expected its result as constant"
+        )
+    rows_last = any(value and value.rows_last for value in call.inputs)
+    if rows_last and node.operator not in ROWS_LAST:
+        raise ValueError(f"{where}: it mixes rows")
+    return call

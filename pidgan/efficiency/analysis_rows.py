@@ -1,0 +1,421 @@
+"""Rows of analysis ntuples: where each track lies in its map, and which cuts it passes.
+
+A row is an entry, or a track of a collection. With several tracks, a row is used if
+every one of them has targets and, where species are asked for, is of its species.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.application.conditions import (
+    UNIT_CHECK_ENTRIES,
+    Condition,
+    Overrides,
+    check_numbers,
+    check_overrides,
+    check_units,
+    find_conditions,
+)
+from pidgan.application.several_tracks import Shape, common_shape, lay_out
+from pidgan.bundle.card import CardVariable
+from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.errors import MapError, NtupleError, PidganWarning
+from pidgan.files.tables import (
+    Source,
+    TreeInfo,
+    describe_tree,
+    find_sources,
+    iterate_entries,
+)
+from pidgan.sample.cuts import Cut, parse_cut
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+INVALID_STATUS = 2 | 4 | 16
+"""Bits of the status column: a condition is missing; no bundle for the species; the
+selection of `apply` fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackRows:
+    """A track in each row.
+
+    Attributes:
+        place: (n,), bin of its map, -1 outside.
+        passed: (n,), whether it passes a cut, by the number of the cut in its map.
+    """
+
+    place: IntArray
+    passed: Mapping[int, BoolArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows that are used.
+
+    Attributes:
+        tracks: by prefix.
+        weights: (n,), of any sign.
+        cell: (n,), bin of the analysis, -1 outside.
+        n_invalid: rows left out, without targets.
+        origin: by file and tree, how many rows it has and the numbers of those used.
+    """
+
+    tracks: Mapping[str, TrackRows]
+    weights: FloatArray
+    cell: IntArray
+    n_invalid: int = 0
+    origin: Mapping[str, tuple[int, IntArray]] = field(default_factory=dict)
+
+    def take(self, chosen: IntArray) -> "Rows":
+        """Return some of the rows, without where they come from."""
+        return Rows(
+            tracks={
+                track: TrackRows(
+                    place=own.place[chosen],
+                    passed={k: flags[chosen] for k, flags in own.passed.items()},
+                )
+                for track, own in self.tracks.items()
+            },
+            weights=self.weights[chosen],
+            cell=self.cell[chosen],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to read.
+
+    Attributes:
+        maps: the map of each track.
+        cuts: the numbers of the cuts that are needed, by track.
+        suffix: suffix of the generated columns.
+        species_from: NAME of the branches `{track}_NAME` with PDG ids.
+        weights: branch with weights.
+        bins: edges of the analysis by branch.
+        overrides: what the user says of conditions.
+        chunk: rows read at a time.
+    """
+
+    maps: Mapping[str, EfficiencyMap]
+    cuts: Mapping[str, Sequence[int]]
+    suffix: str
+    species_from: str | None
+    weights: str | None
+    bins: Mapping[str, Sequence[float]]
+    overrides: Overrides
+    chunk: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Where a tree holds a track."""
+
+    track: str
+    efficiency_map: EfficiencyMap
+    cuts: Mapping[int, Cut]
+    targets: Mapping[str, str]
+    conditions: tuple[Condition, ...]
+    status: str | None
+    species: str | None
+    shape: Shape
+
+    @property
+    def own(self) -> list[str]:
+        """Branches that hold the track."""
+        inputs = [name for condition in self.conditions for name in condition.inputs]
+        status = [self.status] if self.status else []
+        return list(dict.fromkeys([*self.targets.values(), *inputs, *status]))
+
+    @property
+    def needed(self) -> list[str]:
+        """Branches to read."""
+        return [*self.own, *([self.species] if self.species else [])]
+
+
+def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
+    """Read every file.
+
+    Args:
+        files: files, `FILE:TREE` or patterns.
+        request: what to read.
+
+    Raises:
+        MapError: no row can be used, or a track was generated for another species.
+        NtupleError: a file, tree or branch is missing, or a unit is wrong.
+    """
+    check_map_overrides(request.overrides, request.maps)
+    sources = find_sources(files)
+    for path in dict.fromkeys(source.path for source in sources):
+        check_bundles(path, request.maps, request.suffix)
+    by_source = {
+        _identity(source): list(_read_source(source, request)) for source in sources
+    }
+    parts = [part.rows for found in by_source.values() for part in found]
+    n_invalid = sum(part.n_invalid for part in parts)
+    if not any(len(part.weights) for part in parts):
+        which = " and ".join(
+            f"{track}_{request.species_from} = {m.metadata['species']}"
+            for track, m in request.maps.items()
+        )
+        raise MapError(
+            f"{', '.join(map(str, sources))}: no usable row for "
+            f"{', '.join(request.maps)}"
+            f"{f' with {which}' if request.species_from else ''} "
+            f"({n_invalid} without targets)"
+        )
+    return Rows(
+        tracks={
+            track: TrackRows(
+                place=np.concatenate([part.tracks[track].place for part in parts]),
+                passed={
+                    number: np.concatenate(
+                        [part.tracks[track].passed[number] for part in parts]
+                    )
+                    for number in request.cuts[track]
+                },
+            )
+            for track in request.maps
+        },
+        weights=np.concatenate([part.weights for part in parts]),
+        cell=np.concatenate([part.cell for part in parts]),
+        n_invalid=n_invalid,
+        origin={name: _origin(found) for name, found in by_source.items()},
+    )
+
+
+def check_bundles(
+    path: str, maps: Mapping[str, EfficiencyMap], suffix: str = ""
+) -> None:
+    """Raise if a file says that a track was generated for another species.
+
+    `apply` writes a manifest beside its output. A file without one, or with columns of
+    another suffix, is not judged.
+
+    Args:
+        path: the file.
+        maps: the map of each track.
+        suffix: suffix of the generated columns.
+    """
+    try:
+        content = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+        bundles, own = content["bundles"], content["request"]["suffix"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for track, efficiency_map in maps.items():
+        wanted = efficiency_map.metadata.get("bundle_sha256")
+        found = bundles.get(track, []) if own == suffix else []
+        if not found or wanted is None or wanted in [b["sha256"] for b in found]:
+            continue
+        species = efficiency_map.metadata["species"]
+        names = [str(bundle["species"]) for bundle in found]
+        made = ", ".join(f"{b['path']} ({b['species']})" for b in found)
+        if species not in names:
+            raise MapError(
+                f"{path}: {track} was generated by {made}, but its efficiency map is "
+                f"for {species}; give the map of {' or '.join(dict.fromkeys(names))}"
+            )
+        warnings.warn(
+            f"{path}: {track} was generated by {made}, but its efficiency map was "
+            "measured for another bundle; run systematics for this one",
+            PidganWarning,
+            stacklevel=4,
+        )
+
+
+def check_map_overrides(
+    overrides: Overrides, maps: Mapping[str, EfficiencyMap]
+) -> None:
+    """Raise if an override is of no condition of the map of any track."""
+    conditions = {
+        track: {v["name"] for v in found.metadata["conditions"]}
+        for track, found in maps.items()
+    }
+    check_overrides(overrides, conditions)
+
+
+def find_track_conditions(
+    track: str,
+    efficiency_map: EfficiencyMap,
+    source: Source,
+    tree: TreeInfo,
+    *,
+    needed: Sequence[str],
+    overrides: Overrides,
+) -> tuple[Condition, ...]:
+    """Return where a tree holds conditions of a map for a track.
+
+    Args:
+        track: prefix of the track.
+        efficiency_map: its map.
+        source: the tree.
+        tree: what it holds.
+        needed: names of the conditions.
+        overrides: what the user says of them.
+    """
+    return find_conditions(
+        [
+            CardVariable.model_validate(v)
+            for v in efficiency_map.metadata["conditions"]
+            if v["name"] in needed
+        ],
+        track,
+        source,
+        tree.branches,
+        overrides=overrides,
+    )
+
+
+def _identity(source: Source) -> str:
+    """Name of a tree that does not depend on how its path is spelled."""
+    path = source.path if "://" in source.path else os.path.realpath(source.path)
+    return f"{path}:{source.tree}"
+
+
+def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
+    """Return the rows of a tree, and the numbers of those that are used."""
+    starts = np.cumsum([0, *(part.n_read for part in parts)])
+    used = [part.kept + start for part, start in zip(parts, starts, strict=False)]
+    return int(starts[-1]), np.concatenate(used)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """The used rows of a chunk, their numbers in it, and how many it has."""
+
+    rows: Rows
+    n_read: int
+    kept: IntArray
+
+
+def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan:
+    """Return where a tree holds a track; raise if it does not."""
+    efficiency_map = request.maps[track]
+    cuts = {
+        number: parse_cut(
+            efficiency_map.cuts[number],
+            names=efficiency_map.names,
+            aliases=efficiency_map.aliases,
+        )
+        for number in request.cuts[track]
+    }
+    named = {name for cut in cuts.values() for name in cut.names}
+    status = f"{track}_pidgan_status{request.suffix}"
+    species = f"{track}_{request.species_from}" if request.species_from else None
+    plan = _Plan(
+        track=track,
+        efficiency_map=efficiency_map,
+        cuts=cuts,
+        targets={
+            v["name"]: f"{track}_{v['name']}{request.suffix}"
+            for v in efficiency_map.metadata["targets"]
+            if v["name"] in named
+        },
+        conditions=find_track_conditions(
+            track,
+            efficiency_map,
+            source,
+            tree,
+            needed=[*named, *efficiency_map.binning],
+            overrides=request.overrides,
+        ),
+        status=status if status in tree.branches else None,
+        species=species,
+        shape=(),
+    )
+    check_numbers(plan.needed, tree, source, track)
+    types = {name: tree.types[name] for name in plan.needed}
+    shape = common_shape(types, own=plan.own, where=f"{source}, {track}")
+    return replace(plan, shape=shape)
+
+
+def _read_source(source: Source, request: Request) -> Iterator[_Part]:
+    """Read one tree in chunks."""
+    tree = describe_tree(source)
+    plans = [_plan(track, source, tree, request) for track in request.maps]
+    shape = _one_shape(plans, source)
+    names = ", ".join(request.maps)
+    extra = [*request.bins, *([request.weights] if request.weights else [])]
+    check_numbers(extra, tree, source, names)
+    needed = [name for plan in plans for name in plan.needed]
+    branches = list(dict.fromkeys([*needed, *extra]))
+    where = f"{source}, {names}"
+    types = {name: tree.types[name] for name in branches}
+    common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
+    is_first = True
+    for arrays in iterate_entries(source, branches, chunk=request.chunk):
+        rows, _ = lay_out(arrays, branches, shape, where=where)
+        if is_first:
+            head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
+            for plan in plans:
+                check_units(plan.conditions, head, source, plan.track)
+        is_first = False
+        yield _read_chunk(rows, plans, request)
+
+
+def _one_shape(plans: Sequence[_Plan], source: Source) -> Shape:
+    """Return the shape of all tracks, which must agree."""
+    shape = plans[0].shape
+    for plan in plans[1:]:
+        if plan.shape != shape:
+            raise NtupleError(
+                f"{source}: {plans[0].track} holds "
+                f"{_described(shape)} and {plan.track} {_described(plan.shape)}; "
+                "expected the same of both for a joint selection"
+            )
+    return shape
+
+
+def _described(shape: Shape) -> str:
+    if shape == ():
+        return "one track an entry"
+    return f"{'any number of' if shape[0] is None else shape[0]} tracks an entry"
+
+
+def _read_chunk(
+    rows: Mapping[str, npt.NDArray[Any]], plans: Sequence[_Plan], request: Request
+) -> _Part:
+    """Return the rows of a chunk that are used."""
+    n = len(next(iter(rows.values())))
+    chosen, valid = np.ones(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
+    tracks = {}
+    for plan in plans:
+        columns = {name: rows[branch] for name, branch in plan.targets.items()}
+        columns |= {c.variable.name: c.evaluate(rows) for c in plan.conditions}
+        if plan.species:
+            ids = rows[plan.species].astype(np.float64)
+            chosen &= np.abs(ids) == abs(plan.efficiency_map.metadata["pdgid"])
+        for values in columns.values():
+            valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
+        if plan.status:
+            valid &= (rows[plan.status].astype(np.int64) & INVALID_STATUS) == 0
+        sentinels = {
+            v["name"]: tuple(v["sentinels"])
+            for v in plan.efficiency_map.metadata["targets"]
+        }
+        tracks[plan.track] = (
+            bin_index(columns, plan.efficiency_map.binning),
+            {k: cut.passes(columns, sentinels) for k, cut in plan.cuts.items()},
+        )
+    keep = chosen & valid
+    weights = rows[request.weights] if request.weights else np.ones(n)
+    used = Rows(
+        tracks={
+            track: TrackRows(
+                place=place[keep], passed={k: v[keep] for k, v in passed.items()}
+            )
+            for track, (place, passed) in tracks.items()
+        },
+        weights=np.asarray(weights, dtype=np.float64)[keep],
+        cell=bin_index(rows, request.bins)[keep],
+        n_invalid=int(np.count_nonzero(chosen & ~valid)),
+    )
+    return _Part(rows=used, n_read=n, kept=np.flatnonzero(keep))

@@ -1,0 +1,235 @@
+"""Bins of the conditions: edges that are given, named, or found from the data.
+
+Which to use when: edges that an analysis has chosen; the name of a binning that ships,
+such as "hadrons", to compare with PIDCalib; a number of bins where neither is known,
+which gives bins that the rows measure equally well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from pidgan.errors import DatasetError, nearest
+from pidgan.sample.definition import load_binning
+from pidgan.typing import FloatArray, IntArray
+
+Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
+Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]
+Edges = Mapping[str, Sequence[float] | FloatArray]
+
+CELLS = 2000
+"""Steps among which the edges of bins of equal population are sought: 0.05 % of the
+rows, finer than any bin that has an efficiency."""
+
+_HALVINGS = 40  # of the population that is sought; far below one row
+
+
+def choose_edges(
+    binning: Binning, columns: Columns, weights: ArrayLike | None = None
+) -> dict[str, tuple[float, ...]]:
+    """Return the edges of each condition.
+
+    Args:
+        binning: the name of a binning that ships; or, by condition, edges (or an axis
+            of `hist`), the name of a binning, or a number of bins of equal population.
+        columns: named columns of n rows, for the latter.
+        weights: (n,) of any sign; none means 1.
+
+    Returns:
+        Increasing edges by condition.
+
+    Raises:
+        SampleError: no binning has that name.
+        ValueError: edges that do not rise, or a condition that is no column.
+
+    Example:
+        >>> choose_edges({"P": 2}, {"P": np.array([1.0, 2.0, 3.0, 4.0])})["P"][1]
+        3.0
+    """
+    given = load_binning(binning) if isinstance(binning, str) else binning
+    result = {}
+    edges: FloatArray
+    for name, wanted in given.items():
+        if name not in columns:
+            raise ValueError(
+                f"binning in {name!r}, which is not a column"
+                f"{nearest(name, map(str, columns))}"
+            )
+        if isinstance(wanted, str):
+            edges = np.array(_named(name, wanted))
+        elif isinstance(wanted, int | np.integer):
+            try:
+                edges = equal_population(columns[name], int(wanted), weights=weights)
+            except DatasetError as error:
+                raise DatasetError(f"binning in {name!r}: {error}") from None
+        else:
+            edges = check_edges(name, getattr(wanted, "edges", wanted))
+        result[name] = tuple(map(float, edges))
+    return result
+
+
+def equal_population(
+    values: ArrayLike, n_bins: int, *, weights: ArrayLike | None = None
+) -> FloatArray:
+    """Return edges of bins with nearly the same effective number of rows.
+
+    The effective number of a bin is (sum w)^2 / sum w^2, and none if sum w <= 0; the
+    least of all bins is made as large as possible. The last edge is just above the
+    largest value, so that every row has a bin.
+
+    Args:
+        values: (n,), of a condition.
+        n_bins: how many bins.
+        weights: (n,) of any sign; none means 1.
+
+    Returns:
+        (n_bins + 1,) edges.
+
+    Raises:
+        DatasetError: the values do not allow so many bins.
+    """
+    if n_bins < 1:
+        raise ValueError(f"{n_bins} bins of equal population, expected at least 1")
+    x = np.asarray(values, dtype=np.float64)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    finite = np.isfinite(x)
+    x, w = x[finite], w[finite]
+    if len(x) == 0:
+        raise DatasetError("no finite value, so that bins cannot be found")
+    # Steps at values that exist: integers are not split.
+    cells = np.unique(np.quantile(x, np.linspace(0, 1, CELLS + 1), method="lower"))
+    end = np.nextafter(cells[-1], np.inf)
+    place = np.searchsorted(cells, x, side="right") - 1
+    s = np.append(0.0, np.cumsum(np.bincount(place, w, len(cells))))
+    s2 = np.append(0.0, np.cumsum(np.bincount(place, w**2, len(cells))))
+    chosen = _largest_population(s, s2, n_bins)
+    if chosen is None:
+        raise DatasetError(
+            f"{len(x)} rows with {len(cells)} different values and an effective number "
+            f"of {max(s[-1], 0.0) ** 2 / s2[-1]:.0f} do not allow {n_bins} bins; "
+            "expected fewer"
+        )
+    return np.append(cells, end)[[0, *chosen, len(cells)]]
+
+
+def check_edges(name: str, given: Any) -> FloatArray:
+    """Return edges as an array, checked to increase."""
+    edges = np.asarray(given, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+        raise ValueError(
+            f"edges of {name!r} must be two or more increasing numbers, got {given!r}"
+        )
+    return edges
+
+
+def bin_index(columns: Columns, binning: Edges) -> IntArray:
+    """Return the flat bin of each row, in C order, or -1 outside the binning.
+
+    A bin contains its lower edge and not its upper one, as in ROOT and
+    boost-histogram. NaN is outside.
+
+    Args:
+        columns: named columns of n rows; more than the binning needs is fine.
+        binning: increasing edges by column name; empty gives one bin of everything.
+
+    Returns:
+        (n,) flat index in [0, product of bin numbers), or -1.
+
+    Example:
+        >>> bin_index({"P": np.array([5.0, 15.0, 99.0])}, {"P": (0.0, 10.0, 20.0)})
+        array([ 0,  1, -1])
+    """
+    index = np.zeros(count_rows(columns), dtype=np.int64)
+    inside = np.ones(len(index), dtype=np.bool_)
+    for name, given in binning.items():
+        edges = check_edges(name, given)
+        if name not in columns:
+            raise ValueError(
+                f"binning in {name!r}, which is not a column"
+                f"{nearest(name, map(str, columns))}"
+            )
+        values = np.asarray(columns[name])
+        place = np.searchsorted(edges, values, side="right") - 1
+        inside &= (place >= 0) & (place < len(edges) - 1)
+        index *= len(edges) - 1
+        index += place
+    index[~inside] = -1
+    return index
+
+
+def bin_shape(binning: Edges) -> tuple[int, ...]:
+    """Return the bins along each condition."""
+    return tuple(len(edges) - 1 for edges in binning.values())
+
+
+def count_bins(binning: Edges) -> int:
+    """Return the product of the bins along each condition.
+
+    Example:
+        >>> count_bins({"P": (0.0, 10.0, 20.0), "ETA": (2.0, 3.0, 4.0, 5.0)})
+        6
+    """
+    return math.prod(bin_shape(binning))
+
+
+def count_rows(columns: Columns) -> int:
+    """Return the rows of the columns, all of which must have the same number."""
+    if isinstance(columns, pd.DataFrame):
+        return len(columns)
+    lengths = {str(name): len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of different lengths: {lengths}")
+    if not lengths:
+        raise ValueError("no columns given")
+    return next(iter(lengths.values()))
+
+
+def _named(condition: str, name: str) -> tuple[float, ...]:
+    """Edges of one condition in a binning that ships."""
+    known = load_binning(name)
+    if condition not in known:
+        raise ValueError(
+            f"binning {name!r} has no {condition!r}{nearest(condition, known)}; it has "
+            f"{', '.join(known)}"
+        )
+    return known[condition]
+
+
+def _largest_population(s: FloatArray, s2: FloatArray, n_bins: int) -> list[int] | None:
+    """Inner edges, as numbers of cells, for the largest population of n_bins bins.
+
+    Args:
+        s: (n_cells + 1,), sum w of all cells before.
+        s2: (n_cells + 1,), the same of w^2.
+        n_bins: how many bins.
+    """
+    low, high, best = 0.0, max(s[-1], 0.0) ** 2 / s2[-1] if s2[-1] > 0 else 0.0, None
+    if n_bins == 1:
+        return [] if high > 0 else None
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        found = _fill(s, s2, n_bins, middle)
+        if found is None:
+            high = middle
+        else:
+            low, best = middle, found
+    return best
+
+
+def _fill(s: FloatArray, s2: FloatArray, n_bins: int, least: float) -> list[int] | None:
+    """Close each bin as soon as it has the population; the last one takes the rest."""
+    inner: list[int] = []
+    first = 0
+    for _ in range(n_bins - 1):
+        sums, squares = s[first + 1 :] - s[first], s2[first + 1 :] - s2[first]
+        enough = (sums > 0) & (sums**2 >= least * squares)
+        if not enough.any():
+            return None
+        first += int(np.argmax(enough)) + 1
+        inner.append(first)
+    rest, rest2 = s[-1] - s[first], s2[-1] - s2[first]
+    return inner if rest > 0 and rest**2 >= least * rest2 else None

@@ -1,0 +1,300 @@
+"""Branches with the efficiency of each candidate, named as PIDCalib2 names them.
+
+For each selection, `{track}_PIDCalibEff` and `{track}_PIDCalibErr` are the corrected
+efficiency of the map in the bin of the track, and its uncertainty; `PIDCalibEff` and
+`PIDCalibErr` are those of the candidate, the product over its tracks. With several
+selections their names go in between: `{track}_RichDLLk_gt_5_PIDCalibEff`.
+
+PIDCalib2 adds the relative errors of the tracks in quadrature. Here errors that tracks
+share, because they use the same map, are added with their correlation. Where a track
+lies outside its map, or has no conditions, both numbers are NaN.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidgan.application.conditions import (
+    UNIT_CHECK_ENTRIES,
+    Condition,
+    Overrides,
+    check_numbers,
+    check_units,
+    read_overrides,
+)
+from pidgan.application.quantile_map import QuantileMap
+from pidgan.application.several_tracks import common_shape, lay_out, restore
+from pidgan.efficiency.analysis_rows import check_map_overrides, find_track_conditions
+from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.estimates import map_key
+from pidgan.efficiency.selections import Selection, open_tracks, parse_selections
+from pidgan.errors import CutError
+from pidgan.files.copying import Addition, copy_file
+from pidgan.files.tables import (
+    BranchType,
+    Source,
+    describe_tree,
+    find_outputs,
+    find_sources,
+    iterate_entries,
+)
+from pidgan.typing import FloatArray, IntArray
+
+_WORDS = {
+    ">=": "ge",
+    "<=": "le",
+    "==": "eq",
+    "!=": "ne",
+    ">": "gt",
+    "<": "lt",
+    "-": "minus",
+    "+": "plus",
+    "*": "times",
+    "/": "over",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Track:
+    """A track, and where a tree holds the conditions of its map."""
+
+    name: str
+    efficiency_map: EfficiencyMap
+    conditions: tuple[Condition, ...]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Branches to read."""
+        return [name for condition in self.conditions for name in condition.inputs]
+
+
+def write_efficiency_columns(
+    files: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    track: str | Sequence[str],
+    cuts: str | Sequence[str],
+    map: EfficiencyMap | str | Path | Mapping[str, EfficiencyMap | str | Path],
+    branches: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    scale: Mapping[str, float] | None = None,
+    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
+    overwrite: bool = False,
+    chunk: int = 200_000,
+) -> tuple[Path, ...]:
+    """Write friend trees with the efficiency of each candidate and its uncertainty.
+
+    The branches are `{track}_PIDCalibEff`, `{track}_PIDCalibErr`, `PIDCalibEff` and
+    `PIDCalibErr` (float64), with the name of the selection before `PIDCalib` if there
+    are several. The trees have the names and entries of those of the input, which is
+    never changed and needs no generated columns.
+
+    Args:
+        files: files, `FILE:TREE` or patterns.
+        output: a file of the same format, or a directory for several.
+        track: as for `pid_efficiency`.
+        cuts: as for `pid_efficiency`.
+        map: as for `pid_efficiency`.
+        branches: as for `pid_efficiency`.
+        units: as for `pid_efficiency`.
+        scale: as for `pid_efficiency`.
+        quantile_map: as for `pid_efficiency`.
+        overwrite: replace existing files.
+        chunk: entries at a time.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MapError: a map does not hold a cut.
+        NtupleError: a file, tree or branch is missing, or a unit is wrong.
+    """
+    maps = open_tracks(track, map)
+    selections = parse_selections(cuts, maps)
+    overrides = read_overrides(
+        branches=branches, units=units, scale=scale, quantile_map=quantile_map
+    )
+    check_map_overrides(overrides, maps)
+    by_path: dict[str, list[Source]] = {}
+    for source in find_sources(files):
+        by_path.setdefault(source.path, []).append(source)
+    outputs = find_outputs(list(by_path), Path(output))
+    additions = {
+        outputs[path]: [
+            _addition(source, maps, selections, overrides) for source in found
+        ]
+        for path, found in by_path.items()
+    }
+    for file, found in additions.items():
+        copy_file(found, file, keep=False, overwrite=overwrite, chunk=chunk)
+    return tuple(additions)
+
+
+def selection_names(selections: Sequence[Selection]) -> list[str]:
+    """Return what tells branches of selections apart; nothing, if there is one.
+
+    Example:
+        >>> texts = ("RichDLLk > 5", "RichDLLk - RichDLLp >= -0.5")
+        >>> selection_names([Selection(text=text, cuts={}) for text in texts])
+        ['RichDLLk_gt_5_', 'RichDLLk_minus_RichDLLp_ge_minus_0p5_']
+    """
+    if len(selections) == 1:
+        return [""]
+    names = [f"{_name(selection.text)}_" for selection in selections]
+    for name, selection in zip(names, selections, strict=True):
+        if names.count(name) > 1:
+            raise CutError(
+                f"cut {selection.text!r} is given twice, as {name}PIDCalibEff"
+            )
+    return names
+
+
+def _name(text: str) -> str:
+    """Return a cut as part of a branch's name."""
+    text = re.sub(r"(\d)\.(\d)", r"\1p\2", text)
+    for sign, word in (("&&", " and "), ("&", " and "), ("||", " or "), ("|", " or ")):
+        text = text.replace(sign, word)
+    for sign, word in _WORDS.items():
+        text = text.replace(sign, f" {word} ")
+    return "_".join(re.findall(r"\w+", text.replace("!", " not ")))
+
+
+def _addition(
+    source: Source,
+    maps: Mapping[str, EfficiencyMap],
+    selections: Sequence[Selection],
+    overrides: Overrides,
+) -> Addition:
+    """Return the new branches of a tree; raise if it does not hold what they need."""
+    tree = describe_tree(source)
+    tracks = [
+        _Track(
+            name=name,
+            efficiency_map=efficiency_map,
+            conditions=find_track_conditions(
+                name,
+                efficiency_map,
+                source,
+                tree,
+                needed=list(efficiency_map.binning),
+                overrides=overrides,
+            ),
+        )
+        for name, efficiency_map in maps.items()
+    ]
+    where = f"{source}, {', '.join(maps)}"
+    inputs = list(dict.fromkeys(name for t in tracks for name in t.inputs))
+    check_numbers(inputs, tree, source, ", ".join(maps))
+    shape = common_shape(
+        {name: tree.types[name] for name in inputs}, own=inputs, where=where
+    )
+    if tree.entries:
+        head = next(iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
+        rows, _ = lay_out(head, inputs, shape, where=where)
+        for track in tracks:
+            check_units(track.conditions, rows, source, track.name)
+    kind = BranchType(np.dtype(np.float64), shape)
+    named = dict(zip(selection_names(selections), selections, strict=True))
+    tables = {name: _tabulate(selection, maps) for name, selection in named.items()}
+    fresh = [
+        f"{owner}{name}{number}"
+        for name, selection in named.items()
+        for owner in (*(f"{track}_" for track in selection.cuts), "")
+        for number in ("PIDCalibEff", "PIDCalibErr")
+    ]
+    nested = [name for name in inputs if tree.types[name].shape == (None,)]
+
+    def compute(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        rows, counts = lay_out(arrays, inputs, shape, where=where)
+        places = {
+            track.name: bin_index(
+                {c.variable.name: c.evaluate(rows) for c in track.conditions},
+                track.efficiency_map.binning,
+            )
+            for track in tracks
+        }
+        columns: dict[str, FloatArray] = {}
+        for name, table in tables.items():
+            columns |= _columns(name, table, places)
+        return {name: restore(v, shape, counts) for name, v in columns.items()}
+
+    return Addition(
+        source=source,
+        needed=tuple(inputs),
+        types=dict.fromkeys(fresh, kind),
+        compute=compute,
+        like=dict.fromkeys(fresh, nested[0]) if nested else {},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """A selection in every bin of the maps of its tracks.
+
+    Attributes:
+        efficiency: by track, (n_bins,).
+        covariance: by two tracks of one map, (n_bins, n_bins).
+        shifts: by map and variation, then by track, (n_bins,).
+    """
+
+    efficiency: Mapping[str, FloatArray]
+    covariance: Mapping[tuple[str, str], FloatArray]
+    shifts: Mapping[tuple[str, str], Mapping[str, FloatArray]]
+
+
+def _tabulate(selection: Selection, maps: Mapping[str, EfficiencyMap]) -> _Table:
+    """Take a selection from the maps."""
+    keys = {track: map_key(maps[track]) for track in selection.cuts}
+    shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
+    for track, cut in selection.cuts.items():
+        for name, values in maps[track].variations.items():
+            shifts.setdefault((keys[track], name), {})[track] = values[cut]
+    return _Table(
+        efficiency={t: maps[t].nominal[cut] for t, cut in selection.cuts.items()},
+        covariance={
+            (t, s): maps[t].joint_covariance(cut, other)
+            for t, cut in selection.cuts.items()
+            for s, other in selection.cuts.items()
+            if keys[t] == keys[s]
+        },
+        shifts=shifts,
+    )
+
+
+def _columns(
+    name: str, table: _Table, places: Mapping[str, IntArray]
+) -> dict[str, FloatArray]:
+    """Return the branches of a selection for rows in bins `places` of the maps."""
+    tracks = list(table.efficiency)
+    columns = {}
+    for owner, own in [*((f"{t}_", [t]) for t in tracks), ("", tracks)]:
+        value, error = _product(own, table, places)
+        columns[f"{owner}{name}PIDCalibEff"] = value
+        columns[f"{owner}{name}PIDCalibErr"] = error
+    return columns
+
+
+def _product(
+    tracks: Sequence[str], table: _Table, places: Mapping[str, IntArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Return the product (n,) of the efficiencies of tracks, and its uncertainty."""
+    factors = [table.efficiency[t][places[t]] for t in tracks]
+    slopes = {
+        t: np.prod([np.ones(len(f)), *factors[:i], *factors[i + 1 :]], axis=0)
+        for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
+    }
+    variance = np.zeros(len(factors[0]))
+    for (t, s), covariance in table.covariance.items():
+        if t in slopes and s in slopes:
+            variance += slopes[t] * slopes[s] * covariance[places[t], places[s]]
+    for shift in table.shifts.values():
+        parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
+        variance += np.sum(parts, axis=0) ** 2
+    inside = np.all([places[track] >= 0 for track in tracks], axis=0)
+    value = np.where(inside, np.prod(factors, axis=0), np.nan)
+    return value, np.where(inside, np.sqrt(variance), np.nan)

@@ -1,0 +1,413 @@
+"""EfficiencyMap: corrected efficiencies of named cuts in bins, and its three files.
+
+`MAP.json` follows the schema of correctionlib (https://cms-nanoaod.github.io/
+correctionlib): one correction per cut, from the conditions and a variation to an
+efficiency. `MAP.npz` holds the arrays at full precision, and `MAP.root` histograms.
+All three can be read without this package:
+
+- the covariance of cut i between all bins is `covariance[i]`;
+- that between cuts i and j, `einsum("ab,b,cb->ac", operator[i],
+  raw_covariance[i, j], operator[j])`: what the rows they share say. How much the
+  *smoothing* of two cuts is wrong together is not known and counts as independent.
+
+The variations in MAP.json are `nominal`, `<name>_up` and `<name>_down`: eigenvectors of
+the covariance (`calibration_1` is the largest; `calibration_rest` is the remaining
+variance of each bin), and one for each further variation (`binning`).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from pidgan.efficiency.binning import bin_shape, count_bins
+from pidgan.errors import MapError, nearest
+from pidgan.files.tables import read_arrays, write_histograms
+from pidgan.files.trees import replacing
+from pidgan.sample.cuts import parse_cut
+from pidgan.typing import FloatArray
+
+SCHEMA_VERSION = 1
+
+EIGEN_SHARE = 0.99
+"""Share of the variance that the eigen-variations in MAP.json represent ..."""
+
+MAX_EIGEN = 40
+"""... unless that takes more than these; the rest is then larger."""
+
+MIN_EVENTS = 20.0
+"""Effective passing and failing rows of the reference below which a cut is flagged:
+the smoothed difference is then little more than its prior."""
+
+MAX_ROOT_AXES = 3
+
+_ARRAYS = (
+    "generated",
+    "discrepancy",
+    "covariance",
+    "operator",
+    "raw_covariance",
+    "n_eff",
+    "passing",
+    "failing",
+)
+_MARK = "pidgan: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficiencyMap:
+    """Efficiencies of named cuts in bins of conditions; made by `run_systematics`.
+
+    Bins are numbered in C order of the binning.
+
+    Attributes:
+        cuts: the cuts it knows; it refuses others.
+        binning: edges by condition, in package units.
+        generated: (n_cuts, n_bins), efficiency of generated targets.
+        discrepancy: (n_cuts, n_bins), smoothed real minus generated efficiency.
+        covariance: (n_cuts, n_bins, n_bins), of `discrepancy`, cut by cut.
+        operator: (n_cuts, n_bins, n_bins), from raw to smoothed discrepancy.
+        raw_covariance: (n_cuts, n_cuts, n_bins), of raw discrepancies within a bin.
+        n_eff: (n_bins,), effective rows of the reference in each bin.
+        passing: (n_cuts,), effective rows of the reference that pass.
+        failing: (n_cuts,), effective rows of the reference that fail.
+        variations: (n_cuts, n_bins) shifts of the efficiency by name.
+        metadata: species, detector, bundle, reference, seed, versions; conditions and
+            targets as in the bundle's card.
+    """
+
+    cuts: tuple[str, ...]
+    binning: dict[str, tuple[float, ...]]
+    generated: FloatArray
+    discrepancy: FloatArray
+    covariance: FloatArray
+    operator: FloatArray
+    raw_covariance: FloatArray
+    n_eff: FloatArray
+    passing: FloatArray
+    failing: FloatArray
+    variations: dict[str, FloatArray]
+    metadata: dict[str, Any]
+
+    @property
+    def nominal(self) -> FloatArray:
+        """(n_cuts, n_bins), generated efficiency + discrepancy; not clipped."""
+        return self.generated + self.discrepancy
+
+    @property
+    def error(self) -> FloatArray:
+        """(n_cuts, n_bins), all uncertainties of `nominal` added in quadrature."""
+        variance = np.einsum("cbb->cb", self.covariance).copy()
+        for shift in self.variations.values():
+            variance += shift**2
+        error: FloatArray = np.sqrt(variance)
+        return error
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bins along each condition."""
+        return bin_shape(self.binning)
+
+    @property
+    def flagged(self) -> tuple[str, ...]:
+        """Cuts with fewer than `MIN_EVENTS` effective rows on either side."""
+        few = np.minimum(self.passing, self.failing) < MIN_EVENTS
+        return tuple(cut for cut, flag in zip(self.cuts, few, strict=True) if flag)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Variables that a cut may name: targets, then conditions."""
+        variables = (*self.metadata["targets"], *self.metadata["conditions"])
+        return tuple(str(variable["name"]) for variable in variables)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Further names for them: the branches of the calibration sample."""
+        aliases: dict[str, str] = self.metadata.get("aliases", {})
+        return aliases
+
+    def cut_index(self, cut: str) -> int:
+        """Return the number of a cut; spaces and spelling of `and` do not matter.
+
+        Raises:
+            MapError: the map does not hold that cut.
+            CutError: the text is not a cut on variables of the map.
+        """
+        wanted, *known = (
+            parse_cut(text, names=self.names, aliases=self.aliases).canonical
+            for text in (cut, *self.cuts)
+        )
+        if wanted not in known:
+            hint = nearest(cut, self.cuts) or f"; known: {', '.join(self.cuts)}"
+            raise MapError(
+                f"the efficiency map has no cut {cut!r}{hint}; run systematics for it"
+            )
+        return known.index(wanted)
+
+    def joint_covariance(self, i: int, j: int) -> FloatArray:
+        """Return the covariance (n_bins, n_bins) of the discrepancies of two cuts."""
+        if i == j:
+            own: FloatArray = self.covariance[i]
+            return own
+        first = self.operator[i] * self.raw_covariance[i, j]
+        result: FloatArray = first @ self.operator[j].T
+        return result
+
+    def propagate(self, fractions: FloatArray) -> FloatArray:
+        """Return the covariance (n_cuts, n_cuts) of mean discrepancies sum_b f_b d_b.
+
+        Args:
+            fractions: (n_bins,), share of the analysis' rows in each bin.
+        """
+        pull = np.einsum("a,cab->cb", fractions, self.operator)
+        joint = np.einsum("ib,ijb,jb->ij", pull, self.raw_covariance, pull)
+        own = np.einsum("a,cab,b->c", fractions, self.covariance, fractions)
+        joint[np.diag_indices_from(joint)] = own
+        return np.asarray(joint)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per cut and bin: edges, efficiencies, error, n_eff."""
+        n_bins = len(self.n_eff)
+        columns: dict[str, Any] = {"cut": np.repeat(np.array(self.cuts), n_bins)}
+        places = np.unravel_index(np.arange(n_bins), self.shape)
+        for (name, edges), place in zip(self.binning.items(), places, strict=True):
+            low, high = np.array(edges)[place], np.array(edges)[place + 1]
+            columns[f"{name}_low"] = np.tile(low, len(self.cuts))
+            columns[f"{name}_high"] = np.tile(high, len(self.cuts))
+        for key in ("nominal", "error", "generated", "discrepancy"):
+            columns[key] = getattr(self, key).reshape(-1)
+        columns["n_eff"] = np.tile(self.n_eff, len(self.cuts))
+        return pd.DataFrame(columns)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write MAP.json, MAP.npz beside it and, up to three conditions, MAP.root.
+
+        Each file is written under a temporary name; none appears if one fails.
+
+        Args:
+            path: name of the JSON file.
+            overwrite: replace existing files.
+
+        Returns:
+            The files.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise MapError(f"{path}: expected a name that ends in .json")
+        paths = [path, path.with_suffix(".npz")]
+        if len(self.binning) <= MAX_ROOT_AXES:
+            paths.append(path.with_suffix(".root"))
+        if not overwrite:
+            for file in paths:
+                if file.exists():
+                    raise MapError(f"{file} exists; choose another name or overwrite")
+        with ExitStack() as stack:
+            temporary = [
+                stack.enter_context(replacing(file, overwrite=overwrite))
+                for file in paths
+            ]
+            for file in temporary[2:]:
+                write_histograms(file, self._histograms(), overwrite=True)
+            self._write_arrays(temporary[1])
+            digest = hashlib.sha256(temporary[1].read_bytes()).hexdigest()
+            content = self._correction_set(digest)
+            temporary[0].write_text(json.dumps(content, allow_nan=False))
+        return tuple(paths)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a map that `save` wrote.
+
+        Raises:
+            MapError: a file is missing, damaged, too new or of another map.
+        """
+        path = Path(path)
+        arrays_path = path.with_suffix(".npz")
+        head = _read_head(path)
+        if not arrays_path.is_file():
+            raise MapError(f"{path}: {arrays_path.name} is missing, expected beside it")
+        data = arrays_path.read_bytes()
+        got, expected = hashlib.sha256(data).hexdigest(), head.get("npz_sha256")
+        if got != expected:
+            raise MapError(
+                f"{arrays_path}: not the arrays of {path.name}, or damaged: sha256 is "
+                f"{got}, expected {expected}"
+            )
+        try:
+            arrays = read_arrays(arrays_path)
+            result = cls(
+                cuts=tuple(head["cuts"]),
+                binning={k: tuple(map(float, v)) for k, v in head["binning"].items()},
+                variations={
+                    name: arrays[f"variation_{name}"] for name in head["variations"]
+                },
+                metadata=head["metadata"],
+                **{name: arrays[name] for name in _ARRAYS},
+            )
+            result._check()
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise MapError(f"{path}: damaged efficiency map ({error!r})") from error
+        return result
+
+    def _check(self) -> None:
+        n_cuts, n_bins = len(self.cuts), count_bins(self.binning)
+        shapes = {
+            "generated": (n_cuts, n_bins),
+            "discrepancy": (n_cuts, n_bins),
+            "covariance": (n_cuts, n_bins, n_bins),
+            "operator": (n_cuts, n_bins, n_bins),
+            "raw_covariance": (n_cuts, n_cuts, n_bins),
+            "n_eff": (n_bins,),
+            "passing": (n_cuts,),
+            "failing": (n_cuts,),
+        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | self.variations
+        for name, array in arrays.items():
+            expected = shapes.get(name, (n_cuts, n_bins))
+            if array.shape != expected:
+                raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+
+    def _head(self, digest: str) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "cuts": list(self.cuts),
+            "binning": {name: list(edges) for name, edges in self.binning.items()},
+            "variations": list(self.variations),
+            "npz_sha256": digest,
+            "metadata": self.metadata,
+        }
+
+    def _write_arrays(self, path: Path) -> None:
+        content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        content |= {f"variation_{k}": v for k, v in self.variations.items()}
+        content |= {f"edges_{k}": np.array(v) for k, v in self.binning.items()}
+        content["cuts"] = np.array(self.cuts)
+        content["metadata_json"] = np.array(json.dumps(self.metadata))
+        with path.open("wb") as file:
+            np.savez_compressed(file, **content)
+
+    def _histograms(self) -> dict[str, Any]:
+        """Nominal, generated and discrepancy of each cut, numbered from 1."""
+        import hist
+
+        axes = [
+            hist.axis.Variable(list(edges), name=name, label=name)
+            for name, edges in self.binning.items()
+        ]
+        own = np.einsum("cbb->cb", self.covariance)
+        contents = {
+            "nominal": (self.nominal, self.error**2),
+            "generated": (self.generated, np.zeros_like(self.generated)),
+            "discrepancy": (self.discrepancy, own),
+        }
+        histograms: dict[str, Any] = {}
+        for i, cut in enumerate(self.cuts):
+            for kind, (values, variances) in contents.items():
+                histogram = hist.Hist(*axes, storage=hist.storage.Weight(), name=cut)
+                view = histogram.view(flow=False)
+                view["value"] = values[i].reshape(self.shape)
+                view["variance"] = variances[i].reshape(self.shape)
+                histograms[f"{kind}_{i + 1}"] = histogram
+        return histograms
+
+    def _correction_set(self, digest: str) -> dict[str, Any]:
+        title = (
+            f"PID efficiencies of {self.metadata['species']} "
+            f"({self.metadata['detector']}): generated + discrepancy"
+        )
+        return {
+            "schema_version": 2,
+            "description": f"{title}\n{_MARK}{json.dumps(self._head(digest))}",
+            "corrections": [
+                self._correction(i, cut) for i, cut in enumerate(self.cuts)
+            ],
+        }
+
+    def _correction(self, i: int, cut: str) -> dict[str, Any]:
+        inputs: list[dict[str, Any]] = [
+            {
+                "name": "variation",
+                "type": "string",
+                "description": "nominal, <name>_up or <name>_down",
+            }
+        ]
+        units = {v["name"]: v["unit"] for v in self.metadata["conditions"]}
+        for name in self.binning:
+            unit = f"in {units[name]}" if units[name] != "1" else None
+            inputs.append({"name": name, "type": "real", "description": unit})
+        variations = {"nominal": self.nominal[i]}
+        for name, shift in self._shifts(i).items():
+            variations[f"{name}_up"] = self.nominal[i] + shift
+            variations[f"{name}_down"] = self.nominal[i] - shift
+        return {
+            "name": cut,
+            "description": f"efficiency of {cut}",
+            "version": 1,
+            "inputs": inputs,
+            "output": {"name": "efficiency", "type": "real"},
+            "data": {
+                "nodetype": "category",
+                "input": "variation",
+                "content": [
+                    {"key": key, "value": self._node(values)}
+                    for key, values in variations.items()
+                ],
+            },
+        }
+
+    def _node(self, values: FloatArray) -> dict[str, Any]:
+        return {
+            "nodetype": "multibinning",
+            "inputs": list(self.binning),
+            "edges": [list(edges) for edges in self.binning.values()],
+            # Nine digits: a float32, and half the size of the file.
+            "content": [float(f"{value:.9g}") for value in values],
+            "flow": "error",
+        }
+
+    def _shifts(self, i: int) -> dict[str, FloatArray]:
+        """One-sigma shifts (n_bins,) of cut i, independent of one another."""
+        values, vectors = np.linalg.eigh(self.covariance[i])
+        values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+        share = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(1)
+        n = min(int(np.searchsorted(share, EIGEN_SHARE)) + 1, MAX_EIGEN, len(values))
+        shifts = {
+            f"calibration_{k + 1}": np.sqrt(values[k]) * vectors[:, k] for k in range(n)
+        }
+        shifts["calibration_rest"] = np.sqrt((vectors[:, n:] ** 2) @ values[n:])
+        shifts |= {name: shift[i] for name, shift in self.variations.items()}
+        return shifts
+
+
+def _read_head(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
+        raise MapError(f"{path}: no such efficiency map{nearest(path.name, siblings)}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise MapError(f"{path}: damaged, expected JSON ({error})") from error
+    description = content.get("description") if isinstance(content, Mapping) else None
+    _, mark, text = str(description or "").partition(f"\n{_MARK}")
+    if not mark:
+        raise MapError(f"{path}: JSON, but not an efficiency map of pidgan")
+    try:
+        head: dict[str, Any] = json.loads(text)
+        version = int(head["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MapError(f"{path}: damaged efficiency map ({error!r})") from error
+    if version > SCHEMA_VERSION:
+        raise MapError(
+            f"{path}: schema version {version}, this package reads up to "
+            f"{SCHEMA_VERSION}: install a newer version"
+        )
+    return head

@@ -1,0 +1,384 @@
+"""Efficiencies as linear functions of what is uncertain, so that errors can cancel.
+
+An estimate keeps, beside its value, its derivatives: by the discrepancy of each map in
+each cut and bin, by the fluctuation of each analysis sample, and its shift under each
+further variation. A function of estimates has the derivatives that the chain rule
+gives, J times those of its arguments, and then
+
+    covariance = sum_s J_s S_s J_s^T + sum_m G_m C_m G_m^T + sum_v s_v s_v^T,
+
+with S the statistical covariance of the samples, C the covariance of the maps'
+discrepancies, G the gradients and s the shifts. What two efficiencies share therefore
+cancels in their ratio, whether they are of two cuts, bins, tracks or ntuples.
+
+This is first order: do not divide by an efficiency that is compatible with zero.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from pidgan.efficiency import tabulate as tables
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.errors import PidganWarning
+from pidgan.typing import FloatArray
+
+MIN_SIGNIFICANCE = 3.0
+"""Number of its uncertainties that a denominator must differ from zero by."""
+
+Origin = tuple[Any, str]
+"""What shifts estimates together: a map or a sample, and the name of the variation."""
+
+
+class Sample(Protocol):
+    """Rows that estimates were made from, and the covariance of those estimates."""
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(n, n), statistical, of the n estimates made from these rows."""
+
+    def shared_covariance(self, other: Any) -> FloatArray | None:
+        """(n, n_other), due to rows that both have; None if there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its uncertainties.
+
+    Attributes:
+        label: what it is.
+        value: the value; NaN if it has none.
+        stat: statistical uncertainty of the analysis ntuples.
+        syst: systematic uncertainties by name.
+        total: all of them in quadrature.
+    """
+
+    label: str
+    value: float
+    stat: float
+    syst: dict[str, float]
+    total: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Estimates:
+    """Values whose covariances are known, with one another and with other estimates.
+
+    `a / b`, `a - b`, `a + b` and `a * b` go element by element; one of the two may have
+    a single element, or be a number. `a[numbers]` selects. All results are Estimates.
+
+    Attributes:
+        labels: what each is.
+        values: (n,); NaN where there is none.
+        samples: by sample, (n, n_sample), derivatives by the estimates made from it.
+        gradients: by map, (n, n_cuts * n_bins), derivatives by its discrepancies.
+        shifts: (n,), by what shifts them.
+        maps: the maps by the keys of `gradients`.
+    """
+
+    labels: tuple[str, ...]
+    values: FloatArray
+    samples: Mapping[Sample, Any] = field(repr=False)
+    gradients: Mapping[str, Any] = field(repr=False)
+    shifts: Mapping[Origin, FloatArray] = field(repr=False)
+    maps: Mapping[str, EfficiencyMap] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Estimate]:
+        stat, total = _errors(self.stat), _errors(self.covariance)
+        parts = {
+            name: _errors(covariance) for name, covariance in self.systematics.items()
+        }
+        for i, label in enumerate(self.labels):
+            yield Estimate(
+                label=label,
+                value=float(self.values[i]),
+                stat=float(stat[i]),
+                syst={name: float(error[i]) for name, error in parts.items()},
+                total=float(total[i]),
+            )
+
+    def __getitem__(self, numbers: int | slice | Sequence[int]) -> "Estimates":
+        chosen = np.atleast_1d(np.arange(len(self))[numbers])
+        return self.linear(
+            sparse.eye_array(len(self), format="csr")[chosen],
+            labels=[self.labels[i] for i in chosen],
+        )
+
+    def __truediv__(self, other: "Estimates | float") -> "Estimates":
+        a, b = _pair(self, other)
+        _check_denominator(b)
+        y = np.where(b.values == 0, np.nan, b.values)
+        return _combine(a, b, a.values / y, (1 / y, -a.values / y**2), "/")
+
+    def __mul__(self, other: "Estimates | float") -> "Estimates":
+        a, b = _pair(self, other)
+        return _combine(a, b, a.values * b.values, (b.values, a.values), "*")
+
+    def __sub__(self, other: "Estimates | float") -> "Estimates":
+        a, b = _pair(self, other)
+        one = np.ones(len(a))
+        return _combine(a, b, a.values - b.values, (one, -one), "-")
+
+    def __add__(self, other: "Estimates | float") -> "Estimates":
+        a, b = _pair(self, other)
+        one = np.ones(len(a))
+        return _combine(a, b, a.values + b.values, (one, one), "+")
+
+    def linear(self, matrix: Any, *, labels: Sequence[str]) -> "Estimates":
+        """Return `matrix` times the values: sums, averages, selections.
+
+        Args:
+            matrix: (m, n), an array or a sparse one.
+            labels: (m,), what the results are.
+        """
+        j = sparse.csr_array(matrix)
+        # Zero times NaN is nothing: only what is used must have a value.
+        lost = np.isnan(self.values)
+        values = j @ np.where(lost, 0.0, self.values)
+        values[(abs(j) @ lost.astype(np.float64)) > 0] = np.nan
+        return self._through(j, values, labels)
+
+    @cached_property
+    def stat(self) -> FloatArray:
+        """(n, n), statistical covariance."""
+        total = np.zeros((len(self), len(self)))
+        for first, j in self.samples.items():
+            for second, k in self.samples.items():
+                inner = (
+                    first.covariance
+                    if first is second
+                    else first.shared_covariance(second)
+                )
+                if inner is not None:
+                    total += j @ (k @ inner.T).T
+        return self._masked(total)
+
+    @cached_property
+    def systematics(self) -> dict[str, FloatArray]:
+        """(n, n) by name: "calibration", then the sum over maps of each variation."""
+        shape = (len(self), len(self))
+        calibration = np.zeros(shape)
+        for key, gradient in self.gradients.items():
+            calibration += map_covariance(self.maps[key], gradient)
+        parts = {"calibration": calibration}
+        for (_, name), shift in self.shifts.items():
+            parts[name] = parts.get(name, np.zeros(shape)) + np.outer(shift, shift)
+        return {name: self._masked(part) for name, part in parts.items()}
+
+    @cached_property
+    def covariance(self) -> FloatArray:
+        """(n, n), of everything; NaN where there is no value."""
+        total: FloatArray = sum(self.systematics.values(), self.stat)
+        return total
+
+    def content(self) -> dict[str, Any]:
+        """Return everything for JSON; what has no value is null."""
+        return {
+            "results": [
+                {
+                    "label": one.label,
+                    "value": finite(one.value),
+                    "stat": finite(one.stat),
+                    "syst": {name: finite(v) for name, v in one.syst.items()},
+                    "total": finite(one.total),
+                }
+                for one in self
+            ],
+            **self.covariances(),
+        }
+
+    def covariances(self) -> dict[str, Any]:
+        """Return the covariance and its parts for JSON."""
+        parts = {"stat": self.stat, **self.systematics}
+        return {
+            "covariance": finite_matrix(self.covariance),
+            "covariance_parts": {k: finite_matrix(v) for k, v in parts.items()},
+        }
+
+    def text(self) -> str:
+        """Return a table of values and uncertainties."""
+        return tables.estimate_text(self)
+
+    def latex(self) -> str:
+        """Return a LaTeX table: value +- statistical +- systematic."""
+        return tables.estimate_latex(self)
+
+    def _through(
+        self, j: Any, values: FloatArray, labels: Sequence[str]
+    ) -> "Estimates":
+        """Return estimates of which J are the derivatives by these."""
+        return Estimates(
+            labels=tuple(labels),
+            values=values,
+            samples={key: j @ d for key, d in self.samples.items()},
+            gradients={key: j @ d for key, d in self.gradients.items()},
+            shifts={key: j @ d for key, d in self.shifts.items()},
+            maps=self.maps,
+        )
+
+    def _masked(self, covariance: FloatArray) -> FloatArray:
+        """Return a covariance with NaN where there is no value."""
+        lost = np.isnan(self.values)
+        covariance[lost, :] = covariance[:, lost] = np.nan
+        return covariance
+
+
+def stack(parts: Iterable[Estimates]) -> Estimates:
+    """Return the estimates of several, one after the other."""
+    parts = list(parts)
+    sizes = [len(part) for part in parts]
+    starts = np.cumsum([0, *sizes])
+    total = int(starts[-1])
+
+    def placed(part: int, values: Any) -> Any:
+        """Rows of one part at their place among all."""
+        place = sparse.eye_array(total, sizes[part], k=-int(starts[part]), format="csr")
+        return place @ values
+
+    joined: dict[str, dict[Any, Any]] = {"samples": {}, "gradients": {}, "shifts": {}}
+    for i, part in enumerate(parts):
+        for kind, found in joined.items():
+            for key, values in getattr(part, kind).items():
+                own = placed(i, values)
+                found[key] = found[key] + own if key in found else own
+    return Estimates(
+        labels=tuple(label for part in parts for label in part.labels),
+        values=np.concatenate([part.values for part in parts]),
+        maps={key: m for part in parts for key, m in part.maps.items()},
+        **joined,
+    )
+
+
+def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
+    """Return G C G^T, the covariance (n, n) that a map's discrepancies cause.
+
+    Args:
+        efficiency_map: the map.
+        gradient: (n, n_cuts * n_bins) sparse, derivatives by its discrepancies.
+    """
+    n_bins = len(efficiency_map.n_eff)
+    n = gradient.shape[0]
+    total = np.zeros((n, n))
+    raw = efficiency_map.raw_covariance
+    pulls = []
+    for cut in range(len(efficiency_map.cuts)):
+        block = sparse.csr_array(gradient[:, cut * n_bins : (cut + 1) * n_bins])
+        rows = np.flatnonzero(np.diff(block.indptr))
+        if not len(rows):
+            continue
+        own = block[rows].toarray()
+        total[np.ix_(rows, rows)] += own @ efficiency_map.covariance[cut] @ own.T
+        pulls.append((cut, rows, own @ efficiency_map.operator[cut]))
+    for i, (cut, rows, pull) in enumerate(pulls):
+        for other, others, other_pull in pulls[:i]:
+            cross = (pull * raw[cut, other]) @ other_pull.T
+            total[np.ix_(rows, others)] += cross
+            total[np.ix_(others, rows)] += cross.T
+    return total
+
+
+def map_key(efficiency_map: EfficiencyMap) -> str:
+    """Return what tells a map from others, however it was opened."""
+    digest = hashlib.sha256()
+    for array in (
+        efficiency_map.discrepancy,
+        efficiency_map.raw_covariance,
+        *efficiency_map.variations.values(),
+    ):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    head = [efficiency_map.cuts, efficiency_map.binning, efficiency_map.metadata]
+    digest.update(json.dumps(head, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def finite(value: float) -> float | None:
+    """Return a number for JSON, None for NaN and infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def finite_matrix(matrix: FloatArray) -> list[list[float | None]]:
+    """Return a matrix for JSON."""
+    return [[finite(value) for value in row] for row in matrix.tolist()]
+
+
+def _pair(a: Estimates, b: Estimates | float) -> tuple[Estimates, Estimates]:
+    """Return both with the same number of elements."""
+    if not isinstance(b, Estimates):
+        b = Estimates(
+            labels=(f"{b:g}",),
+            values=np.array([float(b)]),
+            samples={},
+            gradients={},
+            shifts={},
+            maps={},
+        )
+    n = max(len(a), len(b))
+    if {len(a), len(b)} - {1, n}:
+        raise ValueError(
+            f"{len(a)} and {len(b)} estimates: expected as many of both, or one of one"
+        )
+    if len(a) < n:
+        a = a[[0] * n]
+    if len(b) < n:
+        b = b[[0] * n]
+    warn_of_relatives({**a.maps, **b.maps})
+    return a, b
+
+
+def _combine(
+    a: Estimates,
+    b: Estimates,
+    values: FloatArray,
+    slopes: tuple[FloatArray, FloatArray],
+    sign: str,
+) -> Estimates:
+    """Return f(a, b) of values and derivatives by a and b, element by element."""
+    both = stack([a, b])
+    usable = np.isfinite(values)
+    blocks = [sparse.diags_array(np.where(usable, slope, 0.0)) for slope in slopes]
+    labels = [f"({x}) {sign} ({y})" for x, y in zip(a.labels, b.labels, strict=True)]
+    values = np.where(usable, values, np.nan)
+    return both._through(sparse.csr_array(sparse.hstack(blocks)), values, labels)
+
+
+def _check_denominator(b: Estimates) -> None:
+    """Warn of denominators for which linear propagation is wrong."""
+    total = _errors(b.covariance)
+    near = np.abs(b.values) < MIN_SIGNIFICANCE * total
+    for i in np.flatnonzero(near | (b.values == 0)):
+        warnings.warn(
+            f"ratio to {b.labels[i]}: {b.values[i]:.4g} +- {total[i]:.4g} is within "
+            f"{MIN_SIGNIFICANCE:g} uncertainties of zero, too close for linear "
+            "propagation",
+            PidganWarning,
+            stacklevel=3,
+        )
+
+
+def warn_of_relatives(maps: Mapping[str, EfficiencyMap]) -> None:
+    """Warn of maps that share rows in a way that they do not record."""
+    bundles = [m.metadata.get("bundle_sha256") for m in maps.values()]
+    known = [bundle for bundle in bundles if bundle is not None]
+    if len(set(known)) < len(known):
+        warnings.warn(
+            "two efficiency maps of the same bundle are combined as if they were "
+            "independent; make one map with all cuts",
+            PidganWarning,
+            stacklevel=4,
+        )
+
+
+def _errors(covariance: FloatArray) -> FloatArray:
+    """Square roots of the diagonal, NaN where there is no value."""
+    error: FloatArray = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return error

@@ -1,0 +1,419 @@
+"""Efficiencies of selections in bins of an analysis, from rows and maps.
+
+For rows i of an analysis bin, with weights w and W = sum w, and for the tracks t of a
+selection, pass_t = 0 or 1, and the discrepancy d_t of the map in the row's bin b_t(i),
+
+    value = sum_i w_i v_i / W,      v_i = prod_t v_ti,    v_ti = pass_ti + d_t(b_t(i)).
+
+Given the conditions the responses of the tracks are independent, in data as among the
+generated draws; then E[v_i] is the product of the corrected efficiencies. Uncertainties
+are linear in what is uncertain:
+
+    stat: cov_kl = sum_i w_i^2 (v_ki - value_k) (v_li - value_l) / W^2,
+    calibration, and every variation of the map: by the gradient
+    G_tb = sum_{i: b_t(i) = b} w_i prod_{s != t} v_si / W,
+    transfer = sum_tb G_tb d_tb (e_tb (1 - e_tb) / g_tb (1 - g_tb) - 1),
+
+with g and e the generated efficiency in a bin for the rows of the map and for those of
+the analysis. The transfer is how much the correction would change if the error of the
+generator in a bin were a constant shift of the logit of the efficiency: it matters
+where the analysis fills a wide bin differently. Gradients by the same map, of several
+tracks, add up: their errors are the same error.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise, product
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from pidgan.efficiency import tabulate as tables
+from pidgan.efficiency.analysis_rows import Rows
+from pidgan.efficiency.binning import count_bins
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.estimates import (
+    Estimates,
+    Origin,
+    finite,
+    map_key,
+    warn_of_relatives,
+)
+from pidgan.efficiency.row_covariance import RowSample
+from pidgan.efficiency.selections import Selection
+from pidgan.efficiency.sums import (
+    EMPTY,
+    NOT_POSITIVE,
+    USABLE,
+    Cells,
+    Part,
+    integrate,
+    sum_cells,
+)
+from pidgan.errors import MapError, PidganWarning
+from pidgan.typing import FloatArray
+
+Outside = Literal["grow", "refuse"]
+
+MAX_ESTIMATES = 5000
+"""Most selections times bins: a covariance of more is larger than 200 MB."""
+
+_FLAGS = {EMPTY: "empty", NOT_POSITIVE: "sum of weights not positive"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PidEfficiency:
+    """Efficiency of one selection on an analysis ntuple, or in one bin of it.
+
+    Attributes:
+        cut: the selection.
+        value: efficiency, corrected unless asked otherwise; never clipped; NaN in a
+            bin that is flagged as empty or without a positive sum of weights.
+        stat: statistical uncertainty of the analysis ntuple.
+        syst: systematic uncertainties by name: "calibration", the variations of the
+            map, "transfer"; "outside" if rows lie outside the map; "uncorrected"
+            without the correction.
+        total: all of them in quadrature.
+        generated: efficiency of the generated targets.
+        correction: what the map adds to it, whether or not it was added.
+        n_rows: rows used.
+        n_eff: their effective number, (sum w)^2 / sum w^2.
+        outside_fraction: share of the sum of weights outside the map.
+        n_invalid: rows of the ntuple left out, without targets.
+        few_events: whether a reference has few rows on one side of a cut.
+        bin: edges by branch, if the efficiency is that of an analysis bin.
+        flags: what to beware of: "empty", "sum of weights not positive", "nothing
+            passes", "everything passes", "few reference rows".
+    """
+
+    cut: str
+    value: float
+    stat: float
+    syst: dict[str, float]
+    total: float
+    generated: float
+    correction: float
+    n_rows: int
+    n_eff: float
+    outside_fraction: float
+    n_invalid: int
+    few_events: bool
+    bin: dict[str, tuple[float, float]]
+    flags: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The selection and the bin."""
+        return _label(self.cut, self.bin)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PidEfficiencies:
+    """Efficiencies of several selections, in several bins, on the same rows.
+
+    The first selection in all bins comes first. Ratios are those of `estimates`:
+    `found.estimates[1] / found.estimates[0]`, or `found / other` for all.
+
+    Attributes:
+        results: one per selection and bin.
+        estimates: the same with all derivatives, for ratios and sums.
+        bins: edges of the analysis bins by branch; empty without.
+        n_outside_bins: rows outside these bins, left out.
+    """
+
+    results: tuple[PidEfficiency, ...]
+    estimates: Estimates
+    bins: dict[str, tuple[float, ...]]
+    n_outside_bins: int
+
+    def __iter__(self) -> Iterator[PidEfficiency]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, number: int) -> PidEfficiency:
+        return self.results[number]
+
+    def __truediv__(self, other: "PidEfficiencies") -> Estimates:
+        return self.estimates / other.estimates
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(n, n), of the values; the diagonal is total^2; NaN without a value."""
+        return self.estimates.covariance
+
+    @property
+    def covariances(self) -> dict[str, FloatArray]:
+        """Parts of `covariance` by name: "stat", then those of `syst`."""
+        return {"stat": self.estimates.stat, **self.estimates.systematics}
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per selection and bin: edges, value, every uncertainty."""
+        rows = []
+        for one in self.results:
+            edges = {
+                f"{name}_{end}": edge
+                for name, pair in one.bin.items()
+                for end, edge in zip(("low", "high"), pair, strict=True)
+            }
+            numbers = {"value": one.value, "stat": one.stat, **one.syst}
+            numbers |= {"total": one.total, "generated": one.generated}
+            counts = {"n_rows": one.n_rows, "n_eff": one.n_eff}
+            flags = {"flags": ", ".join(one.flags)}
+            rows.append({"cut": one.cut, **edges, **numbers, **counts, **flags})
+        return pd.DataFrame(rows)
+
+    def content(self) -> dict[str, Any]:
+        """Return everything for JSON; no value, and an edge at infinity, is null."""
+        results = []
+        for one in self.results:
+            content = asdict(one)
+            for name in ("value", "stat", "total", "generated", "correction"):
+                content[name] = finite(content[name])
+            content["syst"] = {k: finite(v) for k, v in one.syst.items()}
+            content["bin"] = {k: [*map(finite, pair)] for k, pair in one.bin.items()}
+            results.append(content)
+        return {
+            "results": results,
+            "bins": {k: [*map(finite, edges)] for k, edges in self.bins.items()},
+            "n_outside_bins": self.n_outside_bins,
+            **self.estimates.covariances(),
+        }
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.content(), indent=2, allow_nan=False)
+
+    def text(self) -> str:
+        """Return a table: value and uncertainties in per cent."""
+        return tables.efficiency_text(self)
+
+    def latex(self) -> str:
+        """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
+        return tables.efficiency_latex(self)
+
+
+def combine(
+    selections: Sequence[Selection],
+    rows: Rows,
+    maps: Mapping[str, EfficiencyMap],
+    *,
+    bins: Mapping[str, Sequence[float]],
+    correction: bool = True,
+    outside: Outside = "grow",
+) -> PidEfficiencies:
+    """Return the efficiencies of selections; `pid_efficiency` reads the rows.
+
+    Args:
+        selections: what is required.
+        rows: the rows, with their weights, of any sign.
+        maps: the map of each track.
+        bins: edges of the analysis bins; `rows.cell` numbers them in C order.
+        correction: as for `pid_efficiency`.
+        outside: as for `pid_efficiency`.
+
+    Raises:
+        MapError: no sum of weights is positive.
+    """
+    if outside not in ("grow", "refuse"):
+        raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
+    edges = {name: tuple(map(float, values)) for name, values in bins.items()}
+    n_cells = count_bins(edges)
+    if len(selections) * n_cells > MAX_ESTIMATES:
+        raise MapError(
+            f"{len(selections)} selections in {n_cells} bins of the analysis: got "
+            f"{len(selections) * n_cells} efficiencies, at most {MAX_ESTIMATES}"
+        )
+    inside = rows.cell >= 0
+    n_outside_bins = int(np.count_nonzero(~inside))
+    used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
+    _check_places(used, maps, outside)
+    cells = sum_cells(used, n_cells)
+    if not (cells.status == USABLE).any():
+        where = " in the bins of the analysis" if edges else ""
+        raise MapError(
+            f"{len(used.weights)} rows{where} with a sum of weights of "
+            f"{used.weights.sum():.6g}, expected a positive sum"
+        )
+    _warn_of_cells(cells)
+    keys = {track: map_key(efficiency_map) for track, efficiency_map in maps.items()}
+    warn_of_relatives({keys[track]: maps[track] for track in maps})
+    parts = [
+        integrate(selection, used, maps, keys, cells=cells) for selection in selections
+    ]
+    sample = RowSample(
+        rows=rows,
+        selections=tuple(selections),
+        maps=maps,
+        correction=correction,
+        means=np.array([part.values(correction) for part in parts]),
+        sums=np.where(cells.status == USABLE, cells.sums, 0.0),
+    )
+    estimates = _estimates(parts, sample, maps, keys, cells=cells, edges=edges)
+    return PidEfficiencies(
+        results=tuple(
+            _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
+        ),
+        estimates=estimates,
+        bins=edges,
+        n_outside_bins=n_outside_bins,
+    )
+
+
+def _estimates(
+    parts: Sequence[Part],
+    sample: RowSample,
+    maps: Mapping[str, EfficiencyMap],
+    keys: Mapping[str, str],
+    *,
+    cells: Cells,
+    edges: Mapping[str, Sequence[float]],
+) -> Estimates:
+    """Return the values of all selections in all bins, with their derivatives."""
+    n_cells = len(cells.sums)
+    columns: list[dict[Origin, FloatArray]] = []
+    for part in parts:
+        shifts = dict(part.shifts)
+        for track, error in part.outside.items():
+            # Nothing is known there; only these rows are wrong in the same way.
+            shifts[(sample, track), "outside"] = error
+        if not sample.correction:
+            own = frozenset(keys[track] for track in part.selection.cuts)
+            shifts[own, "uncorrected"] = part.corrected - part.generated
+        columns.append(shifts)
+    origins = list(dict.fromkeys(origin for shifts in columns for origin in shifts))
+    by_key = {keys[track]: efficiency_map for track, efficiency_map in maps.items()}
+    gradients = {}
+    for key, efficiency_map in by_key.items():
+        shape = (n_cells, efficiency_map.discrepancy.size)
+        empty = sparse.csr_array(shape)
+        blocks = [part.gradients.get(key, empty) for part in parts]
+        gradients[key] = sparse.vstack(blocks, format="csr")
+    usable = np.tile(cells.status == USABLE, len(parts))
+    values = np.where(usable, sample.means.ravel(), np.nan)
+    ranges = _ranges(edges)
+    return Estimates(
+        labels=tuple(_label(p.selection.text, r) for p in parts for r in ranges),
+        values=values,
+        samples={sample: sparse.eye_array(len(values), format="csr")},
+        gradients=gradients,
+        shifts={
+            origin: np.concatenate(
+                [shifts.get(origin, np.zeros(n_cells)) for shifts in columns]
+            )
+            for origin in origins
+        },
+        maps=by_key,
+    )
+
+
+def _describe(
+    parts: Sequence[Part],
+    estimates: Estimates,
+    cells: Cells,
+    edges: Mapping[str, Sequence[float]],
+    *,
+    n_invalid: int,
+) -> Iterator[PidEfficiency]:
+    """Yield the result of each selection in each bin."""
+    ranges = _ranges(edges)
+    places = [(part, cell) for part in parts for cell in range(len(cells.sums))]
+    for (part, cell), one in zip(places, estimates, strict=True):
+        usable = cells.status[cell] == USABLE
+        generated = part.generated[cell] if usable else np.nan
+        flags = [] if usable else [_FLAGS[int(cells.status[cell])]]
+        if usable and part.n_passing[cell] == 0:
+            flags.append("nothing passes")
+        if usable and part.n_passing[cell] == cells.n_rows[cell]:
+            flags.append("everything passes")
+        if part.few:
+            flags.append("few reference rows")
+        yield PidEfficiency(
+            cut=part.selection.text,
+            value=one.value,
+            stat=one.stat,
+            syst=one.syst,
+            total=one.total,
+            generated=float(generated),
+            correction=float(part.corrected[cell] - generated),
+            n_rows=int(cells.n_rows[cell]),
+            n_eff=float(cells.n_eff[cell]),
+            outside_fraction=float(part.outside_fraction[cell]),
+            n_invalid=n_invalid,
+            few_events=part.few,
+            bin=ranges[cell],
+            flags=tuple(flags),
+        )
+
+
+def _ranges(
+    edges: Mapping[str, Sequence[float]],
+) -> list[dict[str, tuple[float, float]]]:
+    """Return the edges of each bin, in C order."""
+    pairs = [
+        [(name, (low, high)) for low, high in pairwise(values)]
+        for name, values in edges.items()
+    ]
+    return [dict(one) for one in product(*pairs)]
+
+
+def _label(text: str, ranges: Mapping[str, tuple[float, float]]) -> str:
+    """Name a selection in a bin."""
+    parts = [f"{low:g} <= {name} < {high:g}" for name, (low, high) in ranges.items()]
+    return ", ".join([text, *parts])
+
+
+def _check_places(
+    rows: Rows, maps: Mapping[str, EfficiencyMap], outside: Outside
+) -> None:
+    """Warn of rows outside the maps, or refuse them."""
+    for track, efficiency_map in maps.items():
+        n_outside = int(np.count_nonzero(rows.tracks[track].place < 0))
+        if not n_outside:
+            continue
+        limits = ", ".join(
+            f"{name} {edges[0]:g} to {edges[-1]:g}"
+            for name, edges in efficiency_map.binning.items()
+        )
+        which = f" of {track}" if len(maps) > 1 else ""
+        message = (
+            f"{n_outside} of {len(rows.weights)} rows lie outside the efficiency "
+            f"map{which} ({limits})"
+        )
+        if outside == "refuse":
+            raise MapError(message)
+        warnings.warn(
+            f"{message}; they are not corrected, and the uncertainty grows",
+            PidganWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_invalid(rows: Rows, tracks: Sequence[str]) -> None:
+    """Warn of rows that were left out because they have no targets."""
+    if rows.n_invalid:
+        warnings.warn(
+            f"{rows.n_invalid} of {rows.n_invalid + len(rows.weights)} rows have no "
+            f"generated targets for {' and '.join(tracks)} and are left out",
+            PidganWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_cells(cells: Cells) -> None:
+    """Warn of bins that have no efficiency."""
+    empty = int(np.count_nonzero(cells.status == EMPTY))
+    negative = int(np.count_nonzero(cells.status == NOT_POSITIVE))
+    if empty or negative:
+        warnings.warn(
+            f"{empty + negative} of {len(cells.sums)} bins of the analysis have no "
+            f"efficiency: {empty} without rows, {negative} with a sum of weights that "
+            "is not positive",
+            PidganWarning,
+            stacklevel=4,
+        )

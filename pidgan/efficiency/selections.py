@@ -1,0 +1,171 @@
+"""A PID selection of one or several tracks, split into one cut for each.
+
+`Kplus_RichDLLk > 5 & piminus_RichDLLk < 0` is a cut on Kplus and one on piminus. Terms
+joined by "and" are sorted by the prefix of the names in them; a term that compares two
+tracks, or joins them by "or", is no product of efficiencies and is refused. A cut
+without prefixes, `RichDLLk > 0`, is required of every track.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.errors import CutError, MapError, nearest
+from pidgan.sample.cuts import Cut, parse_cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A selection, as cuts of efficiency maps.
+
+    Attributes:
+        text: as it was written.
+        cuts: by track, the number of its cut in the map of that track.
+    """
+
+    text: str
+    cuts: Mapping[str, int]
+
+
+def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
+    """Return which cut of its map is required of each track.
+
+    Args:
+        text: the selection; names are `{track}_{target}`, or targets alone.
+        maps: the map of each track.
+
+    Raises:
+        CutError: the text is no cut, or does not split into one cut for each track.
+        MapError: a map does not hold the cut on its track.
+    """
+    cut = parse_cut(text)
+    owners = {name: _owner(name, list(maps)) for name in cut.names}
+    if not any(owners.values()):
+        parts = dict.fromkeys(maps, text)
+    else:
+        parts = _split(cut, owners)
+    return Selection(
+        text=text,
+        cuts={t: _number(part, t, maps) for t, part in parts.items()},
+    )
+
+
+def parse_selections(
+    cuts: str | Sequence[str], maps: Mapping[str, EfficiencyMap]
+) -> list[Selection]:
+    """Return one or several selections; raise if one track is in none of them."""
+    texts = [cuts] if isinstance(cuts, str) else list(cuts)
+    if not texts:
+        raise ValueError("no cut given")
+    selections = [parse_selection(text, maps) for text in texts]
+    unused = [t for t in maps if not any(t in s.cuts for s in selections)]
+    if unused:
+        raise CutError(f"no cut is about {', '.join(unused)}; leave that track out")
+    return selections
+
+
+def open_tracks(
+    track: str | Sequence[str],
+    efficiency_map: EfficiencyMap | str | Path | Mapping[str, Any],
+) -> dict[str, EfficiencyMap]:
+    """Return the map of each track.
+
+    Args:
+        track: prefix of a track, or of several.
+        efficiency_map: a map or its JSON file, for all of them or by track.
+
+    Raises:
+        MapError: a track has no map, a map no track, or a file is no map.
+    """
+    tracks = [track] if isinstance(track, str) else list(track)
+    if not tracks:
+        raise ValueError("no track given")
+    if len(set(tracks)) < len(tracks):
+        raise ValueError(f"a track is given twice: {', '.join(tracks)}")
+    if not isinstance(efficiency_map, Mapping):
+        shared = _open(efficiency_map)
+        return dict.fromkeys(tracks, shared)
+    for name in tracks:
+        if name not in efficiency_map:
+            hint = nearest(name, efficiency_map)
+            raise MapError(
+                f"no efficiency map for track {name!r}; given for "
+                f"{', '.join(map(repr, efficiency_map))}{hint}"
+            )
+    for name in efficiency_map:
+        if name not in tracks:
+            raise MapError(
+                f"an efficiency map for {name!r}, which is not one of the tracks "
+                f"{', '.join(map(repr, tracks))}{nearest(name, tracks)}"
+            )
+    return {name: _open(efficiency_map[name]) for name in tracks}
+
+
+def _open(given: EfficiencyMap | str | Path) -> EfficiencyMap:
+    return given if isinstance(given, EfficiencyMap) else EfficiencyMap.open(given)
+
+
+def _number(text: str, track: str, maps: Mapping[str, EfficiencyMap]) -> int:
+    """Return the number of a cut in the map of a track; say which if it has none."""
+    try:
+        return maps[track].cut_index(text)
+    except (MapError, CutError) as error:
+        if len(maps) == 1:
+            raise
+        raise type(error)(f"{track}: {error}") from None
+
+
+def _owner(name: str, tracks: Sequence[str]) -> str | None:
+    """Return the track whose prefix a name has; the longest, if one begins another."""
+    found = [track for track in tracks if name.startswith(f"{track}_")]
+    return max(found, key=len, default=None)
+
+
+def _split(cut: Cut, owners: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the text of the cut on each track, without prefixes."""
+    tracks = [track for track in owners.values() if track]
+    parts: dict[str, list[str]] = {track: [] for track in dict.fromkeys(tracks)}
+    for term in _terms(cut.expression):
+        names = [node.id for node in ast.walk(term) if isinstance(node, ast.Name)]
+        names = [name for name in names if name in owners]  # `abs` is none
+        bare = next((name for name in names if owners[name] is None), None)
+        if bare is not None:
+            hints = [f"{track}_{bare}" for track in parts]
+            raise CutError(
+                f"cut {cut.text!r}: {bare!r} belongs to no track"
+                f"{nearest(bare, hints) or f'; expected one of {hints}'}"
+            )
+        if len({owners[name] for name in names}) != 1:
+            raise CutError(
+                f"cut {cut.text!r}: {ast.unparse(term)!r} is about several tracks, "
+                "expected terms about one track each, joined by &"
+            )
+        track = str(owners[names[0]])
+        stripped = _Stripper(f"{track}_").visit(ast.parse(ast.unparse(term)))
+        parts[track].append(ast.unparse(stripped))
+    return {track: " and ".join(map(_bracket, terms)) for track, terms in parts.items()}
+
+
+def _terms(node: ast.expr) -> list[ast.expr]:
+    """Return the terms that "and" joins, from left to right."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
+        return [term for value in node.values for term in _terms(value)]
+    return [node]
+
+
+def _bracket(text: str) -> str:
+    """Put an "or" into brackets."""
+    return f"({text})" if " or " in text else text
+
+
+class _Stripper(ast.NodeTransformer):
+    """Removes the prefix of a track from names."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(id=node.id.removeprefix(self.prefix), ctx=ast.Load())

@@ -1,0 +1,257 @@
+"""Sums over the rows of each analysis bin: values, gradients and shifts.
+
+The formulas are in `pidgan.efficiency.results`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from pidgan.efficiency.analysis_rows import Rows, TrackRows
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.estimates import Origin
+from pidgan.efficiency.selections import Selection
+from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
+"""Values of `Cells.status`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The bins of an analysis, (n_cells,) each.
+
+    Attributes:
+        n_rows: rows in each.
+        sums: their sum of weights, W.
+        n_eff: W^2 / sum w^2.
+        status: `USABLE`, `EMPTY` or `NOT_POSITIVE`.
+    """
+
+    n_rows: IntArray
+    sums: FloatArray
+    n_eff: FloatArray
+    status: IntArray
+
+    def share(self, sums: NDArray[Any]) -> FloatArray:
+        """Sums (n_cells, ...) divided by those of the weights; zero where unusable."""
+        usable = (self.status == USABLE).reshape(-1, *[1] * (sums.ndim - 1))
+        norm = np.where(usable, self.sums.reshape(usable.shape), 1.0)
+        return np.where(usable, sums / norm, 0.0)
+
+    def mean(self, rows: Rows, values: FloatArray) -> FloatArray:
+        """(n_cells,), weighted mean of values (n,); zero where unusable."""
+        return self.share(np.bincount(rows.cell, rows.weights * values, len(self.sums)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One selection in all bins, (n_cells,) each.
+
+    Attributes:
+        selection: the selection.
+        corrected: its efficiency with the correction.
+        generated: that of the generated targets.
+        n_passing: generated rows that pass.
+        outside_fraction: share of the sum of weights with a track outside its map.
+        gradients: by map, sparse (n_cells, n_cuts * n_bins).
+        shifts: by what shifts it.
+        outside: by track, the uncertainty from rows outside its map.
+        few: whether the reference has few rows on one side of a cut.
+    """
+
+    selection: Selection
+    corrected: FloatArray
+    generated: FloatArray
+    n_passing: IntArray
+    outside_fraction: FloatArray
+    gradients: Mapping[str, Any]
+    shifts: Mapping[Origin, FloatArray]
+    outside: Mapping[str, FloatArray]
+    few: bool
+
+    def values(self, correction: bool) -> FloatArray:
+        """(n_cells,), with or without the correction."""
+        return self.corrected if correction else self.generated
+
+
+def sum_cells(rows: Rows, n_cells: int) -> Cells:
+    """Return the bins of rows, which all lie in one.
+
+    Args:
+        rows: the rows.
+        n_cells: number of bins.
+    """
+    sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
+    squares = np.bincount(rows.cell, rows.weights**2, n_cells)
+    n_rows = np.bincount(rows.cell, minlength=n_cells)
+    status = np.where(np.isfinite(sums) & (sums > 0), USABLE, NOT_POSITIVE)
+    status[n_rows == 0] = EMPTY
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n_eff = np.where(squares > 0, sums**2 / squares, 0.0)
+    return Cells(n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
+
+
+def factors_of(
+    selection: Selection,
+    rows: Rows,
+    maps: Mapping[str, EfficiencyMap],
+    *,
+    correction: bool,
+) -> list[FloatArray]:
+    """Return v_t (n,) of each track; without the correction, whether it passes.
+
+    Args:
+        selection: the selection.
+        rows: the rows.
+        maps: the map of each track.
+        correction: whether to add the discrepancy.
+    """
+    factors: list[FloatArray] = []
+    for track, number in selection.cuts.items():
+        own = rows.tracks[track]
+        values = own.passed[number].astype(np.float64)
+        if correction:
+            # Outside the map, place is -1: the last element.
+            values += np.append(maps[track].discrepancy[number], 0.0)[own.place]
+        factors.append(values)
+    return factors
+
+
+def integrate(
+    selection: Selection,
+    rows: Rows,
+    maps: Mapping[str, EfficiencyMap],
+    keys: Mapping[str, str],
+    *,
+    cells: Cells,
+) -> Part:
+    """Return the efficiency of a selection in each bin, with its derivatives.
+
+    Args:
+        selection: the selection.
+        rows: the rows, all in bins of the analysis.
+        maps: the map of each track.
+        keys: what tells the maps apart.
+        cells: the bins.
+    """
+    flags = factors_of(selection, rows, maps, correction=False)
+    factors = factors_of(selection, rows, maps, correction=True)
+    passing = np.prod(flags, axis=0)
+    gradients: dict[str, Any] = {}
+    shifts: dict[Origin, FloatArray] = {}
+    outside = {}
+    is_outside = np.zeros(len(rows.weights), dtype=np.bool_)
+    for i, (track, number) in enumerate(selection.cuts.items()):
+        own, key, efficiency_map = rows.tracks[track], keys[track], maps[track]
+        weights = rows.weights * np.prod(factors[:i] + factors[i + 1 :], axis=0)
+        gradient = _gradient(own, weights, rows, efficiency_map, cells=cells)
+        wide = _widen(gradient, number, efficiency_map)
+        gradients[key] = gradients[key] + wide if key in gradients else wide
+        found: dict[Origin, FloatArray] = {
+            (key, name): gradient @ variation[number]
+            for name, variation in efficiency_map.variations.items()
+        }
+        # An origin of its own: a variation of the map may have the same name.
+        found[(key, "filling"), "transfer"] = _transfer(
+            own, number, rows, efficiency_map, gradient=gradient
+        )
+        for origin, shift in found.items():
+            shifts[origin] = shifts[origin] + shift if origin in shifts else shift
+        out = own.place < 0
+        is_outside |= out
+        if out.any():
+            outside[track] = _outside_error(
+                rows.cell[out], weights[out], flags[i][out], cells
+            )
+    return Part(
+        selection=selection,
+        corrected=cells.mean(rows, np.prod(factors, axis=0)),
+        generated=cells.mean(rows, passing),
+        n_passing=np.bincount(rows.cell[passing > 0], minlength=len(cells.sums)),
+        outside_fraction=np.abs(cells.mean(rows, is_outside.astype(np.float64))),
+        gradients=gradients,
+        shifts=shifts,
+        outside=outside,
+        few=any(maps[t].cuts[k] in maps[t].flagged for t, k in selection.cuts.items()),
+    )
+
+
+def _gradient(
+    own: TrackRows,
+    weights: FloatArray,
+    rows: Rows,
+    efficiency_map: EfficiencyMap,
+    *,
+    cells: Cells,
+) -> FloatArray:
+    """(n_cells, n_bins), sums of weights in each bin of analysis and map, over W."""
+    inside, flat, shape = _flat(own, rows, efficiency_map, n_cells=len(cells.sums))
+    sums = np.bincount(flat, weights[inside], shape[0] * shape[1])
+    return cells.share(sums.reshape(shape))
+
+
+def _flat(
+    own: TrackRows, rows: Rows, efficiency_map: EfficiencyMap, *, n_cells: int
+) -> tuple[BoolArray, IntArray, tuple[int, int]]:
+    """Return which rows lie in the map, their bins of analysis and map, the shape."""
+    n_bins = len(efficiency_map.n_eff)
+    inside = own.place >= 0
+    flat = rows.cell[inside] * n_bins + own.place[inside]
+    return inside, flat, (n_cells, n_bins)
+
+
+def _widen(gradient: FloatArray, number: int, efficiency_map: EfficiencyMap) -> Any:
+    """Return a gradient by one cut as a sparse one by all cuts of the map."""
+    block = sparse.csr_array(gradient)
+    n_cells, n_bins = gradient.shape
+    return sparse.csr_array(
+        (block.data, block.indices + number * n_bins, block.indptr),
+        shape=(n_cells, len(efficiency_map.cuts) * n_bins),
+    )
+
+
+def _transfer(
+    own: TrackRows,
+    number: int,
+    rows: Rows,
+    efficiency_map: EfficiencyMap,
+    *,
+    gradient: FloatArray,
+) -> FloatArray:
+    """Return sum_b G_b d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), e_b of the analysis.
+
+    The estimate of e (1 - e) is unbiased for few rows; bins with fewer than two
+    effective rows do not tell, and are left out.
+    """
+    n_cells = len(gradient)
+    inside, flat, shape = _flat(own, rows, efficiency_map, n_cells=n_cells)
+    w, passed = rows.weights[inside], own.passed[number][inside]
+    size = shape[0] * shape[1]
+    total, total2 = np.bincount(flat, w, size), np.bincount(flat, w**2, size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n_eff = total**2 / total2
+        e = np.clip(np.bincount(flat, w * passed, size) / total, 0, 1)
+        own_variance = e * (1 - e) * n_eff / (n_eff - 1)
+    use = (total > 0) & (n_eff >= 2)
+    slope = np.maximum(4 * np.where(use, own_variance, 0.0), SCALE_FLOOR).reshape(shape)
+    ratio = slope / difference_scale(efficiency_map.generated[number])
+    change = efficiency_map.discrepancy[number] * (ratio - 1) * use.reshape(shape)
+    return np.asarray((gradient * change).sum(axis=1))
+
+
+def _outside_error(
+    cell: IntArray, weights: FloatArray, passed: FloatArray, cells: Cells
+) -> FloatArray:
+    """(n_cells,), for rows outside the map, whose efficiency may be anything."""
+    n_cells = len(cells.sums)
+    total = np.bincount(cell, weights, n_cells)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        e = np.bincount(cell, weights * passed, n_cells) / total
+    e = np.where(total > 0, np.clip(e, 0, 1), 0.5)
+    return np.asarray(np.abs(cells.share(total)) * np.maximum(e, 1 - e) / np.sqrt(3))

@@ -1,0 +1,540 @@
+"""Measure what a generator gets wrong in the efficiency of cuts.
+
+`run_systematics` compares real and generated efficiencies on rows that the generator
+never saw, and stores the smoothed difference (`pidgan.efficiency.smoothing`) in an
+efficiency map. `pid_efficiency` carries the map to an analysis. The map holds
+variations too, each one shift of the corrected efficiency in all bins together:
+
+- "binning": the difference with bins merged two by two along every axis, i.e. how much
+  depends on it being constant inside a bin, and on the smoothing;
+- "sweights_background", "sweights_signal", "sweights_range": the difference with the
+  weights of other mass fits (`alternative_sweights`), where the reference has them;
+- "scale_NAME": the generated efficiency with a condition multiplied by a factor;
+- "training_1", ...: the corrected efficiency with other generators of the same sample,
+  each divided by the square root of their number.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pidgan.bundle.card import ALTERNATIVE_WEIGHT, Card, Generator
+from pidgan.bundle.reference import (
+    REPEATS,
+    count_passing,
+    draw_passing,
+    parse_cuts,
+    passing,
+    reference_frame,
+)
+from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
+from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.smoothing import (
+    RawDifference,
+    SmoothDifference,
+    prior_scale,
+    raw_covariance,
+    raw_difference,
+    regularise_variances,
+    smooth_difference,
+)
+from pidgan.efficiency.table import effective_rows
+from pidgan.errors import MapError, PidganWarning, nearest
+from pidgan.sample.cuts import Cut
+from pidgan.sample.species import pdg_id
+from pidgan.typing import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from pidgan.sample.dataset import Dataset
+
+VARIATIONS = ("binning", "sweights")
+"""What `run_systematics` varies by default."""
+
+Binning = Mapping[str, Sequence[float]]
+
+STREAM = "systematics"
+"""Name of the random draws: those of a closure table are others."""
+
+WIDE_END = 4.0
+"""Width of an added end bin, in that of its neighbour, from which it is divided ..."""
+
+MAX_END_BINS = 3
+"""... into at most this many."""
+
+AUTO_BINS = 4
+"""Bins along an axis where the sample has no binning ..."""
+
+MAX_AXES = 3
+"""... for its first three conditions."""
+
+EMPTY_BIN_ROWS = 500
+"""Rows generated in a bin without reference rows, for its generated efficiency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRows:
+    """Rows of the reference, with the outcome of the cuts.
+
+    Attributes:
+        conditions: (n,) by name.
+        weights: (n,), of any sign.
+        real: (n_cuts, n), whether the real targets pass.
+        generated: (n_cuts, n), how many of the generated draws pass.
+        repeats: how many draws there were.
+        alternatives: (n,) weights of other mass fits by name.
+    """
+
+    conditions: dict[str, FloatArray]
+    weights: FloatArray
+    real: BoolArray
+    generated: IntArray
+    repeats: int
+    alternatives: dict[str, FloatArray] = field(default_factory=dict)
+
+
+def run_systematics(
+    generator: Generator,
+    reference: "pd.DataFrame | Dataset | None" = None,
+    *,
+    cuts: str | Sequence[str] | None = None,
+    binning: Binning | None = None,
+    seed: int = 1,
+    repeats: int = REPEATS,
+    variations: Sequence[str] = VARIATIONS,
+    scales: Mapping[str, float] | None = None,
+    others: Sequence[Generator] = (),
+) -> EfficiencyMap:
+    """Measure the generated-minus-real difference of cuts as an efficiency map.
+
+    Args:
+        generator: a model or a bundle.
+        reference: rows it was not trained on: a table of conditions, targets and
+            "weight", or a dataset, of which the test part is used; by default the
+            reference of the generator itself.
+        cuts: cuts on targets, e.g. "RichDLLk > 0"; by default those of the sample.
+        binning: edges by condition; by default `map_binning` or else `binning` of the
+            sample, with one to three bins more at each end of an axis up to the
+            trained range; quantiles of the reference if it has neither.
+        seed: seed of the generated draws.
+        repeats: generated draws per row.
+        variations: those to include of `VARIATIONS`; the weights of other mass fits
+            need a reference that has them.
+        scales: factor by condition, e.g. {"nTracks": 1.1}: how well the condition is
+            known in the analysis.
+        others: generators of the same conditions and targets, trained with other seeds
+            or on replicas of the calibration sample; they must not have seen the
+            reference either.
+
+    Returns:
+        The map.
+
+    Raises:
+        MapError: there is no reference, or it cannot be used; an unknown variation or
+            condition; another generator of other conditions or targets.
+        CutError: a cut names an unknown variable or is not a comparison.
+    """
+    card = generator.card
+    _check_variations(card, variations, scales or {}, others)
+    parsed = _distinct(parse_cuts(card, cuts))
+    frame = reference_frame(generator, reference)
+    edges = _checked_binning(card, binning, frame)
+    texts = [cut.text for cut in parsed]
+
+    def compare(
+        one: Generator, names: Sequence[str]
+    ) -> tuple[ComparedRows, EfficiencyMap]:
+        rows = _compare(one, frame, parsed, seed=seed, repeats=repeats)
+        found = map_from_rows(
+            rows,
+            cuts=texts,
+            edges=edges,
+            empty_bins=lambda bins: generated_in_bins(one, bins, edges, parsed, seed),
+            metadata=_metadata(one, rows, seed),
+            variations=names,
+        )
+        return rows, found
+
+    rows, result = compare(generator, variations)
+    for name, factor in (scales or {}).items():
+        result.variations[f"scale_{name}"] = _scale_shift(
+            generator, frame, rows, edges, parsed, name, factor, seed
+        )
+    for number, other in enumerate(others):
+        _, found = compare(other, ())
+        shift = (found.nominal - result.nominal) / math.sqrt(len(others))
+        result.variations[f"training_{number + 1}"] = shift
+    for cut in result.flagged:
+        warnings.warn(
+            f"cut {cut!r}: the reference has fewer than {MIN_EVENTS:.0f} effective "
+            "rows on one side of it; the correction is mostly an assumption there",
+            PidganWarning,
+            stacklevel=2,
+        )
+    return result
+
+
+def map_from_rows(
+    rows: ComparedRows,
+    *,
+    cuts: Sequence[str],
+    edges: Binning,
+    empty_bins: Callable[[IntArray], FloatArray],
+    metadata: Mapping[str, Any],
+    variations: Sequence[str] = VARIATIONS,
+) -> EfficiencyMap:
+    """Return the map of rows whose real and generated targets were cut on.
+
+    Args:
+        rows: the rows.
+        cuts: the cuts, in the order of the rows' flags.
+        edges: edges by condition.
+        empty_bins: returns the generated efficiency (n_cuts, n) of n bins without
+            rows.
+        metadata: of the map.
+        variations: those to include of `VARIATIONS`.
+
+    Raises:
+        MapError: no bin has a positive sum of weights.
+    """
+    place = bin_index(rows.conditions, edges)
+    raw = _raw(rows, place, edges)
+    if not raw.measured.any():
+        raise MapError(
+            f"reference of {len(place)} rows: no bin has a positive sum of weights; "
+            "expected more rows or fewer bins"
+        )
+    generated = _generated_everywhere(rows, place, raw, empty_bins)
+    smooth, variances = _smooth(raw, edges, generated)
+    mean = np.array([cut.mean for cut in smooth])
+    shifts = {}
+    if "binning" in variations:
+        shifts["binning"] = (
+            _coarse_mean(rows, place, edges, generated, raw.n_eff) - mean
+        )
+    if "sweights" in variations:
+        for name, weights in rows.alternatives.items():
+            other = _raw(replace(rows, weights=weights), place, edges).difference
+            change = np.nan_to_num(other - raw.difference)
+            shifts[f"sweights_{name}"] = np.array(
+                [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
+            )
+    w, inside = rows.weights, place >= 0
+    passed, failed = rows.real & inside, ~rows.real & inside
+    return EfficiencyMap(
+        cuts=tuple(cuts),
+        binning={name: tuple(map(float, values)) for name, values in edges.items()},
+        generated=generated,
+        discrepancy=mean,
+        covariance=np.array([cut.covariance for cut in smooth]),
+        operator=np.array([cut.operator for cut in smooth]),
+        raw_covariance=raw_covariance(raw, variances),
+        n_eff=raw.n_eff,
+        passing=effective_rows(passed @ w, passed @ w**2),
+        failing=effective_rows(failed @ w, failed @ w**2),
+        variations=shifts,
+        metadata={**metadata, "reference": _summary(rows, place)},
+    )
+
+
+def _check_variations(
+    card: Card,
+    variations: Sequence[str],
+    scales: Mapping[str, float],
+    others: Sequence[Generator],
+) -> None:
+    for name in variations:
+        if name not in VARIATIONS:
+            raise MapError(f"unknown variation {name!r}{nearest(name, VARIATIONS)}")
+    for name, factor in scales.items():
+        if name not in card.condition_names:
+            raise MapError(
+                f"scale of {name!r}, which is not a condition"
+                f"{nearest(name, card.condition_names)}"
+            )
+        if not (math.isfinite(factor) and factor > 0):
+            raise MapError(f"scale of {name!r} is {factor:g}, expected above 0")
+    own = (card.species, card.condition_names, card.target_names)
+    for other in others:
+        its = other.card
+        if (its.species, its.condition_names, its.target_names) != own:
+            raise MapError(
+                f"another generator is of {its.species}, from "
+                f"{', '.join(its.condition_names)} to {', '.join(its.target_names)}; "
+                f"expected {card.species}, from {', '.join(card.condition_names)} to "
+                f"{', '.join(card.target_names)}"
+            )
+
+
+def _scale_shift(
+    generator: Generator,
+    frame: pd.DataFrame,
+    rows: ComparedRows,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    name: str,
+    factor: float,
+    seed: int,
+) -> FloatArray:
+    """Change of the generated efficiency where a condition is scaled, (n_cuts, n_bins).
+
+    The noise stays the same. Conditions stay within the trained range; a bin without
+    rows has the average change.
+    """
+    low, high = next(v.range for v in generator.card.conditions if v.name == name)
+    scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
+    moved = count_passing(
+        generator, cuts, scaled, seed=seed, repeats=rows.repeats, stream=STREAM
+    )
+    change = (moved - rows.generated) / rows.repeats
+    place = bin_index(rows.conditions, edges)
+    inside, size = place >= 0, np.abs(rows.weights)
+    n_bins = count_bins(edges)
+    norm = np.bincount(place[inside], size[inside], n_bins)
+    shift = np.empty((len(cuts), n_bins))
+    for cut, row in enumerate(change):
+        total = np.bincount(place[inside], (size * row)[inside], n_bins)
+        average = total.sum() / norm.sum()
+        shift[cut] = np.where(norm > 0, total / np.where(norm > 0, norm, 1), average)
+    return shift
+
+
+def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
+    """Cuts without those that are given before, in another spelling."""
+    found: dict[str, Cut] = {}
+    for cut in cuts:
+        found.setdefault(cut.canonical, cut)
+    return list(found.values())
+
+
+def _checked_binning(
+    card: Card, binning: Binning | None, frame: pd.DataFrame
+) -> dict[str, list[float]]:
+    """Edges by condition; the default reaches from end to end of the trained range."""
+    if binning is not None:
+        for name in binning:
+            if name not in card.condition_names:
+                raise MapError(
+                    f"binning in {name!r}, which is not a condition"
+                    f"{nearest(name, card.condition_names)}"
+                )
+        if not binning:
+            raise MapError("the binning is empty, expected edges by condition")
+        return {name: [float(e) for e in edges] for name, edges in binning.items()}
+    return default_binning(card, frame)
+
+
+def default_binning(
+    card: Card, frame: pd.DataFrame | None = None
+) -> dict[str, list[float]]:
+    """Return the edges that are used where none are given.
+
+    Args:
+        card: of the generator.
+        frame: conditions, for quantiles where the sample has no binning.
+    """
+    own = card.sample.map_binning or card.sample.binning
+    edges = {}
+    for variable in card.conditions:
+        low, high = variable.range
+        if variable.name in own:
+            inner = [e for e in own[variable.name] if low < e < high]
+            edges[variable.name] = _extend(low, inner, high)
+        elif not own and frame is not None and len(edges) < MAX_AXES:
+            values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
+            inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
+            edges[variable.name] = [low, *inner, high]
+    return edges
+
+
+def _extend(low: float, inner: list[float], high: float) -> list[float]:
+    """Add bins from the ends of a binning to those of the trained range.
+
+    An end much wider than the bin beside it is divided: an analysis fills it
+    differently.
+    """
+    if len(inner) < 2:
+        return [low, *inner, high]
+    first, last = inner[1] - inner[0], inner[-1] - inner[-2]
+    left, right = (
+        min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
+        for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
+    )
+    return [
+        *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
+        *inner,
+        *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
+    ]
+
+
+def _compare(
+    generator: Generator,
+    frame: pd.DataFrame,
+    cuts: Sequence[Cut],
+    *,
+    seed: int,
+    repeats: int,
+) -> ComparedRows:
+    card = generator.card
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
+    return ComparedRows(
+        conditions={name: columns[name] for name in card.condition_names},
+        real=passing(card, cuts, frame),
+        generated=count_passing(
+            generator, cuts, frame, seed=seed, repeats=repeats, stream=STREAM
+        ),
+        weights=columns["weight"],
+        repeats=repeats,
+        alternatives={
+            name.removeprefix(ALTERNATIVE_WEIGHT): weights
+            for name, weights in columns.items()
+            if name.startswith(ALTERNATIVE_WEIGHT)
+        },
+    )
+
+
+def _raw(
+    rows: ComparedRows, place: IntArray, edges: Mapping[str, Sequence[float]]
+) -> RawDifference:
+    return raw_difference(
+        place,
+        rows.weights,
+        rows.real,
+        generated=rows.generated,
+        repeats=rows.repeats,
+        n_bins=count_bins(edges),
+    )
+
+
+def _generated_everywhere(
+    rows: ComparedRows,
+    place: IntArray,
+    raw: RawDifference,
+    empty_bins: Callable[[IntArray], FloatArray],
+) -> FloatArray:
+    """Generated efficiency of every bin, (n_cuts, n_bins).
+
+    Where the weights do not allow an average, their absolute values are used.
+    """
+    inside = place >= 0
+    at, size = place[inside], np.abs(rows.weights[inside])
+    norm = np.bincount(at, size, len(raw.n_eff))
+    result = raw.generated.copy()
+    for b in np.flatnonzero(~raw.measured & (norm > 0)):
+        chosen = at == b
+        share = rows.generated[:, inside][:, chosen] / rows.repeats
+        result[:, b] = share @ size[chosen] / norm[b]
+    empty = np.flatnonzero(norm <= 0)
+    if len(empty):
+        result[:, empty] = empty_bins(empty)
+    return result
+
+
+def generated_in_bins(
+    generator: Generator,
+    bins: IntArray,
+    edges: Binning,
+    cuts: Sequence[Cut],
+    seed: int,
+) -> FloatArray:
+    """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
+    card, shape = generator.card, bin_shape(edges)
+    rng = np.random.default_rng(seed)
+    result = np.empty((len(cuts), len(bins)))
+    for column, b in enumerate(bins):
+        x = np.empty((EMPTY_BIN_ROWS, len(card.conditions)))
+        steps = dict(zip(edges, np.unravel_index(b, shape), strict=True))
+        for i, variable in enumerate(card.conditions):
+            low, high = variable.range
+            if variable.name in edges:
+                step = int(steps[variable.name])
+                low, high = edges[variable.name][step : step + 2]
+            x[:, i] = rng.uniform(low, high, EMPTY_BIN_ROWS)
+            if variable.integer:
+                x[:, i] = np.floor(x[:, i])
+        track = f"{STREAM} bin {b}"
+        passed = draw_passing(generator, cuts, x, seed=seed, track=track)
+        result[:, column] = passed.mean(axis=1)
+    return result
+
+
+def _smooth(
+    raw: RawDifference, edges: Mapping[str, Sequence[float]], generated: FloatArray
+) -> tuple[list[SmoothDifference], FloatArray]:
+    """Smooth each cut, twice: the variances need the efficiency that it finds."""
+    shape = bin_shape(edges)
+    scale = prior_scale(generated, raw, shape)
+    variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
+    first = [
+        smooth_difference(d, v, shape=shape, scale=s)
+        for d, v, s in zip(raw.difference, variances, scale, strict=True)
+    ]
+    corrected = generated + np.array([cut.mean for cut in first])
+    variances = regularise_variances(raw, corrected, shape)
+    second = [
+        smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
+        for d, v, s, cut in zip(raw.difference, variances, scale, first, strict=True)
+    ]
+    return second, variances
+
+
+def _coarse_mean(
+    rows: ComparedRows,
+    place: IntArray,
+    edges: Mapping[str, Sequence[float]],
+    generated: FloatArray,
+    n_eff: FloatArray,
+) -> FloatArray:
+    """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
+    shape = bin_shape(edges)
+    coarse = {name: [*values[:-1:2], values[-1]] for name, values in edges.items()}
+    steps = np.unravel_index(np.arange(len(n_eff)), shape)
+    merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
+    raw = _raw(rows, np.where(place >= 0, merged[place], -1), coarse)
+    # One row more in each bin, so that merged empty bins have an average too.
+    norm = np.bincount(merged, n_eff + 1)
+    average = np.array([np.bincount(merged, (n_eff + 1) * g) for g in generated])
+    smooth, _ = _smooth(raw, coarse, average / norm)
+    return np.array([cut.mean[merged] for cut in smooth])
+
+
+def _metadata(
+    generator: Generator,
+    rows: ComparedRows,
+    seed: int,
+) -> dict[str, Any]:
+    card = generator.card
+    content = json.loads(card.to_json())
+    try:
+        package = version("pidgan")
+    except PackageNotFoundError:
+        package = "unknown"
+    return {
+        "species": card.species,
+        "pdgid": pdg_id(card.species),
+        "detector": card.detector,
+        "bundle_sha256": getattr(generator, "sha256", None),
+        "sample": card.sample.name,
+        "seed": seed,
+        "repeats": rows.repeats,
+        "versions": {"pidgan": package},
+        "conditions": content["conditions"],
+        "targets": content["targets"],
+        "aliases": card.sample.aliases,
+    }
+
+
+def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
+    w = rows.weights
+    return {
+        "rows": len(w),
+        "rows_outside": int(np.count_nonzero(place < 0)),
+        "sum_weights": float(w.sum()),
+        "n_eff": float(w.sum() ** 2 / (w**2).sum()),
+    }

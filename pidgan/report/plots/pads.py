@@ -1,0 +1,198 @@
+"""Figures of pads: average responses by a condition, profiles of moments."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
+
+from pidgan.report.plots.canvas import DPI, GENERATED, REAL, style
+from pidgan.typing import FloatArray
+
+_LABELS = {
+    "pad_centre": "centre [pads]",
+    "time_centre": "centre [time bins]",
+    "pad_width": r"variance [pads$^2$]",
+    "time_width": r"variance [time bins$^2$]",
+    "covariance": "covariance [pads · time bins]",
+    "sum": "sum of amplitudes",
+}
+
+SIGNED = ("covariance",)
+"""Moments that may be negative."""
+
+SMALLEST_SHARE = 1e-4
+"""Of the charge, that is drawn."""
+
+MARGIN = 0.35
+"""Room beside the quartiles of the bands, in units of their distance."""
+
+
+def plot_pads(
+    real: ArrayLike,
+    x: ArrayLike,
+    *,
+    edges: Sequence[float],
+    generated: ArrayLike | None = None,
+    generated_x: ArrayLike | None = None,
+    name: str = "crossing angle",
+    unit: str = "°",
+) -> Figure:
+    """Draw the response of pads and time bins in bins of a condition.
+
+    Above, average images; below, the mean share of each pad in the charge: the response
+    of the pads, whose tails grow with the crossing angle.
+
+    Args:
+        real: (n, pads, time bins), amplitudes.
+        x: (n,), the condition.
+        edges: of bins of the condition, one column of images each.
+        generated: (m, pads, time bins), drawn below the real ones.
+        generated_x: (m,); none means `x`.
+        name: of the condition.
+        unit: of the condition.
+
+    Returns:
+        A figure with one colour scale, logarithmic, for all images, and one scale for
+        all shares.
+    """
+    samples = [("real", np.asarray(real), np.asarray(x))]
+    if generated is not None:
+        other = samples[0][2] if generated_x is None else np.asarray(generated_x)
+        samples.append(("generated", np.asarray(generated), other))
+    bins = list(pairwise(edges))
+    chosen = [
+        [images[(v >= low) & (v < high)] for low, high in bins]
+        for _, images, v in samples
+    ]
+    averages = [[_average(images) for images in line] for line in chosen]
+    peak = float(np.nan_to_num(averages).max()) or 1.0
+    norm = LogNorm(peak / 1e3, peak)
+    with style():
+        figure = Figure(
+            figsize=(2.6 * len(bins) + 1.4, 2.3 * len(samples) + 3.2),
+            dpi=DPI,
+            layout="constrained",
+        )
+        axes = figure.subplots(len(samples) + 1, len(bins), squeeze=False)
+        drawn = None
+        for (label, _, _), line, panels in zip(samples, averages, axes, strict=False):
+            for image, axis in zip(line, panels, strict=True):
+                shown = np.where(image > 0.0, image, np.nan)
+                drawn = axis.imshow(shown, origin="lower", aspect="auto", norm=norm)
+                axis.set_xlabel("time bin")
+            panels[0].set_ylabel(f"{label}: pad")
+        for axis, (low, high) in zip(axes[0], bins, strict=True):
+            space = "" if unit in ("", "°") else " "
+            axis.set_title(f"{name} {low:g} to {high:g}{space}{unit}")
+        for line, colour, (label, _, _) in zip(
+            chosen, (REAL, GENERATED), samples, strict=False
+        ):
+            for images, axis in zip(line, axes[-1], strict=True):
+                _draw_shares(axis, images, colour, label)
+        for axis in axes[-1]:
+            axis.set_xlim(-0.5, samples[0][1].shape[1] - 0.5)
+            axis.set_yscale("log")
+            axis.set_ylim(SMALLEST_SHARE, 2.0)
+            axis.set_xlabel("pad")
+        axes[-1, 0].set_ylabel("share of the charge")
+        if axes[-1, 0].has_data():
+            axes[-1, 0].legend()
+        for axis in axes[:, 1:].ravel():
+            axis.tick_params(labelleft=False)
+        if drawn is not None:
+            # Smaller averages are drawn in the darkest colour, zeros in none.
+            figure.colorbar(drawn, ax=axes[:-1], label="mean amplitude", extend="min")
+    return figure
+
+
+def plot_profiles(
+    real: Mapping[str, Any],
+    generated: Mapping[str, Any],
+    *,
+    name: str = "crossing angle",
+    unit: str = "°",
+) -> Figure:
+    """Draw profiles of moments: mean, and mean +- standard deviation, with errors.
+
+    Single responses of a very large amplitude carry the deviation of a bin far away;
+    such bands run off the panel.
+
+    Args:
+        real: a `calorimeter.pads.Profile` by the name of its moment.
+        generated: the same of generated responses, with the same names.
+        name: of the condition.
+        unit: of the condition.
+    """
+    with style():
+        figure = Figure(figsize=(11.0, 6.0), dpi=DPI, layout="constrained")
+        axes = figure.subplots(2, 3, sharex=True).ravel()
+        for axis, (moment, profile) in zip(axes, real.items(), strict=False):
+            for found, colour, label in (
+                (profile, REAL, "real"),
+                (generated[moment], GENERATED, "generated"),
+            ):
+                _draw_profile(axis, found, colour, label)
+            axis.set_ylabel(_LABELS.get(moment, moment))
+            axis.set_title(moment.replace("_", " "))
+            axis.set_xlim(profile.edges[0], profile.edges[-1])
+            if np.isfinite(profile.deviation).any():
+                axis.set_ylim(*_limits(profile, positive=moment not in SIGNED))
+        for axis in axes[3:]:
+            axis.set_xlabel(f"{name} [{unit}]" if unit else name)
+        handles, labels = axes[0].get_legend_handles_labels()
+        handles.append(Patch(color=REAL, alpha=0.35, lw=0))
+        labels.append("mean ± standard deviation, with error")
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _draw_profile(axis: Any, profile: Any, colour: str, label: str) -> None:
+    centres = 0.5 * (profile.edges[1:] + profile.edges[:-1])
+    error = np.hypot(profile.mean_error, profile.deviation_error)
+    axis.errorbar(
+        centres, profile.mean, profile.mean_error, fmt="o", color=colour, label=label
+    )
+    for sign in (-1.0, 1.0):
+        line = profile.mean + sign * profile.deviation
+        axis.fill_between(
+            centres, line - error, line + error, color=colour, alpha=0.35, lw=0
+        )
+
+
+def _limits(profile: Any, *, positive: bool) -> tuple[float, float]:
+    """Return the range of a panel that ordinary bins fill."""
+    low = float(np.nanquantile(profile.mean - profile.deviation, 0.25))
+    high = float(np.nanquantile(profile.mean + profile.deviation, 0.75))
+    margin = MARGIN * (high - low)
+    return (max(low - margin, 0.0) if positive else low - margin), high + margin
+
+
+def _draw_shares(axis: Any, images: FloatArray, colour: str, label: str) -> None:
+    """Draw the mean share of each pad in the sum of a response, with its error."""
+    pads = images.sum(axis=2)
+    total = pads.sum(axis=1)
+    if not (total > 0.0).any():
+        return
+    shares = pads[total > 0.0] / total[total > 0.0, None]
+    error = shares.std(axis=0) / np.sqrt(len(shares))
+    axis.errorbar(
+        np.arange(pads.shape[1]),
+        shares.mean(axis=0),
+        error,
+        fmt="o" if colour == REAL else "_",
+        markersize=4 if colour == REAL else 12,
+        color=colour,
+        label=label,
+    )
+
+
+def _average(images: FloatArray) -> FloatArray:
+    """Return the mean image, NaN if there are none."""
+    if not len(images):
+        return np.full(images.shape[1:], np.nan)
+    return np.asarray(images.mean(axis=0))

@@ -1,0 +1,335 @@
+"""Figures of showers: pictures of cells, profiles, response, spectra."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
+from numpy.typing import ArrayLike
+
+from pidgan.report.plots.canvas import (
+    DPI,
+    GENERATED,
+    MAX_RATIO,
+    REAL,
+    draw_band,
+    label_axis,
+    ratio_panels,
+    style,
+)
+from pidgan.typing import FloatArray
+
+DECADES = 4.5  # of energy that the colours of a picture span
+COLOURS = "viridis"
+EMPTY = "#f2f2f2"  # cells without energy, unlike cells with little
+
+
+def plot_shower(
+    outlines: Sequence[ArrayLike],
+    rows: Sequence[tuple[str, Sequence[ArrayLike]]],
+    *,
+    titles: Sequence[str] = (),
+    unit: str = "MeV",
+) -> Figure:
+    """Draw the energies of cells, a panel for each layer and row.
+
+    Args:
+        outlines: by layer (n_cells, k, 2) corners of the cells, mm.
+        rows: label and, by layer, energies (n_cells,) of each line of panels; all
+            panels have one scale of colours.
+        titles: of the layers.
+        unit: of the energies.
+    """
+    values = [np.asarray(e, dtype=np.float64) for _, layers in rows for e in layers]
+    top = max((float(e.max()) for e in values if e.size), default=1.0)
+    top = top if top > 0 else 1.0
+    norm = LogNorm(vmin=top / 10**DECADES, vmax=top)
+    n, m = len(rows), len(outlines)
+    panel, side, above, bar = 2.6, 0.85, 0.45, 0.95
+    width, height = side + m * panel + bar, n * panel + above + 0.6
+    with style():
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        last = None
+        for i, (label, layers) in enumerate(rows):
+            for j, (shape, e) in enumerate(zip(outlines, layers, strict=True)):
+                x = (side + j * panel) / width
+                y = 1 - (above + (i + 1) * panel) / height
+                size = (0.93 * panel / width, 0.93 * panel / height)
+                axis = figure.add_axes((x, y, *size))
+                last = _draw_cells(axis, np.asarray(shape), np.asarray(e), norm)
+                axis.tick_params(labelleft=j == 0, labelbottom=i == n - 1)
+                if j == 0:
+                    axis.set_ylabel(f"{label}\n$y$ [mm]")
+                if i == n - 1:
+                    axis.set_xlabel("$x$ [mm]")
+                if i == 0 and titles:
+                    axis.set_title(titles[j])
+        if last is not None:
+            bottom = 1 - (above + n * panel) / height
+            area = figure.add_axes(
+                (
+                    1 - (bar - 0.05) / width,
+                    bottom,
+                    0.16 / width,
+                    0.93 * n * panel / height,
+                )
+            )
+            figure.colorbar(last, cax=area).set_label(f"Energy [{unit}]", loc="top")
+    return figure
+
+
+def plot_curves(
+    edges: ArrayLike,
+    real: tuple[ArrayLike, ArrayLike],
+    generated: tuple[ArrayLike, ArrayLike],
+    *,
+    name: str,
+    unit: str = "1",
+    what: str,
+    logx: bool = False,
+    logy: bool = False,
+) -> Figure:
+    """Draw a mean over showers, real points over the generated line, with their ratio.
+
+    Args:
+        edges: (m + 1,).
+        real: (m,) mean and (m,) error.
+        generated: (m,) mean and (m,) error.
+        name: of the horizontal axis.
+        unit: of the horizontal axis.
+        what: the vertical axis.
+        logx: logarithmic horizontal axis.
+        logy: logarithmic vertical axis.
+    """
+    bounds = np.asarray(edges, dtype=np.float64)
+    (y, dy), (g, dg) = (
+        tuple(np.asarray(a, dtype=np.float64) for a in pair)
+        for pair in (real, generated)
+    )
+    middle = (bounds[1:] + bounds[:-1]) / 2
+    if logx:
+        middle = np.sqrt(bounds[1:] * bounds[:-1])
+    with style():
+        figure, [(top, bottom)] = ratio_panels(1)
+        top.stairs(g, bounds, color=GENERATED, label="generated", linewidth=1.6)
+        draw_band(top, bounds, g - dg, g + dg)
+        top.errorbar(middle, y, yerr=dy, fmt="o", color=REAL, label="real", zorder=4)
+        _draw_ratio(bottom, bounds, middle, (y, dy), (g, dg))
+        if logx:
+            bottom.set_xscale("log")
+        positive = y[y > 0]
+        if logy and len(positive):
+            top.set_yscale("log")
+            top.set_ylim(0.5 * max(positive.min(), 1e-6 * y.max()), 10 * y.max())
+        else:
+            top.set_ylim(0, 1.3 * max(float(y.max()), float(g.max())))
+        top.legend(loc="upper right")
+        top.set_ylabel(what, loc="top")
+        bottom.set_ylabel("gen. / real")
+        label_axis(bottom, name, unit)
+    return figure
+
+
+def plot_response(
+    energy: ArrayLike,
+    real: tuple[ArrayLike, ArrayLike],
+    generated: tuple[ArrayLike, ArrayLike],
+    *,
+    what: str,
+    unit: str = "GeV",
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    allowed: float | None = None,
+    zero: bool = False,
+) -> Figure:
+    """Draw mean response or resolution against the incident energy, with their ratio.
+
+    Args:
+        energy: (m,).
+        real: (m,) value and (m,) error.
+        generated: (m,) value and (m,) error.
+        what: the vertical axis.
+        unit: of the energy.
+        curves: "real" and "generated" fits to draw: energies and values.
+        allowed: half range of the ratio that is shaded, such as 0.005.
+        zero: whether the vertical axis begins at 0.
+    """
+    x = np.asarray(energy, dtype=np.float64)
+    (y, dy), (g, dg) = (
+        tuple(np.asarray(a, dtype=np.float64) for a in pair)
+        for pair in (real, generated)
+    )
+    with style():
+        figure, [(top, bottom)] = ratio_panels(1)
+        for name, colour in (("generated", GENERATED), ("real", REAL)):
+            if curves and name in curves:
+                top.plot(*curves[name], color=colour, linewidth=1.2)
+        top.errorbar(x, y, yerr=dy, fmt="o", color=REAL, label="real", zorder=4)
+        top.errorbar(
+            x, g, yerr=dg, fmt="s", mfc="white", color=GENERATED, label="generated"
+        )
+        with np.errstate(all="ignore"):
+            ratio = g / y
+            error = np.abs(ratio) * np.hypot(dg / g, dy / y)
+        bottom.axhline(1, color=REAL, linewidth=0.8)
+        if allowed is not None:
+            bottom.axhspan(1 - allowed, 1 + allowed, color=GENERATED, alpha=0.12, lw=0)
+        bottom.errorbar(x, ratio, yerr=error, fmt="s", mfc="white", color=GENERATED)
+        spread = np.nanmax(np.abs(ratio - 1) + error, initial=0.0)
+        reach = 1.15 * max(float(spread), allowed or 0.0, 1e-3)
+        bottom.set_ylim(1 - reach, 1 + reach)
+        bottom.set_xscale("log")
+        bottom.set_xlim(0.8 * np.nanmin(x), 1.25 * np.nanmax(x))
+        bottom.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bottom.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
+        bottom.xaxis.set_minor_formatter(NullFormatter())
+        finite = np.concatenate([y, g])[np.isfinite(np.concatenate([y, g]))]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+        span = max(high - low, 1e-6 * abs(high))
+        top.set_ylim(0 if zero else low - 0.3 * span, high + 0.45 * span)
+        for axis in (top.yaxis, bottom.yaxis):
+            plain = ScalarFormatter(useOffset=False)
+            axis.set_major_formatter(plain)
+        top.legend(loc="upper right", ncols=2)
+        top.set_ylabel(what, loc="top")
+        bottom.set_ylabel("gen. / real")
+        label_axis(bottom, "Incident energy", unit)
+    return figure
+
+
+def plot_observables(
+    observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]], *, bins: int = 40
+) -> Figure:
+    """Draw distributions of observables, real points over the generated histogram.
+
+    Args:
+        observables: name, unit, real (n,) and generated (n,) values of each.
+        bins: of each, between the 0.1 % and 99.9 % quantiles of the real values, which
+            is where the axes end; what lies beyond is missing.
+    """
+    with style():
+        figure, panels = ratio_panels(len(observables))
+        for (name, unit, real, generated), (top, bottom) in zip(
+            observables, panels, strict=True
+        ):
+            y, g = np.asarray(real), np.asarray(generated)
+            edges = _edges(y, bins)
+            a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
+            scale = len(y) / len(g)
+            middle = (edges[1:] + edges[:-1]) / 2
+            top.stairs(b * scale, edges, color=GENERATED, label="generated", lw=1.5)
+            top.errorbar(
+                middle, a, yerr=np.sqrt(a), fmt="o", ms=3, color=REAL, label="real"
+            )
+            pair = ((a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale))
+            _draw_ratio(bottom, edges, middle, *pair)
+            top.set_ylim(0, 1.3 * max(a.max(), (b * scale).max(), 1.0))
+            top.legend(loc="upper right")
+            top.set_ylabel("Showers")
+            bottom.set_ylabel("gen. / real")
+            # `label_axis` takes names literally; these may be formulas.
+            text = name if unit == "1" else f"{name} [{unit}]"
+            bottom.set_xlabel(text, loc="right")
+    return figure
+
+
+def plot_matrix(
+    real: ArrayLike, generated: ArrayLike, *, what: str, name: str
+) -> Figure:
+    """Draw two matrices of correlations and their difference.
+
+    Args:
+        real: (d, d).
+        generated: (d, d).
+        what: of the colours.
+        name: of both axes.
+    """
+    y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
+    with style():
+        figure = Figure(figsize=(12.6, 4.1), dpi=DPI)
+        items = (("real", y), ("generated", g), ("generated - real", g - y))
+        for i, (title, matrix) in enumerate(items):
+            axis = figure.add_axes((0.055 + 0.325 * i, 0.15, 0.24, 0.74))
+            reach = 1.0 if i < 2 else max(0.05, float(np.nanmax(np.abs(matrix))))
+            image = axis.imshow(
+                matrix, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
+            )
+            axis.minorticks_off()
+            axis.set_title(title)
+            axis.set_xlabel(name)
+            axis.set_ylabel(name)
+            area = figure.add_axes((0.3 + 0.325 * i, 0.15, 0.01, 0.74))
+            figure.colorbar(image, cax=area)
+            area.minorticks_off()
+    return figure
+
+
+def _draw_cells(
+    axis: Axes, outlines: FloatArray, energies: FloatArray, norm: LogNorm
+) -> PolyCollection:
+    """Cells as polygons; those below the scale have its lowest colour."""
+    some = energies > 0
+    axis.add_collection(
+        PolyCollection(list(outlines[~some]), facecolors=EMPTY, edgecolors="none")
+    )
+    drawn = PolyCollection(
+        list(outlines[some]), cmap=COLOURS, norm=norm, edgecolors="face", linewidths=0.2
+    )
+    drawn.set_array(np.maximum(energies[some], norm.vmin or 0.0))
+    axis.add_collection(drawn)
+    low, high = outlines.min(axis=(0, 1)), outlines.max(axis=(0, 1))
+    middle, half = (low + high) / 2, 0.5 * float(np.max(high - low))
+    axis.set_xlim(middle[0] - half, middle[0] + half)
+    axis.set_ylim(middle[1] - half, middle[1] + half)
+    axis.set_aspect("equal")
+    # Labels at the corners of neighbouring panels would touch.
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(MaxNLocator(4, prune="both"))
+    axis.minorticks_off()
+    return drawn
+
+
+def _edges(values: FloatArray, bins: int) -> FloatArray:
+    """Equal bins of the bulk; of discrete values, as many of them in each."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    if high <= low:
+        half = max(abs(low), 1.0) * 1e-3
+        return np.linspace(low - half, low + half, bins + 1)
+    kinds = np.unique(values)
+    step = float(np.diff(kinds).min()) if len(kinds) > 1 else 1.0
+    steps = (high - low) / step
+    if len(kinds) > 20 * bins or steps > 20 * bins:
+        return np.linspace(low, high, bins + 1)
+    width = np.ceil(steps / bins) * step
+    count = int(np.ceil((high - low) / width)) + 1
+    return np.asarray(low - step / 2 + width * np.arange(count))
+
+
+def _draw_ratio(
+    axis: Axes,
+    edges: FloatArray,
+    middle: FloatArray,
+    real: tuple[FloatArray, ...],
+    generated: tuple[FloatArray, ...],
+) -> None:
+    """Generated over real, with the errors of each about 1 and about the ratio."""
+    (y, dy), (g, dg) = real, generated
+    with np.errstate(all="ignore"):
+        ratio = np.where(y > 0, g / y, np.nan)
+        error, band = np.where(y > 0, dg / y, np.nan), np.where(y > 0, dy / y, np.nan)
+    draw_band(axis, edges, 1 - band, 1 + band, colour="#8a8a8a")
+    axis.axhline(1, color=REAL, linewidth=0.8)
+    # Where real showers say nothing the range would be set by noise.
+    known = np.isfinite(ratio) & (band < MAX_RATIO / 2)
+    reach = np.quantile(np.abs(ratio[known] - 1), 0.9) if known.any() else 0.1
+    reach = float(np.clip(1.4 * reach, 0.05, MAX_RATIO))
+    axis.errorbar(middle, ratio, yerr=error, fmt="o", ms=3, color=GENERATED)
+    axis.set_ylim(1 - reach, 1 + reach)

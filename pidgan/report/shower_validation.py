@@ -1,0 +1,414 @@
+"""Judge generated showers against real ones: figures, each beside its floor.
+
+The judged rows are split in two halves. A distance is that of the real showers of one
+half to those generated for the conditions of the other, averaged over both ways; its
+floor that of the real showers of the two halves. So both are of equal sizes, and a
+perfect generator has the floor, up to the floor's error. Separation powers, which are
+quick, are averaged over ten ways to halve; errors are standard deviations of single
+estimates. Classifiers use all rows.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.observables import check_cells
+from pidgan.errors import DatasetError, nearest
+from pidgan.report.metrics import c2st
+from pidgan.report.shower_metrics import (
+    Curve,
+    Response,
+    cell_spectrum,
+    correlation_difference,
+    energy_edges,
+    energy_response,
+    fit_resolution,
+    frechet_distance,
+    high_level,
+    kernel_distance,
+    lateral_profile,
+    longitudinal_profile,
+    low_level,
+    neighbour_figures,
+    separation,
+    spectrum_edges,
+)
+from pidgan.typing import BoolArray, FloatArray
+
+MIN_SHOWERS = 400
+"""Fewer judged showers: a classifier has 200 of each kind in a half."""
+
+HALVINGS = 10  # of separation powers
+BLOCK_ROWS = 1000  # showers generated at a time
+SHOWN = 3  # single showers that are drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowerReport:
+    """What a comparison of showers found.
+
+    Attributes:
+        geometry: of the cells.
+        figures: numbers by name, as JSON has them.
+        energy_unit: of cells and incident energies.
+        response: by species ("all" first): real and generated `Response`.
+        curves: by name: real and generated `Curve`; "profile/VIEW", "lateral/VIEW" and
+            "spectrum/VIEW".
+        observables: by name: real and generated values, (n,) each.
+        average: real and generated mean cells, (n_cells,) each.
+        single: real and generated cells of some showers, (k, n_cells) each.
+        single_energy: (k,) their incident energies.
+    """
+
+    geometry: Geometry
+    figures: dict[str, Any]
+    energy_unit: str
+    response: dict[str, tuple[Response, Response]]
+    curves: dict[str, tuple[Curve, Curve]]
+    observables: dict[str, tuple[FloatArray, FloatArray]]
+    average: tuple[FloatArray, FloatArray]
+    single: tuple[FloatArray, FloatArray]
+    single_energy: FloatArray
+
+    def headline(self) -> dict[str, Any]:
+        """Return the figures that belong on a bundle's card: all."""
+        return self.figures
+
+    def to_json(self) -> str:
+        """Return the figures as JSON."""
+        return json.dumps(self.figures, indent=2)
+
+
+def validate_showers(
+    generate: Callable[[FloatArray, FloatArray], FloatArray],
+    conditions: ArrayLike,
+    cells: ArrayLike,
+    geometry: Geometry,
+    *,
+    n_noise: int,
+    names: Sequence[str],
+    energy_unit: str = "MeV",
+    seed: int = 1,
+    classifiers: bool = True,
+) -> ShowerReport:
+    """Generate a shower for each real one and compare.
+
+    Args:
+        generate: conditions (m, c) and standard normal noise (m, n_noise) to cells
+            (m, n_cells): `sample` of a parametrisation, `generate` of a bundle.
+        conditions: (n, c), of showers that the generator was not fitted to.
+        cells: (n, n_cells), their energies.
+        geometry: of the cells.
+        n_noise: normal numbers that the generator takes.
+        names: (c,) of the conditions; "energy" is needed, "species" splits the
+            response.
+        energy_unit: of cells and incident energies.
+        seed: of the noise, the halves and the classifiers.
+        classifiers: whether to train classifiers, which takes most of the time.
+
+    Raises:
+        DatasetError: too few showers.
+    """
+    x = np.asarray(conditions, dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for start in range(0, len(x), BLOCK_ROWS):
+        part = x[start : start + BLOCK_ROWS]
+        noise = rng.standard_normal((len(part), n_noise), dtype=np.float32)
+        blocks.append(np.asarray(generate(part, noise), dtype=np.float32))
+    return compare_showers(
+        cells,
+        np.concatenate(blocks),
+        conditions,
+        geometry,
+        names=names,
+        energy_unit=energy_unit,
+        seed=seed,
+        classifiers=classifiers,
+    )
+
+
+def compare_showers(
+    real: ArrayLike,
+    generated: ArrayLike,
+    conditions: ArrayLike,
+    geometry: Geometry,
+    *,
+    names: Sequence[str],
+    energy_unit: str = "MeV",
+    seed: int = 1,
+    classifiers: bool = True,
+) -> ShowerReport:
+    """Compare real showers with those generated for the same conditions.
+
+    Args:
+        real: (n, n_cells).
+        generated: (n, n_cells), row by row of the same conditions.
+        conditions: (n, c).
+        geometry: of the cells.
+        names: (c,) of the conditions, see `validate_showers`.
+        energy_unit: of cells and incident energies.
+        seed: of the halves and the classifiers.
+        classifiers: whether to train classifiers.
+    """
+    y, g = check_cells(real, geometry), check_cells(generated, geometry)
+    x = np.asarray(conditions, dtype=np.float64)
+    if len(y) != len(g) or len(y) != len(x):
+        raise ValueError(
+            f"{len(y)} real and {len(g)} generated showers for {len(x)} conditions"
+        )
+    if len(y) < MIN_SHOWERS:
+        raise DatasetError(f"{len(y)} showers, expected at least {MIN_SHOWERS}")
+    if not np.all(np.isfinite(g)):
+        raise DatasetError(
+            f"{np.sum(~np.isfinite(g).all(axis=1))} generated showers "
+            "have cells that are no numbers"
+        )
+    if "energy" not in names:
+        raise ValueError(
+            f"no condition 'energy' among {', '.join(names)}{nearest('energy', names)}"
+        )
+    energy = x[:, list(names).index("energy")]
+    observed = [high_level(cells, geometry, energy) for cells in (y, g)]
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(len(y)) < len(y) // 2 for _ in range(HALVINGS)]
+    half = halves[0]
+    figures: dict[str, Any] = {
+        "geometry": geometry.name,
+        "showers": len(y),
+        "floor": "real showers of one half against those of the other",
+    }
+    figures |= _separations(observed, halves)
+    figures |= _distances(observed, half, seed)
+    figures["correlations"] = _correlations(y, g, geometry, half)
+    if classifiers:
+        figures["c2st"] = _classifiers(x, (y, g), observed, energy, half, seed)
+    response = _responses(y, g, geometry, energy, _species(x, names))
+    figures["response"] = {
+        name: _response_figures(*pair, energy_unit) for name, pair in response.items()
+    }
+    shown = _choose_shown(energy)
+    return ShowerReport(
+        geometry=geometry,
+        figures=figures,
+        energy_unit=energy_unit,
+        response=response,
+        curves=_curves(y, g, geometry),
+        observables={k: (v, observed[1][k]) for k, v in observed[0].items()},
+        average=(y.mean(axis=0), g.mean(axis=0)),
+        single=(y[shown], g[shown]),
+        single_energy=energy[shown],
+    )
+
+
+def _separations(
+    observed: Sequence[dict[str, FloatArray]], halves: Sequence[BoolArray]
+) -> dict[str, Any]:
+    """Separation power of each observable, and the mean of those that are no list."""
+    y, g = observed
+    powers = {name: _estimates(separation, y[name], g[name], halves) for name in y}
+    whole = [powers[name] for name in y if "[" not in name]
+    values, floors = (np.mean(found, axis=0) for found in zip(*whole, strict=True))
+    figures = {name: _figure(*found) for name, found in powers.items()}
+    return {"separation": figures, "separation_mean": _figure(values, floors)}
+
+
+def _distances(
+    observed: Sequence[dict[str, FloatArray]], half: BoolArray, seed: int
+) -> dict[str, Any]:
+    """FPD, KPD and PRDC with floors."""
+    y, g = observed
+    whole = [name for name in y if "[" not in name]
+    a, b = (np.stack([o[name] for name in whole], axis=1) for o in (y, g))
+    prdc = [neighbour_figures(a[half], b[~half]), neighbour_figures(a[~half], b[half])]
+    floor = neighbour_figures(a[half], a[~half], seed=seed)
+    return {
+        "fpd": _with_floor(
+            lambda s, t: frechet_distance(s, t, seed=seed)[0], a, b, half
+        ),
+        "kpd": _with_floor(
+            lambda s, t: kernel_distance(s, t, seed=seed)[0], a, b, half
+        ),
+        "prdc": {
+            name: {
+                "value": (prdc[0][name] + prdc[1][name]) / 2,
+                "error": abs(prdc[0][name] - prdc[1][name]) / 2,
+                "floor": floor[name],
+            }
+            for name in floor
+        },
+    }
+
+
+def _estimates(
+    distance: Callable[[Any, Any], float],
+    real: Any,
+    generated: Any,
+    halves: Sequence[BoolArray],
+) -> tuple[FloatArray, FloatArray]:
+    """Estimates of a distance (2 k,), two for each way to halve, and floors (k,)."""
+    values = [distance(real[m], generated[~m]) for h in halves for m in (h, ~h)]
+    return np.array(values), np.array([distance(real[h], real[~h]) for h in halves])
+
+
+def _figure(values: FloatArray, floors: FloatArray) -> dict[str, float]:
+    """Means and standard deviations of estimates; of one there is none."""
+    found = {"value": float(values.mean()), "error": float(values.std())}
+    found["floor"] = float(floors.mean())
+    if len(floors) > 1:
+        found["floor_error"] = float(floors.std(ddof=1))
+    return found
+
+
+def _with_floor(
+    distance: Callable[[Any, Any], float], real: Any, generated: Any, half: Any
+) -> dict[str, float]:
+    """A distance, half the difference of its two estimates, and its floor."""
+    return _figure(*_estimates(distance, real, generated, [half]))
+
+
+def _correlations(
+    y: FloatArray, g: FloatArray, geometry: Geometry, half: BoolArray
+) -> dict[str, Any]:
+    """Differences of the correlations among layers' shares."""
+    found = {}
+    for view in geometry.views:
+        part = geometry.view_slices[view.name]
+        if view.has_depth:
+            starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
+            columns = [np.add.reduceat(e[:, part], starts, axis=1) for e in (y, g)]
+            columns = [
+                c / np.maximum(c.sum(axis=1, keepdims=True), 1e-30) for c in columns
+            ]
+            first, second = columns
+            found[view.name] = _with_floor(correlation_difference, first, second, half)
+    return found
+
+
+def _classifiers(
+    x: FloatArray,
+    cells: tuple[FloatArray, FloatArray],
+    observed: Sequence[dict[str, FloatArray]],
+    energy: FloatArray,
+    half: BoolArray,
+    seed: int,
+) -> dict[str, Any]:
+    """Two-sample tests on observables and on cells, beside the conditions."""
+    # The network sees energies over decades better by their logarithm.
+    known = np.concatenate([x, np.log(energy)[:, None]], axis=1)
+    levels = {
+        "high": [np.stack(list(o.values()), axis=1) for o in observed],
+        "low": [low_level(e, energy) for e in cells],
+    }
+    found = {}
+    for name, (a, b) in levels.items():
+        a, b = np.concatenate([known, a], axis=1), np.concatenate([known, b], axis=1)
+        value = c2st(a, b, seed=seed, paired=True)
+        floor = c2st(a[half], a[~half], seed=seed)
+        found[name] = {
+            "value": value.auc,
+            "error": value.error,
+            "floor": floor.auc,
+            "floor_error": floor.error,
+            "trees": value.auc_trees,
+            "network": value.auc_network,
+            "showers": value.n_real,
+        }
+    return found
+
+
+def _responses(
+    y: FloatArray,
+    g: FloatArray,
+    geometry: Geometry,
+    energy: FloatArray,
+    species: dict[str, BoolArray],
+) -> dict[str, tuple[Response, Response]]:
+    """Response of the first view in bins of the energy, for each species."""
+    part = geometry.view_slices[geometry.views[0].name]
+    sums = [e[:, part].sum(axis=1) for e in (y, g)]
+    edges = energy_edges(energy)
+    return {
+        name: (
+            energy_response(sums[0][rows], energy[rows], edges),
+            energy_response(sums[1][rows], energy[rows], edges),
+        )
+        for name, rows in species.items()
+    }
+
+
+def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
+    """Rows (n,) of each species, "all" first."""
+    found: dict[str, BoolArray] = {"all": np.ones(len(x), dtype=np.bool_)}
+    if "species" in names:
+        code = x[:, list(names).index("species")]
+        values = np.unique(code)
+        if 1 < len(values) <= 10:
+            found |= {f"species {value:g}": code == value for value in values}
+    return found
+
+
+def _response_figures(real: Response, generated: Response, unit: str) -> dict[str, Any]:
+    """Linearity and resolution of both, their ratios, and the fits."""
+    ratio = generated.mean / real.mean - 1
+    ratio_error = np.hypot(
+        generated.mean_error / generated.mean, real.mean_error / real.mean
+    )
+    width = generated.resolution / real.resolution
+    width_error = width * np.hypot(
+        generated.resolution_error / generated.resolution,
+        real.resolution_error / real.resolution,
+    )
+    fits = [fit_resolution(r) for r in (real, generated)]
+    return {
+        "energy": real.energy.tolist(),
+        "unit": unit,
+        "showers": real.count.tolist(),
+        "linearity": ratio.tolist(),
+        "linearity_error": ratio_error.tolist(),
+        "worst_linearity": float(np.nanmax(np.abs(ratio))),
+        "resolution_real": real.resolution.tolist(),
+        "resolution_generated": generated.resolution.tolist(),
+        "resolution_ratio": width.tolist(),
+        "resolution_ratio_error": width_error.tolist(),
+        "worst_resolution": float(np.nanmax(np.abs(width - 1))),
+        "fit_real": asdict(fits[0]),
+        "fit_generated": asdict(fits[1]),
+    }
+
+
+def _curves(
+    y: FloatArray, g: FloatArray, geometry: Geometry
+) -> dict[str, tuple[Curve, Curve]]:
+    """Profiles and cell spectra of each view."""
+    found = {}
+    for view in geometry.views:
+        name, part = view.name, geometry.view_slices[view.name]
+        if view.has_depth:
+            found[f"profile/{name}"] = (
+                longitudinal_profile(y, geometry, name),
+                longitudinal_profile(g, geometry, name),
+            )
+        if view.has_plane:
+            found[f"lateral/{name}"] = (
+                lateral_profile(y, geometry, name),
+                lateral_profile(g, geometry, name),
+            )
+        edges = spectrum_edges(y[:, part])
+        found[f"spectrum/{name}"] = (
+            cell_spectrum(y[:, part], edges),
+            cell_spectrum(g[:, part], edges),
+        )
+    return found
+
+
+def _choose_shown(energy: FloatArray) -> list[int]:
+    """Rows of low, middle and high energy."""
+    order = np.argsort(energy, kind="stable")
+    places = np.linspace(0.05, 0.95, SHOWN) * (len(order) - 1)
+    return [int(order[int(place)]) for place in places]

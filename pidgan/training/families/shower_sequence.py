@@ -1,0 +1,410 @@
+"""Showers, one number after the other: layers, then the total, then cells.
+
+The same two steps as in `pidgan.training.families.showers`, a model of the energies
+followed by one of the shape, but each coordinate is made given those before it
+(`pidgan.training.networks.cell_by_cell`): layers in depth, the total given all layers,
+as what leaks behind them is missing in it, and cells from the rim of the calorimeter to
+its middle. What is small comes before what is large: what is left to be shared is then
+never the small difference of large numbers. All layers have the same hidden layers, and
+so have all cells: a shower is then as many examples, and a rare one is not learnt by
+heart. The network of the cells sees a cell's neighbours and its distance from the axis
+of the shower, which is a function of conditions and energies that is learnt: a point of
+a plane, a line in a volume. In a volume every other layer of a ring is made at once,
+then those between, which see both.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pidgan.bundle.formulas import (
+    Traced,
+    maximum,
+    minimum,
+    pick,
+    stack,
+    turn,
+    with_precision,
+)
+from pidgan.calorimeter.coordinates import CellTransform
+from pidgan.errors import PidganError
+from pidgan.training.backend import keras, tf
+from pidgan.training.networks.cell_by_cell import Order, Sequence
+from pidgan.training.networks.nodes import Graph
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.updates import descend
+from pidgan.typing import FloatArray, IntArray
+
+# Weight decays are those for so many showers. A prior weighs as much as some showers:
+# fewer of them need more of it.
+DECAY_SHOWERS = 7600
+# Each has its own bias, and waits for its neighbours.
+MOST_CELLS = 4000
+# Coordinates beyond are seen as these: a layer without energy is not far away.
+MOST_SEEN = 4.0
+# Rows generated at a time by numpy: they stay in the cache.
+BLOCK_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceSettings:
+    """What can be chosen.
+
+    Attributes:
+        energy_width: of the hidden layers of the networks of layers and total.
+        energy_memory: sums over earlier layers that later ones see.
+        energy_window: earlier layers that each sees.
+        width, memory: of the network of the cells, likewise.
+        axes: from which cells see their distance: points of a plane, lines in depth.
+        reach: how far, in cells, cells see others; 1.05 suits thousands of them.
+        batch_size, learning_rate: the rate falls with a cosine.
+        energy_weight_decay, total_weight_decay, weight_decay: of the models of layers,
+            total and cells, at 7600 showers; of other numbers in inverse proportion.
+            Each shower is one example of a total, but many of a layer.
+        blur: of the sums over what was made before, see `Sequence.loss`.
+        average: momentum of the averaged weights.
+        xla: compile the steps with XLA; None does so in trainings of a minute or 2000
+            steps and more.
+    """
+
+    energy_width: int = 48
+    energy_memory: int = 8
+    energy_window: int = 4
+    width: int = 48
+    memory: int = 16
+    axes: int = 3
+    reach: float = 2.05
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    energy_weight_decay: float = 0.03
+    total_weight_decay: float = 1.0
+    weight_decay: float = 0.01
+    blur: float = 0.02
+    average: float = 0.998
+    xla: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the models.
+
+    Attributes:
+        name: of its loss.
+        makes: coordinates of the shower that it makes.
+        sees: coordinates, made before, in its context.
+        model: its network.
+        weight_decay: of its optimizer.
+    """
+
+    name: str
+    makes: slice
+    sees: slice
+    model: Sequence
+    weight_decay: float
+
+
+class ShowerSequence:
+    """Family `shower_sequence`: maximum likelihood, coordinate after coordinate."""
+
+    # Weights of showers are never negative.
+    needs_positive_weights = False
+
+    def __init__(self, *, shape: Shape, settings: SequenceSettings, seed: int) -> None:
+        """Build the networks and their optimizers.
+
+        Raises:
+            PidganError: too many cells.
+        """
+        self.settings = s = settings
+        self.n_noise = shape.n_targets
+        self.parts = _make_parts(shape, s, seed)
+        self.generator = SequenceGenerator(self.parts)
+        self.optimizers = [
+            keras.optimizers.AdamW(
+                s.learning_rate,
+                weight_decay=part.weight_decay,
+                global_clipnorm=10.0,
+                use_ema=True,
+                ema_momentum=s.average,
+            )
+            for part in self.parts
+        ]
+        for optimizer, part in zip(self.optimizers, self.parts, strict=True):
+            optimizer.build(part.model.variables)
+        # By part: the least loss of the validation part, and the weights it had.
+        self.least = [keras.Variable(np.inf, trainable=False) for _ in self.parts]
+        self.best = [
+            [
+                keras.Variable(tf.zeros_like(v), trainable=False)
+                for v in p.model.variables
+            ]
+            for p in self.parts
+        ]
+        self.phases: Mapping[str, float] = {"likelihood": 1.0}
+        self.batch_sizes: Mapping[str, int] = {"likelihood": s.batch_size}
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all variables, optimizers' included, in a fixed order."""
+        states = [v for optimizer in self.optimizers for v in optimizer.variables]
+        best = [v for part in self.best for v in part]
+        return [*self.generator.variables, *states, *self.least, *best]
+
+    def step(
+        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
+    ) -> dict[str, Any]:
+        """Do one update of each model and return their losses."""
+        found = {}
+        for k, optimizer in enumerate(self.optimizers):
+            model = self.parts[k].model
+            optimizer.learning_rate = self.settings.learning_rate * rate
+            with tf.GradientTape() as tape:
+                loss = self._loss(k, batch, seed)
+            descend(tape, loss, optimizer, model.variables)
+            found[self.parts[k].name] = loss
+        return found
+
+    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
+        """Return the losses without an update."""
+        return {p.name: self._loss(k, batch, seed) for k, p in enumerate(self.parts)}
+
+    def watch(self, batch: dict[str, Any], *, seed: Any) -> None:
+        """Keep the averaged weights of each model where its loss is the least so far.
+
+        Small samples are learnt by heart: early stopping, of each model on its own.
+        """
+        for k, part in enumerate(self.parts):
+            now = [v.numpy() for v in part.model.variables]
+            self.optimizers[k].finalize_variable_values(part.model.variables)
+            loss = self._loss(k, batch, seed)
+            if loss < self.least[k]:
+                self.least[k].assign(loss)
+                _assign(self.best[k], part.model.variables)
+            _assign(part.model.variables, now)
+
+    def end(self, phase: str) -> None:
+        """Put the weights that were kept into the networks."""
+        for part, best, least in zip(self.parts, self.best, self.least, strict=True):
+            if np.isfinite(least.numpy()):
+                _assign(part.model.variables, best)
+
+    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tf.Tensor:
+        """Return the loss, a coordinate, of one model."""
+        part = self.parts[k]
+        z, free = batch["y"], batch["free"]
+        context = tf.concat([batch["x"], _seen(z[:, part.sees])], axis=1)
+        n = part.model.order.n
+        normal = tf.random.stateless_normal(
+            (tf.shape(z)[0], n), tf.random.fold_in(seed, k)
+        )
+        blur = self.settings.blur * normal
+        loss = part.model.loss(
+            z[:, part.makes], free[:, part.makes], context, blur=blur
+        )
+        return tf.reduce_mean(batch["w"] * loss) / n
+
+
+class SequenceGenerator:
+    """From conditions and one number of noise a coordinate to coordinates."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        """Join the models."""
+        self.parts = parts
+        self.variables: list[Any] = [v for p in parts for v in p.model.variables]
+
+    def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
+        """Return the coordinates, (n, n_targets)."""
+        x, noise = (
+            np.asarray(inputs[name], dtype=np.float64)
+            for name in ("conditions", "noise")
+        )
+        blocks = [
+            self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
+            for i in range(0, max(1, len(x)), BLOCK_ROWS)
+        ]
+        return tf.constant(np.concatenate(blocks), dtype=tf.float32)
+
+    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
+        """Append the same operators to a graph and return the coordinates' name."""
+        n_noise = sum(part.model.order.n for part in self.parts)
+        # The first model sees nothing but the conditions.
+        n_context = int(self.parts[0].model.weights["context"].shape[0])
+        x, noise = (
+            with_precision(Traced(graph, inputs[name], (size,)), double=graph.double)
+            for name, size in (("conditions", n_context), ("noise", n_noise))
+        )
+        made: str = with_precision(self._generate(x, noise), double=False).name
+        return made
+
+    def _generate(self, x: Any, noise: Any) -> Any:
+        x, noise = turn(x), turn(noise)
+        made: list[tuple[slice, Any]] = []
+        for part in self.parts:
+            seen = [_traced_seen(z) for place, z in made if _within(place, part.sees)]
+            numbers = pick(noise, np.arange(part.makes.start, part.makes.stop))
+            z = part.model.generate(numbers, stack([x, *seen]))
+            made.append((part.makes, z))
+            made.sort(key=lambda item: item[0].start)
+        return turn(stack([z for _, z in made]))
+
+
+def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _within(place: slice, other: slice) -> bool:
+    return bool(place.start >= other.start and place.stop <= other.stop)
+
+
+def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
+    """Return the models in the order in which they come.
+
+    Raises:
+        PidganError: too many cells.
+    """
+    n, n_cells = shape.n_energies, shape.n_targets - shape.n_energies
+    if n_cells > MOST_CELLS:
+        raise PidganError(
+            f"{n_cells} cells, expected at most {MOST_CELLS} in family "
+            "'shower_sequence'; take 'shower_vae'"
+        )
+    nothing, total, layers = slice(0, 0), slice(0, min(n, 1)), slice(1, n)
+    energies, cells = slice(0, n), slice(n, shape.n_targets)
+    of_few = DECAY_SHOWERS / shape.n_rows if shape.n_rows else 1.0
+    parts: list[Part] = []
+    for name, makes, sees in (
+        ("layers", layers, nothing),
+        ("total", total, layers),
+        ("shape", cells, energies),
+    ):
+        if makes.start >= makes.stop:
+            continue
+        of_cells = name == "shape"
+        sees = sees if sees.stop > sees.start else nothing
+        order = make_order(
+            shape, makes, window=0 if of_cells else s.energy_window, reach=s.reach
+        )
+        model = Sequence(
+            order,
+            n_context=shape.n_conditions + sees.stop - sees.start,
+            width=s.width if of_cells else s.energy_width,
+            memory=s.memory if of_cells else s.energy_memory,
+            axes=s.axes if of_cells else 0,
+            seed=seed + len(parts),
+        )
+        decays = {"layers": s.energy_weight_decay, "total": s.total_weight_decay}
+        parts.append(
+            Part(
+                name=name,
+                makes=makes,
+                sees=sees,
+                model=model,
+                weight_decay=of_few * decays.get(name, s.weight_decay),
+            )
+        )
+    return parts
+
+
+def make_order(
+    shape: Shape, makes: slice, *, window: int = 0, reach: float = 0.0
+) -> Order:
+    """Return the order of some coordinates: as they come, or as cells lie.
+
+    Args:
+        shape: of the showers, with transform and geometry.
+        makes: coordinates, of energies or of cells.
+        window: earlier coordinates that each sees; 0 for those near in space.
+        reach: how near, in cells.
+    """
+    transform = shape.transform
+    slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
+        transform.z_max - transform.z_min
+    )
+    offset = transform.knots[:, 0] - slope * transform.z_min
+    if window:
+        n = makes.stop - makes.start
+        before = np.arange(n)[:, None] - 1 - np.arange(min(window, max(n - 1, 1)))
+        before = np.where(before < 0, n, before)
+        place, depth = np.zeros((n, 0), dtype=np.float32), np.zeros(n, np.float32)
+        stages = tuple(np.arange(n)[:, None])
+    else:
+        place, depth, before, stages = _order_of_cells(transform, shape.geometry, reach)
+    return Order(
+        stages=stages,
+        window=before,
+        group=np.asarray(transform.group)[makes],
+        place=place,
+        depth=depth,
+        slope=slope[makes],
+        offset=offset[makes],
+        least=transform.z_min[makes],
+        most=transform.z_max[makes],
+        edge=transform.edge[makes],
+    )
+
+
+def _order_of_cells(
+    transform: CellTransform, geometry: Any, reach: float
+) -> tuple[FloatArray, FloatArray, IntArray, tuple[IntArray, ...]]:
+    """Return place, depth, neighbours and stages of cells, from the rim inwards."""
+    first = len(transform.place) - transform.n_targets
+    cells = np.flatnonzero(transform.place[first:] >= 0)
+    at = np.nan_to_num(np.asarray(geometry.centres))[cells]
+    size = np.nan_to_num(np.asarray(geometry.sizes))[cells]
+    varies = np.ptp(at, axis=0) > 0
+    place = at[:, varies] / np.median(size[:, varies], axis=0)
+    place = np.asarray(place - (place.max(axis=0) + place.min(axis=0)) / 2, np.float32)
+    across = int(varies[:2].sum())
+    ring = -np.round((place[:, :across] ** 2).sum(axis=1), 3)
+    layer = np.unique(place[:, across:], axis=0, return_inverse=True)[1].ravel()
+    depth = np.asarray(2 * layer / max(1, layer.max()) - (layer.max() > 0), np.float32)
+    return place[:, :across], depth, *_neighbours(place, ring, layer, reach)
+
+
+def _neighbours(
+    place: FloatArray, ring: FloatArray, layer: IntArray, reach: float
+) -> tuple[IntArray, tuple[IntArray, ...]]:
+    """Return earlier cells near each, one slot a direction, and the stages.
+
+    Of a ring every other layer is made at once, then those between.
+
+    Args:
+        place: (n, dimensions), in cells.
+        ring: (n,), cells with less come first.
+        layer: (n,), its number.
+        reach: how far cells see others, in cells.
+    """
+    n, half = len(place), layer % 2
+    turn = np.lexsort((half, ring))
+    rank = np.empty(n, dtype=np.int64)
+    rank[turn] = np.arange(n)
+    slots: dict[tuple[int, ...], int] = {}
+    pairs = []
+    for i in range(n):
+        step = place - place[i]
+        near = ((step**2).sum(axis=1) <= reach**2) & (rank < rank[i])
+        near &= (layer == layer[i]) | (ring < ring[i]) | (half < half[i])
+        for j in np.flatnonzero(near):
+            direction = tuple(np.round(step[j]).astype(int).tolist())
+            pairs.append((i, int(j), slots.setdefault(direction, len(slots))))
+    window = np.full((n, max(1, len(slots))), n)
+    for cell, seen, slot in pairs:
+        window[cell, slot] = seen
+    stage = [0] * n
+    for i in turn:
+        stage[i] = 1 + max((stage[j] for j in window[i] if j < n), default=-1)
+    found = np.array(stage)
+    return window, tuple(np.flatnonzero(found == k) for k in range(found.max() + 1))
+
+
+def _seen(z: tf.Tensor) -> tf.Tensor:
+    """Return the energies as the cells see them."""
+    return tf.clip_by_value(z, -MOST_SEEN, MOST_SEEN) * 0.5
+
+
+def _traced_seen(z: Any) -> Any:
+    """Return the same of what is made."""
+    return maximum(minimum(z, MOST_SEEN), -MOST_SEEN) * 0.5

@@ -1,0 +1,104 @@
+"""Members: generators of one sample that differ in the seed of their training only.
+
+Their spread is what the training itself leaves open; `run_systematics` takes the others
+beside the first as variations "training_1", ... A folder of members holds model
+directories `member_1`, `member_2`, ..., or bundles `member_1.onnx`, ...
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pidgan.errors import TrainingError
+
+if TYPE_CHECKING:
+    from pidgan.sample.dataset import Dataset
+    from pidgan.training.loop import Progress
+    from pidgan.training.model import Model
+
+# Between the seeds of two members: the networks of one training use the next few.
+SEED_STEP = 100
+_NAME = re.compile(r"member_(\d+)(\.onnx)?\Z")
+
+
+def train_members(
+    dataset: "Dataset",
+    directory: str | Path,
+    *,
+    members: int,
+    family: str | None = None,
+    recipe: str | None = None,
+    budget: str | float | None = None,
+    steps: int | None = None,
+    seed: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: "Callable[[str, Progress], None] | None" = None,
+) -> "list[Model]":
+    """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
+
+    Args:
+        dataset: from `build_dataset`.
+        directory: folder of the members; each is saved when it is trained.
+        members: how many.
+        family, recipe, settings: as in `train`.
+        budget: wall-clock time of the first member; the others do as many steps.
+        steps: number of updates of each member instead of a budget.
+        seed: of the first member.
+        resume: leave trained members as they are and continue an interrupted one.
+        overwrite: replace members that are there.
+        progress: called with a member's name after about every second of training.
+
+    Returns:
+        The members, in order.
+
+    Raises:
+        TrainingError: a member exists, or its training fails.
+    """
+    from pidgan.training.loop import train
+    from pidgan.training.model import open_model
+
+    if members < 1:
+        raise ValueError(f"members is {members}, expected at least 1")
+    folder = Path(directory)
+    models: list[Model] = []
+    for number in range(members):
+        path = folder / f"member_{number + 1}"
+        if resume and (path / "model.json").is_file():
+            models.append(open_model(path))
+            continue
+        if (path / "model.json").exists() and not overwrite:
+            raise TrainingError(f"{path} holds a model already; use --overwrite")
+
+        def show(state: "Progress", name: str = path.name) -> None:
+            if progress is not None:
+                progress(name, state)
+
+        model = train(
+            dataset,
+            family=family,
+            recipe=recipe,
+            budget=None if models else budget,
+            steps=models[0].card.steps if models else steps,
+            seed=seed + number * SEED_STEP,
+            settings=settings,
+            directory=path,
+            resume=resume,
+            progress=show,
+        )
+        model.save(path, overwrite=overwrite or resume)
+        models.append(model)
+    return models
+
+
+def member_paths(path: str | Path) -> list[Path]:
+    """Return models or bundles of a folder of members, by number; none elsewhere."""
+    folder = Path(path)
+    found = {}
+    for entry in folder.glob("member_*"):
+        match = _NAME.match(entry.name)
+        if match and (match[2] or (entry / "model.json").is_file()):
+            found[int(match[1])] = entry
+    return [found[number] for number in sorted(found)]

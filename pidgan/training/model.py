@@ -1,0 +1,277 @@
+"""A trained model: networks and transforms joined to one function in physical units."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.special
+
+from pidgan.bundle.card import Card
+from pidgan.calorimeter.coordinates import CellTransform
+from pidgan.errors import TrainingError, nearest
+from pidgan.files.tables import read_arrays, read_table, write_table
+from pidgan.sample.definition import Sample
+from pidgan.training.families import make_family
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.patterns import PatternClassifier
+from pidgan.training.transforms import (
+    ConditionTransform,
+    PhysicalTransform,
+    TargetTransform,
+)
+from pidgan.typing import FloatArray, IntArray
+
+BLOCK_ROWS = 16_384
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A generator as keras networks, before it is exported.
+
+    Attributes:
+        card: what it is and what it was trained on.
+        conditions: scaling of the conditions.
+        targets: discrete structure and quantiles of the targets.
+        generator: from (conditions, pattern, noise) to coordinates: a keras network,
+            or a `nodes.Writable`.
+        patterns: keras network from conditions to pattern logits, None if there is
+            only one pattern.
+        history: losses by name, each a list, beside "step".
+        held_out: rows never trained on: conditions, targets and "weight".
+    """
+
+    card: Card
+    conditions: ConditionTransform
+    targets: TargetTransform | CellTransform | PhysicalTransform
+    generator: Any
+    patterns: Any
+    history: dict[str, list[float]]
+    held_out: pd.DataFrame
+
+    def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+        """Generate targets for given conditions and noise.
+
+        Args:
+            conditions: (n, n_conditions), package units.
+            noise: (n, n_noise), standard normal.
+
+        Returns:
+            (n, n_targets) float32, physical values; NaN where a condition is not
+            finite.
+        """
+        n = len(conditions)
+        targets = np.full((n, self.targets.n_targets), np.nan, dtype=np.float32)
+        for start in range(0, n, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            finite = np.isfinite(conditions[rows]).all(axis=1)
+            if finite.any():
+                targets[rows][finite] = self._generate_block(
+                    conditions[rows][finite], noise[rows][finite]
+                )
+        return targets
+
+    @property
+    def track_targets(self) -> TargetTransform:
+        """The transform of the targets of a track.
+
+        Raises:
+            TrainingError: the targets are cells or clusters.
+        """
+        if not isinstance(self.targets, TargetTransform):
+            raise TrainingError(
+                f"the generator of {self.card.sample.name!r} makes cells or clusters, "
+                "expected PID variables of a track"
+            )
+        return self.targets
+
+    def coordinates(
+        self, conditions: FloatArray, noise: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
+        """Return pattern (n,) and coordinates (n, n_targets), before the way back.
+
+        Args:
+            conditions: (n, n_conditions), package units, finite.
+            noise: (n, n_noise), standard normal.
+        """
+        blocks = [
+            self._coordinates_of_block(
+                conditions[start : start + BLOCK_ROWS],
+                noise[start : start + BLOCK_ROWS],
+            )
+            for start in range(0, max(1, len(conditions)), BLOCK_ROWS)
+        ]
+        pattern, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        return pattern, y
+
+    def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
+        if not isinstance(self.targets, CellTransform):
+            return self.targets.inverse(*self._coordinates_of_block(conditions, noise))
+        x = self.conditions.forward(conditions)
+        inputs = {"conditions": x, "noise": noise.astype(np.float32)}
+        return self.targets.inverse(self.generator(inputs).numpy(), conditions)
+
+    def _coordinates_of_block(
+        self, conditions: FloatArray, noise: FloatArray
+    ) -> tuple[IntArray, FloatArray]:
+        x = self.conditions.forward(conditions)
+        noise = noise.astype(np.float32)
+        inputs = {"conditions": x, "noise": noise}
+        pattern: IntArray = np.zeros(len(x), dtype=np.int64)
+        if self.patterns is not None:
+            pattern = pick_pattern(
+                self.patterns({"conditions": x}).numpy(), noise[:, 0]
+            )
+            one_hot = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
+            inputs = {"conditions": x, "pattern": one_hot, "noise": noise[:, 1:]}
+        return pattern, self.generator(inputs).numpy()
+
+    def reference(self) -> pd.DataFrame:
+        """Return rows never trained on: conditions, targets and "weight"."""
+        return self.held_out
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a directory, in one piece or not at all.
+
+        Files of a running training in the directory, such as a checkpoint, stay.
+
+        Raises:
+            TrainingError: the directory holds a model already.
+        """
+        path = Path(path)
+        if (path / "model.json").exists() and not overwrite:
+            raise TrainingError(f"{path} holds a model already; use --overwrite")
+        path.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path, prefix=".writing-"))
+        try:
+            arrays: dict[str, Any] = {
+                **self.conditions.to_arrays(),
+                **self.targets.to_arrays(),
+                **_weights("generator", self.generator),
+                **_weights("patterns", self.patterns),
+            }
+            np.savez(temporary / "model.npz", **arrays)
+            write_table(temporary / "reference.parquet", self.held_out)
+            text = json.dumps(
+                {"card": json.loads(self.card.to_json()), "history": self.history}
+            )
+            (temporary / "model.json").write_text(text)
+            for name in ("model.npz", "reference.parquet", "model.json"):
+                os.replace(temporary / name, path / name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_model(path: str | Path) -> Model:
+    """Read the model that `Model.save` wrote.
+
+    Raises:
+        TrainingError: the directory has no finished model, or it is damaged.
+    """
+    path = Path(path)
+    if not (path / "model.json").is_file():
+        siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
+        unfinished = (path / "checkpoint.npz").is_file()
+        members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
+        raise TrainingError(
+            f"{path} holds no finished model"
+            + ("; train with --resume to finish it" if unfinished else "")
+            + (f"; it holds members, {members[0]} first" if members else "")
+            + nearest(path.name, siblings)
+        )
+    try:
+        content = json.loads((path / "model.json").read_text())
+        card = Card.from_json(json.dumps(content["card"]), where=str(path))
+        arrays = read_arrays(path / "model.npz")
+        kind = CellTransform if card.sample.cells else TargetTransform
+        targets = kind.from_arrays(arrays)
+        conditions = ConditionTransform.from_arrays(arrays)
+        generator, patterns = build_networks(card, conditions, targets)
+        _set_weights("generator", generator, arrays)
+        _set_weights("patterns", patterns, arrays)
+        held_out = read_table(path / "reference.parquet")
+    except (KeyError, ValueError, OSError) as error:
+        raise TrainingError(f"{path}: the model is damaged ({error})") from error
+    return Model(
+        card=card,
+        conditions=conditions,
+        targets=targets,
+        generator=generator,
+        patterns=patterns,
+        history=content["history"],
+        held_out=held_out,
+    )
+
+
+def build_networks(
+    card: Card, conditions: ConditionTransform, targets: TargetTransform | CellTransform
+) -> tuple[Any, Any]:
+    """Build the untrained networks that a card describes."""
+    shape = network_shape(conditions, targets, card.sample)
+    family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
+    if not shape.n_patterns:
+        return family.generator, None
+    return family.generator, PatternClassifier(shape=shape, seed=0).network
+
+
+def network_shape(
+    conditions: ConditionTransform,
+    targets: TargetTransform | CellTransform,
+    sample: Sample,
+) -> Shape:
+    """Return the sizes of the arrays that the networks of a model exchange."""
+    n_conditions = conditions.n_columns
+    if isinstance(targets, CellTransform):
+        image: tuple[int, ...] = ()
+        views = sample.cells.layout.views if sample.cells else ()
+        shapes = [view.grid_shape for view in views if view.has_plane]
+        n_cells = targets.n_coordinates - targets.n_energies
+        if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
+            image = shapes[0]
+        return Shape(
+            n_conditions=n_conditions,
+            n_patterns=0,
+            n_targets=targets.n_coordinates,
+            n_energies=targets.n_energies,
+            image=image,
+            transform=targets,
+            geometry=sample.cells.layout if sample.cells else None,
+        )
+    return Shape(
+        n_conditions=n_conditions,
+        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
+        n_targets=targets.n_targets,
+        free=tuple(tuple(row) for row in targets.patterns.tolist()),
+    )
+
+
+def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:
+    """Turn one standard normal number a row into a draw from softmax(logits).
+
+    Args:
+        logits: (n, n_patterns).
+        noise: (n,), standard normal.
+
+    Returns:
+        (n,), the number of upper edges of the cumulated probabilities below Phi(noise).
+    """
+    edges = np.cumsum(scipy.special.softmax(logits, axis=1), axis=1)[:, :-1]
+    above: IntArray = (scipy.special.ndtr(noise)[:, None] > edges).sum(axis=1)
+    return above
+
+
+def _weights(name: str, network: Any) -> dict[str, np.ndarray]:
+    if network is None:
+        return {}
+    return {f"{name}_{i}": v.numpy() for i, v in enumerate(network.variables)}
+
+
+def _set_weights(name: str, network: Any, arrays: dict[str, np.ndarray]) -> None:
+    for i, variable in enumerate(network.variables if network is not None else ()):
+        variable.assign(arrays[f"{name}_{i}"])

@@ -1,0 +1,116 @@
+"""Conditional autoregressive neural spline flow, trained by maximum likelihood.
+
+p(y | x) = prod_j p(y_j | x, y_1 ... y_j-1), each factor a normal distribution seen
+through a shift, a scale and a monotonic spline (`pidgan.training.networks.splines`),
+which a network gives:
+
+    u_j = S((y_j - m_j) exp(-s_j); theta_j),   u_j ~ N(0, 1),
+
+with (m_j, s_j, theta_j) a function of (x, pattern, y_<j).
+
+Coordinates on an atom are zero and take no part.
+"""
+
+from typing import Any
+
+from pidgan.training.backend import keras, tf
+from pidgan.training.networks.per_coordinate import CoordinateNetworks
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.splines import n_parameters, spline
+
+# Weight decays are those for so many rows; for n rows they are larger by
+# (DECAY_ROWS / n)^DECAY_POWER. The best ones of 500 to 300,000 rows follow this power
+# (docs/explanation/recipe.md).
+DECAY_ROWS = 300_000
+DECAY_POWER = 0.75
+
+
+class SplineFlow:
+    """Density of the coordinates given conditions and pattern."""
+
+    def __init__(
+        self, *, shape: Shape, width: int, blocks: int, bins: int, seed: int
+    ) -> None:
+        """Build one residual network for each coordinate."""
+        self.n_targets = shape.n_targets
+        self.networks = CoordinateNetworks(
+            shape=shape,
+            n_outputs=2 + n_parameters(bins),
+            width=width,
+            layers=1 + 2 * blocks,
+            skips=True,
+            seed=seed,
+        )
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return the weights of all networks, in order."""
+        return self.networks.variables
+
+    def loss(self, batch: dict[str, Any]) -> tf.Tensor:
+        """Return the weighted mean of -log p(y | x, pattern).
+
+        The weights must not be negative: the likelihood has no bound.
+        """
+        outputs = self.networks(self.networks.inputs(batch))
+        shift, log_scale, parameters = _split(outputs)
+        v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
+        u, log_derivative = spline(v, parameters)
+        each = 0.5 * tf.square(u) - log_derivative + log_scale
+        each *= tf.transpose(batch["free"])
+        return tf.reduce_mean(batch["positive_w"] * tf.reduce_sum(each, axis=0))
+
+    def generate(self, batch: dict[str, Any], u: tf.Tensor) -> tf.Tensor:
+        """Return the coordinates that noise (n, n_targets) is the image of."""
+        y: list[tf.Tensor] = []
+        for j in range(self.n_targets):
+            outputs = self.networks(self.networks.input_of(batch, y), only=j)[0]
+            value, _ = _from_noise(outputs, u[:, j])
+            y.append(value * batch["free"][:, j])
+        return tf.stack(y, axis=1)
+
+    def respond(
+        self, batch: dict[str, Any], u: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return what each coordinate is for some noise, at the real earlier ones.
+
+        Args:
+            batch: real rows.
+            u: (n_targets, n).
+
+        Returns:
+            The coordinates y_j(u_j) and their derivatives dy_j / du_j, (n_targets, n)
+            each, and the noise of the real rows, (n, n_targets).
+        """
+        outputs = self.networks(self.networks.inputs(batch))
+        shift, log_scale, parameters = _split(outputs)
+        v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
+        own, _ = spline(v, parameters)
+        return *_from_noise(outputs, u), tf.transpose(own)
+
+
+def make_optimizer(learning_rate: float, *, weight_decay: float, n_rows: int) -> Any:
+    """Return the optimizer of a flow, Adam with decoupled weight decay.
+
+    A likelihood learns its rows by heart; a decay of the weights (Loshchilov and
+    Hutter, arXiv:1711.05101) stops it from doing so.
+
+    Args:
+        learning_rate: at the start.
+        weight_decay: for DECAY_ROWS rows; fewer rows need more.
+        n_rows: effective number of rows that it learns from; 0 if unknown.
+    """
+    of_few = (DECAY_ROWS / n_rows) ** DECAY_POWER if n_rows else 1.0
+    return keras.optimizers.AdamW(learning_rate, weight_decay=of_few * weight_decay)
+
+
+def _from_noise(outputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return y(u) and dy / du, from the outputs of the networks."""
+    shift, log_scale, parameters = _split(outputs)
+    v, log_derivative = spline(u, parameters, inverse=True)
+    return shift + tf.exp(log_scale) * v, tf.exp(log_scale - log_derivative)
+
+
+def _split(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return shift, logarithm of the scale (bounded) and parameters of the spline."""
+    return outputs[..., 0], 4 * tf.tanh(outputs[..., 1] / 4), outputs[..., 2:]

@@ -1,0 +1,134 @@
+"""Ratio of the real to the generated density, from a classifier.
+
+A classifier trained to tell real from generated rows, each sample of the same total
+weight, with the log-loss
+
+    L = -E_real[w log s(f)] - E_generated[w log(1 - s(f))],  s(f) = 1 / (1 + exp(-f)),
+
+has f = log p_real / p_generated at its minimum (Andreassen and Nachman, DCTR,
+arXiv:1907.08209; for generators Diefenbacher et al., arXiv:2009.03796). The weights
+must not be negative: the log-loss has no bound there.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pidgan.training.backend import keras, tf
+from pidgan.training.networks.perceptrons import Shape, residual_network
+from pidgan.training.networks.updates import descend, named_inputs
+
+Rows = dict[str, Any]
+
+WIDTH = 64
+BLOCKS = 2
+LEARNING_RATE = 1e-3
+AVERAGE = 0.99
+# Steps between two looks at the held-out loss.
+LOOK_STEPS = 100
+
+
+class RatioNetwork:
+    """Network from (conditions, pattern, targets), as networks see them, to f."""
+
+    def __init__(self, *, shape: Shape, seed: int) -> None:
+        """Build the network."""
+        self.network = residual_network(
+            {
+                "conditions": shape.n_conditions,
+                "pattern": shape.n_patterns,
+                "targets": shape.n_targets,
+            },
+            n_outputs=1,
+            width=WIDTH,
+            blocks=BLOCKS,
+            seed=seed,
+            name="ratio",
+            output_scale=0.01,
+        )
+        self.seed = seed
+
+    def log_ratio(self, rows: Rows) -> Any:
+        """Return f of rows with "x", "pattern" (one-hot) and "y", (n,)."""
+        return self.network(named_inputs(rows, targets=rows["y"]))[:, 0]
+
+    def fit(
+        self,
+        real: Rows,
+        generated: Rows,
+        *,
+        held_out: tuple[Rows, Rows],
+        steps: int,
+        batch_size: int,
+    ) -> list[float]:
+        """Train, and keep the weights that had the least held-out loss.
+
+        Args:
+            real: "x", "pattern", "y" and weights "w" >= 0, n rows each.
+            generated: the same.
+            held_out: real and generated rows for the choice of the weights.
+            steps: number of updates.
+            batch_size: rows of each sample in one update.
+
+        Returns:
+            The held-out losses, the first before training.
+        """
+        optimizer = keras.optimizers.Adam(
+            LEARNING_RATE, use_ema=True, ema_momentum=AVERAGE
+        )
+        variables = self.network.trainable_variables
+        optimizer.build(variables)
+        samples = [_normalised(rows) for rows in (real, generated)]
+        judges = [_normalised(rows) for rows in held_out]
+
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+        def update(step: Any, rate: Any) -> Any:
+            optimizer.learning_rate = LEARNING_RATE * rate
+            batches = [
+                _draw(rows, batch_size, tf.stack([self.seed + number, step]))
+                for number, rows in enumerate(samples)
+            ]
+            with tf.GradientTape() as tape:
+                loss = self._loss(*batches)
+            descend(tape, loss, optimizer, variables)
+            return loss
+
+        losses = [float(self._loss(*judges))]
+        best = [v.numpy() for v in variables]
+        for step in range(steps):
+            rate = 0.5 * (1 + np.cos(np.pi * step / steps))
+            update(tf.constant(step), tf.constant(rate, tf.float32))
+            if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
+                last = [v.numpy() for v in variables]
+                optimizer.finalize_variable_values(variables)
+                losses.append(float(self._loss(*judges)))
+                if losses[-1] == min(losses):
+                    best = [v.numpy() for v in variables]
+                _assign(variables, last)
+        _assign(variables, best)
+        return losses
+
+    def _loss(self, real: Rows, generated: Rows) -> Any:
+        first = tf.nn.softplus(-self.log_ratio(real))
+        second = tf.nn.softplus(self.log_ratio(generated))
+        return tf.reduce_mean(real["w"] * first) + tf.reduce_mean(
+            generated["w"] * second
+        )
+
+
+def _normalised(rows: Rows) -> Rows:
+    """Return rows on the device, their weights of mean 1."""
+    tensors = {name: tf.constant(v, tf.float32) for name, v in rows.items()}
+    tensors["w"] /= tf.reduce_mean(tensors["w"])
+    return tensors
+
+
+def _draw(rows: Rows, size: int, seed: Any) -> Rows:
+    n = rows["w"].shape[0]
+    index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
+    return {name: tf.gather(values, index) for name, values in rows.items()}
+
+
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -1,0 +1,283 @@
+"""Parts of a shower model: each makes some coordinates from noise, given a context.
+
+- `FlowPart`: a flow of what is left after location and scale. Learns from few showers
+  what the others do not see; for up to some hundred coordinates.
+- `LatentPart`: a few latent numbers, a network that makes location and scale of every
+  coordinate from them, and independent noise. With an encoder it is a variational
+  autoencoder (Kingma and Welling, arXiv:1312.6114, Eq. 3); without, the generator of a
+  GAN. Its network may be one of convolutions, for images and for voxels.
+
+Both know of coordinates below an edge, see `pidgan.training.networks.censored`.
+"""
+
+from typing import Any, Protocol
+
+from pidgan.training.backend import keras, tf
+from pidgan.training.networks.censored import Standard, censored_loss, impute
+from pidgan.training.networks.couplings import CouplingFlow
+from pidgan.training.networks.perceptrons import Residual, Take
+
+# Bound of the logarithm of a scale, which starts at 0.
+MAX_LOG_SCALE = 3.0
+
+
+class Part(Protocol):
+    """A model of n coordinates given a context.
+
+    Attributes:
+        n_noise: numbers of noise for a row.
+    """
+
+    n_noise: int
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all weights that are trained."""
+
+    @property
+    def played(self) -> list[Any]:
+        """Return the weights that a critic may change."""
+
+    def settle(self) -> None:
+        """Take what was learnt by its inverse into `generate`."""
+
+    def generate(self, noise: Any, context: Any) -> Any:
+        """Return coordinates (m, n): tensors, or symbols of a keras model."""
+
+    def losses(
+        self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
+    ) -> tuple[dict[str, Any], tf.Tensor]:
+        """Return losses of rows, (m,) each by name, and coordinates, imputed."""
+
+
+class FlowPart:
+    """Coordinates by a flow of what is left after location and scale."""
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        name: str,
+        standard: Standard,
+        flow: CouplingFlow,
+        jitter: float,
+    ) -> None:
+        """Join networks that are built when they are first called."""
+        self.n = self.n_noise = n
+        self.name, self.standard, self.flow = name, standard, flow
+        self.jitter = jitter
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all weights that are trained."""
+        return [*self.standard.variables, *self.flow.variables]
+
+    @property
+    def played(self) -> list[Any]:
+        """Return the weights that a critic may change."""
+        return [v for v in self.variables if v is not self.flow.whitening]
+
+    def settle(self) -> None:
+        """Take what was learnt by its inverse into `generate`."""
+        self.flow.settle()
+
+    def generate(self, noise: Any, context: Any) -> Any:
+        """Return coordinates (m, n) from noise (m, n)."""
+        return self.standard.apply(self.flow.generate(noise, context), context)
+
+    def losses(
+        self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
+    ) -> tuple[dict[str, Any], tf.Tensor]:
+        """Return losses of rows, (m,) each by name, and coordinates, imputed."""
+        location, scale = self.standard(context)
+        censored = censored_loss(y, observed, location, scale)
+        location, scale = tf.stop_gradient(location), tf.stop_gradient(scale)
+        full = impute(y, observed, location, scale, seed=tf.random.fold_in(seed, 0))
+        jitter = tf.random.stateless_normal(tf.shape(full), tf.random.fold_in(seed, 1))
+        residual = (full - location) / scale + self.jitter * jitter
+        density = self.flow.loss(residual, context)
+        losses = {f"{self.name}_scale": censored, f"{self.name}_flow": density}
+        return {key: loss / self.n for key, loss in losses.items()}, full
+
+
+class LatentPart:
+    """Coordinates by location and scale that few latent numbers decide."""
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        name: str,
+        latent: int,
+        decoder: Any,
+        encoder: Residual | None,
+    ) -> None:
+        """Join networks that are built when they are first called.
+
+        Args:
+            n: coordinates.
+            name: how the losses are called.
+            latent: latent numbers.
+            decoder: from these and the context to location and scale.
+            encoder: from coordinates and context to what the latent numbers were.
+        """
+        self.n, self.n_noise = n, latent + n
+        self.name, self.latent, self.decoder, self.encoder = (
+            name,
+            latent,
+            decoder,
+            encoder,
+        )
+        self.heads = [
+            keras.layers.Dense(latent, kernel_initializer="zeros") for _ in range(2)
+        ]
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return all weights that are trained."""
+        encoding = [self.encoder, *self.heads] if self.encoder else []
+        return [
+            *self.played,
+            *(v for part in encoding for v in part.trainable_variables),
+        ]
+
+    @property
+    def played(self) -> list[Any]:
+        """Return the weights that a critic may change."""
+        return list(self.decoder.variables)
+
+    def settle(self) -> None:
+        """Do nothing: what was learnt is what generates."""
+
+    def generate(self, noise: Any, context: Any) -> Any:
+        """Return coordinates (m, n) from noise (m, latent + n)."""
+        latent = Take(0, self.latent)(noise)
+        location, scale = self._decode(latent, context)
+        each = Take(self.latent, self.latent + self.n)(noise)
+        spread = keras.layers.Multiply()([scale, each])
+        return keras.layers.Add()([location, spread])
+
+    def losses(
+        self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
+    ) -> tuple[dict[str, Any], tf.Tensor]:
+        """Return losses of rows, (m,) each by name, and coordinates, imputed."""
+        shape = (tf.shape(y)[0], self.latent)
+        latent = tf.random.stateless_normal(shape, tf.random.fold_in(seed, 0))
+        losses = {}
+        if self.encoder is not None:
+            seen = tf.concat([y * observed, observed, context], axis=1)
+            hidden = self.encoder(seen)
+            mean, log_scale = (head(hidden) for head in self.heads)
+            log_scale = MAX_LOG_SCALE * tf.tanh(log_scale / MAX_LOG_SCALE)
+            latent = mean + tf.exp(log_scale) * latent
+            # Kingma and Welling, Appendix B.
+            each = 0.5 * (tf.square(mean) + tf.exp(2 * log_scale) - 1) - log_scale
+            losses[f"{self.name}_divergence"] = tf.reduce_sum(each, axis=1)
+        location, scale = self._decode(latent, context)
+        losses[f"{self.name}_scale"] = censored_loss(y, observed, location, scale)
+        full = impute(
+            y,
+            observed,
+            tf.stop_gradient(location),
+            tf.stop_gradient(scale),
+            seed=tf.random.fold_in(seed, 1),
+        )
+        return {key: loss / self.n for key, loss in losses.items()}, full
+
+    def _decode(self, latent: Any, context: Any) -> tuple[Any, Any]:
+        joined = keras.layers.Concatenate()([latent, context])
+        decoded: tuple[Any, Any] = self.decoder(joined)
+        return decoded
+
+
+class ConvolutionalStandard:
+    """Location and scale of the cells of a grid, by transposed convolutions.
+
+    A coarse grid is repeated to twice its size and convolved, once or twice (Odena,
+    Dumoulin and Olah, Distill 2016, 10.23915/distill.00003).
+    """
+
+    def __init__(
+        self, image: tuple[int, ...], *, channels: int, width: int, seed: int
+    ) -> None:
+        """Make the layers; they are built when they are first called.
+
+        Args:
+            image: layers, rows and columns; one layer makes it an image.
+            channels: of the finest hidden grid; coarser ones have twice as many.
+            width: of the dense layers before.
+            seed: of the initial weights.
+        """
+        grid = image[1:] if image[0] == 1 else image
+        doublings = [_halvings(n) for n in grid]
+        rounds = max(doublings)
+        coarse = [n // 2**k for n, k in zip(grid, doublings, strict=True)]
+        seeds = keras.random.SeedGenerator(seed)
+        kinds = {
+            2: (keras.layers.Conv2D, keras.layers.UpSampling2D),
+            3: (keras.layers.Conv3D, keras.layers.UpSampling3D),
+        }
+        convolution, self.upsampling = kinds[len(grid)]
+        self.body = Residual(width=width, blocks=1, seed=seed)
+        most = channels * 2**rounds
+        self.start = keras.layers.Dense(
+            most * _product(coarse), kernel_initializer=_initializer(seeds)
+        )
+        self.coarse = (*coarse, most)
+        self.factors = [
+            tuple(2 if k > i else 1 for k in doublings) for i in range(rounds)
+        ]
+        self.convolutions = [
+            convolution(
+                most // 2 ** (i + 1),
+                3,
+                padding="same",
+                kernel_initializer=_initializer(seeds),
+            )
+            for i in range(rounds)
+        ]
+        self.heads = [
+            convolution(1, 3, padding="same", kernel_initializer="zeros")
+            for _ in range(2)
+        ]
+        self.skips = [
+            keras.layers.Dense(_product(grid), kernel_initializer="zeros")
+            for _ in range(2)
+        ]
+
+    @property
+    def variables(self) -> list[Any]:
+        """Return the weights, in order."""
+        layers = [self.body, self.start, *self.convolutions, *self.heads, *self.skips]
+        return [v for layer in layers for v in layer.trainable_variables]
+
+    def __call__(self, context: Any) -> tuple[Any, Any]:
+        """Return location and scale, (m, n) each."""
+        hidden = self.body(context)
+        grid = keras.layers.Activation("relu")(self.start(hidden))
+        grid = keras.layers.Reshape(self.coarse)(grid)
+        for factor, convolution in zip(self.factors, self.convolutions, strict=True):
+            grid = convolution(self.upsampling(factor)(grid))
+            grid = keras.layers.Activation("relu")(grid)
+        # A dense layer beside tells cells apart, which a convolution cannot.
+        location, log_scale = (
+            keras.layers.Add()([keras.layers.Flatten()(head(grid)), skip(hidden)])
+            for head, skip in zip(self.heads, self.skips, strict=True)
+        )
+        return location, keras.layers.Activation("exponential")(log_scale)
+
+
+def _halvings(n: int) -> int:
+    """Return how often, at most twice, n can be divided by 2."""
+    return 2 if n % 4 == 0 else int(n % 2 == 0)
+
+
+def _product(sizes: Any) -> int:
+    result = 1
+    for size in sizes:
+        result *= int(size)
+    return result
+
+
+def _initializer(seeds: Any) -> Any:
+    return keras.initializers.VarianceScaling(scale=2.0, seed=seeds)

@@ -1,0 +1,165 @@
+"""Networks: residual multilayer perceptrons of plain keras layers.
+
+Only `Dense`, `Activation`, `Add` and `Concatenate` are used, so that the ONNX and C
+exporters need to know no more.
+"""
+
+import dataclasses
+from typing import Any
+
+from pidgan.training.backend import keras
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of the arrays that the networks of one model exchange.
+
+    Attributes:
+        n_conditions: scaled conditions.
+        n_patterns: classes of discrete structure, one-hot coded.
+        n_targets: coordinates of the targets.
+        n_energies: leading coordinates of showers that are sums over cells.
+        image: layers, rows and columns of the grid that the other coordinates of
+            showers fill, if they fill one.
+        transform, geometry: a `CellTransform` and its `Geometry`, of showers.
+        n_rows: effective number of rows of the training part, mirror images not
+            counted; 0 if unknown.
+        free: for each pattern, 1 for each coordinate that is continuous in it; without
+            it all are, in the only pattern.
+    """
+
+    n_conditions: int
+    n_patterns: int
+    n_targets: int
+    n_energies: int = 0
+    image: tuple[int, ...] = ()
+    transform: Any = None
+    geometry: Any = None
+    n_rows: int = 0
+    free: tuple[tuple[int, ...], ...] = ()
+
+
+def residual_network(
+    inputs: dict[str, int],
+    *,
+    n_outputs: int,
+    width: int,
+    blocks: int,
+    seed: int,
+    name: str,
+    activation: str = "relu",
+    output_scale: float = 1.0,
+) -> keras.Model:
+    """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
+
+    He et al., arXiv:1603.05027 (pre-activation blocks).
+
+    Args:
+        inputs: size of each named input; they are concatenated in this order.
+        n_outputs: size of the output.
+        width: of every hidden layer.
+        blocks: number of residual blocks.
+        seed: of the initial weights.
+        name: of the model.
+        activation: between the layers.
+        output_scale: of the variance of the initial output.
+    """
+    seeds = keras.random.SeedGenerator(seed)
+
+    def dense(units: int, scale: float = 1.0) -> keras.layers.Dense:
+        initializer = keras.initializers.VarianceScaling(
+            scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
+        )
+        return keras.layers.Dense(units, kernel_initializer=initializer)
+
+    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
+    joined = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    v = dense(width)(joined)
+    for _ in range(blocks):
+        hidden = keras.layers.Activation(activation)(v)
+        hidden = dense(width, scale=2.0)(hidden)
+        hidden = keras.layers.Activation(activation)(hidden)
+        v = keras.layers.Add()([v, dense(width, scale=0.5)(hidden)])
+    v = keras.layers.Activation(activation)(v)
+    output = dense(n_outputs, scale=output_scale)(v)
+    return keras.Model(entries, output, name=name)
+
+
+class Residual:
+    """Hidden layers of `residual_network`, to be called wherever they are needed."""
+
+    def __init__(self, *, width: int, blocks: int, seed: int) -> None:
+        """Make the layers; they are built when they are first called."""
+        seeds = keras.random.SeedGenerator(seed)
+        self.first = _dense(width, 1.0, seeds)
+        self.blocks = [
+            (_dense(width, 2.0, seeds), _dense(width, 0.5, seeds))
+            for _ in range(blocks)
+        ]
+
+    def __call__(self, v: Any) -> Any:
+        """Return the last hidden values of tensors or of symbols of a keras model."""
+        v = self.first(v)
+        for inner, outer in self.blocks:
+            hidden = inner(keras.layers.Activation("relu")(v))
+            hidden = outer(keras.layers.Activation("relu")(hidden))
+            v = keras.layers.Add()([v, hidden])
+        return keras.layers.Activation("relu")(v)
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        """Return the weights, in order."""
+        layers = [self.first, *(layer for block in self.blocks for layer in block)]
+        return [v for layer in layers for v in layer.trainable_variables]
+
+
+class Take(keras.layers.Layer):  # type: ignore[misc]
+    """Some neighbouring columns of a row."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        """Take columns start to stop - 1."""
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def call(self, v: Any) -> Any:
+        """Return (n, stop - start)."""
+        return v[:, self.start : self.stop]
+
+
+def _dense(units: int, scale: float, seeds: Any) -> Any:
+    initializer = keras.initializers.VarianceScaling(
+        scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
+    )
+    return keras.layers.Dense(units, kernel_initializer=initializer)
+
+
+def plain_network(
+    inputs: dict[str, int],
+    *,
+    n_outputs: int,
+    width: int,
+    layers: int,
+    seed: int,
+    name: str,
+) -> keras.Model:
+    """Build a multilayer perceptron: ReLU layers of one width, then a linear one.
+
+    Args:
+        inputs: size of each named input; they are concatenated in this order.
+        n_outputs: size of the output.
+        width: of every hidden layer.
+        layers: number of hidden layers.
+        seed: of the initial weights.
+        name: of the model.
+    """
+    seeds = keras.random.SeedGenerator(seed)
+
+    def dense(units: int) -> keras.layers.Dense:
+        initializer = keras.initializers.GlorotUniform(seed=seeds)
+        return keras.layers.Dense(units, kernel_initializer=initializer)
+
+    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
+    v = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    for _ in range(layers):
+        v = keras.layers.Activation("relu")(dense(width)(v))
+    return keras.Model(entries, dense(n_outputs)(v), name=name)
