@@ -29,9 +29,10 @@ import pidgan
 from pidgan.bundle.card import sample_targets
 from pidgan.efficiency.binning import bin_index
 from pidgan.files.tables import write_trees
-from pidgan.report.metrics import c2st, weighted_auc, with_differences
+from pidgan.report.metrics import c2st, weighted_auc
 from pidgan.sample.dataset import Dataset, build_dataset
 from pidgan.sample.definition import load_sample
+from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration
 
 TRAINING_ROWS = 300_000

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
-from pidgan.typing import FloatArray
 
 SCHEMA = 1
 

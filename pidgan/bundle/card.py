@@ -30,9 +30,6 @@ MAX_JSON_DEPTH = 32
 SAMPLE_ROWS = 65_536
 """Rows sampled at a time: bounds the memory the noise takes (16 MiB at 64 numbers)."""
 
-ALTERNATIVE_WEIGHT = "weight_"
-"""How columns with the weights of other mass fits begin, in tables of a dataset."""
-
 
 class CardVariable(BaseModel):
     """One condition or target of a generator, in package units.

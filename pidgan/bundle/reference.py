@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pidgan.bundle.card import ALTERNATIVE_WEIGHT, Card, Generator, sample_targets
+from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle.card import Card, Generator, sample_targets
 from pidgan.errors import MapError, nearest
 from pidgan.sample.cuts import Columns, Cut, parse_cut
-from pidgan.typing import BoolArray, FloatArray, IntArray
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
 REPEATS = 8
 """Generated draws per row of the reference: 6 % more error than infinitely many."""

@@ -1,4 +1,4 @@
-"""Calorimeters as data: geometry, observables, metrics and classical showers.
+"""Calorimeters as data: geometry, observables and symmetries.
 
 A shower model is a function (conditions, noise) -> energies of cells. What the cells
 are is said by a `Geometry`, loaded from a file and never written in Python.

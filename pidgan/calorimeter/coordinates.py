@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.calorimeter.geometry import Geometry
-from pidgan.typing import BoolArray, FloatArray, IntArray
 
 N_KNOTS = 64
 """Knots of a quantile transform, at normal scores equidistant above the edge."""

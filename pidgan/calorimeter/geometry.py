@@ -44,8 +44,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.errors import SampleError, nearest
-from pidgan.typing import FloatArray, IntArray
 
 Kind = Literal["rectangular", "cylindrical", "list"]
 MAX_CELLS = 1_000_000

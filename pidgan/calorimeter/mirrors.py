@@ -10,9 +10,9 @@ from itertools import product
 
 import numpy as np
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.errors import SampleError
-from pidgan.typing import FloatArray, IntArray
 
 MIRRORS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "x": ((-1, 0), (0, 1)),

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
-from pidgan.typing import FloatArray
 
 
 def observables(

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arrays import FloatArray
 from pidgan.errors import PidganError
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.species import pdg_id
-from pidgan.typing import FloatArray
 
 CALIBRATION_TRACKS = 200_000
 ANALYSIS_ENTRIES = 50_000

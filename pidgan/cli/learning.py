@@ -21,7 +21,7 @@ from pidgan.cli.group import (
     seed_option,
     show_progress,
 )
-from pidgan.duration import parse_duration
+from pidgan.training.budget import parse_duration
 
 
 def _check_duration(_: click.Context, __: click.Parameter, text: str | None) -> Any:

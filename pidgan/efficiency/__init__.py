@@ -1,1 +1,1 @@
-"""Efficiency."""
+"""Efficiencies of PID cuts: real against generated, and their uncertainties."""

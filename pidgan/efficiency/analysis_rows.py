@@ -25,6 +25,7 @@ from pidgan.application.conditions import (
     find_conditions,
 )
 from pidgan.application.several_tracks import Shape, common_shape, lay_out
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -37,7 +38,6 @@ from pidgan.files.tables import (
     iterate_entries,
 )
 from pidgan.sample.cuts import Cut, parse_cut
-from pidgan.typing import BoolArray, FloatArray, IntArray
 
 INVALID_STATUS = 2 | 4 | 16
 """Bits of the status column: a condition is missing; no bundle for the species; the

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.errors import DatasetError, nearest
 from pidgan.sample.definition import load_binning
-from pidgan.typing import FloatArray, IntArray
 
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
 Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]

@@ -28,6 +28,7 @@ from pidgan.application.conditions import (
 )
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.application.several_tracks import common_shape, lay_out, restore
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import check_map_overrides, find_track_conditions
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -43,7 +44,6 @@ from pidgan.files.tables import (
     find_sources,
     iterate_entries,
 )
-from pidgan.typing import FloatArray, IntArray
 
 _WORDS = {
     ">=": "ge",

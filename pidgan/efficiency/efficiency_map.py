@@ -27,12 +27,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pidgan.arrays import FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins
 from pidgan.errors import MapError, nearest
 from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.trees import replacing
 from pidgan.sample.cuts import parse_cut
-from pidgan.typing import FloatArray
 
 SCHEMA_VERSION = 1
 

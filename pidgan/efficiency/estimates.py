@@ -25,10 +25,10 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from pidgan.arrays import FloatArray
 from pidgan.efficiency import tabulate as tables
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import PidganWarning
-from pidgan.typing import FloatArray
 
 MIN_SIGNIFICANCE = 3.0
 """Number of its uncertainties that a denominator must differ from zero by."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from pidgan.application.conditions import read_overrides
 from pidgan.application.quantile_map import QuantileMap
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Request, Rows, TrackRows, read_rows
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -26,7 +27,6 @@ from pidgan.efficiency.results import (
     warn_of_invalid,
 )
 from pidgan.efficiency.selections import Selection, open_tracks, parse_selections
-from pidgan.typing import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "Estimate",

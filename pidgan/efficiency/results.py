@@ -32,6 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from pidgan.arrays import FloatArray
 from pidgan.efficiency import tabulate as tables
 from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.binning import count_bins
@@ -55,7 +56,6 @@ from pidgan.efficiency.sums import (
     sum_cells,
 )
 from pidgan.errors import MapError, PidganWarning
-from pidgan.typing import FloatArray
 
 Outside = Literal["grow", "refuse"]
 

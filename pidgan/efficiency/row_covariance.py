@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.sums import factors_of
-from pidgan.typing import FloatArray, IntArray
 
 BLOCK_ROWS = 100_000
 """Rows whose values for all selections are in memory at a time."""

@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, optimize, special
 
-from pidgan.typing import BoolArray, FloatArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 
 MIN_N_EFF = 1.0
 """Effective rows below which a bin counts as unmeasured: its sum of weights is then not

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pidgan.bundle.card import ALTERNATIVE_WEIGHT, Card, Generator
+from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle.card import Card, Generator
 from pidgan.bundle.reference import (
     REPEATS,
     count_passing,
@@ -48,8 +49,8 @@ from pidgan.efficiency.smoothing import (
 from pidgan.efficiency.table import effective_rows
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.species import pdg_id
-from pidgan.typing import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from pidgan.sample.dataset import Dataset

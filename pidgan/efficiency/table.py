@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.binning import (
     Binning,
     Columns,
@@ -34,7 +35,6 @@ from pidgan.efficiency.binning import (
 )
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.sample.cuts import Cut, parse_cut
-from pidgan.typing import BoolArray, FloatArray, IntArray
 
 VarianceName = Literal["wilson", "pidcalib"]
 Content = Literal["efficiency", "passed", "total"]

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import REPEATS, reference_frame
 from pidgan.efficiency.binning import bin_index, choose_edges
@@ -31,7 +32,6 @@ from pidgan.efficiency.real_vs_generated import closure_table
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, PidganWarning
 from pidgan.sample.cuts import Cut, compared_values, parse_cut
-from pidgan.typing import BoolArray, FloatArray
 
 THRESHOLD = "x"
 """Name of the threshold in a cut."""

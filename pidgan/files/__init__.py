@@ -1,1 +1,1 @@
-"""Files."""
+"""Files of the user: ROOT, Parquet and numpy; the only room that knows formats."""

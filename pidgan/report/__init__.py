@@ -1,1 +1,1 @@
-"""Report."""
+"""Figures and pages that judge a generator on rows it was not trained on."""

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import reference_frame
-from pidgan.comparison import MIN_BIN_EFF
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.real_vs_generated import ClosureRows, ClosureTable, compare_rows
+from pidgan.efficiency.real_vs_generated import (
+    MIN_BIN_EFF,
+    ClosureRows,
+    ClosureTable,
+    compare_rows,
+)
 from pidgan.efficiency.working_point import CutScan, WorkingPoint
 from pidgan.report.page import (
     HTML_NAME,
@@ -31,7 +36,6 @@ from pidgan.report.plots import (
     plot_roc,
     png,
 )
-from pidgan.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True)

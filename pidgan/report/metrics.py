@@ -20,15 +20,22 @@ real against real. `ks_scale` says what to expect without a second real sample.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError
-from pidgan.typing import BoolArray, FloatArray
+from pidgan.sample.weights import (
+    checked_rows,
+    halves,
+    n_eff,
+    one_thread,
+    positive_sum,
+    positive_weights,
+)
 
 # Classifiers of `c2st`, fixed so that its figure means the same in every report.
 TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
@@ -63,21 +70,6 @@ class C2ST:
     n_real: int
     n_generated: int
     n_eff: float
-
-
-def n_eff(weights: ArrayLike) -> float:
-    """Return the effective number of rows, (sum w)^2 / sum w^2.
-
-    Args:
-        weights: (n,) weights of any sign.
-
-    Returns:
-        The number of unit weights with the same relative error of the sum; 0 if all
-        weights vanish.
-    """
-    w = np.asarray(weights, dtype=np.float64)
-    squares = float(np.sum(w * w))
-    return float(np.sum(w)) ** 2 / squares if squares > 0 else 0.0
 
 
 def weighted_ks(
@@ -160,8 +152,8 @@ def wasserstein_error(
         The standard deviation of the replicas, in the unit of the variable.
     """
     rng = np.random.default_rng(seed)
-    x, wx = _rows(a, weights_a, "weights_a")
-    y, wy = _rows(b, weights_b, "weights_b")
+    x, wx = checked_rows(a, weights_a, "weights_a")
+    y, wy = checked_rows(b, weights_b, "weights_b")
     found = []
     for _ in range(BOOTSTRAP_REPLICAS):
         vx, vy = wx * rng.poisson(1.0, len(x)), wy * rng.poisson(1.0, len(y))
@@ -209,7 +201,7 @@ def ks_error(
     t = values[np.argmax(np.abs(step_a - step_b))]
     variance = 0.0
     for sample, weights in ((a, weights_a), (b, weights_b)):
-        x, w = _rows(sample, weights, "weights")
+        x, w = checked_rows(sample, weights, "weights")
         below = x[:, 0] <= t
         f = w[below].sum() / w.sum()
         variance += float(np.sum(w**2 * (below - f) ** 2)) / w.sum() ** 2
@@ -236,7 +228,7 @@ def separation_power(
     h1 = np.asarray(counts_a, dtype=np.float64)
     h2 = np.asarray(counts_b, dtype=np.float64)
     if normalise:
-        h1, h2 = h1 / _positive_sum(h1, "counts_a"), h2 / _positive_sum(h2, "counts_b")
+        h1, h2 = h1 / positive_sum(h1, "counts_a"), h2 / positive_sum(h2, "counts_b")
     use = h1 + h2 > 0
     return float(0.5 * np.sum((h1[use] - h2[use]) ** 2 / (h1[use] + h2[use])))
 
@@ -268,8 +260,8 @@ def energy_distance(
     Returns:
         The distance, without unit; 0 exactly if b is a.
     """
-    x, wx = _rows(a, weights_a, "weights_a")
-    y, wy = _rows(b, weights_b, "weights_b")
+    x, wx = checked_rows(a, weights_a, "weights_a")
+    y, wy = checked_rows(b, weights_b, "weights_b")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{x.shape[1]} columns against {y.shape[1]}")
     # The same seed twice: equal samples keep equal rows, and distance(x, x) = 0.
@@ -278,83 +270,9 @@ def energy_distance(
     scale = np.std(np.concatenate([x, y]), axis=0)
     scale[scale == 0] = 1.0
     x, y = x / scale, y / scale
-    wx, wy = wx / _positive_sum(wx, "weights_a"), wy / _positive_sum(wy, "weights_b")
+    wx, wy = wx / positive_sum(wx, "weights_a"), wy / positive_sum(wy, "weights_b")
     within = wx @ _pair_distances(x, x) @ wx + wy @ _pair_distances(y, y) @ wy
     return float(2 * (wx @ _pair_distances(x, y) @ wy) - within)
-
-
-def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> FloatArray:
-    """Return E[w | features], a weight >= 0 with the same density as sWeights.
-
-    Source: Borisyak and Kazeev, J. Instrum. 14 (2019) P08020 (arXiv:1905.11719): the
-    mean sWeight at a point is the share of signal there, so that it describes the
-    signal as the sWeights do and is not negative. A log-loss or a ROC curve needs
-    this; clipped sWeights would describe something else. The regression (boosted
-    trees, squared error, stopped early) is cross-fitted in two halves: no row's own
-    weight enters its prediction. Trees that stop early leave background a share of the
-    signal's weight; a monotonic recalibration to the mean of w at each prediction
-    (isotonic, learnt on the other half) takes it back. What is below zero then, which
-    no signal share can be, is set to zero; the sum of the given weights is restored.
-
-    Args:
-        features: (n, d) everything the classifier will see, conditions and targets.
-        weights: (n,) weights of any sign with positive sum.
-        seed: of the halves and of the trees.
-
-    Returns:
-        (n,) weights >= 0; the given ones where none of them is negative.
-    """
-    from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.isotonic import IsotonicRegression
-
-    x, w = _rows(features, weights, "weights")
-    if np.all(w >= 0):
-        return w
-    total = w.sum()
-    result = np.empty_like(w)
-    half = _halves(len(w), seed)
-    scale = np.mean(np.abs(w))
-    for part in (half, ~half):
-        model = HistGradientBoostingRegressor(
-            max_iter=200,
-            learning_rate=0.05,
-            max_leaf_nodes=15,
-            min_samples_leaf=min(100, max(2, len(w) // 20)),
-            early_stopping=True,
-            validation_fraction=0.2,
-            random_state=seed,
-        )
-        with _one_thread():
-            model.fit(x[~part], w[~part] / scale)
-            result[part] = model.predict(x[part])
-    raw = result.copy()
-    for part in (half, ~half):
-        calibration = IsotonicRegression(out_of_bounds="clip")
-        calibration.fit(raw[~part], w[~part])
-        result[part] = calibration.predict(raw[part])
-    result = np.maximum(result, 0.0)
-    if result.sum() <= 0:
-        raise DatasetError("the regressed weights vanish: no signal in these rows")
-    return np.asarray(result * (total / result.sum()), dtype=np.float64)
-
-
-def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
-    """Return conditions, targets and all pairwise differences of targets as features.
-
-    Trees cut on one feature at a time and so miss ties (two targets exactly equal)
-    unless the difference is a feature.
-
-    Args:
-        conditions: (n, c).
-        targets: (n, t).
-
-    Returns:
-        (n, c + t + t (t - 1) / 2).
-    """
-    x = np.asarray(conditions, dtype=np.float64)
-    y = np.asarray(targets, dtype=np.float64)
-    first, second = np.triu_indices(y.shape[1], k=1)
-    return np.concatenate([x, y, y[:, first] - y[:, second]], axis=1)
 
 
 def c2st(
@@ -392,8 +310,8 @@ def c2st(
     Returns:
         The outcome, with error and sizes.
     """
-    x0, w0 = _rows(real, weights_real, "weights_real")
-    x1, w1 = _rows(generated, weights_generated, "weights_generated")
+    x0, w0 = checked_rows(real, weights_real, "weights_real")
+    x1, w1 = checked_rows(generated, weights_generated, "weights_generated")
     if x0.shape[1] != x1.shape[1]:
         raise ValueError(f"{x0.shape[1]} real features, {x1.shape[1]} generated")
     if paired and len(x0) != len(x1):
@@ -407,10 +325,10 @@ def c2st(
             f"{len(x0)} real and {len(x1)} generated rows are too few for a C2ST; "
             f"expected {C2ST_MIN_ROWS} each"
         )
-    halves = (_halves(len(x0), seed), _halves(len(x1), seed if paired else seed + 1))
-    with _one_thread():
+    parts = (halves(len(x0), seed), halves(len(x1), seed if paired else seed + 1))
+    with one_thread():
         outcome = [
-            _cross_fitted_auc(score, (x0, x1), (w0, w1), halves, seed=seed)
+            _cross_fitted_auc(score, (x0, x1), (w0, w1), parts, seed=seed)
             for score in (_score_trees, _score_network)
         ]
     auc, error = max(outcome)
@@ -449,8 +367,8 @@ def weighted_auc(
         >>> weighted_auc([0.0, 1.0], [1.0, 2.0])[0]
         0.875
     """
-    s0, w0 = _rows(scores0, weights0, "weights0")
-    s1, w1 = _rows(scores1, weights1, "weights1")
+    s0, w0 = checked_rows(scores0, weights0, "weights0")
+    s1, w1 = checked_rows(scores1, weights1, "weights1")
     _, place = np.unique(np.concatenate([s0[:, 0], s1[:, 0]]), return_inverse=True)
     at0, at1 = place[: len(s0)], place[len(s0) :]
     above = np.bincount(at1, w1, place.max() + 1) / w1.sum()
@@ -536,26 +454,6 @@ def _score_network(
     return np.asarray(model.predict_proba(transform.transform(test))[:, 1])
 
 
-def _one_thread() -> AbstractContextManager[Any]:
-    """Keep scikit-learn to one thread.
-
-    Its OpenMP threads wait by spinning: on a machine that is busy elsewhere two of
-    them are several times slower than one.
-    """
-    from threadpoolctl import (  # type: ignore[import-untyped]
-        threadpool_limits,
-    )
-
-    return cast(AbstractContextManager[Any], threadpool_limits(limits=1))
-
-
-def _halves(n: int, seed: int) -> BoolArray:
-    """A random half of n rows, as a mask."""
-    mask = np.zeros(n, dtype=np.bool_)
-    mask[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
-    return mask
-
-
 def _pick(n: int, most: int, seed: int) -> Any:
     """Rows to use: all, or `most` of them at random, in their order."""
     if n <= most:
@@ -577,8 +475,8 @@ def _distributions(
     weights_b: ArrayLike | None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distinct values of both samples, and the two distribution functions there."""
-    x, wx = _rows(a, weights_a, "weights_a")
-    y, wy = _rows(b, weights_b, "weights_b")
+    x, wx = checked_rows(a, weights_a, "weights_a")
+    y, wy = checked_rows(b, weights_b, "weights_b")
     if x.shape[1] != 1 or y.shape[1] != 1:
         raise ValueError("one variable expected, shape (n,)")
     values = np.concatenate([x[:, 0], y[:, 0]])
@@ -588,30 +486,3 @@ def _distributions(
     steps_a = np.concatenate([wx / wx.sum(), np.zeros(len(y))])[order]
     steps_b = np.concatenate([np.zeros(len(x)), wy / wy.sum()])[order]
     return values[last], np.cumsum(steps_a)[last], np.cumsum(steps_b)[last]
-
-
-def _rows(
-    sample: ArrayLike, weights: ArrayLike | None, name: str
-) -> tuple[FloatArray, FloatArray]:
-    """Sample as (n, d) and weights as (n,), checked to be usable."""
-    x = np.asarray(sample, dtype=np.float64)
-    x = x[:, None] if x.ndim == 1 else x
-    if x.ndim != 2:
-        raise ValueError(f"sample of shape {x.shape}, expected (n, d) or (n,)")
-    if len(x) == 0:
-        raise DatasetError("a sample of no rows has no distance to another")
-    if not np.isfinite(x).all():
-        raise DatasetError("a sample with NaN or inf has no distance to another")
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if w.shape != (len(x),):
-        raise ValueError(f"{name} of shape {w.shape}, expected ({len(x)},)")
-    _positive_sum(w, name)
-    return x, w
-
-
-def _positive_sum(w: FloatArray, name: str) -> float:
-    """Sum of weights; raises unless it is positive."""
-    total = float(np.sum(w))
-    if not total > 0:
-        raise DatasetError(f"{name} sum to {total:.6g}, expected a positive sum")
-    return total

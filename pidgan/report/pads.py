@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pidgan.typing import FloatArray
+from pidgan.arrays import FloatArray
 
 MOMENTS = (
     "pad_centre",

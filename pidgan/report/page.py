@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.comparison import EfficiencyComparison
 from pidgan.efficiency.binning import bin_shape
+from pidgan.efficiency.real_vs_generated import EfficiencyComparison
 from pidgan.errors import PidganError
 from pidgan.report.plots import (
     plot_efficiency,
@@ -26,7 +26,7 @@ from pidgan.report.plots import (
 from pidgan.report.validation import Report
 
 HTML_NAME, JSON_NAME = "report.html", "report.json"
-TEMPLATE = "templates/report.html"
+TEMPLATE = "report/report.html"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ import scipy.optimize
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
+from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import (
     check_cells,
@@ -31,7 +32,6 @@ from pidgan.calorimeter.observables import (
     observables,
 )
 from pidgan.report.metrics import separation_power
-from pidgan.typing import FloatArray
 
 ONE_SIGMA = 0.158655
 """Share of a normal distribution below one standard deviation below the mean."""

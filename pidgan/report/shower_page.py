@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
 from pidgan.report.page import (
@@ -29,7 +30,6 @@ from pidgan.report.plots import (
 from pidgan.report.shower_metrics import Response
 from pidgan.report.shower_validation import ShowerReport
 from pidgan.sample.species import species_name
-from pidgan.typing import FloatArray
 
 MOST_LAYERS = 5  # of a view in a picture of cells
 OBSERVABLES_A_FIGURE = 9

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
@@ -38,7 +39,6 @@ from pidgan.report.shower_metrics import (
     separation,
     spectrum_edges,
 )
-from pidgan.typing import BoolArray, FloatArray
 
 MIN_SHOWERS = 400
 """Fewer judged showers: a classifier has 200 of each kind in a half."""

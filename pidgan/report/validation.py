@@ -18,28 +18,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Generator, sample_targets
-from pidgan.comparison import (
+from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
+from pidgan.efficiency.real_vs_generated import (
     MIN_BIN_EFF,
     EfficiencyComparison,
     paired_efficiencies,
 )
-from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report.metrics import (
     C2ST_MIN_ROWS,
     c2st,
     ks_error,
-    n_eff,
     wasserstein,
     wasserstein_error,
     weighted_ks,
-    with_differences,
 )
 from pidgan.report.shower_validation import ShowerReport, compare_showers
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Dataset, Part, PartName
-from pidgan.typing import BoolArray, FloatArray, IntArray
+from pidgan.sample.weights import n_eff, with_differences
 
 Figure = dict[str, float | None]
 

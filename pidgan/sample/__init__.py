@@ -1,1 +1,1 @@
-"""Sample."""
+"""Calibration samples: definitions, selection, cuts, sWeights, datasets."""

@@ -24,7 +24,6 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
-from pidgan.bundle.card import ALTERNATIVE_WEIGHT
 from pidgan.calorimeter.geometry import View
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
@@ -32,6 +31,9 @@ from pidgan.files.trees import is_npz
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import UNIT_FACTORS, Sample, Variable, load_sample
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
+
+ALTERNATIVE_WEIGHT = "weight_"
+"""How columns with the weights of other mass fits begin, in tables of a dataset."""
 
 PartName = Literal["train", "validation", "test", "excluded"]
 

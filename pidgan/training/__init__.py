@@ -1,1 +1,1 @@
-"""Training."""
+"""Generators learnt from datasets: transforms, families, the loop, the export."""

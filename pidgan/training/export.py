@@ -20,6 +20,7 @@ import onnx
 import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.bundle import CARD_KEY, Bundle, open_bundle, seal
 from pidgan.bundle.card import SCHEMA_VERSION, Card
 from pidgan.bundle.noise import entry_keys, keyed_normal
@@ -42,7 +43,6 @@ from pidgan.training.transforms import (
     PhysicalTransform,
     TargetTransform,
 )
-from pidgan.typing import FloatArray
 
 Exported = Model | RefinedModel | Parametrised
 """What can be written as a bundle."""

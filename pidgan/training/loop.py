@@ -22,13 +22,13 @@ import numpy as np
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.calorimeter.coordinates import CellTransform, fit_cells
 from pidgan.calorimeter.mirrors import mirror_showers
-from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.files.tables import read_arrays
-from pidgan.report.metrics import n_eff, positive_weights, with_differences
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
+from pidgan.sample.weights import n_eff, positive_weights, with_differences
 from pidgan.training.backend import keras, tf
+from pidgan.training.budget import parse_duration
 from pidgan.training.families import (
     FAMILIES,
     RECIPES,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.special
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card
 from pidgan.calorimeter.coordinates import CellTransform
 from pidgan.errors import TrainingError, nearest
@@ -26,7 +27,6 @@ from pidgan.training.transforms import (
     PhysicalTransform,
     TargetTransform,
 )
-from pidgan.typing import FloatArray, IntArray
 
 BLOCK_ROWS = 16_384
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.card import Card
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
-from pidgan.report.metrics import positive_weights, with_differences
 from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.model import Model, network_shape, pick_pattern
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows
-from pidgan.typing import FloatArray
 
 DEFAULT_CANDIDATES = 8
 DEFAULT_STEPS = 2000

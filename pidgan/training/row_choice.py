@@ -16,7 +16,7 @@ the distance to the k-th nearest row (Loftsgaarden and Quesenberry, Ann. Math. S
 import numpy as np
 import scipy.spatial
 
-from pidgan.typing import FloatArray, IntArray
+from pidgan.arrays import FloatArray, IntArray
 
 FLATTENING = 0.25
 MOST_OFTEN = 10.0

@@ -29,8 +29,8 @@ import numpy as np
 import scipy.ndimage
 import scipy.special
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.errors import DatasetError
-from pidgan.typing import FloatArray, IntArray
 
 # Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows.
 N_KNOTS = 256

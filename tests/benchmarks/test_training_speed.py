@@ -28,8 +28,9 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
-from pidgan.report.metrics import c2st, with_differences
+from pidgan.report.metrics import c2st
 from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration
 from pidgan.training.loop import Progress, train
 from pidgan.training.transforms import fit_columns, fit_conditions

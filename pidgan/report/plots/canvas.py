@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pidgan.typing import FloatArray
+from pidgan.arrays import FloatArray
 
 REAL, GENERATED, FLOOR = "black", "#1f5fbf", "#8a8a8a"
 SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import (
     CORRECTED,
     DPI,
@@ -23,7 +24,6 @@ from pidgan.report.plots.canvas import (
     set_limits,
     style,
 )
-from pidgan.typing import FloatArray
 
 
 def plot_efficiency(

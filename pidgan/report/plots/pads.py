@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import DPI, GENERATED, REAL, style
-from pidgan.typing import FloatArray
 
 _LABELS = {
     "pad_centre": "centre [pads]",

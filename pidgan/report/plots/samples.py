@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import (
     BACKGROUND,
     DPI,
@@ -23,7 +24,6 @@ from pidgan.report.plots.canvas import (
     ratio_panels,
     style,
 )
-from pidgan.typing import FloatArray
 
 
 def plot_target(

@@ -16,6 +16,7 @@ from matplotlib.ticker import (
 )
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import (
     DPI,
     GENERATED,
@@ -26,7 +27,6 @@ from pidgan.report.plots.canvas import (
     ratio_panels,
     style,
 )
-from pidgan.typing import FloatArray
 
 DECADES = 4.5  # of energy that the colours of a picture span
 COLOURS = "viridis"

@@ -1,1 +1,1 @@
-"""Classical."""
+"""Classical shower parametrisations, fitted rather than trained."""

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.bundle.formulas import trace
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training.classical.gflash import GFlash, fit_gflash
 from pidgan.training.classical.principal_components import PCA, fit_pca
-from pidgan.typing import FloatArray
 
 BLOCK_ROWS = 2048
 

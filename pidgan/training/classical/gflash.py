@@ -27,6 +27,7 @@ import scipy.optimize
 import scipy.special
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.formulas import (
     Array,
     concatenate,
@@ -57,7 +58,6 @@ from pidgan.training.classical.lateral_profile import (
     spread,
     widths_of,
 )
-from pidgan.typing import FloatArray, IntArray
 
 MIN_SHOWERS = 200
 """Fewer do not determine two dozen parameters and their fluctuations."""

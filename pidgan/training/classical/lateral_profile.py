@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.special
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.formulas import (
     Array,
     absolute,
@@ -32,7 +33,6 @@ from pidgan.bundle.formulas import (
 from pidgan.calorimeter.geometry import Geometry, Layer
 from pidgan.calorimeter.observables import moments
 from pidgan.errors import nearest
-from pidgan.typing import FloatArray
 
 ROLES = ("energy", "theta", "phi", "x0", "y0", "species")
 """Conditions with a meaning; the first is needed, all others may be there."""

@@ -27,6 +27,7 @@ import scipy.optimize
 import scipy.special
 from numpy.typing import ArrayLike
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.formulas import (
     Array,
     concatenate,
@@ -63,7 +64,6 @@ from pidgan.training.classical.lateral_profile import (
     spread,
     widths_of,
 )
-from pidgan.typing import FloatArray
 
 MIN_ROWS = 100
 """Showers of a species around one energy that cumulated distributions need."""

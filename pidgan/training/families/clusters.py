@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pidgan.arrays import FloatArray
 from pidgan.bundle.card import Card, CardVariable
 from pidgan.errors import PidganError
 from pidgan.sample.definition import Sample, Variable
@@ -38,7 +39,6 @@ from pidgan.training.networks.helix import COLUMNS, FEATURES, SENTINEL, Frame, T
 from pidgan.training.networks.nodes import Graph, uniform
 from pidgan.training.networks.updates import cosine, length
 from pidgan.training.transforms import LINEAR, ConditionTransform, PhysicalTransform
-from pidgan.typing import FloatArray
 
 Network = Literal["recurrent", "convolutional"]
 

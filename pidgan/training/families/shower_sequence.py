@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.formulas import (
     Traced,
     maximum,
@@ -35,7 +36,6 @@ from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.updates import descend
-from pidgan.typing import FloatArray, IntArray
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
 # fewer of them need more of it.

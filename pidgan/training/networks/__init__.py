@@ -1,1 +1,1 @@
-"""Networks."""
+"""Networks that the families are made of."""

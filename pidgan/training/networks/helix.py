@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pidgan.arrays import FloatArray
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.typing import FloatArray
 
 COLUMNS = ("pt", "dip", "phi", "z", "charge")
 """Parameters of a helix that starts on the beam axis: transverse momentum in MeV,

@@ -10,7 +10,7 @@ import pytest
 
 from pidgan.sample.dataset import Dataset
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "studies" / "rich.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "studies" / "rich.py"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
 from pidgan.bundle.card import CardVariable
-from pidgan.comparison import paired_efficiencies
+from pidgan.efficiency.real_vs_generated import paired_efficiencies
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
 from pidgan.report.page import Section, Table, write_report
 from pidgan.report.validation import Report, validate

@@ -482,7 +482,7 @@ def test_empty_trees(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_copied_is_offered_as_a_friend(tmp_path: Path) -> None:
-    path = Path(__file__).parent / "root_files" / "vector_of_vectors.root"
+    path = Path(__file__).parents[1] / "root_files" / "vector_of_vectors.root"
     generator = kaon()
     with pytest.raises(NtupleError, match="no branch for condition P of K"):
         apply({"K": generator}, f"{path}:t", tmp_path / "b.root")

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from pidgan.bundle.card import sample_targets
-from pidgan.duration import parse_duration
 from pidgan.errors import PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
+from pidgan.training.budget import parse_duration
 from pidgan.training.loop import train
 from pidgan.training.model import open_model, pick_pattern
 from pidgan.training.networks.autoregressive import make_optimizer

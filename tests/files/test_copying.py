@@ -18,7 +18,7 @@ from pidgan.files.tables import BranchType, Source, read_columns, write_trees
 
 ENTRIES = 1000
 
-ROOT_FILES = Path(__file__).parent / "root_files"
+ROOT_FILES = Path(__file__).parents[1] / "root_files"
 
 
 def branches(*, jagged: bool = True) -> dict[str, object]:

@@ -28,7 +28,7 @@ from pidgan.simulation import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter import GEOMETRY
 from pidgan.training.families import SHOWER_FAMILIES
 
-DEFINITIONS = Path(__file__).parents[1] / "examples/showers"
+DEFINITIONS = Path(__file__).parents[2] / "examples/showers"
 N = 1200
 
 SMALL = {

@@ -200,7 +200,7 @@ def test_what_belongs_to_the_event_is_a_condition_of_each_track(tmp_path: Path) 
 
 def test_vectors_are_collections(tmp_path: Path) -> None:
     # `vector<float>` of RNTuples and of Parquet are read above; this one is of ROOT.
-    path = Path(__file__).parent / "root_files" / "vectors.root"
+    path = Path(__file__).parents[1] / "root_files" / "vectors.root"
     card = make_card(
         conditions=(
             CardVariable(name="P", unit="1", range=(-1e9, 1e9)),

@@ -12,14 +12,13 @@ from pidgan.report.metrics import (
     energy_distance,
     ks_error,
     ks_scale,
-    n_eff,
-    positive_weights,
     separation_power,
     wasserstein,
     weighted_auc,
     weighted_ks,
     with_differences,
 )
+from pidgan.sample.weights import n_eff, positive_weights
 
 DISTANCES: list[Callable[..., float]] = [weighted_ks, wasserstein, energy_distance]
 

@@ -12,7 +12,8 @@ pytest.importorskip("tensorflow")
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.card import sample_targets
 from pidgan.errors import TrainingError
-from pidgan.report.metrics import energy_distance, with_differences
+from pidgan.report.metrics import energy_distance
+from pidgan.sample.weights import with_differences
 from pidgan.training.export import check_parity, export_bundle
 from pidgan.training.model import Model
 from pidgan.training.networks.density_ratio import RatioNetwork

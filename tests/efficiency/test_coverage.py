@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "studies" / "coverage.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "studies" / "coverage.py"
 KINDS = ("none", "shift")
 N_EXPERIMENTS = 15
 N_REFERENCE = 25_000

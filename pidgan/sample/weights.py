@@ -1,0 +1,162 @@
+"""Weights of either sign: their effective number, and positive ones of equal density.
+
+sWeights are negative for a part of the rows. Sums of them estimate; a logarithm, a
+likelihood or a ROC curve needs `positive_weights`.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.errors import DatasetError
+
+
+def n_eff(weights: ArrayLike) -> float:
+    """Return the effective number of rows, (sum w)^2 / sum w^2.
+
+    Args:
+        weights: (n,) weights of any sign.
+
+    Returns:
+        The number of unit weights with the same relative error of the sum; 0 if all
+        weights vanish.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    return float(n_eff_of_sums(np.sum(w), np.sum(w * w)))
+
+
+def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
+    """Return (sum w)^2 / sum w^2 of sums that are known, 0 where all weights vanish.
+
+    Args:
+        sum_w: (...) sums of weights.
+        sum_w2: (...) sums of their squares.
+    """
+    total = np.asarray(sum_w, dtype=np.float64)
+    squares = np.asarray(sum_w2, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(squares > 0, total**2 / squares, 0.0)
+
+
+def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> FloatArray:
+    """Return E[w | features], a weight >= 0 with the same density as sWeights.
+
+    Source: Borisyak and Kazeev, J. Instrum. 14 (2019) P08020 (arXiv:1905.11719): the
+    mean sWeight at a point is the share of signal there, so that it describes the
+    signal as the sWeights do and is not negative. A log-loss or a ROC curve needs
+    this; clipped sWeights would describe something else. The regression (boosted
+    trees, squared error, stopped early) is cross-fitted in two halves: no row's own
+    weight enters its prediction. Trees that stop early leave background a share of the
+    signal's weight; a monotonic recalibration to the mean of w at each prediction
+    (isotonic, learnt on the other half) takes it back. What is below zero then, which
+    no signal share can be, is set to zero; the sum of the given weights is restored.
+
+    Args:
+        features: (n, d) everything the classifier will see, conditions and targets.
+        weights: (n,) weights of any sign with positive sum.
+        seed: of the halves and of the trees.
+
+    Returns:
+        (n,) weights >= 0; the given ones where none of them is negative.
+    """
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.isotonic import IsotonicRegression
+
+    x, w = checked_rows(features, weights, "weights")
+    if np.all(w >= 0):
+        return w
+    total = w.sum()
+    result = np.empty_like(w)
+    half = halves(len(w), seed)
+    scale = np.mean(np.abs(w))
+    for part in (half, ~half):
+        model = HistGradientBoostingRegressor(
+            max_iter=200,
+            learning_rate=0.05,
+            max_leaf_nodes=15,
+            min_samples_leaf=min(100, max(2, len(w) // 20)),
+            early_stopping=True,
+            validation_fraction=0.2,
+            random_state=seed,
+        )
+        with one_thread():
+            model.fit(x[~part], w[~part] / scale)
+            result[part] = model.predict(x[part])
+    raw = result.copy()
+    for part in (half, ~half):
+        calibration = IsotonicRegression(out_of_bounds="clip")
+        calibration.fit(raw[~part], w[~part])
+        result[part] = calibration.predict(raw[part])
+    result = np.maximum(result, 0.0)
+    if result.sum() <= 0:
+        raise DatasetError("the regressed weights vanish: no signal in these rows")
+    return np.asarray(result * (total / result.sum()), dtype=np.float64)
+
+
+def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
+    """Return conditions, targets and all pairwise differences of targets as features.
+
+    Trees cut on one feature at a time and so miss ties (two targets exactly equal)
+    unless the difference is a feature.
+
+    Args:
+        conditions: (n, c).
+        targets: (n, t).
+
+    Returns:
+        (n, c + t + t (t - 1) / 2).
+    """
+    x = np.asarray(conditions, dtype=np.float64)
+    y = np.asarray(targets, dtype=np.float64)
+    first, second = np.triu_indices(y.shape[1], k=1)
+    return np.concatenate([x, y, y[:, first] - y[:, second]], axis=1)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Keep scikit-learn to one thread.
+
+    Its OpenMP threads wait by spinning: on a machine that is busy elsewhere two of
+    them are several times slower than one.
+    """
+    from threadpoolctl import (  # type: ignore[import-untyped]
+        threadpool_limits,
+    )
+
+    return cast(AbstractContextManager[Any], threadpool_limits(limits=1))
+
+
+def halves(n: int, seed: int) -> BoolArray:
+    """Return a random half of n rows, as a mask."""
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
+    return mask
+
+
+def checked_rows(
+    sample: ArrayLike, weights: ArrayLike | None, name: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return a sample as (n, d) and weights as (n,), checked to be usable."""
+    x = np.asarray(sample, dtype=np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2:
+        raise ValueError(f"sample of shape {x.shape}, expected (n, d) or (n,)")
+    if len(x) == 0:
+        raise DatasetError("a sample of no rows has no distance to another")
+    if not np.isfinite(x).all():
+        raise DatasetError("a sample with NaN or inf has no distance to another")
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(x),):
+        raise ValueError(f"{name} of shape {w.shape}, expected ({len(x)},)")
+    positive_sum(w, name)
+    return x, w
+
+
+def positive_sum(w: FloatArray, name: str) -> float:
+    """Return the sum of weights; raise unless it is positive."""
+    total = float(np.sum(w))
+    if not total > 0:
+        raise DatasetError(f"{name} sum to {total:.6g}, expected a positive sum")
+    return total
