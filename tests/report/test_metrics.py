@@ -16,9 +16,8 @@ from pidgan.report.metrics import (
     wasserstein,
     weighted_auc,
     weighted_ks,
-    with_differences,
 )
-from pidgan.sample.weights import n_eff, positive_weights
+from pidgan.sample.weights import n_eff, positive_weights, with_differences
 
 DISTANCES: list[Callable[..., float]] = [weighted_ks, wasserstein, energy_distance]
 
