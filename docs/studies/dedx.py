@@ -2,10 +2,10 @@
 
     python docs/studies/dedx.py k.onnx pi.onnx -o FOLDER
 
-The bundles are those of docs/how-to/time-projection-chamber.md. Tracks with the momenta
-of protons, mostly in busy events, get the response of kaons and pions; efficiency and
-misID quoted for them with the systematic are compared with the simulated truth for the
-same tracks. Writes the figure `dedx.png` and prints the table of that page.
+docs/how-to/simulation/time-projection-chamber.md says how the bundles are made.
+Tracks with the momenta of protons, mostly in busy events, get the response of kaons and
+pions. The quoted efficiency and misID are compared with the simulated truth for the
+same tracks. The script writes the figure `dedx.png` and prints the table of that page.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Clusters along helices: how far generators are from the true helix, and how fast.
 
-Trains a convolutional and a recurrent generator with and without reconstruction on
-simulated tracks, exports each as a bundle, and writes the table of
-docs/how-to/time-projection-chamber.md. `--steps N` sets the length of the training;
-with 0 the bundles in the directory are judged as they are.
+The script trains a convolutional and a recurrent generator with and without
+reconstruction loss on simulated tracks. It exports each as a bundle, and writes the
+table of docs/how-to/simulation/time-projection-chamber.md. `--steps N` sets the length
+of the training; with 0 the bundles in the directory are judged as they are.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python docs/studies/pads.py mpd_tpc_v2.npz [--bundle pads.onnx] -o FOLDER
 
-Draws the published responses of arXiv:2012.04595 and, with a bundle of
-docs/how-to/time-projection-chamber.md, those generated for the held-out ones. Writes
-`pads.png` and `pads_profiles.png`, and prints the table of that page.
+The script draws the published responses of arXiv:2012.04595. If it is given the bundle
+of docs/how-to/simulation/time-projection-chamber.md, it also draws responses generated
+for the held-out rows. It writes `pads.png` and `pads_profiles.png`, and prints the
+table of that page.
 """
 
 import argparse

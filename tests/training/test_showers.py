@@ -711,7 +711,7 @@ def test_the_how_to_works(tmp_path: Path, monkeypatch: Any) -> None:
 
     from pidgan.cli import cli
 
-    page = DEFINITIONS.parents[1] / "docs/how-to/your-calorimeter.md"
+    page = DEFINITIONS.parents[1] / "docs/how-to/calorimeter/your-calorimeter.md"
     if not page.is_file():
         pytest.skip("the documentation is not part of a wheel")
     text = page.read_text(encoding="utf-8")
