@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from command_line import run  # noqa: F401
 
 from pidgan.files.tables import write_trees
 from pidgan.sample.dataset import Dataset, build_dataset

@@ -3,59 +3,21 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import uproot
+from command_line import Run
+from command_line import one_line as _one_line
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.application.quantile_map import QuantileMap
-from pidgan.cli import VERBS, main
+from pidgan.cli import VERBS
 from pidgan.cli.applying import _EntriesLine
 from pidgan.report.metrics import TREES
 from pidgan.sample.dataset import Dataset
-
-Run = Callable[..., "Result"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    import warnings
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr("sys.argv", ["pidgan", *map(str, arguments)])
-        code = 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Result(code=code, out=captured.out, err=captured.err)
-
-    return call
-
-
-def _one_line(result: Result, *texts: str) -> None:
-    """Expect exit code 1 and one line of error that holds the texts."""
-    errors = [line for line in result.err.splitlines() if line.strip()]
-    errors = [line for line in errors if not line.startswith("pidgan: warning")]
-    assert result.code == 1, result.err
-    assert len(errors) == 1, result.err
-    for text in texts:
-        assert text in errors[0]
 
 
 @pytest.mark.parametrize("verb", VERBS)

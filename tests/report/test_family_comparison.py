@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from test_cli import Run, run  # noqa: F401
+from command_line import Run
 
 pytest.importorskip("tensorflow")
 
@@ -83,7 +83,7 @@ def test_files(compared) -> None:
 
 
 def test_command_line(
-    run: Run,  # noqa: F811
+    run: Run,
     compared,
     kaon_dataset,
     tmp_path: Path,

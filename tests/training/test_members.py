@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from test_cli import Run, _one_line, run  # noqa: F401
+from command_line import Run
+from command_line import one_line as _one_line
 
 pytest.importorskip("tensorflow")
 
@@ -15,7 +16,7 @@ SET = ("--set", "width=16", "--set", "blocks=1", "--set", "samples=2")
 
 
 def test_members_from_training_to_systematics(
-    run: Run,  # noqa: F811
+    run: Run,
     kaon_dataset,
     tmp_path,
 ) -> None:

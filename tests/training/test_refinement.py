@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import Run, run  # noqa: F401
+from command_line import Run
 
 pytest.importorskip("tensorflow")
 
@@ -144,7 +144,7 @@ def test_a_refined_bundle_is_a_bundle(
 
 
 def test_command_line(
-    run: Run,  # noqa: F811
+    run: Run,
     refined: RefinedModel,
     kaon_dataset,
     tmp_path: Path,
