@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pidgan.errors import PidganError
     from pidgan.report.validation import Report, validate
     from pidgan.sample.dataset import Dataset, build_dataset
-    from pidgan.sample.definition import Sample, load_sample
+    from pidgan.sample.definition import Sample
+    from pidgan.sample.loading import load_sample
     from pidgan.sample.sweights import compute_sweights
     from pidgan.training.export import export_bundle
     from pidgan.training.loop import train
@@ -34,7 +35,7 @@ _HOMES = {
     "compute_sweights": "sample.sweights",
     "efficiency_table": "efficiency.table",
     "export_bundle": "training.export",
-    "load_sample": "sample.definition",
+    "load_sample": "sample.loading",
     "open_bundle": "bundle.bundle",
     "pid_efficiency": "efficiency.pid_efficiency",
     "run_systematics": "efficiency.systematics",

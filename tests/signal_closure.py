@@ -14,7 +14,7 @@ from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Dataset, build_dataset
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 from pidgan.simulation import simulate_calibration
 from pidgan.training.loop import train
 

@@ -18,17 +18,11 @@ from pidgan.bundle.card import Card, CardVariable
 from pidgan.cli import VERBS, cli
 from pidgan.efficiency.efficiency_map import _ARRAYS
 from pidgan.files.tables import write_table, write_trees
+from pidgan.sample.cells import Cells, Symmetry
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.definition import (
-    DERIVATIONS,
-    Cells,
-    Discriminant,
-    Sample,
-    Symmetry,
-    Variable,
-    list_samples,
-    load_sample,
-)
+from pidgan.sample.definition import Discriminant, Sample
+from pidgan.sample.loading import list_samples, load_sample
+from pidgan.sample.variables import DERIVATIONS, Variable
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
 ROOT = Path(__file__).resolve().parents[1]

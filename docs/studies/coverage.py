@@ -39,7 +39,7 @@ from pidgan.efficiency.systematics import (
 )
 from pidgan.files.tables import write_trees
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 from pidgan.sample.sweights import compute_sweights
 from pidgan.simulation import simulate_analysis, simulate_calibration, simulate_response
 from pidgan.simulation.kinematics import SPECTRA, draw_occupancy, draw_p_eta

@@ -2,7 +2,7 @@
 
 A condition has a canonical name and default branch patterns; in this order a branch is
 taken from the user's override, from the patterns, or derived from others by the closed
-list of `pidgan.sample.definition.DERIVATIONS`. `check_units` compares what is in the
+list of `pidgan.sample.variables.DERIVATIONS`. `check_units` compares what is in the
 file with the range that the generator was trained on, and refuses GeV where MeV is
 meant.
 """
@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.application.quantile_map import QuantileMap, open_maps
+from pidgan.arrays import FloatArray
 from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError, nearest
 from pidgan.files.tables import Source, TreeInfo
 from pidgan.sample.cuts import Columns
-from pidgan.sample.definition import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
+from pidgan.sample.variables import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
 _T = TypeVar("_T")
 
@@ -131,7 +132,7 @@ class Condition:
         """Whether values are altered beyond their unit."""
         return self.scale != 1.0 or self.quantile_map is not None
 
-    def _shifted(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _shifted(self, values: FloatArray) -> FloatArray:
         """Return values with the known difference of data to simulation put in."""
         if not self.is_shifted:
             return values

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
 from pidgan.errors import BundleError
-from pidgan.sample.definition import Sample, Variable
+from pidgan.sample.definition import Sample
+from pidgan.sample.variables import Variable
 
 Float32Array = npt.NDArray[np.float32]
 

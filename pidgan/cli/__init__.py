@@ -21,7 +21,7 @@ __all__ = ["VERBS", "cli", "main"]
 VERBS = {
     "demo": "pidgan.cli.demo.run_demo",
     "simulate": "pidgan.simulation.simulate_calibration",
-    "samples": "pidgan.sample.definition.list_samples",
+    "samples": "pidgan.sample.loading.list_samples",
     "prepare": "pidgan.build_dataset",
     "train": "pidgan.train",
     "compare": "pidgan.report.family_comparison.compare_families",

@@ -199,7 +199,7 @@ def showers(entries: int, output: Path, seed: int, overwrite: bool) -> None:
 @json_option
 def samples(name: str | None, as_json: bool) -> None:
     """List the calibration-sample definitions, or show one."""
-    from pidgan.sample.definition import list_samples, load_sample
+    from pidgan.sample.loading import list_samples, load_sample
 
     if name is not None:
         sample = load_sample(name)

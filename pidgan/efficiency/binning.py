@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.errors import DatasetError, nearest
-from pidgan.sample.definition import load_binning
+from pidgan.sample.loading import load_binning
 
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
 Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]

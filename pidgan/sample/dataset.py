@@ -29,8 +29,10 @@ from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
 from pidgan.files.trees import is_npz
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.definition import UNIT_FACTORS, Sample, Variable, load_sample
+from pidgan.sample.definition import Sample
+from pidgan.sample.loading import load_sample
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
+from pidgan.sample.variables import UNIT_FACTORS, Variable
 
 ALTERNATIVE_WEIGHT = "weight_"
 """How columns with the weights of other mass fits begin, in tables of a dataset."""

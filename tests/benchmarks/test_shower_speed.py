@@ -14,7 +14,7 @@ import pytest
 
 from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
 from pidgan.sample.dataset import build_dataset
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 
 DEFINITIONS = Path(__file__).parents[2] / "examples/showers"
 SIMULATION_MS = 5.6  # GEANT 3.21, an electron of 10 GeV, one core

@@ -16,7 +16,7 @@ import pytest
 
 from pidgan.efficiency.table import EfficiencyTable, efficiency_table
 from pidgan.errors import PidganWarning
-from pidgan.sample.definition import load_binning
+from pidgan.sample.loading import load_binning
 
 spec = importlib.util.find_spec("pidcalib2")
 if spec is None or not spec.submodule_search_locations:

@@ -14,7 +14,7 @@ from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
 from pidgan.files.tables import write_table, write_trees
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import PARTS, Dataset, build_dataset
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 from pidgan.simulation.calibration import simulate_calibration
 
 OWN = """

@@ -10,15 +10,14 @@ from particle import Particle
 
 import pidgan.sample.definition
 from pidgan.errors import SampleError
-from pidgan.sample.definition import (
-    DERIVATIONS,
-    Sample,
-    Variable,
+from pidgan.sample.definition import Sample
+from pidgan.sample.loading import (
     calibration_directory,
     list_samples,
     load_binning,
     load_sample,
 )
+from pidgan.sample.variables import DERIVATIONS, Variable
 from pidgan.simulation.calibration import MODES
 
 OWN = """

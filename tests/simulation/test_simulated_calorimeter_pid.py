@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 from pidgan.simulation import (
     CALORIMETER_SPECIES,
     simulate_calorimeter,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pidgan.sample.definition import load_sample
+from pidgan.sample.loading import load_sample
 from pidgan.simulation import TPC_SPECIES, simulate_tpc, simulate_tpc_response, tpc
 from pidgan.simulation.tpc import (
     MIP_SIGNAL,

@@ -23,7 +23,8 @@ from pidgan.errors import (
 )
 from pidgan.files.tables import write_trees
 from pidgan.sample.dataset import Dataset, build_dataset
-from pidgan.sample.definition import Sample, load_sample
+from pidgan.sample.definition import Sample
+from pidgan.sample.loading import load_sample
 from pidgan.simulation import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter import GEOMETRY
 from pidgan.training.families import SHOWER_FAMILIES

@@ -31,7 +31,8 @@ import pandas as pd
 from pidgan.arrays import FloatArray
 from pidgan.bundle.card import Card, CardVariable
 from pidgan.errors import PidganError
-from pidgan.sample.definition import Sample, Variable
+from pidgan.sample.definition import Sample
+from pidgan.sample.variables import Variable
 from pidgan.training.backend import keras, tf
 from pidgan.training.families.cramer import critic_loss, generator_loss
 from pidgan.training.model import Model
@@ -523,7 +524,7 @@ def cluster_sample(conditions: Mapping[str, Any], n_rows: int, source: str) -> S
     """Return the definition of a sample of clusters in a fixed number of rows.
 
     Args:
-        conditions: keys of `pidgan.sample.definition.Variable` by the name of the
+        conditions: keys of `pidgan.sample.variables.Variable` by the name of the
             condition.
         n_rows: places that a track may have a cluster at.
         source: where the sample is from.

@@ -1,0 +1,111 @@
+"""The cells of a calorimeter: the targets of a calibration sample of showers."""
+
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from pidgan.calorimeter.geometry import Geometry, load_geometry
+from pidgan.errors import SampleError
+from pidgan.sample.variables import FROZEN, PACKAGE_UNITS, Unit, Variable
+
+#: No cell ever holds more energy, in package units.
+_MOST_ENERGY = 1e12
+
+
+class Symmetry(BaseModel):
+    """Mirrors that leave a calorimeter unchanged, to learn from mirror images too.
+
+    Attributes:
+        mirrors: Names of the mirrors: "x" and "y" change the sign of a coordinate,
+            "swap" exchanges the two.
+        x: Condition that holds the x position of the particle, if there is one.
+        y: Condition that holds the y position of the particle, if there is one.
+        phi: Condition that holds the azimuth of the particle, if there is one.
+    """
+
+    model_config = FROZEN
+
+    mirrors: Annotated[tuple[Literal["x", "y", "swap"], ...], Field(min_length=1)]
+    x: str | None = None
+    y: str | None = None
+    phi: str | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Condition by coordinate: "x", "y" and "phi" where they are given."""
+        given = {"x": self.x, "y": self.y, "phi": self.phi}
+        return {key: name for key, name in given.items() if name is not None}
+
+
+class Cells(BaseModel):
+    """The energies of calorimeter cells, which are the targets of a shower sample.
+
+        [cells]
+        geometry = "block.toml"
+        arrays = {cells = "cells_GeV", profile = "profile_GeV"}
+        unit = "GeV"
+        incident = "energy"
+
+    Attributes:
+        geometry: File beside the definition, or table, that describes the cells; see
+            `pidgan.calorimeter.geometry.load_geometry`.
+        arrays: Branch by view of the geometry; each entry of the branch holds the
+            cells of that view, an array of fixed size.
+        unit: Unit of the stored energies; "1" for counts of an ADC.
+        incident: Condition that holds the incident energy, if there is one.
+        threshold: Energy below which a cell counts as zero, in package units.
+        scheme: Quantities that a generator learns, see
+            `pidgan.calorimeter.coordinates`: "layers" for the total energy, the shares
+            of the layers and the shares of the cells in each layer; "cells" for every
+            cell by itself.
+        scale: Scale on which these quantities are learnt, "log" or "logit".
+        symmetry: Mirrors of the calorimeter, if it has any.
+    """
+
+    model_config = FROZEN
+
+    geometry: dict[str, Any]
+    arrays: dict[str, str]
+    unit: Unit = "MeV"
+    incident: str | None = None
+    threshold: float = Field(default=0.0, ge=0)
+    scheme: Literal["layers", "cells"] = "layers"
+    scale: Literal["log", "logit"] = "log"
+    symmetry: Symmetry | None = None
+
+    @cached_property
+    def layout(self) -> Geometry:
+        """Geometry of the calorimeter, from its table."""
+        return load_geometry(self.geometry)
+
+    def variables(self) -> tuple[Variable, ...]:
+        """Return one variable for each cell, named by view and index, as `cells_7`."""
+        unit: Any = PACKAGE_UNITS.get(self.unit, self.unit)
+        return tuple(
+            Variable(name=f"{view.name}_{i}", unit=unit, range=(0.0, _MOST_ENERGY))
+            for view in self.layout.views
+            for i in range(view.n_cells)
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_geometry(cls, content: Any) -> Any:
+        """Replace the name of a geometry file by its content."""
+        if not isinstance(content, dict) or "geometry" not in content:
+            return content
+        try:
+            geometry = load_geometry(content["geometry"])
+        except SampleError as error:
+            raise ValueError(str(error)) from None
+        return content | {"geometry": geometry.to_dict()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        views = [view.name for view in self.layout.views]
+        if sorted(self.arrays) != sorted(views):
+            raise ValueError(
+                f"arrays are given for {', '.join(self.arrays) or 'no view'}, expected "
+                f"one for each view of the geometry: {', '.join(views)}"
+            )
+        return self

@@ -1,0 +1,208 @@
+"""Definitions and binnings loaded from TOML files, those that ship included."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pidgan.calorimeter.geometry import load_geometry
+from pidgan.errors import SampleError, nearest
+from pidgan.sample.cells import Cells
+from pidgan.sample.definition import WEIGHTINGS, Discriminant, Sample
+from pidgan.sample.variables import Variable
+
+#: A longer chain of `extends` is a mistake.
+MAX_EXTENDS = 5
+_BINNINGS = "binnings.toml"
+
+
+def load_sample(name_or_path: str | Path | Sample) -> Sample:
+    """Load the definition of a calibration sample.
+
+    Args:
+        name_or_path: Name that `list_samples` lists, or path of a TOML file; a Sample
+            is returned unchanged.
+
+    Raises:
+        SampleError: There is no such sample, or its definition is wrong.
+
+    Example:
+        >>> load_sample("run2_dstar_k").species
+        'K+'
+    """
+    if isinstance(name_or_path, Sample):
+        return name_or_path
+    return _load(_find(str(name_or_path), Path.cwd()))
+
+
+def list_samples() -> dict[str, Path]:
+    """Return name and file of every calibration sample that ships with pidgan."""
+    paths = sorted(calibration_directory().glob("*.toml"))
+    return {path.stem: path for path in paths if path.name != _BINNINGS}
+
+
+def load_binning(name: str) -> dict[str, tuple[float, ...]]:
+    """Return the edges of a binning that ships.
+
+    "hadrons", "electrons" and "muons" are the defaults of PIDCalib2 in P, ETA and
+    nTracks; "run3_hadrons" and "run3_muons" have nLongTracks; efficiency maps use
+    "hadrons_map" and "run3_hadrons_map".
+
+    Args:
+        name: Name of the binning.
+
+    Returns:
+        Edges by condition, in package units.
+
+    Raises:
+        SampleError: No binning has that name.
+
+    Example:
+        >>> load_binning("muons")["nTracks"]
+        (0.0, 50.0, 200.0, 300.0, 500.0)
+    """
+    known = _parse(calibration_directory() / _BINNINGS)
+    if name not in known:
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise SampleError(f"no binning {name!r} in {_BINNINGS}{hint}")
+    return {key: tuple(map(float, edges)) for key, edges in known[name].items()}
+
+
+def calibration_directory() -> Path:
+    """Return the folder of the definitions: in a wheel, or beside the source tree."""
+    package = Path(__file__).resolve().parent.parent
+    places = (package / "calibration", package.parent / "calibration")
+    for place in places:
+        if (place / _BINNINGS).is_file():
+            return place
+    raise SampleError(
+        f"no folder 'calibration' with {_BINNINGS}; looked in "
+        f"{' and '.join(map(str, places))}: the installation is incomplete"
+    )
+
+
+def _find(name: str, folder: Path) -> Path:
+    shipped = list_samples()
+    if name in shipped:
+        return shipped[name]
+    path = folder / name
+    if path.is_file():
+        return path
+    kind = "file" if name.endswith(".toml") else "calibration sample"
+    known = {**dict.fromkeys(shipped), **dict.fromkeys(map(str, folder.glob("*.toml")))}
+    hint = nearest(name, known) or f"; known: {', '.join(shipped)}"
+    raise SampleError(f"no {kind} {name!r}{hint}")
+
+
+def _load(path: Path) -> Sample:
+    content = _resolved(path, depth=0)
+    content.setdefault("name", path.stem)
+    cells = content.get("cells")
+    try:
+        for key in ("binning", "map_binning"):
+            if isinstance(content.get(key), str):
+                content[key] = load_binning(content[key])
+        if isinstance(cells, dict) and isinstance(cells.get("geometry"), str | dict):
+            geometry = load_geometry(cells["geometry"], folder=path.parent)
+            cells["geometry"] = geometry.to_dict()
+    except SampleError as error:
+        raise SampleError(f"{path}: {error}") from None
+    try:
+        sample = Sample.model_validate(content)
+    except ValidationError as error:
+        problems = [_one_line(detail, content) for detail in error.errors()]
+        raise SampleError(f"{path}: {'; '.join(problems[:5])}") from None
+    if path.parent != calibration_directory():  # those that ship are tested
+        _check_species(sample.species, path)
+    return sample
+
+
+def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
+    """Read a file and put it over the one it extends."""
+    content = _parse(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise SampleError(f"{path}: extends is {base!r}, expected a name or a path")
+    if depth == MAX_EXTENDS:
+        raise SampleError(f"{path}: extends goes in a circle or is too deep ({base!r})")
+    try:
+        inherited = _resolved(_find(base, path.parent), depth=depth + 1)
+    except SampleError as error:
+        raise SampleError(f"{path}: extends {base!r}: {error}") from None
+    inherited.pop("name", None)
+    if any(key in content for key in WEIGHTINGS):
+        for key in WEIGHTINGS:
+            inherited.pop(key, None)
+    return inherited | content
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SampleError(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SampleError(f"{path} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
+    """Rewrite a problem that pydantic found as where, got, expected."""
+    where = _location(detail["loc"], content)
+    message = detail["msg"].removeprefix("Value error, ")
+    key = str(detail["loc"][-1]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{nearest(key, _fields(detail['loc']))}"
+    if detail["type"] == "missing":
+        return f"key {where!r} is missing"
+    if detail["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where} is {detail['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
+    nested: dict[str, type[BaseModel]] = {
+        "conditions": Variable,
+        "targets": Variable,
+        "discriminant": Discriminant,
+        "cells": Cells,
+    }
+    model = nested.get(str(location[0]), Sample) if len(location) > 1 else Sample
+    fields = model.model_fields.items()
+    return ["extends", *(field.alias or name for name, field in fields)]
+
+
+def _location(location: tuple[int | str, ...], content: Any) -> str:
+    """Write conditions.1.range as conditions['ETA'].range."""
+    text = ""
+    for part in location:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            content = None
+        if isinstance(part, str):
+            text += f".{part}" if text else part
+        elif isinstance(content, dict) and "name" in content:
+            text += f"[{content['name']!r}]"
+        else:
+            text += f"[{part}]"
+    return text
+
+
+def _check_species(species: str, path: Path) -> None:
+    from particle import Particle, ParticleNotFound  # slow to load
+
+    try:
+        Particle.from_name(species)
+    except ParticleNotFound:
+        names = [particle.name for particle in Particle.all()]
+        raise SampleError(
+            f"{path}: species {species!r} is no particle's PDG name"
+            f"{nearest(species, names)}"
+        ) from None

@@ -1,0 +1,190 @@
+"""A Variable: one condition or target, read from a branch or derived from several."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.errors import nearest
+from pidgan.sample.cuts import Columns
+
+Unit = Literal["MeV", "GeV", "mm", "cm", "ns", "rad", "deg", "1"]
+Range = tuple[float, float]
+
+#: Factor from each unit to the unit that the package uses.
+UNIT_FACTORS: dict[str, float] = {
+    "MeV": 1.0,
+    "GeV": 1000.0,
+    "mm": 1.0,
+    "cm": 10.0,
+    "ns": 1.0,
+    "rad": 1.0,
+    "deg": math.pi / 180,
+    "1": 1.0,
+}
+#: Units that are converted on reading, each with the unit that it becomes.
+PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
+#: Configuration of every model of a definition.
+FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _eta_from_p_pt(p: FloatArray, pt: FloatArray) -> FloatArray:
+    # p and pt do not tell forward from backward; tracks of LHCb are forward.
+    with np.errstate(all="ignore"):
+        return np.asarray(np.arccosh(p / pt))
+
+
+def _pt_from_px_py(px: FloatArray, py: FloatArray) -> FloatArray:
+    return np.hypot(px, py)
+
+
+def _p_from_px_py_pz(px: FloatArray, py: FloatArray, pz: FloatArray) -> FloatArray:
+    return np.hypot(np.hypot(px, py), pz)
+
+
+def _eta_from_px_py_pz(px: FloatArray, py: FloatArray, pz: FloatArray) -> FloatArray:
+    with np.errstate(all="ignore"):
+        return np.asarray(np.arcsinh(pz / np.hypot(px, py)))
+
+
+def _p_from_pt_eta(pt: FloatArray, eta: FloatArray) -> FloatArray:
+    with np.errstate(all="ignore"):
+        return np.asarray(pt * np.cosh(eta))
+
+
+#: The closed list of derivations: names of the inputs, and a function of their arrays.
+#: Impossible input (pt > p, pt = 0) gives NaN or infinity.
+DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., FloatArray]]] = {
+    "eta_from_p_pt": (("p", "pt"), _eta_from_p_pt),
+    "eta_from_px_py_pz": (("px", "py", "pz"), _eta_from_px_py_pz),
+    "p_from_px_py_pz": (("px", "py", "pz"), _p_from_px_py_pz),
+    "pt_from_px_py": (("px", "py"), _pt_from_px_py),
+    "p_from_pt_eta": (("pt", "eta"), _p_from_pt_eta),
+}
+
+
+def check_range(limits: Range) -> None:
+    """Raise a ValueError unless a range is finite and rises."""
+    low, high = limits
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"range is [{low:g}, {high:g}], expected low < high")
+
+
+class Variable(BaseModel):
+    """One condition or target, read from a branch or derived from several.
+
+    Attributes:
+        name: Canonical name of the variable (`P`, `RichDLLk`), also in outputs.
+        branch: Branch in the calibration ntuple; by default the name.
+        derive: Key of `DERIVATIONS`, for a variable that is computed.
+        branches: Inputs of the derivation, in its order.
+        unit: Unit of the stored values, converted to package units on reading.
+        range: Lowest and highest value that is kept, in package units.
+        transform: Scale on which networks see the variable: "linear"; "log"; "angle",
+            as sine and cosine; "fraction", as whole number and fraction, for a
+            position in units of pads or time bins.
+        categories: Values of a categorical condition, one-hot coded; they replace the
+            range.
+        integer: True if the variable takes whole numbers only.
+        smear: True to add a uniform fraction of +-1/2 to whole numbers in training.
+        sentinels: Stored values that mean "no measurement"; they stay as they are.
+        patterns: Branch names that are tried in an analysis ntuple, where `{track}`
+            is replaced by the prefix of a track.
+    """
+
+    model_config = FROZEN
+
+    name: str = Field(min_length=1)
+    branch: str | None = None
+    derive: str | None = None
+    branches: tuple[str, ...] = ()
+    unit: Unit = "1"
+    range: Range
+    transform: Literal["linear", "log", "angle", "fraction"] = "linear"
+    categories: tuple[float, ...] = ()
+    integer: bool = False
+    smear: bool = False
+    sentinels: tuple[float, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Branches that have to be read."""
+        return self.branches if self.derive else (self.branch or self.name,)
+
+    @property
+    def package_unit(self) -> str:
+        """Unit of the values after reading."""
+        return PACKAGE_UNITS.get(self.unit, self.unit)
+
+    def evaluate(self, columns: Columns) -> FloatArray:
+        """Return the values (n,) in package units, with sentinels unchanged.
+
+        Args:
+            columns: Stored values (n,) of each branch in `inputs`.
+        """
+        arrays = [np.asarray(columns[name], dtype=np.float64) for name in self.inputs]
+        if self.derive:
+            return DERIVATIONS[self.derive][1](*arrays) * UNIT_FACTORS[self.unit]
+        stored = arrays[0]
+        converted = stored * UNIT_FACTORS[self.unit]
+        return np.where(self.is_sentinel(columns), stored, converted)
+
+    def is_sentinel(self, columns: Columns) -> BoolArray:
+        """Return which rows (n,) hold a sentinel.
+
+        The comparison is made in the stored type: a float32 -999.9 is a sentinel too.
+
+        Args:
+            columns: Stored values (n,) of each branch in `inputs`.
+        """
+        stored = np.asarray(columns[self.inputs[0]])
+        if self.derive or not self.sentinels:
+            return np.zeros(stored.shape, dtype=bool)
+        return np.isin(stored, np.asarray(self.sentinels).astype(stored.dtype))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _span(cls, content: Any) -> Any:
+        """Take the range of a categorical variable from its categories."""
+        if not isinstance(content, dict) or not content.get("categories"):
+            return content
+        values = content["categories"]
+        if len(set(values)) < max(2, len(values)):
+            raise ValueError(
+                f"categories are {list(values)}, expected two or more different ones"
+            )
+        return {"range": (min(values), max(values)), **content}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_range(self.range)
+        if self.smear and (self.categories or self.sentinels or not self.integer):
+            raise ValueError(
+                "smear needs whole numbers (integer = true) without categories and "
+                "sentinels"
+            )
+        if self.transform == "log" and self.range[0] <= 0:
+            raise ValueError(
+                f"transform 'log' needs a range above 0, got {self.range[0]:g}"
+            )
+        if self.derive is None:
+            if self.branches:
+                raise ValueError("branches need 'derive'; expected 'branch'")
+            return self
+        if self.derive not in DERIVATIONS:
+            known = ", ".join(DERIVATIONS)
+            raise ValueError(
+                f"unknown derivation {self.derive!r}, expected one of {known}"
+                f"{nearest(self.derive, DERIVATIONS)}"
+            )
+        wanted = DERIVATIONS[self.derive][0]
+        if self.branch is not None or len(self.branches) != len(wanted):
+            raise ValueError(
+                f"derive {self.derive!r} needs branches = [{', '.join(wanted)}] "
+                f"and no 'branch'"
+            )
+        return self
