@@ -29,6 +29,7 @@ from pidgan.simulation.tpc_clusters import (
     helix_points,
     simulate_clusters,
 )
+from pidgan.training.conditions import fit_conditions
 from pidgan.training.export import export_bundle
 from pidgan.training.families.clusters import (
     ClusterSettings,
@@ -38,7 +39,6 @@ from pidgan.training.families.clusters import (
     with_helix,
 )
 from pidgan.training.networks.helix import FEATURES, SENTINEL, Frame, Tensors
-from pidgan.training.transforms import fit_conditions
 
 CONDITIONS = {
     "PT": {"unit": "MeV", "range": PT_RANGE, "transform": "log"},

@@ -24,25 +24,17 @@ from pidgan.arrays import FloatArray
 from pidgan.bundle.bundle import CARD_KEY, Bundle, open_bundle, seal
 from pidgan.bundle.card import SCHEMA_VERSION, Card
 from pidgan.bundle.noise import entry_keys, keyed_normal
-from pidgan.calorimeter.coordinates import ALONE, CellTransform
-from pidgan.calorimeter.coordinates import N_KNOTS as CELL_KNOTS
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.tables import write_table
 from pidgan.training.classical.fit import Parametrised
+from pidgan.training.conditions import COS, EQUAL, FRACTION, LOG, SIN, WHOLE
 from pidgan.training.model import Model
 from pidgan.training.networks.nodes import uniform
 from pidgan.training.refinement import RefinedModel
-from pidgan.training.transforms import (
-    COS,
-    EQUAL,
-    FRACTION,
-    LOG,
-    N_KNOTS,
-    SIN,
-    WHOLE,
-    PhysicalTransform,
-    TargetTransform,
-)
+from pidgan.training.targets.cells import ALONE, CellTransform
+from pidgan.training.targets.cells import N_KNOTS as CELL_KNOTS
+from pidgan.training.targets.physical import PhysicalTransform
+from pidgan.training.targets.tracks import N_KNOTS, TargetTransform
 
 Exported = Model | RefinedModel | Parametrised
 """What can be written as a bundle."""
@@ -208,7 +200,10 @@ def build_graph(model: Exported, *, double: bool = False) -> onnx.ModelProto:
         one_hot, z = _add_generator(graph, model, x, "noise")
     if isinstance(base.targets, CellTransform):
         y = _invert_cells(graph, z, base.targets)
+    elif isinstance(base.targets, PhysicalTransform):
+        y = z
     else:
+        assert isinstance(base.targets, TargetTransform)
         y = _invert_targets(graph, z, one_hot, base.targets)
     return _finish(graph, y, model.card)
 
@@ -500,11 +495,9 @@ def _invert_targets(
     graph: _Graph,
     y: str,
     one_hot: str | None,
-    transform: TargetTransform | PhysicalTransform,
+    transform: TargetTransform,
 ) -> str:
     """Mixing, quantile transforms, atoms and sums of `TargetTransform.inverse`."""
-    if isinstance(transform, PhysicalTransform):
-        return y
     d = transform.n_targets
     if one_hot is None:
         z = graph.add("MatMul", y, graph.constant(transform.mixing[0]))

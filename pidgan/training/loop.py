@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 
 from pidgan.bundle.card import Card, describe_variables
-from pidgan.calorimeter.coordinates import CellTransform, fit_cells
-from pidgan.calorimeter.mirrors import mirror_showers
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.files.tables import read_arrays
 from pidgan.sample.dataset import Dataset, Part
@@ -29,6 +27,7 @@ from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff, positive_weights, with_differences
 from pidgan.training.backend import keras, tf
 from pidgan.training.budget import parse_duration
+from pidgan.training.conditions import ConditionTransform, fit_conditions
 from pidgan.training.families import (
     FAMILIES,
     RECIPES,
@@ -38,17 +37,11 @@ from pidgan.training.families import (
     Watchful,
     make_family,
 )
-from pidgan.training.model import Model, network_shape
+from pidgan.training.model import Model
 from pidgan.training.networks.updates import cosine
 from pidgan.training.patterns import PatternClassifier
 from pidgan.training.row_choice import flatter_draws
-from pidgan.training.transforms import (
-    ConditionTransform,
-    TargetTransform,
-    fit_columns,
-    fit_conditions,
-    fit_targets,
-)
+from pidgan.training.targets import Targets, fit_targets, with_images
 
 DEFAULT_BUDGET = 600.0
 DEFAULT_FAMILY, DEFAULT_SHOWER_FAMILY = "cramer", "shower_sequence"
@@ -187,7 +180,7 @@ class _Run:
         _check_family(family, dataset.sample)
         train_part = dataset.part("train")
         n_rows = round(n_eff(train_part.weights))
-        train_part = _with_images(train_part, dataset.sample)
+        train_part = with_images(dataset.sample, train_part)
         self.conditions, self.targets = _fit_transforms(
             dataset.sample,
             train_part,
@@ -195,7 +188,7 @@ class _Run:
             lines=family in SEQUENCES,
         )
         shape = dataclasses.replace(
-            network_shape(self.conditions, self.targets, dataset.sample),
+            self.targets.shape(dataset.sample, n_conditions=self.conditions.n_columns),
             n_rows=n_rows,
         )
         self.family: Family = make_family(
@@ -207,11 +200,11 @@ class _Run:
         self.settings = dataclasses.asdict(self.family.settings)
         self.rows = self._to_device(train_part)
         needed = self.family.needs_positive_weights or self.classifier
-        if needed and isinstance(self.targets, TargetTransform):
-            positive = self._positive_weights(train_part, self.targets)
+        if needed and self.targets.has_signed_weights:
+            positive = self._positive_weights(train_part)
             self.rows["positive_w"] = positive
         self.draws = None
-        if isinstance(self.targets, TargetTransform) and family not in RECIPES:
+        if self.targets.has_flatter_rows and family not in RECIPES:
             draws = flatter_draws(self.rows["x"].numpy(), self.conditions.dimension)
             self.draws = tf.constant(draws)
         self.validation_rows = self._to_device(dataset.part("validation"))
@@ -223,35 +216,12 @@ class _Run:
 
     def _to_device(self, part: Part) -> dict[str, tf.Tensor]:
         """Return the rows of a part in network coordinates."""
-        if isinstance(self.targets, CellTransform):
-            return self._showers_to_device(part, self.targets)
-        pattern, y = self.targets.forward(part.targets)
-        fits = pattern >= 0
-        weights = part.weights[fits]
+        kept, found = self.targets.rows(part)
+        weights = part.weights[kept]
         return {
-            "x": tf.constant(self._columns(part.conditions[fits])),
-            "y": tf.constant(y[fits]),
+            "x": tf.constant(self._columns(part.conditions[kept])),
             "w": tf.constant(weights / weights.mean(), dtype=tf.float32),
-            "pattern": tf.constant(pattern[fits], dtype=tf.int32),
-        }
-
-    def _showers_to_device(
-        self, part: Part, targets: CellTransform
-    ) -> dict[str, tf.Tensor]:
-        """Return coordinates of showers; what is not "free" lies at its edge."""
-        if part.weights.min() < 0:
-            raise TrainingError(
-                "a shower has a negative weight, expected none: their families need a "
-                "likelihood"
-            )
-        y = targets.forward(part.targets, part.conditions)
-        weights = part.weights / part.weights.mean()
-        return {
-            "x": tf.constant(self._columns(part.conditions)),
-            "y": tf.constant(y),
-            "free": tf.constant(np.logical_not(targets.is_zero(y)), dtype=tf.float32),
-            "w": tf.constant(weights, dtype=tf.float32),
-            "pattern": tf.zeros(len(y), dtype=tf.int32),
+            **{name: tf.constant(values) for name, values in found.items()},
         }
 
     def _columns(self, conditions: np.ndarray) -> np.ndarray:
@@ -262,9 +232,9 @@ class _Run:
         x[:, smeared] += rng.uniform(-0.5, 0.5, (len(x), sum(smeared)))
         return self.conditions.forward(x)
 
-    def _positive_weights(self, part: Part, targets: TargetTransform) -> tf.Tensor:
+    def _positive_weights(self, part: Part) -> tf.Tensor:
         """Return E[w | x, y] >= 0 of the rows, of mean 1: a likelihood needs it."""
-        fits = targets.forward(part.targets)[0] >= 0
+        fits, _ = self.targets.rows(part)
         features = with_differences(part.conditions[fits], part.targets[fits])
         weights = positive_weights(features, part.weights[fits], self.seed)
         return tf.constant(weights / weights.mean(), dtype=tf.float32)
@@ -283,8 +253,8 @@ class _Run:
             index = tf.gather(draws, index)
         batch = {key: tf.gather(value, index) for key, value in rows.items()}
         n_patterns = self.targets.n_patterns
-        if isinstance(self.targets, TargetTransform):
-            free = tf.constant(self.targets.patterns, dtype=tf.float32)
+        if "free" not in batch:
+            free = tf.constant(self.targets.free)
             batch["free"] = tf.gather(free, batch["pattern"])
         one_hot = tf.one_hot(batch["pattern"], n_patterns)
         batch["pattern"] = one_hot if n_patterns > 1 else one_hot[:, :0]
@@ -561,31 +531,9 @@ def _check_family(family: str, sample: Sample) -> None:
         )
 
 
-def _with_images(part: Part, sample: Sample) -> Part:
-    """Return showers with their mirror images, where the sample has a symmetry."""
-    cells = sample.cells
-    if cells is None or cells.symmetry is None:
-        return part
-    names = sample.condition_names
-    targets, conditions = mirror_showers(
-        part.targets,
-        part.conditions,
-        cells.layout,
-        mirrors=cells.symmetry.mirrors,
-        columns={k: names.index(v) for k, v in cells.symmetry.columns.items()},
-    )
-    times = len(targets) // max(1, len(part.targets))
-    return Part(
-        conditions=conditions,
-        targets=targets,
-        weights=np.tile(part.weights, times),
-        alternatives=np.tile(part.alternatives, (times, 1)),
-    )
-
-
 def _fit_transforms(
     sample: Sample, part: Part, *, only_columns: bool, lines: bool
-) -> tuple[ConditionTransform, TargetTransform | CellTransform]:
+) -> tuple[ConditionTransform, Targets]:
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
             f"the training part has {len(part.weights)} rows, expected at least "
@@ -596,28 +544,7 @@ def _fit_transforms(
         [variable.transform for variable in sample.conditions],
         categories=[variable.categories for variable in sample.conditions],
     )
-    if sample.cells:
-        cells = sample.cells
-        incident = -1
-        if cells.incident is not None:
-            incident = sample.condition_names.index(cells.incident)
-        return conditions, fit_cells(
-            part.targets,
-            part.conditions,
-            cells.layout,
-            incident=incident,
-            scheme=cells.scheme,
-            scale=cells.scale,
-            threshold=cells.threshold,
-            lines=lines,
-        )
-    if only_columns:
-        return conditions, fit_columns(part.targets, part.weights)
-    targets = fit_targets(
-        part.targets,
-        part.weights,
-        sentinels=[variable.sentinels for variable in sample.targets],
-    )
+    targets = fit_targets(sample, part, plain=only_columns, lines=lines)
     return conditions, targets
 
 

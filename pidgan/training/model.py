@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -15,18 +14,13 @@ import scipy.special
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card
-from pidgan.calorimeter.coordinates import CellTransform
 from pidgan.errors import TrainingError, nearest
 from pidgan.files.tables import read_arrays, read_table, write_table
-from pidgan.sample.definition import Sample
+from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import make_family
-from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.patterns import PatternClassifier
-from pidgan.training.transforms import (
-    ConditionTransform,
-    PhysicalTransform,
-    TargetTransform,
-)
+from pidgan.training.targets import Targets, read_targets
+from pidgan.training.targets.tracks import TargetTransform
 
 BLOCK_ROWS = 16_384
 
@@ -49,7 +43,7 @@ class Model:
 
     card: Card
     conditions: ConditionTransform
-    targets: TargetTransform | CellTransform | PhysicalTransform
+    targets: Targets
     generator: Any
     patterns: Any
     history: dict[str, list[float]]
@@ -107,30 +101,26 @@ class Model:
             )
             for start in range(0, max(1, len(conditions)), BLOCK_ROWS)
         ]
-        pattern, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return pattern, y
+        codes, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        return codes.argmax(axis=1), y
 
     def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        if not isinstance(self.targets, CellTransform):
-            return self.targets.inverse(*self._coordinates_of_block(conditions, noise))
-        x = self.conditions.forward(conditions)
-        inputs = {"conditions": x, "noise": noise.astype(np.float32)}
-        return self.targets.inverse(self.generator(inputs).numpy(), conditions)
+        codes, y = self._coordinates_of_block(conditions, noise)
+        return np.asarray(self.targets.inverse(y, codes, conditions))
 
     def _coordinates_of_block(
         self, conditions: FloatArray, noise: FloatArray
-    ) -> tuple[IntArray, FloatArray]:
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return one-hot patterns (n, n_patterns) and coordinates."""
         x = self.conditions.forward(conditions)
         noise = noise.astype(np.float32)
-        inputs = {"conditions": x, "noise": noise}
-        pattern: IntArray = np.zeros(len(x), dtype=np.int64)
-        if self.patterns is not None:
-            pattern = pick_pattern(
-                self.patterns({"conditions": x}).numpy(), noise[:, 0]
-            )
-            one_hot = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
-            inputs = {"conditions": x, "pattern": one_hot, "noise": noise[:, 1:]}
-        return pattern, self.generator(inputs).numpy()
+        if self.patterns is None:
+            codes = np.ones((len(x), 1), dtype=np.float32)
+            return codes, self.generator({"conditions": x, "noise": noise}).numpy()
+        pattern = pick_pattern(self.patterns({"conditions": x}).numpy(), noise[:, 0])
+        codes = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
+        inputs = {"conditions": x, "pattern": codes, "noise": noise[:, 1:]}
+        return codes, self.generator(inputs).numpy()
 
     def reference(self) -> pd.DataFrame:
         """Return rows never trained on: conditions, targets and "weight"."""
@@ -189,8 +179,7 @@ def open_model(path: str | Path) -> Model:
         content = json.loads((path / "model.json").read_text())
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
         arrays = read_arrays(path / "model.npz")
-        kind = CellTransform if card.sample.cells else TargetTransform
-        targets = kind.from_arrays(arrays)
+        targets = read_targets(card.sample, arrays)
         conditions = ConditionTransform.from_arrays(arrays)
         generator, patterns = build_networks(card, conditions, targets)
         _set_weights("generator", generator, arrays)
@@ -210,45 +199,14 @@ def open_model(path: str | Path) -> Model:
 
 
 def build_networks(
-    card: Card, conditions: ConditionTransform, targets: TargetTransform | CellTransform
+    card: Card, conditions: ConditionTransform, targets: Targets
 ) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
-    shape = network_shape(conditions, targets, card.sample)
+    shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
     family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
     if not shape.n_patterns:
         return family.generator, None
     return family.generator, PatternClassifier(shape=shape, seed=0).network
-
-
-def network_shape(
-    conditions: ConditionTransform,
-    targets: TargetTransform | CellTransform,
-    sample: Sample,
-) -> Shape:
-    """Return the sizes of the arrays that the networks of a model exchange."""
-    n_conditions = conditions.n_columns
-    if isinstance(targets, CellTransform):
-        image: tuple[int, ...] = ()
-        views = sample.cells.layout.views if sample.cells else ()
-        shapes = [view.grid_shape for view in views if view.has_plane]
-        n_cells = targets.n_coordinates - targets.n_energies
-        if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
-            image = shapes[0]
-        return Shape(
-            n_conditions=n_conditions,
-            n_patterns=0,
-            n_targets=targets.n_coordinates,
-            n_energies=targets.n_energies,
-            image=image,
-            transform=targets,
-            geometry=sample.cells.layout if sample.cells else None,
-        )
-    return Shape(
-        n_conditions=n_conditions,
-        n_patterns=targets.n_patterns if targets.n_patterns > 1 else 0,
-        n_targets=targets.n_targets,
-        free=tuple(tuple(row) for row in targets.patterns.tolist()),
-    )
 
 
 def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:

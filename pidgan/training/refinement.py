@@ -24,7 +24,7 @@ from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
-from pidgan.training.model import Model, network_shape, pick_pattern
+from pidgan.training.model import Model, pick_pattern
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows
 
 DEFAULT_CANDIDATES = 8
@@ -74,7 +74,9 @@ class RefinedModel:
         row = np.arange(len(chosen))
         pattern = np.stack([p for p, _ in made])[chosen, row]
         y = np.stack([y for _, y in made])[chosen, row]
-        return self.base.track_targets.inverse(pattern, y)
+        targets = self.base.track_targets
+        codes = np.eye(targets.n_patterns, dtype=np.float32)[pattern]
+        return targets.inverse(y, codes)
 
     def density_ratio(self, conditions: FloatArray, targets: FloatArray) -> FloatArray:
         """Return r = p_real / p_generated of the base model's rows, as weights.
@@ -142,7 +144,9 @@ def refine(
             "judged by must be new to the classifier"
         )
     network = RatioNetwork(
-        shape=network_shape(model.conditions, model.track_targets, model.card.sample),
+        shape=model.track_targets.shape(
+            model.card.sample, n_conditions=model.conditions.n_columns
+        ),
         seed=seed,
     )
     pairs = [

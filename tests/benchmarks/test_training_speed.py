@@ -32,8 +32,9 @@ from pidgan.report.metrics import c2st
 from pidgan.sample.dataset import Dataset, build_dataset
 from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration
+from pidgan.training.conditions import fit_conditions
 from pidgan.training.loop import Progress, train
-from pidgan.training.transforms import fit_columns, fit_conditions
+from pidgan.training.targets.track_fits import fit_columns
 
 PEER = os.environ.get("PIDGAN_PEER_PYTHON")
 TRACKS = int(os.environ.get("PIDGAN_BENCHMARK_TRACKS", 300_000))
@@ -82,8 +83,8 @@ def run_peer(dataset: Dataset, folder: Path, *, seconds: float) -> dict:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
     subprocess.run(command, check=True, cwd=folder, env=environment)
     found = dict(np.load(folder / "output.npz"))
-    zero = np.zeros(len(judged), dtype=np.int64)
-    found["targets"] = targets.inverse(zero, found["generated"])
+    codes = np.ones((len(judged), 1), dtype=np.float32)
+    found["targets"] = targets.inverse(found["generated"], codes)
     return found
 
 

@@ -12,6 +12,7 @@ from pidgan.cli import cli
 from pidgan.errors import PidganError
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.simulation.tpc_clusters import Helices, helix_points
+from pidgan.training.conditions import fit_conditions
 from pidgan.training.export import check_parity, export_bundle
 from pidgan.training.families.clusters import (
     ClusterSettings,
@@ -21,7 +22,6 @@ from pidgan.training.families.clusters import (
     with_helix,
 )
 from pidgan.training.networks.helix import SENTINEL, Frame, Tensors
-from pidgan.training.transforms import fit_conditions
 
 RADII = (200.0, 400.0, 600.0, 800.0)
 FRAME = Frame(radii=RADII, field=0.5, n_sectors=6, drift_length=1000.0)

@@ -19,7 +19,7 @@ from pidgan.training.model import Model
 from pidgan.training.networks.density_ratio import RatioNetwork
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.refinement import RefinedModel, refine
-from pidgan.training.transforms import fit_columns
+from pidgan.training.targets.track_fits import fit_columns
 
 
 def _log_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from pidgan.training.conditions import fit_conditions
 from pidgan.training.row_choice import (
     FLATTENING,
     REPEATS,
     draw_probabilities,
     flatter_draws,
 )
-from pidgan.training.transforms import fit_conditions
 
 
 def test_probabilities_follow_the_density() -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from pidgan.bundle.card import sample_targets
-from pidgan.calorimeter.coordinates import NO_EDGE, CellTransform, fit_cells
 from pidgan.calorimeter.geometry import load_geometry
 from pidgan.calorimeter.mirrors import mirror_showers
 from pidgan.errors import (
@@ -28,6 +27,8 @@ from pidgan.sample.loading import load_sample
 from pidgan.simulation import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter import GEOMETRY
 from pidgan.training.families import SHOWER_FAMILIES
+from pidgan.training.targets.cell_fits import fit_cells
+from pidgan.training.targets.cells import NO_EDGE, CellTransform
 
 DEFINITIONS = Path(__file__).parents[2] / "examples/showers"
 N = 1200
@@ -246,12 +247,12 @@ def test_schemes_come_back(
     part = dataset.part("train")
     transform = transforms(dataset, scheme=scheme, scale=scale, lines=lines)
     z = transform.forward(part.targets, part.conditions)
-    cells = transform.inverse(z, part.conditions)
+    cells = transform.inverse(z, None, part.conditions)
     # 1e-4: the precision of a normal score, in steep pieces of a distribution.
     np.testing.assert_allclose(cells, part.targets, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(cells == 0, part.targets == 0)
     rebuilt = CellTransform.from_arrays(transform.to_arrays())
-    np.testing.assert_array_equal(rebuilt.inverse(z, part.conditions), cells)
+    np.testing.assert_array_equal(rebuilt.inverse(z, None, part.conditions), cells)
 
 
 def test_layers_are_normalised_exactly(dataset: Dataset) -> None:
@@ -259,18 +260,18 @@ def test_layers_are_normalised_exactly(dataset: Dataset) -> None:
     conditions = dataset.part("test").conditions
     rng = np.random.default_rng(1)
     z = rng.standard_normal((len(conditions), transform.n_coordinates))
-    cells = transform.inverse(z, conditions).astype(np.float64)
+    cells = transform.inverse(z, None, conditions).astype(np.float64)
     np.testing.assert_allclose(
         cells[:, :36].sum(axis=1), cells[:, 36:].sum(axis=1), rtol=1e-5
     )
     total = transform.inverse(
-        np.concatenate([z[:, :1], 3 + 0 * z[:, 1:]], 1), conditions
+        np.concatenate([z[:, :1], 3 + 0 * z[:, 1:]], 1), None, conditions
     )
     np.testing.assert_allclose(
         total[:, :36].sum(axis=1), cells[:, :36].sum(axis=1), rtol=1e-5
     )
     # Where every share lies below its edge, the nearest to it stays.
-    dark = transform.inverse(0 * z - 8, conditions)
+    dark = transform.inverse(0 * z - 8, None, conditions)
     assert (dark[:, :36].sum(axis=1) > 0).all()
 
 
@@ -279,7 +280,7 @@ def test_threshold_is_exact(dataset: Dataset) -> None:
     part = dataset.part("test")
     shape = (len(part.conditions), transform.n_coordinates)
     z = np.random.default_rng(1).standard_normal(shape)
-    cells = transform.inverse(z, part.conditions)
+    cells = transform.inverse(z, None, part.conditions)
     assert ((cells == 0) | (cells >= 5)).all()
     assert (cells == 0).any()
 
@@ -436,7 +437,7 @@ def test_a_total_far_below_all_others_is_not_zero(dataset: Dataset) -> None:
     assert z[7, 0] < -30
     assert not found.is_zero(z)[:, 0].any()
     np.testing.assert_allclose(
-        found.inverse(z, conditions), cells, rtol=1e-3, atol=1e-3 * cells.max()
+        found.inverse(z, None, conditions), cells, rtol=1e-3, atol=1e-3 * cells.max()
     )
 
 
@@ -453,7 +454,7 @@ def test_what_is_missing_in_a_total_is_seen(dataset: Dataset) -> None:
     skewness = [np.mean((v - v.mean()) ** 3) / v.std() ** 3 for v in (z, -missing)]
     assert abs(skewness[0]) < 0.4
     assert skewness[1] < -1.5
-    highest = found.inverse(np.full((1, found.n_coordinates), 9.0), energy[:1])
+    highest = found.inverse(np.full((1, found.n_coordinates), 9.0), None, energy[:1])
     assert highest[0, :36].sum() < 1.001 * energy[0, 0]
 
 
@@ -462,7 +463,6 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     from pidgan.training.backend import tf
     from pidgan.training.families import Watchful, make_family
     from pidgan.training.loop import _fit_transforms
-    from pidgan.training.model import network_shape
 
     part = dataset.part("train")
     conditions, cells = _fit_transforms(
@@ -470,7 +470,7 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     )
     family = make_family(
         "shower_sequence",
-        shape=network_shape(conditions, cells, dataset.sample),
+        shape=cells.shape(dataset.sample, n_conditions=conditions.n_columns),
         settings={**SMALL_SEQUENCE, "average": 0.0},
         seed=1,
     )

@@ -34,12 +34,13 @@ from pidgan.errors import PidganError
 from pidgan.sample.definition import Sample
 from pidgan.sample.variables import Variable
 from pidgan.training.backend import keras, tf
+from pidgan.training.conditions import LINEAR, ConditionTransform
 from pidgan.training.families.cramer import critic_loss, generator_loss
 from pidgan.training.model import Model
 from pidgan.training.networks.helix import COLUMNS, FEATURES, SENTINEL, Frame, Tensors
 from pidgan.training.networks.nodes import Graph, uniform
 from pidgan.training.networks.updates import cosine, length
-from pidgan.training.transforms import LINEAR, ConditionTransform, PhysicalTransform
+from pidgan.training.targets.physical import PhysicalTransform
 
 Network = Literal["recurrent", "convolutional"]
 

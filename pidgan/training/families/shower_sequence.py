@@ -29,13 +29,13 @@ from pidgan.bundle.formulas import (
     turn,
     with_precision,
 )
-from pidgan.calorimeter.coordinates import CellTransform
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.updates import descend
+from pidgan.training.targets.cells import CellTransform
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
 # fewer of them need more of it.

@@ -3,7 +3,7 @@
 What makes a calorimeter useful, the total energy and its shares in the layers, are few
 numbers: a flow learns them by maximum likelihood, given the conditions. The shape, how
 each layer's energy is shared by its cells, is learnt given conditions *and* energies.
-Scheme `layers` of `pidgan.calorimeter.coordinates` makes these coordinates of a shower,
+Scheme `layers` of `pidgan.training.targets.cells` makes these coordinates of a shower,
 and puts them together again; with scheme `cells`, everything is shape.
 
 The families differ in their model of the shape

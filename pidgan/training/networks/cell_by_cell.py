@@ -27,8 +27,8 @@ import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle import formulas as tracing
-from pidgan.calorimeter.coordinates import NO_EDGE
 from pidgan.training.backend import keras, tf
+from pidgan.training.targets.cells import NO_EDGE
 
 N_OUTPUTS = 5
 """Of a network: edge, location, logarithm of the scale, skewness, tails."""

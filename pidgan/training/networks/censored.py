@@ -1,6 +1,6 @@
 """Location and scale of data that are known only to lie below an edge.
 
-A cell without energy is a coordinate below its edge (`pidgan.calorimeter.coordinates`),
+A cell without energy is a coordinate below its edge (`pidgan.training.targets.cells`),
 and nothing else is known of it. Location m and scale s of each coordinate are fitted by
 the likelihood of censored data (Tobin, Econometrica 26 (1958) 24),
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.calorimeter.coordinates import ALONE, N_KNOTS, CellTransform
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.errors import PidganError, nearest
 from pidgan.training.backend import tf
+from pidgan.training.targets.cells import ALONE, N_KNOTS, CellTransform
 
 OBSERVABLES = ("total", "layers", "centre", "width")
 """What can be asked for: the total; the share of each layer in its view; for each view

@@ -1,4 +1,4 @@
-"""Invertible maps between the energies of cells and the coordinates that networks see.
+"""Targets that are energies of cells: normal scores of totals and shares.
 
 Which to use when: `layers` for showers. It splits what a network finds hard, the sum
 of many cells, from their shares: the total over the incident energy, for each view the
@@ -17,23 +17,25 @@ The coordinates of the total and of the layers come first: `n_energies` of them.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.special
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.mirrors import mirror_showers
+from pidgan.errors import TrainingError
+from pidgan.sample.dataset import Part
+from pidgan.sample.definition import Sample
+from pidgan.training.networks.perceptrons import Shape
 
 N_KNOTS = 64
 """Knots of a quantile transform, at normal scores equidistant above the edge."""
 
 NO_EDGE = -30.0
 """Edge of quantities that are never zero: no normal score lies below."""
-
-MIN_POSITIVE = 8
-"""Fewer positive values than this have no distribution; the quantity is zero then."""
 
 SMALLEST = 1e-12
 """Shares below this are zero: sums of single precision know nothing of them."""
@@ -47,12 +49,6 @@ or always zero: they have no coordinate."""
 
 ALONE = -1
 """Group of a quantity that is not divided by a sum."""
-
-LINE_MARGIN = 0.1
-"""Straight lines end this far beyond all values, in units of their spread."""
-
-MISSING_UNIT = 0.1
-"""Added to what is missing, in units of its median: a total of 1 is not far away."""
 
 ROWS_PER_BLOCK = 8192
 """Rows mapped at a time: bounds the memory that double precision takes."""
@@ -78,6 +74,9 @@ class CellTransform:
             knots, not falling.
         threshold: cells below are zero, in the unit of the cells.
     """
+
+    has_signed_weights: ClassVar[bool] = False
+    has_flatter_rows: ClassVar[bool] = False
 
     incident: int
     layer_of: IntArray
@@ -106,6 +105,11 @@ class CellTransform:
         return 1
 
     @property
+    def free(self) -> FloatArray:
+        """(1, n_coordinates): all have a density, above their edge."""
+        return np.ones((1, self.n_coordinates), dtype=np.float32)
+
+    @property
     def n_energies(self) -> int:
         """Number of leading coordinates that are the total or a layer's share."""
         if not len(self.layer_of):
@@ -117,7 +121,7 @@ class CellTransform:
         """(n_coordinates,), equal for quantities whose sum is 1; `ALONE` for others."""
         if not len(self.layer_of):
             return np.full(self.n_coordinates, ALONE)
-        found = _groups(self.layer_of, self.view_of)[self.place >= 0]
+        found = groups(self.layer_of, self.view_of)[self.place >= 0]
         return np.where(found < 0, ALONE, np.unique(found, return_inverse=True)[1] - 1)
 
     @property
@@ -169,13 +173,13 @@ class CellTransform:
         z = np.empty((len(cells), self.n_coordinates), dtype=np.float32)
         for start in range(0, len(cells), ROWS_PER_BLOCK):
             rows = slice(start, start + ROWS_PER_BLOCK)
-            quantity = _quantities(
+            quantity = quantities(
                 cells[rows],
-                _incident(conditions[rows], self.incident),
+                incident_energies(conditions[rows], self.incident),
                 layer_of=self.layer_of,
                 view_of=self.view_of,
             )[:, self.place >= 0]
-            scale = _to_scale(quantity, self.has_logit)
+            scale = to_scale(quantity, self.has_logit)
             for j, knots in enumerate(self.knots):
                 grid = np.linspace(self.z_min[j], self.z_max[j], N_KNOTS)
                 z[rows, j] = np.interp(scale[:, j], knots, grid)
@@ -186,11 +190,46 @@ class CellTransform:
         """Return which coordinates (n, n_coordinates) stand for a zero."""
         return np.asarray(z <= self.edge, dtype=np.bool_)
 
-    def inverse(self, z: FloatArray, conditions: FloatArray) -> FloatArray:
+    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+        """Return all rows; what is not "free" lies at its edge."""
+        if part.weights.min() < 0:
+            raise TrainingError(
+                "a shower has a negative weight, expected none: their families need a "
+                "likelihood"
+            )
+        y = self.forward(part.targets, part.conditions)
+        return np.ones(len(y), dtype=np.bool_), {
+            "y": y,
+            "pattern": np.zeros(len(y), dtype=np.int32),
+            "free": np.logical_not(self.is_zero(y)).astype(np.float32),
+        }
+
+    def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
+        """Return the sizes of the arrays that the networks of a model exchange."""
+        image: tuple[int, ...] = ()
+        views = sample.cells.layout.views if sample.cells else ()
+        shapes = [view.grid_shape for view in views if view.has_plane]
+        n_cells = self.n_coordinates - self.n_energies
+        if len(shapes) == 1 and math.prod(shapes[0]) == n_cells:
+            image = shapes[0]
+        return Shape(
+            n_conditions=n_conditions,
+            n_patterns=0,
+            n_targets=self.n_coordinates,
+            n_energies=self.n_energies,
+            image=image,
+            transform=self,
+            geometry=sample.cells.layout if sample.cells else None,
+        )
+
+    def inverse(
+        self, z: FloatArray, codes: FloatArray | None, conditions: FloatArray
+    ) -> FloatArray:
         """Map coordinates to cells, in the order of operations of the exported graph.
 
         Args:
             z: (n, n_coordinates).
+            codes: patterns, of which there is one.
             conditions: (n, n_conditions), package units.
 
         Returns:
@@ -245,88 +284,42 @@ class CellTransform:
         return np.asarray((self.group != ALONE) & self.logit)
 
 
-def fit_cells(
-    cells: FloatArray,
-    conditions: FloatArray,
-    geometry: Geometry,
-    *,
-    incident: int = -1,
-    scheme: str = "layers",
-    scale: str = "log",
-    threshold: float = 0.0,
-    lines: bool = False,
-) -> CellTransform:
-    """Fit the quantiles of all quantities, on training rows only.
-
-    Args:
-        cells: (n, n_cells), energies.
-        conditions: (n, n_conditions), package units.
-        geometry: whose cells these are.
-        incident: number of the condition that is the incident energy; -1 for none.
-        scheme: "layers" or "cells".
-        scale: "log" or "logit", of shares.
-        threshold: what is less on the way back is zero.
-        lines: whether coordinates are logarithms in a common unit, not normal scores:
-            the same for all cells of a layer, and for all layers of a view. The total
-            over the incident energy is seen through its logit: near 1 what counts is
-            what is missing.
-    """
-    layer_of = view_of = np.zeros(0, dtype=np.int64)
-    sizes = np.zeros(0, dtype=np.int64)
-    if scheme == "layers":
-        layer_of = np.asarray(geometry.layer_index)
-        counts = [len(view.layers) for view in geometry.views]
-        view_of = np.repeat(np.arange(len(counts)), counts)
-        in_layer = np.bincount(layer_of)
-        sizes = np.concatenate([[2], np.array(counts)[view_of], in_layer[layer_of]])
-    quantity = _quantities(
-        cells, _incident(conditions, incident), layer_of=layer_of, view_of=view_of
+def mirror_images(sample: Sample, part: Part) -> Part:
+    """Return showers with their mirror images, where the sample has a symmetry."""
+    cells = sample.cells
+    if cells is None or cells.symmetry is None:
+        return part
+    names = sample.condition_names
+    targets, conditions = mirror_showers(
+        part.targets,
+        part.conditions,
+        cells.layout,
+        mirrors=cells.symmetry.mirrors,
+        columns={k: names.index(v) for k, v in cells.symmetry.columns.items()},
     )
-    positive = quantity > SMALLEST
-    place = np.full(quantity.shape[1], ZERO)
-    place[positive.sum(axis=0) >= MIN_POSITIVE] = 0
-    if len(sizes):
-        place[sizes == 1] = ONE
-    place[place == 0] = np.arange((place == 0).sum())
-    has_logit = np.full(len(place), scale == "logit" and scheme == "layers")
-    has_logit[: len(sizes) and 1] = False
-    kept = place >= 0
-    values = _to_scale(quantity[:, kept], has_logit[kept] & (not lines))
-    fitted = [_fit_knots(column) for column in values.T]
-    if lines:
-        scale = "log"
-        group = _groups(layer_of, view_of)[kept] if len(sizes) else np.zeros(kept.sum())
-        fitted = _fit_lines(values, group)
-        if len(sizes) and incident >= 0 and kept[0]:
-            fitted[0] |= _fit_logit(values[:, 0])
-    return CellTransform(
-        incident=incident,
-        layer_of=layer_of,
-        view_of=view_of,
-        place=place,
-        logit=scale == "logit",
-        **{
-            name: np.array([found[name] for found in fitted], dtype=np.float32)
-            for name in ("edge", "z_min", "z_max", "knots")
-        },
-        threshold=threshold,
+    times = len(targets) // max(1, len(part.targets))
+    return Part(
+        conditions=conditions,
+        targets=targets,
+        weights=np.tile(part.weights, times),
+        alternatives=np.tile(part.alternatives, (times, 1)),
     )
 
 
-def _groups(layer_of: IntArray, view_of: IntArray) -> IntArray:
+def groups(layer_of: IntArray, view_of: IntArray) -> IntArray:
     """Return the group of each quantity: `ALONE`, then views, then layers."""
     n_views = int(view_of.max()) + 1
     return np.concatenate([[ALONE], view_of, n_views + layer_of])
 
 
-def _incident(conditions: FloatArray, number: int) -> FloatArray:
+def incident_energies(conditions: FloatArray, number: int) -> FloatArray:
     """Return the incident energies (n, 1), or 1."""
     if number < 0:
         return np.ones((len(conditions), 1))
     return conditions[:, [number]].astype(np.float64)
 
 
-def _quantities(
+def quantities(
     cells: FloatArray, incident: FloatArray, *, layer_of: IntArray, view_of: IntArray
 ) -> FloatArray:
     """Return all quantities (n, n_quantities), double precision."""
@@ -352,62 +345,10 @@ def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.asarray(part / np.where(whole > 0, whole, 1))
 
 
-def _to_scale(quantity: FloatArray, has_logit: BoolArray) -> FloatArray:
+def to_scale(quantity: FloatArray, has_logit: BoolArray) -> FloatArray:
     """Return logarithms, or logits where asked for; -inf for zero."""
     positive = quantity > SMALLEST
     safe = np.where(positive, quantity, 1.0)
     bounded = np.clip(safe, SMALLEST, 1 - LOGIT_BOUND)
     scale = np.where(has_logit, scipy.special.logit(bounded), np.log(safe))
     return np.asarray(np.where(positive, scale, -np.inf))
-
-
-def _fit_knots(values: FloatArray) -> dict[str, Any]:
-    """Return edge, z_min, z_max and the values at the knots of one quantity."""
-    found = np.sort(values[~np.isneginf(values)])
-    zeros = 1 - len(found) / len(values)
-    ranks = (np.arange(len(found)) + 0.5) / len(found)
-    z_min, z_max = scipy.special.ndtri(zeros + (1 - zeros) * ranks[[0, -1]])
-    at = scipy.special.ndtr(np.linspace(z_min, z_max, N_KNOTS))
-    knots = np.interp((at - zeros) / (1 - zeros), ranks, found)
-    return {
-        "edge": scipy.special.ndtri(zeros) if zeros > 0 else NO_EDGE,
-        "z_min": z_min,
-        "z_max": z_max,
-        "knots": np.maximum.accumulate(knots),
-    }
-
-
-def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
-    """Return edge, z_min, z_max and knots on the straight line of each group."""
-    found: list[dict[str, Any]] = [{} for _ in values.T]
-    for number in np.unique(group):
-        mine = np.flatnonzero(group == number)
-        seen = values[:, mine]
-        seen = seen[~np.isneginf(seen)]
-        mean, scale = seen.mean(), max(seen.std(), SMALLEST)
-        for j in mine:
-            column = values[:, j][~np.isneginf(values[:, j])]
-            margin = LINE_MARGIN * column.std()
-            low, high = column.min() - margin, column.max() + margin
-            ends = {"z_min": (low - mean) / scale, "z_max": (high - mean) / scale}
-            has_zeros = len(column) < len(values)
-            found[j] = {
-                **ends,
-                # Rare values lie far below a narrow bulk.
-                "edge": ends["z_min"] if has_zeros else min(NO_EDGE, ends["z_min"] - 1),
-                "knots": np.linspace(low, high, N_KNOTS),
-            }
-    return found
-
-
-def _fit_logit(values: FloatArray) -> dict[str, Any]:
-    """Return edge, z_min, z_max and knots of ln q on a line of ln(q / (top - q)).
-
-    `top` lies a little above 1, or above the largest q.
-    """
-    share = np.exp(values)
-    largest = max(1.0, share.max())
-    top = largest + max(MISSING_UNIT * np.median(largest - share), SMALLEST)
-    alone = np.array([ALONE])
-    (found,) = _fit_lines((values - np.log(top - share))[:, None], alone)
-    return found | {"knots": np.log(top) - np.logaddexp(0, -found["knots"])}

@@ -1,0 +1,166 @@
+"""Conditions as the columns that networks see.
+
+Conditions are scaled, after a logarithm where the sample definition asks for one;
+angles, positions in pads and categories become several columns each.
+
+Use `fit_conditions` on training rows only.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pidgan.arrays import FloatArray, IntArray
+from pidgan.errors import DatasetError
+
+# What a column of the scaled conditions holds, see `ConditionTransform`.
+LINEAR, LOG, SIN, COS, WHOLE, FRACTION, EQUAL = range(7)
+TRANSFORMS: dict[str, tuple[int, ...]] = {
+    "linear": (LINEAR,),
+    "log": (LOG,),
+    "angle": (SIN, COS),
+    "fraction": (WHOLE, FRACTION),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionTransform:
+    """Conditions as the columns that networks see, one or several a condition.
+
+    A column is (v - centre) / scale with v a function of a condition x, by its code:
+
+    - `LINEAR`: x; `LOG`: log(x / c) / scale, with `centre` c. The division inside the
+      logarithm keeps it near zero, where single precision is finest: networks are
+      steep in momentum near thresholds.
+    - `SIN`, `COS`: of an angle, which together have no edge at a full turn.
+    - `WHOLE`, `FRACTION`: floor(x) and x - floor(x), of a position in units of pads.
+    - `EQUAL`: 1 where x is the category `centre`, 0 elsewhere.
+
+    Attributes:
+        source: (n_columns,), the condition of each column.
+        code: (n_columns,), one of the above.
+        centre: (n_columns,), in the units of the condition.
+        scale: (n_columns,), positive.
+    """
+
+    source: IntArray
+    code: IntArray
+    centre: FloatArray
+    scale: FloatArray
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns that the networks see."""
+        return len(self.source)
+
+    @property
+    def dimension(self) -> int:
+        """Number of conditions that are continuous."""
+        return len(set(self.source[self.code != EQUAL]))
+
+    def forward(self, conditions: FloatArray) -> FloatArray:
+        """Map conditions, (n, n_conditions) in package units, to float32 columns."""
+        x = conditions.astype(np.float32)[:, self.source]
+        columns = [
+            _encode(x[:, k], int(code), centre)
+            for k, (code, centre) in enumerate(zip(self.code, self.centre, strict=True))
+        ]
+        return (np.stack(columns, axis=1) / self.scale).astype(np.float32)
+
+    def inverse(self, columns: FloatArray) -> FloatArray:
+        """Map columns back to conditions in package units, (n, n_conditions).
+
+        Angles come back between -pi and pi.
+        """
+        values = columns * self.scale
+        found = np.zeros((len(columns), int(self.source.max()) + 1))
+        sines = np.zeros_like(found)
+        for k, (j, code) in enumerate(zip(self.source, self.code, strict=True)):
+            v, centre = values[:, k].astype(np.float64), float(self.centre[k])
+            if code == LOG:
+                found[:, j] = centre * np.exp(v)
+            elif code == SIN:
+                sines[:, j] = v + centre
+            elif code == COS:
+                found[:, j] = np.arctan2(sines[:, j], v + centre)
+            elif code == EQUAL:
+                found[:, j] += centre * (v > 0.5)
+            else:  # WHOLE and FRACTION add up
+                found[:, j] += v + centre
+        return found.astype(np.float32)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `from_arrays`."""
+        return {f"condition_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "ConditionTransform":
+        """Rebuild the transform from `to_arrays`."""
+        return ConditionTransform(
+            **{
+                field.name: arrays[f"condition_{field.name}"]
+                for field in dataclasses.fields(ConditionTransform)
+            }
+        )
+
+
+def fit_conditions(
+    conditions: FloatArray,
+    transforms: Sequence[str],
+    *,
+    categories: Sequence[Sequence[float]] = (),
+) -> ConditionTransform:
+    """Fit the scaling of conditions; weights play no role in it.
+
+    Args:
+        conditions: (n, n_conditions), package units.
+        transforms: a key of `TRANSFORMS` for each condition.
+        categories: of each condition, the values it takes if it is categorical: it is
+            one-hot coded then, whatever its transform.
+
+    Raises:
+        DatasetError: a condition is constant, or not positive under a logarithm.
+    """
+    values = conditions.astype(np.float64)
+    constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0)).tolist()
+    if constant:
+        raise DatasetError(f"conditions number {constant} are constant; leave them out")
+    found: list[tuple[int, int, float, float]] = []
+    for j, name in enumerate(transforms):
+        x = values[:, j]
+        if j < len(categories) and categories[j]:
+            found += [(j, EQUAL, float(value), 1.0) for value in categories[j]]
+            continue
+        if name == "log" and (x <= 0).any():
+            raise DatasetError("a condition with transform 'log' has values <= 0")
+        for code in TRANSFORMS[name]:
+            column = np.log(x) if code == LOG else _encode(x, code, 0.0)
+            centre, scale = float(column.mean()), float(column.std())
+            if scale == 0:  # such as the fraction of whole numbers
+                continue
+            found.append((j, code, np.exp(centre) if code == LOG else centre, scale))
+    columns = [np.array(column) for column in zip(*found, strict=True)]
+    return ConditionTransform(
+        source=columns[0],
+        code=columns[1],
+        centre=columns[2].astype(np.float32),
+        scale=columns[3].astype(np.float32),
+    )
+
+
+def _encode(x: FloatArray, code: int, centre: float) -> FloatArray:
+    """Return what a column holds of a condition, before it is scaled."""
+    if code == LOG:
+        return np.asarray(np.log(x / centre))
+    if code == EQUAL:
+        return np.asarray(x == np.float32(centre), dtype=np.float32)
+    if code == SIN:
+        return np.asarray(np.sin(x) - centre)
+    if code == COS:
+        return np.asarray(np.cos(x) - centre)
+    if code == WHOLE:
+        return np.asarray(np.floor(x) - centre)
+    if code == FRACTION:
+        return np.asarray(x - np.floor(x) - centre)
+    return np.asarray(x - centre)

@@ -1,0 +1,135 @@
+"""Kinds of target: maps between physical columns and the coordinates of networks.
+
+- `tracks`: PID variables of a track, with atoms and ties; `track_fits` finds these.
+- `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
+- `physical`: targets that a generator makes as they are.
+
+Everything else in the training world knows the protocol `Targets` only. Which kind a
+sample has is decided here, by `fit_targets`, `read_targets` and `with_images`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.sample.dataset import Part
+from pidgan.sample.definition import Sample
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.targets.cell_fits import fit_cells
+from pidgan.training.targets.cells import CellTransform, mirror_images
+from pidgan.training.targets.track_fits import fit_columns, fit_tracks
+from pidgan.training.targets.tracks import TargetTransform
+
+
+class Targets(Protocol):
+    """A fitted map between targets in physical units and what networks make.
+
+    Attributes:
+        has_signed_weights: whether rows may have negative weights, for which a
+            likelihood needs E[w | x, y].
+        has_flatter_rows: whether rows that are rare in the conditions are drawn more
+            often than they come.
+    """
+
+    has_signed_weights: ClassVar[bool]
+    has_flatter_rows: ClassVar[bool]
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets in physical units."""
+
+    @property
+    def n_coordinates(self) -> int:
+        """Number of coordinates that a generator makes of a row."""
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns of discrete structure; 1 where there is none."""
+
+    @property
+    def free(self) -> FloatArray:
+        """(n_patterns, n_coordinates), 1 where a coordinate has a density."""
+
+    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+        """Return the rows of a part in the coordinates that networks see.
+
+        Args:
+            part: rows with targets in physical units.
+
+        Returns:
+            Which rows of the part fit the structure, (n,); and of those, m in number,
+            the coordinates "y", (m, n_coordinates) float32, the number of the
+            "pattern", (m,) int32, and, where the pattern does not say it, what is
+            "free", (m, n_coordinates) float32.
+
+        Raises:
+            TrainingError: the weights are not those that this kind can have.
+        """
+
+    def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
+        """Return the sizes of the arrays that the networks of a model exchange."""
+
+    def inverse(
+        self, y: FloatArray, codes: FloatArray, conditions: FloatArray
+    ) -> FloatArray:
+        """Map what a generator makes to targets in physical units.
+
+        Args:
+            y: (n, n_coordinates).
+            codes: (n, n_patterns), one-hot code of each row's pattern.
+            conditions: (n, n_conditions), package units.
+
+        Returns:
+            (n, n_targets) float32.
+        """
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `read_targets`."""
+
+
+def fit_targets(
+    sample: Sample, part: Part, *, plain: bool = False, lines: bool = False
+) -> Targets:
+    """Fit the targets of a sample, on training rows only.
+
+    Args:
+        sample: definition, which says what kind of targets there are.
+        part: training rows.
+        plain: whether each target of a track is seen through its quantiles and nothing
+            else, as published recipes do.
+        lines: whether energies of cells are seen as logarithms in a common unit, not as
+            normal scores.
+    """
+    cells = sample.cells
+    if cells is None:
+        if plain:
+            return fit_columns(part.targets, part.weights)
+        sentinels = [variable.sentinels for variable in sample.targets]
+        return fit_tracks(part.targets, part.weights, sentinels=sentinels)
+    incident = -1
+    if cells.incident is not None:
+        incident = sample.condition_names.index(cells.incident)
+    return fit_cells(
+        part.targets,
+        part.conditions,
+        cells.layout,
+        incident=incident,
+        scheme=cells.scheme,
+        scale=cells.scale,
+        threshold=cells.threshold,
+        lines=lines,
+    )
+
+
+def read_targets(sample: Sample, arrays: Mapping[str, Any]) -> Targets:
+    """Rebuild the targets of a sample from the arrays of `Targets.to_arrays`."""
+    if sample.cells is None:
+        return TargetTransform.from_arrays(arrays)
+    return CellTransform.from_arrays(arrays)
+
+
+def with_images(sample: Sample, part: Part) -> Part:
+    """Return training rows with their mirror images, where the sample has any."""
+    return part if sample.cells is None else mirror_images(sample, part)

@@ -1,0 +1,210 @@
+"""Targets of tracks: a pattern of atoms and, where continuous, normal coordinates.
+
+Targets have discrete structure that a smooth network cannot make: values taken
+exactly by a finite share of rows (*atoms*, sentinels among them) and pairs of targets
+that are exactly equal (*ties*). Both are found in the data. A target tied to another
+is replaced by their difference, which turns a tie into an atom at zero. Each row then
+has a *pattern*: for every coordinate, which atom it sits on, or none. The pattern is
+learnt as a class, which also says in which quarter of its range a target is that others
+are differences of: a class that is rare at some conditions is learnt better than a
+second peak of a density.
+
+What is continuous given the pattern is mapped to a normal distribution by its smoothed
+weighted quantiles, and then to uncorrelated coordinates of unit variance within the
+pattern. Targets of one track are strongly correlated: without the latter, directions in
+which they hardly vary would not count in a loss. The map is triangular: each coordinate
+is a target less what the targets before it say of it, so that a sharp edge in one
+target stays one in a single coordinate. Principal axes spread it over all.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.sample.dataset import Part
+from pidgan.sample.definition import Sample
+from pidgan.training.networks.perceptrons import Shape
+
+N_KNOTS = 256
+"""Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows."""
+
+CONTINUOUS = -1
+"""Pattern of a row that fits none, and code of a coordinate on no atom."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetTransform:
+    """Targets as a pattern of atoms and, where continuous, whitened coordinates.
+
+    Attributes:
+        base: (n_targets,), the target that is subtracted from each, or -1.
+        patterns: (n_patterns, n_targets), 1 where the coordinate is continuous.
+        atoms: (n_patterns, n_targets), value of the coordinate where it is not.
+        low, high: (n_patterns, n_targets), the interval, without its upper end, that a
+            continuous coordinate is in; infinite where it is not bounded.
+        table: (n_patterns, n_targets), which quantile transform each coordinate has.
+        z_max: (n_targets,), last knot of the quantile transforms; the first is -z_max
+            and the knots are equidistant in the normal score.
+        knots: (n_tables, N_KNOTS), coordinate values at the knots, not decreasing.
+        mixing: (n_patterns, n_targets, n_targets), upper triangular, from whitened
+            coordinates to normal scores, z = y mixing; zero in rows and columns of
+            atoms.
+    """
+
+    has_signed_weights: ClassVar[bool] = True
+    has_flatter_rows: ClassVar[bool] = True
+
+    base: IntArray
+    patterns: IntArray
+    atoms: FloatArray
+    low: FloatArray
+    high: FloatArray
+    table: IntArray
+    z_max: FloatArray
+    knots: FloatArray
+    mixing: FloatArray
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return len(self.base)
+
+    @property
+    def n_coordinates(self) -> int:
+        """Number of coordinates that a generator makes of a row."""
+        return self.n_targets
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of patterns; 1 means that the targets are purely continuous."""
+        return len(self.patterns)
+
+    @property
+    def free(self) -> FloatArray:
+        """(n_patterns, n_coordinates), 1 where a coordinate has a density."""
+        return self.patterns.astype(np.float32)
+
+    @property
+    def depth(self) -> int:
+        """Longest chain of differences to be added up on the way back."""
+        return max(_chain_length(self.base, j) for j in range(self.n_targets))
+
+    def forward(self, targets: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Map targets to patterns and whitened coordinates.
+
+        Args:
+            targets: (n, n_targets), physical values and sentinels.
+
+        Returns:
+            The pattern of each row, (n,), -1 for a row that fits none, and the
+            coordinates, (n, n_targets) float32, zero where the pattern has an atom.
+        """
+        coordinates = differences(targets.astype(np.float32), self.base)
+        pattern = self.match(coordinates)
+        z = self.normal_scores(coordinates, pattern)
+        whitening = np.linalg.pinv(self.mixing.astype(np.float64))
+        y = np.einsum("ni,nij->nj", z, whitening[pattern]) * self.patterns[pattern]
+        return pattern, y.astype(np.float32)
+
+    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+        """Return which rows fit a pattern, and "y" and "pattern" of these."""
+        pattern, y = self.forward(part.targets)
+        fits = np.asarray(pattern >= 0)
+        return fits, {"y": y[fits], "pattern": pattern[fits].astype(np.int32)}
+
+    def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
+        """Return the sizes of the arrays that the networks of a model exchange."""
+        return Shape(
+            n_conditions=n_conditions,
+            n_patterns=self.n_patterns if self.n_patterns > 1 else 0,
+            n_targets=self.n_targets,
+            free=tuple(tuple(row) for row in self.patterns.tolist()),
+        )
+
+    def inverse(
+        self, y: FloatArray, codes: FloatArray, conditions: FloatArray | None = None
+    ) -> FloatArray:
+        """Map coordinates (n, n_targets) and one-hot patterns to physical targets."""
+        pattern = codes.argmax(axis=1)
+        z = np.einsum("ni,nij->nj", y.astype(np.float32), self.mixing[pattern])
+        z_max = self.z_max.astype(np.float32)
+        position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
+        position = np.clip(position, 0, N_KNOTS - 1)
+        left = np.minimum(position.astype(np.int64), N_KNOTS - 2)
+        fraction = position - left.astype(np.float32)
+        table = self.table[pattern]
+        low, high = self.knots[table, left], self.knots[table, left + 1]
+        value = low + fraction * (high - low)
+        value = np.where(
+            self.patterns[pattern] == 1, value, self.atoms[pattern]
+        ).astype(np.float32)
+        return _sums(value, self.base, self.depth)
+
+    def normal_scores(self, coordinates: FloatArray, pattern: IntArray) -> FloatArray:
+        """Map differences of targets to normal scores; atoms are at zero."""
+        z = np.zeros_like(coordinates)
+        for j in range(self.n_targets):
+            grid = np.linspace(-self.z_max[j], self.z_max[j], N_KNOTS)
+            table = self.table[pattern, j]
+            for k in np.unique(table):
+                values = coordinates[table == k, j]
+                z[table == k, j] = _interpolate_back(values, self.knots[k], grid)
+        return np.asarray(z * self.patterns[pattern])
+
+    def match(self, coordinates: FloatArray) -> IntArray:
+        """Find for each row the pattern that has most of the row's atoms."""
+        pattern = np.full(len(coordinates), CONTINUOUS)
+        by_atoms = np.argsort(self.patterns.sum(axis=1), kind="stable")
+        for k in by_atoms:
+            inside = (coordinates >= self.low[k]) & (coordinates < self.high[k])
+            on_atom = coordinates == self.atoms[k]
+            fits = np.where(self.patterns[k] == 1, inside, on_atom).all(axis=1)
+            pattern[fits & (pattern == CONTINUOUS)] = k
+        return pattern
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as arrays, for `from_arrays`."""
+        return {f"target_{k}": np.asarray(v) for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
+        """Rebuild the transform from `to_arrays`."""
+        return TargetTransform(
+            **{
+                field.name: arrays[f"target_{field.name}"]
+                for field in dataclasses.fields(TargetTransform)
+            }
+        )
+
+
+def _chain_length(base: IntArray, j: int) -> int:
+    """Number of differences between target j and the root of its tree."""
+    return 0 if base[j] < 0 else 1 + _chain_length(base, int(base[j]))
+
+
+def differences(y: FloatArray, base: IntArray) -> FloatArray:
+    """Subtract from each target its base."""
+    columns = [y[:, j] - y[:, b] if b >= 0 else y[:, j] for j, b in enumerate(base)]
+    return np.stack(columns, axis=1)
+
+
+def _sums(coordinates: FloatArray, base: IntArray, depth: int) -> FloatArray:
+    """Undo `differences`; adding zero keeps ties exact."""
+    y = coordinates
+    for _ in range(depth):
+        added = np.where(base >= 0, y[:, base], np.float32(0))
+        y = coordinates + added
+    return y
+
+
+def _interpolate_back(
+    values: FloatArray, knots: FloatArray, grid: FloatArray
+) -> FloatArray:
+    """Return the normal score of each value; the middle of a flat piece of knots."""
+    unique, first = np.unique(knots, return_index=True)
+    last = np.append(first[1:], len(knots)) - 1
+    middle = 0.5 * (grid[first] + grid[last])
+    return np.asarray(np.interp(values, unique, middle), dtype=np.float32)
