@@ -56,7 +56,7 @@ class Cells(BaseModel):
         incident: Condition that holds the incident energy, if there is one.
         threshold: Energy below which a cell counts as zero, in package units.
         scheme: Quantities that a generator learns, see
-            `pidgan.calorimeter.coordinates`: "layers" for the total energy, the shares
+            `pidgan.training.targets.cells`: "layers" for the total energy, the shares
             of the layers and the shares of the cells in each layer; "cells" for every
             cell by itself.
         scale: Scale on which these quantities are learnt, "log" or "logit".
