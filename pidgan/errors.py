@@ -59,3 +59,9 @@ def nearest(name: str, candidates: Iterable[str], *, n: int = 3) -> str:
     if not close:
         return ""
     return "; closest: " + ", ".join(repr(by_lower[c]) for c in close)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type of an exception and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

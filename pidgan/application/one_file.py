@@ -42,7 +42,7 @@ from pidgan.files.tables import (
     describe_tree,
     iterate_entries,
 )
-from pidgan.files.trees import replacing
+from pidgan.files.writing import exists_error, refuse_existing, writing_files
 
 Mode: TypeAlias = Literal["append", "replace", "friend"]
 
@@ -193,7 +193,10 @@ def write_file(
         )
         for tree in trees
     ]
-    with replacing(job.output, overwrite=job.overwrite) as temporary:
+    # Without --overwrite, the manifest of an output that is gone is replaced too.
+    refuse_existing(job.output, overwrite=job.overwrite)
+    paths = job.output, manifest_path(job.output)
+    with writing_files(paths, overwrite=True) as (temporary, manifest):
         notes = write_copy(
             additions,
             temporary,
@@ -213,10 +216,7 @@ def write_file(
             "notes": notes,
             "versions": _versions(),
         }
-        # An older output goes first: it must never be seen with the new manifest.
-        job.output.unlink(missing_ok=True)
-        with replacing(manifest_path(job.output), overwrite=True) as text:
-            text.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        manifest.write_text(json.dumps(content, indent=2), encoding="utf-8")
     return counts, notes
 
 
@@ -260,10 +260,8 @@ def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
     """Return whether an earlier run wrote this output; raise if another is there."""
     manifest = read_manifest(output)
     if not manifest and manifest_path(output).exists():
-        raise NtupleError(
-            f"{manifest_path(output)} exists and is not the manifest of an output; "
-            "choose another name or give --overwrite"
-        )
+        reason = " and is not the manifest of an output"
+        raise exists_error(manifest_path(output), reason)
     if not output.exists():
         return False
     old = {**manifest.get("request", {}), "output": manifest.get("output")}
@@ -272,9 +270,7 @@ def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
     if not differing:
         return True
     reason = f" and differs in {', '.join(differing)}" if manifest else ""
-    raise NtupleError(
-        f"{output} exists{reason}; choose another name or give --overwrite"
-    )
+    raise exists_error(output, reason)
 
 
 def read_manifest(output: Path) -> dict[str, Any]:

@@ -69,10 +69,10 @@ class QuantileMap:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the map as JSON."""
-        from pidgan.files.trees import replacing
+        from pidgan.files.writing import writing_file
 
         content = {"schema": SCHEMA, "simulation": self.simulation, "data": self.data}
-        with replacing(path, overwrite=overwrite) as temporary:
+        with writing_file(path, overwrite=overwrite) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod

@@ -21,6 +21,7 @@ from pidgan.bundle.bundle import (
 from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
 from pidgan.errors import BundleError
+from pidgan.files.writing import refuse_existing, writing_file
 
 TEMPLATE = "generator.c"
 
@@ -66,24 +67,17 @@ def export_c(
         The path.
 
     Raises:
-        BundleError: the file exists, the name is none for C, or the graph is too large.
+        BundleError: The name is no name in C, or the graph is too large.
+        NtupleError: The file exists, or it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".c":
         raise BundleError(f"{path}: the name of a C file ends in .c")
-    if path.exists() and not overwrite:
-        raise BundleError(f"{path} exists already; use --overwrite")
+    refuse_existing(path, overwrite=overwrite)
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
     text = c_source(bundle, name)
-    temporary = path.with_name(f".{path.stem}.writing.c")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_file(path, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="ascii")
-        temporary.replace(path)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

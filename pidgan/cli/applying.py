@@ -18,9 +18,9 @@ from pidgan.cli.group import (
     overwrite_line,
     overwrite_option,
     parse_pairs,
-    refuse_existing,
     seed_option,
 )
+from pidgan.files.writing import refuse_existing
 
 
 @click.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
@@ -57,7 +57,7 @@ def export(
     """
     from pidgan.training.members import member_paths
 
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
@@ -134,7 +134,7 @@ def refine(
     Each row is chosen among several candidates, by the ratio of densities that the
     classifier finds: a bundle like any other, but as many times slower.
     """
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     from pidgan.sample.dataset import Dataset
     from pidgan.training.export import export_bundle
     from pidgan.training.model import open_model
@@ -202,7 +202,7 @@ def quantile_map(
     """Measure how a variable of simulation (FILE) must change to be as in data."""
     from pidgan.application.quantile_map import make_quantile_map
 
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     x, w = _read_values(files, branch, weights)
     y, v = _read_values(data, data_branch or branch, data_weights)
     found = make_quantile_map(x, y, simulation_weights=w, data_weights=v)

@@ -8,8 +8,6 @@ The efficiency that is quoted there is then compared with the true response.
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.errors import PidganError
 from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.files.writing import writing_folder
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.species import pdg_id
 
@@ -79,24 +77,11 @@ def run_demo(
         Quoted and true efficiencies, three cuts for each of kaons and pions.
 
     Raises:
-        PidganError: the directory exists.
+        NtupleError: The directory exists.
     """
     directory = Path(directory)
-    if directory.exists():
-        if not overwrite:
-            raise PidganError(f"{directory} exists; choose another -o or --overwrite")
-        if any(directory.iterdir()) and not (directory / "demo.json").is_file():
-            raise PidganError(f"{directory} is not a demo's directory; not overwritten")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{directory.name}.", dir=directory.parent
-    ) as temporary:
-        work = Path(temporary) / "demo"
-        work.mkdir()
+    with writing_folder(directory, mark="demo.json", overwrite=overwrite) as work:
         comparisons = _run(work, seed=seed, budget=budget, echo=echo)
-        if directory.exists():
-            shutil.rmtree(directory)
-        work.rename(directory)
     echo(f"{directory / 'report.html'}")
     return comparisons
 

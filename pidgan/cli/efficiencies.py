@@ -21,11 +21,11 @@ from pidgan.cli.group import (
     parse_numbers,
     parse_pairs,
     reference_argument,
-    refuse_existing,
     seed_option,
     show_progress,
 )
 from pidgan.errors import PidganError
+from pidgan.files.writing import refuse_existing
 
 
 @click.command(
@@ -81,7 +81,7 @@ def table(
     if output is not None:
         if output.suffix not in (".csv", ".parquet", ".root"):
             raise click.UsageError(f"{output}: expected .csv, .parquet or .root")
-        refuse_existing(output, overwrite)
+        refuse_existing(output, overwrite=overwrite)
     options = {"binning": _binning(binnings), "variance": variance}
     try:
         if (source / "dataset.json").is_file():
@@ -143,13 +143,13 @@ def _write_tables(
 ) -> None:
     """Write tables of efficiencies in the format of the name."""
     from pidgan.files.tables import write_histograms, write_table
-    from pidgan.files.trees import replacing
+    from pidgan.files.writing import writing_file
 
     if output.suffix == ".parquet":
         write_table(output, frame, overwrite=overwrite)
         return
     if output.suffix == ".csv":
-        with replacing(output, overwrite=overwrite) as temporary:
+        with writing_file(output, overwrite=overwrite) as temporary:
             frame.to_csv(temporary, index=False)
         return
     axes = len(next(iter(parts.values())).binning)
@@ -252,11 +252,11 @@ def systematics(
 
     if misid and report_directory is None:
         raise click.UsageError("--misid needs --report")
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     if report_directory is not None:
         from pidgan.report.map_page import MapInput, write_map_report
 
-        refuse_existing(report_directory, overwrite)
+        refuse_existing(report_directory, overwrite=overwrite)
     opened, *members = open_generators(generator)
     rows = open_reference(reference)
     options: dict[str, Any] = {
@@ -402,7 +402,7 @@ def efficiency(
 
     for path in (latex, columns):
         if path is not None and not path.is_dir():
-            refuse_existing(path, overwrite)
+            refuse_existing(path, overwrite=overwrite)
     pairs = [_parse_ratio(text) for text in ratios]
     opened = open_tracks(tracks, _parse_maps(maps))
     conditions: dict[str, Any] = {
@@ -433,9 +433,9 @@ def efficiency(
         )
         show_progress("\n".join(map(str, paths)))
     if latex is not None:
-        from pidgan.files.trees import replacing
+        from pidgan.files.writing import writing_file
 
-        with replacing(latex, overwrite=overwrite) as temporary:
+        with writing_file(latex, overwrite=overwrite) as temporary:
             temporary.write_text("\n".join(tables), encoding="utf-8")
     dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
     click.echo(dumped or "\n\n".join(texts))
@@ -552,7 +552,7 @@ def find_working_point(
     if report_directory is not None:
         from pidgan.report.map_page import write_working_point_report
 
-        refuse_existing(report_directory, overwrite)
+        refuse_existing(report_directory, overwrite=overwrite)
     found = working_point(
         open_generator(signal),
         [open_generator(path) for path in others],

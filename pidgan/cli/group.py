@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from pidgan.errors import PidganError
-
 
 @click.group(
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
@@ -135,12 +133,6 @@ def open_reference(path: Path | None) -> Any:
     from pidgan.sample.dataset import Dataset
 
     return Dataset.open(path) if path.is_dir() else read_table(path)
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Fail before the work rather than after it."""
-    if path.exists() and not overwrite:
-        raise PidganError(f"{path} exists; choose another -o, or add --overwrite")
 
 
 def parse_pairs(texts: Sequence[str]) -> dict[str, str]:

@@ -17,10 +17,10 @@ from pidgan.cli.group import (
     overwrite_option,
     parse_pairs,
     parse_setting,
-    refuse_existing,
     seed_option,
     show_progress,
 )
+from pidgan.files.writing import refuse_existing
 from pidgan.training.budget import parse_duration
 
 
@@ -241,7 +241,7 @@ def prepare(
     """
     from pidgan.sample.dataset import build_dataset
 
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     dataset = build_dataset(sample, list(files), seed=seed, shares=shares)
     dataset.save(output, overwrite=overwrite)
     info = dataset.info
@@ -314,7 +314,8 @@ def train(
         },
         "resume": resume,
     }
-    refuse_existing(output, overwrite or resume or not _holds_training(output))
+    may_write = overwrite or resume or not _holds_training(output)
+    refuse_existing(output, overwrite=may_write)
     import pidgan
 
     train_model = pidgan.train
@@ -402,7 +403,7 @@ def compare(
     from pidgan.sample.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     from pidgan.report.family_comparison import compare_families
     from pidgan.training.families import FAMILIES
 
@@ -466,7 +467,7 @@ def validate(
     """Compare generated with real rows that were never trained on."""
     from pidgan.sample.dataset import Dataset
 
-    refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     opened = open_generator(generator)
     data = Dataset.open(dataset)
     import pidgan

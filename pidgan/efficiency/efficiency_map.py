@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +30,7 @@ from pidgan.arrays import FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins
 from pidgan.errors import MapError, nearest
 from pidgan.files.tables import read_arrays, write_histograms
-from pidgan.files.trees import replacing
+from pidgan.files.writing import writing_files
 from pidgan.sample.cuts import parse_cut
 
 SCHEMA_VERSION = 1
@@ -204,15 +203,7 @@ class EfficiencyMap:
         paths = [path, path.with_suffix(".npz")]
         if len(self.binning) <= MAX_ROOT_AXES:
             paths.append(path.with_suffix(".root"))
-        if not overwrite:
-            for file in paths:
-                if file.exists():
-                    raise MapError(f"{file} exists; choose another name or overwrite")
-        with ExitStack() as stack:
-            temporary = [
-                stack.enter_context(replacing(file, overwrite=overwrite))
-                for file in paths
-            ]
+        with writing_files(paths, overwrite=overwrite) as temporary:
             for file in temporary[2:]:
                 write_histograms(file, self._histograms(), overwrite=True)
             self._write_arrays(temporary[1])

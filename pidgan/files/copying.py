@@ -18,7 +18,7 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from pidgan.errors import NtupleError, PidganWarning
+from pidgan.errors import NtupleError, PidganWarning, one_line
 from pidgan.files.readahead import ahead
 from pidgan.files.tables import BASKET_ENTRIES, COMPRESSION
 from pidgan.files.trees import (
@@ -33,16 +33,15 @@ from pidgan.files.trees import (
     is_tree_class,
     is_ttree,
     iterate_batches,
-    one_line,
     open_parquet,
     open_root,
     open_tree,
     plain_array,
     reading,
-    replacing,
     stored_bytes,
     table_arrays,
 )
+from pidgan.files.writing import writing_file
 
 CHUNK_BYTES = 100_000_000
 """Most bytes of a chunk, whatever number of entries is asked for."""
@@ -128,7 +127,7 @@ def copy_file(
     Warns:
         PidganWarning: something of the input is not in the output or has changed type.
     """
-    with replacing(output, overwrite=overwrite) as temporary:
+    with writing_file(output, overwrite=overwrite) as temporary:
         notes = write_copy(additions, temporary, keep=keep, chunk=chunk)
     if notes:
         warnings.warn(f"{output}: {'; '.join(notes)}", PidganWarning, stacklevel=2)

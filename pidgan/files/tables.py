@@ -37,9 +37,9 @@ from pidgan.files.trees import (
     open_root,
     open_tree,
     reading,
-    replacing,
     tree_names,
 )
+from pidgan.files.writing import writing_file
 
 __all__ = [
     "BranchType",
@@ -332,7 +332,7 @@ def write_trees(
             the branch's name otherwise). Branches with one counter share it.
         overwrite: replace an existing file.
     """
-    with replacing(path, overwrite=overwrite) as temporary:
+    with writing_file(path, overwrite=overwrite) as temporary:
         if is_parquet(path):
             if len(trees) != 1:
                 raise NtupleError(f"{path}: Parquet holds one tree, got {list(trees)}")
@@ -354,7 +354,7 @@ def write_histograms(
         overwrite: replace an existing file.
     """
     with (
-        replacing(path, overwrite=overwrite) as temporary,
+        writing_file(path, overwrite=overwrite) as temporary,
         uproot.recreate(temporary, compression=COMPRESSION) as file,
     ):
         for name, histogram in histograms.items():
@@ -365,7 +365,7 @@ def write_table(
     path: str | Path, frame: pd.DataFrame, *, overwrite: bool = False
 ) -> None:
     """Write a DataFrame as Parquet, without its index."""
-    with replacing(path, overwrite=overwrite) as temporary:
+    with writing_file(path, overwrite=overwrite) as temporary:
         frame.to_parquet(temporary, engine="pyarrow", index=False)
 
 

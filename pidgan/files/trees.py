@@ -8,7 +8,6 @@ with branches added in `pidgan.files.copying`.
 
 import contextlib
 import os
-import platform
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from pidgan.errors import NtupleError, PidganError, nearest
+from pidgan.errors import NtupleError, PidganError, nearest, one_line
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
 
@@ -38,9 +37,6 @@ RNTUPLE_TYPES = {
     },
 }
 """Types of RNTuple fields with one number or bool per entry."""
-
-ENDED = ("Z", "X")
-"""States, in Linux' /proc, of processes that have ended: zombie and dead."""
 
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -142,66 +138,6 @@ def copying(where: str) -> Iterator[None]:
     # A damaged file may be read and still not be fit to be written.
     except Exception as error:
         raise NtupleError(f"{where} cannot be copied: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path that becomes `path` if the block ends well.
-
-    It lies in the same directory, so that the last step is a rename; it is removed
-    after an error or Ctrl-C. What a process of this machine left that was killed while
-    it wrote the same path is removed too.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise NtupleError(f"{path} is a directory, expected the name of a file")
-    if path.exists() and not overwrite:
-        raise NtupleError(f"{path} exists; choose another name or give --overwrite")
-    host = platform.node() or "localhost"
-    temporary = path.with_name(f".{path.stem}.{host}-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path, host)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise NtupleError(f"{path} cannot be written: {one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _remove_abandoned(path: Path, host: str) -> None:
-    """Remove temporary files for a path whose process no longer exists."""
-    if os.name != "posix":
-        return  # Elsewhere `os.kill` ends processes instead of asking for them.
-    start, end = re.escape(f".{path.stem}.{host}-"), re.escape(path.suffix)
-    for other in path.parent.iterdir():
-        found = re.fullmatch(rf"{start}(\d+){end}", other.name)
-        if found is None:
-            continue
-        if not _is_running(int(found[1])):
-            other.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    """Return whether a process exists and has not ended."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    # One that has ended exists until its parent asks: in a container, perhaps for ever.
-    with contextlib.suppress(OSError):
-        status = Path(f"/proc/{process}/stat").read_text()
-        return status.rpartition(")")[2].split()[0] not in ENDED
-    return True
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception's type and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def check_file(path: str | Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
+from pidgan.files.writing import refuse_existing, writing_file
 from pidgan.report.plots import plot_families, png
 from pidgan.report.validation import Report, validate
 from pidgan.sample.dataset import Dataset
@@ -157,8 +158,7 @@ def compare_families(
         raise PidganError(f"families are {given}, expected each once")
     folder = Path(directory)
     for path in (folder / f"{name}.onnx" for name in families):
-        if path.exists() and not overwrite:
-            raise PidganError(f"{path} exists already; use --overwrite")
+        refuse_existing(path, overwrite=overwrite)
     found: list[FamilyFigures] = []
     for name in families:
         figures = _train_and_judge(
@@ -181,9 +181,10 @@ def compare_families(
             test_rows=len(dataset.part("test").weights),
             families=tuple(found),
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON_NAME).write_text(comparison.to_json())
-        (folder / FIGURE_NAME).write_bytes(png(_draw(comparison)))
+        with writing_file(folder / JSON_NAME, overwrite=True) as file:
+            file.write_text(comparison.to_json())
+        with writing_file(folder / FIGURE_NAME, overwrite=True) as file:
+            file.write_bytes(png(_draw(comparison)))
     return comparison
 
 

@@ -20,12 +20,12 @@ from pidgan.efficiency.real_vs_generated import (
     compare_rows,
 )
 from pidgan.efficiency.working_point import CutScan, WorkingPoint
+from pidgan.files.writing import refuse_existing
 from pidgan.report.page import (
     HTML_NAME,
     Picture,
     Section,
     Table,
-    refuse_existing,
     render_page,
     write_files,
 )

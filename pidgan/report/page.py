@@ -1,9 +1,6 @@
 """The report of a validation: one self-contained HTML page, with its JSON beside."""
 
 import base64
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,6 +12,7 @@ import numpy as np
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import EfficiencyComparison
 from pidgan.errors import PidganError
+from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import (
     plot_efficiency,
     plot_history,
@@ -106,15 +104,6 @@ def write_report(
     return write_files(directory, files, overwrite=overwrite) / HTML_NAME
 
 
-def refuse_existing(directory: str | Path, *, overwrite: bool) -> None:
-    """Raise where a report cannot be written, before the work for it."""
-    target = Path(directory)
-    if target.exists() and not overwrite:
-        raise PidganError(f"{target} exists; choose another name or allow overwriting")
-    if target.exists() and not target.is_dir():
-        raise PidganError(f"{target} is a file, expected a directory for the report")
-
-
 def write_files(
     directory: str | Path, files: Mapping[str, str], *, overwrite: bool = False
 ) -> Path:
@@ -128,21 +117,16 @@ def write_files(
     Returns:
         The directory.
     """
-    refuse_existing(directory, overwrite=overwrite)
     target = Path(directory)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    if target.exists() and overwrite:
+        paths = [target / name for name in files]
+        with writing_files(paths, overwrite=True) as temporary:
+            for path, text in zip(temporary, files.values(), strict=True):
+                path.write_text(text, encoding="utf-8")
+        return target
+    with writing_folder(target) as folder:
         for name, text in files.items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            for name in files:
-                os.replace(temporary / name, target / name)
-        else:
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_text(text, encoding="utf-8")
     return target
 
 
@@ -453,10 +437,3 @@ def _number(value: float | None) -> str:
     if value is None or not np.isfinite(value):
         return "-"
     return f"{value:.2e}" if 0 < abs(value) < 1e-4 else f"{value:.4f}"
-
-
-def _umask() -> int:
-    """The umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,13 +9,13 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
+from pidgan.files.writing import refuse_existing
 from pidgan.report.page import (
     HTML_NAME,
     JSON_NAME,
     Picture,
     Section,
     Table,
-    refuse_existing,
     render_page,
     write_files,
 )

@@ -11,8 +11,6 @@ warning.
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from pidgan.calorimeter.geometry import View
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
 from pidgan.files.trees import is_npz
+from pidgan.files.writing import writing_folder
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
 from pidgan.sample.loading import load_sample
@@ -138,14 +137,7 @@ class Dataset:
             path: the folder, which must not exist.
             overwrite: replace it if it holds a dataset already.
         """
-        folder = Path(path)
-        _check_free(folder, overwrite=overwrite)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{folder.name}.", dir=folder.parent
-        ) as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
+        with writing_folder(path, mark=_DESCRIPTION, overwrite=overwrite) as new:
             for name in _ARRAYS:
                 np.save(new / f"{name}.npy", getattr(self, name), allow_pickle=False)
             description = {
@@ -156,10 +148,7 @@ class Dataset:
             (new / _DESCRIPTION).write_text(
                 json.dumps(description, indent=1), encoding="utf-8"
             )
-            if folder.exists():
-                os.replace(folder, Path(temporary) / "old")
-            os.replace(new, folder)
-        return folder
+        return Path(path)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> "Dataset":
@@ -635,16 +624,6 @@ def _stack(
 ) -> npt.NDArray[np.float32]:
     columns = [values[name].astype(np.float32) for name in names]
     return np.stack(columns, axis=1)
-
-
-def _check_free(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise DatasetError(f"{folder} exists; write elsewhere, or use overwrite")
-    # Never replaces something that is not ours, such as a folder of analysis files.
-    if not (folder / _DESCRIPTION).is_file():
-        raise DatasetError(f"{folder} exists and is not a dataset; not overwritten")
 
 
 def _read_description(folder: Path) -> tuple[Sample, dict[str, Any]]:

@@ -9,7 +9,6 @@ model's; the card goes into the file's metadata.
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pidgan.bundle.card import SCHEMA_VERSION, Card
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.tables import write_table
+from pidgan.files.writing import writing_files
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.conditions import COS, EQUAL, FRACTION, LOG, SIN, WHOLE
 from pidgan.training.model import Model
@@ -87,20 +87,16 @@ def export_bundle(
         The path of the bundle.
 
     Raises:
-        BundleError: a file exists, or the ONNX graph does not agree with keras.
+        BundleError: The ONNX graph does not agree with keras.
+        NtupleError: A file exists, or it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise BundleError(f"{path}: the name of a bundle ends in .onnx")
     reference_path = path.with_name(f"{path.stem}.reference.parquet")
-    for existing in (path, reference_path):
-        if existing.exists() and not overwrite:
-            raise BundleError(f"{existing} exists already; use --overwrite")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.writing.onnx")
-    temporary_reference = path.with_name(f".{path.stem}.writing.parquet")
     frame = model.reference() if reference is None else reference
-    try:
+    paths = path, reference_path
+    with writing_files(paths, overwrite=overwrite) as (temporary, temporary_reference):
         write_table(temporary_reference, frame, overwrite=True)
         conditions, noise = _test_rows(model, frame)
         targets = model.generate(conditions, noise)
@@ -156,11 +152,6 @@ def export_bundle(
                 PidganWarning,
                 stacklevel=2,
             )
-        os.replace(temporary_reference, reference_path)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        temporary_reference.unlink(missing_ok=True)
     return path
 
 

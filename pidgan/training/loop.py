@@ -10,7 +10,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import numpy as np
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.files.tables import read_arrays
+from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff, positive_weights, with_differences
@@ -443,13 +443,11 @@ class _Run:
         """Write a checkpoint, replacing the last one in one step."""
         if checkpoint is None:
             return
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
         state = {**self._identity(), "step": self.step, "steps": self.steps}
         state["history"] = self.history
-        temporary = checkpoint.with_name(".checkpoint.writing.npz")
-        np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
-        os.replace(temporary, checkpoint)
+        with writing_file(checkpoint, overwrite=True) as temporary:
+            np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""

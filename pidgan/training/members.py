@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pidgan.errors import TrainingError
+from pidgan.files.writing import refuse_existing
 
 if TYPE_CHECKING:
     from pidgan.sample.dataset import Dataset
@@ -69,8 +69,7 @@ def train_members(
         if resume and (path / "model.json").is_file():
             models.append(open_model(path))
             continue
-        if (path / "model.json").exists() and not overwrite:
-            raise TrainingError(f"{path} holds a model already; use --overwrite")
+        refuse_existing(path / "model.json", overwrite=overwrite)
 
         def show(state: "Progress", name: str = path.name) -> None:
             if progress is not None:

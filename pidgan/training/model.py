@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card
 from pidgan.errors import TrainingError, nearest
 from pidgan.files.tables import read_arrays, read_table, write_table
+from pidgan.files.writing import refuse_existing, writing_files
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import make_family
 from pidgan.training.patterns import PatternClassifier
@@ -23,6 +21,9 @@ from pidgan.training.targets import Targets, read_targets
 from pidgan.training.targets.tracks import TargetTransform
 
 BLOCK_ROWS = 16_384
+
+FILES = ("model.json", "model.npz", "reference.parquet")
+"""Files of a saved model; the first is there only if all are."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,30 +133,23 @@ class Model:
         Files of a running training in the directory, such as a checkpoint, stay.
 
         Raises:
-            TrainingError: the directory holds a model already.
+            NtupleError: The directory holds a model and `overwrite` is not set.
         """
-        path = Path(path)
-        if (path / "model.json").exists() and not overwrite:
-            raise TrainingError(f"{path} holds a model already; use --overwrite")
-        path.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path, prefix=".writing-"))
-        try:
+        paths = [Path(path) / name for name in FILES]
+        refuse_existing(paths[0], overwrite=overwrite)
+        with writing_files(paths, overwrite=True) as (description, weights, reference):
             arrays: dict[str, Any] = {
                 **self.conditions.to_arrays(),
                 **self.targets.to_arrays(),
                 **_weights("generator", self.generator),
                 **_weights("patterns", self.patterns),
             }
-            np.savez(temporary / "model.npz", **arrays)
-            write_table(temporary / "reference.parquet", self.held_out)
+            np.savez(weights, **arrays)
+            write_table(reference, self.held_out)
             text = json.dumps(
                 {"card": json.loads(self.card.to_json()), "history": self.history}
             )
-            (temporary / "model.json").write_text(text)
-            for name in ("model.npz", "reference.parquet", "model.json"):
-                os.replace(temporary / name, path / name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            description.write_text(text)
 
 
 def open_model(path: str | Path) -> Model:

@@ -27,7 +27,7 @@ from pidgan.bundle.c_operators import TRANSLATIONS
 from pidgan.bundle.c_writer import number_text
 from pidgan.bundle.card import CardVariable
 from pidgan.bundle.onnx_operators import OPERATORS
-from pidgan.errors import BundleError
+from pidgan.errors import BundleError, NtupleError
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-O1")
@@ -623,7 +623,7 @@ def test_names_that_c_cannot_have(toy: Bundle, tmp_path: Path, name: str) -> Non
 def test_file_is_written_once(toy: Bundle, tmp_path: Path) -> None:
     path = export_c(toy, tmp_path / "new" / "kaon-2016.c")
     assert "float *kaon_2016(float *output" in path.read_text()
-    with pytest.raises(BundleError, match="exists already; use --overwrite"):
+    with pytest.raises(NtupleError, match="exists; choose another name"):
         export_c(toy, path)
     export_c(toy, path, name="kaon", overwrite=True)
     assert "float *kaon(float *output" in path.read_text()

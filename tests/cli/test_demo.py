@@ -43,9 +43,9 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             if not generated:
                 np.testing.assert_array_equal(kept.array(), branch.array())
 
-    with pytest.raises(PidganError, match="exists"):
+    with pytest.raises(PidganError, match="exists; choose another name"):
         demo.run_demo(directory)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(PidganError, match="not a demo's directory"):
+    with pytest.raises(PidganError, match=r"holds files but no demo\.json"):
         demo.run_demo(tmp_path / "mine", overwrite=True)

@@ -338,7 +338,7 @@ def test_map_is_never_overwritten_or_half_written(
     with pytest.raises(MapError, match=r"expected a name that ends in \.json"):
         toy_map.save(tmp_path / "map.txt")
     path.with_suffix(".npz").write_bytes(b"mine")
-    with pytest.raises(MapError, match=r"map\.npz exists"):
+    with pytest.raises(NtupleError, match=r"map\.npz exists"):
         toy_map.save(path)
     assert [file.name for file in tmp_path.iterdir()] == ["map.npz"]
 

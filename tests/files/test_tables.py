@@ -1,9 +1,6 @@
 """Trees on disk: reading in chunks equals reading whole, and damage has a name."""
 
 import os
-import platform
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -316,37 +313,3 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_trees(tmp_path / "a.root", {"T": {"x": Interrupting()}})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    host = platform.node()
-    dead = tmp_path / f".b.root.{host}-{process.pid}.json"
-    gone = tmp_path / f".b.{host}-{process.pid}.root"
-    kept = [
-        tmp_path / f".b.{host}-{os.getppid()}.root",
-        tmp_path / f".b.elsewhere-{process.pid}.root",
-        tmp_path / f".c.{host}-{process.pid}.root",
-        tmp_path / f"b.{host}-{process.pid}.root",
-    ]
-    for path in (dead, gone, *kept):
-        path.touch()
-    write_trees(tmp_path / "b.root", {"T": {"x": np.ones(3)}})
-    assert not gone.exists()
-    assert all(path.exists() for path in (dead, *kept))
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
-def test_what_a_process_left_that_nobody_has_waited_for_is_removed(
-    tmp_path: Path,
-) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    left = tmp_path / f".b.{platform.node()}-{process.pid}.root"
-    left.touch()
-    os.kill(process.pid, 0)
-    write_trees(tmp_path / "b.root", {"T": {"x": np.ones(3)}})
-    assert not left.exists()
-    process.wait()

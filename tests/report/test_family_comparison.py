@@ -121,5 +121,5 @@ def test_wrong_choices_are_named(compared, kaon_dataset, tmp_path: Path) -> None
         compare_families(kaon_dataset, tmp_path, families=["enrgy"])
     with pytest.raises(PidganError, match="expected each once"):
         compare_families(kaon_dataset, tmp_path, families=["energy", "energy"])
-    with pytest.raises(PidganError, match="exists already"):
+    with pytest.raises(PidganError, match="exists; choose another name"):
         compare_families(kaon_dataset, folder, families=["energy"], steps=1)

@@ -204,14 +204,14 @@ def test_saved_and_opened_unchanged(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     dataset = build_dataset(*write(tmp_path, branches()))
     folder = dataset.save(tmp_path / "dataset")
-    with pytest.raises(DatasetError, match="exists"):
+    with pytest.raises(NtupleError, match="exists; choose another name"):
         dataset.save(folder)
     dataset.save(folder, overwrite=True)
     assert len(Dataset.open(folder)) == 400
     precious = tmp_path / "analysis"
     precious.mkdir()
     (precious / "thesis.tex").write_text("years of work")
-    with pytest.raises(DatasetError, match="is not a dataset; not overwritten"):
+    with pytest.raises(NtupleError, match=r"holds files but no dataset\.json"):
         dataset.save(precious, overwrite=True)
     assert (precious / "thesis.tex").exists()
 

@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.card import sample_targets
-from pidgan.errors import BundleError
+from pidgan.errors import BundleError, NtupleError
 from pidgan.training.export import (
     PARITY_TOLERANCE,
     build_graph,
@@ -66,7 +66,7 @@ def test_card_and_reference(kaon_model, kaon_bundle: Path) -> None:
 
 def test_existing_files_stay(kaon_model, kaon_bundle: Path, tmp_path: Path) -> None:
     before = kaon_bundle.read_bytes()
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(NtupleError, match="exists; choose another name"):
         export_bundle(kaon_model, kaon_bundle)
     assert kaon_bundle.read_bytes() == before
     with pytest.raises(BundleError, match=r"ends in \.onnx"):

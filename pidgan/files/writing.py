@@ -1,0 +1,207 @@
+"""Write files and folders whole or not at all.
+
+Whatever pidgan writes is made under a temporary name beside its place, and gets its
+name by a rename when it is complete. A block that fails or is interrupted leaves what
+was there before. `writing_file` is for one file, `writing_files` for several that
+belong together, `writing_folder` for a folder that nothing else shares.
+"""
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pidgan.errors import NtupleError, one_line
+
+ENDED = ("Z", "X")
+"""States, in Linux' /proc, of processes that have ended: zombie and dead."""
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+"""Constants of Linux' renameat2, https://man7.org/linux/man-pages/man2/rename.2.html"""
+
+
+def exists_error(path: str | Path, reason: str = "") -> NtupleError:
+    """Return the error for a path that is taken, with a reason after "exists"."""
+    return NtupleError(
+        f"{path} exists{reason}; choose another name or overwrite=True (--overwrite)"
+    )
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
+    """Raise an NtupleError if a path is taken, before the work rather than after."""
+    if Path(path).exists() and not overwrite:
+        raise exists_error(path)
+
+
+@contextlib.contextmanager
+def writing_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path that becomes the file `path` if the block ends well.
+
+    It lies in the same directory, which is made if it is missing, and has the same
+    suffix. It is removed after an error or Ctrl-C. Temporary files for the same path
+    that a killed process of this machine left behind are removed too.
+
+    Args:
+        path: The file.
+        overwrite: Whether an existing file is replaced.
+
+    Raises:
+        NtupleError: The file exists and is not to be replaced, or it cannot be written.
+    """
+    with writing_files([path], overwrite=overwrite) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def writing_files(
+    paths: Sequence[str | Path], *, overwrite: bool = False
+) -> Iterator[list[Path]]:
+    """Give temporary paths that become several files if the block ends well.
+
+    The first file stands for all: an old one is removed before the others get their
+    names, and the new one comes last. Whoever finds it finds the others that belong
+    to it, whenever the process is killed.
+
+    Args:
+        paths: The files, in any directories.
+        overwrite: Whether existing files are replaced.
+
+    Raises:
+        NtupleError: A file exists and is not to be replaced, or it cannot be written.
+    """
+    places = [Path(path) for path in paths]
+    for place in places:
+        if place.is_dir():
+            raise NtupleError(f"{place} is a directory, expected the name of a file")
+        refuse_existing(place, overwrite=overwrite)
+    with contextlib.ExitStack() as stack, _errors_of(places[0]):
+        temporary = [stack.enter_context(_temporary(place)) for place in places]
+        yield temporary
+        if len(places) > 1:
+            places[0].unlink(missing_ok=True)
+        for new, place in reversed(list(zip(temporary, places, strict=True))):
+            os.replace(new, place)
+
+
+@contextlib.contextmanager
+def writing_folder(
+    path: str | Path, *, mark: str | None = None, overwrite: bool = False
+) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` if the block ends well.
+
+    An existing folder is exchanged for the new one as a whole.
+
+    Args:
+        path: The folder.
+        mark: Name of a file by which folders of this kind are known. A folder without
+            it is replaced only if it is empty.
+        overwrite: Whether an existing folder is replaced.
+
+    Raises:
+        NtupleError: The folder exists and is not to be replaced, or it cannot be
+            written.
+    """
+    place = Path(path)
+    refuse_existing(place, overwrite=overwrite)
+    if place.exists() and not place.is_dir():
+        raise NtupleError(f"{place} is a file, expected the name of a folder")
+    is_known = mark is not None and (place / mark).is_file()
+    if place.is_dir() and not is_known and any(place.iterdir()):
+        raise NtupleError(
+            f"{place} holds files but no {mark or 'mark of pidgan'}: it is not "
+            "replaced; choose another name"
+        )
+    with _errors_of(place), _temporary(place) as new, _temporary(place) as old:
+        new.mkdir()
+        yield new
+        _take_place(new, place, old)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn an OSError into an NtupleError that names what is written."""
+    try:
+        yield
+    except OSError as error:
+        raise NtupleError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Give a free name beside a path, and remove whatever has it in the end."""
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    host = platform.node() or "localhost"
+    _remove_abandoned(path, host)
+    # The token keeps threads of a process apart that write the same path.
+    run = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.stem}.{run}{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+def _take_place(new: Path, place: Path, old: Path) -> None:
+    """Give a folder the name `place`; what had it before gets the name `old`."""
+    if not place.exists():
+        os.replace(new, place)
+    elif not _exchange(new, place):
+        os.replace(place, old)
+        try:
+            os.replace(new, place)
+        except OSError:
+            os.replace(old, place)
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths exchange their names in one step; False where that is unknown."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    code: int = rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return code == 0
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; an error here must not hide the one that led here."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path, host: str) -> None:
+    """Remove temporary files and folders for a path whose process has ended."""
+    if os.name != "posix":
+        return  # Elsewhere `os.kill` ends processes instead of asking for them.
+    start, end = re.escape(f".{path.stem}.{host}-"), re.escape(path.suffix)
+    for other in path.parent.iterdir():
+        found = re.fullmatch(rf"{start}(\d+)(-[0-9a-f]{{8}})?{end}", other.name)
+        if found is not None and not _is_running(int(found[1])):
+            _remove(other)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process exists and has not ended."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    # One that has ended exists until its parent asks: in a container, perhaps for ever.
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{process}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] not in ENDED
+    return True
