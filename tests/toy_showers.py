@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.calorimeter.geometry import Geometry, load_geometry
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 
 Array = npt.NDArray[np.float64]
 NAMES = ("energy", "theta", "phi", "x0", "y0", "species")

@@ -1,5 +1,12 @@
-"""Calorimeters as data: geometry, observables and symmetries.
+"""Calorimeters as data: their cells, the observables of showers, and symmetries.
 
-A shower model is a function (conditions, noise) -> energies of cells. What the cells
-are is said by a `Geometry`, loaded from a file and never written in Python.
+A shower model is a function (conditions, noise) -> energies of cells. The cells come
+from a file; no geometry is written in Python.
+
+- `geometry`: views, layers and cells, their flat index and their positions.
+- `geometry_file`: geometries read from TOML, XML and tables.
+- `mirrors`: mirror images of showers as further rows.
+- `observables`: energies, centres, widths and sparsity of showers.
 """
+
+__all__ = ["geometry", "geometry_file", "mirrors", "observables"]

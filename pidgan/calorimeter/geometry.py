@@ -1,66 +1,31 @@
-"""A calorimeter's cells as data: views, layers, flat index, positions, grids.
+"""The cells of a calorimeter as data: views, layers, flat index, positions, grids.
 
-Which to use when: an XML file of the CaloChallenge or FastCaloGAN, where one exists;
-otherwise TOML. A crystal block with a 12 x 12 image and a profile of 24 slices:
+A *view* is one complete account of the visible energy of a shower. Most calorimeters
+have one view; a crystal block may have two, an image in the plane and a profile in
+depth. A view is a sequence of layers, and a layer has cells at one depth.
 
-    name = "PbWO4 block"
-
-    [[views]]
-    name = "cells"
-    layers = [{kind = "rectangular", nx = 12, ny = 12, cell = [22, 22]}]
-
-    [[views]]
-    name = "profile"
-    layers = [{kind = "rectangular", cell = [264, 264], thickness = 10, count = 24}]
-
-A *view* is one complete account of the visible energy: most calorimeters have one, and
-then `[[layers]]` stands alone, without `[[views]]`. Keys of a layer, lengths in mm:
-
-- `kind`: "rectangular", "cylindrical" or "list"; `name`; `count` equal layers in a row.
-- `z`: front face, without it that of the layer before plus its `thickness`, 0 for the
-  first. Without any thickness the depth is unknown.
-- rectangular: `x_edges` and `y_edges`, or `nx`, `ny` (1 if left out) cells of size
-  `cell` around `centre` ([0, 0]); `order` "yx" (x runs fastest, rows are y) or "xy".
-- cylindrical: `n_alpha` sectors (1) from `alpha_start` (-pi), and `r_edges`, or `n_r`
-  rings up to `r_max`. A regular mesh (n_r, n_phi, n_z) is `count` = n_z of those.
-- list: `centres`, one [x, y] a cell, and `cell`, or `sizes`, one [dx, dy] a cell.
-
-The flat index runs over views, layers, and in a layer the slow coordinate before the
-fast one. In a cylindrical layer alpha is slow and r fast, as in the CaloChallenge
-(its `XMLHandler.fill_r_a_lists`); a file of 45 layers reshapes to (45, n_alpha, n_r).
+The flat index runs over views, then over layers; within a layer the slow coordinate
+runs before the fast one. In a cylindrical layer alpha is slow and r is fast, as in the
+CaloChallenge (its `XMLHandler.fill_r_a_lists`): a file of 45 layers reshapes to
+(45, n_alpha, n_r). `pidgan.calorimeter.geometry_file` reads geometries from files.
 """
 
 import math
-import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from xml.etree import ElementTree
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.errors import SampleError, nearest
+from pidgan.errors import nearest
 
 Kind = Literal["rectangular", "cylindrical", "list"]
-MAX_CELLS = 1_000_000
-"""More cells than this are a slip in the file: the finest geometry of the CaloChallenge
-has 40,500."""
 
-ARC_STEPS = 60  # straight lines in the picture of a circle
-
-_KEYS: dict[str, frozenset[str]] = {
-    "rectangular": frozenset(
-        ("x_edges", "y_edges", "nx", "ny", "cell", "centre", "order")
-    ),
-    "cylindrical": frozenset(("r_edges", "n_r", "r_max", "n_alpha", "alpha_start")),
-    "list": frozenset(("centres", "sizes", "cell")),
-}
+ARC_STEPS = 60
+"""Number of straight lines that stand for a full circle in a drawing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +33,17 @@ class Layer:
     """Cells at one depth.
 
     Attributes:
-        name: unique in its view.
-        kind: what `slow` and `fast` are.
-        slow: edges of the coordinate that runs slowly in the flat index: alpha (rad)
-            of cylindrical layers, y (x, if `order` is "xy") of rectangular ones, mm.
-        fast: edges of the other: r, or x (y). Both are empty for kind "list".
-        order: "yx" or "xy", of rectangular layers.
-        positions: ((x, y), ...) of the cells of kind "list", mm.
-        extents: ((dx, dy), ...) of these, mm.
-        z: front face, mm; None if unknown.
-        thickness: mm; None if unknown.
+        name: Name of the layer, unique in its view.
+        kind: Shape of the cells: "rectangular", "cylindrical" or "list".
+        slow: Edges of the coordinate that runs slowly in the flat index: alpha (rad)
+            for cylindrical layers, y (x, if `order` is "xy") for rectangular ones, mm.
+        fast: Edges of the other coordinate: r, or x (y), mm. Both tuples of edges are
+            empty for kind "list".
+        order: "yx" if rows of a rectangular layer have the same y, "xy" otherwise.
+        positions: Centres ((x, y), ...) of the cells for kind "list", mm.
+        extents: Sizes ((dx, dy), ...) of these cells, mm.
+        z: Position of the front face, mm; None if unknown.
+        thickness: Thickness of the layer, mm; None if unknown.
     """
 
     name: str
@@ -92,7 +58,7 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of cells in the slow and in the fast coordinate; (1, n) of a list."""
+        """Number of cells in the slow and in the fast coordinate; (1, n) for a list."""
         if self.kind == "list":
             return 1, len(self.positions)
         return len(self.slow) - 1, len(self.fast) - 1
@@ -111,8 +77,8 @@ class Layer:
         """Return positions and sizes in the plane, each (n_cells, 2), mm.
 
         The position of a cylindrical cell is at the middle of r and of alpha, and its
-        sizes are radial and along the arc there. Of a full ring the middle is at
-        alpha = 0, so that the distance to the axis is right for every cell.
+        sizes are measured along the radius and along the arc there. The middle of a
+        full ring is at alpha = 0, so that its distance to the axis is right.
         """
         if self.kind == "list":
             return np.array(self.positions), np.array(self.extents)
@@ -132,7 +98,7 @@ class Layer:
         """Return the corners of each cell for drawing, (n_cells, k, 2), mm.
 
         Args:
-            steps: straight lines that stand for a full circle.
+            steps: Number of straight lines that stand for a full circle.
         """
         if self.kind == "list":
             at, size = self.plane()
@@ -153,7 +119,7 @@ class Layer:
         return np.stack([r * np.cos(alpha), r * np.sin(alpha)], axis=2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table that `load_geometry` reads as this layer."""
+        """Return the table from which `load_geometry` makes this layer."""
         table: dict[str, Any] = {"kind": self.kind, "name": self.name}
         if self.kind == "cylindrical":
             table["n_alpha"] = len(self.slow) - 1
@@ -186,7 +152,7 @@ class View:
 
     @property
     def grid_shape(self) -> tuple[int, int, int]:
-        """Layers, most cells in the slow and most in the fast coordinate."""
+        """Number of layers, and largest number of slow and of fast cells in one."""
         shapes = [layer.shape for layer in self.layers]
         return (
             len(shapes),
@@ -210,6 +176,7 @@ class Geometry:
     """The cells of a calorimeter, in the order of the flat index.
 
     Example:
+        >>> from pidgan.calorimeter.geometry_file import load_geometry
         >>> cube = {"layers": [{"kind": "rectangular", "nx": 2, "cell": [5, 5]}]}
         >>> load_geometry(cube).centres[:, :2].tolist()
         [[-2.5, 0.0], [2.5, 0.0]]
@@ -237,20 +204,20 @@ class Geometry:
 
     @cached_property
     def layer_index(self) -> IntArray:
-        """(n_cells,) number of each cell's layer, counted through all views."""
+        """Number of each cell's layer (n_cells,), counted through all views."""
         sizes = [layer.n_cells for layer in self.layers]
         return np.repeat(np.arange(len(sizes)), sizes)
 
     @cached_property
     def centres(self) -> FloatArray:
-        """(n_cells, 3) x, y, z of the middle of each cell, mm; z NaN if unknown."""
+        """Middle x, y, z of each cell (n_cells, 3), mm; z is NaN if unknown."""
         return np.concatenate(
             [_with_column(layer.plane()[0], layer.middle) for layer in self.layers]
         )
 
     @cached_property
     def sizes(self) -> FloatArray:
-        """(n_cells, 3) dx, dy (dr, r dalpha) and thickness of each cell, mm."""
+        """Sizes dx, dy (dr, r dalpha) and dz of each cell (n_cells, 3), mm."""
         depths = [
             math.nan if la.thickness is None else la.thickness for la in self.layers
         ]
@@ -258,10 +225,10 @@ class Geometry:
         return np.concatenate([_with_column(la.plane()[1], dz) for la, dz in pairs])
 
     def view(self, name: str) -> View:
-        """Return the view of that name.
+        """Return the view with a name.
 
         Raises:
-            ValueError: there is none.
+            ValueError: There is no such view.
         """
         for view in self.views:
             if view.name == name:
@@ -278,8 +245,8 @@ class Geometry:
         """Return the cell, counted within the view, at each place of its grid.
 
         Rectangular layers smaller than the grid lie in its middle, so that the axis of
-        a shower is at one place; rings start at the first column, where the axis is,
-        and fewer sectors are spread evenly over the rows.
+        a shower is at one place. Rings start at the first column, where the axis is.
+        Where there are fewer sectors than rows, they are spread evenly over the rows.
 
         Returns:
             (layers, slow, fast), -1 where there is no cell.
@@ -301,13 +268,14 @@ class Geometry:
         """Embed the layers of a view in a regular grid, 0 where there is no cell.
 
         Args:
-            cells: (n, n_cells) of all views, or of this view alone.
-            view: its name.
+            cells: Energies (n, n_cells) in all views, or in this view alone.
+            view: Name of the view.
 
         Returns:
             (n, layers, slow, fast).
 
         Example:
+            >>> from pidgan.calorimeter.geometry_file import load_geometry
             >>> g = load_geometry({"layers": [{"kind": "cylindrical", "n_alpha": 4,
             ...                                "r_edges": [0, 1, 2]}]})
             >>> g.to_grid(np.ones((7, 8)), "cells").shape
@@ -330,7 +298,7 @@ class Geometry:
     def from_grid(self, grid: ArrayLike, view: str) -> FloatArray:
         """Return the cells (n, cells of the view) of a grid: the inverse of `to_grid`.
 
-        What a grid holds where there is no cell is left out.
+        Numbers at places of the grid without a cell are left out.
         """
         e = np.asarray(grid)
         shape = self.grid_shape(view)
@@ -341,285 +309,12 @@ class Geometry:
         return np.asarray(e.reshape(len(e), -1)[:, places])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table that `load_geometry` reads as this geometry, for a card."""
+        """Return the table from which `load_geometry` makes this geometry."""
         views = [
             {"name": view.name, "layers": [layer.to_dict() for layer in view.layers]}
             for view in self.views
         ]
         return {"name": self.name, "views": views}
-
-
-def load_geometry(
-    source: str | Path | Mapping[str, Any],
-    *,
-    particle: str | None = None,
-    folder: str | Path = ".",
-) -> Geometry:
-    """Load the geometry of a calorimeter.
-
-    Args:
-        source: a TOML file, an XML file of the CaloChallenge or FastCaloGAN, or a table
-            with the keys of the TOML file. {file = "b.xml", particle = "pion"} stands
-            for these two.
-        particle: name or PDG code of the binning, where an XML file has several.
-        folder: what relative paths are relative to.
-
-    Raises:
-        SampleError: no such file, or a definition that is wrong; one line says where.
-
-    Example:
-        >>> mesh = {"kind": "cylindrical", "n_r": 18, "r_max": 42.0, "n_alpha": 50,
-        ...         "count": 45, "thickness": 3.4}
-        >>> load_geometry({"name": "mesh", "layers": [mesh]}).n_cells
-        40500
-    """
-    if isinstance(source, Mapping):
-        if "file" not in source:
-            return _from_table(dict(source), "geometry")
-        extra = set(source) - {"file", "particle"}
-        if extra:
-            raise SampleError(
-                f"geometry: keys {', '.join(sorted(map(repr, extra)))} beside 'file'; "
-                "expected 'file' and 'particle' alone"
-            )
-        chosen = source.get("particle")
-        particle = particle if chosen is None else str(chosen)
-        return load_geometry(str(source["file"]), particle=particle, folder=folder)
-    path = Path(folder, source)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SampleError(f"{path} is not a text file in UTF-8") from None
-    if path.suffix.lower() == ".xml":
-        return _from_xml(content, path, particle)
-    if particle is not None:
-        raise SampleError(f"{path}: particle {particle!r} is for XML files")
-    try:
-        table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise SampleError(f"{path} is not valid TOML: {error}") from None
-    return _from_table({"name": path.stem} | table, str(path))
-
-
-Edges = Annotated[tuple[float, ...], Field(min_length=2)]
-Pair = tuple[float, float]
-_FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _LayerTable(BaseModel):
-    model_config = _FROZEN
-
-    kind: Kind
-    name: str | None = None
-    count: int = Field(default=1, ge=1, le=10_000)
-    z: float | None = None
-    thickness: float | None = Field(default=None, gt=0)
-    x_edges: Edges | None = None
-    y_edges: Edges | None = None
-    nx: int = Field(default=1, ge=1, le=MAX_CELLS)
-    ny: int = Field(default=1, ge=1, le=MAX_CELLS)
-    cell: Pair | None = None
-    centre: Pair = (0.0, 0.0)
-    order: Literal["yx", "xy"] = "yx"
-    r_edges: Edges | None = None
-    n_r: int | None = Field(default=None, ge=1, le=MAX_CELLS)
-    r_max: float | None = Field(default=None, gt=0)
-    n_alpha: int = Field(default=1, ge=1, le=MAX_CELLS)
-    alpha_start: float = -math.pi
-    centres: tuple[Pair, ...] | None = Field(default=None, min_length=1)
-    sizes: tuple[Pair, ...] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        common = {"kind", "name", "count", "z", "thickness"}
-        for key in sorted(self.model_fields_set - common - _KEYS[self.kind]):
-            raise ValueError(f"key {key!r} is not for kind {self.kind!r}")
-        for key in ("x_edges", "y_edges", "r_edges"):
-            edges = getattr(self, key)
-            if edges is not None and not all(a < b for a, b in pairwise(edges)):
-                raise ValueError(f"{key} do not rise")
-        if self.cell is not None and min(self.cell) <= 0:
-            raise ValueError(f"cell is {list(self.cell)}, expected sizes above 0")
-        {
-            "rectangular": self._check_rectangular,
-            "cylindrical": self._check_cylindrical,
-            "list": self._check_list,
-        }[self.kind]()
-        return self
-
-    def _check_rectangular(self) -> None:
-        given = self.model_fields_set
-        if self.x_edges and self.y_edges:
-            for key in ("nx", "ny", "cell", "centre"):
-                if key in given:
-                    raise ValueError(f"key {key!r} beside x_edges and y_edges")
-        elif self.x_edges or self.y_edges or self.cell is None:
-            raise ValueError("expected x_edges and y_edges, or nx, ny and cell")
-
-    def _check_cylindrical(self) -> None:
-        regular = self.n_r is not None and self.r_max is not None
-        half = (self.n_r is None) != (self.r_max is None)
-        if half or regular == (self.r_edges is not None):
-            raise ValueError("expected either r_edges, or n_r and r_max")
-        if self.r_edges is not None and self.r_edges[0] < 0:
-            raise ValueError(
-                f"r_edges start at {self.r_edges[0]:g}, expected 0 or more"
-            )
-
-    def _check_list(self) -> None:
-        if self.centres is None or (self.cell is None) == (self.sizes is None):
-            raise ValueError("expected centres, and either cell or sizes")
-        if self.sizes is not None:
-            if len(self.sizes) != len(self.centres):
-                raise ValueError(
-                    f"{len(self.sizes)} sizes for {len(self.centres)} centres"
-                )
-            if min(map(min, self.sizes)) <= 0:
-                raise ValueError("sizes, expected numbers above 0")
-
-    def cells(self) -> dict[str, Any]:
-        """The fields of `Layer` that say what the cells are."""
-        if self.kind == "list":
-            positions = self.centres or ()
-            extents = self.sizes or (self.cell,) * len(positions)
-            return {"positions": positions, "extents": extents}
-        if self.kind == "cylindrical":
-            alpha = np.linspace(0, 2 * np.pi, self.n_alpha + 1) + self.alpha_start
-            r = self.r_edges or np.linspace(0, self.r_max or 0, (self.n_r or 0) + 1)
-            return {"slow": _floats(alpha), "fast": _floats(r)}
-        dx, dy = self.cell or (0.0, 0.0)
-        x = self.x_edges or dx * (np.arange(self.nx + 1) - self.nx / 2) + self.centre[0]
-        y = self.y_edges or dy * (np.arange(self.ny + 1) - self.ny / 2) + self.centre[1]
-        slow, fast = (y, x) if self.order == "yx" else (x, y)
-        return {"slow": _floats(slow), "fast": _floats(fast), "order": self.order}
-
-
-class _ViewTable(BaseModel):
-    model_config = _FROZEN
-
-    name: str = Field(min_length=1)
-    layers: tuple[_LayerTable, ...] = Field(min_length=1)
-
-
-class _GeometryTable(BaseModel):
-    model_config = _FROZEN
-
-    name: str = "calorimeter"
-    views: tuple[_ViewTable, ...] = Field(min_length=1)
-
-
-def _from_table(table: dict[str, Any], where: str) -> Geometry:
-    if ("layers" in table) == ("views" in table):
-        raise SampleError(f"{where}: expected either 'layers' or 'views'")
-    short = "layers" in table
-    if short:
-        table["views"] = [{"name": "cells", "layers": table.pop("layers")}]
-    try:
-        parsed = _GeometryTable.model_validate(table)
-    except ValidationError as error:
-        problem = _first_problem(error)
-        problem = problem.replace("views.0.", "", 1) if short else problem
-        raise SampleError(f"{where}: {problem}") from None
-    _refuse_twice([view.name for view in parsed.views], f"{where}: view")
-    views = [
-        View(name=view.name, layers=_stack(view.layers, f"{where}: {view.name}: layer"))
-        for view in parsed.views
-    ]
-    geometry = Geometry(name=parsed.name, views=tuple(views))
-    if geometry.n_cells > MAX_CELLS:
-        raise SampleError(
-            f"{where}: {geometry.n_cells} cells, expected at most {MAX_CELLS}"
-        )
-    return geometry
-
-
-def _stack(tables: Iterable[_LayerTable], where: str) -> tuple[Layer, ...]:
-    """Repeat layers, number those without a name and put them one after another."""
-    layers: list[Layer] = []
-    front: float | None = 0.0
-    for table in tables:
-        cells = table.cells()
-        front = front if table.z is None else table.z
-        for i in range(table.count):
-            name = str(len(layers)) if table.name is None else table.name
-            if table.name is not None and table.count > 1:
-                name = f"{name}{i}"
-            known = None if table.thickness is None and table.z is None else front
-            layer = Layer(
-                name=name, kind=table.kind, z=known, thickness=table.thickness, **cells
-            )
-            layers.append(layer)
-            # After a layer of unknown thickness nothing is known without a new z.
-            front = (
-                None
-                if front is None or table.thickness is None
-                else front + table.thickness
-            )
-    _refuse_twice([layer.name for layer in layers], where)
-    return tuple(layers)
-
-
-def _from_xml(content: str, path: Path, particle: str | None) -> Geometry:
-    """Read a binning; layers without cells (a single edge) are left out."""
-    try:
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        raise SampleError(f"{path} is not valid XML: {error}") from None
-    bins = {_label(found, i): found for i, found in enumerate(root.iter("Bin"))}
-    if not bins:
-        raise SampleError(f"{path} has no element <Bin>, expected one a particle")
-    chosen = next(iter(bins)) if particle is None and len(bins) == 1 else particle
-    by_pid = {found.get("pid", ""): label for label, found in bins.items()}
-    chosen = by_pid.get(str(chosen), chosen)
-    if chosen not in bins:
-        got = "no particle given" if particle is None else f"no particle {particle!r}"
-        hint = nearest(particle or "", bins) or f"; in the file: {', '.join(bins)}"
-        raise SampleError(f"{path}: {got}{hint}")
-    layers: list[dict[str, Any]] = []
-    for element in bins[chosen].iter("Layer"):
-        name = element.get("id", str(len(layers)))
-        where = f"{path}: {chosen}: layer {name!r}"
-        try:
-            edges = [float(text) for text in element.attrib["r_edges"].split(",")]
-            n_alpha = int(element.attrib["n_bin_alpha"])
-        except (KeyError, ValueError) as error:
-            raise SampleError(
-                f"{where}: {error}; expected r_edges as numbers and n_bin_alpha"
-            ) from None
-        if len(edges) > 1:
-            shape = {"r_edges": edges, "n_alpha": n_alpha}
-            layers.append({"kind": "cylindrical", "name": name, **shape})
-    table = {"name": f"{path.stem} {chosen}", "layers": layers}
-    return _from_table(table, f"{path}: {chosen}")
-
-
-def _label(element: ElementTree.Element, number: int) -> str:
-    return element.get("name") or element.get("pid") or str(number)
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Say where, got and expected of the first problem in one line."""
-    detail = error.errors()[0]
-    place = [part for part in detail["loc"] if isinstance(part, str | int)]
-    where = ".".join(map(str, place))
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        models: dict[int, type[BaseModel]] = {3: _ViewTable, 5: _LayerTable}
-        fields = models.get(len(place), _GeometryTable).model_fields
-        return f"unknown key {where!r}{nearest(str(place[-1]), fields)}"
-    if detail["type"] == "missing":
-        return f"key {where!r} is missing"
-    if detail["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{where} is {detail['input']!r}: {message[:1].lower()}{message[1:]}"
-
-
-def _refuse_twice(names: list[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SampleError(f"{where} {twice[0]!r} is there more than once")
 
 
 def _middles(edges: FloatArray) -> FloatArray:
@@ -628,7 +323,3 @@ def _middles(edges: FloatArray) -> FloatArray:
 
 def _with_column(plane: FloatArray, value: float) -> FloatArray:
     return np.concatenate([plane, np.full((len(plane), 1), value)], axis=1)
-
-
-def _floats(values: Iterable[float] | FloatArray) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

@@ -1,8 +1,9 @@
-"""Mirror images of showers: more rows to learn from, where a block is symmetric.
+"""Mirror images of showers: more rows to learn from, where a calorimeter is symmetric.
 
-A block that looks the same from its other side makes, of a particle at (-x, y) with
-azimuth pi - phi, the mirror image of the shower of one at (x, y) with phi. With both
-mirrors and the exchange of x and y, one simulated shower stands for eight.
+The shower of a particle at (-x, y) with azimuth pi - phi is the mirror image of the
+shower of a particle at (x, y) with azimuth phi, if the calorimeter is its own mirror
+image. One simulated shower stands for eight with two mirrors and the exchange of x
+and y.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,10 @@ MIRRORS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "y": ((1, 0), (0, -1)),
     "swap": ((0, 1), (1, 0)),
 }
-"""What each mirror makes of (x, y), as a matrix."""
+"""Matrix that maps (x, y) to its mirror image, by the name of the mirror."""
 
 TOLERANCE = 1e-6
-"""Mirrored cells lie on cells to this share of their size."""
+"""Largest distance of a mirrored cell from a cell, in units of the smallest cell."""
 
 
 def mirror_showers(
@@ -36,18 +37,19 @@ def mirror_showers(
     """Return showers with all their mirror images, the originals first.
 
     Args:
-        cells: (n, n_cells).
-        conditions: (n, n_conditions), package units.
-        geometry: whose cells these are.
-        mirrors: keys of `MIRRORS`.
-        columns: condition that is "x" or "y" of the particle, or "phi", its azimuth,
-            where there is one; others stay as they are.
+        cells: Energies (n, n_cells).
+        conditions: Conditions (n, n_conditions), package units.
+        geometry: Geometry of the cells.
+        mirrors: Names of mirrors, keys of `MIRRORS`.
+        columns: Column of the condition that is "x" or "y", the impact point, or
+            "phi", the azimuth. Other conditions stay as they are.
 
     Returns:
-        (m n, n_cells) and (m n, n_conditions), with m = 2^(number of mirrors).
+        Energies (m n, n_cells) and conditions (m n, n_conditions), with
+        m = 2^(number of mirrors).
 
     Raises:
-        SampleError: the geometry is not symmetric.
+        SampleError: The geometry is not symmetric.
     """
     images = []
     for chosen in product((False, True), repeat=len(mirrors)):
@@ -63,11 +65,11 @@ def mirror_showers(
 
 
 def _mirrored_cells(geometry: Geometry, matrix: FloatArray) -> IntArray:
-    """Return, for each cell of an image, the cell of the original."""
+    """Return the original cell of each cell of a mirror image."""
     at, sizes = np.asarray(geometry.centres)[:, :2], np.asarray(geometry.sizes)[:, :2]
     layer = np.asarray(geometry.layer_index)
     order = np.empty(len(at), dtype=np.int64)
-    # The matrices are orthogonal: the original lies at the transposed one's image.
+    # The inverse of an orthogonal matrix is its transpose.
     origin = at @ matrix
     for j in np.unique(layer):
         mine = np.flatnonzero(layer == j)
@@ -86,7 +88,7 @@ def _mirrored_cells(geometry: Geometry, matrix: FloatArray) -> IntArray:
 def _mirrored(
     conditions: FloatArray, matrix: FloatArray, columns: Mapping[str, int]
 ) -> FloatArray:
-    """Return the conditions of the mirror image."""
+    """Return the conditions of a mirror image."""
     found = conditions.copy()
     position = [columns.get("x"), columns.get("y")]
     values = [0.0 if j is None else conditions[:, j] for j in position]

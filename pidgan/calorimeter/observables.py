@@ -1,20 +1,22 @@
-"""What physicists look at in a shower: energies, centres, widths, sparsity.
+"""Observables of a shower: energies, centres, widths, sparsity.
 
-For each view of a geometry, with E_i the energy of a cell and sums over its cells:
+Each view of a geometry has these observables, where E_i is the energy of a cell and
+sums run over the cells of the view:
 
-- `total` sum E_i; `response`, this over the incident energy;
-- `layer[NAME]` and `fraction[NAME]`, the energy of a layer and its share;
-- `x`, `y`: centre of energy sum E_i x_i / sum E_i, `width_x`, `width_y`: the root of
-  sum E_i (x_i - x)^2 / sum E_i; `r`, `width_r`: the same of the distance to the axis
-  of the geometry, for cylindrical layers;
-- `depth`, `width_depth`, `skew_depth`: mean, root variance and third standardised
-  moment of the profile along the layers;
-- `peak`: share of the hottest cell; `sparsity`: share of cells without energy.
+- `total` is sum E_i, and `response` is the total over the incident energy.
+- `layer[NAME]` is the energy of a layer, and `fraction[NAME]` its share of the total.
+- `x` and `y` are the centre of energy, sum E_i x_i / sum E_i; `width_x` and `width_y`
+  are the root of sum E_i (x_i - x)^2 / sum E_i. `r` and `width_r` are the same for the
+  distance to the axis of the geometry, if its layers are cylindrical.
+- `depth`, `width_depth` and `skew_depth` are mean, root variance and third standardised
+  moment of the profile along the layers.
+- `peak` is the share of the hottest cell, and `sparsity` the share of cells without
+  energy.
 
-Layers with several cells have `x[NAME]`, `width_x[NAME]` and so on of their own. These
-are the high-level features of the CaloChallenge (Krause et al., arXiv:2410.21611,
-section 4.1: layer energies, centres and widths in eta and phi, sparsity), and the
-moments of the shower as a whole.
+Layers with several cells also have `x[NAME]`, `width_x[NAME]` and so on. These are the
+high-level features of the CaloChallenge (Krause et al., arXiv:2410.21611, section 4.1:
+layer energies, centres and widths in eta and phi, sparsity), and the moments of the
+shower as a whole.
 """
 
 from collections.abc import Iterator
@@ -36,26 +38,26 @@ def observables(
 ) -> dict[str, FloatArray]:
     """Return the observables of each shower.
 
-    Where there is no energy, centres, widths and shares are 0.
+    Centres, widths and shares are 0 where there is no energy.
 
     Args:
-        cells: (n, n_cells) energies.
-        geometry: of n_cells cells.
-        e_incident: (n,) energy of the particle, in the unit of `cells`; without it
-            there is no `response`.
-        threshold: energies above this count as energy in `sparsity`.
-        per_layer: whether layers with several cells get centres and widths too.
+        cells: Energies (n, n_cells).
+        geometry: Geometry of the cells.
+        e_incident: Energies (n,) of the particles, in the unit of `cells`; None leaves
+            out `response`.
+        threshold: Largest energy of a cell that counts as empty in `sparsity`.
+        per_layer: Whether layers with several cells have centres and widths too.
 
     Returns:
-        By name (n,). Names of a geometry with several views start with the view's
-        name and a point: "profile.depth". Lengths in mm; the depth in layers, from 0,
-        where their positions are unknown.
+        Values (n,) by name. Names start with the name of the view and a point,
+        "profile.depth", if the geometry has several views. Lengths are in mm; the depth
+        is the number of the layer, from 0, where positions are unknown.
 
     Raises:
-        ValueError: cells that do not fit the geometry.
+        ValueError: The cells do not fit the geometry.
 
     Example:
-        >>> from pidgan.calorimeter.geometry import load_geometry
+        >>> from pidgan.calorimeter.geometry_file import load_geometry
         >>> row = load_geometry({"layers": [{"kind": "rectangular", "nx": 2,
         ...                                  "cell": [5, 5]}]})
         >>> observables([[3.0, 1.0]], row)["x"]
@@ -73,7 +75,7 @@ def observables(
 
 
 def check_cells(cells: ArrayLike, geometry: Geometry) -> FloatArray:
-    """Return cells as (n, n_cells) of float64, or raise a ValueError."""
+    """Return cells (n, n_cells) as float64; a ValueError says that they do not fit."""
     e = np.asarray(cells, dtype=np.float64)
     if e.ndim != 2 or e.shape[1] != geometry.n_cells:
         raise ValueError(
@@ -90,7 +92,7 @@ def depths(view: View) -> FloatArray:
 
 
 def layer_edges(view: View) -> FloatArray | None:
-    """Return where layers begin and end, mm; None if unknown or with gaps between."""
+    """Return the edges of layers, mm; None if unknown or if there are gaps."""
     layers = view.layers
     if any(la.z is None or la.thickness is None for la in layers):
         return None
@@ -100,7 +102,7 @@ def layer_edges(view: View) -> FloatArray | None:
 
 
 def layer_energies(cells: FloatArray, view: View) -> FloatArray:
-    """Return the energy (n, layers) of each layer from the cells (n, n) of a view."""
+    """Return the energies (n, layers) of layers from the cells (n, k) of a view."""
     starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
     return np.add.reduceat(cells, starts, axis=1)
 
@@ -109,22 +111,22 @@ def moments(e: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, Floa
     """Return mean, root variance and skewness of positions weighted with energies.
 
     Args:
-        e: (n, k) energies.
-        at: (k,) positions.
+        e: Energies (n, k).
+        at: Positions (k,).
 
     Returns:
-        Three arrays (n,): 0 where the sum of energies is not above 0.
+        Three arrays (n,), 0 where the sum of energies is not above 0.
     """
     total = e.sum(axis=1)
     scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
-    # About the middle of the positions, so that squares do not cancel.
+    # Distances from the middle keep squares from cancelling.
     middle = (at.max() + at.min()) / 2
     x = at - middle
     m1, m2, m3 = (e @ x**k * scale for k in (1, 2, 3))
     variance = np.maximum(m2 - m1**2, 0.0)
     third = m3 - 3 * m1 * m2 + 2 * m1**3
     width = np.sqrt(variance)
-    floor = 1e-6 * (at.max() - at.min())  # narrower is a single position, rounded
+    floor = 1e-6 * (at.max() - at.min())  # a width below it is rounding
     skew = np.divide(third, width**3, out=np.zeros_like(third), where=width > floor)
     return np.where(total > 0, m1 + middle, 0.0), width, skew
 
@@ -166,7 +168,7 @@ def _of_view(
 def _in_plane(
     e: FloatArray, at: FloatArray, view: View, suffix: str
 ) -> Iterator[tuple[str, FloatArray]]:
-    """Centres and widths in those coordinates in which the layers have cells."""
+    """Yield centres and widths in the coordinates in which layers have cells."""
     kinds = {layer.kind for layer in view.layers}
     rings = [la for la in view.layers if la.kind == "cylindrical"]
     coordinates = {"x": at[:, 0], "y": at[:, 1]}

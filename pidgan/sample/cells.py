@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from pidgan.calorimeter.geometry import Geometry, load_geometry
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import SampleError
 from pidgan.sample.variables import FROZEN, PACKAGE_UNITS, Unit, Variable
 
@@ -49,7 +50,7 @@ class Cells(BaseModel):
 
     Attributes:
         geometry: File beside the definition, or table, that describes the cells; see
-            `pidgan.calorimeter.geometry.load_geometry`.
+            `pidgan.calorimeter.geometry_file.load_geometry`.
         arrays: Branch by view of the geometry; each entry of the branch holds the
             cells of that view, an array of fixed size.
         unit: Unit of the stored energies; "1" for counts of an ADC.

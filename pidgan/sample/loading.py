@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import SampleError, nearest
 from pidgan.sample.cells import Cells
 from pidgan.sample.definition import WEIGHTINGS, Discriminant, Sample

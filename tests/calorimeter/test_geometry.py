@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pidgan.calorimeter.geometry import Geometry, load_geometry
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.observables import observables
 from pidgan.errors import SampleError
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 from toy_showers import STACK
 
-from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.report.shower_metrics import (
     cell_spectrum,
     correlation_difference,

@@ -158,7 +158,7 @@ def test_depth_has_the_unit_that_is_known(
 
 def test_showers_of_any_geometry_are_drawn() -> None:
     pytest.importorskip("matplotlib")
-    from pidgan.calorimeter.geometry import load_geometry
+    from pidgan.calorimeter.geometry_file import load_geometry
     from pidgan.report.plots import plot_shower, png
 
     geometry = load_geometry(

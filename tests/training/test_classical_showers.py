@@ -10,7 +10,7 @@ import scipy.special
 from toy_showers import GEOMETRIES, LAYERS, NAMES, PLANE, as_block, toy_showers
 
 from pidgan.bundle.formulas import trace
-from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.observables import observables
 from pidgan.errors import DatasetError
 from pidgan.training.classical import lateral_profile as lateral

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pidgan.bundle.card import sample_targets
-from pidgan.calorimeter.geometry import load_geometry
+from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.mirrors import mirror_showers
 from pidgan.errors import (
     BundleError,
