@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 from pidgan.bundle.card import Card, CardVariable, Generator, sample_targets
 from pidgan.efficiency.binning import bin_index, count_bins
 from pidgan.efficiency.pid_efficiency import combine_rows
+from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.efficiency.systematics import (
-    ComparedRows,
     default_binning,
     generated_in_bins,
     map_from_rows,
@@ -357,7 +357,7 @@ class World:
     """What the pseudo-experiments of one species draw from."""
 
     card: Card
-    edges: dict[str, list[float]]
+    edges: dict[str, tuple[float, ...]]
     pools: dict[str, Pool]
     drawn: dict[str, Drawn]
 
@@ -434,7 +434,9 @@ def quote(
     assert card.sample.discriminant is not None
     weights = compute_sweights(pool.mass[calibration], card.sample.discriminant).weights
     rows = ComparedRows(
-        conditions=dict(zip(CONDITIONS, pool.conditions[calibration].T, strict=True)),
+        species=card.species,
+        cuts=(CUTS[card.species][cut],),
+        columns=dict(zip(CONDITIONS, pool.conditions[calibration].T, strict=True)),
         weights=weights,
         real=pool.real[[cut]][:, calibration] > 0.5,
         generated=drawn.calibration[[cut]][:, calibration].astype(np.int64),
@@ -442,7 +444,6 @@ def quote(
     )
     efficiency_map = map_from_rows(
         rows,
-        cuts=[CUTS[card.species][cut]],
         edges=world.edges,
         empty_bins=lambda bins: drawn.bins[[cut]][:, bins],
         metadata={},

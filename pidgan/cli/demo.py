@@ -31,14 +31,18 @@ CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLk - RichDLLp > 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Quoted and true efficiency of one cut for one species.
+class QuotedVsTrue:
+    """Efficiency quoted for an analysis ntuple, and the true one of the simulation.
 
     Attributes:
-        species, cut: of the efficiency.
-        value, stat, syst, total: quoted.
-        generated: before the correction.
-        truth: from the simulation.
+        species: Species of the tracks.
+        cut: The cut.
+        value: Quoted efficiency, with the correction.
+        stat: Statistical uncertainty of the quoted efficiency.
+        syst: Systematic uncertainty of the quoted efficiency.
+        total: Both uncertainties in quadrature.
+        generated: Efficiency without the correction.
+        truth: True efficiency of the simulated response.
     """
 
     species: str
@@ -63,7 +67,7 @@ def run_demo(
     budget: str | float = "75s",
     overwrite: bool = False,
     echo: Callable[[str], None] = print,
-) -> list[Comparison]:
+) -> list[QuotedVsTrue]:
     """Run everything, print a table and write report.html.
 
     Args:
@@ -88,7 +92,7 @@ def run_demo(
 
 def _run(
     work: Path, *, seed: int, budget: str | float, echo: Callable[[str], None]
-) -> list[Comparison]:
+) -> list[QuotedVsTrue]:
     """Do every stage in a directory."""
     import pidgan
     from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
@@ -126,7 +130,7 @@ def _run(
             species_from="TRUEID",
         )
         comparisons += [
-            Comparison(
+            QuotedVsTrue(
                 species=species,
                 cut=result.cut,
                 value=result.value,
@@ -230,7 +234,7 @@ def true_efficiencies(
     return {cut: float(np.mean(shares)) for cut, shares in passed.items()}
 
 
-def format_table(comparisons: list[Comparison]) -> str:
+def format_table(comparisons: list[QuotedVsTrue]) -> str:
     """Return the comparison as text, efficiencies in per cent."""
     lines = [
         f"{'species':8} {'cut':24} {'quoted +- stat +- syst [%]':28} "
@@ -250,7 +254,7 @@ def format_table(comparisons: list[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def _write_summary(work: Path, comparisons: list[Comparison]) -> None:
+def _write_summary(work: Path, comparisons: list[QuotedVsTrue]) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
     from pidgan.report.page import Picture, Section, Table, render_page
     from pidgan.report.plots import plot_comparison, png

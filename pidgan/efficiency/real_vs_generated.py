@@ -1,6 +1,6 @@
-"""Real and generated efficiencies of the reference rows of a bundle, in bins.
+"""The record of real against generated efficiencies, from rows that have both.
 
-Both are efficiencies of the same rows: real targets and targets generated at the
+The efficiencies are those of the same rows: real targets and targets generated at the
 conditions of each row share the fluctuations of conditions and weights, and are never
 independent. With r_i = 0 or 1, g_i the share of K generated draws that pass, and s any
 of the two for any cut,
@@ -11,15 +11,15 @@ in a bin. Only the bundle and its reference file are needed, for any cut. For th
 efficiency on another sample, with its systematic uncertainty: `run_systematics`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.bundle.card import Card, Generator
+from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import (
     REPEATS,
     count_passing,
@@ -29,6 +29,7 @@ from pidgan.bundle.reference import (
 )
 from pidgan.efficiency.binning import (
     Binning,
+    Columns,
     bin_index,
     bin_shape,
     choose_edges,
@@ -36,121 +37,50 @@ from pidgan.efficiency.binning import (
 )
 from pidgan.efficiency.table import (
     EfficiencyTable,
+    SortedRows,
     VarianceName,
-    efficiency_interval,
     share_covariance,
     sort_rows,
     table_of_shares,
     warn_of_table,
 )
+from pidgan.sample.cuts import Cut
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.weights import n_eff_of_sums
 
 if TYPE_CHECKING:
     from pidgan.sample.dataset import Dataset
 
+MIN_BIN_EFF = 20.0
+"""Effective rows below which the figures of a bin say nothing."""
 
-MIN_BIN_EFF = 20.0  # effective rows below which a bin's figures say nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class EfficiencyComparison:
-    """Real and generated efficiency of one cut in bins of one or two conditions.
-
-    Attributes:
-        species: whose rows; another species than the cut is for makes it a misID.
-        cut: the PID cut.
-        binning: edges by condition, one or two of them.
-        units: units of those conditions.
-        real: (...), efficiency of real rows; NaN in bins that cannot be used.
-        real_interval: (2, ...), ends of its one-sigma interval.
-        generated: (...), efficiency of generated rows.
-        generated_interval: (2, ...), ends of its one-sigma interval.
-        difference: (...), generated minus real.
-        difference_error: (...), its standard error, from sum w^2 (g - r - d)^2 of the
-            pairs of rows with the same conditions.
-        n_eff: (...), effective rows.
-    """
-
-    species: str
-    cut: str
-    binning: dict[str, tuple[float, ...]]
-    units: tuple[str, ...]
-    real: FloatArray
-    real_interval: FloatArray
-    generated: FloatArray
-    generated_interval: FloatArray
-    difference: FloatArray
-    difference_error: FloatArray
-    n_eff: FloatArray
-
-    @property
-    def pull(self) -> FloatArray:
-        """Difference over its error, (...)."""
-        return np.asarray(self.difference / self.difference_error)
-
-    def figures(self) -> dict[str, Any]:
-        """Return edges and arrays as lists, NaN where a bin cannot be used."""
-        names = ("real", "generated", "difference", "difference_error", "n_eff")
-        arrays = {name: getattr(self, name).tolist() for name in names}
-        edges = {name: list(e) for name, e in self.binning.items()}
-        return {"edges": edges, **arrays, "pull": self.pull.tolist()}
-
-
-def paired_efficiencies(
-    generated: BoolArray, real: BoolArray, w: FloatArray, index: IntArray, n_bins: int
-) -> dict[str, FloatArray]:
-    """Return real and generated efficiencies in bins, and their difference.
-
-    The rows come in pairs with the same conditions and weight, so that the variance
-    of d = e_g - e_r is sum w^2 (g - r - d)^2 / S^2, whatever the weights. It has
-    Wilson's term for each of the two efficiencies, so that it does not vanish where
-    all pairs of a bin agree.
-
-    Args:
-        generated: (n,) which generated rows pass.
-        real: (n,) which real rows pass.
-        w: (n,) weights of any sign.
-        index: (n,) flat bin of each pair, negative outside.
-        n_bins: number of bins.
-
-    Returns:
-        The array fields of `EfficiencyComparison`, the bins flat and last; NaN in bins
-        with S <= 0 or fewer than `MIN_BIN_EFF` effective rows.
-    """
-    inside = index >= 0
-    g, r, w, index = generated[inside], real[inside], w[inside], index[inside]
-
-    def total(values: FloatArray) -> FloatArray:
-        return np.bincount(index, values, n_bins).astype(np.float64)
-
-    s, s2 = total(w), total(w * w)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effective = np.where(s2 > 0, s**2 / s2, 0.0)
-        s = np.where((s > 0) & (effective >= MIN_BIN_EFF), s, np.nan)
-    found: dict[str, FloatArray] = {"n_eff": effective}
-    for name, accept in (("real", r), ("generated", g)):
-        passed, passed2 = total(w * accept), total(w**2 * accept)
-        e, _, low, high = efficiency_interval(passed, s, passed2, s2)
-        found[name], found[f"{name}_interval"] = e, np.stack([low, high])
-    step = g.astype(np.float64) - r
-    d = total(w * step) / s
-    u = s2 / s
-    v = total(w**2 * step**2) - 2 * d * total(w**2 * step) + d**2 * s2
-    found["difference"] = d
-    found["difference_error"] = np.sqrt(np.maximum(v, 0.0) + u**2 / 2) / (s + u)
-    return found
+STREAM = "closure"
+"""Name of the random draws of a comparison: those of a map are others."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosureTable:
-    """Real and generated efficiencies of several cuts in the same bins.
+class RealVsGenerated:
+    """Real and generated efficiencies of several cuts on the same rows, in bins.
+
+    Arrays of cuts and bins have the cut first, (n_cuts, n_1, ..., n_d); bins without a
+    positive sum of weights hold NaN. Different bins share no rows.
 
     Attributes:
-        species: whose rows.
-        units: of the conditions of the binning.
-        real: efficiencies of the real targets.
-        generated: efficiencies of the generated ones.
-        covariance: (2 n_cuts, 2 n_cuts, ...), of real efficiencies, then generated
-            ones, in each bin; NaN where sum w <= 0. Bins are uncorrelated.
+        species: Species of the rows. The efficiencies of a species that the cuts are
+            to reject are misIDs.
+        units: Units of the conditions of the binning.
+        real: Efficiencies of the real targets.
+        generated: Efficiencies of the generated targets.
+        covariance: (2 n_cuts, 2 n_cuts, ...) covariance in each bin, of the real
+            efficiencies followed by the generated ones.
+        difference: (n_cuts, ...) generated minus real efficiency.
+        difference_error: (n_cuts, ...) standard error of the difference. It has
+            Wilson's term for each of the two efficiencies, unless the variance is
+            "pidcalib", so that it does not vanish where all rows of a bin agree.
+        moments: (n_cuts, n_cuts, ...) mean products of r - g of two cuts,
+            sum w^2 (r_a - g_a) (r_b - g_b) / sum w^2.
+        n_moment: Effective rows of the moments, (sum w^2)^2 / sum w^4.
+        repeats: Generated draws per row.
     """
 
     species: str
@@ -158,50 +88,186 @@ class ClosureTable:
     real: EfficiencyTable
     generated: EfficiencyTable
     covariance: FloatArray
+    difference: FloatArray
+    difference_error: FloatArray
+    moments: FloatArray
+    n_moment: FloatArray
+    repeats: int
 
     @property
-    def difference(self) -> FloatArray:
-        """(n_cuts, ...), generated minus real."""
-        return np.asarray(self.generated.efficiency - self.real.efficiency)
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts, in the order of the first axis."""
+        return self.real.cuts
 
     @property
-    def difference_error(self) -> FloatArray:
-        """(n_cuts, ...), its standard error.
+    def binning(self) -> dict[str, tuple[float, ...]]:
+        """Edges by condition, in the order of the other axes."""
+        return self.real.binning
 
-        With Wilson's term for each of the two efficiencies, unless the variance is
-        "pidcalib", so that it does not vanish where all rows of a bin agree.
-        """
-        n = len(self.real.cuts)
-        i = np.arange(n)
-        variance = (
-            self.covariance[i, i]
-            + self.covariance[n + i, n + i]
-            - 2 * self.covariance[i, n + i]
+    @property
+    def n_eff(self) -> FloatArray:
+        """Effective rows of each bin, whatever the sign of its sum of weights."""
+        return n_eff_of_sums(self.real.sum_weights, self.real.sum_weights2)
+
+    @property
+    def pull(self) -> FloatArray:
+        """Difference over its error, (n_cuts, ...)."""
+        return np.asarray(self.difference / self.difference_error)
+
+    def measured(self, least: float = MIN_BIN_EFF) -> "RealVsGenerated":
+        """Return the record with NaN in bins of fewer effective rows than `least`."""
+        use = self.n_eff >= least
+
+        def kept(values: FloatArray) -> FloatArray:
+            return np.where(use, values, np.nan)
+
+        real, generated = (
+            replace(
+                table,
+                efficiency=kept(table.efficiency),
+                variance=kept(table.variance),
+                lower=kept(table.lower),
+                upper=kept(table.upper),
+            )
+            for table in (self.real, self.generated)
         )
-        variance = np.maximum(variance, 0)  # of rounding, where all rows agree
-        if self.real.variance_name == "pidcalib":
-            return np.asarray(np.sqrt(variance))
-        s = self.real.sum_weights
-        with np.errstate(divide="ignore", invalid="ignore"):
-            u = self.real.sum_weights2 / s
-            return np.asarray(np.sqrt(variance * s**2 + u**2 / 2) / (s + u))
+        return replace(
+            self,
+            real=real,
+            generated=generated,
+            covariance=kept(self.covariance),
+            difference=kept(self.difference),
+            difference_error=kept(self.difference_error),
+            moments=kept(self.moments),
+        )
+
+    def figures(self, cut: int) -> dict[str, Any]:
+        """Return the edges, and the arrays of the cut of this number as lists."""
+        arrays = {
+            "real": self.real.efficiency[cut],
+            "generated": self.generated.efficiency[cut],
+            "difference": self.difference[cut],
+            "difference_error": self.difference_error[cut],
+            "n_eff": self.n_eff,
+            "pull": self.pull[cut],
+        }
+        edges = {name: list(values) for name, values in self.binning.items()}
+        return {"edges": edges, **{name: a.tolist() for name, a in arrays.items()}}
 
     def frame(self) -> pd.DataFrame:
         """Return one row per cut and bin: edges, both efficiencies and difference."""
+        shared = ("efficiency", "variance", "lower", "upper")
         result = self.real.frame().rename(
-            columns={
-                name: f"real_{name}"
-                for name in ("efficiency", "variance", "lower", "upper")
-            }
+            columns={name: f"real_{name}" for name in shared}
         )
-        for name in ("efficiency", "variance", "lower", "upper"):
+        for name in shared:
             result[f"generated_{name}"] = getattr(self.generated, name).reshape(-1)
-        n = len(self.real.cuts)
+        n = len(self.cuts)
         i = np.arange(n)
         result["covariance"] = self.covariance[i, n + i].reshape(-1)
         result["difference"] = self.difference.reshape(-1)
         result["difference_error"] = self.difference_error.reshape(-1)
         return result
+
+
+def compare_outcomes(
+    real: BoolArray,
+    generated: BoolArray | FloatArray,
+    *,
+    cuts: Sequence[str],
+    columns: Columns,
+    weights: FloatArray,
+    edges: Mapping[str, tuple[float, ...]],
+    species: str,
+    units: Mapping[str, str],
+    repeats: int = 1,
+    variance: VarianceName = "wilson",
+) -> RealVsGenerated:
+    """Return the record of rows whose outcomes are known.
+
+    Args:
+        real: (n_cuts, n) whether the real targets pass.
+        generated: (n_cuts, n) whether the generated targets pass, or the share of
+            several draws that do.
+        cuts: Texts of the cuts, or names of what else the rows may be chosen by.
+        columns: Named columns of n rows, for the binning.
+        weights: (n,) weights of any sign.
+        edges: Increasing edges by column; empty gives one bin of everything.
+        species: Species of the rows.
+        units: Units by column; a column without one has none.
+        repeats: Generated draws per row.
+        variance: Formula of the intervals, "wilson" or "pidcalib".
+
+    Returns:
+        The record.
+    """
+    rows = sort_rows(bin_index(columns, edges), weights, count_bins(edges))
+    real, generated = real[:, rows.order], generated[:, rows.order]
+    covariance = share_covariance(np.concatenate([real, generated]), rows)
+    first, second = (
+        table_of_shares(shares, rows, cuts=cuts, edges=edges, variance=variance)
+        for shares in (real, generated)
+    )
+    difference, error = _differences(real, generated, rows, variance)
+    moments, n_moment = _moments(real, generated, rows)
+    shape = bin_shape(edges)
+    return RealVsGenerated(
+        species=species,
+        units=tuple(units.get(name, "1") for name in edges),
+        real=first,
+        generated=second,
+        covariance=covariance.reshape(*covariance.shape[:2], *shape),
+        difference=difference.reshape(len(real), *shape),
+        difference_error=error.reshape(len(real), *shape),
+        moments=moments.reshape(*moments.shape[:2], *shape),
+        n_moment=n_moment.reshape(shape),
+        repeats=repeats,
+    )
+
+
+def _differences(
+    real: BoolArray,
+    generated: BoolArray | FloatArray,
+    rows: SortedRows,
+    variance: VarianceName,
+) -> tuple[FloatArray, FloatArray]:
+    """Return generated minus real, and its error, (n_cuts, n_bins) each.
+
+    With d = sum w (g - r) / S, V = sum w^2 (g - r - d)^2 and u = S2 / S, the error is
+    sqrt(V + u^2 / 2) / (S + u): Wilson's term counts once for each efficiency.
+    """
+    w, w2 = rows.weights, rows.weights**2
+    s, s2 = rows.total(w), rows.total(w2)
+    s = np.where(s > 0, s, np.nan)
+    u = s2 / s
+    differences, errors = np.empty((2, len(real), rows.n_bins))
+    for cut, (r, g) in enumerate(zip(real, generated, strict=True)):
+        step = g.astype(np.float64) - r
+        d = rows.total(w * step) / s
+        v = rows.total(w2 * step**2) - 2 * d * rows.total(w2 * step) + d**2 * s2
+        v = np.maximum(v, 0.0)  # rounding, where all rows agree
+        wilson = np.sqrt(v + u**2 / 2) / (s + u)
+        differences[cut] = d
+        errors[cut] = wilson if variance == "wilson" else np.sqrt(v) / s
+    return differences, errors
+
+
+def _moments(
+    real: BoolArray, generated: BoolArray | FloatArray, rows: SortedRows
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean products of r - g, (n_cuts, n_cuts, n_bins), and their n_eff."""
+    w2 = rows.weights * rows.weights
+    s2, s4 = rows.total(w2), rows.total(w2 * w2)
+    norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
+    residual = [
+        rows.weights * (r.astype(np.float64) - g)
+        for r, g in zip(real, generated, strict=True)
+    ]
+    moments = np.empty((len(residual), len(residual), rows.n_bins))
+    for i, first in enumerate(residual):
+        for j, second in enumerate(residual[: i + 1]):
+            moments[i, j] = moments[j, i] = rows.total(first * second) / norm
+    return moments, n_eff_of_sums(s2, s4)
 
 
 def closure_table(
@@ -213,96 +279,121 @@ def closure_table(
     variance: VarianceName = "wilson",
     seed: int = 1,
     repeats: int = REPEATS,
-) -> ClosureTable:
+) -> RealVsGenerated:
     """Return real and generated efficiencies of rows that were not trained on.
 
     Args:
-        generator: a model or a bundle.
-        reference: as for `run_systematics`; by default that of the generator itself.
-        cuts: cuts on targets and conditions; by default those of the sample.
-        binning: as for `efficiency_table`; by default that of the sample.
-        variance: "wilson" or "pidcalib"; the covariance is the latter's.
-        seed: seed of the generated draws.
-        repeats: generated draws per row.
+        generator: A model or a bundle.
+        reference: Rows it was not trained on: a table of conditions, targets and
+            "weight", or a dataset, of which the test part is used; by default the
+            reference of the generator itself.
+        cuts: Cuts on targets and conditions; by default those of the sample.
+        binning: Binning as in `efficiency_table`; by default that of the sample.
+        variance: Formula of the intervals, "wilson" or "pidcalib"; the covariance is
+            always that of "pidcalib".
+        seed: Seed of the generated draws.
+        repeats: Generated draws per row.
 
     Returns:
-        The two tables and their covariance.
+        The two tables, their difference and their covariance.
 
     Raises:
-        MapError: there is no reference, or it cannot be used.
-        CutError: a cut names an unknown variable or is not a comparison.
+        MapError: There is no reference, or it cannot be used.
+        CutError: A cut names an unknown variable or is not a comparison.
     """
-    rows = compare_rows(generator, reference, cuts=cuts, seed=seed, repeats=repeats)
+    parsed = parse_cuts(generator.card, cuts)
+    frame = reference_frame(generator, reference)
+    rows = compare_rows(generator, frame, parsed, seed=seed, repeats=repeats)
     chosen = generator.card.sample.binning if binning is None else binning
-    return rows.table(chosen, variance=variance)
+    found = rows.in_bins(
+        choose_edges(chosen, rows.columns, rows.weights), variance=variance
+    )
+    warn_of_table(found.real)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosureRows:
-    """Outcomes of cuts on reference rows, from which tables in any bins are made.
+class ComparedRows:
+    """Outcomes of cuts on reference rows, from which records in any bins are made.
 
     Attributes:
-        card: of the generator.
-        cuts: their texts.
-        columns: (n,) by name: conditions, real targets and "weight".
-        real: (n_cuts, n), whether the real targets pass.
-        generated: (n_cuts, n), share of the generated draws that pass.
+        species: Species of the rows.
+        cuts: Texts of the cuts.
+        columns: (n,) arrays by name: conditions, and targets if a binning needs them.
+        weights: (n,) weights of any sign.
+        real: (n_cuts, n) whether the real targets pass.
+        generated: (n_cuts, n) number of generated draws that pass.
+        repeats: Generated draws per row.
+        units: Units by column; a column without one has none.
+        alternatives: (n,) weights of other mass fits by name.
     """
 
-    card: Card
+    species: str
     cuts: tuple[str, ...]
     columns: dict[str, FloatArray]
+    weights: FloatArray
     real: BoolArray
-    generated: FloatArray
+    generated: IntArray
+    repeats: int
+    units: dict[str, str] = field(default_factory=dict)
+    alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
-    def table(
-        self, binning: Binning, *, variance: VarianceName = "wilson"
-    ) -> ClosureTable:
-        """Return real and generated efficiencies in bins; see `closure_table`."""
-        w = self.columns["weight"]
-        edges = choose_edges(binning, self.columns, w)
-        rows = sort_rows(bin_index(self.columns, edges), w, count_bins(edges))
-        real, generated = self.real[:, rows.order], self.generated[:, rows.order]
-        covariance = share_covariance(np.concatenate([real, generated]), rows)
-        units = {v.name: v.unit for v in self.card.conditions}
-        tables = [
-            table_of_shares(
-                shares, rows, cuts=self.cuts, edges=edges, variance=variance
-            )
-            for shares in (real, generated)
-        ]
-        warn_of_table(tables[0])
-        return ClosureTable(
-            species=self.card.species,
-            units=tuple(units.get(name, "1") for name in edges),
-            real=tables[0],
-            generated=tables[1],
-            covariance=covariance.reshape(*covariance.shape[:2], *bin_shape(edges)),
+    def in_bins(
+        self,
+        edges: Mapping[str, tuple[float, ...]],
+        *,
+        variance: VarianceName = "wilson",
+    ) -> RealVsGenerated:
+        """Return the record in bins with these edges by column; see `closure_table`."""
+        return compare_outcomes(
+            self.real,
+            self.generated / self.repeats,
+            cuts=self.cuts,
+            columns=self.columns,
+            weights=self.weights,
+            edges=edges,
+            species=self.species,
+            units=self.units,
+            repeats=self.repeats,
+            variance=variance,
         )
 
 
 def compare_rows(
     generator: Generator,
-    reference: "pd.DataFrame | Dataset | None" = None,
+    frame: pd.DataFrame,
+    cuts: Sequence[Cut],
     *,
-    cuts: str | Sequence[str] | None = None,
     seed: int = 1,
     repeats: int = REPEATS,
-) -> ClosureRows:
-    """Return which reference rows pass cuts, and what share of their draws.
+    stream: str = STREAM,
+) -> ComparedRows:
+    """Return which reference rows pass cuts, and how many of their draws.
 
-    The arguments are those of `closure_table`.
+    Args:
+        generator: A model or a bundle.
+        frame: Reference rows, from `reference_frame`.
+        cuts: Cuts on targets and conditions, from `parse_cuts`.
+        seed: Seed of the generated draws.
+        repeats: Generated draws per row.
+        stream: Name of the draws; another name gives independent ones.
     """
     card = generator.card
-    parsed = parse_cuts(card, cuts)
-    frame = reference_frame(generator, reference)
-    counts = count_passing(
-        generator, parsed, frame, seed=seed, repeats=repeats, stream="closure"
-    )
-    return ClosureRows(
-        card=card,
-        cuts=tuple(cut.text for cut in parsed),
-        columns={str(name): frame[name].to_numpy(np.float64) for name in frame},
-        real=passing(card, parsed, frame),
-        generated=counts / repeats,
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
+    return ComparedRows(
+        species=card.species,
+        cuts=tuple(cut.text for cut in cuts),
+        columns=columns,
+        units={v.name: v.unit for v in card.conditions},
+        weights=columns["weight"],
+        real=passing(card, cuts, frame),
+        generated=count_passing(
+            generator, cuts, frame, seed=seed, repeats=repeats, stream=stream
+        ),
+        repeats=repeats,
+        alternatives={
+            name.removeprefix(ALTERNATIVE_WEIGHT): values
+            for name, values in columns.items()
+            if name.startswith(ALTERNATIVE_WEIGHT)
+        },
     )

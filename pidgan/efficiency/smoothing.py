@@ -34,13 +34,12 @@ empty one borrows from its neighbours, and its uncertainty says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg, optimize, special
 
-from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.efficiency.real_vs_generated import RealVsGenerated
 
 MIN_N_EFF = 1.0
 """Effective rows below which a bin counts as unmeasured: its sum of weights is then not
@@ -69,33 +68,6 @@ _START_AMPLITUDE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawDifference:
-    """Sums over the rows of each bin; NaN in bins that are not measured.
-
-    Attributes:
-        difference: (n_cuts, n_bins), d.
-        real: (n_cuts, n_bins), efficiency of the real targets.
-        generated: (n_cuts, n_bins), efficiency of the generated ones.
-        moments: (n_cuts, n_cuts, n_bins), the mean products of r - g, q.
-        unit: (n_bins,), u: what turns q into the variance of d.
-        n_eff: (n_bins,), effective rows (sum w)^2 / sum w^2; zero in empty bins.
-        n_moment: (n_bins,), effective rows of q, (sum w^2)^2 / sum w^4.
-        measured: (n_bins,), whether sum w > 0 and n_eff >= `MIN_N_EFF`.
-        repeats: K, generated draws per row.
-    """
-
-    difference: FloatArray
-    real: FloatArray
-    generated: FloatArray
-    moments: FloatArray
-    unit: FloatArray
-    n_eff: FloatArray
-    n_moment: FloatArray
-    measured: BoolArray
-    repeats: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class SmoothDifference:
     """The posterior of one cut.
 
@@ -112,64 +84,12 @@ class SmoothDifference:
     log_amplitudes: FloatArray
 
 
-def raw_difference(
-    index: IntArray,
-    weights: FloatArray,
-    real: BoolArray,
-    *,
-    generated: IntArray,
-    repeats: int,
-    n_bins: int,
-) -> RawDifference:
-    """Return the binned differences of several cuts and their second moments.
-
-    Args:
-        index: (n,), bin of each row; rows with -1 are left out.
-        weights: (n,), of any sign.
-        real: (n_cuts, n), whether the real targets pass.
-        generated: (n_cuts, n), how many of the generated draws pass.
-        repeats: how many draws there were.
-        n_bins: number of bins.
-    """
-    inside = index >= 0
-    index, w = index[inside], weights[inside]
-
-    def total(values: npt.NDArray[Any]) -> FloatArray:
-        return np.bincount(index, values, n_bins).astype(np.float64)
-
-    w2 = w * w
-    s, s2, s4 = total(w), total(w2), total(w2 * w2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        n_eff = np.where(s2 > 0, s**2 / s2, 0.0)
-        n_moment = np.where(s4 > 0, s2**2 / s4, 0.0)
-    measured = (s > 0) & (n_eff >= MIN_N_EFF)
-    norm, norm2 = np.where(measured, s, np.nan), np.where(measured, s2, np.nan)
-
-    share = [counts[inside] / repeats for counts in generated]
-    passed = [flags[inside].astype(np.float64) for flags in real]
-    e_real = np.array([total(w * r) for r in passed]) / norm
-    e_generated = np.array([total(w * g) for g in share]) / norm
-    residual = [w * (r - g) for r, g in zip(passed, share, strict=True)]
-    moments = np.empty((len(residual), len(residual), n_bins))
-    for i, first in enumerate(residual):
-        for j, second in enumerate(residual[: i + 1]):
-            moments[i, j] = moments[j, i] = total(first * second) / norm2
-    return RawDifference(
-        difference=e_real - e_generated,
-        real=e_real,
-        generated=e_generated,
-        moments=moments,
-        unit=norm2 / norm**2,
-        n_eff=n_eff,
-        n_moment=n_moment,
-        measured=measured,
-        repeats=repeats,
-    )
+def raw_difference(found: RealVsGenerated) -> FloatArray:
+    """Return real minus generated efficiency, (n_cuts, n_bins); NaN if unmeasured."""
+    return _flat(found.real.efficiency) - _flat(found.generated.efficiency)
 
 
-def regularise_variances(
-    raw: RawDifference, efficiency: FloatArray, shape: Sequence[int]
-) -> FloatArray:
+def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> FloatArray:
     """Return the variance of each raw difference, (n_cuts, n_bins).
 
     For unweighted rows q is expected to be v = p (1 - p) (1 + 1/K) with p the
@@ -180,28 +100,31 @@ def regularise_variances(
     F = n f v effective rows that differ gets (F q + 5 f v) / (F + 5).
 
     Args:
-        raw: the raw differences.
-        efficiency: (n_cuts, n_bins), best knowledge of the efficiency in each bin. It
+        found: Efficiencies of the rows, NaN in bins that are not measured.
+        efficiency: (n_cuts, n_bins) best knowledge of the efficiency in each bin. It
             should not come from the bin alone: where the variance of a bin follows its
             own fluctuation, the average over bins is biased.
-        shape: bins along each axis.
     """
-    n, n_moment = raw.n_eff, raw.n_moment
+    n, n_moment = found.n_eff.reshape(-1), found.n_moment.reshape(-1)
     p = (n * np.clip(efficiency, 0, 1) + 0.5) / (n + 1)
-    expected = p * (1 - p) * (1 + 1 / raw.repeats)
-    found = np.einsum("iib->ib", raw.moments)
-    use, n_bins = raw.measured, len(n)
-    near = np.prod([np.ones((n_bins, n_bins)), *_smooth_terms(shape)], axis=0)[use]
-    factor = (found * n_moment)[:, use] @ near / ((expected * n_moment)[:, use] @ near)
+    expected = p * (1 - p) * (1 + 1 / found.repeats)
+    squares = np.einsum("ii...->i...", found.moments).reshape(len(expected), -1)
+    use, n_bins = is_measured(found), len(n)
+    near = np.prod(
+        [np.ones((n_bins, n_bins)), *_smooth_terms(found.real.shape)], axis=0
+    )[use]
+    factor = (
+        (squares * n_moment)[:, use] @ near / ((expected * n_moment)[:, use] @ near)
+    )
     expected = expected * np.maximum(factor, 1)
     differing = n_moment * expected
-    known: FloatArray = (differing * found + PRIOR_EVENTS * expected) / (
-        differing + PRIOR_EVENTS
-    )
-    return raw.unit * known
+    known = (differing * squares + PRIOR_EVENTS * expected) / (differing + PRIOR_EVENTS)
+    s = np.where(use, found.real.sum_weights.reshape(-1), np.nan)
+    s2 = np.where(use, found.real.sum_weights2.reshape(-1), np.nan)
+    return np.asarray(s2 / s**2 * known)
 
 
-def raw_covariance(raw: RawDifference, variances: FloatArray) -> FloatArray:
+def raw_covariance(found: RealVsGenerated, variances: FloatArray) -> FloatArray:
     """Return the covariance of the raw differences of all cuts in each bin.
 
     The correlation is that of r - g; the variances are those given.
@@ -209,13 +132,14 @@ def raw_covariance(raw: RawDifference, variances: FloatArray) -> FloatArray:
     Returns:
         (n_cuts, n_cuts, n_bins), zero in unmeasured bins.
     """
-    spread = np.sqrt(np.einsum("iib->ib", raw.moments))
+    moments = found.moments.reshape(*found.moments.shape[:2], -1)
+    spread = np.sqrt(np.einsum("iib->ib", moments))
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = raw.moments / (spread[:, np.newaxis] * spread)
+        correlation = moments / (spread[:, np.newaxis] * spread)
     correlation = np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0)
     cuts = np.arange(len(spread))
     correlation[cuts, cuts] = 1.0
-    sigma = np.where(raw.measured, np.sqrt(variances), 0.0)
+    sigma = np.where(is_measured(found), np.sqrt(variances), 0.0)
     covariance: FloatArray = correlation * sigma[:, np.newaxis] * sigma
     return covariance
 
@@ -277,9 +201,7 @@ def difference_scale(efficiency: FloatArray) -> FloatArray:
     return np.maximum(4 * g * (1 - g), SCALE_FLOOR)
 
 
-def prior_scale(
-    generated: FloatArray, raw: RawDifference, shape: Sequence[int]
-) -> FloatArray:
+def prior_scale(generated: FloatArray, found: RealVsGenerated) -> FloatArray:
     """Return D, the scale of the differences, (n_cuts, n_bins).
 
     The root of 4 g (1 - g), with the generated efficiency g or with that which it
@@ -289,14 +211,15 @@ def prior_scale(
     must not be taken for certainty.
     """
     scale = difference_scale(generated)
-    weight = np.where(raw.measured, raw.n_eff, 0.0)
-    places = np.unravel_index(np.arange(len(weight)), tuple(shape))
+    weight = np.where(is_measured(found), found.n_eff.reshape(-1), 0.0)
+    seen = [_flat(table.efficiency) for table in (found.real, found.generated)]
+    shape = found.real.shape
+    places = np.unravel_index(np.arange(len(weight)), shape)
     for place, n in zip(places, shape, strict=True):
         rows = np.bincount(place, weight, n)
         for cut in range(len(generated)):
             real, made = (
-                np.bincount(place, weight * np.nan_to_num(e[cut]), n)
-                for e in (raw.real, raw.generated)
+                np.bincount(place, weight * np.nan_to_num(e[cut]), n) for e in seen
             )
             # Half a row on either side: a slice without rows is not shifted.
             shift = _logit((real + 0.5) / (rows + 1)) - _logit(
@@ -305,6 +228,16 @@ def prior_scale(
             shifted = special.expit(_logit(generated[cut]) + shift[place])
             scale[cut] = np.maximum(scale[cut], difference_scale(shifted))
     return np.sqrt(scale)
+
+
+def is_measured(found: RealVsGenerated) -> BoolArray:
+    """Return which bins have efficiencies, (n_bins,)."""
+    return np.asarray(np.isfinite(found.real.efficiency[0])).reshape(-1)
+
+
+def _flat(efficiency: FloatArray) -> FloatArray:
+    """Efficiencies (n_cuts, ...) with the bins in one axis."""
+    return efficiency.reshape(len(efficiency), -1)
 
 
 def _logit(efficiency: FloatArray) -> FloatArray:

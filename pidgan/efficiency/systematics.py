@@ -18,28 +18,33 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator
 from pidgan.bundle.reference import (
     REPEATS,
     count_passing,
     draw_passing,
     parse_cuts,
-    passing,
     reference_frame,
 )
 from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
 from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.real_vs_generated import (
+    ComparedRows,
+    RealVsGenerated,
+    compare_rows,
+)
 from pidgan.efficiency.smoothing import (
-    RawDifference,
+    MIN_N_EFF,
     SmoothDifference,
+    is_measured,
     prior_scale,
     raw_covariance,
     raw_difference,
@@ -49,7 +54,6 @@ from pidgan.efficiency.smoothing import (
 from pidgan.efficiency.table import effective_rows
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.species import pdg_id
 
 if TYPE_CHECKING:
@@ -77,27 +81,6 @@ MAX_AXES = 3
 
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedRows:
-    """Rows of the reference, with the outcome of the cuts.
-
-    Attributes:
-        conditions: (n,) by name.
-        weights: (n,), of any sign.
-        real: (n_cuts, n), whether the real targets pass.
-        generated: (n_cuts, n), how many of the generated draws pass.
-        repeats: how many draws there were.
-        alternatives: (n,) weights of other mass fits by name.
-    """
-
-    conditions: dict[str, FloatArray]
-    weights: FloatArray
-    real: BoolArray
-    generated: IntArray
-    repeats: int
-    alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
 
 def run_systematics(
@@ -146,15 +129,15 @@ def run_systematics(
     parsed = _distinct(parse_cuts(card, cuts))
     frame = reference_frame(generator, reference)
     edges = _checked_binning(card, binning, frame)
-    texts = [cut.text for cut in parsed]
 
     def compare(
         one: Generator, names: Sequence[str]
     ) -> tuple[ComparedRows, EfficiencyMap]:
-        rows = _compare(one, frame, parsed, seed=seed, repeats=repeats)
+        rows = compare_rows(
+            one, frame, parsed, seed=seed, repeats=repeats, stream=STREAM
+        )
         found = map_from_rows(
             rows,
-            cuts=texts,
             edges=edges,
             empty_bins=lambda bins: generated_in_bins(one, bins, edges, parsed, seed),
             metadata=_metadata(one, rows, seed),
@@ -184,8 +167,7 @@ def run_systematics(
 def map_from_rows(
     rows: ComparedRows,
     *,
-    cuts: Sequence[str],
-    edges: Binning,
+    edges: Mapping[str, tuple[float, ...]],
     empty_bins: Callable[[IntArray], FloatArray],
     metadata: Mapping[str, Any],
     variations: Sequence[str] = VARIATIONS,
@@ -193,50 +175,48 @@ def map_from_rows(
     """Return the map of rows whose real and generated targets were cut on.
 
     Args:
-        rows: the rows.
-        cuts: the cuts, in the order of the rows' flags.
-        edges: edges by condition.
-        empty_bins: returns the generated efficiency (n_cuts, n) of n bins without
-            rows.
-        metadata: of the map.
-        variations: those to include of `VARIATIONS`.
+        rows: The rows.
+        edges: Edges by condition.
+        empty_bins: Function that returns the generated efficiency (n_cuts, n) of n
+            bins without rows, from their numbers.
+        metadata: Metadata of the map.
+        variations: Variations to include, of `VARIATIONS`.
 
     Raises:
-        MapError: no bin has a positive sum of weights.
+        MapError: No bin has a positive sum of weights.
     """
-    place = bin_index(rows.conditions, edges)
-    raw = _raw(rows, place, edges)
-    if not raw.measured.any():
+    place = bin_index(rows.columns, edges)
+    found = rows.in_bins(edges).measured(MIN_N_EFF)
+    if not is_measured(found).any():
         raise MapError(
             f"reference of {len(place)} rows: no bin has a positive sum of weights; "
             "expected more rows or fewer bins"
         )
-    generated = _generated_everywhere(rows, place, raw, empty_bins)
-    smooth, variances = _smooth(raw, edges, generated)
+    generated = _generated_everywhere(rows, place, found, empty_bins)
+    smooth, variances = _smooth(found, generated)
     mean = np.array([cut.mean for cut in smooth])
+    n_eff = found.n_eff.reshape(-1)
     shifts = {}
     if "binning" in variations:
-        shifts["binning"] = (
-            _coarse_mean(rows, place, edges, generated, raw.n_eff) - mean
-        )
+        shifts["binning"] = _coarse_mean(rows, edges, generated, n_eff) - mean
     if "sweights" in variations:
         for name, weights in rows.alternatives.items():
-            other = _raw(replace(rows, weights=weights), place, edges).difference
-            change = np.nan_to_num(other - raw.difference)
+            other = replace(rows, weights=weights).in_bins(edges).measured(MIN_N_EFF)
+            change = np.nan_to_num(raw_difference(other) - raw_difference(found))
             shifts[f"sweights_{name}"] = np.array(
                 [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
             )
     w, inside = rows.weights, place >= 0
     passed, failed = rows.real & inside, ~rows.real & inside
     return EfficiencyMap(
-        cuts=tuple(cuts),
-        binning={name: tuple(map(float, values)) for name, values in edges.items()},
+        cuts=rows.cuts,
+        binning=dict(edges),
         generated=generated,
         discrepancy=mean,
         covariance=np.array([cut.covariance for cut in smooth]),
         operator=np.array([cut.operator for cut in smooth]),
-        raw_covariance=raw_covariance(raw, variances),
-        n_eff=raw.n_eff,
+        raw_covariance=raw_covariance(found, variances),
+        n_eff=n_eff,
         passing=effective_rows(passed @ w, passed @ w**2),
         failing=effective_rows(failed @ w, failed @ w**2),
         variations=shifts,
@@ -294,7 +274,7 @@ def _scale_shift(
         generator, cuts, scaled, seed=seed, repeats=rows.repeats, stream=STREAM
     )
     change = (moved - rows.generated) / rows.repeats
-    place = bin_index(rows.conditions, edges)
+    place = bin_index(rows.columns, edges)
     inside, size = place >= 0, np.abs(rows.weights)
     n_bins = count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
@@ -316,7 +296,7 @@ def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
 
 def _checked_binning(
     card: Card, binning: Binning | None, frame: pd.DataFrame
-) -> dict[str, list[float]]:
+) -> dict[str, tuple[float, ...]]:
     """Edges by condition; the default reaches from end to end of the trained range."""
     if binning is not None:
         for name in binning:
@@ -327,13 +307,13 @@ def _checked_binning(
                 )
         if not binning:
             raise MapError("the binning is empty, expected edges by condition")
-        return {name: [float(e) for e in edges] for name, edges in binning.items()}
+        return {name: tuple(map(float, edges)) for name, edges in binning.items()}
     return default_binning(card, frame)
 
 
 def default_binning(
     card: Card, frame: pd.DataFrame | None = None
-) -> dict[str, list[float]]:
+) -> dict[str, tuple[float, ...]]:
     """Return the edges that are used where none are given.
 
     Args:
@@ -341,7 +321,7 @@ def default_binning(
         frame: conditions, for quantiles where the sample has no binning.
     """
     own = card.sample.map_binning or card.sample.binning
-    edges = {}
+    edges: dict[str, tuple[float, ...]] = {}
     for variable in card.conditions:
         low, high = variable.range
         if variable.name in own:
@@ -350,73 +330,34 @@ def default_binning(
         elif not own and frame is not None and len(edges) < MAX_AXES:
             values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
             inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
-            edges[variable.name] = [low, *inner, high]
+            edges[variable.name] = (low, *inner, high)
     return edges
 
 
-def _extend(low: float, inner: list[float], high: float) -> list[float]:
+def _extend(low: float, inner: list[float], high: float) -> tuple[float, ...]:
     """Add bins from the ends of a binning to those of the trained range.
 
     An end much wider than the bin beside it is divided: an analysis fills it
     differently.
     """
     if len(inner) < 2:
-        return [low, *inner, high]
+        return (low, *inner, high)
     first, last = inner[1] - inner[0], inner[-1] - inner[-2]
     left, right = (
         min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
         for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
     )
-    return [
+    return (
         *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
         *inner,
         *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
-    ]
-
-
-def _compare(
-    generator: Generator,
-    frame: pd.DataFrame,
-    cuts: Sequence[Cut],
-    *,
-    seed: int,
-    repeats: int,
-) -> ComparedRows:
-    card = generator.card
-    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
-    return ComparedRows(
-        conditions={name: columns[name] for name in card.condition_names},
-        real=passing(card, cuts, frame),
-        generated=count_passing(
-            generator, cuts, frame, seed=seed, repeats=repeats, stream=STREAM
-        ),
-        weights=columns["weight"],
-        repeats=repeats,
-        alternatives={
-            name.removeprefix(ALTERNATIVE_WEIGHT): weights
-            for name, weights in columns.items()
-            if name.startswith(ALTERNATIVE_WEIGHT)
-        },
-    )
-
-
-def _raw(
-    rows: ComparedRows, place: IntArray, edges: Mapping[str, Sequence[float]]
-) -> RawDifference:
-    return raw_difference(
-        place,
-        rows.weights,
-        rows.real,
-        generated=rows.generated,
-        repeats=rows.repeats,
-        n_bins=count_bins(edges),
     )
 
 
 def _generated_everywhere(
     rows: ComparedRows,
     place: IntArray,
-    raw: RawDifference,
+    found: RealVsGenerated,
     empty_bins: Callable[[IntArray], FloatArray],
 ) -> FloatArray:
     """Generated efficiency of every bin, (n_cuts, n_bins).
@@ -425,9 +366,9 @@ def _generated_everywhere(
     """
     inside = place >= 0
     at, size = place[inside], np.abs(rows.weights[inside])
-    norm = np.bincount(at, size, len(raw.n_eff))
-    result = raw.generated.copy()
-    for b in np.flatnonzero(~raw.measured & (norm > 0)):
+    norm = np.bincount(at, size, found.n_eff.size)
+    result = found.generated.efficiency.reshape(len(rows.cuts), -1).copy()
+    for b in np.flatnonzero(~is_measured(found) & (norm > 0)):
         chosen = at == b
         share = rows.generated[:, inside][:, chosen] / rows.repeats
         result[:, b] = share @ size[chosen] / norm[b]
@@ -466,42 +407,41 @@ def generated_in_bins(
 
 
 def _smooth(
-    raw: RawDifference, edges: Mapping[str, Sequence[float]], generated: FloatArray
+    found: RealVsGenerated, generated: FloatArray
 ) -> tuple[list[SmoothDifference], FloatArray]:
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
-    shape = bin_shape(edges)
-    scale = prior_scale(generated, raw, shape)
-    variances = regularise_variances(raw, (raw.real + raw.generated) / 2, shape)
+    shape = found.real.shape
+    raw = raw_difference(found)
+    scale = prior_scale(generated, found)
+    both = (found.real.efficiency + found.generated.efficiency).reshape(raw.shape)
+    variances = regularise_variances(found, both / 2)
     first = [
         smooth_difference(d, v, shape=shape, scale=s)
-        for d, v, s in zip(raw.difference, variances, scale, strict=True)
+        for d, v, s in zip(raw, variances, scale, strict=True)
     ]
     corrected = generated + np.array([cut.mean for cut in first])
-    variances = regularise_variances(raw, corrected, shape)
+    variances = regularise_variances(found, corrected)
     second = [
         smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
-        for d, v, s, cut in zip(raw.difference, variances, scale, first, strict=True)
+        for d, v, s, cut in zip(raw, variances, scale, first, strict=True)
     ]
     return second, variances
 
 
 def _coarse_mean(
     rows: ComparedRows,
-    place: IntArray,
-    edges: Mapping[str, Sequence[float]],
+    edges: Mapping[str, tuple[float, ...]],
     generated: FloatArray,
     n_eff: FloatArray,
 ) -> FloatArray:
     """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
-    shape = bin_shape(edges)
-    coarse = {name: [*values[:-1:2], values[-1]] for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(len(n_eff)), shape)
+    coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
+    steps = np.unravel_index(np.arange(len(n_eff)), bin_shape(edges))
     merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
-    raw = _raw(rows, np.where(place >= 0, merged[place], -1), coarse)
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, n_eff + 1)
     average = np.array([np.bincount(merged, (n_eff + 1) * g) for g in generated])
-    smooth, _ = _smooth(raw, coarse, average / norm)
+    smooth, _ = _smooth(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
     return np.array([cut.mean[merged] for cut in smooth])
 
 

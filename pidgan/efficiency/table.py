@@ -402,7 +402,8 @@ def table_of_shares(
     """Return the table of rows of which a known share passes.
 
     With shares s between 0 and 1 (the part of several generated draws that pass),
-    V = sum w^2 (s - e)^2, which is that of `efficiency_interval` for s = 0 or 1.
+    V = sum w^2 (s - e)^2 = (1 - 2e) P1 + e^2 S2 - (P1 - P2), where P1 = sum w^2 s and
+    P2 = sum w^2 s^2; both are P2 of `efficiency_interval` for s = 0 or 1.
 
     Args:
         shares: (n_cuts, m), in the order of `rows`.
@@ -426,7 +427,7 @@ def table_of_shares(
     status[n_rows == 0] = EMPTY
     usable = np.where(sum_w > 0, sum_w, np.nan)
     e = p / usable
-    v = np.abs(p2 - 2 * e * p1 + e**2 * sum_w2)
+    v = np.abs((1 - 2 * e) * p1 + e**2 * sum_w2 - (p1 - p2))
     squared, lower, upper = _interval(p, usable, v, sum_w2, variance)
     return EfficiencyTable(
         cuts=tuple(cuts),

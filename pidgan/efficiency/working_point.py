@@ -21,14 +21,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import REPEATS, reference_frame
 from pidgan.efficiency.binning import bin_index, choose_edges
 from pidgan.efficiency.efficiency_map import MIN_EVENTS
-from pidgan.efficiency.real_vs_generated import closure_table
+from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, PidganWarning
 from pidgan.sample.cuts import Cut, compared_values, parse_cut
@@ -59,29 +58,48 @@ class CutScan:
     """Efficiencies of one cut at several thresholds, for several species.
 
     Attributes:
-        cut: the cut, with `x` for the threshold.
-        thresholds: (n,), increasing.
-        species: of the rows; the first is the signal.
-        real: (n_species, n), efficiency of real targets.
-        real_error: (n_species, n), half width of its interval.
-        generated: (n_species, n), efficiency of generated targets.
-        generated_error: (n_species, n), half width of its interval.
-        corrected: (n_species, n), generated + discrepancy.
-        covariance: (n_species, n, n), of the corrected efficiencies of one species;
-            species have different rows and are independent.
-        few: (n_species, n), fewer than 20 effective rows on one side of the cut.
+        cut: The cut, with `x` for the threshold.
+        thresholds: (n,) increasing thresholds.
+        records: Real and generated efficiencies of all rows at each threshold, by
+            species; the first is the signal.
+        corrected: (n_species, n) generated efficiency + discrepancy.
+        covariance: (n_species, n, n) covariance of the corrected efficiencies of one
+            species; species have different rows and are independent.
+        few: (n_species, n) whether fewer than 20 effective rows lie on one side of the
+            cut.
     """
 
     cut: str
     thresholds: FloatArray
-    species: tuple[str, ...]
-    real: FloatArray
-    real_error: FloatArray
-    generated: FloatArray
-    generated_error: FloatArray
+    records: tuple[RealVsGenerated, ...]
     corrected: FloatArray
     covariance: FloatArray
     few: BoolArray
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Species of the rows, the signal first."""
+        return tuple(record.species for record in self.records)
+
+    @property
+    def real(self) -> FloatArray:
+        """(n_species, n), efficiency of the real targets."""
+        return np.array([record.real.efficiency for record in self.records])
+
+    @property
+    def real_error(self) -> FloatArray:
+        """(n_species, n), half width of the interval of `real`."""
+        return np.array([record.real.error for record in self.records])
+
+    @property
+    def generated(self) -> FloatArray:
+        """(n_species, n), efficiency of the generated targets."""
+        return np.array([record.generated.efficiency for record in self.records])
+
+    @property
+    def generated_error(self) -> FloatArray:
+        """(n_species, n), half width of the interval of `generated`."""
+        return np.array([record.generated.error for record in self.records])
 
     @property
     def error(self) -> FloatArray:
@@ -304,8 +322,10 @@ def scan_cut(
     return CutScan(
         cut=cut,
         thresholds=x,
-        species=tuple(generator.card.species for generator in generators),
-        **{name: np.array([one[name] for one in found]) for name in found[0]},
+        records=tuple(record for record, *_ in found),
+        corrected=np.array([corrected for _, corrected, _, _ in found]),
+        covariance=np.array([covariance for *_, covariance, _ in found]),
+        few=np.array([few for *_, few in found]),
     )
 
 
@@ -316,9 +336,9 @@ def _scan_one(
     *,
     seed: int,
     repeats: int,
-) -> dict[str, NDArray[np.generic]]:
-    """The arrays of one species of a `CutScan`."""
-    table = closure_table(
+) -> tuple[RealVsGenerated, FloatArray, FloatArray, BoolArray]:
+    """Record, corrected efficiencies, their covariance, and `few`, of one species."""
+    record = closure_table(
         generator, frame, cuts=cuts, binning={}, seed=seed, repeats=repeats
     )
     edges = _edges(generator, frame)
@@ -332,15 +352,8 @@ def _scan_one(
     for variation in found.variations.values():
         shift = variation @ fractions
         covariance = covariance + np.outer(shift, shift)
-    return {
-        "real": table.real.efficiency,
-        "real_error": table.real.error,
-        "generated": table.generated.efficiency,
-        "generated_error": table.generated.error,
-        "corrected": found.nominal @ fractions,
-        "covariance": covariance,
-        "few": np.minimum(found.passing, found.failing) < MIN_EVENTS,
-    }
+    few = np.minimum(found.passing, found.failing) < MIN_EVENTS
+    return record, found.nominal @ fractions, covariance, few
 
 
 def _edges(generator: Generator, frame: pd.DataFrame) -> dict[str, list[float]]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
-from pidgan.bundle.reference import reference_frame
+from pidgan.bundle.reference import parse_cuts, reference_frame
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import (
     MIN_BIN_EFF,
-    ClosureRows,
-    ClosureTable,
+    ComparedRows,
+    RealVsGenerated,
     compare_rows,
 )
 from pidgan.efficiency.working_point import CutScan, WorkingPoint
@@ -170,8 +170,8 @@ class _View:
     map: EfficiencyMap
     generator: Generator
     weights: FloatArray
-    rows: ClosureRows
-    overall: ClosureTable
+    rows: ComparedRows
+    overall: RealVsGenerated
 
     @property
     def edges(self) -> dict[str, tuple[float, ...]]:
@@ -186,8 +186,8 @@ class _View:
             v.unit for v in self.generator.card.conditions if v.name == condition
         )
 
-    def closure(self, conditions: Sequence[str]) -> ClosureTable:
-        return self.rows.table({name: self.edges[name] for name in conditions})
+    def closure(self, conditions: Sequence[str]) -> RealVsGenerated:
+        return self.rows.in_bins({name: self.edges[name] for name in conditions})
 
     def mean(self, number: int, bins: IntArray) -> tuple[float, float]:
         """Corrected efficiency of some bins together, and its uncertainty."""
@@ -206,13 +206,14 @@ def _view(given: MapInput) -> _View:
     place = bin_index(frame, given.map.binning)
     w = frame["weight"].to_numpy(dtype=np.float64)
     inside, n_bins = place >= 0, len(given.map.n_eff)
-    rows = compare_rows(given.generator, frame, cuts=given.map.cuts)
+    cuts = parse_cuts(given.generator.card, given.map.cuts)
+    rows = compare_rows(given.generator, frame, cuts)
     return _View(
         map=given.map,
         generator=given.generator,
         weights=np.bincount(place[inside], w[inside], n_bins).astype(np.float64),
         rows=rows,
-        overall=rows.table({}),
+        overall=rows.in_bins({}),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
-from pidgan.efficiency.real_vs_generated import EfficiencyComparison
+from pidgan.efficiency.real_vs_generated import RealVsGenerated
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import (
@@ -321,15 +321,15 @@ def _efficiency_sections(report: Report) -> list[Section]:
             )
         pull = [["pull rms in bins", *_cells(found["pull_rms"])]]
         pictures = [
-            _efficiency_picture(item, label=f"{kind} of {item.species}")
+            _efficiency_picture(item, cut, label=f"{kind} of {item.species}")
             for kind, items in (
                 ("Efficiency", report.efficiencies),
                 ("MisID", report.misids),
             )
             for item in items
-            if item.cut == cut
+            if cut in item.cuts
         ]
-        pictures += [_map_picture(m) for m in report.maps if m.cut == cut]
+        pictures += [_map_picture(item, cut) for item in report.maps]
         sections.append(
             Section(
                 title=cut,
@@ -343,39 +343,42 @@ def _efficiency_sections(report: Report) -> list[Section]:
     return sections
 
 
-def _efficiency_picture(item: EfficiencyComparison, *, label: str) -> Picture:
+def _efficiency_picture(item: RealVsGenerated, cut: str, *, label: str) -> Picture:
     """Efficiency against one condition."""
     ((condition, edges),) = item.binning.items()
+    i = item.cuts.index(cut)
+    real, generated = item.real, item.generated
     figure = plot_efficiency(
         edges,
-        item.real,
-        item.real_interval,
-        item.generated,
-        item.generated_interval,
-        difference=item.difference,
-        difference_error=item.difference_error,
+        real.efficiency[i],
+        np.stack([real.lower[i], real.upper[i]]),
+        generated.efficiency[i],
+        np.stack([generated.lower[i], generated.upper[i]]),
+        difference=item.difference[i],
+        difference_error=item.difference_error[i],
         condition=condition,
         unit=item.units[0],
-        cut=item.cut,
+        cut=cut,
         label=label,
     )
-    return Picture(png=png(figure), caption=f"{label} against {condition}, {item.cut}.")
+    return Picture(png=png(figure), caption=f"{label} against {condition}, {cut}.")
 
 
-def _map_picture(item: EfficiencyComparison) -> Picture:
+def _map_picture(item: RealVsGenerated, cut: str) -> Picture:
     """Difference and pull in two conditions; in one, as a map of one row."""
     names, edges = list(item.binning), list(item.binning.values())
     if len(names) == 1:
         names, edges = [*names, ""], [*edges, (0.0, 1.0)]
     shape = (len(edges[0]) - 1, len(edges[1]) - 1)
+    i = item.cuts.index(cut)
     figure = plot_map(
         edges[0],
         edges[1],
-        item.difference.reshape(shape),
-        item.difference_error.reshape(shape),
+        item.difference[i].reshape(shape),
+        item.difference_error[i].reshape(shape),
         names=(names[0], names[1]),
         units=(item.units[0], item.units[1] if len(item.units) > 1 else "1"),
-        cut=item.cut,
+        cut=cut,
     )
     return Picture(
         png=png(figure),

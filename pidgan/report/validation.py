@@ -23,9 +23,10 @@ from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
 from pidgan.efficiency.real_vs_generated import (
     MIN_BIN_EFF,
-    EfficiencyComparison,
-    paired_efficiencies,
+    RealVsGenerated,
+    compare_outcomes,
 )
+from pidgan.efficiency.table import sort_rows, table_of_shares
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report.metrics import (
     C2ST_MIN_ROWS,
@@ -73,9 +74,9 @@ class Report:
         weights: (n,), of either sign.
         kinematic_edges: quantile edges of the first two conditions.
         kinematic_bin: (n,), flat bin of each row in those edges.
-        efficiencies: against each condition, of every cut.
-        misids: the same for other species.
-        maps: in bins of the first two conditions, of every cut.
+        efficiencies: Efficiencies of all cuts against each condition.
+        misids: The same of other species.
+        maps: Efficiencies of all cuts in bins of the first two conditions.
     """
 
     figures: dict[str, Any]
@@ -92,9 +93,9 @@ class Report:
     weights: FloatArray
     kinematic_edges: dict[str, tuple[float, ...]]
     kinematic_bin: IntArray
-    efficiencies: tuple[EfficiencyComparison, ...]
-    misids: tuple[EfficiencyComparison, ...]
-    maps: tuple[EfficiencyComparison, ...]
+    efficiencies: tuple[RealVsGenerated, ...]
+    misids: tuple[RealVsGenerated, ...]
+    maps: tuple[RealVsGenerated, ...]
 
     def to_json(self) -> str:
         """Return all figures as JSON."""
@@ -513,25 +514,14 @@ def _share_figures(
     rows: _Rows, select: Callable[[FloatArray], BoolArray]
 ) -> dict[str, Any]:
     """Share of selected rows, real and generated, and their difference."""
-    whole = np.zeros(len(rows.real.weights), dtype=np.int64)
-    sums = paired_efficiencies(
-        select(rows.generated), select(rows.real.targets), rows.real.weights, whole, 1
-    )
-    floors = []
-    for floor in rows.floors:
-        chosen = select(floor.targets)
-        share = floor.weights[chosen].sum() / floor.weights.sum()
-        floors.append(abs(float(share - sums["real"][0])))
-    return {
-        "real": float(sums["real"][0]),
-        "generated": float(sums["generated"][0]),
-        "difference": _figure(
-            float(sums["difference"][0]),
-            float(sums["difference_error"][0]),
-            floors,
-            n_eff(rows.real.weights),
-        ),
-    }
+    record = _record(
+        rows, ("",), {}, [select(y)[np.newaxis] for y in _both_targets(rows)]
+    ).measured()
+    shares = [
+        floor.weights[select(floor.targets)].sum() / floor.weights.sum()
+        for floor in rows.floors
+    ]
+    return _overall_figures(rows, record, 0, shares)
 
 
 def _c2st_figure(rows: _Rows, *, seed: int, max_rows: int) -> dict[str, Any]:
@@ -572,9 +562,7 @@ def _c2st_figure(rows: _Rows, *, seed: int, max_rows: int) -> dict[str, Any]:
 
 def _compare_cuts(
     rows: _Rows, cuts: Sequence[str]
-) -> tuple[
-    tuple[EfficiencyComparison, ...], tuple[EfficiencyComparison, ...], dict[str, Any]
-]:
+) -> tuple[tuple[RealVsGenerated, ...], tuple[RealVsGenerated, ...], dict[str, Any]]:
     """Compare efficiencies against each condition and in bins of the first two."""
     sample = rows.dataset.sample
     binnings: list[dict[str, tuple[float, ...]]] = []
@@ -583,102 +571,101 @@ def _compare_cuts(
         fallback = _quantile_edges(rows.real.conditions[:, i], DEFAULT_BINS)
         binnings.append({name: edges or fallback})
     plane = {name: e for binning in binnings[:2] for name, e in binning.items()}
-    single: list[EfficiencyComparison] = []
-    maps: list[EfficiencyComparison] = []
+    passes = [_accepts(rows, cuts, y) for y in _both_targets(rows)]
+    floors = [_accepts(rows, cuts, floor.targets) for floor in rows.floors]
+    *against, both = (
+        _record(rows, cuts, edges, passes).measured() for edges in (*binnings, plane)
+    )
+    overall = _record(rows, cuts, {}, passes).measured()
     figures: dict[str, Any] = {}
-    for cut in cuts:
-        accept = [_accepts(rows, cut, y) for y in (rows.generated, rows.real.targets)]
-        against = [_compare(rows, cut, binning, accept) for binning in binnings]
-        both = _compare(rows, cut, plane, accept)
-        single += against
-        maps.append(both)
+    for i, cut in enumerate(cuts):
+        shares = [
+            floor.weights[accept[i]].sum() / floor.weights.sum()
+            for floor, accept in zip(rows.floors, floors, strict=True)
+        ]
+        interval = overall.real.upper[i] - overall.real.lower[i]
+        found = _overall_figures(rows, overall, i, shares)
         figures[cut] = {
-            "overall": _overall(rows, cut, accept),
-            "pull_rms": _pull_figure(rows, both),
+            "overall": {"real": None, "real_error": float(interval) / 2, **found},
+            "pull_rms": _pull_figure(rows, both, i, [a[i] for a in floors]),
             "against": {
-                name: comparison.figures()
-                for name, comparison in zip(
-                    sample.condition_names, against, strict=True
-                )
+                name: record.figures(i)
+                for name, record in zip(sample.condition_names, against, strict=True)
             },
-            "map": both.figures(),
+            "map": both.figures(i),
         }
-    return tuple(single), tuple(maps), figures
+    return tuple(against), (both,), figures
 
 
-def _accepts(rows: _Rows, cut: str, targets: FloatArray) -> BoolArray:
-    """Which rows pass a cut on targets."""
+def _both_targets(rows: _Rows) -> tuple[FloatArray, FloatArray]:
+    """Real and generated targets of the same rows."""
+    return rows.real.targets, rows.generated
+
+
+def _accepts(rows: _Rows, cuts: Sequence[str], targets: FloatArray) -> BoolArray:
+    """Which rows pass cuts on targets, (n_cuts, n)."""
     sample = rows.dataset.sample
     columns = dict(zip(sample.target_names, targets.T, strict=True))
-    parsed = parse_cut(cut, names=sample.target_names)
-    return parsed.passes(columns, sample.sentinels)
+    parsed = [parse_cut(cut, names=sample.target_names) for cut in cuts]
+    return np.array([cut.passes(columns, sample.sentinels) for cut in parsed])
 
 
-def _compare(
+def _record(
     rows: _Rows,
-    cut: str,
-    binning: dict[str, tuple[float, ...]],
-    accept: Sequence[BoolArray],
-) -> EfficiencyComparison:
-    """Efficiencies in the bins; NaN where there are too few effective rows."""
+    cuts: Sequence[str],
+    edges: dict[str, tuple[float, ...]],
+    passes: Sequence[BoolArray],
+) -> RealVsGenerated:
+    """Efficiencies in bins, from which real and which generated rows pass."""
     sample = rows.dataset.sample
-    shape = bin_shape(binning)
-    n_bins = count_bins(binning)
-    index = _bins(rows.dataset, rows.real, binning)
-    sums = paired_efficiencies(accept[0], accept[1], rows.real.weights, index, n_bins)
-    units = {v.name: v.package_unit for v in sample.conditions}
-    return EfficiencyComparison(
+    return compare_outcomes(
+        *passes,
+        cuts=cuts,
+        columns=_columns(rows.dataset, rows.real),
+        weights=rows.real.weights,
+        edges=edges,
         species=sample.species,
-        cut=cut,
-        binning=binning,
-        units=tuple(units[name] for name in binning),
-        **{
-            name: values.reshape(*values.shape[:-1], *shape)
-            for name, values in sums.items()
-        },
+        units={v.name: v.package_unit for v in sample.conditions},
     )
 
 
-def _overall(rows: _Rows, cut: str, accept: Sequence[BoolArray]) -> dict[str, Any]:
-    """Efficiency of all rows."""
-    w = rows.real.weights
-    whole = np.zeros(len(w), dtype=np.int64)
-    sums = paired_efficiencies(accept[0], accept[1], w, whole, 1)
-    floors = []
-    for floor in rows.floors:
-        passes = _accepts(rows, cut, floor.targets)
-        value = floor.weights[passes].sum() / floor.weights.sum()
-        floors.append(abs(float(value - sums["real"][0])))
-    interval = sums["real_interval"][:, 0]
+def _overall_figures(
+    rows: _Rows, record: RealVsGenerated, cut: int, floor_shares: Sequence[float]
+) -> dict[str, Any]:
+    """Efficiency of all rows, and its difference with the floor's."""
+    real = float(record.real.efficiency[cut])
     return {
-        "real": float(sums["real"][0]),
-        "real_error": float(interval[1] - interval[0]) / 2,
-        "generated": float(sums["generated"][0]),
+        "real": real,
+        "generated": float(record.generated.efficiency[cut]),
         "difference": _figure(
-            float(sums["difference"][0]),
-            float(sums["difference_error"][0]),
-            floors,
-            n_eff(w),
+            float(record.difference[cut]),
+            float(record.difference_error[cut]),
+            [abs(float(share - real)) for share in floor_shares],
+            n_eff(rows.real.weights),
         ),
     }
 
 
-def _pull_figure(rows: _Rows, comparison: EfficiencyComparison) -> dict[str, Any]:
+def _pull_figure(
+    rows: _Rows, record: RealVsGenerated, cut: int, floor_passes: Sequence[BoolArray]
+) -> dict[str, Any]:
     """Rms of the pulls over bins, and that of the floor's rows."""
-    pull = comparison.pull[np.isfinite(comparison.pull)]
+    pull = record.pull[cut][np.isfinite(record.pull[cut])]
     if len(pull) == 0:
         return _missing(f"no bin has {MIN_BIN_EFF:g} effective rows")
-    shape = comparison.real.shape
-    n_bins = count_bins(comparison.binning)
-    half = np.diff(comparison.real_interval, axis=0)[0] / 2
+    n_bins = count_bins(record.binning)
+    real = record.real
+    half = (real.upper[cut] - real.lower[cut]) / 2
     floors = []
-    for floor in rows.floors:
-        index = _bins(rows.dataset, floor, comparison.binning)
-        passes = _accepts(rows, comparison.cut, floor.targets)
-        sums = paired_efficiencies(passes, passes, floor.weights, index, n_bins)
-        other = np.diff(sums["real_interval"], axis=0)[0].reshape(shape) / 2
-        difference = sums["real"].reshape(shape) - comparison.real
-        pulls = difference / np.hypot(half, other)
+    for floor, passes in zip(rows.floors, floor_passes, strict=True):
+        index = bin_index(_columns(rows.dataset, floor), record.binning)
+        order = sort_rows(index, floor.weights, n_bins)
+        other = table_of_shares(
+            passes[np.newaxis, order.order], order, cuts=("",), edges=record.binning
+        )
+        use = other.n_eff >= MIN_BIN_EFF
+        difference = np.where(use, other.efficiency[0], np.nan) - real.efficiency[cut]
+        pulls = difference / np.hypot(half, (other.upper[0] - other.lower[0]) / 2)
         pulls = pulls[np.isfinite(pulls)]
         if len(pulls):
             floors.append(float(np.sqrt(np.mean(pulls**2))))
@@ -687,14 +674,18 @@ def _pull_figure(rows: _Rows, comparison: EfficiencyComparison) -> dict[str, Any
     return {
         **_figure(rms, error, floors, n_eff(rows.real.weights)),
         "bins": len(pull),
-        "bins_left_out": int(comparison.pull.size - len(pull)),
+        "bins_left_out": int(record.pull[cut].size - len(pull)),
     }
+
+
+def _columns(dataset: Dataset, part: Part) -> dict[str, FloatArray]:
+    """Conditions of a part by name."""
+    return dict(zip(dataset.sample.condition_names, part.conditions.T, strict=True))
 
 
 def _bins(dataset: Dataset, part: Part, edges: Mapping[str, Any]) -> IntArray:
     """Flat bin of each row of a part."""
-    columns = dict(zip(dataset.sample.condition_names, part.conditions.T, strict=True))
-    return bin_index(columns, edges)
+    return bin_index(_columns(dataset, part), edges)
 
 
 def _quantile_edges(values: FloatArray, n: int) -> tuple[float, ...]:

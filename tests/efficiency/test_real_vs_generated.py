@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.efficiency.real_vs_generated import closure_table
+from pidgan.bundle.reference import parse_cuts
+from pidgan.efficiency.real_vs_generated import (
+    closure_table,
+    compare_outcomes,
+    compare_rows,
+)
 from pidgan.efficiency.table import efficiency_table
 from pidgan.errors import CutError, MapError, PidganWarning
 
@@ -38,6 +43,64 @@ def test_real_part_is_the_efficiency_table() -> None:
     np.testing.assert_allclose(
         frame["difference"], frame["generated_efficiency"] - frame["real_efficiency"]
     )
+
+
+def test_the_record_agrees_with_itself() -> None:
+    frame = reference(3000, 2)
+    parsed = parse_cuts(GENERATOR.card, CUTS)
+    rows = compare_rows(GENERATOR, frame, parsed, repeats=4)
+    edges = {"P": (3e3, 2e4, 1e5), "ETA": (1.5, 3.0, 5.0)}
+    found = rows.in_bins(edges, variance="pidcalib")
+    real, generated = np.split(np.arange(4), 2)
+    np.testing.assert_allclose(found.covariance[real, real], found.real.variance)
+    np.testing.assert_allclose(
+        found.covariance[generated, generated], found.generated.variance
+    )
+    np.testing.assert_allclose(
+        found.difference, found.generated.efficiency - found.real.efficiency
+    )
+    # What real and generated share cancels in the difference.
+    shared = 2 * found.covariance[real, generated]
+    variance = found.real.variance + found.generated.variance - shared
+    np.testing.assert_allclose(found.difference_error, np.sqrt(variance))
+    figures = found.figures(1)
+    assert figures["edges"] == {name: list(e) for name, e in edges.items()}
+    np.testing.assert_allclose(figures["pull"], found.pull[1])
+
+
+def test_outcomes_of_one_draw_are_shares_of_zero_or_one() -> None:
+    rng = np.random.default_rng(1)
+    real, generated = rng.random((2, 2, 500)) < 0.7
+    options = {
+        "cuts": ("y > 0", "y > 1"),
+        "columns": {"x": rng.random(500)},
+        "weights": rng.choice([1.2, -0.3], 500, p=[0.9, 0.1]),
+        "edges": {"x": (0.0, 0.4, 1.0)},
+        "species": "K+",
+        "units": {"x": "MeV"},
+    }
+    found = compare_outcomes(real, generated, **options)
+    again = compare_outcomes(real, generated.astype(np.float64), **options)
+    np.testing.assert_array_equal(found.difference, again.difference)
+    np.testing.assert_allclose(found.generated.upper, again.generated.upper)
+    np.testing.assert_allclose(found.covariance, again.covariance)
+    assert found.units == ("MeV",)
+
+
+def test_bins_with_few_rows_are_not_measured() -> None:
+    frame = reference(900, 1)
+    frame.loc[frame["P"] > 5e4, "weight"] = -0.1
+    edges = {"P": (3e3, 3.5e3, 5e4, 1e5)}
+    rows = compare_rows(GENERATOR, frame, parse_cuts(GENERATOR.card, CUTS))
+    found = rows.in_bins(edges)
+    assert np.isfinite(found.real.efficiency[0]).tolist() == [True, True, False]
+    # The last bin has rows, but no positive sum of their weights.
+    assert found.n_eff[2] > 100
+    kept = found.measured()
+    for values in (kept.real.upper, kept.difference, kept.difference_error, kept.pull):
+        assert np.isfinite(values[1]).tolist() == [False, True, False]
+    np.testing.assert_array_equal(kept.n_eff, found.n_eff)
+    np.testing.assert_array_equal(kept.difference[:, 1], found.difference[:, 1])
 
 
 def test_errors_of_the_difference_are_those_of_its_scatter() -> None:

@@ -9,7 +9,7 @@ import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
 from pidgan.bundle.card import CardVariable
-from pidgan.efficiency.real_vs_generated import paired_efficiencies
+from pidgan.efficiency.real_vs_generated import compare_outcomes
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
 from pidgan.report.page import Section, Table, write_report
 from pidgan.report.validation import Report, validate
@@ -104,7 +104,7 @@ def test_misid_is_that_of_the_other_species(report: Report) -> None:
     assert set(report.figures["misid"]) == {"K+"}
     found = report.figures["misid"]["K+"]["DLLk > 3"]["overall"]
     assert 0 < found["real"] < 1
-    assert {item.cut for item in report.misids} == {"DLLk > 3", "DLLk > 5"}
+    assert {item.cuts for item in report.misids} == {("DLLk > 3", "DLLk > 5")}
 
 
 def test_atoms_and_ties_are_counted() -> None:
@@ -208,10 +208,18 @@ def test_pulls_of_pairs_are_standard_normal() -> None:
     pulls = []
     for _ in range(40):
         weights = rng.choice([1.2, -0.6], 4000, p=[0.8, 0.2])
-        index = np.repeat(np.arange(10), 400)
-        real, generated = rng.random((2, 4000)) < 0.9
-        sums = paired_efficiencies(generated, real, weights, index, 10)
-        pulls.append(sums["difference"] / sums["difference_error"])
+        real, generated = rng.random((2, 1, 4000)) < 0.9
+        found = compare_outcomes(
+            real,
+            generated,
+            cuts=("y > 0",),
+            columns={"bin": np.repeat(np.arange(10), 400)},
+            weights=weights,
+            edges={"bin": tuple(range(11))},
+            species="K+",
+            units={},
+        )
+        pulls.append(found.pull)
     assert np.std(pulls) == pytest.approx(1.0, abs=0.12)
 
 
