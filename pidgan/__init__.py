@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pidgan.efficiency.table import efficiency_table
     from pidgan.errors import PidganError
     from pidgan.report.validation import Report, validate
-    from pidgan.sample.dataset import Dataset, build_dataset
+    from pidgan.sample.building import build_dataset
+    from pidgan.sample.dataset import Dataset
     from pidgan.sample.definition import Sample
     from pidgan.sample.loading import load_sample
     from pidgan.sample.sweights import compute_sweights
@@ -31,7 +32,7 @@ _HOMES = {
     "Report": "report.validation",
     "Sample": "sample.definition",
     "apply": "application.apply",
-    "build_dataset": "sample.dataset",
+    "build_dataset": "sample.building",
     "compute_sweights": "sample.sweights",
     "efficiency_table": "efficiency.table",
     "export_bundle": "training.export",

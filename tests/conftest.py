@@ -10,7 +10,8 @@ import pytest
 from command_line import run  # noqa: F401
 
 from pidgan.files.tables import write_trees
-from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.building import build_dataset
+from pidgan.sample.dataset import Dataset
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis, simulate_calibration
 
 CALIBRATION_TRACKS = 20_000

@@ -12,8 +12,9 @@ import numpy as np
 
 from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
+from pidgan.sample.building import build_dataset
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.loading import load_sample
 from pidgan.simulation import simulate_calibration
 from pidgan.training.loop import train

@@ -30,7 +30,8 @@ from pidgan.bundle.card import sample_targets
 from pidgan.efficiency.binning import bin_index
 from pidgan.files.tables import write_trees
 from pidgan.report.metrics import c2st, weighted_auc
-from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.building import build_dataset
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.loading import load_sample
 from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration

@@ -239,7 +239,7 @@ def prepare(
 
     SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
     """
-    from pidgan.sample.dataset import build_dataset
+    from pidgan.sample.building import build_dataset
 
     refuse_existing(output, overwrite=overwrite)
     dataset = build_dataset(sample, list(files), seed=seed, shares=shares)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
-from pidgan.sample.dataset import build_dataset
+from pidgan.sample.building import build_dataset
 from pidgan.sample.loading import load_sample
 
 DEFINITIONS = Path(__file__).parents[2] / "examples/showers"

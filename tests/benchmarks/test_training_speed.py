@@ -29,7 +29,8 @@ pytest.importorskip("tensorflow")
 from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
 from pidgan.report.metrics import c2st
-from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.building import build_dataset
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration
 from pidgan.training.conditions import fit_conditions

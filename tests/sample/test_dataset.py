@@ -12,8 +12,9 @@ import pytest
 
 from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
 from pidgan.files.tables import write_table, write_trees
+from pidgan.sample.building import build_dataset
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.dataset import PARTS, Dataset, build_dataset
+from pidgan.sample.dataset import PARTS, Dataset
 from pidgan.sample.loading import load_sample
 from pidgan.simulation.calibration import simulate_calibration
 
@@ -116,7 +117,7 @@ def test_every_dropped_row_is_counted(tmp_path: Path) -> None:
     data["K_DLLp"][13] = -999  # not declared as a sentinel here
     data["K_PT"][14] = -1.0
     toml = OWN + 'selection = "K_PT > 0"\nfiducial = "ETA > 1.5"\n'
-    with pytest.warns(PidganWarning, match="4 of 400 rows dropped for a NaN"):
+    with pytest.warns(PidganWarning, match="4 of 400 rows dropped: NaN"):
         dataset = build_dataset(*write(tmp_path, data, toml=toml))
     assert dataset.info["dropped"] == {
         "selection": 1,

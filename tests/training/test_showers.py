@@ -21,7 +21,8 @@ from pidgan.errors import (
     SampleError,
 )
 from pidgan.files.tables import write_trees
-from pidgan.sample.dataset import Dataset, build_dataset
+from pidgan.sample.building import build_dataset
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.sample.loading import load_sample
 from pidgan.simulation import SHOWER_TREE, simulate_showers

@@ -1,0 +1,191 @@
+"""A Dataset built from the files of a calibration sample.
+
+`build_dataset` takes these steps: it applies the selection on branches; derives
+variables and converts them to package units; drops rows with a NaN or infinity; checks
+that units fit the declared ranges; applies the fiducial cut; drops rows whose
+conditions, targets or discriminant are outside their range, where the sentinels of a
+target stay; fits sWeights to the rows that are left, or reads them from a branch.
+`info` counts the rows that were dropped and says why. A condition that has the same
+value in every row is left out of the sample, with a warning.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pidgan.arrays import FloatArray
+from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.dataset import PARTS, Dataset, content_hash
+from pidgan.sample.definition import Sample
+from pidgan.sample.loading import load_sample
+from pidgan.sample.rows import CELLS, MASS, WEIGHT, Rows, read_rows
+from pidgan.sample.sweights import alternative_sweights, compute_sweights
+from pidgan.sample.weights import n_eff
+
+#: Shares of the parts. The test part is large, because every figure of a report and the
+#: systematic uncertainty of a PID cut come from it.
+SHARES = (0.6, 0.1, 0.3)
+
+
+def build_dataset(
+    sample: Sample | str | Path,
+    files: Sequence[str | Path] | str | Path,
+    *,
+    seed: int = 1,
+    shares: tuple[float, float, float] = SHARES,
+) -> Dataset:
+    """Build the dataset of a calibration sample from its files.
+
+    Args:
+        sample: Definition of the sample, its name or its path.
+        files: Files with calibration data: FILE, FILE:TREE, patterns, addresses or
+            Parquet. Several trees (the two charges of a probe) are put together, and
+            fitted together.
+        seed: Seed of the random split into parts.
+        shares: Fractions of rows for training, monitoring and testing, of sum 1.
+
+    Returns:
+        The dataset; the same input and seed give the same `info["hash"]`.
+
+    Raises:
+        SampleError: The data do not fit the definition, for example a wrong unit.
+        DatasetError: No rows are left, or their sum of weights is not positive.
+        FitError: The mass fit failed.
+        NtupleError: A file, tree or branch is missing.
+
+    Example:
+        >>> dataset = build_dataset("run2_dstar_k", ["calib/*.root"])  # doctest: +SKIP
+        >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
+    """
+    if len(shares) != len(SHARES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"shares are {shares}, expected three positive ones of sum 1")
+    rows = read_rows(load_sample(sample), files)
+    sample = _without_constants(rows)
+    weights, others, fit = _weigh(rows)
+    columns, n = rows.columns, len(rows)
+    dataset = Dataset(
+        sample=sample,
+        conditions=_stack(columns, sample.condition_names),
+        targets=columns[CELLS]
+        if sample.cells
+        else _stack(columns, sample.target_names),
+        weights=weights.astype(np.float64),
+        alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
+        split=_split(sample, rows, shares, seed),
+        info={"alternatives": list(others)},
+    )
+    names = [name for name in PARTS if name != "excluded" or sample.exclude]
+    parts = {name: dataset.part(name).weights for name in names}
+    for name, part in parts.items():
+        if not part.sum() > 0:
+            raise DatasetError(
+                f"the {name} part has {len(part)} rows with a sum of weights of "
+                f"{part.sum():g}, expected a positive number; more rows are needed"
+            )
+    info = {
+        "hash": content_hash(dataset),
+        "seed": seed,
+        "rows": {name: len(part) for name, part in parts.items()},
+        "sum_weights": float(weights.sum()),
+        "n_eff": n_eff(weights),
+        "files": rows.files,
+        "rows_read": rows.n_read,
+        "dropped": rows.dropped,
+        "alternatives": list(others),
+        **fit,
+    }
+    return dataclasses.replace(dataset, info=info)
+
+
+def _without_constants(rows: Rows) -> Sample:
+    """Leave out conditions that have the same value in every row."""
+    sample = rows.sample
+    firsts = {name: rows.columns[name][0] for name in sample.condition_names}
+    constant = {
+        name: float(first)
+        for name, first in firsts.items()
+        if (rows.columns[name] == first).all()
+    }
+    if not constant:
+        return sample
+    listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())
+    kept = tuple(v for v in sample.conditions if v.name not in constant)
+    used = parse_cut(sample.fiducial).names if sample.fiducial else ()
+    if not kept or set(used) & set(constant):
+        raise SampleError(
+            f"{rows.where}: constant conditions, {listed}; expected one that varies, "
+            "and none of them in the fiducial cut"
+        )
+    warnings.warn(
+        f"{rows.where}: constant conditions are left out: {listed}",
+        PidganWarning,
+        stacklevel=3,
+    )
+    update: dict[str, Any] = {"conditions": kept}
+    for key in ("binning", "map_binning", "exclude"):
+        intervals = getattr(sample, key).items()
+        update[key] = {name: v for name, v in intervals if name not in constant}
+    if sample.cells:
+        less: dict[str, Any] = {}
+        if sample.cells.incident in constant:
+            less["incident"] = None
+        symmetry = sample.cells.symmetry
+        if symmetry and set(symmetry.columns.values()) & set(constant):
+            # The mirror image of the one position is another, which no row has.
+            less["symmetry"] = None
+        update["cells"] = sample.cells.model_copy(update=less)
+    return sample.model_copy(update=update)
+
+
+def _weigh(
+    rows: Rows,
+) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
+    """Return the weights, the weights of other mass fits, and a summary of the fit."""
+    sample, where = rows.sample, rows.where
+    fit: dict[str, Any] = {}
+    others: Mapping[str, FloatArray] = {}
+    if sample.weight_branch:
+        weights: FloatArray = rows.columns[WEIGHT]
+    elif sample.discriminant:
+        mass = rows.columns[MASS]
+        result = compute_sweights(mass, sample.discriminant, where=where)
+        weights, fit = result.weights, {"fit": result.summary}
+        others = alternative_sweights(mass, sample.discriminant, where=where)
+    else:
+        weights = np.ones(len(rows))
+    total = float(weights.sum())
+    if not total > 0:
+        name = sample.weight_branch or "sWeights"
+        raise DatasetError(
+            f"{where}: the sum of {name!r} over {len(weights)} rows is {total:g}, "
+            f"expected a positive number"
+        )
+    return weights, others, fit
+
+
+def _split(
+    sample: Sample, rows: Rows, shares: tuple[float, float, float], seed: int
+) -> npt.NDArray[np.uint8]:
+    """Return the number of the part that each row (n,) belongs to."""
+    n = len(rows)
+    bounds = np.round(np.cumsum(shares)[:-1] * n).astype(int)
+    split = np.empty(n, dtype=np.uint8)
+    order = np.random.default_rng(seed).permutation(n)
+    split[order] = np.searchsorted(bounds, np.arange(n), side="right")
+    for name, intervals in sample.exclude.items():
+        for low, high in intervals:
+            inside = (rows.columns[name] >= low) & (rows.columns[name] <= high)
+            split[inside] = PARTS.index("excluded")
+    return split
+
+
+def _stack(
+    columns: dict[str, npt.NDArray[Any]], names: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    return np.stack([columns[name].astype(np.float32) for name in names], axis=1)

@@ -1,0 +1,241 @@
+"""The rows of a calibration sample, from its files to the rows that are usable."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pidgan.arrays import BoolArray
+from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
+from pidgan.files.trees import is_npz
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.definition import Sample
+from pidgan.sample.shower_arrays import check_energies, energies, stack_views
+from pidgan.sample.variables import Variable
+
+#: Fraction of rows that, dropped for one reason, is worth a warning.
+MANY_DROPPED = 0.05
+# "#" cannot begin the name of a variable, so these columns never collide with one.
+CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
+_NOT_FINITE = "NaN or infinite"
+
+
+class Rows:
+    """Rows of a calibration sample, with an account of the rows that were dropped.
+
+    Attributes:
+        sample: Definition of the sample.
+        where: Name of the files in messages.
+        columns: Array (n, ...) of each variable in package units, and of `CELLS`,
+            `MASS` and `WEIGHT` where the sample has them.
+        files: Source and number of rows of each file.
+        dropped: Number of rows dropped for each reason.
+    """
+
+    def __init__(self, sample: Sample, sources: Sequence[Source]) -> None:
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        self.sample = sample
+        self.where = f"{sources[0]}{more}"
+        self.files: list[dict[str, Any]] = []
+        self.dropped: dict[str, int] = {}
+        chunks = [chunk for source in sources for chunk in self._read(source)]
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            name: np.concatenate([chunk[name] for chunk in chunks])
+            for name in (chunks[0] if chunks else ())
+        }
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    @property
+    def n_read(self) -> int:
+        """Number of rows in the files."""
+        return sum(int(file["rows"]) for file in self.files)
+
+    def drop(self, bad: BoolArray, reason: str) -> None:
+        """Drop the rows that a mask (n,) marks, and count them."""
+        self._count(bad, reason)
+        if bad.any():
+            self.columns = {name: array[~bad] for name, array in self.columns.items()}
+
+    def is_sentinel(self, variable: Variable) -> BoolArray:
+        """Return which rows (n,) hold a sentinel of a variable."""
+        return self.columns[_sentinel_key(variable)]
+
+    def check_any(self) -> None:
+        """Raise a DatasetError if no row is left."""
+        if not len(self):
+            reasons = ", ".join(
+                f"{name}: {rows}" for name, rows in self.dropped.items()
+            )
+            raise DatasetError(
+                f"{self.where}: no rows left; dropped for {reasons or 'no reason'}"
+            )
+
+    def _count(self, bad: BoolArray, reason: str) -> None:
+        if bad.any():
+            self.dropped[reason] = self.dropped.get(reason, 0) + int(bad.sum())
+
+    def _read(self, source: Source) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Yield the selected rows of one source in chunks."""
+        rows = 0
+        for frame, cells in _iterate(self.sample, source):
+            rows += len(frame)
+            if self.sample.selection:
+                # The cut fails rows with a NaN, which thus count as not selected.
+                cut = parse_cut(self.sample.selection, names=frame.columns)
+                passed = cut.passes(frame)
+                self._count(~passed, "selection")
+                frame = frame.loc[passed]
+                cells = None if cells is None else cells[passed]
+            yield _columns(self.sample, frame, cells)
+        self.files.append({"source": str(source), "rows": rows})
+
+
+def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
+    """Read the rows of a sample that can be used.
+
+    Rows are dropped in a fixed order: outside the selection; with a NaN or infinity;
+    outside the fiducial cut; outside the range of a condition, target or discriminant.
+
+    Args:
+        sample: Definition of the sample.
+        files: Files, patterns or addresses.
+
+    Raises:
+        SampleError: The data do not fit the definition.
+        DatasetError: No rows are left.
+        NtupleError: A file, tree or branch is missing.
+    """
+    rows = Rows(sample, find_sources(files, trees=sample.trees))
+    if rows.columns:
+        rows.drop(~_is_finite(rows.columns), _NOT_FINITE)
+    rows.check_any()
+    for variable in (*sample.conditions, *sample.variables):
+        _check_unit(rows, variable)
+    if sample.cells:
+        values = rows.columns[CELLS]
+        check_energies(values, sample.cells, rows.columns, where=rows.where)
+    _keep_inside(rows)
+    rows.check_any()
+    _warn_dropped(rows)
+    return rows
+
+
+def _iterate(
+    sample: Sample, source: Source
+) -> Iterator[tuple[pd.DataFrame, npt.NDArray[Any] | None]]:
+    """Yield chunks: columns, and the cells (n, n_cells) if there are any."""
+    if sample.cells is None and not is_npz(source.path):
+        for _, frame in iterate_columns(source, sample.branches):
+            yield frame, None
+        return
+    for arrays in iterate_rows(source, sample.branches):
+        flat = {name: array for name, array in arrays.items() if array.ndim == 1}
+        cells = stack_views(arrays, sample.cells, source) if sample.cells else None
+        yield pd.DataFrame(flat), cells
+
+
+def _columns(
+    sample: Sample, frame: pd.DataFrame, cells: npt.NDArray[Any] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Derive and convert the columns of a chunk."""
+    columns: dict[str, npt.NDArray[Any]] = {}
+    if sample.cells and cells is not None:
+        columns[CELLS] = energies(cells, sample.cells)
+    for variable in (*sample.conditions, *sample.variables):
+        columns[variable.name] = variable.evaluate(frame)
+        columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
+    if sample.weight_branch:
+        columns[WEIGHT] = frame[sample.weight_branch].to_numpy(np.float64)
+    mass = sample.discriminant
+    if mass:
+        read = Variable(name=mass.branch, unit=mass.unit, range=mass.range)
+        columns[MASS] = read.evaluate(frame)
+    return columns
+
+
+def _sentinel_key(variable: Variable) -> str:
+    return f"#sentinel {variable.name}"
+
+
+def _is_finite(columns: dict[str, npt.NDArray[Any]]) -> BoolArray:
+    finite = [
+        np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+        for array in columns.values()
+        if array.dtype != np.bool_
+    ]
+    return np.asarray(np.logical_and.reduce(finite))
+
+
+def _check_unit(rows: Rows, variable: Variable) -> None:
+    """Refuse a variable whose median lies outside its range: a unit or a branch."""
+    column = rows.columns[variable.name][~rows.is_sentinel(variable)]
+    if not len(column):
+        return
+    median, (low, high) = float(np.median(column)), variable.range
+    if low <= median <= high:
+        return
+    origin = f"derived from {', '.join(variable.inputs)}" if variable.derive else ""
+    account = (
+        f"{rows.where}: {variable.name} ({origin or f'branch {variable.inputs[0]!r}'}) "
+        f"has median {median:.6g} {variable.package_unit} read with unit = "
+        f"{variable.unit!r}, outside the declared range [{low:g}, {high:g}] "
+        f"{variable.package_unit}"
+    )
+    if variable.unit == "MeV" and low <= 1000 * median <= high:
+        raise SampleError(
+            f'{account}; looks like GeV where MeV is declared, set unit = "GeV"'
+        )
+    if variable.unit == "GeV" and low <= median / 1000 <= high:
+        raise SampleError(
+            f'{account}; looks like MeV where GeV is declared, set unit = "MeV"; or '
+            "the range is meant in GeV: ranges are in MeV"
+        )
+    raise SampleError(f"{account}; check branch, unit and range")
+
+
+def _keep_inside(rows: Rows) -> None:
+    """Drop rows outside the fiducial cut and the ranges, in a fixed order."""
+    sample = rows.sample
+    if sample.fiducial:
+        cut = parse_cut(sample.fiducial, names=sample.condition_names)
+        rows.drop(~cut.passes(rows.columns), "fiducial")
+    for variable in (*sample.conditions, *sample.variables):
+        column = rows.columns[variable.name]
+        if variable.categories:
+            known = np.isin(column, variable.categories)
+            rows.drop(~known, f"{variable.name} unknown")
+            continue
+        outside = _outside(column, variable.range) & ~rows.is_sentinel(variable)
+        rows.drop(outside, f"{variable.name} out of range")
+    if sample.cells:
+        empty = np.asarray(rows.columns[CELLS].max(axis=1) <= 0)
+        least = sample.cells.threshold
+        rows.drop(
+            empty, f"no cell above the threshold of {least:g}" if least else "no energy"
+        )
+    if sample.discriminant:
+        outside = _outside(rows.columns[MASS], sample.discriminant.range)
+        rows.drop(outside, f"{sample.discriminant.branch} out of range")
+
+
+def _outside(column: npt.NDArray[Any], limits: tuple[float, float]) -> BoolArray:
+    return np.asarray(~((column >= limits[0]) & (column <= limits[1])))
+
+
+def _warn_dropped(rows: Rows) -> None:
+    """Warn if any row is not finite, or if many are outside of a range."""
+    most = {"selection": rows.n_read, "fiducial": rows.n_read, _NOT_FINITE: 0}
+    for reason, n in rows.dropped.items():
+        if n > most.get(reason, MANY_DROPPED * rows.n_read):
+            warnings.warn(
+                f"{rows.where}: {n} of {rows.n_read} rows dropped: {reason}",
+                PidganWarning,
+                stacklevel=4,
+            )
