@@ -1,14 +1,14 @@
-"""The one grammar of cuts: comparisons of named columns, parsed and never evaluated.
+"""The one grammar of cuts: comparisons of named columns, never run as Python code.
 
-A cut compares columns and numbers with `<`, `<=`, `>`, `>=`, `==`, `!=` (chains such
-as `0 < a < 1` too), combines them with `+ - * /` and `abs()`, and joins comparisons
-with `&`, `|`, `!` - or, the same thing, `&&`, `||`, `~`, or `and`, `or`, `not`. As in
-ROOT, and unlike in Python, all three spellings bind *weaker* than a comparison, so
+A cut compares columns and numbers with `<`, `<=`, `>`, `>=`, `==`, `!=`, in chains such
+as `0 < a < 1` too. It combines them with `+ - * /` and `abs()`, and joins comparisons
+with `&`, `|`, `!`, which may also be written `&&`, `||`, `~`, or `and`, `or`, `not`. As
+in ROOT, and unlike in Python, all three spellings bind *weaker* than a comparison, so
 that `a > 0 & b > 1` needs no brackets.
 
-A row passes only if every column that the cut names holds a usable value there: a
-NaN, an infinity or a declared sentinel (-999, -1000) fails the cut, a negated one
-too. Such rows stay in the denominator of an efficiency.
+A row passes only if every column of the cut has a usable value there: a NaN, an
+infinity or a declared sentinel (-999, -1000) fails the cut, even a negated one. Such
+rows stay in the denominator of an efficiency.
 """
 
 import ast
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from pidgan.errors import CutError, nearest
 
-#: Names that the field uses for one and the same variable: PIDCalib's short name, the
-#: Run 1 and 2 branch, the Run 3 branch. Each may have "probe_" before it, as in
-#: calibration files, and "Brunel_", which makes it the variable of another fit.
+#: Names of one and the same variable: the short name of PIDCalib, the branch in Run 1
+#: and 2, the branch in Run 3. Calibration files write "probe_" before them. "Brunel_"
+#: makes a name the variable of another fit.
 SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("DLLK", "PIDK", "PID_K"),
     ("DLLp", "PIDp", "PID_P"),
@@ -78,10 +78,11 @@ class Cut:
     """A parsed cut; make one with `parse_cut`.
 
     Attributes:
-        text: the cut as it was written.
-        canonical: the same cut in one spelling, aliases resolved; equal for texts that
-            differ only in spaces, in brackets or in the spelling of `and`.
-        names: the columns it needs, in order of appearance.
+        text: Cut as it was written.
+        canonical: Cut in one spelling, with aliases resolved; two texts that differ
+            only in spaces, in brackets or in the spelling of `and` have the same.
+        names: Columns that the cut needs, in order of appearance.
+        expression: Parsed cut.
     """
 
     text: str
@@ -97,11 +98,12 @@ class Cut:
         """Return which rows pass.
 
         Args:
-            columns: arrays (n,) by name, or a DataFrame.
-            sentinels: values of a column that stand for "no measurement".
+            columns: Arrays (n,) by name, or a DataFrame.
+            sentinels: Values of each column that mean "no measurement".
 
         Returns:
-            (n,); rows where a column of the cut is NaN, infinite or a sentinel fail.
+            True for each row (n,) that passes; rows where a column of the cut is NaN,
+            infinite or a sentinel fail.
 
         Example:
             >>> cut = parse_cut("RichDLLk > 0")
@@ -139,17 +141,17 @@ def parse_cut(
     """Parse a cut and check it against the names that exist.
 
     Args:
-        text: for example "RichDLLk > 0 & RichDLLk - RichDLLp > 0".
-        names: the columns there are; a cut that names another one is refused. Without
-            them, the names are checked when the cut is applied.
-        aliases: further names for columns. `DLLK`, `PIDK`, `PID_K` and the other
+        text: Cut, for example "RichDLLk > 0 & RichDLLk - RichDLLp > 0".
+        names: Columns that exist; by default names are checked when the cut is applied.
+        aliases: Column by further name. `DLLK`, `PIDK`, `PID_K` and the other
             `SYNONYMS` stand for each other wherever only one of them is in `names`.
 
     Returns:
         The cut, with aliases resolved.
 
     Raises:
-        CutError: an unknown name, or anything but comparisons of columns and numbers.
+        CutError: A name is unknown, or the text is not a comparison of columns and
+            numbers.
 
     Example:
         >>> parse_cut("DLLK>4 && DLLp < 5", names=["PIDK", "PIDp"]).canonical
@@ -182,16 +184,16 @@ def compared_values(
     """Return the values that a cut compares with a name, as `a - b` in `a - b > x`.
 
     Args:
-        cut: a cut in which the name stands alone on one side of one comparison.
-        name: `x` of the example; no column of that name is needed.
-        columns: arrays (n,) by name.
-        sentinels: values of a column that stand for "no measurement".
+        cut: Cut in which the name stands alone on one side of one comparison.
+        name: Name of the threshold, `x` in the example; it need not be a column.
+        columns: Arrays (n,) by name.
+        sentinels: Values of each column that mean "no measurement".
 
     Returns:
-        (n,), NaN or infinite where a column has no value.
+        Values (n,), NaN or infinite where a column has no value.
 
     Raises:
-        CutError: the name stands elsewhere, or in several comparisons.
+        CutError: The name stands elsewhere, or in several comparisons.
     """
     pairs = [
         pair

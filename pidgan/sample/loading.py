@@ -9,9 +9,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pidgan.calorimeter.geometry_file import load_geometry
-from pidgan.errors import SampleError, nearest
+from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.sample.cells import Cells
 from pidgan.sample.definition import WEIGHTINGS, Discriminant, Sample
+from pidgan.sample.species import pdg_id
 from pidgan.sample.variables import Variable
 
 #: A longer chain of `extends` is a mistake.
@@ -116,7 +117,10 @@ def _load(path: Path) -> Sample:
         problems = [_one_line(detail, content) for detail in error.errors()]
         raise SampleError(f"{path}: {'; '.join(problems[:5])}") from None
     if path.parent != calibration_directory():  # those that ship are tested
-        _check_species(sample.species, path)
+        try:
+            pdg_id(sample.species)
+        except NtupleError as error:
+            raise SampleError(f"{path}: {error}") from None
     return sample
 
 
@@ -193,16 +197,3 @@ def _location(location: tuple[int | str, ...], content: Any) -> str:
         else:
             text += f"[{part}]"
     return text
-
-
-def _check_species(species: str, path: Path) -> None:
-    from particle import Particle, ParticleNotFound  # slow to load
-
-    try:
-        Particle.from_name(species)
-    except ParticleNotFound:
-        names = [particle.name for particle in Particle.all()]
-        raise SampleError(
-            f"{path}: species {species!r} is no particle's PDG name"
-            f"{nearest(species, names)}"
-        ) from None

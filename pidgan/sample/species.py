@@ -1,16 +1,16 @@
-"""Species by name: the PDG id of what a bundle or a map is for."""
+"""Species by name, and their numbers in the tables of the Particle Data Group."""
 
 import functools
 
-from pidgan.errors import NtupleError
+from pidgan.errors import NtupleError, nearest
 
 
 @functools.cache
 def pdg_id(species: str) -> int:
-    """Return the PDG id of a name; the smallest, as a proton is a nucleus too.
+    """Return the PDG id of a name; the smallest one, as a proton is a nucleus too.
 
     Raises:
-        NtupleError: no particle has that name.
+        NtupleError: No particle has that name.
 
     Example:
         >>> pdg_id("K-")
@@ -18,16 +18,20 @@ def pdg_id(species: str) -> int:
     """
     from particle import Particle  # slow to load
 
-    # Full names (`K+`) are slow to make: only for what starts like the species.
+    # Full names (`K+`) are slow to make: only particles that start alike get one.
     alike = (p for p in Particle.all() if species.startswith(p.pdg_name))
     found = [int(particle.pdgid) for particle in alike if particle.name == species]
     if not found:
-        raise NtupleError(f"species {species!r} is no particle's PDG name")
+        known = (particle.name for particle in Particle.all())
+        raise NtupleError(
+            f"species {species!r} is not the PDG name of a particle"
+            f"{nearest(species, known)}"
+        )
     return min(found, key=abs)
 
 
 def species_name(pdg: int) -> str:
-    """Return the name of a PDG id, or the id where it has none.
+    """Return the name of a PDG id, or the id if it has no name.
 
     Example:
         >>> species_name(22)

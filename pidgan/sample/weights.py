@@ -1,7 +1,7 @@
 """Weights of either sign: their effective number, and positive ones of equal density.
 
-sWeights are negative for a part of the rows. Sums of them estimate; a logarithm, a
-likelihood or a ROC curve needs `positive_weights`.
+sWeights are negative for a part of the rows. Sums of them are estimates, but a
+logarithm, a likelihood or a ROC curve needs `positive_weights`.
 """
 
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ def n_eff(weights: ArrayLike) -> float:
     """Return the effective number of rows, (sum w)^2 / sum w^2.
 
     Args:
-        weights: (n,) weights of any sign.
+        weights: Weights (n,) of any sign.
 
     Returns:
         The number of unit weights with the same relative error of the sum; 0 if all
@@ -29,11 +29,11 @@ def n_eff(weights: ArrayLike) -> float:
 
 
 def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
-    """Return (sum w)^2 / sum w^2 of sums that are known, 0 where all weights vanish.
+    """Return (sum w)^2 / sum w^2, or 0 where all weights vanish.
 
     Args:
-        sum_w: (...) sums of weights.
-        sum_w2: (...) sums of their squares.
+        sum_w: Sums of weights (...).
+        sum_w2: Sums of squared weights (...).
     """
     total = np.asarray(sum_w, dtype=np.float64)
     squares = np.asarray(sum_w2, dtype=np.float64)
@@ -44,23 +44,23 @@ def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
 def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> FloatArray:
     """Return E[w | features], a weight >= 0 with the same density as sWeights.
 
-    Source: Borisyak and Kazeev, J. Instrum. 14 (2019) P08020 (arXiv:1905.11719): the
-    mean sWeight at a point is the share of signal there, so that it describes the
-    signal as the sWeights do and is not negative. A log-loss or a ROC curve needs
-    this; clipped sWeights would describe something else. The regression (boosted
-    trees, squared error, stopped early) is cross-fitted in two halves: no row's own
-    weight enters its prediction. Trees that stop early leave background a share of the
-    signal's weight; a monotonic recalibration to the mean of w at each prediction
-    (isotonic, learnt on the other half) takes it back. What is below zero then, which
-    no signal share can be, is set to zero; the sum of the given weights is restored.
+    Source: Borisyak and Kazeev, J. Instrum. 14 (2019) P08020 (arXiv:1905.11719). The
+    mean sWeight at a point is the share of signal there: it describes the signal as
+    sWeights do and is not negative. Clipped sWeights would describe something else.
+    The regression (boosted trees, squared error, stopped early) is cross-fitted in two
+    halves, so that the weight of a row never enters its own prediction. Trees that stop
+    early leave the background a part of the weight of the signal; a monotonic
+    recalibration to the mean of w at each prediction (isotonic, learnt on the other
+    half) takes it back. Values below zero, which no share can have, are set to zero.
+    The sum of the given weights is restored.
 
     Args:
-        features: (n, d) everything the classifier will see, conditions and targets.
-        weights: (n,) weights of any sign with positive sum.
-        seed: of the halves and of the trees.
+        features: Conditions and targets (n, d) that the classifier will see.
+        weights: Weights (n,) of any sign with a positive sum.
+        seed: Seed of the halves and of the trees.
 
     Returns:
-        (n,) weights >= 0; the given ones where none of them is negative.
+        Weights (n,) >= 0; the given weights if none of them is negative.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.isotonic import IsotonicRegression
@@ -99,15 +99,15 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
 def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
     """Return conditions, targets and all pairwise differences of targets as features.
 
-    Trees cut on one feature at a time and so miss ties (two targets exactly equal)
-    unless the difference is a feature.
+    Trees cut on one feature at a time. They would miss ties (two targets exactly
+    equal) if the difference were not a feature.
 
     Args:
-        conditions: (n, c).
-        targets: (n, t).
+        conditions: Conditions (n, c).
+        targets: Targets (n, t).
 
     Returns:
-        (n, c + t + t (t - 1) / 2).
+        Features (n, c + t + t (t - 1) / 2).
     """
     x = np.asarray(conditions, dtype=np.float64)
     y = np.asarray(targets, dtype=np.float64)
@@ -118,8 +118,8 @@ def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
 def one_thread() -> AbstractContextManager[Any]:
     """Keep scikit-learn to one thread.
 
-    Its OpenMP threads wait by spinning: on a machine that is busy elsewhere two of
-    them are several times slower than one.
+    Its OpenMP threads wait by spinning: on a busy machine, two of them are several
+    times slower than one.
     """
     from threadpoolctl import (  # type: ignore[import-untyped]
         threadpool_limits,

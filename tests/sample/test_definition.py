@@ -134,7 +134,7 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
         ("eta_from_p_pt", "eta_from_pt_p", "closest: 'eta_from_p_pt'"),
         ('["K_P", "K_PT"]', '["K_P"]', r"needs branches = \[p, pt\]"),
         ('name = "ETA"', 'name = "P"', "more than once: P"),
-        ('species = "K+"', 'species = "Kplus"', "no particle's PDG name"),
+        ('species = "K+"', 'species = "Kplus"', "not the PDG name"),
         ('weight_branch = "sw"', "", "exactly one of weight_branch.*got none"),
         (
             'weight_branch = "sw"',
