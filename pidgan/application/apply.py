@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pidgan.application.conditions import check_overrides, read_overrides
+from pidgan.application.conditions import Conditions
 from pidgan.application.one_file import (
     Counts,
     FileJob,
@@ -36,7 +36,6 @@ from pidgan.application.one_track import (
     TrackOptions,
     open_generators,
 )
-from pidgan.application.quantile_map import QuantileMap
 from pidgan.application.workers import in_processes, on_dask
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES
@@ -135,10 +134,7 @@ def apply(
     mother_from: str | None = None,
     where: str | None = None,
     elsewhere: Elsewhere = "nan",
-    branches: Mapping[str, str] | None = None,
-    units: Mapping[str, str] | None = None,
-    scale: Mapping[str, float] | None = None,
-    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
+    conditions: Conditions | None = None,
     suffix: str = "",
     key: Sequence[str] = (),
     part: tuple[int, int] | None = None,
@@ -179,11 +175,8 @@ def apply(
             pass get generated targets.
         elsewhere: what the others get: "nan", or "keep" for the value that they have,
             if the branches exist.
-        branches: CONDITION or TRACK.CONDITION to the branch that holds it.
-        units: likewise to its unit in the file, "MeV" or "GeV".
-        scale: likewise to a factor, such as the ratio of data to simulation for
-            `nTracks`. Whole numbers stay whole.
-        quantile_map: likewise to a map made by `make_quantile_map`, or its file.
+        conditions: Branches, units, scales and quantile maps of conditions, where they
+            are not the default.
         suffix: end of the new names.
         key: branches that identify an event, such as ("runNumber", "eventNumber"). The
             noise is then a hash of them and of the values of the track's conditions (or
@@ -224,9 +217,7 @@ def apply(
     if mother_from is not None and species_from is None:
         raise NtupleError("decays in flight are flagged only with --species-from")
     settings = TrackOptions(
-        overrides=read_overrides(
-            branches=branches, units=units, scale=scale, quantile_map=quantile_map
-        ),
+        conditions=conditions or Conditions(),
         species_from=species_from,
         mother_from=mother_from,
         key=tuple(key),
@@ -239,7 +230,7 @@ def apply(
         for track, given in tracks.items()
     }
     names = {track: _condition_names(found) for track, found in options.items()}
-    check_overrides(settings.overrides, names)
+    settings.conditions.check(names)
     job = FileJob(
         tracks=dict(tracks),
         settings=settings,
@@ -324,11 +315,6 @@ def _request(
     seed: int,
 ) -> dict[str, Any]:
     """Return what a manifest says was asked for."""
-    overrides = settings.overrides
-    maps = {
-        name: {"simulation": list(found.simulation), "data": list(found.data)}
-        for name, found in overrides.quantile_maps.items()
-    }
     return {
         "mode": mode,
         "seed": seed,
@@ -336,10 +322,7 @@ def _request(
         "mother_from": settings.mother_from,
         "where": settings.where,
         "elsewhere": settings.elsewhere,
-        "branches": dict(overrides.branches),
-        "units": dict(overrides.units),
-        "scale": dict(overrides.scales),
-        "quantile_map": maps,
+        **settings.conditions.record(),
         "suffix": settings.suffix,
         "key": list(settings.key),
         "tracks": {t: [o.sha256 for o in found] for t, found in options.items()},

@@ -1,14 +1,15 @@
 """Which branches of an analysis ntuple hold the conditions of a generator.
 
-A condition has a canonical name and default branch patterns; in this order a branch is
-taken from the user's override, from the patterns, or derived from others by the closed
-list of `pidgan.sample.variables.DERIVATIONS`. `check_units` compares what is in the
-file with the range that the generator was trained on, and refuses GeV where MeV is
-meant.
+A condition has a canonical name and default branch patterns. `Conditions` is what a
+user says about them: other branches, units, and shifts that bring simulation to data.
+A branch is taken from there, else from the patterns, else it is derived from others by
+the closed list of `pidgan.sample.variables.DERIVATIONS`. `check_units` compares what
+is in the file with the range that the generator was trained on, and refuses GeV where
+MeV is meant.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.application.quantile_map import QuantileMap, open_maps
+from pidgan.application.quantile_map import QuantileMap
 from pidgan.arrays import FloatArray
 from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError, nearest
@@ -44,56 +45,16 @@ UNIT_CHECK_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides:
-    """What a user says of conditions: CONDITION or TRACK.CONDITION to a value.
-
-    Attributes:
-        branches: the branch that holds it (in which `{track}` is replaced).
-        units: unit of what is stored.
-        scales: factor by which the values in package units are multiplied.
-        quantile_maps: map through which they go.
-    """
-
-    branches: Mapping[str, str] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)
-    scales: Mapping[str, float] = field(default_factory=dict)
-    quantile_maps: Mapping[str, QuantileMap] = field(default_factory=dict)
-
-    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield (name of the option, what is given)."""
-        yield "branch", self.branches
-        yield "unit", self.units
-        yield "scale", self.scales
-        yield "quantile map", self.quantile_maps
-
-
-def read_overrides(
-    *,
-    branches: Mapping[str, str] | None,
-    units: Mapping[str, str] | None,
-    scale: Mapping[str, float] | None,
-    quantile_map: Mapping[str, str | Path | QuantileMap] | None,
-) -> Overrides:
-    """Return what the arguments of `apply` say of conditions, maps opened."""
-    return Overrides(
-        branches=dict(branches or {}),
-        units=dict(units or {}),
-        scales=dict(scale or {}),
-        quantile_maps=open_maps(quantile_map or {}),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
+class FoundCondition:
     """A condition and where an ntuple holds it.
 
     Attributes:
-        variable: the condition, as the generator knows it.
-        inputs: the branches to read.
-        derive: a derivation of them, if not the branch itself.
-        unit: unit of what is stored or derived.
-        scale: known ratio of data to simulation, by which values are multiplied.
-        quantile_map: map from simulation to data instead of a factor.
+        variable: The condition, as the generator knows it.
+        inputs: The branches to read.
+        derive: Name of the derivation from these branches, None for a branch itself.
+        unit: Unit of the stored or derived values.
+        scale: Known ratio of data to simulation, by which values are multiplied.
+        quantile_map: Map from simulation to data, instead of a factor.
     """
 
     variable: CardVariable
@@ -142,53 +103,135 @@ class Condition:
         return np.rint(shifted) if self.variable.integer else shifted
 
 
-def find_conditions(
-    variables: Sequence[CardVariable],
-    track: str,
-    source: Source,
-    present: Mapping[str, str],
-    *,
-    overrides: Overrides,
-) -> tuple[Condition, ...]:
-    """Return where a tree holds each condition of a generator.
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Where an ntuple holds the conditions of tracks, and how their values are changed.
 
-    Args:
-        variables: the conditions, as the generator's card describes them.
-        track: prefix of the track's branches.
-        source: the tree, for messages.
-        present: its branches.
-        overrides: what the user says of them.
+    Keys are CONDITION for every track, or TRACK.CONDITION for one. What is not given
+    here has its default.
+
+    Attributes:
+        branches: Branch that holds a condition; `{track}` in it is replaced.
+        units: Unit of the stored values, "MeV" or "GeV".
+        scales: Factor for the values in package units, such as the ratio of data to
+            simulation for `nTracks`. Whole numbers stay whole.
+        quantile_maps: Map made by `make_quantile_map`, or its file, which is opened.
 
     Raises:
-        NtupleError: a condition has no branch, or its unit makes no sense.
+        NtupleError: The file of a quantile map cannot be opened.
+
+    Example:
+        >>> found = Conditions(units={"P": "GeV"}, scales={"Kplus.nTracks": 1.15})
     """
-    return tuple(
-        _find(variable, track, source, present, overrides) for variable in variables
-    )
 
+    branches: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    quantile_maps: Mapping[str, QuantileMap | str | Path] = field(default_factory=dict)
 
-def check_overrides(overrides: Overrides, conditions: Mapping[str, set[str]]) -> None:
-    """Raise if an override addresses what does not exist, or makes no sense.
+    def __post_init__(self) -> None:
+        opened = {
+            name: given if isinstance(given, QuantileMap) else QuantileMap.open(given)
+            for name, given in self.quantile_maps.items()
+        }
+        object.__setattr__(self, "quantile_maps", opened)
 
-    Args:
-        overrides: what the user says of conditions.
-        conditions: names of the conditions of each track.
-    """
-    known = {name for names in conditions.values() for name in names}
-    known |= {
-        f"{track}.{name}" for track, names in conditions.items() for name in names
-    }
-    for option, given in overrides:
-        for name, value in given.items():
-            if name not in known:
-                shown = "..." if isinstance(value, QuantileMap) else value
-                raise NtupleError(
-                    f"{option} {name}={shown}: no such condition; expected one of "
-                    f"{', '.join(sorted(known))}{nearest(name, known)}"
-                )
-    for name, scale in overrides.scales.items():
-        if not (math.isfinite(scale) and scale > 0):
-            raise NtupleError(f"scale {name}={scale:g}: expected a positive number")
+    @property
+    def opened_maps(self) -> dict[str, QuantileMap]:
+        """The quantile maps, all open."""
+        maps = self.quantile_maps.items()
+        return {name: found for name, found in maps if isinstance(found, QuantileMap)}
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Return what a manifest says of them, ready for JSON."""
+        return {
+            "branches": dict(self.branches),
+            "units": dict(self.units),
+            "scale": dict(self.scales),
+            "quantile_map": {
+                name: {"simulation": list(found.simulation), "data": list(found.data)}
+                for name, found in self.opened_maps.items()
+            },
+        }
+
+    def check(self, names: Mapping[str, set[str]]) -> None:
+        """Raise an NtupleError if a key names no condition, or a scale is not positive.
+
+        Args:
+            names: Names of the conditions of each track.
+        """
+        known = {name for found in names.values() for name in found}
+        known |= {f"{track}.{name}" for track, found in names.items() for name in found}
+        kinds: dict[str, Mapping[str, Any]] = {
+            "branch": self.branches,
+            "unit": self.units,
+            "scale": self.scales,
+            "quantile map": dict.fromkeys(self.quantile_maps, "..."),
+        }
+        for kind, given in kinds.items():
+            for name, value in given.items():
+                if name not in known:
+                    raise NtupleError(
+                        f"{kind} {name}={value}: no such condition; expected one of "
+                        f"{', '.join(sorted(known))}{nearest(name, known)}"
+                    )
+        for name, scale in self.scales.items():
+            if not (math.isfinite(scale) and scale > 0):
+                raise NtupleError(f"scale {name}={scale:g}: expected a positive number")
+
+    def find(
+        self,
+        variables: Sequence[CardVariable],
+        track: str,
+        source: Source,
+        present: Mapping[str, str],
+    ) -> tuple[FoundCondition, ...]:
+        """Return where a tree holds each condition of a generator.
+
+        Args:
+            variables: The conditions, as the generator's card describes them.
+            track: Prefix of the track's branches.
+            source: The tree, for messages.
+            present: Its branches.
+
+        Raises:
+            NtupleError: A condition has no branch, its unit makes no sense, or it has a
+                scale and a quantile map.
+        """
+        return tuple(self._find(v, track, source, present) for v in variables)
+
+    def _find(
+        self,
+        variable: CardVariable,
+        track: str,
+        source: Source,
+        present: Mapping[str, str],
+    ) -> FoundCondition:
+        name = variable.name
+        scale = _given(self.scales, track, name) or 1.0
+        quantile_map = _given(self.opened_maps, track, name)
+        if scale != 1.0 and quantile_map is not None:
+            raise NtupleError(
+                f"{name} of {track} has a scale and a quantile map; give one"
+            )
+        unit = _given(self.units, track, name) or variable.unit
+        others = [alias for alias, u in PACKAGE_UNITS.items() if u == variable.unit]
+        allowed = (variable.unit, *others)
+        if unit not in allowed:
+            raise NtupleError(
+                f"unit of {name} of {track} is {unit!r}, expected "
+                f"{' or '.join(allowed)}"
+            )
+        branch = _given(self.branches, track, name)
+        inputs, derive = _origin(variable, branch, track, source, present)
+        return FoundCondition(
+            variable=variable,
+            inputs=inputs,
+            derive=derive,
+            unit=unit,
+            scale=scale,
+            quantile_map=quantile_map,
+        )
 
 
 def check_numbers(
@@ -197,10 +240,10 @@ def check_numbers(
     """Raise if a branch is missing or holds no numbers.
 
     Args:
-        branches: names of branches that a track needs.
-        tree: what the tree holds.
-        source: the tree, for messages.
-        track: prefix of the track's branches, for messages.
+        branches: Names of branches that a track needs.
+        tree: Content of the tree.
+        source: The tree, for messages.
+        track: Prefix of the track's branches, for messages.
     """
     for name in branches:
         if name not in tree.branches:
@@ -217,15 +260,15 @@ def check_numbers(
 
 
 def check_units(
-    conditions: tuple[Condition, ...], columns: Columns, source: Source, track: str
+    conditions: Sequence[FoundCondition], columns: Columns, source: Source, track: str
 ) -> None:
     """Raise if the median of a condition says that its unit is not the one assumed.
 
     Args:
-        conditions: of one generator.
-        columns: the first `UNIT_CHECK_ENTRIES` rows of their branches.
-        source: the tree, for messages.
-        track: prefix of the track's branches, for messages.
+        conditions: The conditions of one generator.
+        columns: The first `UNIT_CHECK_ENTRIES` rows of their branches.
+        source: The tree, for messages.
+        track: Prefix of the track's branches, for messages.
     """
     for condition in conditions:
         variable = condition.variable
@@ -247,47 +290,15 @@ def check_units(
                 )
 
 
-def _find(
-    variable: CardVariable,
-    track: str,
-    source: Source,
-    present: Mapping[str, str],
-    overrides: Overrides,
-) -> Condition:
-    """Return where a tree holds one condition."""
-    name = variable.name
-    scale = _override(overrides.scales, track, name) or 1.0
-    quantile_map = _override(overrides.quantile_maps, track, name)
-    if scale != 1.0 and quantile_map is not None:
-        raise NtupleError(f"{name} of {track} has a scale and a quantile map; give one")
-    inputs, derive, unit = _origin(variable, track, source, present, overrides)
-    return Condition(
-        variable=variable,
-        inputs=inputs,
-        derive=derive,
-        unit=unit,
-        scale=scale,
-        quantile_map=quantile_map,
-    )
-
-
 def _origin(
     variable: CardVariable,
+    given: str | None,
     track: str,
     source: Source,
     present: Mapping[str, str],
-    overrides: Overrides,
-) -> tuple[tuple[str, ...], str | None, str]:
-    """Return branches, derivation and unit of a condition in a tree."""
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the branches of a condition in a tree, and their derivation."""
     name = variable.name
-    unit = _override(overrides.units, track, name) or variable.unit
-    others = [given for given, unit in PACKAGE_UNITS.items() if unit == variable.unit]
-    allowed = (variable.unit, *others)
-    if unit not in allowed:
-        raise NtupleError(
-            f"unit of {name} of {track} is {unit!r}, expected {' or '.join(allowed)}"
-        )
-    given = _override(overrides.branches, track, name)
     if given is not None:
         given = given.replace("{track}", track)
         if given not in present:
@@ -295,16 +306,16 @@ def _origin(
                 f"{source} has no branch {given!r}, named for condition {name} of "
                 f"{track}{nearest(given, present)}"
             )
-        return (given,), None, unit
+        return (given,), None
     patterns = [*variable.patterns, f"{{track}}_{name}", name]
     tried = [pattern.replace("{track}", track) for pattern in patterns]
     for branch in tried:
         if branch in present:
-            return (branch,), None, unit
+            return (branch,), None
     for derive, parts in DERIVED.get(name, ()):
         inputs = tuple(f"{track}_{part}" for part in parts)
         if all(branch in present for branch in inputs):
-            return inputs, derive, unit
+            return inputs, derive
     raise NtupleError(
         f"{source} has no branch for condition {name} of {track}: tried "
         f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], present)}; name it with "
@@ -312,6 +323,6 @@ def _origin(
     )
 
 
-def _override(overrides: Mapping[str, _T], track: str, name: str) -> _T | None:
-    """Return what is given for a condition of a track, or of every track."""
-    return overrides.get(f"{track}.{name}", overrides.get(name))
+def _given(values: Mapping[str, _T], track: str, name: str) -> _T | None:
+    """Return the value for a condition of a track, or of every track."""
+    return values.get(f"{track}.{name}", values.get(name))

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.application.conditions import (
-    Condition,
-    Overrides,
+    Conditions,
+    FoundCondition,
     check_numbers,
-    find_conditions,
 )
 from pidgan.application.several_tracks import (
     Counts,
@@ -101,7 +100,7 @@ class Option:
 class TrackOptions:
     """How tracks are processed; the fields are arguments of `apply`."""
 
-    overrides: Overrides = field(default_factory=Overrides)
+    conditions: Conditions = field(default_factory=Conditions)
     species_from: str | None = None
     mother_from: str | None = None
     key: tuple[str, ...] = ()
@@ -135,7 +134,7 @@ class TrackPlan:
     name: str
     label: str
     options: tuple[Option, ...]
-    conditions: tuple[tuple[Condition, ...], ...]
+    conditions: tuple[tuple[FoundCondition, ...], ...]
     species: str | None
     mother: str | None
     targets: tuple[str, ...]
@@ -254,12 +253,8 @@ def plan_track(
         NtupleError: a branch that is needed is missing, or holds no numbers.
     """
     conditions = tuple(
-        find_conditions(
-            option.generator.card.conditions,
-            track,
-            source,
-            tree.branches,
-            overrides=settings.overrides,
+        settings.conditions.find(
+            option.generator.card.conditions, track, source, tree.branches
         )
         for option in options
     )

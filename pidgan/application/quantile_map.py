@@ -8,7 +8,6 @@ by `pidgan.apply`.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,16 +98,6 @@ class QuantileMap:
         if schema != SCHEMA:
             raise NtupleError(f"{path}: schema {schema!r}, expected {SCHEMA}")
         return cls(simulation=simulation, data=data)
-
-
-def open_maps(
-    given: Mapping[str, str | Path | QuantileMap],
-) -> dict[str, QuantileMap]:
-    """Return maps, those of them opened that are named by their files."""
-    return {
-        name: found if isinstance(found, QuantileMap) else QuantileMap.open(found)
-        for name, found in given.items()
-    }
 
 
 def make_quantile_map(

@@ -383,10 +383,7 @@ def efficiency(
     columns: Path | None,
     no_correction: bool,
     overwrite: bool,
-    branches: Mapping[str, str],
-    units: Mapping[str, str],
-    scale: Mapping[str, float],
-    quantile_map: Mapping[str, str],
+    conditions: Any,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -405,21 +402,18 @@ def efficiency(
             refuse_existing(path, overwrite=overwrite)
     pairs = [_parse_ratio(text) for text in ratios]
     opened = open_tracks(tracks, _parse_maps(maps))
-    conditions: dict[str, Any] = {
+    selection: dict[str, Any] = {
         "track": tracks,
         "cuts": list(cuts) or _shared_cuts(opened),
         "map": opened,
-        "branches": branches,
-        "units": units,
-        "scale": scale,
-        "quantile_map": quantile_map,
+        "conditions": conditions,
     }
     options |= {"correction": not no_correction, "bins": _parse_bins(bins)}
-    found = pid_efficiency(list(files), **conditions, **options)
+    found = pid_efficiency(list(files), **selection, **options)
     quotients = _quotients(found, pairs)
     content, texts, tables = found.content(), [found.text()], [found.latex()]
     if over:
-        other = pid_efficiency(list(over), **conditions, **options)
+        other = pid_efficiency(list(over), **selection, **options)
         quotients.append(found / other)
         content["over"] = other.content()
         texts.append(other.text())
@@ -429,7 +423,7 @@ def efficiency(
         tables += [quotient.latex() for quotient in quotients]
     if columns is not None:
         paths = write_efficiency_columns(
-            list(files), columns, overwrite=overwrite, **conditions
+            list(files), columns, overwrite=overwrite, **selection
         )
         show_progress("\n".join(map(str, paths)))
     if latex is not None:

@@ -1,5 +1,6 @@
 """The group of all verbs, with the options and parsers that several of them share."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,10 +62,22 @@ reference_argument = click.argument(
 
 
 def condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options on where conditions are found and how they are altered."""
+    """Add the options on where conditions are found and how they are altered.
+
+    The command gets them as one argument, `conditions`.
+    """
+
+    @functools.wraps(command)
+    def with_conditions(**options: Any) -> Any:
+        from pidgan.application.conditions import Conditions
+
+        names = ("branches", "units", "scales", "quantile_maps")
+        given = {name: options.pop(name) for name in names}
+        return command(conditions=Conditions(**given), **options)
+
     for option in reversed(_CONDITION_OPTIONS):
-        command = option(command)
-    return command
+        with_conditions = option(with_conditions)
+    return with_conditions
 
 
 _CONDITION_OPTIONS = (
@@ -86,6 +99,7 @@ _CONDITION_OPTIONS = (
     ),
     click.option(
         "--scale",
+        "scales",
         multiple=True,
         metavar="CONDITION=FACTOR",
         callback=lambda _, __, texts: parse_number_pairs(texts),
@@ -93,6 +107,7 @@ _CONDITION_OPTIONS = (
     ),
     click.option(
         "--quantile-map",
+        "quantile_maps",
         multiple=True,
         metavar="CONDITION=MAP.json",
         callback=lambda _, __, texts: parse_pairs(texts),

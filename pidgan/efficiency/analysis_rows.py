@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from pidgan.application.conditions import (
     UNIT_CHECK_ENTRIES,
-    Condition,
-    Overrides,
+    Conditions,
+    FoundCondition,
     check_numbers,
-    check_overrides,
     check_units,
-    find_conditions,
 )
 from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
@@ -101,7 +99,7 @@ class Request:
         species_from: NAME of the branches `{track}_NAME` with PDG ids.
         weights: branch with weights.
         bins: edges of the analysis by branch.
-        overrides: what the user says of conditions.
+        conditions: Branches, units, scales and quantile maps of conditions.
         chunk: rows read at a time.
     """
 
@@ -111,7 +109,7 @@ class Request:
     species_from: str | None
     weights: str | None
     bins: Mapping[str, Sequence[float]]
-    overrides: Overrides
+    conditions: Conditions
     chunk: int
 
 
@@ -123,7 +121,7 @@ class _Plan:
     efficiency_map: EfficiencyMap
     cuts: Mapping[int, Cut]
     targets: Mapping[str, str]
-    conditions: tuple[Condition, ...]
+    conditions: tuple[FoundCondition, ...]
     status: str | None
     species: str | None
     shape: Shape
@@ -152,7 +150,7 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
         MapError: no row can be used, or a track was generated for another species.
         NtupleError: a file, tree or branch is missing, or a unit is wrong.
     """
-    check_map_overrides(request.overrides, request.maps)
+    check_conditions(request.conditions, request.maps)
     sources = find_sources(files)
     for path in dict.fromkeys(source.path for source in sources):
         check_bundles(path, request.maps, request.suffix)
@@ -231,15 +229,14 @@ def check_bundles(
         )
 
 
-def check_map_overrides(
-    overrides: Overrides, maps: Mapping[str, EfficiencyMap]
-) -> None:
-    """Raise if an override is of no condition of the map of any track."""
-    conditions = {
-        track: {v["name"] for v in found.metadata["conditions"]}
-        for track, found in maps.items()
-    }
-    check_overrides(overrides, conditions)
+def check_conditions(conditions: Conditions, maps: Mapping[str, EfficiencyMap]) -> None:
+    """Raise if something is given for a condition that no track's map has."""
+    conditions.check(
+        {
+            track: {v["name"] for v in found.metadata["conditions"]}
+            for track, found in maps.items()
+        }
+    )
 
 
 def find_track_conditions(
@@ -249,8 +246,8 @@ def find_track_conditions(
     tree: TreeInfo,
     *,
     needed: Sequence[str],
-    overrides: Overrides,
-) -> tuple[Condition, ...]:
+    conditions: Conditions,
+) -> tuple[FoundCondition, ...]:
     """Return where a tree holds conditions of a map for a track.
 
     Args:
@@ -259,19 +256,14 @@ def find_track_conditions(
         source: the tree.
         tree: what it holds.
         needed: names of the conditions.
-        overrides: what the user says of them.
+        conditions: Branches, units, scales and quantile maps of conditions.
     """
-    return find_conditions(
-        [
-            CardVariable.model_validate(v)
-            for v in efficiency_map.metadata["conditions"]
-            if v["name"] in needed
-        ],
-        track,
-        source,
-        tree.branches,
-        overrides=overrides,
-    )
+    variables = [
+        CardVariable.model_validate(v)
+        for v in efficiency_map.metadata["conditions"]
+        if v["name"] in needed
+    ]
+    return conditions.find(variables, track, source, tree.branches)
 
 
 def _identity(source: Source) -> str:
@@ -325,7 +317,7 @@ def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan
             source,
             tree,
             needed=[*named, *efficiency_map.binning],
-            overrides=request.overrides,
+            conditions=request.conditions,
         ),
         status=status if status in tree.branches else None,
         species=species,

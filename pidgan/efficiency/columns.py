@@ -20,16 +20,14 @@ import numpy as np
 
 from pidgan.application.conditions import (
     UNIT_CHECK_ENTRIES,
-    Condition,
-    Overrides,
+    Conditions,
+    FoundCondition,
     check_numbers,
     check_units,
-    read_overrides,
 )
-from pidgan.application.quantile_map import QuantileMap
 from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.efficiency.analysis_rows import check_map_overrides, find_track_conditions
+from pidgan.efficiency.analysis_rows import check_conditions, find_track_conditions
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import map_key
@@ -65,7 +63,7 @@ class _Track:
 
     name: str
     efficiency_map: EfficiencyMap
-    conditions: tuple[Condition, ...]
+    conditions: tuple[FoundCondition, ...]
 
     @property
     def inputs(self) -> list[str]:
@@ -80,10 +78,7 @@ def write_efficiency_columns(
     track: str | Sequence[str],
     cuts: str | Sequence[str],
     map: EfficiencyMap | str | Path | Mapping[str, EfficiencyMap | str | Path],
-    branches: Mapping[str, str] | None = None,
-    units: Mapping[str, str] | None = None,
-    scale: Mapping[str, float] | None = None,
-    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
+    conditions: Conditions | None = None,
     overwrite: bool = False,
     chunk: int = 200_000,
 ) -> tuple[Path, ...]:
@@ -100,10 +95,8 @@ def write_efficiency_columns(
         track: as for `pid_efficiency`.
         cuts: as for `pid_efficiency`.
         map: as for `pid_efficiency`.
-        branches: as for `pid_efficiency`.
-        units: as for `pid_efficiency`.
-        scale: as for `pid_efficiency`.
-        quantile_map: as for `pid_efficiency`.
+        conditions: Branches, units, scales and quantile maps of conditions, where they
+            are not the default.
         overwrite: replace existing files.
         chunk: entries at a time.
 
@@ -116,17 +109,15 @@ def write_efficiency_columns(
     """
     maps = open_tracks(track, map)
     selections = parse_selections(cuts, maps)
-    overrides = read_overrides(
-        branches=branches, units=units, scale=scale, quantile_map=quantile_map
-    )
-    check_map_overrides(overrides, maps)
+    conditions = conditions or Conditions()
+    check_conditions(conditions, maps)
     by_path: dict[str, list[Source]] = {}
     for source in find_sources(files):
         by_path.setdefault(source.path, []).append(source)
     outputs = find_outputs(list(by_path), Path(output))
     additions = {
         outputs[path]: [
-            _addition(source, maps, selections, overrides) for source in found
+            _addition(source, maps, selections, conditions) for source in found
         ]
         for path, found in by_path.items()
     }
@@ -168,7 +159,7 @@ def _addition(
     source: Source,
     maps: Mapping[str, EfficiencyMap],
     selections: Sequence[Selection],
-    overrides: Overrides,
+    conditions: Conditions,
 ) -> Addition:
     """Return the new branches of a tree; raise if it does not hold what they need."""
     tree = describe_tree(source)
@@ -182,7 +173,7 @@ def _addition(
                 source,
                 tree,
                 needed=list(efficiency_map.binning),
-                overrides=overrides,
+                conditions=conditions,
             ),
         )
         for name, efficiency_map in maps.items()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pidgan.application.conditions import read_overrides
-from pidgan.application.quantile_map import QuantileMap
+from pidgan.application.conditions import Conditions
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Request, Rows, TrackRows, read_rows
 from pidgan.efficiency.columns import write_efficiency_columns
@@ -50,10 +49,7 @@ def pid_efficiency(
     weights: str | None = None,
     correction: bool = True,
     suffix: str = "",
-    branches: Mapping[str, str] | None = None,
-    units: Mapping[str, str] | None = None,
-    scale: Mapping[str, float] | None = None,
-    quantile_map: Mapping[str, str | Path | QuantileMap] | None = None,
+    conditions: Conditions | None = None,
     outside: Outside = "grow",
     chunk: int = 200_000,
 ) -> PidEfficiencies:
@@ -81,10 +77,8 @@ def pid_efficiency(
         correction: whether to add the correction; without it, the full correction is
             an uncertainty, which over-covers.
         suffix: suffix of the generated columns.
-        branches: branch by condition, where it is not the default one; as for `apply`.
-        units: unit of a condition in the file (`{"P": "GeV"}`); as for `apply`.
-        scale: factor of a condition; the one that `apply` was given.
-        quantile_map: map of a condition; the one that `apply` was given.
+        conditions: Branches, units, scales and quantile maps of conditions, where they
+            are not the default. Scales and maps are those that `apply` was given.
         outside: "refuse" raises where rows lie outside the map.
         chunk: rows read at a time; the result does not depend on it.
 
@@ -109,9 +103,7 @@ def pid_efficiency(
         species_from=species_from,
         weights=weights,
         bins=bins or {},
-        overrides=read_overrides(
-            branches=branches, units=units, scale=scale, quantile_map=quantile_map
-        ),
+        conditions=conditions or Conditions(),
         chunk=chunk,
     )
     rows = read_rows(files, request)

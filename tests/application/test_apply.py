@@ -19,6 +19,7 @@ from toy_generator import (
 )
 
 from pidgan.application.apply import apply
+from pidgan.application.conditions import Conditions
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.tables import Source, describe_tree, read_columns, write_trees
@@ -370,8 +371,9 @@ def test_branches_and_units_are_overridden(ntuple: Path, tmp_path: Path) -> None
         {"Kplus": kaon(), "piminus": pion()},
         path,
         tmp_path / "s.root",
-        branches={"Kplus.P": "{track}_TRACK_P"},
-        units={"Kplus.P": "GeV"},
+        conditions=Conditions(
+            branches={"Kplus.P": "{track}_TRACK_P"}, units={"Kplus.P": "GeV"}
+        ),
     )
     assert summary.mapping["Kplus"]["P"] == "Kplus_TRACK_P [GeV]"
     assert summary.mapping["piminus"]["P"] == "piminus_P [MeV]"
@@ -390,14 +392,20 @@ def test_branches_and_units_are_overridden(ntuple: Path, tmp_path: Path) -> None
         ({"units": {"P": "TeV"}}, "unit of P of Kplus is 'TeV', expected MeV or GeV"),
         ({"units": {"ETA": "GeV"}}, "unit of ETA of Kplus is 'GeV', expected 1"),
         ({"units": {"P": "GeV"}}, "looks like MeV where GeV .* give --unit P=MeV"),
-        ({"key": ("runnumber",)}, "no branch 'runnumber', .*; closest: 'runNumber'"),
     ],
 )
 def test_wrong_mappings_are_named(
     ntuple: Path, tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
+    conditions = Conditions(**arguments)
     with pytest.raises(NtupleError, match=message):
-        apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root", **arguments)
+        apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root", conditions=conditions)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
+
+
+def test_a_wrong_key_is_named(ntuple: Path, tmp_path: Path) -> None:
+    with pytest.raises(NtupleError, match=r"'runnumber', .*; closest: 'runNumber'"):
+        apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root", key=("runnumber",))
     assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
 
 

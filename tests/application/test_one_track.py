@@ -13,6 +13,7 @@ import uproot
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
 from pidgan.application.apply import apply
+from pidgan.application.conditions import Conditions
 from pidgan.application.quantile_map import QuantileMap, make_quantile_map
 from pidgan.bundle.card import CardVariable
 from pidgan.bundle.noise import entry_keys, keyed_normal, position_keys
@@ -187,7 +188,13 @@ def test_what_belongs_to_the_event_is_a_condition_of_each_track(tmp_path: Path) 
     data = collection()
     path = write(tmp_path, data, "ttree")
     out = tmp_path / "b.root"
-    apply({"T": kaon()}, path, out, mode="replace", branches={"ETA": "B_ETA"})
+    apply(
+        {"T": kaon()},
+        path,
+        out,
+        mode="replace",
+        conditions=Conditions(branches={"ETA": "B_ETA"}),
+    )
     repeated = np.repeat(data["B_ETA"], data["nTrack"])
     x = np.column_stack([flat(path, "T_P"), repeated])
     keys = position_keys(
@@ -217,7 +224,7 @@ def test_vectors_are_collections(tmp_path: Path) -> None:
         f"{path}:ntupler/tree",
         friend,
         mode="friend",
-        branches=branches,
+        conditions=Conditions(branches=branches),
     )
     with uproot.open({friend: "ntupler/tree"}) as tree:
         assert ak.all(ak.num(tree["v_DLLk"].array()) == counts)
@@ -328,9 +335,18 @@ def test_what_is_kept_stays_bit_by_bit(tmp_path: Path) -> None:
             "no branch 'T_DLLk_x', needed for T; closest: 'T_DLLk'",
         ),
         ({"mother_from": "MOTHER"}, "flagged only with --species-from"),
-        ({"scale": {"p": 2.0}}, "scale p=2.0: no such condition; expected one of ETA"),
-        ({"scale": {"P": -1.0}}, "scale P=-1: expected a positive number"),
-        ({"scale": {"P": float("nan")}}, "scale P=nan: expected a positive number"),
+        (
+            {"conditions": Conditions(scales={"p": 2.0})},
+            "scale p=2.0: no such condition; expected one of ETA",
+        ),
+        (
+            {"conditions": Conditions(scales={"P": -1.0})},
+            "scale P=-1: expected a positive number",
+        ),
+        (
+            {"conditions": Conditions(scales={"P": float("nan")})},
+            "scale P=nan: expected a positive number",
+        ),
     ],
 )
 def test_requests_that_contradict_themselves(
@@ -365,22 +381,29 @@ def test_truth_is_flagged_and_counted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "b.root.json").read_text())["counts"]["T"] == counts
 
 
-def shifts(tmp_path: Path, **options: Any) -> np.ndarray:
-    """Return by how much the first target changes with an option."""
+def shifts(tmp_path: Path, **changes: Any) -> np.ndarray:
+    """Return by how much the first target changes with the conditions."""
     data = collection()
     path = tmp_path / "a.root"
     if not path.exists():
         write(tmp_path, data, "ttree")
     outputs = [tmp_path / "plain.root", tmp_path / "other.root"]
-    for out, given in zip(outputs, ({}, options), strict=True):
-        apply({"T": kaon()}, path, out, mode="friend", overwrite=True, **given)
+    for out, given in zip(outputs, ({}, changes), strict=True):
+        apply(
+            {"T": kaon()},
+            path,
+            out,
+            mode="friend",
+            overwrite=True,
+            conditions=Conditions(**given),
+        )
     plain, other = (flat(out, "T_DLLk").astype(np.float64) for out in outputs)
     return other - plain
 
 
 def test_a_scale_changes_the_condition_and_not_the_noise(tmp_path: Path) -> None:
     for key in ((), ("eventNumber",)):
-        found = shifts(tmp_path, scale={"P": 1.1})
+        found = shifts(tmp_path, scales={"P": 1.1})
         p, eta = (flat(tmp_path / "a.root", name) for name in ("T_P", "T_ETA"))
         before, after = (
             location(np.column_stack([factor * p, eta]))[:, 0] for factor in (1, 1.1)
@@ -393,8 +416,8 @@ def test_a_scale_changes_the_condition_and_not_the_noise(tmp_path: Path) -> None
 
 
 def test_a_scale_of_one_track_only(tmp_path: Path) -> None:
-    assert not shifts(tmp_path, scale={"T.P": 1.0}).any()
-    assert shifts(tmp_path, scale={"T.P": 1.2}).any()
+    assert not shifts(tmp_path, scales={"T.P": 1.0}).any()
+    assert shifts(tmp_path, scales={"T.P": 1.2}).any()
 
 
 def test_a_quantile_map_is_put_in_and_recorded(tmp_path: Path) -> None:
@@ -402,7 +425,7 @@ def test_a_quantile_map_is_put_in_and_recorded(tmp_path: Path) -> None:
     simulation = rng.uniform(5e3, 9e4, 50_000)
     made = make_quantile_map(simulation, 1.1 * simulation + 500)
     made.save(tmp_path / "p.json")
-    found = shifts(tmp_path, quantile_map={"P": tmp_path / "p.json"})
+    found = shifts(tmp_path, quantile_maps={"P": tmp_path / "p.json"})
     p, eta = (flat(tmp_path / "a.root", name) for name in ("T_P", "T_ETA"))
     before, after = (
         location(np.column_stack([x, eta]))[:, 0] for x in (p, 1.1 * p + 500)
@@ -413,7 +436,7 @@ def test_a_quantile_map_is_put_in_and_recorded(tmp_path: Path) -> None:
     assert QuantileMap(**{n: tuple(v) for n, v in recorded.items()}) == made
     assert manifest["mapping"]["T"]["P"] == "quantile map of T_P [MeV]"
     with pytest.raises(NtupleError, match="P of T has a scale and a quantile map"):
-        shifts(tmp_path, quantile_map={"P": made}, scale={"P": 2.0})
+        shifts(tmp_path, quantile_maps={"P": made}, scales={"P": 2.0})
 
 
 def test_whole_numbers_stay_whole_and_sentinels_stay(tmp_path: Path) -> None:
@@ -437,5 +460,7 @@ def test_whole_numbers_stay_whole_and_sentinels_stay(tmp_path: Path) -> None:
     spy = Spy(card=make_card(conditions=(occupancy, eta), sample=sample))
     data = {"P": np.array([7, 10, -1], np.int32), "T_ETA": np.full(3, 3.0)}
     path = write(tmp_path, data, "ttree")
-    apply({"T": spy}, path, tmp_path / "b.root", scale={"P": 1.15})
+    apply(
+        {"T": spy}, path, tmp_path / "b.root", conditions=Conditions(scales={"P": 1.15})
+    )
     assert np.concatenate(seen).tolist() == [8, 12, -1]

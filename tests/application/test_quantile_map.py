@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pidgan.application.quantile_map import QuantileMap, make_quantile_map, open_maps
+from pidgan.application.conditions import Conditions
+from pidgan.application.quantile_map import QuantileMap, make_quantile_map
 from pidgan.errors import NtupleError
 from pidgan.report.metrics import weighted_ks
 
@@ -54,7 +55,8 @@ def test_a_file_gives_the_map_back(tmp_path: Path, rng: np.random.Generator) -> 
     made = make_quantile_map(rng.normal(size=ROWS), rng.normal(2.0, 3.0, ROWS))
     made.save(tmp_path / "m.json")
     assert QuantileMap.open(tmp_path / "m.json") == made
-    assert open_maps({"a": made, "b": tmp_path / "m.json"}) == {"a": made, "b": made}
+    maps = Conditions(quantile_maps={"a": made, "b": tmp_path / "m.json"}).opened_maps
+    assert maps == {"a": made, "b": made}
     with pytest.raises(NtupleError, match=r"m.json exists"):
         made.save(tmp_path / "m.json")
 

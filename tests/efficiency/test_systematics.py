@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
+from pidgan.application.conditions import Conditions
 from pidgan.bundle.card import CardVariable, sample_targets
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -445,7 +446,9 @@ def test_a_scale_moves_rows_to_the_bins_of_what_was_generated(
     scaled = write_analysis(tmp_path / "half.root", Kplus_P=p.to_numpy() / 2)
     options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "map": toy_map}
     (expected, *_) = pid_efficiency(ntuple, **options)
-    (found, *_) = pid_efficiency(scaled, scale={"P": 2.0}, **options)
+    (found, *_) = pid_efficiency(
+        scaled, conditions=Conditions(scales={"P": 2.0}), **options
+    )
     with pytest.warns(PidganWarning, match="lie outside the efficiency map"):
         (without, *_) = pid_efficiency(scaled, **options)
     assert found.value == expected.value
@@ -559,15 +562,19 @@ def test_branches_and_units(toy_map: EfficiencyMap, tmp_path: Path) -> None:
     with uproot.open(tmp_path / "a.root") as file:
         p = file["DecayTree/Kplus_P"].array(library="np")
     path = write_analysis(tmp_path / "b.root", Kplus_P=None, momentum=p / 1000)
-    mapping: dict[str, Any] = {"branches": {"P": "momentum"}, "units": {"P": "GeV"}}
-    (mapped,) = pid_efficiency(path, **mapping, **options)
+    conditions = Conditions(branches={"P": "momentum"}, units={"P": "GeV"})
+    (mapped,) = pid_efficiency(path, conditions=conditions, **options)
     assert mapped.value == pytest.approx(plain.value)
     with pytest.raises(NtupleError, match="no branch for condition P of Kplus"):
         pid_efficiency(path, **options)
     with pytest.raises(NtupleError, match="looks like GeV"):
-        pid_efficiency(path, branches={"P": "momentum"}, **options)
+        pid_efficiency(
+            path, conditions=Conditions(branches={"P": "momentum"}), **options
+        )
     with pytest.raises(NtupleError, match="no such condition"):
-        pid_efficiency(path, branches={"PX": "momentum"}, **options)
+        pid_efficiency(
+            path, conditions=Conditions(branches={"PX": "momentum"}), **options
+        )
 
 
 def test_momentum_components_are_enough(toy_map: EfficiencyMap, tmp_path: Path) -> None:
