@@ -1,8 +1,15 @@
 """Toy detectors with known truth, numpy only: data for examples, tests and docs.
 
-Use `simulate_calibration` for what a training starts from, `simulate_analysis` for
-what a trained model is applied to, and `simulate_response` for the truth that either
-is compared with; `simulate_showers` for those who learn a calorimeter.
+- `simulate_calibration` makes calibration samples, from which a training starts.
+- `simulate_analysis` makes an analysis ntuple, to which a trained model is applied.
+- `simulate_response` makes the true response, with which both are compared.
+- `simulate_tpc` and `simulate_calorimeter` make calibration samples of a time
+  projection chamber and of calorimeters.
+- `simulate_showers` makes showers cell by cell.
+
+The modules `calibration`, `calorimeter`, `calorimeter_pid`, `detector`, `kinematics`,
+`rich`, `tpc` and `tpc_clusters` hold constants and distributions that tests and studies
+use.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
@@ -18,9 +25,10 @@ from pidgan.simulation.calorimeter_pid import (
     simulate_calorimeter,
     simulate_calorimeter_response,
 )
-from pidgan.simulation.combined import SPECIES, simulate_response
+from pidgan.simulation.combined import simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
+from pidgan.simulation.tracks import SPECIES
 
 __all__ = [
     "ANALYSIS_TREE",

@@ -1,8 +1,8 @@
 """A simulated analysis ntuple: anti-D0 -> K+ pi- decays with a wrong PID response.
 
 The tracks are harder and the events busier than in the calibration samples. The PID
-branches come from `MONTE_CARLO`, as in an official simulation; what data would show
-for the same tracks stands beside them as `{track}_TRUE_{variable}`.
+branches come from `MONTE_CARLO`, as in an official simulation. The response of `DATA`
+to the same tracks stands beside them as `{track}_TRUE_{variable}`.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.simulation.combined import respond, true_ids
+from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
 from pidgan.simulation.kinematics import P_RANGE, draw_occupancy
-from pidgan.simulation.rich import RICH_VARIABLES, Tracks
+from pidgan.simulation.rich import RICH_VARIABLES
+from pidgan.simulation.tracks import (
+    Tracks,
+    check_number,
+    draw_charges,
+    draw_event_numbers,
+    true_ids,
+)
 
 ANALYSIS_TREE = "DecayTree"
 """Name of the tree of the analysis ntuple."""
 
 TRACKS = ("Kplus", "piminus")
-"""Prefixes of the two tracks; charge-conjugate decays are included."""
+"""Prefixes of the two tracks, in charge-conjugate decays too."""
 
 TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")
-"""Variables whose response in data is kept beside the simulated one."""
+"""Variables with the response of data beside the simulated one."""
 
 # Parent mass in MeV, species of the K and of the pi candidate (index into
 # HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.
@@ -53,21 +60,21 @@ MOMENTUM_RESOLUTION = 0.005
 """Relative momentum resolution of long tracks: LHCb, arXiv:1412.6352."""
 
 OCCUPANCY = 1.25
-"""Mean tracks of the events relative to those of the calibration samples."""
+"""Mean number of tracks relative to events of the calibration samples."""
 
 TRACKS_PER_VERTEX = 150.0
-"""Tracks of the event per additional primary vertex."""
+"""Number of tracks for each further primary vertex."""
 
 VERTEX_ERRORS = np.array([0.012, 0.012, 0.09])
 """Typical errors of the decay vertex along x, y and z, mm."""
 
 RUN_RANGE = (174_000, 185_700)
-"""First and last run number: data taking of 2016."""
+"""First and last run number, of data taking in 2016."""
 
 
 @dataclass(frozen=True)
 class Jagged:
-    """A branch of several values an entry: values in a row, and how many each has."""
+    """A branch with several values for each entry: all values, and counts by entry."""
 
     content: npt.NDArray[Any]
     counts: npt.NDArray[Any]
@@ -77,24 +84,23 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | 
     """Simulate the analysis ntuple of n candidates, the tree `ANALYSIS_TREE`.
 
     Args:
-        n: Candidates, of which 90 % are signal.
+        n: Number of candidates, of which 90 % are signal.
         seed: Seed of the random generator.
 
     Returns:
-        The branches, each (n,), but `D0_ENDVERTEX_COV`, (n, 3, 3), and `PVZ`, which
-        is `Jagged`. Momenta and masses in MeV, positions in mm.
+        Branches (n,); `D0_ENDVERTEX_COV` is (n, 3, 3), and `PVZ` is `Jagged`. Momenta
+        and masses are in MeV, positions in mm.
 
     Example:
         >>> branches = simulate_analysis(100, seed=1)
         >>> branches["Kplus_RichDLLk"].shape
         (100,)
     """
-    if n < 1:
-        raise ValueError(f"n must be a positive number of candidates, got {n}")
+    check_number(n, "candidates")
     rng = np.random.default_rng([seed, 100])
     decay, momenta = _draw_decays(n, rng)
     n_tracks, n_spd = draw_occupancy(n, scale=OCCUPANCY, rng=rng)
-    k_charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    k_charge = draw_charges(n, rng=rng)
     branches = _parent_branches(decay, momenta, rng)
     for i, (track, charge) in enumerate(
         zip(TRACKS, (k_charge, -k_charge), strict=True)
@@ -116,15 +122,14 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | 
         "nSPDhits": n_spd,
         "nPVs": n_pvs,
         "PVZ": Jagged(content=pv_z, counts=n_pvs.astype(np.int64)),
-        "runNumber": rng.integers(*RUN_RANGE, n, dtype=np.uint32, endpoint=True),
-        "eventNumber": rng.integers(1, 2**40, n, dtype=np.uint64),
+        **draw_event_numbers(n, RUN_RANGE, rng=rng),
     }
 
 
 def _draw_decays(
     n: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Draw n accepted decays: row of `DECAYS`, (n,), and momenta, (2, n, 3)."""
+    """Draw n accepted decays: rows (n,) of `DECAYS` and momenta (2, n, 3)."""
     decays, momenta, found = [], [], 0
     while found < n:
         decay, momentum = _decay_parents(2 * (n - found) + 100, rng)
@@ -143,7 +148,7 @@ def _draw_decays(
 def _decay_parents(
     n: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Draw n two-body decays, isotropic at rest, with measured momenta, (2, n, 3)."""
+    """Draw n two-body decays, isotropic at rest, with measured momenta (2, n, 3)."""
     decay = rng.choice(len(DECAYS), n, p=[row[3] for row in DECAYS])
     mass = np.array([row[0] for row in DECAYS])[decay]
     masses = MASSES[np.array([[row[1], row[2]] for row in DECAYS])[decay].T]
@@ -171,7 +176,7 @@ def _decay_parents(
 def _draw_directions(
     n: int, rng: np.random.Generator, *, eta: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
-    """Return unit vectors of given pseudorapidity and uniform azimuth, (n, 3)."""
+    """Return unit vectors (n, 3) with given pseudorapidity and uniform azimuth."""
     phi = rng.uniform(-np.pi, np.pi, n)
     transverse = 1.0 / np.cosh(eta)
     return np.stack(
@@ -196,7 +201,7 @@ def _parent_branches(
         "D0_PT": np.hypot(total[:, 0], total[:, 1]),
         "D0_ENDVERTEX_COV": covariance.astype(np.float32),
         "D0_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
-        # LHCb's background category: 0 signal, 30 a decay with a wrong hypothesis.
+        # LHCb's background categories: 0 is signal, 30 a decay with a wrong hypothesis.
         "D0_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
     }
 
@@ -210,7 +215,7 @@ def _track_branches(
     n_tracks: npt.NDArray[Any],
     rng: np.random.Generator,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the branches of one track: kinematics, truth, both PID responses."""
+    """Return the branches of one track: kinematics, truth and both PID responses."""
     p = np.linalg.norm(momentum, axis=1)
     eta = np.arctanh(momentum[:, 2] / p)
     tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)

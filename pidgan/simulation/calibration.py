@@ -1,20 +1,20 @@
 """Simulated calibration samples: probes of known species under a background.
 
-The trees and branches are those of LHCb's Run 2 samples (L. Anderlini et al.,
-LHCb-PUB-2016-005), the two charges of the probe in a tree each. In signal and in
-background the mass is drawn apart from everything else, as the sPlot method requires
-(M. Pivk, F. Le Diberder, arXiv:physics/0402083); the two differ in kinematics,
-occupancy and species, so that weights matter.
+Trees and branches are those of LHCb's Run 2 samples (L. Anderlini et al.,
+LHCb-PUB-2016-005): probes with positive and with negative charge have a tree each. The
+mass is independent of everything else within signal and within background, as the sPlot
+method requires (M. Pivk, F. Le Diberder, arXiv:physics/0402083). Signal and background
+differ in kinematics, occupancy and species, so that weights matter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pidgan.errors import nearest
-from pidgan.simulation.combined import SPECIES, respond, true_ids
+from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA
 from pidgan.simulation.kinematics import (
     SPECTRA,
@@ -23,27 +23,35 @@ from pidgan.simulation.kinematics import (
     draw_p_eta,
     momentum_components,
 )
-from pidgan.simulation.rich import RICH_VARIABLES, Tracks
+from pidgan.simulation.rich import RICH_VARIABLES
+from pidgan.simulation.tracks import (
+    SPECIES,
+    Tracks,
+    check_number,
+    draw_charges,
+    draw_event_numbers,
+    true_ids,
+)
 
 RICH_MODES = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
-"""The calibration modes that `simulate_calibration` knows."""
+"""Names of the calibration modes."""
 
 BACKGROUND_SOFTNESS = 0.85
 """Median pT of background probes relative to signal: combinations are softer."""
 
 BACKGROUND_OCCUPANCY = 1.15
-"""Mean tracks of background events relative to signal: busy events combine more."""
+"""Mean number of tracks in background events relative to signal events."""
 
 RUN_RANGE = (173_000, 185_700)
-"""First and last run number: data taking of 2016."""
+"""First and last run number, of data taking in 2016."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MassShape:
-    """The discriminant that a calibration sample is generated with, in MeV.
+    """Distribution of the discriminant, MeV.
 
-    Signal is two Gaussians about one mean, background exp(-m / slope), both cut off at
-    the window's edges.
+    Signal is a sum of two Gaussians with one mean, background is exp(-m / slope). Both
+    are cut off at the edges of the window.
     """
 
     branch: str
@@ -57,9 +65,13 @@ class MassShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A calibration mode: its trees for positive and negative probes, its content.
+    """A calibration mode.
 
-    `mixture` gives the species of background probes, in the order of `HYPOTHESES`.
+    Attributes:
+        species: Species of the signal probes.
+        trees: Names of the trees for positive and for negative probes.
+        mass: Distribution of the discriminant.
+        mixture: Shares of the species of background probes, as in `HYPOTHESES`.
     """
 
     species: str
@@ -149,13 +161,13 @@ def simulate_calibration(
 
     Args:
         mode: One of `RICH_MODES`.
-        n: Candidates, signal and background, both charges together.
+        n: Number of candidates, signal and background, in both trees together.
         seed: Seed of the random generator.
 
     Returns:
-        The branches of each tree, by name of the tree and of the branch; a tree's
-        branches have one length, the lengths of the two trees add up to n.
-        `probe_TRUEID` and `probe_TRUE_SIGNAL` hold the truth.
+        Arrays by tree and branch. The branches of a tree have one length; the lengths
+        of the two trees add up to n. `probe_TRUEID` and `probe_TRUE_SIGNAL` hold the
+        truth.
 
     Example:
         >>> trees = simulate_calibration("dstar_k", 1000, seed=1)
@@ -165,15 +177,13 @@ def simulate_calibration(
     if mode not in MODES:
         hint = nearest(mode, RICH_MODES)
         raise ValueError(f"unknown mode {mode!r}{hint}")
-    if n < 1:
-        raise ValueError(f"n must be a positive number of candidates, got {n}")
+    check_number(n, "candidates")
     settings = MODES[mode]
     rng = np.random.default_rng([seed, RICH_MODES.index(mode)])
     is_signal = rng.random(n) < settings.mass.signal_fraction
     branches = _draw_probes(settings, SPECTRA[mode], is_signal, rng=rng)
     branches[settings.mass.branch] = draw_mass(settings.mass, is_signal, rng=rng)
-    branches["runNumber"] = rng.integers(*RUN_RANGE, n, dtype=np.uint32, endpoint=True)
-    branches["eventNumber"] = rng.integers(1, 2**40, n, dtype=np.uint64)
+    branches |= draw_event_numbers(n, RUN_RANGE, rng=rng)
     positive = branches["probe_trackcharge"] > 0
     return {
         tree: {name: branch[rows] for name, branch in branches.items()}
@@ -187,15 +197,15 @@ def draw_mass(
     """Draw the discriminant of signal and background rows within the window.
 
     Args:
-        shape: What to draw from.
-        is_signal: Which rows are signal, (n,).
+        shape: Distribution of the discriminant.
+        is_signal: Whether each row is signal (n,).
         rng: Source of randomness.
 
     Returns:
-        Masses, (n,), MeV.
+        Masses (n,), MeV.
     """
     low, high = shape.window
-    # The inverse of the cumulative exponential, cut off at both edges.
+    # The inverse of the cumulative exponential that is cut off at both edges.
     span = np.expm1(-(high - low) / shape.slope)
     mass = low - shape.slope * np.log1p(rng.random(len(is_signal)) * span)
     todo = np.flatnonzero(is_signal)
@@ -214,14 +224,9 @@ def _draw_probes(
     *,
     rng: np.random.Generator,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Draw kinematics, event, truth and PID variables of the probes."""
+    """Draw kinematics, event, truth and PID variables of probes."""
     n = len(is_signal)
-    softer = Spectrum(
-        pt_median=BACKGROUND_SOFTNESS * spectrum.pt_median,
-        pt_spread=spectrum.pt_spread,
-        eta_mean=spectrum.eta_mean,
-        eta_spread=spectrum.eta_spread,
-    )
+    softer = replace(spectrum, pt_median=BACKGROUND_SOFTNESS * spectrum.pt_median)
     p, eta = np.empty(n), np.empty(n)
     n_tracks, n_spd = np.empty((2, n), dtype=np.int32)
     for rows, kind, occupancy in (
@@ -234,7 +239,7 @@ def _draw_probes(
         )
     mixed = rng.choice(len(mode.mixture), n, p=mode.mixture)
     species = np.where(is_signal, SPECIES[mode.species], mixed)
-    charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    charge = draw_charges(n, rng=rng)
     tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
     response = respond(tracks, detector=DATA, rng=rng)
     momentum = momentum_components(p, eta, rng=rng)
@@ -252,7 +257,7 @@ def _draw_probes(
 
 
 def calibration_branch(variable: str) -> str:
-    """Return the branch that holds a PID variable of the probe.
+    """Return the name of the branch with a PID variable of the probe.
 
     Example:
         >>> calibration_branch("RichDLLk"), calibration_branch("ProbNNk")

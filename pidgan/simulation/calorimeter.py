@@ -2,13 +2,13 @@
 
 A shower is a number of spots. Their depth follows the gamma profile of E. Longo and
 I. Sestili (Nucl. Instrum. Meth. 128 (1975) 283), whose two parameters fluctuate from
-shower to shower, and their distance from the axis the core and tail of G. Grindhammer
-and S. Peters (arXiv:hep-ex/0001020, Eq. 22), 2 r R^2 / (r^2 + R^2)^2 each. Spots that
-fall outside the block are lost, and a cell without a spot is exactly zero. Some energy
-leaves through the front face, so that no shower keeps all of it.
+shower to shower. Their distance from the axis follows the core and tail of
+G. Grindhammer and S. Peters (arXiv:hep-ex/0001020, Eq. 22), 2 r R^2 / (r^2 + R^2)^2
+each. Spots outside the block are lost, and a cell without a spot is exactly zero. Some
+energy leaves through the front face, so that no shower keeps all of it.
 
-The numbers of the material are those of the Review of Particle Physics; those of the
-fluctuations are rounded from GEANT showers of the same block.
+Constants of the material are those of the Review of Particle Physics. Sizes of the
+fluctuations are rounded from GEANT showers in the same block.
 """
 
 from typing import Any
@@ -19,32 +19,34 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 SHOWER_TREE = "Showers"
+"""Name of the tree of simulated showers."""
 
 RADIATION_LENGTH = 8.9
-"""Of PbWO4, mm."""
+"""Radiation length of PbWO4, mm."""
 
 CRITICAL_ENERGY = 9.64
-"""Of PbWO4, MeV."""
+"""Critical energy of PbWO4, MeV."""
 
 MOLIERE_RADIUS = 19.6
-"""Of PbWO4, mm."""
+"""Moliere radius of PbWO4, mm."""
 
 CELL = 22.0
 """Width of a crystal, mm."""
 
 N_CELLS = 6
-"""Crystals along x and along y; the block is centred on the origin."""
+"""Number of crystals along x and along y; the origin is the centre of the block."""
 
 SLICE = 20.0
 """Thickness of a slice of the longitudinal profile, mm."""
 
 N_SLICES = 12
+"""Number of slices of the longitudinal profile."""
 
 ENERGY_RANGE = (1e3, 1e5)
-"""Of the incident particle, MeV; uniform in the logarithm."""
+"""Smallest and largest incident energy, MeV; its logarithm is uniform."""
 
 MAX_ANGLE = 0.26
-"""Between the particle and the normal of the block, rad; uniform in solid angle."""
+"""Largest angle between particle and normal, rad; directions are uniform."""
 
 GEOMETRY: dict[str, Any] = {
     "name": "simulated block",
@@ -75,14 +77,14 @@ GEOMETRY: dict[str, Any] = {
         },
     ],
 }
-"""The block, as a sample definition writes it."""
+"""The block as a table of a sample definition."""
 
 _SPOTS_PER_SQRT_GEV = 60.0
 _MOST_SPOTS = 600
 _DEPTH_SPREAD = 0.12
 _SHAPE_SPREAD = 0.15
 _CORE_RADIUS, _TAIL_RADIUS, _TAIL_SHARE = 0.25, 1.2, 0.15
-_ESCAPED = 0.003  # mean share of a GeV that leaves through the front
+_ESCAPED = 0.003  # mean share of a GeV that leaves through the front face
 _ROWS = 2000
 
 
@@ -90,13 +92,13 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
     """Simulate showers of electrons and photons.
 
     Args:
-        n: number of showers.
-        seed: of everything.
+        n: Number of showers.
+        seed: Seed of the random generator.
 
     Returns:
-        By branch: `species` (n,), 11 or 22; `energy` (n,), MeV; `theta`, `phi` (n,),
-        rad; `x0`, `y0` (n,), where the particle enters, mm; `cells` (n, 36) and
-        `profile` (n, 12), energy of crystals (x slowest) and of slices in depth, MeV.
+        Arrays by branch: `species` (n,), 11 or 22; `energy` (n,), MeV; `theta` and
+        `phi` (n,), rad; the impact point `x0` and `y0` (n,), mm; energies of crystals
+        `cells` (n, 36), x slowest, and of slices in depth `profile` (n, 12), MeV.
 
     Example:
         >>> showers = simulate_showers(100, seed=1)
@@ -155,10 +157,10 @@ def _add(place: npt.NDArray[np.int64], deposit: Array, n: int, size: int) -> Arr
 def _spots(
     truth: dict[str, Array], rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
-    """Return positions (n, spots), mm, and shares of the energy, of sum 1."""
+    """Return positions (n, spots), mm, and shares of the energy with sum 1."""
     n, energy = len(truth["energy"]), truth["energy"]
-    # Longo and Sestili: maximum at ln(E / E_c) -+ 0.5 radiation lengths; Grindhammer
-    # and Peters, Eq. 6-8: its logarithm and that of alpha fluctuate.
+    # The maximum is at ln(E / E_c) -+ 0.5 radiation lengths (Longo and Sestili); its
+    # logarithm and the one of alpha fluctuate (Grindhammer and Peters, Eq. 6-8).
     shift = np.where(truth["species"] == 11, -0.5, 0.5)
     maximum = np.log(energy / CRITICAL_ENERGY) + shift
     maximum *= np.exp(_DEPTH_SPREAD * rng.standard_normal(n))

@@ -1,34 +1,44 @@
-"""What calorimeters measure of a track: E/p, shower widths, hadronic fraction.
+"""PID variables of calorimeters: E/p, width and depth of showers, hadronic fraction.
 
 A track enters an electromagnetic calorimeter of lead tungstate in four layers, then a
 hadronic one in three. Electrons radiate in the material before it and shower as
-gamma distributions; hadrons ionise until they interact, and then share their energy
-between neutral pions, which shower at once, and a hadronic part; muons ionise. Noise,
+gamma distributions. Hadrons ionise until they interact; their energy then goes to
+neutral pions, which shower at once, and to a hadronic part. Muons ionise. Noise,
 thresholds and other tracks of the event act on the layers.
 
 Use `simulate_calorimeter` for a calibration sample and `simulate_calorimeter_response`
-for the truth at given conditions. Showers cell by cell are another matter.
+for the truth at given conditions. `pidgan.simulation.calorimeter` simulates showers
+cell by cell.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.errors import nearest
-from pidgan.simulation.combined import SPECIES, true_ids
 from pidgan.simulation.detector import HYPOTHESES, MASSES
+from pidgan.simulation.tracks import (
+    SPECIES,
+    check_number,
+    check_species,
+    checked_columns,
+    draw_charges,
+    in_chunks,
+    probe_branches,
+    true_ids,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
 CALORIMETER_TREE = "Calo/DecayTree"
-"""Tree of `simulate_calorimeter`."""
+"""Name of the tree that `simulate_calorimeter` makes."""
 
 CALORIMETER_SPECIES = ("e+", "mu+", "pi+", "K+", "p", "gamma")
-"""Species that `pidgan simulate calorimeter` offers; antiparticles respond alike."""
+"""Species to choose from; an antiparticle responds like its particle."""
 
 NO_CLUSTER = -999.0
-"""Value of the widths of tracks without electromagnetic energy above threshold."""
+"""Width and depth of tracks without electromagnetic energy above threshold."""
 
 ECAL_EDGES = np.array([0.0, 3.0, 9.0, 18.0, 25.0])
 """Depths between the electromagnetic layers, radiation lengths. Chosen."""
@@ -37,28 +47,28 @@ HCAL_EDGES = np.array([0.0, 1.0, 3.0, 6.0])
 """Depths between the hadronic layers at eta = 0, interaction lengths. Chosen."""
 
 CRITICAL_ENERGY = 9.64
-"""Of electrons in lead tungstate, MeV (Particle Data Group, 2024)."""
+"""Critical energy of electrons in lead tungstate, MeV (Particle Data Group, 2024)."""
 
 Z_EFFECTIVE = 68.4
 """Effective atomic number of lead tungstate (hep-ex/0001020, Eq. 9)."""
 
 MOLIERE_RADIUS = 19.6
-"""Of lead tungstate, mm (Particle Data Group, 2024)."""
+"""Moliere radius of lead tungstate, mm (Particle Data Group, 2024)."""
 
 X0_PER_LAMBDA = 22.8
-"""Radiation lengths in an interaction length: 203 mm / 8.9 mm (as above)."""
+"""Radiation lengths in an interaction length of lead tungstate: 203 mm / 8.9 mm."""
 
 ECAL_IONISATION = 9.1
 """Most probable deposit of a minimum-ionising particle, MeV per radiation length."""
 
 HCAL_IONISATION = 210.0
-"""The same in the hadronic calorimeter, MeV per interaction length."""
+"""Most probable deposit in the hadronic calorimeter, MeV per interaction length."""
 
 IONISATION_SPREAD = 0.08
-"""Width of the Landau-like spread of a whole layer's deposit, relative. Chosen."""
+"""Relative width of the Landau-like distribution of a deposit. Chosen."""
 
 MATERIAL = 0.3
-"""Radiation lengths before the calorimeter at eta = 0; it grows with cosh(eta)."""
+"""Radiation lengths before the calorimeter at eta = 0; they grow with cosh(eta)."""
 
 RECOVERED = 0.8
 """Share of radiated energy that the cluster of an electron includes. Chosen."""
@@ -67,47 +77,46 @@ TRACK_RESOLUTION = 0.006
 """Relative momentum resolution. Chosen."""
 
 HADRON_TO_ELECTRON = (0.5, 0.75)
-"""Response to the hadronic part over that to electrons, in both calorimeters."""
+"""Response to the hadronic part over response to electrons, in both calorimeters."""
 
 NEUTRAL_POWER = {"pi": (0.82, 1000.0), "k": (0.82, 1000.0), "p": (0.82, 2600.0)}
 """k and E0 (MeV) of the mean share 1 - (E / E0)^(k - 1) that goes into neutral pions:
 R. Wigmans, Calorimetry, 2nd ed. (2017), Sec. 2.3.1."""
 
 NEUTRAL_SPREAD = 0.22
-"""Standard deviation of that share. Chosen: the tail makes E/p near 1."""
+"""Standard deviation of this share. Chosen: its tail makes E/p near 1."""
 
 INTERACTION_LENGTHS = {"pi": 1.15, "k": 1.3, "p": 1.0}
-"""Of each hadron, in nuclear interaction lengths (of protons). Chosen."""
+"""Interaction length of each hadron over the nuclear one of protons. Chosen."""
 
 STOCHASTIC = (0.9, 22.0)
-"""Square root of MeV: sampling and light fluctuations of both calorimeters, in that
-sigma = s sqrt(E): 2.8 % and 70 % of the square root of GeV."""
+"""Sampling and light fluctuations s in sigma = s sqrt(E), square root of MeV, in both
+calorimeters: 2.8 % and 70 % of the square root of GeV."""
 
 CONSTANT = (0.006, 0.03)
 """Relative resolution at high energy of both calorimeters."""
 
 NOISE = (25.0, 150.0)
-"""Noise of a layer within the cluster, MeV, in both calorimeters."""
+"""Noise of a layer within the cluster in both calorimeters, MeV."""
 
 THRESHOLDS = (75.0, 500.0)
-"""Energy that a layer needs not to be set to 0, MeV, in both calorimeters."""
+"""Energy below which a layer is set to 0 in both calorimeters, MeV."""
 
 PILE_UP = 0.25
-"""Mean energy in the cluster per other track of the event, MeV, exponential in steps of
-a hundred tracks. Chosen."""
+"""Mean energy in the cluster from each other track of the event, MeV. Chosen."""
 
 P_RANGE = (1e3, 100e3)
-"""Momenta that the sample keeps, MeV."""
+"""Smallest and largest momentum in the sample, MeV."""
 
 MAX_ETA = 1.4
-"""Pseudorapidities of the barrel."""
+"""Largest absolute pseudorapidity of the barrel."""
 
 MAX_TRACKS = 1000
-"""Exclusive upper bound on the tracks of an event."""
+"""Number of tracks that every event stays below."""
 
 _DEPTHS = np.arange(0.125, 25.0, 0.25)
 CHUNK = 8192
-"""Tracks at a time."""
+"""Number of tracks at a time."""
 
 
 def simulate_calorimeter_response(
@@ -118,58 +127,47 @@ def simulate_calorimeter_response(
     *,
     seed: int,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Draw the true response of tracks of one species; another seed, another draw.
+    """Draw the true response to tracks of one species; each seed is another draw.
 
     Electromagnetic showers have the longitudinal profile (b t)^(a - 1) exp(-b t) with
     the correlated fluctuations of G. Grindhammer and S. Peters, hep-ex/0001020,
-    Sec. 3.1; the hadronic part that of R. Bock, T. Hansl-Kozanecka, T. Shah, Nucl.
-    Instr. Meth. 186 (1981) 533.
+    Sec. 3.1. The profile of the hadronic part is the one of R. Bock,
+    T. Hansl-Kozanecka, T. Shah, Nucl. Instr. Meth. 186 (1981) 533.
 
     Args:
-        species: one of `CALORIMETER_SPECIES`.
-        p: measured momenta, (n,), MeV; of photons, the true energies.
-        eta: pseudorapidities, (n,), within +-`MAX_ETA`.
-        n_tracks: tracks of each track's event, (n,).
-        seed: of the random generator.
+        species: True species, one of `CALORIMETER_SPECIES`.
+        p: Measured momenta (n,), or true energies of photons, MeV.
+        eta: Pseudorapidities (n,), within +-`MAX_ETA`.
+        n_tracks: Number of tracks (n,) in the event of each track.
+        seed: Seed of the random generator.
 
     Returns:
-        `Calo_EoverP`; `Calo_Width` and `Calo_Depth`, the lateral root mean square in mm
-        and the centre of energy in radiation lengths of the electromagnetic cluster,
-        `NO_CLUSTER` where there is none; and `Calo_HadFraction`, the hadronic part of
-        all energy, exactly 0 without hadronic energy above threshold; each (n,).
+        Values (n,) of `Calo_EoverP`; `Calo_Width` and `Calo_Depth`, the lateral root
+        mean square in mm and the centre of energy in radiation lengths of the
+        electromagnetic cluster, `NO_CLUSTER` where there is none; `Calo_HadFraction`,
+        the hadronic share of all energy, exactly 0 without hadronic energy above
+        threshold.
 
     Raises:
-        ValueError: unknown species, unequal lengths or impossible values.
+        ValueError: The species is unknown, lengths differ or a value is impossible.
 
     Example:
         >>> response = simulate_calorimeter_response("e+", [20e3], [0.1], [90], seed=1)
         >>> bool(0.8 < response["Calo_EoverP"][0] < 1.2)
         True
     """
-    _check_species(species)
-    columns = [np.asarray(column, dtype=np.float64) for column in (p, eta, n_tracks)]
-    shapes = {column.shape for column in columns}
-    if len(shapes) != 1 or columns[0].ndim != 1 or columns[0].size == 0:
-        raise ValueError(
-            "p, eta and n_tracks must be one-dimensional, not empty and equally long, "
-            f"got shapes {', '.join(str(c.shape) for c in columns)}"
-        )
-    # Below, the parametrisation of electromagnetic showers does not hold.
-    ranges = ((0.5 * P_RANGE[0], np.inf), (-MAX_ETA, MAX_ETA), (0.0, np.inf))
-    for name, column, (low, high) in zip(
-        ("p", "eta", "n_tracks"), columns, ranges, strict=True
-    ):
-        if not np.all((column >= low) & (column <= high)):
-            raise ValueError(f"{name} must lie between {low:g} and {high:g}")
+    check_species(species, CALORIMETER_SPECIES)
+    # The parametrisation of electromagnetic showers does not hold at lower energies.
+    columns = checked_columns(
+        {
+            "p": (p, 0.5 * P_RANGE[0], np.inf),
+            "eta": (eta, -MAX_ETA, MAX_ETA),
+            "n_tracks": (n_tracks, 0.0, np.inf),
+        }
+    )
     rng = np.random.default_rng(seed)
-    chunks = [
-        _respond(species, *(c[start : start + CHUNK] for c in columns), rng=rng)
-        for start in range(0, len(columns[0]), CHUNK)
-    ]
-    return {
-        name: np.concatenate([chunk[name] for chunk in chunks]).astype(np.float32)
-        for name in chunks[0]
-    }
+    found = in_chunks(partial(_respond, species, rng=rng), columns, size=CHUNK)
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def simulate_calorimeter(
@@ -178,27 +176,26 @@ def simulate_calorimeter(
     """Simulate a calibration sample of n tracks of one species, without background.
 
     Args:
-        species: one of `CALORIMETER_SPECIES`; half of the charged tracks are
-            antiparticles.
-        n: tracks.
-        seed: of the random generator.
+        species: True species, one of `CALORIMETER_SPECIES`; half of the charged
+            tracks are antiparticles.
+        n: Number of tracks.
+        seed: Seed of the random generator.
 
     Returns:
-        The branches of the tree `CALORIMETER_TREE`: conditions,
+        Branches of the tree `CALORIMETER_TREE`: conditions, PID variables of
         `simulate_calorimeter_response` with the prefix `probe_`, charge and
         `probe_TRUEID`.
 
     Raises:
-        ValueError: unknown species or no tracks.
+        ValueError: The species is unknown, or there are no tracks.
 
     Example:
         >>> trees = simulate_calorimeter("pi+", 100, seed=1)
         >>> len(trees[CALORIMETER_TREE]["probe_Calo_EoverP"])
         100
     """
-    _check_species(species)
-    if n < 1:
-        raise ValueError(f"n must be a positive number of tracks, got {n}")
+    check_species(species, CALORIMETER_SPECIES)
+    check_number(n, "tracks")
     rng = np.random.default_rng([seed, CALORIMETER_SPECIES.index(species)])
     low, high = np.log(P_RANGE)
     p = np.exp(rng.uniform(low, high, n))
@@ -207,27 +204,20 @@ def simulate_calorimeter(
     response = simulate_calorimeter_response(
         species, p, eta, n_tracks, seed=int(rng.integers(2**63))
     )
-    charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    charge = draw_charges(n, rng=rng)
     if species == "gamma":
         charge, ids = 0 * charge, np.full(n, 22, dtype=np.int32)
     else:
         ids = true_ids(np.full(n, SPECIES[species]), charge)
-    branches = {
-        "probe_P": p,
-        "probe_PT": p / np.cosh(eta),
-        "probe_ETA": eta,
-        "probe_trackcharge": charge,
-        "nTracks": n_tracks.astype(np.int32),
-        **{f"probe_{name}": value for name, value in response.items()},
-        "probe_TRUEID": ids,
-    }
+    branches = probe_branches(
+        p,
+        eta,
+        charge=charge,
+        others={"nTracks": n_tracks.astype(np.int32)},
+        response=response,
+        ids=ids,
+    )
     return {CALORIMETER_TREE: branches}
-
-
-def _check_species(species: str) -> None:
-    if species not in CALORIMETER_SPECIES:
-        hint = nearest(species, CALORIMETER_SPECIES)
-        raise ValueError(f"unknown species {species!r}{hint}")
 
 
 def _respond(
@@ -238,7 +228,7 @@ def _respond(
     *,
     rng: np.random.Generator,
 ) -> dict[str, FloatArray]:
-    """Return the observables of tracks of one species."""
+    """Return the PID variables of tracks of one species."""
     energy, ecal, hcal, spread = _deposits(species, p, eta, rng)
     others = PILE_UP * n_tracks * rng.standard_exponential(len(p))
     ecal[:, :2] += 0.5 * others[:, None]
@@ -247,7 +237,7 @@ def _respond(
     has_cluster = total > 0.0
     safe = np.where(has_cluster, total, 1.0)
     middles = 0.5 * (ECAL_EDGES[1:] + ECAL_EDGES[:-1])
-    # Energy of other tracks lies anywhere in the cluster, three Moliere radii wide.
+    # Energy of other tracks is anywhere in a cluster of three Moliere radii.
     squared = spread**2 + np.minimum(others / safe, 1.0) * 9.0 * MOLIERE_RADIUS**2 / 2.0
     squared *= np.exp(rng.standard_normal(len(p)) * 2.0 / np.sqrt(energy))
     both = total + hcal.sum(axis=1)
@@ -262,7 +252,7 @@ def _respond(
 def _deposits(
     species: str, p: FloatArray, eta: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return energy, deposits (n, 4) and (n, 3) in MeV, and lateral spread in mm."""
+    """Return energies (n,), deposits (n, 4) and (n, 3), MeV, and lateral spread, mm."""
     n = len(p)
     hcal_edges = HCAL_EDGES * np.cosh(eta)[:, None]
     if species in ("e+", "gamma"):
@@ -274,14 +264,14 @@ def _deposits(
         else:
             energy = _radiate(p, eta, rng)
         fractions, spread = _electromagnetic(energy, start, rng)
-        # What leaks out behind goes into the first hadronic layer.
+        # Energy that leaks out behind goes into the first hadronic layer.
         leaked = energy * np.clip(1.0 - fractions.sum(axis=1), 0.0, None)
         hcal = np.stack([leaked, 0.0 * leaked, 0.0 * leaked], axis=1)
         return energy, energy[:, None] * fractions, hcal, spread
     momentum = p * (1.0 + TRACK_RESOLUTION * rng.standard_normal(n))
     name = HYPOTHESES[SPECIES[species]]
     mass = MASSES[SPECIES[species]]
-    # Baryons keep their mass; a meson's becomes visible too.
+    # The mass of a meson becomes visible energy, the mass of a baryon does not.
     energy = np.hypot(momentum, mass) - (mass if name in ("p", "mu") else 0.0)
     depth = np.full(n, np.inf)
     if name != "mu":
@@ -313,12 +303,12 @@ def _deposits(
 def _radiate(p: FloatArray, eta: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return the energy in the cluster of electrons with a measured momentum.
 
-    An electron keeps the share z of its energy behind t radiation lengths, -ln z being
-    gamma distributed with shape t / ln 2 (H. Bethe, W. Heitler, Proc. R. Soc. A 146
-    (1934) 83). The momentum is what is left at a random point of its first half.
+    An electron keeps a share z of its energy behind t radiation lengths; -ln z is gamma
+    distributed with shape t / ln 2 (H. Bethe, W. Heitler, Proc. R. Soc. A 146 (1934)
+    83). The momentum is measured before a random part of up to half of this loss.
     """
     lost = -np.expm1(-rng.gamma(MATERIAL * np.cosh(eta) / np.log(2.0)))
-    # Beyond, the track would not be found.
+    # A track with a larger loss would not be found.
     lost = np.minimum(lost, 0.9)
     resolution = 1.0 + TRACK_RESOLUTION * rng.standard_normal(len(p))
     initial = p * resolution / (1.0 - 0.5 * rng.random(len(p)) * lost)
@@ -328,7 +318,7 @@ def _radiate(p: FloatArray, eta: FloatArray, rng: np.random.Generator) -> FloatA
 def _electromagnetic(
     energy: FloatArray, start: FloatArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Return shares of the energy in each layer, (n, 4), and the lateral spread, mm."""
+    """Return shares (n, 4) of the energy in each layer, and the lateral spread, mm."""
     log_y = np.log(np.maximum(energy / CRITICAL_ENERGY, 20.0))
     widths = 1.0 / (-1.4 + 1.26 * log_y), 1.0 / (-0.58 + 0.86 * log_y)
     rho = 0.705 - 0.023 * log_y
@@ -357,10 +347,10 @@ def _electromagnetic(
 def _shares_within(
     shape: FloatArray, scale: FloatArray, start: FloatArray
 ) -> FloatArray:
-    """Return what a gamma profile has inside the calorimeter, (n, 1).
+    """Return the share (n, 1) of a gamma profile inside the calorimeter.
 
-    By E. Wilson and M. Hilferty, Proc. Natl. Acad. Sci. 17 (1931) 684: the cube root
-    of a gamma variable is nearly normal; the logistic function stands for the normal.
+    The cube root of a gamma variable is nearly normal (E. Wilson, M. Hilferty, Proc.
+    Natl. Acad. Sci. 17 (1931) 684); the logistic function stands for the normal one.
     """
     x = np.maximum(ECAL_EDGES[-1] - start, 0.01) * scale / shape
     score = (np.cbrt(x) - (1.0 - 1.0 / (9.0 * shape))) * 3.0 * np.sqrt(shape)
@@ -375,12 +365,12 @@ def _hadronic(
     name: str,
     rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return what showers of hadrons leave in all layers, (n, 7), and their width."""
+    """Return deposits (n, 7) of hadronic showers in all layers, and their width."""
     n = len(energy)
     power, unit = NEUTRAL_POWER[name]
     mean = 1.0 - np.maximum(energy / unit, 1.0) ** (power - 1.0)
     mean = np.clip(mean, 0.05, 0.95)
-    # A Beta distribution of this mean and standard deviation.
+    # A Beta distribution with this mean and standard deviation.
     spread = np.minimum(NEUTRAL_SPREAD, 0.7 * np.sqrt(mean * (1.0 - mean)))
     count = mean * (1.0 - mean) / spread**2 - 1.0
     neutral = rng.beta(mean * count, (1.0 - mean) * count)
@@ -396,7 +386,7 @@ def _hadronic(
     result[:, 4:] += np.where(place, (rest * neutral * energy)[:, None], 0.0)
     log_e = np.log(np.maximum(energy, 1e3) / 1e3)
     shape, scale = 0.6165 + 0.3183 * log_e, 0.9099 - 0.0237 * log_e
-    # Fluctuations of the hadronic part: its centre, from the first nucleons on.
+    # The centre of the hadronic part fluctuates.
     stretch = np.exp(0.3 * rng.standard_normal(n))
     x = np.clip(edges - finite[:, None], 0.0, None) * scale[:, None] * stretch[:, None]
     cumulative = _gamma_cdf(shape, x)
@@ -405,7 +395,7 @@ def _hadronic(
     weight = result[:, :4].sum(axis=1)
     pure = np.where(in_ecal, neutral * energy * fractions.sum(axis=1), 0.0)
     share = pure / np.maximum(weight, 1e-9)
-    # Several pions, and neutrons: wider than a single electromagnetic shower.
+    # Pions and neutrons make it wider than a single electromagnetic shower.
     wide = MOLIERE_RADIUS * rng.gamma(9.0, 1.6 / 9.0, n)
     single = 1.3 * width
     return result, np.sqrt(share * single**2 + (1.0 - share) * wide**2)
@@ -414,8 +404,8 @@ def _hadronic(
 def _gamma_cdf(shape: FloatArray, x: FloatArray) -> FloatArray:
     """Return the regularised incomplete gamma function P(shape, x), (n, k).
 
-    Its series, sum_j x^j / (shape (shape + 1) ... (shape + j)) (M. Abramowitz,
-    I. Stegun, 6.5.29), normalised to the value at large x.
+    It is the series sum_j x^j / (shape (shape + 1) ... (shape + j)) (M. Abramowitz,
+    I. Stegun, 6.5.29), normalised to its value at large x.
     """
     grid = np.minimum(x, 25.0)
     a = shape[:, None]
@@ -446,7 +436,7 @@ def _by_layer(density: FloatArray) -> FloatArray:
 def _read_out(
     deposits: FloatArray, calorimeter: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Return what a calorimeter measures of its deposits, in MeV."""
+    """Return measured deposits in the layers of a calorimeter, MeV."""
     variance = (
         STOCHASTIC[calorimeter] ** 2 * deposits
         + (CONSTANT[calorimeter] * deposits) ** 2

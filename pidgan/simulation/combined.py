@@ -1,9 +1,9 @@
 """Combined PID variables: RICH, calorimeter and muon system together.
 
-Calorimeter and muon system enter as log-likelihood ratios. A ratio that separates two
-classes by d standard deviations is itself normal with mean +-d^2/2 and spread d; that
-is all the simulation of these detectors there is. ProbNN-like variables are a softmax
-of the combined log-likelihoods times the probability of being no ghost.
+Calorimeter and muon system are simulated as log-likelihood ratios only. A ratio that
+separates two classes by d standard deviations is itself normal with mean +-d^2/2 and
+spread d. ProbNN-like variables are a softmax of the combined log-likelihoods times the
+probability that the track is no ghost.
 """
 
 from typing import Any
@@ -11,30 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.errors import nearest
-from pidgan.simulation.detector import DATA, HYPOTHESES, PDG_IDS, Detector
-from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, Tracks, simulate_rich
+from pidgan.simulation.detector import DATA, HYPOTHESES, Detector
+from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_rich
+from pidgan.simulation.tracks import (
+    SPECIES,
+    Tracks,
+    check_species,
+    checked_columns,
+    in_chunks,
+)
 
-SPECIES = {
-    "pi+": 0,
-    "pi-": 0,
-    "K+": 1,
-    "K-": 1,
-    "p": 2,
-    "p~": 2,
-    "mu+": 3,
-    "mu-": 3,
-    "e+": 4,
-    "e-": 4,
-}
-"""Index into `HYPOTHESES` of each particle name (names of the package `particle`)."""
+MIN_P = 1.0
+"""Smallest momentum of a simulated track, MeV."""
 
 CHUNK = 8192
-"""Tracks at a time: bounds the memory, and their hits fit into a CPU cache."""
+"""Number of tracks at a time, whose hits fit into a CPU cache."""
 
 HADRON_SEPARATION = 0.9
-"""Separation of K (and of p) from pi by everything but the RICH. Effective: chosen with
-the detector's constants so that the combined DLLK follows real calibration tables."""
+"""Separation of kaons and protons from pions without the RICH: an effective number that
+makes the combined DLLK follow real calibration tables."""
 
 ECAL_SEPARATION = 3.2
 """Separation of electrons from hadrons by E/p in the calorimeter."""
@@ -43,13 +38,13 @@ ECAL_MAX_ETA = 4.2
 """Inner edge of the calorimeter, 25 mrad, with a margin for the beam pipe."""
 
 MUON_SEPARATION = 2.5
-"""Separation of muons from hadrons that are seen as muons by their hits' residuals."""
+"""Separation of muons from hadrons with hits in the muon stations."""
 
 NOT_MUON = -4.0
-"""Log-likelihood ratio, mean, of tracks without hits in the muon stations."""
+"""Mean log-likelihood ratio of tracks without hits in the muon stations."""
 
 MUON_EFFICIENCY = 0.975
-"""Muons above `MUON_MIN_P` with hits in the stations: arXiv:1306.0249."""
+"""Share of muons above `MUON_MIN_P` with hits in the stations: arXiv:1306.0249."""
 
 MUON_MIN_P = 3000.0
 """Momentum in MeV that a muon needs to reach the muon stations: arXiv:1306.0249."""
@@ -58,44 +53,40 @@ MUON_ETA_RANGE = (1.85, 4.9)
 """Acceptance of the muon stations."""
 
 PUNCH_THROUGH = 0.006
-"""Hadrons that leave hits in the muon stations: arXiv:1306.0249."""
+"""Share of hadrons that leave hits in the muon stations: arXiv:1306.0249."""
 
 FLIGHT_PATH = 5000.0
-"""Path in mm on which a decay in flight makes a hadron a muon in the stations: less
-than the 12 m to the calorimeter, as most kinks spoil the track or miss the hits."""
+"""Length of the path, mm, on which a hadron may decay to a muon with hits in the
+stations. It is less than the 12 m to the calorimeter, as most kinks spoil the track."""
 
 FLIGHT_SCALE = np.array([55.9, 7.5, np.inf, np.inf, np.inf])
 """c tau / m in mm / MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""
 
 NETWORK_SHARPNESS = 0.6
-"""Factor from log-likelihoods to the networks' logits: they know their noise."""
+"""Factor from log-likelihoods to the logits of the networks."""
 
 NETWORK_SEPARATION = 1.0
-"""Further separation of each species that only the networks exploit."""
+"""Further separation of each species that only the networks see."""
 
 NETWORK_PRIOR = np.array([1.5, 0.0, -0.7, -1.0, -1.5])
-"""Logarithm of the species' abundance in training, in the order of `HYPOTHESES`."""
+"""Logarithm of the abundance of each species in training, as in `HYPOTHESES`."""
 
 GHOST_LOGIT = (-4.0, 1.5, 0.004)
-"""Mean and spread of the logit of ghosts, and its rise per track of the event."""
+"""Mean and spread of the logit of ghosts, and its rise with each track of the event."""
 
 
 def respond(
     tracks: Tracks, *, detector: Detector, rng: np.random.Generator
 ) -> dict[str, npt.NDArray[Any]]:
-    """Draw all PID variables of tracks, and `isMuon`, chunk by chunk, each (n,)."""
-    chunks = []
-    for start in range(0, len(tracks.p), CHUNK):
-        rows = slice(start, start + CHUNK)
-        chunk = Tracks(
-            species=tracks.species[rows],
-            p=tracks.p[rows],
-            eta=tracks.eta[rows],
-            n_tracks=tracks.n_tracks[rows],
-        )
+    """Draw all PID variables of tracks and `isMuon`, each (n,), chunk by chunk."""
+
+    def respond_to(*columns: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        names = ("species", "p", "eta", "n_tracks")
+        chunk = Tracks(**dict(zip(names, columns, strict=True)))
         rich = simulate_rich(chunk, detector=detector, rng=rng)
-        chunks.append({**rich, **_combine(chunk, rich, rng)})
-    return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+        return {**rich, **_combine(chunk, rich, rng)}
+
+    return in_chunks(respond_to, list(vars(tracks).values()), size=CHUNK)
 
 
 def simulate_response(
@@ -106,59 +97,51 @@ def simulate_response(
     *,
     seed: int,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Draw the true response of tracks of one species; another seed, another draw.
+    """Draw the true response to tracks of one species; each seed is another draw.
 
     Args:
         species: True species, one of `SPECIES`; the charge does not matter.
-        p: Momenta, (n,), MeV.
-        eta: Pseudorapidities, (n,).
-        n_tracks: Tracks of each track's event, (n,).
+        p: Momenta (n,), MeV.
+        eta: Pseudorapidities (n,).
+        n_tracks: Number of tracks (n,) in the event of each track.
         seed: Seed of the random generator.
 
     Returns:
-        `RichDLL{k,p,mu,e,bt}`, `PID{K,p,e,mu}` and `ProbNN{k,pi,p,e,mu,ghost}`,
-        each (n,); -999 in all five `RichDLL` where the RICH saw nothing.
+        Values (n,) of `RichDLL{k,p,mu,e,bt}`, `PID{K,p,e,mu}` and
+        `ProbNN{k,pi,p,e,mu,ghost}`. All five `RichDLL` are -999 where the RICH saw
+        nothing.
+
+    Raises:
+        ValueError: The species is unknown, lengths differ or a value is impossible.
 
     Example:
         >>> response = simulate_response("K+", [20e3], [3.0], [100], seed=1)
         >>> response["RichDLLk"].shape
         (1,)
     """
-    if species not in SPECIES:
-        hint = nearest(species, SPECIES)
-        raise ValueError(f"unknown species {species!r}{hint}")
-    tracks = Tracks(
-        species=np.full(np.shape(p), SPECIES[species]),
-        p=np.asarray(p, dtype=np.float64),
-        eta=np.asarray(eta, dtype=np.float64),
-        n_tracks=np.asarray(n_tracks, dtype=np.float64),
+    check_species(species, tuple(SPECIES))
+    columns = checked_columns(
+        {
+            "p": (p, MIN_P, np.inf),
+            "eta": (eta, -np.inf, np.inf),
+            "n_tracks": (n_tracks, 0.0, np.inf),
+        }
     )
-    shapes = {tracks.p.shape, tracks.eta.shape, tracks.n_tracks.shape}
-    if len(shapes) != 1 or tracks.p.ndim != 1 or tracks.p.size == 0:
-        raise ValueError(
-            "p, eta and n_tracks must be one-dimensional, not empty and equally long, "
-            f"got shapes {tracks.p.shape}, {tracks.eta.shape}, {tracks.n_tracks.shape}"
-        )
-    if not (np.all(tracks.p > 0.0) and np.all(tracks.n_tracks >= 0.0)):
-        raise ValueError(
-            "p must be positive and n_tracks not negative, none may be NaN"
-        )
+    tracks = Tracks(
+        species=np.full(len(columns[0]), SPECIES[species]),
+        p=columns[0],
+        eta=columns[1],
+        n_tracks=columns[2],
+    )
     response = respond(tracks, detector=DATA, rng=np.random.default_rng(seed))
     del response["isMuon"]
     return response
 
 
-def true_ids(
-    species: npt.NDArray[Any], charge: npt.NDArray[Any]
-) -> npt.NDArray[np.int32]:
-    """Return the PDG identifiers of species with the given charges, (n,)."""
-    return np.asarray(PDG_IDS[species] * charge, dtype=np.int32)
-
-
 def _ratio(
     is_true: npt.NDArray[np.bool_], separation: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Draw log-likelihood ratios of two classes `separation` apart."""
+    """Draw log-likelihood ratios of two classes with a separation."""
     noise = rng.standard_normal(len(is_true), dtype=np.float32)
     mean = np.where(is_true, 0.5, -0.5) * separation**2
     return (mean + separation * noise).astype(np.float32)

@@ -1,8 +1,8 @@
-"""The two radiators and the constants of the simulated detector, in data and in MC.
+"""Radiators and constants of the simulated detector, in data and in simulation.
 
-`DATA` is tuned so that efficiencies follow those published for LHCb; `MONTE_CARLO`
-is the same detector as an official simulation has it: more photons, better
-resolution, fewer background hits. Choose `DATA` for anything called truth.
+`DATA` is tuned so that efficiencies follow those published for LHCb; it stands for the
+truth. `MONTE_CARLO` is the same detector in an official simulation, with more photons,
+a better resolution and fewer background hits.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 HYPOTHESES = ("pi", "k", "p", "mu", "e")
-"""Order of the particle types everywhere in the simulation; "bt" has no pattern."""
+"""Order of the particle types in the whole simulation."""
 
 MASSES = np.array([139.57039, 493.677, 938.27209, 105.65838, 0.51099895])
 """Masses in MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""
@@ -25,9 +25,9 @@ PDG_IDS = np.array([211, 321, 2212, -13, -11], dtype=np.int32)
 class Radiator:
     """One gas radiator with its photon detector.
 
-    Angles are in rad, momenta in MeV. Indices are those that give the published
-    thresholds; acceptances, photon yields and resolutions are LHCb's in data,
-    arXiv:1211.6759. `background` is tuned together with `DATA`.
+    Angles are in rad, momenta in MeV. Refractive indices give the published thresholds;
+    acceptances, photon yields and resolutions are LHCb's in data (arXiv:1211.6759).
+    `background` is tuned together with `DATA`.
     """
 
     index: float
@@ -60,7 +60,7 @@ class Radiator:
         return np.asarray(np.arcsin(np.sqrt(yield_fraction * sin2_max)))
 
     def acceptance(self, theta: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the share of a ring that is seen for tracks at polar angle theta."""
+        """Return the visible share of a ring for tracks at polar angle theta."""
         inner = (theta - self.inner_edge) / (self.edge_width * self.inner_edge)
         outer = (self.outer_edge - theta) / (self.edge_width * self.outer_edge)
         return np.asarray(np.clip(inner, 0.0, 1.0) * np.clip(outer, 0.0, 1.0))
@@ -68,7 +68,7 @@ class Radiator:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """Everything that the response of one track depends on besides the track.
+    """Constants that the response to a track depends on.
 
     Angles are in rad, momenta in MeV, lengths in mm.
     """
@@ -78,25 +78,25 @@ class Detector:
     yield_spread: float
     """Relative spread of a track's photon yield about the one expected."""
     weak_fraction: float
-    """Share of tracks whose ring is mostly lost (kinks, interactions, wrong segments)
-    at the mean occupancy; it rises linearly from half of that in an empty event."""
+    """Share of tracks with a mostly lost ring (kinks, interactions, wrong segments) at
+    the mean occupancy. The share rises linearly from half of it in an empty event."""
     weak_yield: float
-    """Mean share of its photons that such a track keeps, gamma distributed."""
+    """Mean share of photons that such a track keeps; the share is gamma distributed."""
     photon_tail: tuple[float, float]
-    """Share of photons with a worse angle, and by which factor."""
+    """Share of photons with a worse angle, and the factor on their error."""
     track_angles: tuple[float, float]
-    """Error of the ring radius common to a track's photons, for good and for worse
-    tracks: the part of alignment and direction errors that a ring does not average."""
+    """Error of the ring radius that all photons of a track share, for good and for
+    worse tracks; it comes from alignment and from the direction of the track."""
     worse_fraction: float
     """Share of worse tracks."""
     scattering: float
-    """Multiple scattering term of the same error, rad MeV."""
+    """Contribution of multiple scattering to the same error, rad MeV."""
     index_offset: float
     """Offset of the ring radius left by the refractive-index calibration."""
     density_spread: float
     """Relative spread of the hit density around a track about the one expected."""
     decay_length: float
-    """Length before the radiators in which a decay leaves the track accepted."""
+    """Length before the radiators in which a track may decay and still be accepted."""
 
 
 RICH1 = Radiator(  # C4F10

@@ -2,7 +2,8 @@
 
 ln pT is normal and eta is normal, both within LHCb's acceptance; p = pT cosh(eta)
 makes the two correlate as in data. The medians put the most probable momenta where
-LHCb's 2016 calibration samples have them: pi 3, mu 7, K 9, p 12 GeV.
+LHCb's 2016 calibration samples have them: 3 GeV for pions, 7 GeV for muons, 9 GeV for
+kaons and 12 GeV for protons.
 """
 
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 P_RANGE = (3000.0, 200000.0)
-"""Momenta of long tracks that the samples keep, MeV."""
+"""Smallest and largest momentum of long tracks in the samples, MeV."""
 
 ETA_RANGE = (1.5, 5.5)
-"""Pseudorapidities that the samples keep."""
+"""Smallest and largest pseudorapidity in the samples."""
 
 MAX_TRACKS = 1000
-"""Exclusive upper bound on the tracks of an event."""
+"""Number of tracks that every event stays below."""
 
 MEAN_TRACKS = 180.0
 """Mean number of tracks of a triggered Run 2 event."""
@@ -27,7 +28,7 @@ TRACKS_SHAPE = 3.0
 """Shape of the gamma distribution of the number of tracks."""
 
 SPD_PER_TRACK = 1.9
-"""Mean hits in the scintillating pad detector per track of the event."""
+"""Mean number of hits in the scintillating pad detector for each track."""
 
 SPD_SPREAD = 0.2
 """Relative spread of the hits for a given number of tracks."""
@@ -100,7 +101,7 @@ def draw_occupancy(
 def momentum_components(
     p: npt.NDArray[Any], eta: npt.NDArray[Any], *, rng: np.random.Generator
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return PT, PX, PY and PZ for a uniform azimuth, in the unit of p, each (n,)."""
+    """Return PT, PX, PY and PZ (n,) in the unit of p, with a uniform azimuth."""
     phi = rng.uniform(-np.pi, np.pi, len(p))
     pt = p / np.cosh(eta)
     return {
@@ -112,5 +113,5 @@ def momentum_components(
 
 
 def _within(x: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """Return whether values lie within closed limits."""
+    """Return which values lie within closed limits."""
     return (x >= limits[0]) & (x <= limits[1])

@@ -1,10 +1,10 @@
 """RICH log-likelihoods, photon by photon.
 
-For every track and radiator the photons of the true particle and background hits are
-drawn as Cherenkov angles; each hypothesis h is then given the extended likelihood of
-that pattern. The likelihood and the DLLs are those of R. Forty and O. Schneider,
-LHCb/98-040 (RICH pattern recognition), reduced to one track: LHCb maximises the same
-sum over all pixels and all tracks of an event.
+Photons of the true particle and background hits are drawn as Cherenkov angles for every
+track and radiator. Each hypothesis h then has the extended likelihood of these hits.
+The likelihood and the DLLs are those of R. Forty and O. Schneider, LHCb/98-040 (RICH
+pattern recognition), reduced to one track: LHCb maximises the same sum over all pixels
+and all tracks of an event.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.simulation.detector import HYPOTHESES, MASSES, Detector, Radiator
+from pidgan.simulation.tracks import Tracks
 
 RICH_VARIABLES = ("RichDLLk", "RichDLLp", "RichDLLmu", "RichDLLe", "RichDLLbt")
 """The five differences of log-likelihoods to the pion hypothesis."""
@@ -22,45 +23,35 @@ SENTINEL = -999.0
 """LHCb's value for a track without RICH information."""
 
 MIN_YIELD_FRACTION = 0.02
-"""Hypotheses emitting less of the saturated yield count as below threshold: under
-half a photo-electron, which LHCb's reconstruction does not look for."""
+"""Smallest share of the saturated yield above threshold: less than half a
+photo-electron, which LHCb's reconstruction does not look for."""
 
 MIN_ACCEPTANCE = 0.1
-"""Radiators that see less of a ring have no detectable photons for any hypothesis."""
+"""Smallest visible share of a ring with detectable photons."""
 
 FAILED_FRACTION = 0.004
-"""Tracks for which the RICH reconstruction gives no result at any kinematics."""
+"""Share of tracks for which the RICH reconstruction has no result."""
 
 EMPTY_FRACTION = 0.004
-"""Tracks whose photon candidates are all rejected: every DLL stays exactly 0."""
+"""Share of tracks whose photon candidates are all rejected: every DLL is exactly 0."""
 
 SCATTERED_HITS = 2.0
-"""Expected hits per track that do not depend on the occupancy; the likelihood takes
-them as uniform in angle, so that b never vanishes."""
+"""Expected number of hits of a track that do not depend on the occupancy. They are
+uniform in angle in the likelihood, so that b never vanishes."""
 
 OCCUPANCY_UNIT = 180.0
-"""Tracks of the event in which a radiator's `background` is given."""
+"""Number of tracks in the event to which `background` of a radiator refers."""
 
 WEAK_SHAPE = 20.0
-"""Shape of the gamma distribution of the photons kept by tracks that lose a ring."""
+"""Shape of the gamma distribution of the photons that a mostly lost ring keeps."""
 
 LIFETIMES = np.array([7804.5, 3711.0, np.inf, np.inf, np.inf])
 """c tau in mm in the order of `HYPOTHESES`; infinite where decays play no role."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracks:
-    """True tracks: index into `HYPOTHESES`, momentum in MeV, eta, event's tracks."""
-
-    species: npt.NDArray[Any]
-    p: npt.NDArray[Any]
-    eta: npt.NDArray[Any]
-    n_tracks: npt.NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Rings:
-    """What a track's photons are drawn from, beyond its kinematics."""
+    """Properties of tracks from which their photons are drawn."""
 
     mass: npt.NDArray[Any]
     p: npt.NDArray[Any]
@@ -104,7 +95,7 @@ def _draw_hits(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Draw the angles of all hits, flat, track after track, and how many each has.
 
-    `mean` is the number of photo-electrons expected of a saturated ring, (n,).
+    `mean` is the expected number (n,) of photo-electrons in a saturated ring.
     """
     fraction = radiator.yield_fraction(rings.p, rings.mass)
     n_photons = rng.poisson(mean * fraction * rings.scale)
@@ -164,8 +155,8 @@ def _log_likelihoods(
 
     With mu_h expected photons of density f_h, and background density b,
     ln L_h - ln L_background = -mu_h + sum_hits ln(1 + mu_h f_h / b), exactly 0 for a
-    hypothesis without photons: this is what makes DLLs tie. Tracks must come in order
-    of falling momentum, so that those above a threshold are the first ones.
+    hypothesis without photons: DLLs tie for this reason. Tracks must be ordered by
+    falling momentum, so that tracks above a threshold come first.
     """
     mean = radiator.photons * acceptance
     hits, counts = _draw_hits(
@@ -210,15 +201,15 @@ def simulate_rich(
     "bt" is the hypothesis of a particle below every threshold, ln L_background.
 
     Args:
-        tracks: True tracks, n of them; a few thousand at a time fit into a CPU cache.
-        detector: Which detector responds.
+        tracks: True tracks; a few thousand at a time fit into a CPU cache.
+        detector: Constants of the detector.
         rng: Source of randomness.
 
     Returns:
-        The variables of `RICH_VARIABLES`, each (n,).
+        Values (n,) of each of `RICH_VARIABLES`.
     """
     order = np.argsort(-tracks.p, kind="stable")
-    ordered = _take(tracks, order)
+    ordered = tracks.take(order)
     n = len(order)
     rings = _draw_rings(ordered, detector, rng)
     theta = 2.0 * np.arctan(np.exp(-ordered.eta))
@@ -232,13 +223,8 @@ def simulate_rich(
         any_used |= (acceptance > 0.0) & reached
         used = np.flatnonzero((acceptance > MIN_ACCEPTANCE) & reached)
         total[:, used] += _log_likelihoods(
-            _take(ordered, used),
-            _Rings(
-                mass=rings.mass[used],
-                p=rings.p[used],
-                scale=rings.scale[used],
-                shift=rings.shift[used],
-            ),
+            ordered.take(used),
+            _Rings(**{name: values[used] for name, values in vars(rings).items()}),
             acceptance[used],
             radiator=radiator,
             detector=detector,
@@ -254,13 +240,3 @@ def simulate_rich(
         column[order] = np.where(missing, np.float32(SENTINEL), value - total[0])
         result[f"RichDLL{name}"] = column
     return result
-
-
-def _take(tracks: Tracks, rows: npt.NDArray[Any]) -> Tracks:
-    """Return some rows of tracks."""
-    return Tracks(
-        species=tracks.species[rows],
-        p=tracks.p[rows],
-        eta=tracks.eta[rows],
-        n_tracks=tracks.n_tracks[rows],
-    )

@@ -1,134 +1,143 @@
 """Ionisation of tracks in a time projection chamber, cluster by cluster.
 
-Along a track every pad row collects a cluster of electrons. Primary collisions are
+Every pad row along a track collects a cluster of electrons. Primary collisions are
 Poisson distributed with the mean of Bethe and Bloch; each frees electrons with the
 1/E^2.2 spectrum of delta rays, which makes the charge of a row Landau-like. Losses,
-drift, gain, saturation and other tracks act on the clusters. What the detector
-measures is the mean of the lowest clusters, and its distance in standard deviations
-to what a hypothesis expects.
+drift, gain, saturation and other tracks act on the clusters. The PID variables are the
+mean of the lowest clusters, and its distance from the mean expected for a hypothesis in
+standard deviations.
 
-Gas and pad rows are those of ALICE (Ne/CO2, 159 rows: arXiv:1001.1950); the numbers of
+Gas and pad rows are those of ALICE (Ne/CO2, 159 rows: arXiv:1001.1950); constants of
 the ionisation are those of its simulation. Use `simulate_tpc` for a calibration sample
 and `simulate_tpc_response` for the truth at given conditions.
 """
 
-import functools
 import math
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.errors import nearest
-from pidgan.simulation.combined import SPECIES, true_ids
 from pidgan.simulation.detector import MASSES
+from pidgan.simulation.tracks import (
+    SPECIES,
+    check_number,
+    check_species,
+    checked_columns,
+    draw_charges,
+    in_chunks,
+    probe_branches,
+    true_ids,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
 TPC_TREE = "TPC/DecayTree"
-"""Tree of `simulate_tpc`."""
+"""Name of the tree that `simulate_tpc` makes."""
 
 TPC_SPECIES = ("e+", "mu+", "pi+", "K+", "p")
-"""Species that `pidgan simulate tpc` offers; antiparticles respond alike."""
+"""Species to choose from; an antiparticle responds like its particle."""
 
 NO_MEASUREMENT = -999.0
-"""Value of `TPC_dEdxInner` of tracks without inner clusters."""
+"""Value of `TPC_dEdxInner` for tracks without inner clusters."""
 
 ROW_HEIGHTS = np.repeat([7.5, 10.0, 15.0], [63, 64, 32])
 """Radial length of each pad row in mm, inner chamber first: arXiv:1001.1950."""
 
 N_ROWS = len(ROW_HEIGHTS)
 N_INNER = 63
+"""Number of pad rows of the inner chamber."""
 
 _GAPS = np.where(np.arange(N_ROWS) < N_INNER, 848.5, 1346.0 - ROW_HEIGHTS[:63].sum())
 ROW_RADII = _GAPS + np.cumsum(ROW_HEIGHTS) - 0.5 * ROW_HEIGHTS
-"""Radius of the middle of each pad row in mm."""
+"""Radius of the middle of each pad row, mm."""
 
 DRIFT_LENGTH = 2500.0
-"""From the central electrode to the pads, mm."""
+"""Length from the central electrode to the pads, mm."""
 
 BETHE_BLOCH = (0.76176e-1, 10.632, 0.13279e-4, 1.8631, 1.9479)
-"""P1 ... P5 of `bethe_bloch` as in ALICE's simulation (AliRoot, TPC)."""
+"""Constants P1 ... P5 of `bethe_bloch` in ALICE's simulation (AliRoot, TPC)."""
 
 PRIMARIES = 1.435
 """Primary collisions of a minimum-ionising particle per mm (AliRoot, AliTPCv2)."""
 
 COLLISION_ENERGIES = (20.77, 10e3)
 """First ionisation potential of Ne and cut-off, eV (AliRoot, AliTPCv2). Electrons above
-the cut-off leave the row as tracks of their own."""
+the cut-off leave the row as separate tracks."""
 
 SPECTRUM_EXPONENT = 2.2
-"""Of the energy of a primary collision (AliRoot, AliTPCv2)."""
+"""Exponent of the energy spectrum of primary collisions (AliRoot, AliTPCv2)."""
 
 PAIR_ENERGY = 35.97
 """Energy to free an electron, eV (AliRoot, AliTPCv2)."""
 
 THRESHOLD = 12.0
-"""Fewest electrons of a cluster that survives zero suppression. Chosen: about a fifth
-of a minimum-ionising particle's, so that few are lost."""
+"""Smallest number of electrons of a cluster that survives zero suppression. Chosen:
+about a fifth of the mean of a minimum-ionising particle, so that few are lost."""
 
 SATURATION = 1000.0
-"""Electrons at which a cluster fills the range of the converters. Chosen."""
+"""Number of electrons that fills the range of the converters. Chosen."""
 
 ATTACHMENT = 0.05 / DRIFT_LENGTH
-"""Electrons lost to oxygen per mm of drift. Chosen; corrected for on average."""
+"""Share of electrons lost to oxygen in 1 mm of drift. Chosen; corrected on average."""
 
 GAIN_SPREAD = 0.025
-"""Spread of the gain left by the calibration, common to a track, in an empty event; it
-is 60 % more at `OCCUPANCY_UNIT`. Chosen for the resolutions of 5.2 % of isolated tracks
-and 6.5 % in central Pb-Pb collisions: arXiv:1402.4476."""
+"""Spread of the calibrated gain of a track in an empty event; it is 60 % larger at
+`OCCUPANCY_UNIT`. Chosen for the resolution of 5.2 % of isolated tracks and of 6.5 % in
+central Pb-Pb collisions: arXiv:1402.4476."""
 
 OCCUPANCY_UNIT = 10_000.0
-"""Tracks of an event in which the two following effects are given."""
+"""Number of tracks in the event to which `OVERLAP` and `BASELINE` refer."""
 
 OVERLAP = 0.6
-"""Share of clusters with charge of another track; its mean is half of a
-minimum-ionising particle's. Chosen."""
+"""Share of clusters with charge from another track, on average half of the charge of a
+minimum-ionising particle. Chosen."""
 
 BASELINE = 0.19
 """Relative signal lost to the shifted baseline. Chosen."""
 
 TRUNCATION = 0.6
-"""Share of the clusters, the lowest, that are averaged: arXiv:1402.4476."""
+"""Share of the clusters, the lowest ones, in the mean: arXiv:1402.4476."""
 
 MIP_SIGNAL = 50.0
 """Truncated mean of a minimum-ionising particle, by ALICE's convention."""
 
 MIP_CHARGE = 2.23
-"""Truncated mean of such a particle, electrons per mm, in this simulation."""
+"""Simulated truncated mean of a minimum-ionising particle, electrons per mm."""
 
 EXPECTED = (9e-4, 0.935, 0.431, -0.312, 0.0739)
-"""Coefficients c_k of ln(expected / MIP) = sum c_k ln^k(f / f_min), fitted to
+"""Coefficients c_k of ln(expected / MIP) = sum c_k ln^k(f / f_min), from a fit to
 simulated tracks of all species with 140 clusters in events with 500 tracks."""
 
 RESOLUTION = (0.027, 0.55)
-"""a and b of the expected relative resolution, sqrt(a^2 + b^2 / nClusters), fitted
-likewise to minimum-ionising particles."""
+"""Constants a and b of the expected relative resolution, sqrt(a^2 + b^2 / nClusters),
+from a fit to simulated minimum-ionising particles."""
 
 MIN_CLUSTERS = 70
-"""Fewest clusters of a track that the sample keeps, as ALICE's analyses do."""
+"""Smallest number of clusters in the sample, the one of ALICE's analyses."""
 
 INNER_OFF = 0.05
-"""Share of tracks through a switched-off inner chamber, among those with no more
-clusters than the outer one has rows."""
+"""Share of tracks through a switched-off inner chamber, among tracks with no more
+clusters than the outer chamber has rows."""
 
 FOUND_SHAPE = 9.0
-"""a of the distribution Beta(a, 1) of the share of rows that a track crosses alive."""
+"""Constant a of the distribution Beta(a, 1) of the share of rows with a cluster."""
 
 P_RANGE = (300.0, 20e3)
-"""Momenta that the sample keeps, MeV."""
+"""Smallest and largest momentum in the sample, MeV."""
 
 MAX_ETA = 0.9
-"""Tracks reach all pad rows within this |eta|."""
+"""Largest |eta| of tracks that reach all pad rows."""
 
 MAX_TRACKS = 10_000
-"""Exclusive upper bound on the tracks of an event."""
+"""Number of tracks that every event stays below."""
 
 PT_SPECTRA = {"e+": 0.7, "mu+": 0.9, "pi+": 0.8, "K+": 1.0, "p": 1.2}
 """Median transverse momentum of each species, GeV; the spread of ln pT is 0.8."""
 
 CHUNK = 4096
-"""Tracks at a time: their clusters fit into a CPU cache."""
+"""Number of tracks at a time, whose clusters fit into a CPU cache."""
 
 _LAMBDAS = np.geomspace(2.0, 1000.0, 96)
 _SCORES = np.linspace(-5.0, 5.0, 513)
@@ -138,13 +147,13 @@ _BINS = 8192
 def bethe_bloch(beta_gamma: npt.ArrayLike) -> FloatArray:
     """Return the mean ionisation relative to the minimum.
 
-    f(bg) = P1 / beta^P4 (P2 - beta^P4 - ln(P3 + 1 / bg^P5)), over its minimum: the
-    parametrisation of ALEPH and ALICE (arXiv:1402.4476, Eq. 5; W. Blum, W. Riegler,
+    It is f(bg) = P1 / beta^P4 (P2 - beta^P4 - ln(P3 + 1 / bg^P5)) over its minimum:
+    the parametrisation of ALEPH and ALICE (arXiv:1402.4476, Eq. 5; W. Blum, W. Riegler,
     L. Rolandi, Particle Detection with Drift Chambers, 2nd ed., Sec. 10) of the curves
     of W. Allison and J. Cobb, Ann. Rev. Nucl. Part. Sci. 30 (1980) 253.
 
     Args:
-        beta_gamma: p / m, any shape.
+        beta_gamma: Ratio p / m, any shape.
 
     Example:
         >>> float(bethe_bloch(3.6).round(2))
@@ -154,11 +163,11 @@ def bethe_bloch(beta_gamma: npt.ArrayLike) -> FloatArray:
 
 
 def expected_dedx(p: npt.ArrayLike, species: str) -> FloatArray:
-    """Return the truncated mean expected of a species, in units of `MIP_SIGNAL` / 50.
+    """Return the expected truncated mean of a species, in units of `MIP_SIGNAL` / 50.
 
     Args:
-        p: momenta, (n,), MeV.
-        species: one of `SPECIES`.
+        p: Momenta (n,), MeV.
+        species: Name of the species, one of `SPECIES`.
     """
     ratio = np.log(bethe_bloch(np.asarray(p) / MASSES[_index(species)]))
     powers = [c * ratio**k for k, c in enumerate(EXPECTED)]
@@ -170,15 +179,16 @@ def n_sigma(
 ) -> FloatArray:
     """Return (dedx - expected) / (expected resolution) for a hypothesis.
 
-    The expectations know the momentum and the number of clusters, not the angle nor
-    the occupancy, as the simpler ones of ALICE (arXiv:1402.4476, Sec. 7.2). The values
-    of two hypotheses are functions of each other at given conditions.
+    The expectation depends on the momentum and on the number of clusters, but neither
+    on the angle nor on the occupancy, like the simpler one of ALICE (arXiv:1402.4476,
+    Sec. 7.2). The values of two hypotheses are functions of each other at given
+    conditions.
 
     Args:
-        dedx: truncated means, (n,).
-        p: momenta, (n,), MeV.
-        n_clusters: clusters of each track, (n,).
-        species: the hypothesis, one of `SPECIES`.
+        dedx: Truncated means (n,).
+        p: Momenta (n,), MeV.
+        n_clusters: Number of clusters (n,) of each track.
+        species: Hypothesis, one of `SPECIES`.
 
     Example:
         >>> signal = expected_dedx([1000.0], "K+")
@@ -200,23 +210,23 @@ def simulate_tpc_response(
     *,
     seed: int,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Draw the true response of tracks of one species; another seed, another draw.
+    """Draw the true response to tracks of one species; each seed is another draw.
 
     Args:
-        species: true species, one of `SPECIES`; the charge does not matter.
-        p: momenta, (n,), MeV.
-        eta: pseudorapidities, (n,), within +-`MAX_ETA`.
-        n_clusters: clusters of each track, (n,), 1 ... 159.
-        n_tracks: tracks of each track's event, (n,).
-        seed: of the random generator.
+        species: True species, one of `SPECIES`; the charge does not matter.
+        p: Momenta (n,), MeV.
+        eta: Pseudorapidities (n,), within +-`MAX_ETA`.
+        n_clusters: Number of clusters (n,) of each track, 1 ... 159.
+        n_tracks: Number of tracks (n,) in the event of each track.
+        seed: Seed of the random generator.
 
     Returns:
-        `TPC_dEdx` and `TPC_dEdxInner`, the truncated means of all and of the inner
-        clusters (`NO_MEASUREMENT` without inner ones), and `TPC_NSigma{e,mu,pi,k,p}`,
-        each (n,).
+        Values (n,) of `TPC_dEdx` and `TPC_dEdxInner`, the truncated means of all and of
+        the inner clusters (`NO_MEASUREMENT` without inner ones), and of
+        `TPC_NSigma{e,mu,pi,k,p}`.
 
     Raises:
-        ValueError: unknown species, unequal lengths or impossible values.
+        ValueError: The species is unknown, lengths differ or a value is impossible.
 
     Example:
         >>> response = simulate_tpc_response("K+", [1e3], [0.3], [140], [100], seed=1)
@@ -224,31 +234,19 @@ def simulate_tpc_response(
         (1,)
     """
     index = _index(species)
-    columns = [
-        np.asarray(column, dtype=np.float64)
-        for column in (p, eta, n_clusters, n_tracks)
-    ]
-    shapes = {column.shape for column in columns}
-    if len(shapes) != 1 or columns[0].ndim != 1 or columns[0].size == 0:
-        raise ValueError(
-            "p, eta, n_clusters and n_tracks must be one-dimensional, not empty and "
-            f"equally long, got shapes {', '.join(str(c.shape) for c in columns)}"
-        )
-    ranges = ((0.0, np.inf), (-MAX_ETA, MAX_ETA), (1, N_ROWS), (0.0, np.inf))
-    names = ("p", "eta", "n_clusters", "n_tracks")
-    for name, column, (low, high) in zip(names, columns, ranges, strict=True):
-        if not np.all((column >= low) & (column <= high)):
-            raise ValueError(f"{name} must lie between {low:g} and {high:g}")
+    columns = checked_columns(
+        {
+            "p": (p, 0.0, np.inf),
+            "eta": (eta, -MAX_ETA, MAX_ETA),
+            "n_clusters": (n_clusters, 1, N_ROWS),
+            "n_tracks": (n_tracks, 0.0, np.inf),
+        }
+    )
     rng = np.random.default_rng(seed)
-    parts = [
-        _respond(index, *(column[start : start + CHUNK] for column in columns), rng=rng)
-        for start in range(0, len(columns[0]), CHUNK)
-    ]
-    dedx, inner = np.concatenate(parts, axis=1)
-    result = {"TPC_dEdx": dedx, "TPC_dEdxInner": inner}
+    result = in_chunks(partial(_respond, index, rng=rng), columns, size=CHUNK)
     for name, hypothesis in zip(("e", "mu", "pi", "k", "p"), TPC_SPECIES, strict=True):
         result[f"TPC_NSigma{name}"] = n_sigma(
-            dedx, columns[0], columns[2], species=hypothesis
+            result["TPC_dEdx"], columns[0], columns[2], species=hypothesis
         )
     return {name: value.astype(np.float32) for name, value in result.items()}
 
@@ -259,70 +257,65 @@ def simulate_tpc(
     """Simulate a calibration sample of n tracks of one species, without background.
 
     Args:
-        species: one of `TPC_SPECIES`; half of the tracks are antiparticles.
-        n: tracks.
-        seed: of the random generator.
+        species: True species, one of `TPC_SPECIES`; half of the tracks are
+            antiparticles.
+        n: Number of tracks.
+        seed: Seed of the random generator.
 
     Returns:
-        The branches of the tree `TPC_TREE`: conditions, `simulate_tpc_response` with
-        the prefix `probe_`, charge and `probe_TRUEID`.
+        Branches of the tree `TPC_TREE`: conditions, PID variables of
+        `simulate_tpc_response` with the prefix `probe_`, charge and `probe_TRUEID`.
 
     Raises:
-        ValueError: unknown species or no tracks.
+        ValueError: The species is unknown, or there are no tracks.
 
     Example:
         >>> trees = simulate_tpc("K+", 100, seed=1)
         >>> len(trees[TPC_TREE]["probe_TPC_NSigmak"])
         100
     """
-    if species not in TPC_SPECIES:
-        raise ValueError(f"unknown species {species!r}{nearest(species, TPC_SPECIES)}")
-    if n < 1:
-        raise ValueError(f"n must be a positive number of tracks, got {n}")
+    check_species(species, TPC_SPECIES)
+    check_number(n, "tracks")
     rng = np.random.default_rng([seed, TPC_SPECIES.index(species)])
     p, eta, n_clusters, n_tracks = _draw_conditions(species, n, rng)
-    charge = np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
+    charge = draw_charges(n, rng=rng)
     response = simulate_tpc_response(
         species, p, eta, n_clusters, n_tracks, seed=int(rng.integers(2**63))
     )
-    index = np.full(n, _index(species))
-    branches = {
-        "probe_P": p,
-        "probe_PT": p / np.cosh(eta),
-        "probe_ETA": eta,
-        "probe_trackcharge": charge,
-        "probe_TPC_nClusters": n_clusters,
-        "nTracks": n_tracks,
-        **{f"probe_{name}": value for name, value in response.items()},
-        "probe_TRUEID": true_ids(index, charge),
-    }
+    branches = probe_branches(
+        p,
+        eta,
+        charge=charge,
+        others={"probe_TPC_nClusters": n_clusters, "nTracks": n_tracks},
+        response=response,
+        ids=true_ids(np.full(n, _index(species)), charge),
+    )
     return {TPC_TREE: branches}
 
 
 def _index(species: str) -> int:
-    if species not in SPECIES:
-        raise ValueError(f"unknown species {species!r}{nearest(species, SPECIES)}")
+    check_species(species, tuple(SPECIES))
     return SPECIES[species]
 
 
 def _aleph(bg: FloatArray) -> FloatArray:
-    """Return the parametrisation as it is written, in its own unit."""
+    """Return the parametrisation in its own unit."""
     p1, p2, p3, p4, p5 = BETHE_BLOCH
     beta = (bg / np.sqrt(1.0 + bg**2)) ** p4
     return np.asarray(p1 / beta * (p2 - beta - np.log(p3 + bg**-p5)))
 
 
-@functools.cache
+@cache
 def _minimum() -> float:
     return float(_aleph(np.geomspace(2.0, 6.0, 4001)).min())
 
 
-@functools.cache
+@cache
 def _electron_quantiles() -> npt.NDArray[np.float32]:
-    """Tabulate the electrons of a row, (96, 513): by mean collisions, normal score.
+    """Tabulate the electrons of a row by mean collisions and normal score, (96, 513).
 
-    A compound Poisson distribution, exact by its characteristic function: with the
-    spectrum's transform s, that of the sum is exp(lambda (s - 1)).
+    The distribution is a compound Poisson one. Its characteristic function is
+    exp(lambda (s - 1)) with the transform s of the spectrum of one collision.
     """
     low, high = COLLISION_ENERGIES
     edges = low + PAIR_ENERGY * np.arange(int((high - low) / PAIR_ENERGY) + 1)
@@ -334,9 +327,9 @@ def _electron_quantiles() -> npt.NDArray[np.float32]:
     table = np.empty((len(_LAMBDAS), len(_SCORES)), dtype=np.float32)
     for row, mean in zip(table, _LAMBDAS, strict=True):
         density = np.fft.irfft(np.exp(mean * (transform - 1.0)), _BINS)
-        # Above the round-off of the transform only: quantiles need a rising function.
+        # Values above the rounding of the transform: quantiles need a rising function.
         cumulative = np.cumsum(np.maximum(density, 1e-15))
-        # n electrons stand for the interval (n - 1/2, n + 1/2).
+        # A number n stands for the interval (n - 1/2, n + 1/2).
         row[:] = np.interp(levels, cumulative / cumulative[-1], np.arange(_BINS) + 0.5)
     return table
 
@@ -344,7 +337,7 @@ def _electron_quantiles() -> npt.NDArray[np.float32]:
 def _draw_electrons(
     mean: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Draw the electrons of rows with given mean collisions, any shape."""
+    """Draw electrons for mean numbers of collisions, any shape."""
     table = _electron_quantiles()
     ratio = math.log(float(_LAMBDAS[1] / _LAMBDAS[0]))
     position = np.log(mean / np.float32(_LAMBDAS[0])) / np.float32(ratio)
@@ -366,15 +359,15 @@ def _draw_charges(
     drift: npt.NDArray[np.float32],
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
-    """Draw the electrons of clusters above threshold, after drift and avalanche."""
+    """Draw electrons of clusters above threshold, after drift and avalanche."""
     electrons = _draw_electrons(mean, rng)
     low = np.flatnonzero(electrons < THRESHOLD)
     while len(low):
         again = _draw_electrons(mean.ravel()[low], rng)
         electrons.ravel()[low] = again
         low = low[again < THRESHOLD]
-    # n electrons survive with probability a and are amplified exponentially: the sum
-    # over its mean n a has the variance (2 - a) / (a n).
+    # Electrons survive with probability a and are amplified exponentially. The sum for
+    # n electrons, divided by its mean n a, has the variance (2 - a) / (a n).
     a = np.exp(-np.float32(ATTACHMENT) * drift)
     noise = rng.standard_normal(mean.shape, dtype=np.float32)
     electrons += noise * np.sqrt(electrons * (2.0 - a) / a)
@@ -389,8 +382,8 @@ def _respond(
     n_tracks: FloatArray,
     *,
     rng: np.random.Generator,
-) -> FloatArray:
-    """Return the truncated means of all and of the inner clusters, (2, n)."""
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the truncated means of all and of the inner clusters, (n,) each."""
     n, shape = len(p), (len(p), N_ROWS)
     path = np.cosh(eta).astype(np.float32)[:, None] * ROW_HEIGHTS.astype(np.float32)
     drift = np.abs(np.sinh(eta))[:, None] * ROW_RADII
@@ -411,11 +404,11 @@ def _respond(
     signal = np.where(order <= last[:, None], signal, np.inf)
     inner = _truncated_mean(signal[:, :N_INNER])
     inner[~np.isfinite(inner)] = NO_MEASUREMENT
-    return np.stack([_truncated_mean(signal), inner])
+    return {"TPC_dEdx": _truncated_mean(signal), "TPC_dEdxInner": inner}
 
 
 def _truncated_mean(signal: npt.NDArray[Any]) -> FloatArray:
-    """Return the mean of the lowest `TRUNCATION` of each row's finite values, (n,)."""
+    """Return the mean (n,) of the share `TRUNCATION` of lowest finite values."""
     kept = np.floor(TRUNCATION * np.isfinite(signal).sum(axis=1)).astype(int)
     total = np.cumsum(np.sort(signal, axis=1), axis=1)
     last = np.maximum(kept, 1) - 1
@@ -425,14 +418,14 @@ def _truncated_mean(signal: npt.NDArray[Any]) -> FloatArray:
 def _draw_conditions(
     species: str, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Draw momentum, pseudorapidity, clusters and tracks of the event, each (n,)."""
+    """Draw momentum, pseudorapidity, clusters and tracks of the event, (n,) each."""
     columns = np.empty((4, 0))
     while columns.shape[1] < n:
         more = 2 * (n - columns.shape[1]) + 100
         eta = rng.uniform(-MAX_ETA, MAX_ETA, more)
         pt = 1e3 * PT_SPECTRA[species] * np.exp(0.8 * rng.standard_normal(more))
         n_tracks = np.ceil(rng.gamma(1.0, 0.2 * OCCUPANCY_UNIT, more))
-        # Clusters that overlap completely are lost, in proportion to the occupancy.
+        # Overlapping clusters are lost in proportion to the occupancy.
         alive = rng.beta(FOUND_SHAPE, 1.0, more)
         alive *= 1.0 - 0.1 * np.minimum(n_tracks / OCCUPANCY_UNIT, 1.0)
         drawn = np.stack(

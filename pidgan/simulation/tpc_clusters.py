@@ -1,10 +1,10 @@
 """Clusters along helices in a time projection chamber, electron by electron.
 
-A track of known parameters crosses the pad rows on a helix. In each row the electrons
-of every primary collision start at its place on the track, drift with transverse and
-longitudinal diffusion, are amplified, and give the cluster their centre of gravity.
-Rows lose their cluster at the borders of sectors and by chance. There is no multiple
-scattering and no energy loss: the helix is the truth that clusters are judged by.
+A track with known parameters crosses the pad rows on a helix. The electrons of every
+primary collision start at its place on the track, drift with transverse and
+longitudinal diffusion and are amplified; the cluster of a row is their centre of
+gravity. Clusters are lost at the borders of sectors and by chance. There is no multiple
+scattering and no energy loss: the helix is the truth with which clusters are compared.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.simulation.combined import SPECIES
 from pidgan.simulation.detector import MASSES
 from pidgan.simulation.tpc import (
     COLLISION_ENERGIES,
@@ -26,6 +25,7 @@ from pidgan.simulation.tpc import (
     TPC_SPECIES,
     bethe_bloch,
 )
+from pidgan.simulation.tracks import SPECIES
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ FIELD = 0.5
 
 DIFFUSION = (0.0661, 0.0699)
 """Transverse and longitudinal diffusion, mm for the square root of 1 mm of drift
-(0.0209 and 0.0221 cm for that of 1 cm: AliceO2, TPC gas parameters)."""
+(0.0209 and 0.0221 cm for the square root of 1 cm: AliceO2, TPC gas parameters)."""
 
 READ_OUT = (0.3, 0.3)
 """Error of a cluster along the pads and in z from noise and sampling, mm. Chosen."""
@@ -43,15 +43,16 @@ LOST = 0.04
 """Share of clusters lost by chance. Chosen."""
 
 N_SECTORS = 18
+"""Number of sectors in azimuth."""
 
 DEAD_ZONE = 12.0
 """Half width of the border between two sectors, mm. Chosen."""
 
 CLUSTER_ROWS = np.arange(1, N_ROWS, 3)
-"""Every third pad row: the fixed number of places, 53, of a track's clusters."""
+"""Pad rows with a cluster: every third one, 53 for each track."""
 
 PT_RANGE = (250.0, 5000.0)
-"""Transverse momenta, MeV; softer tracks do not reach the outer rows."""
+"""Smallest and largest transverse momentum, MeV; softer tracks curl up."""
 
 MAX_DIP = 0.8
 """Tangent of the largest dip angle."""
@@ -65,12 +66,12 @@ class Helices:
     """Parameters of tracks that start on the beam axis.
 
     Attributes:
-        pt: (n,), transverse momentum, MeV.
-        dip: (n,), tangent of the dip angle, pz / pt.
-        phi: (n,), azimuth at the vertex, rad.
-        z: (n,), vertex along the beam, mm.
-        charge: (n,), 1 or -1.
-        species: (n,), index into `TPC_SPECIES`.
+        pt: Transverse momentum (n,), MeV.
+        dip: Tangent of the dip angle (n,), pz / pt.
+        phi: Azimuth at the vertex (n,), rad.
+        z: Position of the vertex along the beam (n,), mm.
+        charge: Charge (n,), 1 or -1.
+        species: Index (n,) into `TPC_SPECIES`.
     """
 
     pt: FloatArray
@@ -81,12 +82,12 @@ class Helices:
     species: FloatArray
 
     def table(self) -> FloatArray:
-        """Return the parameters as columns, (n, 6), in the order above."""
+        """Return the parameters as columns (n, 6), in the order of the attributes."""
         return np.stack([np.asarray(v) for v in vars(self).values()], axis=1)
 
 
 def draw_helices(n: int, *, seed: int = 1) -> Helices:
-    """Draw track parameters: flat in ln pt, dip, azimuth, charge and species."""
+    """Draw tracks with uniform ln pt, dip, azimuth, charge and species."""
     rng = np.random.default_rng(seed)
     low, high = np.log(PT_RANGE)
     return Helices(
@@ -102,18 +103,19 @@ def draw_helices(n: int, *, seed: int = 1) -> Helices:
 def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
     """Return where helices cross cylinders about the beam.
 
-    With R = pt / (0.299792 B) and the angle psi = 2 arcsin(r / 2R) travelled to the
-    radius r, the azimuth is phi - charge psi / 2 and z = z0 + R psi dip (B along +z).
+    A track has turned by the angle psi = 2 arcsin(r / 2R) at the radius r, with
+    R = pt / (0.299792 B). Its azimuth is phi - charge psi / 2, and its position along
+    the beam is z = z0 + R psi dip (B along +z).
 
     Args:
-        helices: n tracks.
-        radii: (k,), mm, or (n, k).
+        helices: Tracks, n of them.
+        radii: Radii (k,) or (n, k), mm.
 
     Returns:
-        (n, k, 3), x, y and z in mm.
+        Positions x, y and z (n, k, 3), mm.
 
     Raises:
-        ValueError: a track curls up before a radius.
+        ValueError: A track curls up before it reaches a radius.
 
     Example:
         >>> track = draw_helices(1, seed=1)
@@ -141,12 +143,12 @@ def simulate_clusters(
     """Simulate the clusters that tracks leave in the rows `CLUSTER_ROWS`.
 
     Args:
-        helices: n tracks.
-        seed: of the random generator.
+        helices: Tracks, n of them.
+        seed: Seed of the random generator.
 
     Returns:
-        Positions (n, 53, 3) in mm, those of lost clusters NaN, and which are found,
-        (n, 53).
+        Positions (n, 53, 3), mm, NaN for lost clusters, and whether each cluster is
+        found (n, 53).
 
     Example:
         >>> positions, found = simulate_clusters(draw_helices(2, seed=1), seed=1)
@@ -156,7 +158,7 @@ def simulate_clusters(
     rng = np.random.default_rng(seed)
     parts = []
     table = helices.table()
-    # A few hundred tracks have a million electrons: what a CPU cache holds.
+    # The electrons of a few hundred tracks, a million, fit into a CPU cache.
     for start in range(0, len(table), 256):
         part = Helices(
             **dict(zip(vars(helices), table[start : start + 256].T, strict=True))
@@ -170,17 +172,14 @@ def simulate_clusters(
 def _simulate(
     helices: Helices, rng: np.random.Generator
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    n, radii, height = (
-        len(helices.pt),
-        ROW_RADII[CLUSTER_ROWS],
-        ROW_HEIGHTS[CLUSTER_ROWS],
-    )
+    n, rows = len(helices.pt), CLUSTER_ROWS
+    radii, height = ROW_RADII[rows], ROW_HEIGHTS[rows]
     shape = (n, len(radii))
     points = helix_points(helices, radii)
     masses = MASSES[[SPECIES[name] for name in TPC_SPECIES]]
     p = helices.pt * np.sqrt(1.0 + helices.dip**2)
     ionisation = PRIMARIES * bethe_bloch(p / masses[helices.species.astype(int)])
-    # Tangent of the angle to the radius in the plane of the pads.
+    # Sine and tangent of the angle between track and radius in the plane of the pads.
     sine = radii * (0.5 * 0.299792458 * FIELD) / helices.pt[:, None]
     slope = -helices.charge[:, None] * sine / np.sqrt(1.0 - sine**2)
     along = height * np.sqrt(1.0 + slope**2) * np.hypot(1.0, helices.dip[:, None])
@@ -189,13 +188,13 @@ def _simulate(
     row = np.repeat(np.arange(primaries.size), primaries.ravel())
     depth = (rng.random(len(row)) - 0.5) * np.tile(height, n)[row]
     drift = np.clip(DRIFT_LENGTH - np.abs(points[:, :, 2]), 1.0, None)
-    # The mean of k exponential gains weighs k electrons: a gamma variable.
+    # The sum of k exponential gains is a gamma variable.
     weight = rng.gamma(electrons)
     start = np.concatenate([[0], np.cumsum(primaries.ravel())[:-1]])
     total = np.add.reduceat(weight, start)
     centre = (np.add.reduceat(weight * depth, start) / total).reshape(shape)
-    # Electrons diffuse each on its own: the variance of their weighted mean has
-    # sum w_i^2 / (sum w_i)^2, twice 1/k for exponential gains of k electrons.
+    # Electrons diffuse independently. The variance of their weighted mean has the
+    # factor sum w_i^2 / (sum w_i)^2, about 2 / k for exponential gains of k electrons.
     count = np.add.reduceat(electrons, start).reshape(shape)
     spread = np.sqrt(drift * 2.0 / (count + 1.0))
     noise = rng.standard_normal((2, *shape))
@@ -218,7 +217,7 @@ def _simulate(
 
 
 def _draw_electrons(n: int, rng: np.random.Generator) -> FloatArray:
-    """Draw the electrons of n primary collisions, 1 or more each."""
+    """Draw the number of electrons (n,) of primary collisions, at least 1 each."""
     low, high = COLLISION_ENERGIES
     power = 1.0 - SPECTRUM_EXPONENT
     share = rng.random(n) * (1.0 - (high / low) ** power)

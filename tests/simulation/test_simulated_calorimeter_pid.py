@@ -118,10 +118,10 @@ def test_samples_fit_their_definitions(species):
     ("change", "message"),
     [
         ({"species": "pi"}, "unknown species 'pi'"),
-        ({"p": 10.0}, "p must lie between 500"),
-        ({"eta": np.nan}, "eta must lie between"),
-        ({"n_tracks": -1}, "n_tracks must lie between"),
-        ({"n": 0}, "not empty"),
+        ({"p": 10.0}, "p has values from 10 to 10, expected values between 500"),
+        ({"eta": np.nan}, "eta has values from nan"),
+        ({"n_tracks": -1}, "n_tracks has values from -1"),
+        ({"n": 0}, "at least one track"),
     ],
 )
 def test_impossible_input(change, message):
