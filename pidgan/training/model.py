@@ -15,8 +15,8 @@ from pidgan.errors import TrainingError, nearest
 from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.writing import refuse_existing, writing_files
 from pidgan.training.conditions import ConditionTransform
-from pidgan.training.families import make_family
-from pidgan.training.patterns import PatternClassifier
+from pidgan.training.families import build_family, parse_settings
+from pidgan.training.patterns import pattern_network
 from pidgan.training.targets import Targets, read_targets
 from pidgan.training.targets.tracks import TargetTransform
 
@@ -197,10 +197,11 @@ def build_networks(
 ) -> tuple[Any, Any]:
     """Build the untrained networks that a card describes."""
     shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
-    family = make_family(card.family, shape=shape, settings=card.settings, seed=0)
+    settings = parse_settings(card.family, card.settings)
+    family = build_family(settings, shape=shape, seed=0)
     if not shape.n_patterns:
         return family.generator, None
-    return family.generator, PatternClassifier(shape=shape, seed=0).network
+    return family.generator, pattern_network(shape=shape, seed=0)
 
 
 def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:

@@ -17,8 +17,7 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.card import sample_targets
 from pidgan.sample.dataset import Dataset
-from pidgan.training.families import RANGES
-from pidgan.training.families.cramer import CramerSettings
+from pidgan.training.families import RANGES, Cramer
 from pidgan.training.loop import train
 
 RUNS = int(os.environ.get("PIDGAN_BENCHMARK_RUNS", 20))
@@ -30,7 +29,7 @@ COMPILED_FROM = 300.0
 def draw_settings(rng: np.random.Generator) -> dict[str, float]:
     """Draw every setting, evenly in its logarithm where the range allows."""
     drawn: dict[str, float] = {"xla": SECONDS >= COMPILED_FROM}
-    for field in dataclasses.fields(CramerSettings):
+    for field in dataclasses.fields(Cramer):
         if field.name not in RANGES:
             continue
         least, most = RANGES[field.name]
@@ -50,7 +49,12 @@ def test_no_settings_within_the_ranges_end_in_nan(
     run: int, kaon_dataset: Dataset
 ) -> None:
     settings = draw_settings(np.random.default_rng([97, run]))
-    model = train(kaon_dataset, budget=SECONDS, seed=run + 1, settings=settings)
+    model = train(
+        kaon_dataset,
+        family=Cramer(**settings),
+        budget=SECONDS,
+        seed=run + 1,
+    )
     targets = sample_targets(model, kaon_dataset.part("test").conditions, seed=1)
     losses = {key: values[-1] for key, values in model.history.items()}
     print({k: float(f"{v:.3g}") for k, v in settings.items()}, losses, sep="\n")

@@ -73,10 +73,9 @@ ETA = [2.4, 3.2, 4.1]
 """
 """A sample with few bins: the chain is about what the verbs hand on."""
 
-BRIEF = tuple(
-    word
-    for phase in ("teach=0", "distil=0", "play=1", "xla=0")
-    for word in ("--set", phase)
+BRIEF = (
+    *("--family", "cramer"),
+    *("--set", "teach=0", "--set", "distil=0", "--set", "play=1", "--set", "xla=0"),
 )
 """Settings with one phase of training: each is compiled anew."""
 

@@ -11,7 +11,7 @@ from pidgan.sample.cuts import parse_cut
 from pidgan.simulation import simulate_calorimeter, simulate_calorimeter_response
 
 CUTS = ("Calo_EoverP > 0.3", "Calo_HadFraction < 0.05", "Calo_Width < 20")
-SMALL = {"width": 16, "teacher_width": 16, "teacher_blocks": 1, "critic_width": 16}
+SMALL = {"width": 16, "teacher_width": 16, "teacher_blocks": 1}
 TARGETS = ("Calo_EoverP", "Calo_Width", "Calo_Depth", "Calo_HadFraction")
 
 

@@ -14,17 +14,33 @@ from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.c_file import export_c
 from pidgan.bundle.card import sample_targets
 from pidgan.errors import PidganError
+from pidgan.training import families
 from pidgan.training.backend import tf
+from pidgan.training.descents import Descents
 from pidgan.training.export import PARITY_TOLERANCE, check_parity, export_bundle
-from pidgan.training.families import FAMILIES, RECIPES, make_family
+from pidgan.training.families import (
+    FAMILIES,
+    RECIPES,
+    SHOWER_FAMILIES,
+    TABLE,
+    build_family,
+    describe_family,
+    list_families,
+    parse_settings,
+)
 from pidgan.training.families.kernel_scores import mixture_kernel
+from pidgan.training.families.phases import Clock, Family
 from pidgan.training.loop import train
 from pidgan.training.model import open_model
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.updates import draw, kernel_score, minus_distance
 
 NETWORK = {"width": 16, "blocks": 1, "batch_size": 128}
+TAUGHT = {"width": 16, "teacher_width": 16, "teacher_blocks": 1, "teacher_bins": 6}
+TAUGHT |= {"teach_batch_size": 128, "distil_batch_size": 128, "xla": False}
 SMALL = {
+    "distilled": TAUGHT,
+    "cramer": TAUGHT | {"critic_width": 16, "batch_size": 128},
     "wgan_gp": NETWORK | {"critic_width": 16, "critic_blocks": 1, "critic_updates": 1},
     "energy": NETWORK | {"samples": 2},
     "mmd": NETWORK | {"samples": 2},
@@ -42,13 +58,17 @@ SMALL = {
 }
 STEPS = 22
 # Families whose generator writes itself to ONNX.
-OWN_OPERATORS = {"vae", "flow"}
+OWN_OPERATORS = {"vae", "flow", "distilled"}
 CC = shutil.which("cc")
 
 
 def _train(dataset, name: str, **options):
-    kind = {"recipe": name} if name in RECIPES else {"family": name}
-    return train(dataset, seed=5, settings=SMALL[name], **kind, **options)
+    return train(dataset, seed=5, family=name, settings=SMALL[name], **options)
+
+
+def _family(name: str, shape: Shape, seed: int, **settings) -> Family:
+    values = parse_settings(name, SMALL[name] | settings)
+    return build_family(values, shape=shape, seed=seed)
 
 
 def _targets(generator, dataset) -> np.ndarray:
@@ -80,13 +100,12 @@ def trained(request, kaon_dataset, tmp_path_factory):
 
 
 def test_every_family_is_tested() -> None:
-    assert {*SMALL, "cramer"} == {*FAMILIES, *RECIPES}
+    assert {*SMALL, *SHOWER_FAMILIES} == {*FAMILIES, *RECIPES, *SHOWER_FAMILIES}
+    assert {*FAMILIES, *RECIPES, *SHOWER_FAMILIES} == set(TABLE)
 
 
 def test_resumed_trainings_end_the_same(trained, kaon_dataset) -> None:
     name, model, middle = trained
-    if name == "mmd":
-        pytest.skip("the class of family 'energy'")
     resumed = _train(kaon_dataset, name, directory=middle, resume=True)
     assert resumed.card.steps == STEPS
     np.testing.assert_array_equal(
@@ -134,8 +153,9 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
     shape = Shape(n_conditions=2, n_patterns=0, n_targets=3)
 
     def variables(seed: int) -> list[np.ndarray]:
-        family = make_family(name, shape=shape, settings=SMALL[name], seed=seed)
-        return [v.numpy() for v in family.variables]
+        family = _family(name, shape, seed)
+        trained = Descents(family.phases).variables
+        return [v.numpy() for v in (*family.generator.variables, *trained)]
 
     for first, second in zip(variables(1), variables(1), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -177,8 +197,8 @@ def test_kernel_scores_are_linear_in_signed_weights(kernel) -> None:
 
 def test_the_energy_score_has_a_bound_where_weights_are_negative() -> None:
     shape = Shape(n_conditions=1, n_patterns=0, n_targets=2)
-    settings = SMALL["energy"] | {"learning_rate": 2e-3}
-    family = make_family("energy", shape=shape, settings=settings, seed=1)
+    family = _family("energy", shape, 1, learning_rate=2e-3)
+    descents, (phase,) = Descents(family.phases), family.phases
     y = tf.random.stateless_normal((128, 2), seed=(1, 2))
     batch = {
         "x": tf.zeros((128, 1)),
@@ -188,9 +208,8 @@ def test_the_energy_score_has_a_bound_where_weights_are_negative() -> None:
         "w": -tf.ones(128),
         "positive_w": tf.ones(128),
     }
-    step = tf.function(
-        lambda i: family.step(batch, phase="fit", seed=tf.stack([3, i]), rate=1.0)
-    )
+    clock = Clock(step=tf.constant(0), begin=0, end=tf.constant(1), total=1)
+    step = tf.function(lambda i: descents.step(phase, batch, tf.stack([3, i]), clock))
     for i in range(300):
         step(tf.constant(i))
     generated = draw(family.generator, batch, n_noise=16, copies=2, seed=(5, 6))
@@ -210,15 +229,18 @@ def test_kernels_on_one_row() -> None:
 def test_wrong_choices_are_named(kaon_dataset) -> None:
     cases = (
         ({"family": "energi"}, {}, "closest: 'energy'"),
-        ({"family": "maevskiy2019"}, {}, "is a recipe"),
+        ({"family": "distilled"}, {"play": 0.2}, "'play'; family 'cramer' has it"),
         ({"recipe": "maevskiy"}, {}, "closest: 'maevskiy2019'"),
         ({"family": "energy"}, {"samples": 1}, "expected at least 2"),
         ({"family": "mmd"}, {"kernel": "gausian"}, "closest: 'gaussian'"),
         ({"family": "mmd"}, {"smallest_scale": 0.0}, "above 0"),
         ({"family": "wgan_gp"}, {"critic_updates": 0}, "expected at least 1"),
         ({"recipe": "maevskiy2019"}, {"begin": 2.0}, "a share from 0 to 1"),
-        ({"family": "mmd"}, {"width": "64k"}, "expected a number"),
-        ({"family": "mmd"}, {"kernel": 3}, "expected a name"),
+        ({"family": "mmd"}, {"width": "64k"}, "'width' .* is '64k', expected int"),
+        ({"family": "mmd"}, {"width": "32.5"}, "'width' .* is '32.5', expected int"),
+        ({"family": "mmd"}, {"width": True}, "is True, expected int"),
+        ({"family": "mmd"}, {"kernel": 3}, "is 3, expected 'gaussian' or"),
+        ({"family": "mmd"}, {"xla": "maybe"}, "is 'maybe', expected bool"),
         ({"family": "vae"}, {"n_noise": 3}, "has no setting 'n_noise'"),
     )
     for kind, settings, message in cases:
@@ -226,3 +248,43 @@ def test_wrong_choices_are_named(kaon_dataset) -> None:
             train(kaon_dataset, steps=1, settings=settings, **kind)
     with pytest.raises(ValueError, match="not both"):
         train(kaon_dataset, steps=1, family="energy", recipe="maevskiy2019")
+    value = families.Energy(width=16)
+    with pytest.raises(ValueError, match="not both"):
+        train(kaon_dataset, steps=1, family=value, settings={"width": 8})
+    with pytest.raises(TypeError, match="expected a name or a value such as"):
+        train(kaon_dataset, steps=1, family=3)
+
+
+def test_a_family_is_a_value_with_its_settings(kaon_dataset) -> None:
+    value = families.Energy(**SMALL["energy"])
+    first = train(kaon_dataset, steps=2, seed=5, family=value)
+    other = _train(kaon_dataset, "energy", steps=2)
+    assert first.card == other.card
+    np.testing.assert_array_equal(
+        _targets(first, kaon_dataset), _targets(other, kaon_dataset)
+    )
+    with pytest.raises(AttributeError, match="no attribute 'Enrgy'"):
+        families.Enrgy  # noqa: B018
+
+
+def test_texts_become_settings_by_their_types() -> None:
+    texts = {"width": "32", "play": "1", "xla": "none", "penalty": "5"}
+    value = parse_settings("cramer", texts)
+    assert value == families.Cramer(width=32, play=1.0, xla=None, penalty=5.0)
+    assert type(value.play) is float
+    assert parse_settings("cramer", {"xla": "0"}).xla is False
+    assert parse_settings("shower_gan", {"encoder": "true"}).encoder is True
+    # Cards of version 0.1 have the settings of the taught generator under "cramer".
+    assert parse_settings("cramer", {"play": 0.0, "xla": False}).play == 0
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_setting_has_a_meaning(name: str) -> None:
+    found = describe_family(name)
+    assert found in list_families()
+    assert found.title.endswith(".")
+    for setting in found.settings:
+        assert setting.meaning[0].isupper()
+        assert setting.meaning.endswith(".")
+    defaults = {setting.name: setting.default for setting in found.settings}
+    assert parse_settings(name, defaults) == parse_settings(name, {})

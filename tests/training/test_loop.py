@@ -11,23 +11,24 @@ pytest.importorskip("tensorflow")
 from pidgan.bundle.card import sample_targets
 from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
+from pidgan.training import families
 from pidgan.training.budget import parse_duration
-from pidgan.training.loop import train
+from pidgan.training.loop import Training, train
 from pidgan.training.model import open_model, pick_pattern
-from pidgan.training.networks.autoregressive import make_optimizer
+from pidgan.training.networks.autoregressive import decay_of_few
 
 SMALL = {
     "xla": False,
     "width": 16,
-    "critic_width": 16,
     "teacher_width": 16,
     "teacher_blocks": 1,
     "teacher_bins": 6,
     "teach_batch_size": 128,
     "distil_batch_size": 128,
-    "batch_size": 128,
 }
-PLAY_ALONE = SMALL | {"teach": 0.0, "distil": 0.0, "play": 1.0}
+PLAY_ALONE = families.Cramer(
+    **SMALL, critic_width=16, batch_size=128, teach=0.0, distil=0.0, play=1.0
+)
 STEPS = 24
 
 
@@ -68,12 +69,12 @@ def test_an_interrupted_training_continues_to_the_same_model(
 
 
 def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> None:
-    train(kaon_dataset, steps=2, seed=5, settings=PLAY_ALONE, directory=tmp_path)
+    train(kaon_dataset, steps=2, seed=5, family=PLAY_ALONE, directory=tmp_path)
     with pytest.raises(TrainingError, match="seed was 5, now 6"):
         train(
             kaon_dataset,
             seed=6,
-            settings=PLAY_ALONE,
+            family=PLAY_ALONE,
             directory=tmp_path,
             resume=True,
         )
@@ -82,35 +83,35 @@ def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> 
         train(
             kaon_dataset,
             seed=5,
-            settings=PLAY_ALONE,
+            family=PLAY_ALONE,
             directory=tmp_path,
             resume=True,
         )
 
 
 def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:
-    wild = PLAY_ALONE | {"learning_rate": 1e6}
+    wild = dataclasses.replace(PLAY_ALONE, learning_rate=1e6)
     with (
         pytest.warns(PidganWarning, match="1e\\+06, outside the range that is tested"),
         pytest.raises(TrainingError, match="training diverged in phase 'play'"),
     ):
-        train(kaon_dataset, steps=200, seed=1, settings=wild)
+        train(kaon_dataset, steps=200, seed=1, family=wild)
 
 
 # A busy machine compiles for most of the budget; what is left repeats all the same.
 @pytest.mark.filterwarnings("ignore:the budget of 15 s leaves")
 def test_a_budget_becomes_a_number_of_steps(kaon_dataset) -> None:
-    model = train(kaon_dataset, budget=15, seed=5, settings=PLAY_ALONE)
+    model = train(kaon_dataset, budget=15, seed=5, family=PLAY_ALONE)
     assert model.card.steps >= 1
-    again = train(kaon_dataset, steps=model.card.steps, seed=5, settings=PLAY_ALONE)
+    again = train(kaon_dataset, steps=model.card.steps, seed=5, family=PLAY_ALONE)
     np.testing.assert_array_equal(
         _targets(again, kaon_dataset), _targets(model, kaon_dataset)
     )
 
 
 def test_compiled_steps_repeat_too(kaon_dataset) -> None:
-    compiled = PLAY_ALONE | {"xla": True}
-    models = [train(kaon_dataset, steps=4, seed=5, settings=compiled) for _ in "ab"]
+    compiled = dataclasses.replace(PLAY_ALONE, xla=True)
+    models = [train(kaon_dataset, steps=4, seed=5, family=compiled) for _ in "ab"]
     np.testing.assert_array_equal(*(_targets(model, kaon_dataset) for model in models))
 
 
@@ -184,17 +185,11 @@ def test_no_durations(text: str) -> None:
         parse_duration(text)
 
 
-def test_weight_decay_follows_the_effective_rows(
-    kaon_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def note(rate: float, *, weight_decay: float, n_rows: int):
-        seen.append(n_rows)
-        return make_optimizer(rate, weight_decay=weight_decay, n_rows=n_rows)
-
-    monkeypatch.setattr("pidgan.training.families.cramer.make_optimizer", note)
-    train(kaon_dataset, steps=1, seed=1, settings=SMALL)
+def test_weight_decay_follows_the_effective_rows(kaon_dataset: Dataset) -> None:
+    values = families.Distilled(**SMALL)
+    teach = Training(kaon_dataset, values, seed=1).family.phases[0]
     w = kaon_dataset.part("train").weights
     assert w.min() < 0
-    assert seen == [round(w.sum() ** 2 / np.sum(w**2))]
+    factor = decay_of_few(round(w.sum() ** 2 / np.sum(w**2)))
+    (decay,) = (d.optimizer.weight_decay for d in teach.updates[0].descents)
+    assert decay == values.teach_weight_decay * factor

@@ -1,5 +1,6 @@
 """Showers in the chain: schemes, families, export, application."""
 
+import dataclasses
 import itertools
 import re
 import shlex
@@ -113,18 +114,26 @@ def models(dataset: Dataset) -> dict[str, Any]:
 def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
     """Do one step of each phase, without the time that compiling the loop takes."""
     from pidgan.training.backend import tf
-    from pidgan.training.loop import _Run
+    from pidgan.training.families import parse_settings
+    from pidgan.training.loop import Training
 
-    run = _Run(dataset, family=family, settings=settings, seed=1)
-    for phase, share in run.family.phases.items():
-        if share > 0:
-            seed = tf.constant([1, 2])
-            batch = run._batch(run.rows, seed, run.family.batch_sizes[phase])
-            rate = tf.constant(1.0)
-            losses = run.family.step(batch, phase=phase, seed=seed, rate=rate)
-            assert all(np.isfinite(float(loss)) for loss in losses.values())
-            run.family.end(phase)
-    return run.finish()
+    training = Training(dataset, parse_settings(family, settings), seed=1)
+    for phase in training.descents.phases:
+        seed = tf.constant([1, 2])
+        batch = training.rows.batch(seed, phase.batch_size)
+        losses = training.descents.step(phase, batch, seed, start())
+        assert all(np.isfinite(float(loss)) for loss in losses.values())
+        training.descents.end(phase)
+    return training.finish()
+
+
+def start() -> Any:
+    """The time of the first step, at which rates are at their start."""
+    from pidgan.training.backend import tf
+    from pidgan.training.families.phases import Clock
+
+    first, last = tf.constant(0), tf.constant(1)
+    return Clock(step=first, begin=first, end=last, total=last)
 
 
 def transforms(dataset: Dataset, **options: Any) -> CellTransform:
@@ -462,57 +471,59 @@ def test_what_is_missing_in_a_total_is_seen(dataset: Dataset) -> None:
 def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.training.backend import tf
-    from pidgan.training.families import Watchful, make_family
-    from pidgan.training.loop import _fit_transforms
+    from pidgan.training.descents import Descents
+    from pidgan.training.families import ShowerSequence
+    from pidgan.training.loop import Training
 
-    part = dataset.part("train")
-    conditions, cells = _fit_transforms(
-        dataset.sample, part, only_columns=False, lines=True
-    )
-    family = make_family(
-        "shower_sequence",
-        shape=cells.shape(dataset.sample, n_conditions=conditions.n_columns),
-        settings={**SMALL_SEQUENCE, "average": 0.0},
-        seed=1,
-    )
-    assert isinstance(family, Watchful)
-    y = cells.forward(part.targets, part.conditions)[:64]
-    arrays = {
-        "x": conditions.forward(part.conditions)[:64],
-        "y": y,
-        "free": np.logical_not(cells.is_zero(y)),
-        "w": np.ones(len(y)),
-    }
-    batch = {k: tf.constant(v, tf.float32) for k, v in arrays.items()}
-    seed = tf.constant([1, 2])
+    settings = ShowerSequence(**SMALL_SEQUENCE, average=0.0, learning_rate=3e-3)
+    training = Training(dataset, settings, seed=1)
+    family, descents = training.family, training.descents
+    (phase,) = family.phases
+    batch, seed = training.validation.first(64), tf.constant([1, 2])
     for _ in range(3):
-        family.step(batch, phase="likelihood", seed=seed, rate=1.0)
-    family.watch(batch, seed=seed)
+        descents.step(phase, batch, seed, start())
+    descents.watch(phase, batch, seed)
     good = [v.numpy() for v in family.generator.variables]
-    before = family.losses(batch, seed=seed)
-    family.step(batch, phase="likelihood", seed=seed, rate=300.0)
-    after = family.losses(batch, seed=seed)
+    assert family.losses is not None
+    before = family.losses(batch, seed)
+    # Another optimizer of the same variables, with a rate that is too high.
+    wild = Descents([with_rate(phase, 1.0)])
+    wild.step(wild.phases[0], batch, seed, start())
+    after = family.losses(batch, seed)
     assert all(after[name] > before[name] for name in before)
-    family.watch(batch, seed=seed)
-    family.end("likelihood")
+    descents.watch(phase, batch, seed)
+    descents.end(phase)
     for expected, variable in zip(good, family.generator.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), expected)
 
 
+def with_rate(phase: Any, rate: float) -> Any:
+    """A phase of which all descents have another learning rate."""
+    replace = dataclasses.replace
+    updates = [
+        replace(
+            update,
+            descents=tuple(
+                replace(d, optimizer=replace(d.optimizer, learning_rate=rate))
+                for d in update.descents
+            ),
+        )
+        for update in phase.updates
+    ]
+    return replace(phase, updates=tuple(updates))
+
+
 def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
-    from pidgan.training.loop import _Run
+    from pidgan.training.families import ShowerSequence
+    from pidgan.training.loop import Training
 
-    settings = {**SMALL_SEQUENCE, "weight_decay": 0.02}
-    run = _Run(dataset, family="shower_sequence", settings=settings, seed=1)
+    settings = ShowerSequence(**SMALL_SEQUENCE, weight_decay=0.02)
+    training = Training(dataset, settings, seed=1)
     # Mirror images are no showers more.
     n = len(dataset.part("train").weights)
-    (decay,) = (
-        float(optimizer.weight_decay)
-        for part, optimizer in zip(run.family.parts, run.family.optimizers, strict=True)
-        if part.name == "shape"
-    )
-    assert decay == pytest.approx(0.02 * 7600 / n)
+    (descent,) = training.family.phases[0].updates[-1].descents  # of the cells
+    assert descent.optimizer.weight_decay == pytest.approx(0.02 * 7600 / n)
 
 
 def test_density_of_a_sequence_is_that_of_its_samples() -> None:

@@ -1,47 +1,90 @@
-"""Families: the ways to learn a generator, behind one protocol.
+"""Families: the ways to learn a generator; docs/explanation/families compares them.
 
-A family owns a `generator` (the keras model that is exported), and has `step`, one
-update that returns named losses, and `losses`, the same numbers without an update.
-Families are final classes that call shared functions.
+A family is one file: its settings (a frozen dataclass, whose docstring says what each
+of them means), its losses, and `build`, which returns the generator and the phases of
+the training (`phases.Family`). The table below makes it known by name. Settings are
+values, `families.WganGp(width=64)`; a family that does a little more than another has
+the fields of that other.
 
-Which to use when, with figures: docs/explanation/families.
+Modules:
+    phases: the language of phases, updates, descents and optimizers.
+    settings: types, meanings and texts of settings.
+    distilled, cramer, wgan_gp, kernel_scores, vae, spline_flow, maevskiy2019: tracks.
+    shower_sequence, showers: the cells of a calorimeter.
+    clusters: the clusters along a track.
 """
 
+import dataclasses
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from pidgan.errors import PidganError, PidganWarning, nearest
-
-# Name -> module, class of the settings, class of the family.
-_FAMILIES = {
-    "cramer": ("cramer", "CramerSettings", "CramerGAN"),
-    "wgan_gp": ("wgan_gp", "WassersteinSettings", "WassersteinGAN"),
-    "energy": ("kernel_scores", "EnergySettings", "KernelScore"),
-    "mmd": ("kernel_scores", "MMDSettings", "KernelScore"),
-    "vae": ("vae", "VAESettings", "VariationalAutoencoder"),
-    "flow": ("spline_flow", "FlowSettings", "FlowFamily"),
-}
-_RECIPES = {"maevskiy2019": ("maevskiy2019", "PublishedSettings", "PublishedGAN")}
-
-_SHOWERS = dict.fromkeys(
-    ("shower_flow", "shower_vae", "shower_gan"),
-    ("showers", "ShowerSettings", "ShowerModel"),
+from pidgan.training.families.phases import Family
+from pidgan.training.families.settings import (
+    Setting,
+    describe_settings,
+    make_settings,
 )
-_SEQUENCES = {
-    "shower_sequence": ("shower_sequence", "SequenceSettings", "ShowerSequence")
+
+Targets = Literal["variables", "cells"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where a family is, and what it learns from.
+
+    Attributes:
+        module: Module in this package, with a function `build`.
+        settings: Name of the dataclass of its settings.
+        targets: Kind of targets that it generates: "variables" of a track, or "cells".
+        published: Whether it is a recipe as it was published, which sees the columns of
+            the targets as they are, and rows as often as they are in the sample.
+        lines: Whether it sees logarithms in a common unit instead of normal scores.
+    """
+
+    module: str
+    settings: str
+    targets: Targets = "variables"
+    published: bool = False
+    lines: bool = False
+
+
+TABLE: Mapping[str, Entry] = {
+    "distilled": Entry(module="distilled", settings="Distilled"),
+    "cramer": Entry(module="cramer", settings="Cramer"),
+    "wgan_gp": Entry(module="wgan_gp", settings="WganGp"),
+    "energy": Entry(module="kernel_scores", settings="Energy"),
+    "mmd": Entry(module="kernel_scores", settings="Mmd"),
+    "vae": Entry(module="vae", settings="Vae"),
+    "flow": Entry(module="spline_flow", settings="Flow"),
+    "maevskiy2019": Entry(
+        module="maevskiy2019", settings="Maevskiy2019", published=True
+    ),
+    "shower_sequence": Entry(
+        module="shower_sequence",
+        settings="ShowerSequence",
+        targets="cells",
+        lines=True,
+    ),
+    "shower_flow": Entry(module="showers", settings="ShowerFlow", targets="cells"),
+    "shower_vae": Entry(module="showers", settings="ShowerVae", targets="cells"),
+    "shower_gan": Entry(module="showers", settings="ShowerGan", targets="cells"),
 }
-# What differs from the defaults of the settings.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "shower_vae": {"shape": "latent"},
-    "shower_gan": {
-        "shape": "latent",
-        "encoder": False,
-        "likelihood": 0.3,
-        "play": 0.7,
-    },
-}
+"""All families by name; a new one is a line here and a file."""
+
+FAMILIES = tuple(
+    name for name, e in TABLE.items() if e.targets == "variables" and not e.published
+)
+"""Families for the variables of a track, in the project's own coordinates."""
+
+RECIPES = tuple(name for name, entry in TABLE.items() if entry.published)
+"""Published recipes, on the columns of the targets as they are."""
+
+SHOWER_FAMILIES = tuple(name for name, e in TABLE.items() if e.targets == "cells")
+"""Families for the cells of a calorimeter."""
 
 RANGES: dict[str, tuple[float, float]] = {
     "width": (8, 256),
@@ -80,114 +123,159 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Ranges of the settings of families of tracks, from which a test draws at random."""
 
-FAMILIES = tuple(_FAMILIES)
-"""Ways to learn a generator, in the project's own coordinates."""
 
-RECIPES = tuple(_RECIPES)
-"""Published ways, on the columns of the targets as they are."""
-
-SEQUENCES = tuple(_SEQUENCES)
-"""Those families of showers that see logarithms in a common unit, not normal scores."""
-
-SHOWER_FAMILIES = (*_SEQUENCES, *_SHOWERS)
-"""Ways to learn the cells of a calorimeter."""
-
-
-class Family(Protocol):
-    """What the training loop needs from a family.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FamilyDescription:
+    """What is known of a family before it trains.
 
     Attributes:
-        generator: from (conditions, pattern, noise) to coordinates: a keras network of
-            the layers that `onnx_export` knows, or a `nodes.Writable`.
-        settings: dataclass of everything that was chosen.
-        variables: everything that a checkpoint must hold.
-        n_noise: numbers of noise for a row.
-        phases: names of the phases in order, with the share of steps each takes.
-        batch_sizes: rows of one update in each phase.
-        needs_positive_weights: whether batches must have "positive_w", E[w | x, y].
+        name: Name of the family.
+        title: What it is, one sentence.
+        targets: Kind of targets that it generates.
+        published: Whether it is a published recipe.
+        settings: Its settings, in order.
     """
 
-    generator: Any
-    settings: Any
-    n_noise: int
-    phases: Mapping[str, float]
-    batch_sizes: Mapping[str, int]
-    needs_positive_weights: bool
-
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, optimizers' included, in a fixed order."""
-
-    def step(self, batch: Any, *, phase: str, seed: Any, rate: Any) -> dict[str, Any]:
-        """Do one update in a phase and return the losses by name."""
-
-    def losses(self, batch: Any, *, seed: Any) -> dict[str, Any]:
-        """Return the same losses without an update."""
-
-    def end(self, phase: str) -> None:
-        """Settle what a phase has learnt; called when its last step is done."""
+    name: str
+    title: str
+    targets: Targets
+    published: bool
+    settings: tuple[Setting, ...]
 
 
-@runtime_checkable
-class Watchful(Protocol):
-    """A family that is shown the validation part now and then."""
-
-    def watch(self, batch: Any, *, seed: Any) -> None:
-        """Keep what is best by the losses of a batch that is not trained on."""
+def list_families() -> tuple[FamilyDescription, ...]:
+    """Return the descriptions of all families, in the order of the table."""
+    return tuple(map(describe_family, TABLE))
 
 
-def make_family(
-    name: str, *, shape: Any, settings: Mapping[str, Any], seed: int
-) -> Family:
-    """Build a family by name.
-
-    Args:
-        name: one of `FAMILIES` or `RECIPES`.
-        shape: sizes of the arrays, a `networks.Shape`.
-        settings: overrides of the family's defaults.
-        seed: of the initial weights.
+def describe_family(name: str) -> FamilyDescription:
+    """Return what a family is, and its settings with types, defaults and meanings.
 
     Raises:
-        PidganError: no such family, or a setting that it does not have.
-
-    Warns:
-        PidganWarning: a setting outside `RANGES`.
+        PidganError: There is no such family.
     """
-    known = {**_FAMILIES, **_RECIPES, **_SHOWERS, **_SEQUENCES}
-    if name not in known:
-        raise PidganError(
-            f"no family {name!r}; there are {', '.join(FAMILIES)}"
-            + nearest(name, known)
-        )
-    module_name, settings_name, family_name = known[name]
-    module = importlib.import_module(f"pidgan.training.families.{module_name}")
-    make_settings, make = getattr(module, settings_name), getattr(module, family_name)
-    fields = make_settings.__dataclass_fields__
-    for key, value in settings.items():
-        if key not in fields:
-            raise PidganError(
-                f"family {name!r} has no setting {key!r}" + nearest(key, fields)
-            )
-        is_name = isinstance(fields[key].default, str)
-        if isinstance(value, str) != is_name:
-            kind = "name" if is_name else "number"
-            raise PidganError(
-                f"setting {key!r} of family {name!r} is {value!r}, expected a {kind}"
-            )
-    values = make_settings(**(_DEFAULTS.get(name, {}) | dict(settings)))
-    family: Family = make(shape=shape, settings=values, seed=seed)
-    if name not in SHOWER_FAMILIES:
-        _warn_outside_ranges(name, settings)
+    kind, entry = _settings_type(name), TABLE[name]
+    return FamilyDescription(
+        name=name,
+        title=inspect.cleandoc(kind.__doc__ or "").split("\n", 1)[0],
+        targets=entry.targets,
+        published=entry.published,
+        settings=describe_settings(kind),
+    )
+
+
+def parse_settings(family: str, settings: Mapping[str, Any]) -> Any:
+    """Return the settings of a family as one value, `families.<Name>`.
+
+    Args:
+        family: Name of the family.
+        settings: Chosen values by name; texts, as of a command line, become numbers
+            where a number is expected.
+
+    Raises:
+        PidganError: There is no such family or setting, or a value has another type.
+
+    Example:
+        >>> parse_settings("wgan_gp", {"width": "32"}).width
+        32
+    """
+    kind = _settings_type(family)
+    fields = _names(kind)
+    for name in sorted(set(settings) - set(fields)):
+        owners = [other for other in TABLE if _has(other, name, like=family)]
+        hint = f"; family {owners[0]!r} has it" if owners else nearest(name, fields)
+        raise PidganError(f"family {family!r} has no setting {name!r}{hint}")
+    return make_settings(kind, settings, family=family)
+
+
+def _has(name: str, setting: str, *, like: str) -> bool:
+    """Return whether a family for the same targets as another has a setting."""
+    same = TABLE[name].targets == TABLE[like].targets
+    return same and setting in _names(_settings_type(name))
+
+
+def name_of(settings: Any) -> str:
+    """Return the name of the family that a value of settings is of.
+
+    Raises:
+        TypeError: The value is not `families.<Name>(...)`.
+    """
+    for name, entry in TABLE.items():
+        if (type(settings).__name__, _module(settings)) == (
+            entry.settings,
+            entry.module,
+        ):
+            return name
+    raise TypeError(
+        f"family is {settings!r}, expected a name or a value such as "
+        "pidgan.training.families.WganGp(width=64)"
+    )
+
+
+def build_family(settings: Any, *, shape: Any, seed: int) -> Family:
+    """Build the generator of a family and the phases that train it.
+
+    Args:
+        settings: Value of the family's settings, `families.<Name>(...)`.
+        shape: Sizes of the arrays, a `networks.perceptrons.Shape`.
+        seed: Seed of the initial weights.
+
+    Raises:
+        PidganError: A setting has no meaning.
+    """
+    module = importlib.import_module(f"{__name__}.{TABLE[name_of(settings)].module}")
+    family: Family = module.build(settings, shape=shape, seed=seed)
     return family
 
 
-def _warn_outside_ranges(name: str, settings: Mapping[str, Any]) -> None:
-    for key, value in settings.items():
-        if key in RANGES and not RANGES[key][0] <= value <= RANGES[key][1]:
-            least, most = RANGES[key]
+def warn_outside_ranges(family: str, settings: Any) -> None:
+    """Warn of each chosen setting of a family of tracks that is outside `RANGES`."""
+    if TABLE[family].targets != "variables":
+        return
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in RANGES or value == field.default:
+            continue
+        least, most = RANGES[field.name]
+        if not least <= value <= most:
             warnings.warn(
-                f"setting {key!r} of family {name!r} is {value:g}, outside the range "
-                f"that is tested, {least:g} to {most:g}",
+                f"setting {field.name!r} of family {family!r} is {value:g}, outside "
+                f"the range that is tested, {least:g} to {most:g}",
                 PidganWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
+
+
+def find_entry(name: str) -> Entry:
+    """Return the entry of a family in the table.
+
+    Raises:
+        PidganError: There is no such family.
+    """
+    if name not in TABLE:
+        raise PidganError(
+            f"no family {name!r}; there are {', '.join(TABLE)}" + nearest(name, TABLE)
+        )
+    return TABLE[name]
+
+
+def _settings_type(name: str) -> type:
+    entry = find_entry(name)
+    module = importlib.import_module(f"{__name__}.{entry.module}")
+    kind: type = getattr(module, entry.settings)
+    return kind
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _module(settings: Any) -> str:
+    return type(settings).__module__.rpartition(".")[2]
+
+
+def __getattr__(name: str) -> Any:
+    for family, entry in TABLE.items():
+        if entry.settings == name:
+            return _settings_type(family)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,38 +16,44 @@ generated samples at the conditions of each real row:
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pidgan.errors import PidganError, nearest
-from pidgan.training.backend import keras, tf
+from pidgan.errors import PidganError
+from pidgan.training.backend import tf
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import (
     Kernel,
-    descend,
     draw,
-    held_out_losses,
     kernel_score,
     minus_distance,
 )
 
-KERNELS = ("gaussian", "breit_wigner", "both")
 # Each scale is twice the one before it.
 SCALE_STEP = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EnergySettings:
-    """What can be chosen in family `energy`.
+class Energy:
+    """A generator that minimises the energy score; there is no critic.
 
     Attributes:
-        n_noise: size of the generator's noise.
-        width, blocks: of the generator.
-        samples: generated for each real row.
-        batch_size: real rows of one update.
-        learning_rate: of Adam; falls with a cosine.
-        average: momentum of the averaged generator weights.
-        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
+        n_noise: Number of noise numbers of the generator.
+        width: Width of the generator.
+        blocks: Number of residual blocks of the generator.
+        samples: Number of generated samples for each real row.
+        batch_size: Number of real rows of a step.
+        learning_rate: Learning rate at the start.
+        average: Momentum of the averaged weights.
+        xla: Whether the steps are compiled with XLA, which pays in trainings of more
+            than a few minutes.
     """
 
     n_noise: int = 16
@@ -61,95 +67,63 @@ class EnergySettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MMDSettings:
-    """What can be chosen in family `mmd`: as in `energy`, and the kernel.
+class Mmd(Energy):
+    """A generator that minimises the maximum mean discrepancy; there is no critic.
 
     Attributes:
-        kernel: "gaussian", "breit_wigner" or "both".
-        smallest_scale: of the kernel, in coordinates of unit variance.
-        scales: how many there are, each twice the one before it.
+        kernel: Kernel, "gaussian", "breit_wigner" or "both".
+        smallest_scale: Smallest scale of the kernel, in coordinates of unit variance.
+        scales: Number of scales of the kernel, each twice the one before it.
     """
 
-    n_noise: int = 16
-    width: int = 64
-    blocks: int = 3
-    samples: int = 4
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    average: float = 0.999
-    kernel: str = "both"
+    kernel: Literal["gaussian", "breit_wigner", "both"] = "both"
     smallest_scale: float = 0.25
     scales: int = 5
-    xla: bool = False
 
 
-class KernelScore:
-    """Families `energy` and `mmd`: a generator that minimises a kernel score."""
+def build(settings: Energy, *, shape: Shape, seed: int) -> Family:
+    """Return a generator and the one phase in which it minimises a kernel score.
 
-    def __init__(
-        self, *, shape: Shape, settings: EnergySettings | MMDSettings, seed: int
-    ) -> None:
-        """Build the generator and its optimizer.
+    Raises:
+        PidganError: There are fewer than two samples, or no such kernel.
+    """
+    s = settings
+    if s.samples < 2:
+        raise PidganError(f"samples is {s.samples}, expected at least 2")
+    kernel = _kernel(s) if isinstance(s, Mmd) else minus_distance
+    w = "positive_w" if kernel is minus_distance else "w"
+    generator = residual_network(
+        {
+            "conditions": shape.n_conditions,
+            "pattern": shape.n_patterns,
+            "noise": s.n_noise,
+        },
+        n_outputs=shape.n_targets,
+        width=s.width,
+        blocks=s.blocks,
+        seed=seed,
+        name="generator",
+    )
 
-        Raises:
-            PidganError: fewer than two samples, or no such kernel.
-        """
-        self.settings = s = settings
-        if s.samples < 2:
-            raise PidganError(f"samples is {s.samples}, expected at least 2")
-        self.kernel = _kernel(s)
-        self.needs_positive_weights = self.kernel is minus_distance
-        self.n_noise = s.n_noise
-        self.generator = residual_network(
-            {
-                "conditions": shape.n_conditions,
-                "pattern": shape.n_patterns,
-                "noise": s.n_noise,
-            },
-            n_outputs=shape.n_targets,
-            width=s.width,
-            blocks=s.blocks,
-            seed=seed,
-            name="generator",
-        )
-        self.optimizer = keras.optimizers.Adam(
-            s.learning_rate, use_ema=True, ema_momentum=s.average
-        )
-        self.optimizer.build(self.generator.trainable_variables)
-        self.phases: Mapping[str, float] = {"fit": 1.0}
-        self.batch_sizes: Mapping[str, int] = {"fit": s.batch_size}
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        y_g = draw(generator, batch, n_noise=s.n_noise, copies=s.samples, seed=seed)
+        return {"score": kernel_score(kernel, batch["y"], y_g, batch[w])}
 
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, the optimizer's included, in a fixed order."""
-        return [*self.generator.variables, *self.optimizer.variables]
-
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Do one update and return the score."""
-        s = self.settings
-        self.optimizer.learning_rate = s.learning_rate * rate
-        with tf.GradientTape() as tape:
-            samples = draw(
-                self.generator,
-                batch,
-                n_noise=self.n_noise,
-                copies=s.samples,
-                seed=seed,
-            )
-            w = batch["positive_w" if self.needs_positive_weights else "w"]
-            loss = kernel_score(self.kernel, batch["y"], samples, w)
-        descend(tape, loss, self.optimizer, self.generator.trainable_variables)
-        return {"score": loss}
-
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score of the generator."""
-        return held_out_losses(self.generator, batch, n_noise=self.n_noise, seed=seed)
-
-    def end(self, phase: str) -> None:
-        """Put the averaged weights into the generator."""
-        self.optimizer.finalize_variable_values(self.generator.trainable_variables)
+    descent = Descent(
+        variables=generator.trainable_variables,
+        optimizer=Optimizer(learning_rate=s.learning_rate, average=s.average),
+    )
+    fit = Phase(
+        "fit",
+        batch_size=s.batch_size,
+        updates=(Update(losses=losses, descents=(descent,)),),
+    )
+    return Family(
+        generator=generator,
+        n_noise=s.n_noise,
+        phases=(fit,),
+        needs_positive_weights=w == "positive_w",
+    )
 
 
 def mixture_kernel(shape: str, scales: list[float]) -> Kernel:
@@ -168,14 +142,7 @@ def mixture_kernel(shape: str, scales: list[float]) -> Kernel:
     return kernel
 
 
-def _kernel(settings: EnergySettings | MMDSettings) -> Kernel:
-    if isinstance(settings, EnergySettings):
-        return minus_distance
-    if settings.kernel not in KERNELS:
-        raise PidganError(
-            f"kernel is {settings.kernel!r}, expected one of {', '.join(KERNELS)}"
-            + nearest(str(settings.kernel), KERNELS)
-        )
+def _kernel(settings: Mmd) -> Kernel:
     if settings.scales < 1 or not settings.smallest_scale > 0:
         raise PidganError(
             f"scales is {settings.scales} and smallest_scale "

@@ -14,7 +14,7 @@ then those between, which see both.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,18 @@ from pidgan.bundle.formulas import (
     with_precision,
 )
 from pidgan.errors import PidganError
-from pidgan.training.backend import keras, tf
+from pidgan.training.backend import tf
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.networks.updates import descend
 from pidgan.training.targets.cells import CellTransform
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
@@ -49,24 +56,30 @@ BLOCK_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SequenceSettings:
-    """What can be chosen.
+class ShowerSequence:
+    """Showers, one coordinate after the other, by maximum likelihood.
 
     Attributes:
-        energy_width: of the hidden layers of the networks of layers and total.
-        energy_memory: sums over earlier layers that later ones see.
-        energy_window: earlier layers that each sees.
-        width, memory: of the network of the cells, likewise.
-        axes: from which cells see their distance: points of a plane, lines in depth.
-        reach: how far, in cells, cells see others; 1.05 suits thousands of them.
-        batch_size, learning_rate: the rate falls with a cosine.
-        energy_weight_decay, total_weight_decay, weight_decay: of the models of layers,
-            total and cells, at 7600 showers; of other numbers in inverse proportion.
-            Each shower is one example of a total, but many of a layer.
-        blur: of the sums over what was made before, see `Sequence.loss`.
-        average: momentum of the averaged weights.
-        xla: compile the steps with XLA; None does so in trainings of a minute or 2000
-            steps and more.
+        energy_width: Width of the networks of layers and total.
+        energy_memory: Number of sums over earlier layers that later ones see.
+        energy_window: Number of earlier layers that each layer sees.
+        width: Width of the network of the cells.
+        memory: Number of sums over earlier cells that later ones see.
+        axes: Number of axes from which cells see their distance: points of a plane,
+            lines in depth.
+        reach: Distance, in cells, up to which cells see others; 1.05 suits thousands of
+            them.
+        batch_size: Number of showers of a step.
+        learning_rate: Learning rate at the start.
+        energy_weight_decay: Weight decay of the model of the layers for 7600 showers;
+            other numbers of showers change each weight decay in inverse proportion.
+        total_weight_decay: Weight decay of the model of the total for 7600 showers: a
+            shower is one example of a total, but many of a layer.
+        weight_decay: Weight decay of the model of the cells for 7600 showers.
+        blur: Standard deviation of the noise on the sums over what was made before.
+        average: Momentum of the averaged weights.
+        xla: Whether the steps are compiled with XLA; None compiles trainings of a
+            minute or 2000 steps and more.
     """
 
     energy_width: int = 48
@@ -105,105 +118,63 @@ class Part:
     weight_decay: float
 
 
-class ShowerSequence:
-    """Family `shower_sequence`: maximum likelihood, coordinate after coordinate."""
+def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
+    """Return the generator and the one phase in which its models are fitted.
 
-    # Weights of showers are never negative.
-    needs_positive_weights = False
+    Small samples are learnt by heart: each model keeps the averaged weights that had
+    the least loss on the validation part.
 
-    def __init__(self, *, shape: Shape, settings: SequenceSettings, seed: int) -> None:
-        """Build the networks and their optimizers.
+    Raises:
+        PidganError: There are too many cells.
+    """
+    s = settings
+    parts = _make_parts(shape, s, seed)
+    # Each model has a stream of random numbers of its own.
+    losses_of = [
+        functools.partial(_losses, part, k, s.blur) for k, part in enumerate(parts)
+    ]
 
-        Raises:
-            PidganError: too many cells.
-        """
-        self.settings = s = settings
-        self.n_noise = shape.n_targets
-        self.parts = _make_parts(shape, s, seed)
-        self.generator = SequenceGenerator(self.parts)
-        self.optimizers = [
-            keras.optimizers.AdamW(
-                s.learning_rate,
-                weight_decay=part.weight_decay,
-                global_clipnorm=10.0,
-                use_ema=True,
-                ema_momentum=s.average,
-            )
-            for part in self.parts
-        ]
-        for optimizer, part in zip(self.optimizers, self.parts, strict=True):
-            optimizer.build(part.model.variables)
-        # By part: the least loss of the validation part, and the weights it had.
-        self.least = [keras.Variable(np.inf, trainable=False) for _ in self.parts]
-        self.best = [
-            [
-                keras.Variable(tf.zeros_like(v), trainable=False)
-                for v in p.model.variables
-            ]
-            for p in self.parts
-        ]
-        self.phases: Mapping[str, float] = {"likelihood": 1.0}
-        self.batch_sizes: Mapping[str, int] = {"likelihood": s.batch_size}
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        return {k: v for each in losses_of for k, v in each(batch, seed).items()}
 
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, optimizers' included, in a fixed order."""
-        states = [v for optimizer in self.optimizers for v in optimizer.variables]
-        best = [v for part in self.best for v in part]
-        return [*self.generator.variables, *states, *self.least, *best]
-
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Do one update of each model and return their losses."""
-        found = {}
-        for k, optimizer in enumerate(self.optimizers):
-            model = self.parts[k].model
-            optimizer.learning_rate = self.settings.learning_rate * rate
-            with tf.GradientTape() as tape:
-                loss = self._loss(k, batch, seed)
-            descend(tape, loss, optimizer, model.variables)
-            found[self.parts[k].name] = loss
-        return found
-
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the losses without an update."""
-        return {p.name: self._loss(k, batch, seed) for k, p in enumerate(self.parts)}
-
-    def watch(self, batch: dict[str, Any], *, seed: Any) -> None:
-        """Keep the averaged weights of each model where its loss is the least so far.
-
-        Small samples are learnt by heart: early stopping, of each model on its own.
-        """
-        for k, part in enumerate(self.parts):
-            now = [v.numpy() for v in part.model.variables]
-            self.optimizers[k].finalize_variable_values(part.model.variables)
-            loss = self._loss(k, batch, seed)
-            if loss < self.least[k]:
-                self.least[k].assign(loss)
-                _assign(self.best[k], part.model.variables)
-            _assign(part.model.variables, now)
-
-    def end(self, phase: str) -> None:
-        """Put the weights that were kept into the networks."""
-        for part, best, least in zip(self.parts, self.best, self.least, strict=True):
-            if np.isfinite(least.numpy()):
-                _assign(part.model.variables, best)
-
-    def _loss(self, k: int, batch: dict[str, Any], seed: Any) -> tf.Tensor:
-        """Return the loss, a coordinate, of one model."""
-        part = self.parts[k]
-        z, free = batch["y"], batch["free"]
-        context = tf.concat([batch["x"], _seen(z[:, part.sees])], axis=1)
-        n = part.model.order.n
-        normal = tf.random.stateless_normal(
-            (tf.shape(z)[0], n), tf.random.fold_in(seed, k)
+    updates = [
+        Update(
+            losses=losses_of[k],
+            descents=(
+                Descent(
+                    variables=part.model.variables,
+                    optimizer=Optimizer(
+                        learning_rate=s.learning_rate,
+                        weight_decay=part.weight_decay,
+                        clip=10.0,
+                        average=s.average,
+                    ),
+                    keeps_best=True,
+                ),
+            ),
         )
-        blur = self.settings.blur * normal
-        loss = part.model.loss(
-            z[:, part.makes], free[:, part.makes], context, blur=blur
-        )
-        return tf.reduce_mean(batch["w"] * loss) / n
+        for k, part in enumerate(parts)
+    ]
+    return Family(
+        generator=SequenceGenerator(parts),
+        n_noise=shape.n_targets,
+        phases=(Phase("likelihood", batch_size=s.batch_size, updates=tuple(updates)),),
+        losses=losses,
+    )
+
+
+def _losses(
+    part: Part, k: int, blur: float, batch: Batch, seed: Any
+) -> dict[str, tf.Tensor]:
+    """Return the loss, a coordinate, of one model."""
+    z, free = batch["y"], batch["free"]
+    context = tf.concat([batch["x"], _seen(z[:, part.sees])], axis=1)
+    n = part.model.order.n
+    normal = tf.random.stateless_normal((tf.shape(z)[0], n), tf.random.fold_in(seed, k))
+    loss = part.model.loss(
+        z[:, part.makes], free[:, part.makes], context, blur=blur * normal
+    )
+    return {part.name: tf.reduce_mean(batch["w"] * loss) / n}
 
 
 class SequenceGenerator:
@@ -250,16 +221,11 @@ class SequenceGenerator:
         return turn(stack([z for _, z in made]))
 
 
-def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
 def _within(place: slice, other: slice) -> bool:
     return bool(place.start >= other.start and place.stop <= other.stop)
 
 
-def _make_parts(shape: Shape, s: SequenceSettings, seed: int) -> list[Part]:
+def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
     """Return the models in the order in which they come.
 
     Raises:

@@ -19,12 +19,24 @@ In each, phase `play` adds the critic to what likelihood has taught.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
-from pidgan.training.families.cramer import critic_loss, generator_loss
+from pidgan.training.families.cramer import (
+    critic_loss,
+    f,
+    generator_loss,
+    gradient_penalty,
+)
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
 from pidgan.training.networks.censored import Standard
 from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.energies_and_shape import (
@@ -35,40 +47,50 @@ from pidgan.training.networks.energies_and_shape import (
 )
 from pidgan.training.networks.perceptrons import Residual, Shape, Take, residual_network
 from pidgan.training.networks.shower_critic import Observables, constraint, standardise
-from pidgan.training.networks.updates import length
 
-# Stream of random numbers for the point y^ of the gradient penalty.
-PENALTY = 1000
+# A part and the number of coordinates that it makes.
+Parts = list[tuple[int, Part]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShowerSettings:
-    """What can be chosen.
+class ShowerFlow:
+    """Showers by two flows, one of the energies and one of the shape.
 
     Attributes:
-        shape: model of the shape, "flow" or "latent".
-        network: of a latent model, "dense" or "conv".
-        encoder: whether a latent model is a variational autoencoder.
-        latent: latent numbers.
-        energy_width, energy_blocks, energy_couplings: of the model of energies.
-        width, blocks, couplings: of the model of the shape; narrow, as showers to
+        shape: Model of the shape, "flow" or "latent".
+        network: Network of a latent model, "dense" or "conv".
+        encoder: Whether a latent model is a variational autoencoder.
+        latent: Number of latent numbers.
+        energy_width: Width of the networks in the model of the energies.
+        energy_blocks: Number of residual blocks in the model of the energies.
+        energy_couplings: Number of couplings in the flow of the energies.
+        width: Width of the networks in the model of the shape; narrow, as showers to
             learn from are few.
-        channels: of the finest hidden grid of convolutions.
-        likelihood, play: share of the steps of each phase.
-        batch_size, learning_rate: in `likelihood`; rates fall with a cosine.
-        weight_decay: in `likelihood`.
-        jitter: standard deviation of the noise on coordinates of flows, in units of
+        blocks: Number of residual blocks in the model of the shape.
+        couplings: Number of couplings in the flow of the shape.
+        channels: Number of channels in the finest hidden grid of convolutions.
+        likelihood: Share of the steps in phase `likelihood`.
+        play: Share of the steps in phase `play`.
+        batch_size: Number of showers of a step in phase `likelihood`.
+        learning_rate: Learning rate at the start of phase `likelihood`.
+        weight_decay: Weight decay in phase `likelihood`.
+        jitter: Standard deviation of the noise on coordinates of flows, in units of
             their scale: shares of sum 1 have no density without.
-        average: momentum of the averaged weights.
-        play_batch_size, play_learning_rate, critic_learning_rate: in `play`.
-        critic_width, critic_blocks, critic_output: of the critic.
-        critic_updates: of the critic for one of the generator.
-        penalty: lambda of the Cramér GAN.
-        critic_sees: observables shown to the critic, names with commas between
-            (`shower_critic.OBSERVABLES`).
-        constrain: observables whose mean and deviation are constrained, likewise.
-        constraint: factor of that term.
-        xla: compile the steps with XLA.
+        average: Momentum of the averaged weights.
+        play_batch_size: Number of showers of a step in phase `play`.
+        play_learning_rate: Learning rate of the shape at the start of phase `play`.
+        critic_learning_rate: Learning rate of the critic at the start of phase `play`.
+        critic_width: Width of the critic.
+        critic_blocks: Number of residual blocks of the critic.
+        critic_output: Number of outputs of the critic h.
+        critic_updates: Number of updates of the critic for one of the shape.
+        penalty: Factor lambda of the gradient penalty.
+        critic_sees: Observables that are shown to the critic: names with commas between
+            them, of `total`, `layers`, `centre` and `width`.
+        constrain: Observables of which mean and deviation are constrained, by the same
+            names.
+        constraint: Factor of the constraint.
+        xla: Whether the steps are compiled with XLA.
     """
 
     shape: Literal["flow", "latent"] = "flow"
@@ -103,217 +125,200 @@ class ShowerSettings:
     xla: bool = False
 
 
-class ShowerModel:
-    """Families `shower_...`: a model of the energies and one of the shape."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowerVae(ShowerFlow):
+    """Showers by a flow of the energies and a variational autoencoder of the shape."""
 
-    # Weights of showers are never negative.
-    needs_positive_weights = False
+    shape: Literal["flow", "latent"] = "latent"
 
-    def __init__(self, *, shape: Shape, settings: ShowerSettings, seed: int) -> None:
-        """Build the networks and their optimizers.
 
-        Raises:
-            PidganError: convolutions, but cells that fill no grid; a mode that there
-                is not.
-        """
-        self.settings = s = settings
-        self.parts = _make_parts(shape, s, seed)
-        self.n_noise = sum(part.n_noise for _, part in self.parts)
-        self.generator = self._build(shape)
-        self.taught = [v for _, part in self.parts for v in part.variables]
-        self.played = self.parts[-1][1].played
-        self.optimizer = keras.optimizers.AdamW(
-            s.learning_rate,
-            weight_decay=s.weight_decay,
-            global_clipnorm=10.0,
-            use_ema=True,
-            ema_momentum=s.average,
-        )
-        self.optimizer.build(self.taught)
-        self.phases: Mapping[str, float] = {"likelihood": s.likelihood, "play": s.play}
-        self.batch_sizes: Mapping[str, int] = {
-            "likelihood": s.batch_size,
-            "play": s.play_batch_size,
-        }
-        self.seen, self.constrained = (
-            _observables(shape, text) for text in (s.critic_sees, s.constrain)
-        )
-        self._optimizers = [self.optimizer]
-        if s.play:
-            self._add_critic(shape, seed)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowerGan(ShowerFlow):
+    """Showers by a flow of the energies and a Cramér GAN of the shape."""
 
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, optimizers' included, in a fixed order."""
-        learnt = {id(v): v for v in [*self.generator.variables, *self.taught]}
-        critic = self.critic.variables if self.settings.play else []
-        states = [v for optimizer in self._optimizers for v in optimizer.variables]
-        return [*learnt.values(), *critic, *states]
+    shape: Literal["flow", "latent"] = "latent"
+    encoder: bool = False
+    likelihood: float = 0.3
+    play: float = 0.7
 
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Do one update of a phase and return its losses."""
-        if phase == "play":
-            return self._play(batch, seed, rate)
-        self.optimizer.learning_rate = self.settings.learning_rate * rate
-        with tf.GradientTape() as tape:
-            losses = self.losses(batch, seed=seed)
-            loss = tf.add_n(list(losses.values()))
-        self.optimizer.apply(tape.gradient(loss, self.taught), self.taught)
-        return losses
 
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the losses of `likelihood` without an update."""
+def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
+    """Return the generator, the phase of the likelihood, and the game if there is one.
+
+    Raises:
+        PidganError: Convolutions are asked for, but the cells fill no grid; or there is
+            no such model, network or observable.
+    """
+    s = settings
+    parts = _make_parts(shape, s, seed)
+    n_noise = sum(part.n_noise for _, part in parts)
+    generator = _join(parts, shape.n_conditions, n_noise)
+
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for _, losses, _ in self._complete(batch, seed):
-            found |= {k: tf.reduce_mean(batch["w"] * v) for k, v in losses.items()}
+        for _, rows, _ in _complete(parts, batch, seed):
+            found |= {k: tf.reduce_mean(batch["w"] * v) for k, v in rows.items()}
         return found
 
-    def end(self, phase: str) -> None:
-        """Put the averaged weights into the networks."""
-        if phase == "play":
-            self.player.finalize_variable_values(self.played)
-        else:
-            self.optimizer.finalize_variable_values(self.taught)
-            for _, part in self.parts:
-                part.settle()
+    def settle() -> None:
+        for _, part in parts:
+            part.settle()
 
-    def _build(self, shape: Shape) -> Any:
-        """Return the keras model (conditions, noise) -> coordinates."""
-        conditions = keras.Input((shape.n_conditions,), name="conditions")
-        noise = keras.Input((self.n_noise,), name="noise")
-        context, made, start = conditions, [], 0
-        for _, part in self.parts:
-            mine = Take(start, start + part.n_noise)(noise)
-            made.append(part.generate(mine, context))
-            context = keras.layers.Concatenate()([conditions, *made])
-            start += part.n_noise
-        output = keras.layers.Concatenate()(made) if len(made) > 1 else made[0]
-        return keras.Model([conditions, noise], output, name="generator")
+    descent = Descent(
+        variables=[v for _, part in parts for v in part.variables],
+        optimizer=Optimizer(
+            learning_rate=s.learning_rate,
+            weight_decay=s.weight_decay,
+            clip=10.0,
+            average=s.average,
+        ),
+    )
+    likelihood = Phase(
+        "likelihood",
+        s.likelihood,
+        batch_size=s.batch_size,
+        updates=(Update(losses=losses, descents=(descent,)),),
+        settle=settle,
+    )
+    phases = [likelihood]
+    constrained = _observables(shape, s.constrain)
+    seen = _observables(shape, s.critic_sees)
+    if s.play:
+        phases.append(_play(parts, seen, constrained, s, shape, seed))
+    return Family(
+        generator=generator, n_noise=n_noise, phases=tuple(phases), losses=losses
+    )
 
-    def _complete(
-        self, batch: dict[str, Any], seed: Any
-    ) -> list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]]:
-        """Return context, losses of rows and imputed coordinates of each part."""
-        found: list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]] = []
-        context, start = batch["x"], 0
-        for k, (n, part) in enumerate(self.parts):
-            mine = slice(start, start + n)
-            losses, full = part.losses(
-                batch["y"][:, mine],
-                batch["free"][:, mine],
-                context,
-                seed=tf.random.fold_in(seed, k),
-            )
-            found.append((context, losses, full))
-            context = tf.concat([batch["x"], *(f for _, _, f in found)], axis=1)
-            start += n
-        return found
 
-    def _add_critic(self, shape: Shape, seed: int) -> None:
-        """Build the critic h and the optimizers of phase `play`."""
-        s = self.settings
-        n = self.parts[-1][0]
-        n_seen = self.seen(tf.zeros((2, shape.n_targets))).shape[1] if self.seen else 0
-        context = shape.n_conditions + shape.n_targets - n
-        self.critic = residual_network(
-            {"context": context, "shape": n, "observables": n_seen},
-            n_outputs=s.critic_output,
-            width=s.critic_width,
-            blocks=s.critic_blocks,
-            seed=seed + 1,
-            name="critic",
+def _join(parts: Parts, n_conditions: int, n_noise: int) -> Any:
+    """Return the keras model (conditions, noise) -> coordinates."""
+    conditions = keras.Input((n_conditions,), name="conditions")
+    noise = keras.Input((n_noise,), name="noise")
+    context, made, start = conditions, [], 0
+    for _, part in parts:
+        mine = Take(start, start + part.n_noise)(noise)
+        made.append(part.generate(mine, context))
+        context = keras.layers.Concatenate()([conditions, *made])
+        start += part.n_noise
+    output = keras.layers.Concatenate()(made) if len(made) > 1 else made[0]
+    return keras.Model([conditions, noise], output, name="generator")
+
+
+def _complete(
+    parts: Parts, batch: Batch, seed: Any
+) -> list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]]:
+    """Return context, losses of rows and imputed coordinates of each part."""
+    found: list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]] = []
+    context, start = batch["x"], 0
+    for k, (n, part) in enumerate(parts):
+        mine = slice(start, start + n)
+        losses, full = part.losses(
+            batch["y"][:, mine],
+            batch["free"][:, mine],
+            context,
+            seed=tf.random.fold_in(seed, k),
         )
-        self.player = keras.optimizers.Adam(
-            s.play_learning_rate, beta_1=0.5, use_ema=True, ema_momentum=s.average
-        )
-        self.critic_optimizer = keras.optimizers.Adam(
-            s.critic_learning_rate, beta_1=0.5, beta_2=0.9
-        )
-        self.player.build(self.played)
-        self.critic_optimizer.build(self.critic.trainable_variables)
-        self._optimizers += [self.player, self.critic_optimizer]
+        found.append((context, losses, full))
+        context = tf.concat([batch["x"], *(f for _, _, f in found)], axis=1)
+        start += n
+    return found
 
-    def _play(self, batch: dict[str, Any], seed: Any, rate: Any) -> dict[str, Any]:
-        """Update the critic, once or more, and the model of the shape."""
-        s = self.settings
-        self.player.learning_rate = s.play_learning_rate * rate
-        self.critic_optimizer.learning_rate = s.critic_learning_rate * rate
-        done = self._complete(batch, seed)
+
+def _play(
+    parts: Parts,
+    seen: Observables | None,
+    constrained: Observables | None,
+    s: ShowerFlow,
+    shape: Shape,
+    seed: int,
+) -> Phase:
+    """Return the game of the model of the shape against a Cramér critic h."""
+    n, part = parts[-1]
+    n_seen = seen(tf.zeros((2, shape.n_targets))).shape[1] if seen else 0
+    context = shape.n_conditions + shape.n_targets - n
+    critic = residual_network(
+        {"context": context, "shape": n, "observables": n_seen},
+        n_outputs=s.critic_output,
+        width=s.critic_width,
+        blocks=s.critic_blocks,
+        seed=seed + 1,
+        name="critic",
+    )
+
+    def prepare(batch: Batch, seed: Any) -> Batch:
+        """Add the context of the shape, its energies and the imputed real shape."""
+        done = _complete(parts, batch, seed)
         context, _, real = done[-1]
         energies = [full for _, _, full in done[:-1]]
-        for update in range(s.critic_updates):
-            stream = tf.random.fold_in(seed, update)
-            with tf.GradientTape() as tape:
-                surrogate, penalty = self._critic_losses(
-                    real, context, energies, batch["w"], stream
-                )
-                loss = surrogate + s.penalty * penalty
-            variables = self.critic.trainable_variables
-            self.critic_optimizer.apply(tape.gradient(loss, variables), variables)
-        with tf.GradientTape() as tape:
-            fakes = self._generate(context, seed)
-            h = self._h(context, energies, real, *fakes)
-            losses = {"generator": generator_loss(h[0], h[1], h[2], batch["w"])}
-            if self.constrained:
-                shown = standardise(
-                    *(
-                        self.constrained(tf.concat([*energies, y], axis=1))
-                        for y in (real, fakes[0])
-                    )
-                )
-                losses["constraint"] = s.constraint * constraint(*shown)
-            loss = tf.add_n(list(losses.values()))
-        self.player.apply(tape.gradient(loss, self.played), self.played)
-        return losses | {"critic": surrogate, "penalty": penalty}
+        return {**batch, "context": context, "energies": energies, "real": real}
 
-    def _generate(self, context: tf.Tensor, seed: Any) -> list[tf.Tensor]:
-        """Return two independent shapes for each row."""
-        part, twice = self.parts[-1][1], tf.tile(context, (2, 1))
+    def whole(batch: Batch, y: tf.Tensor) -> tf.Tensor:
+        return tf.concat([*batch["energies"], y], axis=1)
+
+    def h(batch: Batch, *ys: tf.Tensor) -> list[tf.Tensor]:
+        """Return h of several sets of shapes, each in the context of the batch."""
+        inputs = [tf.tile(batch["context"], (len(ys), 1)), tf.concat(ys, axis=0)]
+        if seen:
+            shown = standardise(*(seen(whole(batch, y)) for y in ys))
+            inputs.append(tf.concat(shown, axis=0))
+        return list(tf.split(critic(inputs), len(ys)))
+
+    def generate(batch: Batch, seed: Any) -> list[tf.Tensor]:
+        """Return two independent shapes, y_g and y_g', for each row."""
+        twice = tf.tile(batch["context"], (2, 1))
         noise = tf.random.stateless_normal((tf.shape(twice)[0], part.n_noise), seed)
         return list(tf.split(part.generate(noise, twice), 2))
 
-    def _h(
-        self, context: tf.Tensor, energies: list[tf.Tensor], *shapes: tf.Tensor
-    ) -> list[tf.Tensor]:
-        """Return h of several sets of shapes, each in the context of the batch."""
-        inputs = [tf.tile(context, (len(shapes), 1)), tf.concat(shapes, axis=0)]
-        if self.seen:
-            whole = [tf.concat([*energies, y], axis=1) for y in shapes]
-            shown = standardise(*(self.seen(z) for z in whole))
-            inputs.append(tf.concat(shown, axis=0))
-        return list(tf.split(self.critic(inputs), len(shapes)))
+    def critic_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        y_r, (y_g, y_g2) = batch["real"], generate(batch, seed)
+        known: list[tf.Tensor] = []
 
-    def _critic_losses(
-        self,
-        real: tf.Tensor,
-        context: tf.Tensor,
-        energies: list[tf.Tensor],
-        w: tf.Tensor,
-        seed: Any,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the surrogate loss and the gradient penalty of one update."""
-        fake, fake2 = self._generate(context, seed)
-        share = tf.random.stateless_uniform(
-            (tf.shape(real)[0], 1), tf.random.fold_in(seed, PENALTY)
-        )
-        between = share * real + (1 - share) * fake
-        with tf.GradientTape() as tape:
-            tape.watch(between)
-            h_r, h_g, h_g2, h_hat = self._h(
-                context, energies, real, fake, fake2, between
-            )
-            f_hat = length(h_hat - h_g2) - length(h_hat)
-        gradient = length(tape.gradient(f_hat, between))
-        penalty = tf.reduce_mean(tf.square(gradient - 1))
-        return critic_loss(h_r, h_g, h_g2, w), penalty
+        def f_at(y_hat: tf.Tensor) -> tf.Tensor:
+            *known[:], h_hat = h(batch, y_r, y_g, y_g2, y_hat)  # all in one pass
+            return f(h_hat, known[2])
+
+        penalty = gradient_penalty(f_at, y_r, y_g, seed=seed)
+        h_r, h_g, h_g2 = known
+        return {"critic": critic_loss(h_r, h_g, h_g2, batch["w"]), "penalty": penalty}
+
+    def generator_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        y_r, (y_g, y_g2) = batch["real"], generate(batch, seed)
+        h_r, h_g, h_g2 = h(batch, y_r, y_g, y_g2)
+        losses = {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
+        if constrained:
+            shown = (constrained(whole(batch, y)) for y in (y_r, y_g))
+            losses["constraint"] = s.constraint * constraint(*standardise(*shown))
+        return losses
+
+    of_critic = Descent(
+        variables=critic.trainable_variables,
+        optimizer=Optimizer(
+            learning_rate=s.critic_learning_rate, beta_1=0.5, beta_2=0.9
+        ),
+        factors={"critic": 1.0, "penalty": s.penalty},
+    )
+    of_shape = Descent(
+        variables=part.played,
+        optimizer=Optimizer(
+            learning_rate=s.play_learning_rate, beta_1=0.5, average=s.average
+        ),
+    )
+    return Phase(
+        "play",
+        s.play,
+        batch_size=s.play_batch_size,
+        prepare=prepare,
+        updates=(
+            Update(losses=critic_losses, descents=(of_critic,), times=s.critic_updates),
+            Update(losses=generator_losses, descents=(of_shape,)),
+        ),
+    )
 
 
-def _make_parts(shape: Shape, s: ShowerSettings, seed: int) -> list[tuple[int, Part]]:
+def _make_parts(shape: Shape, s: ShowerFlow, seed: int) -> Parts:
     """Return how many coordinates each part makes, and the part."""
     n_shape = shape.n_targets - shape.n_energies
-    parts: list[tuple[int, Part]] = []
+    parts: Parts = []
     if shape.n_energies:
         flow = {
             "couplings": s.energy_couplings,
@@ -328,15 +333,13 @@ def _make_parts(shape: Shape, s: ShowerSettings, seed: int) -> list[tuple[int, P
     if s.shape == "flow":
         flow = {"couplings": s.couplings, "width": s.width, "blocks": s.blocks}
         parts.append((n_shape, _flow_part("shape", n_shape, s, flow, seed + 100)))
-    elif s.shape == "latent":
-        parts.append((n_shape, _latent_part(n_shape, shape, s, seed + 100)))
     else:
-        raise PidganError(f"shape is {s.shape!r}, expected flow or latent")
+        parts.append((n_shape, _latent_part(n_shape, shape, s, seed + 100)))
     return parts
 
 
 def _flow_part(
-    name: str, n: int, s: ShowerSettings, flow: dict[str, int], seed: int
+    name: str, n: int, s: ShowerFlow, flow: dict[str, int], seed: int
 ) -> FlowPart:
     return FlowPart(
         n,
@@ -347,9 +350,7 @@ def _flow_part(
     )
 
 
-def _latent_part(n: int, shape: Shape, s: ShowerSettings, seed: int) -> LatentPart:
-    if s.network not in ("dense", "conv"):
-        raise PidganError(f"network is {s.network!r}, expected dense or conv")
+def _latent_part(n: int, shape: Shape, s: ShowerFlow, seed: int) -> LatentPart:
     if s.network == "conv" and not shape.image:
         raise PidganError(
             f"network 'conv' needs cells that fill one grid; the {n} shares of cells "

@@ -9,13 +9,20 @@ the weights are E[w | x, y] (arXiv:1905.11719).
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pidgan.training.backend import tf
-from pidgan.training.networks.autoregressive import SplineFlow, make_optimizer
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
+from pidgan.training.networks.autoregressive import SplineFlow, decay_of_few
 from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.per_coordinate import (
     known_rows,
@@ -30,25 +37,24 @@ from pidgan.training.networks.splines import (
     UNIT_DERIVATIVE,
     equal_edges,
 )
-from pidgan.training.networks.updates import descend, held_out_losses
 
 # Types of `Cast` in ONNX (onnx.TensorProto.DataType).
 FLOAT, INT64 = 1, 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowSettings:
-    """What can be chosen in family `flow`.
+class Flow:
+    """An autoregressive spline flow, fitted by maximum likelihood.
 
     Attributes:
-        width, blocks: of the network of each coordinate.
-        bins: of each spline.
-        batch_size: rows of one update.
-        learning_rate: of Adam; falls with a cosine.
-        weight_decay: for 300,000 effective rows; of fewer it is larger
-            (`flow.make_optimizer`).
-        xla: compile the steps with XLA; None does so in trainings of a minute or 2000
-            steps and more.
+        width: Width of the network of each coordinate.
+        blocks: Number of residual blocks of the network of each coordinate.
+        bins: Number of bins of each spline.
+        batch_size: Number of rows of a step.
+        learning_rate: Learning rate at the start.
+        weight_decay: Weight decay for 300,000 effective rows; fewer rows get more.
+        xla: Whether the steps are compiled with XLA; None compiles trainings of a
+            minute or 2000 steps and more.
     """
 
     width: int = 64
@@ -118,47 +124,34 @@ class FlowGenerator:
         return found
 
 
-class FlowFamily:
-    """Family `flow`: maximum likelihood, nothing else."""
+def build(settings: Flow, *, shape: Shape, seed: int) -> Family:
+    """Return the flow and the one phase in which it maximises the likelihood."""
+    s = settings
+    flow = SplineFlow(
+        shape=shape, width=s.width, blocks=s.blocks, bins=s.bins, seed=seed
+    )
 
-    needs_positive_weights = True
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        return {"likelihood": flow.loss(batch)}
 
-    def __init__(self, *, shape: Shape, settings: FlowSettings, seed: int) -> None:
-        """Build the flow and its optimizer."""
-        self.settings = s = settings
-        self.n_noise = shape.n_targets
-        self.flow = SplineFlow(
-            shape=shape, width=s.width, blocks=s.blocks, bins=s.bins, seed=seed
-        )
-        self.generator = FlowGenerator(self.flow, shape)
-        self.optimizer = make_optimizer(
-            s.learning_rate, weight_decay=s.weight_decay, n_rows=shape.n_rows
-        )
-        self.optimizer.build(self.flow.variables)
-        self.phases: Mapping[str, float] = {"fit": 1.0}
-        self.batch_sizes: Mapping[str, int] = {"fit": s.batch_size}
-
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, the optimizer's included, in a fixed order."""
-        return [*self.flow.variables, *self.optimizer.variables]
-
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Do one update and return -log p."""
-        self.optimizer.learning_rate = self.settings.learning_rate * rate
-        with tf.GradientTape() as tape:
-            loss = self.flow.loss(batch)
-        descend(tape, loss, self.optimizer, self.flow.variables)
-        return {"likelihood": loss}
-
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score of the generator."""
-        return held_out_losses(self.generator, batch, n_noise=self.n_noise, seed=seed)
-
-    def end(self, phase: str) -> None:
-        """Do nothing: the weights of the last step are the ones that are kept."""
+    descent = Descent(
+        variables=flow.variables,
+        optimizer=Optimizer(
+            learning_rate=s.learning_rate,
+            weight_decay=s.weight_decay * decay_of_few(shape.n_rows),
+        ),
+    )
+    fit = Phase(
+        "fit",
+        batch_size=s.batch_size,
+        updates=(Update(losses=losses, descents=(descent,)),),
+    )
+    return Family(
+        generator=FlowGenerator(flow, shape),
+        n_noise=shape.n_targets,
+        phases=(fit,),
+        needs_positive_weights=True,
+    )
 
 
 def _write_bins(graph: Graph, parameters: str, n_bins: int) -> tuple[str, str]:

@@ -13,30 +13,39 @@ E[w | x, y] here (arXiv:1905.11719).
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
-from pidgan.training.backend import keras, tf
+from pidgan.training.backend import tf
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
 from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import descend, held_out_losses, named_inputs
+from pidgan.training.networks.updates import named_inputs
 
 # Logarithms of widths stay within these bounds: exp has none.
 MAX_LOG_WIDTH = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VAESettings:
-    """What can be chosen in family `vae`.
+class Vae:
+    """A conditional variational autoencoder.
 
     Attributes:
-        n_latent: size of z.
-        width, blocks: of encoder and decoder.
-        beta: weight of the KL term; 1 makes the loss a bound of the likelihood.
-        batch_size: rows of one update.
-        learning_rate: of Adam; falls with a cosine.
-        average: momentum of the averaged weights.
-        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
+        n_latent: Number of latent numbers z.
+        width: Width of encoder and decoder.
+        blocks: Number of residual blocks of encoder and decoder.
+        beta: Weight of the KL term; 1 makes the loss a bound of the likelihood.
+        batch_size: Number of rows of a step.
+        learning_rate: Learning rate at the start.
+        average: Momentum of the averaged weights.
+        xla: Whether the steps are compiled with XLA, which pays in trainings of more
+            than a few minutes.
     """
 
     n_latent: int = 8
@@ -82,79 +91,57 @@ class Decoder:
         return graph.add("Add", mean, graph.add("Mul", width, e))
 
 
-class VariationalAutoencoder:
-    """Family `vae`: encoder and decoder are trained together."""
+def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
+    """Return the decoder, and the phase that trains it together with an encoder."""
+    s = settings
+    conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
+    decoder = residual_network(
+        {**conditions, "noise": s.n_latent},
+        n_outputs=2 * shape.n_targets,
+        width=s.width,
+        blocks=s.blocks,
+        seed=seed,
+        name="decoder",
+    )
+    generator = Decoder(decoder, n_latent=s.n_latent, n_targets=shape.n_targets)
+    encoder = residual_network(
+        {**conditions, "targets": shape.n_targets},
+        n_outputs=2 * s.n_latent,
+        width=s.width,
+        blocks=s.blocks,
+        seed=seed + 1,
+        name="encoder",
+    )
 
-    needs_positive_weights = True
-
-    def __init__(self, *, shape: Shape, settings: VAESettings, seed: int) -> None:
-        """Build the networks and their optimizer."""
-        self.settings = s = settings
-        self.n_noise = s.n_latent + shape.n_targets
-        conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-        decoder = residual_network(
-            {**conditions, "noise": s.n_latent},
-            n_outputs=2 * shape.n_targets,
-            width=s.width,
-            blocks=s.blocks,
-            seed=seed,
-            name="decoder",
-        )
-        self.generator = Decoder(
-            decoder, n_latent=s.n_latent, n_targets=shape.n_targets
-        )
-        self.encoder = residual_network(
-            {**conditions, "targets": shape.n_targets},
-            n_outputs=2 * s.n_latent,
-            width=s.width,
-            blocks=s.blocks,
-            seed=seed + 1,
-            name="encoder",
-        )
-        self.trained = [
-            *decoder.trainable_variables,
-            *self.encoder.trainable_variables,
-        ]
-        self.optimizer = keras.optimizers.Adam(
-            s.learning_rate, use_ema=True, ema_momentum=s.average
-        )
-        self.optimizer.build(self.trained)
-        self.phases: Mapping[str, float] = {"fit": 1.0}
-        self.batch_sizes: Mapping[str, int] = {"fit": s.batch_size}
-
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, the optimizer's included, in a fixed order."""
-        return [*self.trained, *self.optimizer.variables]
-
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Do one update and return both terms of the loss."""
-        self.optimizer.learning_rate = self.settings.learning_rate * rate
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         w, free = batch["positive_w"], batch["free"]
-        with tf.GradientTape() as tape:
-            m, log_r = split_moments(
-                self.encoder(named_inputs(batch, targets=batch["y"]))
-            )
-            z = m + tf.exp(log_r) * tf.random.stateless_normal(tf.shape(m), seed)
-            mu, log_sigma = self.generator.moments(named_inputs(batch, noise=z))
-            pull = (batch["y"] - mu) * tf.exp(-log_sigma)
-            each = free * (0.5 * tf.square(pull) + log_sigma)
-            likelihood = tf.reduce_mean(w * tf.reduce_sum(each, axis=1))
-            each = 0.5 * (tf.square(m) + tf.exp(2 * log_r) - 1) - log_r
-            divergence = tf.reduce_mean(w * tf.reduce_sum(each, axis=1))
-            loss = likelihood + self.settings.beta * divergence
-        descend(tape, loss, self.optimizer, self.trained)
-        return {"likelihood": likelihood, "divergence": divergence}
+        m, log_r = split_moments(encoder(named_inputs(batch, targets=batch["y"])))
+        z = m + tf.exp(log_r) * tf.random.stateless_normal(tf.shape(m), seed)
+        mu, log_sigma = generator.moments(named_inputs(batch, noise=z))
+        pull = (batch["y"] - mu) * tf.exp(-log_sigma)
+        likelihood = free * (0.5 * tf.square(pull) + log_sigma)
+        divergence = 0.5 * (tf.square(m) + tf.exp(2 * log_r) - 1) - log_r
+        return {
+            "likelihood": tf.reduce_mean(w * tf.reduce_sum(likelihood, axis=1)),
+            "divergence": tf.reduce_mean(w * tf.reduce_sum(divergence, axis=1)),
+        }
 
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score of the generator."""
-        return held_out_losses(self.generator, batch, n_noise=self.n_noise, seed=seed)
-
-    def end(self, phase: str) -> None:
-        """Put the averaged weights into the networks."""
-        self.optimizer.finalize_variable_values(self.trained)
+    descent = Descent(
+        variables=[*decoder.trainable_variables, *encoder.trainable_variables],
+        optimizer=Optimizer(learning_rate=s.learning_rate, average=s.average),
+        factors={"likelihood": 1.0, "divergence": s.beta},
+    )
+    fit = Phase(
+        "fit",
+        batch_size=s.batch_size,
+        updates=(Update(losses=losses, descents=(descent,)),),
+    )
+    return Family(
+        generator=generator,
+        n_noise=s.n_latent + shape.n_targets,
+        phases=(fit,),
+        needs_positive_weights=True,
+    )
 
 
 def split_moments(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

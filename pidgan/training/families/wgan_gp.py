@@ -11,38 +11,41 @@ penalty has none, as it bounds the slope of D everywhere.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from pidgan.errors import PidganError
-from pidgan.training.backend import keras, tf
-from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import (
-    descend,
-    draw,
-    held_out_losses,
-    length,
-    named_inputs,
+from pidgan.training.backend import tf
+from pidgan.training.families.cramer import gradient_penalty
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
 )
-
-# Stream of random numbers for the point y^; those of the updates count from 0.
-PENALTY = 1000
+from pidgan.training.networks.perceptrons import Shape, residual_network
+from pidgan.training.networks.updates import draw, named_inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WassersteinSettings:
-    """What can be chosen in family `wgan_gp`.
+class WganGp:
+    """A Wasserstein GAN with gradient penalty, for weighted samples.
 
     Attributes:
-        n_noise: size of the generator's noise.
-        width, blocks: of the generator.
-        critic_width, critic_blocks: of D.
-        critic_updates: of the critic for one of the generator.
-        penalty: lambda.
-        batch_size: rows of one update.
-        learning_rate, critic_learning_rate: of Adam; they fall with a cosine.
-        average: momentum of the averaged generator weights.
-        xla: compile the steps with XLA; pays in trainings of more than a few minutes.
+        n_noise: Number of noise numbers of the generator.
+        width: Width of the generator.
+        blocks: Number of residual blocks of the generator.
+        critic_width: Width of the critic D.
+        critic_blocks: Number of residual blocks of the critic.
+        critic_updates: Number of updates of the critic for one of the generator.
+        penalty: Factor lambda of the gradient penalty.
+        batch_size: Number of rows of a step.
+        learning_rate: Learning rate of the generator at the start.
+        critic_learning_rate: Learning rate of the critic at the start.
+        average: Momentum of the averaged weights of the generator.
+        xla: Whether the steps are compiled with XLA, which pays in trainings of more
+            than a few minutes.
     """
 
     n_noise: int = 16
@@ -59,115 +62,70 @@ class WassersteinSettings:
     xla: bool = False
 
 
-class WassersteinGAN:
-    """Family `wgan_gp`: generator and critic D play against each other."""
+def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
+    """Return the generator and its game against the critic D.
 
-    needs_positive_weights = False
+    Raises:
+        PidganError: The critic is never updated.
+    """
+    s = settings
+    if s.critic_updates < 1:
+        raise PidganError(f"critic_updates is {s.critic_updates}, expected at least 1")
+    conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
+    generator = residual_network(
+        {**conditions, "noise": s.n_noise},
+        n_outputs=shape.n_targets,
+        width=s.width,
+        blocks=s.blocks,
+        seed=seed,
+        name="generator",
+    )
+    critic = residual_network(
+        {**conditions, "targets": shape.n_targets},
+        n_outputs=1,
+        width=s.critic_width,
+        blocks=s.critic_blocks,
+        seed=seed + 1,
+        name="critic",
+    )
 
-    def __init__(
-        self, *, shape: Shape, settings: WassersteinSettings, seed: int
-    ) -> None:
-        """Build the networks and their optimizers.
-
-        Raises:
-            PidganError: no update of the critic.
-        """
-        self.settings = s = settings
-        if s.critic_updates < 1:
-            raise PidganError(
-                f"critic_updates is {s.critic_updates}, expected at least 1"
-            )
-        self.n_noise = s.n_noise
-        conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-        self.generator = residual_network(
-            {**conditions, "noise": s.n_noise},
-            n_outputs=shape.n_targets,
-            width=s.width,
-            blocks=s.blocks,
-            seed=seed,
-            name="generator",
-        )
-        self.critic = residual_network(
-            {**conditions, "targets": shape.n_targets},
-            n_outputs=1,
-            width=s.critic_width,
-            blocks=s.critic_blocks,
-            seed=seed + 1,
-            name="critic",
-        )
-        # Momentum of earlier steps is that of another game: beta_1 = 0 in Algorithm 1.
-        self.optimizer = keras.optimizers.Adam(
-            s.learning_rate,
-            beta_1=0.0,
-            beta_2=0.9,
-            use_ema=True,
-            ema_momentum=s.average,
-        )
-        self.critic_optimizer = keras.optimizers.Adam(
-            s.critic_learning_rate, beta_1=0.0, beta_2=0.9
-        )
-        self.optimizer.build(self.generator.trainable_variables)
-        self.critic_optimizer.build(self.critic.trainable_variables)
-        self.phases: Mapping[str, float] = {"play": 1.0}
-        self.batch_sizes: Mapping[str, int] = {"play": s.batch_size}
-
-    @property
-    def variables(self) -> list[Any]:
-        """Return all variables, optimizers' included, in a fixed order."""
-        owners = (
-            self.generator,
-            self.critic,
-            self.optimizer,
-            self.critic_optimizer,
-        )
-        return [variable for owner in owners for variable in owner.variables]
-
-    def step(
-        self, batch: dict[str, Any], *, phase: str, seed: Any, rate: Any
-    ) -> dict[str, Any]:
-        """Update the critic some times, then the generator, and return the losses."""
-        s = self.settings
-        self.optimizer.learning_rate = s.learning_rate * rate
-        self.critic_optimizer.learning_rate = s.critic_learning_rate * rate
-        for update in range(s.critic_updates):
-            with tf.GradientTape() as tape:
-                distance, penalty = self._critic_losses(
-                    batch, tf.random.fold_in(seed, update)
-                )
-                loss = s.penalty * penalty - distance
-            descend(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(batch["w"] * self._d(batch, self._y(batch, seed)))
-        descend(tape, loss, self.optimizer, self.generator.trainable_variables)
-        return {"generator": loss, "distance": distance, "penalty": penalty}
-
-    def losses(self, batch: dict[str, Any], *, seed: Any) -> dict[str, Any]:
-        """Return the energy score of the generator."""
-        return held_out_losses(self.generator, batch, n_noise=self.n_noise, seed=seed)
-
-    def end(self, phase: str) -> None:
-        """Put the averaged weights into the generator."""
-        self.optimizer.finalize_variable_values(self.generator.trainable_variables)
-
-    def _y(self, batch: dict[str, Any], seed: Any) -> tf.Tensor:
-        """Return a generated target for each row."""
-        return draw(self.generator, batch, n_noise=self.n_noise, copies=1, seed=seed)[0]
-
-    def _d(self, batch: dict[str, Any], y: tf.Tensor) -> tf.Tensor:
+    def d(batch: Batch, y: tf.Tensor) -> tf.Tensor:
         """Return D(y) at the conditions of the batch, (n,)."""
-        return self.critic(named_inputs(batch, targets=y))[:, 0]
+        return critic(named_inputs(batch, targets=y))[:, 0]
 
-    def _critic_losses(
-        self, batch: dict[str, Any], seed: Any
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return E[w (D(y_r) - D(y_g))] and the gradient penalty."""
-        y_r, y_g = batch["y"], self._y(batch, seed)
-        shape = (tf.shape(y_r)[0], 1)
-        share = tf.random.stateless_uniform(shape, tf.random.fold_in(seed, PENALTY))
-        y_hat = share * y_r + (1 - share) * y_g
-        with tf.GradientTape() as tape:
-            tape.watch(y_hat)
-            d_hat = self._d(batch, y_hat)
-        slope = length(tape.gradient(d_hat, y_hat))
-        difference = batch["w"] * (self._d(batch, y_r) - self._d(batch, y_g))
-        return tf.reduce_mean(difference), tf.reduce_mean(tf.square(slope - 1))
+    def generate(batch: Batch, seed: Any) -> tf.Tensor:
+        return draw(generator, batch, n_noise=s.n_noise, copies=1, seed=seed)[0]
+
+    def critic_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        y_r, y_g = batch["y"], generate(batch, seed)
+        penalty = gradient_penalty(lambda y: d(batch, y), y_r, y_g, seed=seed)
+        difference = batch["w"] * (d(batch, y_r) - d(batch, y_g))
+        return {"distance": tf.reduce_mean(difference), "penalty": penalty}
+
+    def generator_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        y_g = generate(batch, seed)
+        return {"generator": -tf.reduce_mean(batch["w"] * d(batch, y_g))}
+
+    # Momentum of earlier steps is that of another game: beta_1 = 0 in Algorithm 1.
+    of_critic = Descent(
+        variables=critic.trainable_variables,
+        optimizer=Optimizer(
+            learning_rate=s.critic_learning_rate, beta_1=0.0, beta_2=0.9
+        ),
+        factors={"penalty": s.penalty, "distance": -1.0},
+    )
+    of_generator = Descent(
+        variables=generator.trainable_variables,
+        optimizer=Optimizer(
+            learning_rate=s.learning_rate, beta_1=0.0, beta_2=0.9, average=s.average
+        ),
+    )
+    play = Phase(
+        "play",
+        batch_size=s.batch_size,
+        updates=(
+            Update(losses=critic_losses, descents=(of_critic,), times=s.critic_updates),
+            Update(losses=generator_losses, descents=(of_generator,)),
+        ),
+    )
+    return Family(generator=generator, n_noise=s.n_noise, phases=(play,))

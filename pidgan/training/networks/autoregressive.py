@@ -13,7 +13,7 @@ Coordinates on an atom are zero and take no part.
 
 from typing import Any
 
-from pidgan.training.backend import keras, tf
+from pidgan.training.backend import tf
 from pidgan.training.networks.per_coordinate import CoordinateNetworks
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.splines import n_parameters, spline
@@ -89,19 +89,16 @@ class SplineFlow:
         return *_from_noise(outputs, u), tf.transpose(own)
 
 
-def make_optimizer(learning_rate: float, *, weight_decay: float, n_rows: int) -> Any:
-    """Return the optimizer of a flow, Adam with decoupled weight decay.
+def decay_of_few(n_rows: int) -> float:
+    """Return the factor of a weight decay that is meant for DECAY_ROWS rows.
 
     A likelihood learns its rows by heart; a decay of the weights (Loshchilov and
     Hutter, arXiv:1711.05101) stops it from doing so.
 
     Args:
-        learning_rate: at the start.
-        weight_decay: for DECAY_ROWS rows; fewer rows need more.
-        n_rows: effective number of rows that it learns from; 0 if unknown.
+        n_rows: Effective number of rows that it learns from; 0 if unknown.
     """
-    of_few = (DECAY_ROWS / n_rows) ** DECAY_POWER if n_rows else 1.0
-    return keras.optimizers.AdamW(learning_rate, weight_decay=of_few * weight_decay)
+    return float((DECAY_ROWS / n_rows) ** DECAY_POWER) if n_rows else 1.0
 
 
 def _from_noise(outputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,108 @@
+"""Rows of a dataset on the device, as networks see them, and batches of these rows."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from pidgan.arrays import FloatArray
+from pidgan.sample.dataset import Part
+from pidgan.sample.definition import Sample
+from pidgan.sample.weights import positive_weights, with_differences
+from pidgan.training.backend import tf
+from pidgan.training.conditions import ConditionTransform
+from pidgan.training.row_choice import flatter_draws
+from pidgan.training.targets import Targets
+
+# Stream of the uniform numbers that smear conditions of whole numbers.
+SMEAR = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows on the device.
+
+    Attributes:
+        arrays: Scaled conditions "x", coordinates "y", weights "w" of mean 1, number of
+            the "pattern"; "free" where the pattern does not say it; "positive_w",
+            E[w | x, y] of mean 1, where a likelihood needs it.
+        targets: Transform of the targets.
+        draws: Numbers of rows, each as often as it is to be drawn; None draws all rows
+            alike.
+    """
+
+    arrays: dict[str, tf.Tensor]
+    targets: Targets
+    draws: tf.Tensor | None = None
+
+    def batch(self, seed: tf.Tensor, size: int) -> dict[str, Any]:
+        """Draw rows with replacement."""
+        n = (self.arrays["w"] if self.draws is None else self.draws).shape[0]
+        index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
+        if self.draws is not None:
+            index = tf.gather(self.draws, index)
+        return self.take(index)
+
+    def first(self, size: int) -> dict[str, Any]:
+        """Return the first rows."""
+        return self.take(tf.range(min(size, self.arrays["w"].shape[0])))
+
+    def take(self, index: tf.Tensor) -> dict[str, Any]:
+        """Return some rows, with one-hot codes of patterns if there are several."""
+        batch = {key: tf.gather(value, index) for key, value in self.arrays.items()}
+        if "free" not in batch:
+            batch["free"] = tf.gather(tf.constant(self.targets.free), batch["pattern"])
+        one_hot = tf.one_hot(batch["pattern"], self.targets.n_patterns)
+        several = self.targets.n_patterns > 1
+        batch["pattern"] = one_hot if several else one_hot[:, :0]
+        return batch
+
+
+def device_rows(
+    part: Part,
+    *,
+    sample: Sample,
+    conditions: ConditionTransform,
+    targets: Targets,
+    seed: int,
+    positive: bool = False,
+    flatter: bool = False,
+) -> Rows:
+    """Bring the rows of a part to the device; those that fit no pattern are left out.
+
+    Args:
+        part: Rows in physical units.
+        sample: Definition of the sample.
+        conditions: Scaling of the conditions.
+        targets: Transform of the targets.
+        seed: Seed of smeared conditions and of the classifier of positive weights.
+        positive: Whether "positive_w" is needed, where weights have both signs.
+        flatter: Whether rare rows are drawn more often, where that makes sense.
+    """
+    kept, found = targets.rows(part)
+    weights = part.weights[kept]
+    x = conditions.forward(_smeared(part.conditions[kept], sample, seed))
+    arrays = {
+        "x": tf.constant(x),
+        "w": _mean_one(weights),
+        **{name: tf.constant(values) for name, values in found.items()},
+    }
+    if positive and targets.has_signed_weights:
+        features = with_differences(part.conditions[kept], part.targets[kept])
+        arrays["positive_w"] = _mean_one(positive_weights(features, weights, seed))
+    draws = None
+    if flatter and targets.has_flatter_rows:
+        draws = tf.constant(flatter_draws(x, conditions.dimension))
+    return Rows(arrays=arrays, targets=targets, draws=draws)
+
+
+def _mean_one(weights: FloatArray) -> tf.Tensor:
+    return tf.constant(weights / weights.mean(), dtype=tf.float32)
+
+
+def _smeared(conditions: FloatArray, sample: Sample, seed: int) -> FloatArray:
+    smeared = [variable.smear for variable in sample.conditions]
+    x = conditions.copy()
+    rng = np.random.default_rng([seed, SMEAR])
+    x[:, smeared] += rng.uniform(-0.5, 0.5, (len(x), sum(smeared)))
+    return x
