@@ -1,13 +1,13 @@
 """Real LHCb Run 3 protons: train, validate, export, apply, and an efficiency.
 
-The data are 92,486 sWeighted protons of Lambda_c+ -> p K- pi+ that the package
-`pidcalib2` carries among its tests (extra `examples`). Run it with
+The data are 92,486 sWeighted protons of Lambda_c+ -> p K- pi+. The package `pidcalib2`
+has them among its tests, and the extra `examples` installs it. Run the example with
 
     pip install ".[train,examples]" && python examples/lhcb_run3_protons.py
 
 Nothing of that package is imported: its file is found, unpickled and written to
-Parquet once. Unpickling runs code of whoever made the file, so it is done here only,
-for a file that came with an installed package.
+Parquet once. Unpickling can run code of the author of the file. It is therefore done
+only here, for a file that came with an installed package.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     if not protons.exists():
         write_table(protons, pd.read_pickle(find_protons()).reset_index(drop=True))
 
-    # Which column is what is said by calibration/run3_lambdac_p.toml.
+    # calibration/run3_lambdac_p.toml says which column is which variable.
     dataset = pidgan.build_dataset("run3_lambdac_p", [protons], seed=1)
     model = pidgan.train(dataset, budget=arguments.budget, seed=1)
     report = pidgan.validate(model, dataset, cuts=CUTS)
@@ -55,7 +55,7 @@ def main() -> None:
     write_report(report, work / "report", history=model.history, overwrite=True)
     pidgan.export_bundle(model, work / "proton.onnx", report=report, overwrite=True)
 
-    # An analysis ntuple has its own names: here the same tracks as "proton".
+    # An analysis ntuple has its own names. Here it has the same tracks, as "proton".
     analysis = work / "analysis.parquet"
     tracks = read_table(protons)[["P", "ETA", "nLongTracks", "sWeight"]]
     names = {"P": "proton_P", "ETA": "proton_ETA"}

@@ -2,8 +2,8 @@
 
     python examples/simulated_kaons.py -o kaons
 
-The training is far too short for physics; `pidgan demo` trains longer and compares
-with the truth.
+The training is far too short for physics. `pidgan demo` trains longer and compares the
+result with the truth.
 """
 
 import argparse

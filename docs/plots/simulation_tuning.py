@@ -2,8 +2,8 @@
 
     python docs/plots/simulation_tuning.py
 
-draws efficiency and misID of the combined PIDK of simulated calibration tracks, with
-the values of LHCb's 2018 calibration tables beside them, and writes
+The script draws efficiency and misID of the combined PIDK of simulated calibration
+tracks beside the values of LHCb's 2018 calibration tables. It writes
 `docs/explanation/simulation_tuning.png` and `simulation_tuning.inc`.
 """
 

@@ -4,13 +4,13 @@
 
 Each pseudo-experiment has its own calibration sample with background and sWeights, an
 imperfect generator (the simulation with a known distortion, or a trained network), a
-cut, and an analysis sample with other kinematics and occupancy. The efficiency that is
-quoted with its uncertainty is compared with the true one, for the whole sample and in
-bins of its momentum. The ideal uncertainty is what the rows of the two samples allow
-without any smoothing and without any systematic effect. What does not depend on the
-experiment is kept in FOLDER, and made once (about half an hour with two cores, most of
-it for the networks). The script writes `docs/explanation/coverage.png` and
-`coverage.inc`.
+cut, and an analysis sample with other kinematics and occupancy. The quoted efficiency
+and its uncertainty are compared with the true one, for the whole sample and in bins of
+its momentum. The ideal uncertainty is the one that the rows of the two samples allow
+without any smoothing and without any systematic effect. Everything that does not depend
+on the experiment is made once and kept in FOLDER. This takes about half an hour on two
+cores, most of it for the networks. The script writes the files
+`docs/explanation/coverage.png` and `coverage.inc`.
 """
 
 import argparse
@@ -92,8 +92,8 @@ class Distorted:
     """The simulated response with a known error, as a generator.
 
     Attributes:
-        card: conditions and targets, as those of a network.
-        kind: one of `DISTORTIONS`.
+        card: Conditions and targets, the same as those of a network.
+        kind: One of `DISTORTIONS`.
     """
 
     card: Card
@@ -146,9 +146,9 @@ class Pool:
     """Rows to draw from. Calibration has masses; a population has the true efficiency.
 
     Attributes:
-        conditions: (n, 3), `CONDITIONS`.
-        real: (n_cuts, n) share of real draws that pass; of one draw for calibration.
-        mass: (n,), MeV; empty for a population.
+        conditions: Values of `CONDITIONS`, (n, 3).
+        real: Share of real draws that pass, (n_cuts, n); a single draw for calibration.
+        mass: Mass in MeV, (n,); empty for a population.
     """
 
     conditions: np.ndarray
@@ -161,9 +161,9 @@ class Drawn:
     """Outcomes of one generator.
 
     Attributes:
-        calibration: (n_cuts, n), how many of `REPEATS` draws pass.
-        populations: (n_cuts, n) by name, whether one draw passes.
-        bins: (n_cuts, n_bins), efficiency in evenly filled bins.
+        calibration: Number of the `REPEATS` draws that pass, (n_cuts, n).
+        populations: Whether one draw passes, (n_cuts, n), by name.
+        bins: Efficiency in evenly filled bins, (n_cuts, n_bins).
     """
 
     calibration: np.ndarray
@@ -354,7 +354,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What the pseudo-experiments of one species draw from."""
+    """The pools from which the pseudo-experiments of one species draw."""
 
     card: Card
     edges: dict[str, tuple[float, ...]]
@@ -498,12 +498,12 @@ def run_experiments(
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How often the truth lies in the interval that is quoted.
+    """Shares of results whose quoted interval contains the truth.
 
     Attributes:
-        n: results.
-        one, two: share within 1 and 1.96 quoted errors.
-        median: median of the quoted error.
+        n: Number of results.
+        one, two: Shares within 1 and 1.96 quoted errors.
+        median: Median of the quoted error.
     """
 
     n: int
@@ -540,7 +540,7 @@ def summarise(frame: pd.DataFrame) -> str:
     }
     lines = [
         "| | results | within 1 sigma (68.3 %) | within 1.96 sigma (95 %) "
-        "| median error | of the ideal | without systematics, 1 sigma |",
+        "| median error | ratio to the ideal error | statistical error only, 1 sigma |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, part in parts.items():

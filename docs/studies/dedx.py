@@ -2,7 +2,7 @@
 
     python docs/studies/dedx.py k.onnx pi.onnx -o FOLDER
 
-docs/how-to/simulation/time-projection-chamber.md says how the bundles are made.
+The bundles are made as in docs/how-to/simulation/time-projection-chamber.md.
 Tracks with the momenta of protons, mostly in busy events, get the response of kaons and
 pions. The quoted efficiency and misID are compared with the simulated truth for the
 same tracks. The script writes the figure `dedx.png` and prints the table of that page.
@@ -29,7 +29,7 @@ CUTS = [
 DRAWN = "abs(TPC_NSigmak) < 2"
 EDGES = [300, 420, 500, 600, 750, 1000, 1500, 2500, 5000, 20000]
 DRAWS = 10
-"""Of the true response of each track."""
+"""Number of draws of the true response of each track."""
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _tracks():
-    """Return tracks of protons, those of busy events more often."""
+    """Return tracks of protons; busy events are more frequent."""
     tracks = simulate_tpc("p", 60_000, seed=77)["TPC/DecayTree"]
     chosen = np.random.default_rng(3).random(60_000) < 0.2 + 0.8 * (
         tracks["nTracks"] / 10_000
@@ -82,7 +82,7 @@ def _tracks():
 
 
 def _truth(species, tracks):
-    """Return by cut which tracks pass it, (DRAWS, n)."""
+    """Return which tracks pass each cut, (DRAWS, n)."""
     conditions = [
         tracks[name]
         for name in ("probe_P", "probe_ETA", "probe_TPC_nClusters", "nTracks")
@@ -97,7 +97,7 @@ def _truth(species, tracks):
 
 
 def _quoted(path, tracks, folder):
-    """Return what is quoted for all tracks and in bins of momentum."""
+    """Return the quoted efficiencies of all tracks and in bins of momentum."""
     found = pidgan.run_systematics(pidgan.open_bundle(path), cuts=CUTS, seed=1)
     renamed = {name.replace("probe_", "h_"): v for name, v in tracks.items()}
     names = ("h_P", "h_PT", "h_ETA", "h_TPC_nClusters", "nTracks")

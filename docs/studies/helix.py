@@ -145,7 +145,7 @@ def _train(name, path, train, targets, judge, held_out, arguments):
 
 
 def _judged(made, real, judge, seconds, simulation):
-    """Return distances to the true helix and what a classifier sees."""
+    """Return distances to the true helix and the AUC of a classifier."""
     truth = helix_points(judge, ROW_RADII[CLUSTER_ROWS])
     positions = made.reshape(truth.shape)
     found = positions[:, :, 0] != SENTINEL
@@ -164,7 +164,7 @@ def _judged(made, real, judge, seconds, simulation):
 
 
 def _clusters(targets, judge):
-    """Return what is known of one row of each track: (n, 7)."""
+    """Return the inputs of the classifier for one row of each track, (n, 7)."""
     x = judge.table().astype("f4")
     apart, found = FRAME.residuals(targets, x[:, :5])
     row = np.random.default_rng(7).integers(0, len(CLUSTER_ROWS), len(x))

@@ -27,7 +27,7 @@ from pidgan.report.plots import plot_pads, plot_profiles, png
 
 SHAPE = (8, 16)
 EDGES = (0, 3, 6, 9, 12, 15)
-"""Of the crossing angle, degrees."""
+"""Edges of bins of the crossing angle, in degrees."""
 
 
 def main() -> None:

@@ -38,10 +38,10 @@ from pidgan.simulation import simulate_calibration
 
 TRAINING_ROWS = 300_000
 SHARES = (0.94, 0.05, 0.01)
-"""Of the rows of `sample`: train, validation, test."""
+"""Shares of the rows of `sample`: train, validation, test."""
 
 CANDIDATES = 500_000
-"""Of one chunk of fresh rows; their seeds count from FIRST_SEED."""
+"""Number of fresh rows in a chunk; the seeds of chunks count from FIRST_SEED."""
 
 FIRST_SEED = 1000
 CUT_ON = {
@@ -49,15 +49,15 @@ CUT_ON = {
     "sim_jpsi_mu": "RichDLLmu",
     "sim_jpsi_e": "RichDLLe",
 }
-"""Target of the cuts; for other samples RichDLLk."""
+"""Target of the cuts by mode; other modes use RichDLLk."""
 
 N_CUTS = 20
 C2ST_ROWS = 200_000
 LEAST_TRAINING_ROWS = 100
-"""Bins with fewer are left out."""
+"""Bins with fewer rows are left out."""
 
 LEAST_SHARE = 0.002
-"""Of the rows that are tied, or at an atom."""
+"""Smallest share of rows that are tied or at an atom."""
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def _ties_and_atoms(names, train, x, y, generated):
 
 
 def _pulls(difference, error):
-    """Return differences over errors, where there is an error."""
+    """Return differences over errors, if there is an error."""
     return difference[error > 0] / error[error > 0]
 
 

@@ -1,9 +1,9 @@
 // A hook for a fast simulation: when an event is complete, every kaon in it gets the
 // response of the RICH detectors from a generator in C.
 //
-// The generator here has the conditions P [MeV], ETA and nTracks, as those made by
-// `pidgan train` from the sample sim_dstar_k. Names, order and units are on the card, at
-// the top of the C file.
+// The generator here has the conditions P [MeV], ETA and nTracks, like the generators that
+// `pidgan train` makes from the sample sim_dstar_k. The card at the top of the C file has
+// the names, their order and the units.
 
 #include <cmath>
 #include <cstdint>
@@ -29,8 +29,8 @@ struct Event {
     std::vector<Track> tracks;
 };
 
-// What the simulation calls once for each event. It keeps nothing between events but
-// its buffers: one object for each thread.
+// The simulation calls this object once for each event. It keeps nothing between events
+// but its buffers. Use one object for each thread.
 class RichResponse {
 public:
     explicit RichResponse(std::uint64_t seed) : seed_(seed) {}
@@ -44,7 +44,7 @@ public:
             conditions_.push_back(track.eta);
             conditions_.push_back(static_cast<float>(rows));
         }
-        // Noise that depends on the event alone: the same in any order of events.
+        // The noise depends on the event alone: it is the same in any order of events.
         std::seed_seq words{seed_, event.number};
         std::mt19937_64 engine(words);
         std::normal_distribution<float> normal;
@@ -64,7 +64,7 @@ private:
     std::vector<float> conditions_, noise_, targets_;
 };
 
-// Stands for the event generator and the transport of a real simulation.
+// This function stands for the event generator and the transport of a real simulation.
 static Event simulate(std::uint64_t number)
 {
     std::mt19937_64 engine(number);
