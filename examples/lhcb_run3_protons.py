@@ -19,7 +19,6 @@ import pandas as pd
 
 import pidgan
 from pidgan.files.tables import read_table, write_table
-from pidgan.report.page import write_report
 
 DATA = "tests/test_data/cal_test_data_run3_lc.pkl"
 CUTS = ["DLLp > 0", "DLLp > 5", "DLLp > 20"]
@@ -52,7 +51,7 @@ def main() -> None:
     model = pidgan.train(dataset, budget=arguments.budget, seed=1)
     report = pidgan.validate(model, dataset, cuts=CUTS)
     print(report.summary())
-    write_report(report, work / "report", history=model.history, overwrite=True)
+    report.save(work / "report", overwrite=True)
     pidgan.export_bundle(model, work / "proton.onnx", report=report, overwrite=True)
 
     # An analysis ntuple has its own names. Here it has the same tracks, as "proton".

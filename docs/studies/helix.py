@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.bundle.bundle import open_bundle
-from pidgan.report.metrics import c2st
+from pidgan.report.classifiers import c2st
 from pidgan.simulation.tpc import DRIFT_LENGTH, ROW_RADII, TPC_SPECIES
 from pidgan.simulation.tpc_clusters import (
     CLUSTER_ROWS,

@@ -71,11 +71,8 @@ def export(
         report = None
         if dataset is not None:
             import pidgan
-            from pidgan.report.validation import validate_cells
 
-            data = pidgan.Dataset.open(dataset)
-            judge = validate_cells if data.sample.cells else pidgan.validate
-            report = judge(opened, data)
+            report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
         if kind == "c":
             path = _export_c(
                 opened, target, name=name, report=report, overwrite=overwrite

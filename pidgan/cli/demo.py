@@ -184,7 +184,6 @@ def _judge(
 ) -> None:
     """Validate a model, export it, and measure its efficiency map."""
     import pidgan
-    from pidgan.report.page import write_report
 
     echo(f"{name}: validation on rows never trained on, export, systematics")
     model, dataset = trained[name]
@@ -195,12 +194,7 @@ def _judge(
         seed=seed,
         misid=[pair for other, pair in trained.items() if other != name],
     )
-    write_report(
-        report,
-        work / f"{name}-report",
-        history=model.history,
-        mass_fit=dataset.info.get("fit"),
-    )
+    report.save(work / f"{name}-report")
     bundle = pidgan.export_bundle(model, work / f"{name}.onnx", report=report)
     found = pidgan.run_systematics(pidgan.open_bundle(bundle), cuts=CUTS, seed=seed)
     found.save(work / f"{name}-map.json")
@@ -256,8 +250,8 @@ def format_table(comparisons: list[QuotedVsTrue]) -> str:
 
 def _write_summary(work: Path, comparisons: list[QuotedVsTrue]) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
-    from pidgan.report.page import Picture, Section, Table, render_page
-    from pidgan.report.plots import plot_comparison, png
+    from pidgan.report.page import Picture, Section, Table, with_error, write_page
+    from pidgan.report.plots import plot_comparison
 
     content = [{**dataclasses.asdict(row), "pull": row.pull} for row in comparisons]
     (work / "demo.json").write_text(json.dumps(content, indent=1))
@@ -268,40 +262,43 @@ def _write_summary(work: Path, comparisons: list[QuotedVsTrue]) -> None:
         reference=[row.truth for row in comparisons],
     )
     table = Table(
-        head=["species", "cut", "quoted", "stat", "syst", "truth", "pull", "generated"],
+        title="Efficiencies on the analysis ntuple",
         rows=[
-            [
-                row.species,
-                row.cut,
-                *(f"{100 * v:.2f}" for v in (row.value, row.stat, row.syst, row.truth)),
-                f"{row.pull:.2f}",
-                f"{100 * row.generated:.2f}",
-            ]
+            {
+                "species": row.species,
+                "cut": row.cut,
+                "quoted": with_error(row.value, row.total, unit="%"),
+                "statistical": f"{row.stat:.2%}",
+                "systematic": f"{row.syst:.2%}",
+                "true": f"{row.truth:.2%}",
+                "pull": f"{row.pull:.2f}",
+                "generated": f"{row.generated:.2%}",
+            }
             for row in comparisons
         ],
-        title="Efficiencies on the analysis ntuple, in per cent",
     )
     sections = [
         Section(
             title="Quoted and true efficiency",
-            text="Quoted: generated efficiency on the analysis ntuple plus the "
-            "correction measured on the calibration sample. Truth: the simulated "
-            "detector's response to the same tracks. Pull: (quoted - truth) / total.",
+            text="The quoted efficiency is the generated one on the analysis ntuple "
+            "plus the correction measured on the calibration sample. The true one is "
+            "that of the simulated detector for the same tracks. The pull is their "
+            "difference over the total uncertainty.",
             tables=[table],
             pictures=[
                 Picture(
-                    png=png(figure),
+                    figure=figure,
                     caption="Quoted minus true efficiency with the total uncertainty.",
                 )
             ],
         ),
         Section(
             title="Files",
-            text="Validation: kaon-report/report.html and pion-report/report.html. "
-            "Bundles: kaon.onnx, pion.onnx. Maps: kaon-map.json, pion-map.json. "
-            "Analysis ntuple before and after: analysis.root, analysis-pid.root.",
+            text="The validation is in kaon-report/report.html and "
+            "pion-report/report.html, the bundles are kaon.onnx and pion.onnx, the "
+            "maps are kaon-map.json and pion-map.json. The analysis ntuple before and "
+            "after is analysis.root and analysis-pid.root.",
         ),
     ]
     lead = "Simulated calibration samples, generators, analysis ntuple and truth."
-    page = render_page("pidgan demo", sections, lead=lead)
-    (work / "report.html").write_text(page, encoding="utf-8")
+    write_page(work, "pidgan demo", sections, lead=lead, overwrite=True)

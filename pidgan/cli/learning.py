@@ -471,34 +471,15 @@ def validate(
     opened = open_generator(generator)
     data = Dataset.open(dataset)
     import pidgan
-    from pidgan.report.page import write_report
 
-    if data.sample.cells:
-        from pidgan.report.shower_page import write_shower_report
-        from pidgan.report.validation import validate_cells
-
-        if cuts or misid:
-            raise click.UsageError("--cut and --misid are for tracks, not for showers")
-        showers = validate_cells(opened, data, part=part, seed=seed)
-        path = write_shower_report(showers, output, overwrite=overwrite)
-        click.echo(showers.to_json() if as_json else f"{path}")
-        return
-    if part != "test":
-        raise click.UsageError("--part is for showers")
     others = [
         (open_generator(Path(other)), Dataset.open(rows))
         for other, rows in parse_pairs(misid).items()
     ]
     report = pidgan.validate(
-        opened, data, seed=seed, cuts=list(cuts) or None, misid=others
+        opened, data, cuts=cuts, misid=others, part=part, seed=seed
     )
-    path = write_report(
-        report,
-        output,
-        history=getattr(opened, "history", None),
-        mass_fit=data.info.get("fit"),
-        overwrite=overwrite,
-    )
+    path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())
     click.echo(f"{path}", err=True)
 

@@ -14,8 +14,9 @@ from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
 from pidgan.files.writing import refuse_existing, writing_file
-from pidgan.report.plots import plot_families, png
-from pidgan.report.validation import Report, validate
+from pidgan.report.page import Picture, Section, Table, with_error, write_page
+from pidgan.report.plots import Figure, plot_families, png
+from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.training.export import export_bundle
 from pidgan.training.families import FAMILIES, RECIPES
@@ -26,6 +27,10 @@ SPEED_ROWS = 2**17
 
 SPEED_REPETITIONS = 3
 JSON_NAME, FIGURE_NAME = "comparison.json", "comparison.png"
+CAPTION = (
+    "Figures of each family (points) and their floors, the same figures for real rows "
+    "against real rows (grey). Lower is better, except for the speed."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,37 @@ class FamilyComparison:
                     figures[name] = None
         return json.dumps(content, indent=1, allow_nan=False)
 
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write report.html, "comparison.json" and the figure "comparison.png".
+
+        Args:
+            directory: Directory to write into.
+            overwrite: Whether files of an existing directory are replaced.
+
+        Returns:
+            The path of report.html.
+        """
+        figure = _draw(self)
+        page = write_page(
+            directory,
+            f"Families on {self.sample}",
+            [
+                Section(
+                    title="Families",
+                    text="All families were trained on the same rows for the same "
+                    "time, and judged by the same figures.",
+                    tables=[Table(rows=[_row(f) for f in self.families])],
+                    pictures=[Picture(figure=figure, caption=CAPTION)],
+                )
+            ],
+            lead=f"{self.training_rows} training rows, {self.test_rows} test rows.",
+            beside={JSON_NAME: self.to_json()},
+            overwrite=overwrite,
+        )
+        with writing_file(page.with_name(FIGURE_NAME), overwrite=overwrite) as file:
+            file.write_bytes(png(figure))
+        return page
+
     def text(self) -> str:
         """Return a table with a line for each family."""
         lines = [
@@ -124,9 +160,9 @@ def compare_families(
 ) -> FamilyComparison:
     """Train several families on a dataset, each for the same budget, and judge them.
 
-    Writes their bundles, each with its reference file, and, whenever one is finished,
-    "comparison.json" and the figure "comparison.png" of all up to it. A family whose
-    training diverges is listed with the reason.
+    Writes the bundle of each family with its reference file. Whenever a family is
+    finished, "comparison.json", the figure "comparison.png" and report.html are written
+    for all families so far. A family whose training diverges is listed with the reason.
 
     Args:
         dataset: from `build_dataset`.
@@ -181,10 +217,7 @@ def compare_families(
             test_rows=len(dataset.part("test").weights),
             families=tuple(found),
         )
-        with writing_file(folder / JSON_NAME, overwrite=True) as file:
-            file.write_text(comparison.to_json())
-        with writing_file(folder / FIGURE_NAME, overwrite=True) as file:
-            file.write_bytes(png(_draw(comparison)))
+        comparison.save(folder, overwrite=True)
     return comparison
 
 
@@ -240,13 +273,12 @@ def _train_and_judge(
         training_seconds=seconds,
         rows_per_second=measure_speed(open_bundle(path)),
         bundle=str(path),
-        **_fidelity(report),
+        **_fidelity(report.figures),
     )
 
 
-def _fidelity(report: Report) -> dict[str, Any]:
-    """Return the figures that are compared, from those of a report."""
-    figures = report.figures
+def _fidelity(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that are compared, from those of a report."""
     c2st = figures["c2st"]
     ks = [target["ks"] for target in figures["targets"].values()]
     pulls = [cut["pull_rms"] for cut in figures["efficiency"].values()]
@@ -268,6 +300,27 @@ def _fidelity(report: Report) -> dict[str, Any]:
     }
 
 
+def _row(f: FamilyFigures) -> dict[str, Any]:
+    """The row of the table for one family."""
+    if f.problem:
+        return {"family": f.family, "remark": f"failed: {f.problem}"}
+    return {
+        "family": f.family,
+        "C2ST AUC": with_error(f.c2st, f.c2st_error),
+        "its floor": f.c2st_floor,
+        "mean KS": f.ks,
+        "floor of KS": f.ks_floor,
+        "largest difference of efficiencies": f.difference,
+        "cut": f.difference_cut,
+        "rms of pulls": f.pull_rms,
+        "floor of pulls": f.pull_floor,
+        "steps": f.steps,
+        "training [s]": f"{f.training_seconds:.0f}",
+        "million rows/s": f"{f.rows_per_second / 1e6:.2f}",
+        "remark": "",
+    }
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -281,7 +334,7 @@ def _pair(value: float, floor: float, digits: int) -> str:
     return f"{value:.{digits}f} ({floor:.{digits}f})"
 
 
-def _draw(comparison: FamilyComparison) -> Any:
+def _draw(comparison: FamilyComparison) -> Figure:
     done = [f for f in comparison.families if not f.problem]
     return plot_families(
         [f.family for f in done],
@@ -292,6 +345,6 @@ def _draw(comparison: FamilyComparison) -> Any:
                 [f.pull_rms for f in done],
                 [f.pull_floor for f in done],
             ),
-            "generated rows/s": ([f.rows_per_second for f in done], None),
+            "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
         },
     )

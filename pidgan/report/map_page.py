@@ -1,7 +1,7 @@
-"""Reports of efficiency maps, and of working points: what they rest on, in figures."""
+"""Reports of efficiency maps and of working points."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +19,27 @@ from pidgan.efficiency.real_vs_generated import (
     RealVsGenerated,
     compare_rows,
 )
-from pidgan.efficiency.working_point import CutScan, WorkingPoint
+from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
-from pidgan.report.page import (
-    HTML_NAME,
-    Picture,
-    Section,
-    Table,
-    render_page,
-    write_files,
-)
+from pidgan.report.page import Picture, Section, Table, with_error, write_page
 from pidgan.report.plots import (
+    Figure,
     plot_breakdown,
     plot_corrected,
     plot_map,
     plot_roc,
-    png,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapInput:
-    """An efficiency map with the generator and the rows that it was made from."""
+    """An efficiency map with the generator and the rows that it was made from.
+
+    Attributes:
+        map: Efficiency map, from `run_systematics`.
+        generator: Generator of the map: a model or an opened bundle.
+        reference: Reference rows of the map; None means those of the generator.
+    """
 
     map: EfficiencyMap
     generator: Generator
@@ -62,43 +61,31 @@ def write_map_report(
     the reference rows.
 
     Args:
-        efficiency: the map of the signal species.
-        directory: made for the purpose; it appears complete or not at all.
-        misid: maps of other species with the same cuts, whose misID is shown too.
-        overwrite: replace the report in a directory that exists.
+        efficiency: Map of the signal species.
+        directory: Directory to write into; a new one appears complete or not at all.
+        misid: Maps of other species with the same cuts, whose misID is shown too.
+        overwrite: Whether the report in an existing directory is replaced.
 
     Returns:
         The path of report.html.
 
     Raises:
-        PidganError: the directory exists and `overwrite` is not set.
+        PidganError: The directory exists and `overwrite` is not set.
     """
     refuse_existing(directory, overwrite=overwrite)
-    views = [_view(one) for one in (efficiency, *misid)]
-    own = views[0]
-    sections = [_summary_section(views)]
-    for cut in own.map.cuts:
-        pictures = []
-        for i, view in enumerate(views):
-            if cut not in view.map.cuts:
-                continue
-            kind = f"{'Efficiency' if i == 0 else 'MisID'} of {view.map_species}"
-            number = view.map.cuts.index(cut)
-            pictures += [
-                _curve_picture(view, number, name, kind) for name in view.edges
-            ]
-            pictures += _map_pictures(view, number, kind)
-        sections.append(Section(title=cut, pictures=pictures))
-    meta = own.map.metadata
-    page = render_page(
+    views = [_view(one, misid=i > 0) for i, one in enumerate((efficiency, *misid))]
+    meta = views[0].map.metadata
+    return write_page(
+        directory,
         f"Systematic uncertainty: {meta['species']} ({meta['detector']})",
-        sections,
+        _map_sections(views),
         lead=(
-            f"{meta['reference']['rows']} reference rows, effective "
-            f"{meta['reference']['n_eff']:.0f}; bins in {', '.join(own.edges)}."
+            f"{meta['reference']['rows']} reference rows, "
+            f"{meta['reference']['n_eff']:.0f} effective. "
+            f"Bins in {', '.join(views[0].edges)}."
         ),
+        overwrite=overwrite,
     )
-    return write_files(directory, {HTML_NAME: page}, overwrite=overwrite) / HTML_NAME
 
 
 def write_working_point_report(
@@ -107,272 +94,85 @@ def write_working_point_report(
     """Write report.html of a working point: its ROC curves and its scan.
 
     Args:
-        point: from `working_point`.
-        directory: as for `write_map_report`.
-        overwrite: as for `write_map_report`.
+        point: Working point, from `working_point`.
+        directory: Directory to write into; a new one appears complete or not at all.
+        overwrite: Whether the report in an existing directory is replaced.
 
     Returns:
         The path of report.html.
+
+    Raises:
+        PidganError: The directory exists and `overwrite` is not set.
     """
-    refuse_existing(directory, overwrite=overwrite)
-    scan, (signal, *others) = point.scan, point.points
-    rows = [
-        [
-            f"{'efficiency' if one is signal else 'misID'} of {one.species}",
-            *(f"{100 * v:.3f} %" for v in (one.value, one.error, one.real)),
-            *(f"{100 * v:.3f} %" for v in (one.real_error, one.generated)),
-            "few rows" if one.few else "",
-        ]
-        for one in point.points
-    ]
-    head = ("", "corrected", "error", "real", "error", "generated", "")
-    rocs = [
-        Picture(
-            png=png(_roc(scan, i, point)),
-            caption=f"Efficiency of {signal.species} against misID of {other.species}, "
-            "on a logarithmic axis; band: uncertainty of the corrected efficiency at a "
-            "given misID. Not drawn where the misID is known to less than 50 %.",
-        )
-        for i, other in enumerate(others, start=1)
-    ]
-    curves = [
-        Picture(
-            png=png(_scan_figure(scan, i, kind)),
-            caption=f"{kind} against the threshold x.",
-        )
-        for i, one in enumerate(point.points)
-        for kind in [f"{'Efficiency' if i == 0 else 'MisID'} of {one.species}"]
-    ]
-    page = render_page(
+    return write_page(
+        directory,
         f"Working point: {point.cut}",
-        [
-            Section(
-                title="Working point",
-                text=(
-                    f"Wanted: {point.wanted} {100 * point.target:g} %. The uncertainty "
-                    f"of it moves the threshold by {point.threshold_error:.2g}. "
-                    "Kinematics are those of each species' reference rows."
-                ),
-                tables=[Table(head=head, rows=rows)],
-                pictures=rocs,
-            ),
-            Section(title="Scan", pictures=curves),
-        ],
-        lead=f"Found from {scan.cut} at {len(scan.thresholds)} thresholds.",
-    )
-    return write_files(directory, {HTML_NAME: page}, overwrite=overwrite) / HTML_NAME
-
-
-@dataclass(frozen=True, kw_only=True)
-class _View:
-    """A map with the weights of its reference in the bins, and how to draw it."""
-
-    map: EfficiencyMap
-    generator: Generator
-    weights: FloatArray
-    rows: ComparedRows
-    overall: RealVsGenerated
-
-    @property
-    def edges(self) -> dict[str, tuple[float, ...]]:
-        return self.map.binning
-
-    @property
-    def map_species(self) -> str:
-        return str(self.map.metadata["species"])
-
-    def unit(self, condition: str) -> str:
-        return next(
-            v.unit for v in self.generator.card.conditions if v.name == condition
-        )
-
-    def closure(self, conditions: Sequence[str]) -> RealVsGenerated:
-        return self.rows.in_bins({name: self.edges[name] for name in conditions})
-
-    def mean(self, number: int, bins: IntArray) -> tuple[float, float]:
-        """Corrected efficiency of some bins together, and its uncertainty."""
-        total = self.weights[bins].sum()
-        if total <= 0:
-            return np.nan, np.nan
-        f = self.weights[bins] / total
-        variance = f @ self.map.covariance[number][np.ix_(bins, bins)] @ f
-        for shift in self.map.variations.values():
-            variance += (f @ shift[number, bins]) ** 2
-        return float(f @ self.map.nominal[number, bins]), float(np.sqrt(variance))
-
-
-def _view(given: MapInput) -> _View:
-    frame = reference_frame(given.generator, given.reference)
-    place = bin_index(frame, given.map.binning)
-    w = frame["weight"].to_numpy(dtype=np.float64)
-    inside, n_bins = place >= 0, len(given.map.n_eff)
-    cuts = parse_cuts(given.generator.card, given.map.cuts)
-    rows = compare_rows(given.generator, frame, cuts)
-    return _View(
-        map=given.map,
-        generator=given.generator,
-        weights=np.bincount(place[inside], w[inside], n_bins).astype(np.float64),
-        rows=rows,
-        overall=rows.in_bins({}),
+        _working_point_sections(point),
+        lead=f"Found from {point.scan.cut} at {len(point.scan.thresholds)} thresholds.",
+        overwrite=overwrite,
     )
 
 
-def _summary_section(views: Sequence[_View]) -> Section:
-    """Overall efficiencies of each cut, and the parts of their uncertainty."""
-    rows, pictures = [], []
-    for i, view in enumerate(views):
-        kind = "efficiency" if i == 0 else "misID"
-        bins = np.arange(len(view.weights))
-        f = view.weights / view.weights.sum()
-        parts: dict[str, list[float]] = {"calibration": []}
-        totals = []
-        for number, cut in enumerate(view.map.cuts):
-            value, error = view.mean(number, bins)
-            real, made = view.overall.real, view.overall.generated
-            rows.append(
-                [
-                    f"{kind} of {view.map_species}, {cut}",
-                    *(f"{100 * v:.3f} %" for v in (value, error)),
-                    f"{100 * real.efficiency[number]:.3f} %",
-                    f"{100 * real.error[number]:.3f} %",
-                    f"{100 * made.efficiency[number]:.3f} %",
-                    f"{view.map.passing[number]:.0f} / {view.map.failing[number]:.0f}",
-                    "few rows" if cut in view.map.flagged else "",
+def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
+    signal, *others = point.points
+    kinds = ["efficiency", *["misID"] * len(others)]
+    yield Section(
+        title="Working point",
+        text=(
+            f"The wanted {point.wanted} is {100 * point.target:g} %. The uncertainty "
+            f"of the {point.wanted} moves the threshold by "
+            f"{point.threshold_error:.2g}. Every efficiency refers to the kinematics "
+            "of the reference rows of its species."
+        ),
+        tables=[
+            Table(
+                rows=[
+                    {
+                        "": f"{kind} of {one.species}",
+                        "corrected": with_error(one.value, one.error, unit="%"),
+                        "real": with_error(one.real, one.real_error, unit="%"),
+                        "generated": f"{one.generated:.3%}",
+                        "remark": "few rows" if one.few else "",
+                    }
+                    for kind, one in zip(kinds, point.points, strict=True)
                 ]
             )
-            own = f @ view.map.covariance[number] @ f
-            parts["calibration"].append(float(np.sqrt(own)))
-            for name, shift in view.map.variations.items():
-                parts.setdefault(name, []).append(float(f @ shift[number]))
-            totals.append(error)
-        parts["real rows alone"] = view.overall.real.error.tolist()
-        pictures.append(
+        ],
+        pictures=[
             Picture(
-                png=png(
-                    plot_breakdown(
-                        view.map.cuts,
-                        parts,
-                        totals,
-                        title=f"{kind} of {view.map_species}",
-                    )
-                ),
-                caption=f"Parts of the uncertainty, {kind} of {view.map_species}. "
-                "Real rows alone: the statistical uncertainty of the real efficiency, "
-                "for comparison; it is no part of the total.",
+                figure=_roc(point, i),
+                caption=f"Efficiency of {signal.species} against the misID of "
+                f"{other.species}, on a logarithmic axis. The band is the uncertainty "
+                "of the corrected efficiency at a given misID. Thresholds whose misID "
+                "is known to less than 50 % are not drawn.",
             )
-        )
-    head = ("", "corrected", "error", "real", "error", "generated")
-    return Section(
-        title="Summary",
-        text=(
-            "Efficiencies for the kinematics of the reference rows. Corrected: "
-            "generated + smoothed discrepancy. Its error holds the covariance of the "
-            "discrepancy and all variations of the map; what an analysis ntuple adds "
-            "is given by pidgan efficiency. Last: effective rows that pass and fail."
-        ),
-        tables=[Table(head=(*head, "pass / fail", ""), rows=rows)],
-        pictures=pictures,
+            for i, other in enumerate(others, start=1)
+        ],
     )
-
-
-def _curve_picture(view: _View, number: int, condition: str, kind: str) -> Picture:
-    """Real, generated and corrected efficiency against one condition."""
-    cut = view.map.cuts[number]
-    table = view.closure([condition])
-    places = _places(view.map)[condition]
-    found = [
-        view.mean(number, np.flatnonzero(places == i))
-        for i in range(len(view.edges[condition]) - 1)
-    ]
-    corrected, error = np.array(found).T
-    use = table.real.n_eff >= MIN_BIN_EFF
-    figure = plot_corrected(
-        view.edges[condition],
-        np.where(use, table.real.efficiency[number], np.nan),
-        np.where(
-            use, np.stack([table.real.lower[number], table.real.upper[number]]), np.nan
-        ),
-        generated=np.where(use, table.generated.efficiency[number], np.nan),
-        corrected=corrected,
-        corrected_error=error,
-        axis_name=condition,
-        unit=view.unit(condition),
-        cut=cut,
-        label=kind,
-    )
-    return Picture(
-        png=png(figure),
-        caption=f"{kind} against {condition}, {cut}: real rows (points, intervals of "
-        f"Wilson; not drawn below {MIN_BIN_EFF:.0f} effective rows), generated, and "
-        "corrected with its uncertainty. Below: ratios to real, whose uncertainty is "
-        "the grey band.",
-    )
-
-
-def _map_pictures(view: _View, number: int, kind: str) -> list[Picture]:
-    """Difference and pull in two conditions, as measured and as smoothed."""
-    cut, pictures = view.map.cuts[number], []
-    for first, second in itertools.combinations(list(view.edges)[:3], 2):
-        names, cells = (first, second), _cells(view, number, first, second)
-        table = view.closure(names)
-        use = table.real.n_eff >= MIN_BIN_EFF
-        measured = (
-            np.where(use, table.difference[number], np.nan),
-            table.difference_error[number],
+    scan, pictures = point.scan, []
+    for i, (kind, one) in enumerate(zip(kinds, point.points, strict=True)):
+        label = f"{kind[0].upper()}{kind[1:]} of {one.species}"
+        real, error = scan.real[i], scan.real_error[i]
+        figure = plot_corrected(
+            scan.thresholds,
+            real,
+            np.stack([real - error, real + error]),
+            generated=scan.generated[i],
+            corrected=scan.corrected[i],
+            corrected_error=scan.error[i],
+            axis_name="threshold x",
+            cut=scan.cut,
+            label=label,
+            log=i > 0,
         )
-        texts = (
-            "as measured; hatched: fewer than "
-            f"{MIN_BIN_EFF:.0f} effective rows. The pulls of a perfect generator have "
-            "width 1",
-            "as smoothed and used for the correction",
-        )
-        for (difference, error), text in zip((measured, cells), texts, strict=True):
-            figure = plot_map(
-                view.edges[first],
-                view.edges[second],
-                difference,
-                error,
-                names=names,
-                units=(view.unit(first), view.unit(second)),
-                cut=cut,
-            )
-            pictures.append(
-                Picture(
-                    png=png(figure),
-                    caption=f"{kind}: generated minus real in {first} and {second}, "
-                    f"{text}.",
-                )
-            )
-    return pictures
+        caption = f"{label} against the threshold x."
+        pictures.append(Picture(figure=figure, caption=caption))
+    yield Section(title="Scan", pictures=pictures)
 
 
-def _cells(
-    view: _View, number: int, first: str, second: str
-) -> tuple[FloatArray, FloatArray]:
-    """Smoothed generated minus real in two conditions, and its uncertainty."""
-    places = _places(view.map)
-    shape = tuple(len(view.edges[name]) - 1 for name in (first, second))
-    difference, error = np.full(shape, np.nan), np.full(shape, np.nan)
-    for i, j in np.ndindex(*shape):
-        bins = np.flatnonzero((places[first] == i) & (places[second] == j))
-        total = view.weights[bins].sum()
-        if total > 0:
-            f = view.weights[bins] / total
-            difference[i, j] = -f @ view.map.discrepancy[number, bins]
-            error[i, j] = view.mean(number, bins)[1]
-    return difference, error
-
-
-def _places(efficiency_map: EfficiencyMap) -> dict[str, IntArray]:
-    """Bin number along each condition, of every bin of a map."""
-    n_bins = len(efficiency_map.n_eff)
-    places = np.unravel_index(np.arange(n_bins), efficiency_map.shape)
-    return dict(zip(efficiency_map.binning, places, strict=True))
-
-
-def _roc(scan: CutScan, i: int, point: WorkingPoint) -> Any:
+def _roc(point: WorkingPoint, i: int) -> Figure:
     """ROC curve of the signal against species i."""
-    kinds = ("real", "generated", "corrected")
+    scan, kinds = point.scan, ("real", "generated", "corrected")
     signal, other = point.points[0], point.points[i]
     return plot_roc(
         {kind: getattr(scan, kind)[0] for kind in kinds},
@@ -387,18 +187,193 @@ def _roc(scan: CutScan, i: int, point: WorkingPoint) -> Any:
     )
 
 
-def _scan_figure(scan: CutScan, i: int, kind: str) -> Any:
-    """Efficiency of one species against the threshold."""
-    real, error = scan.real[i], scan.real_error[i]
-    return plot_corrected(
-        scan.thresholds,
-        real,
-        np.stack([real - error, real + error]),
-        generated=scan.generated[i],
-        corrected=scan.corrected[i],
-        corrected_error=scan.error[i],
-        axis_name="threshold x",
-        cut=scan.cut,
-        label=kind,
-        log=i > 0,
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """A map with the weights of its reference in the bins, and how to draw it."""
+
+    map: EfficiencyMap
+    kind: str
+    units: dict[str, str]
+    weights: FloatArray
+    rows: ComparedRows
+    overall: RealVsGenerated
+
+    @property
+    def edges(self) -> dict[str, tuple[float, ...]]:
+        return self.map.binning
+
+    def in_bins(self, *conditions: str) -> RealVsGenerated:
+        """Real and generated efficiencies in bins of some conditions."""
+        edges = {name: self.edges[name] for name in conditions}
+        return self.rows.in_bins(edges).measured()
+
+    def places(self, condition: str) -> IntArray:
+        """Bin number along a condition, of every bin of the map."""
+        places = np.unravel_index(np.arange(len(self.weights)), self.map.shape)
+        return places[list(self.edges).index(condition)]
+
+    def mean(self, number: int, bins: IntArray) -> tuple[float, float]:
+        """Corrected efficiency of some bins together, and its uncertainty."""
+        total = self.weights[bins].sum()
+        if total <= 0:
+            return np.nan, np.nan
+        f = self.weights[bins] / total
+        variance = f @ self.map.covariance[number][np.ix_(bins, bins)] @ f
+        for shift in self.map.variations.values():
+            variance += (f @ shift[number, bins]) ** 2
+        return float(f @ self.map.nominal[number, bins]), float(np.sqrt(variance))
+
+
+def _view(given: MapInput, *, misid: bool = False) -> _View:
+    card = given.generator.card
+    frame = reference_frame(given.generator, given.reference)
+    place = bin_index(frame, given.map.binning)
+    w = frame["weight"].to_numpy(dtype=np.float64)
+    inside, n_bins = place >= 0, len(given.map.n_eff)
+    rows = compare_rows(given.generator, frame, parse_cuts(card, given.map.cuts))
+    return _View(
+        map=given.map,
+        kind=f"{'MisID' if misid else 'Efficiency'} of {given.map.metadata['species']}",
+        units={v.name: v.unit for v in card.conditions},
+        weights=np.bincount(place[inside], w[inside], n_bins).astype(np.float64),
+        rows=rows,
+        overall=rows.in_bins({}),
     )
+
+
+def _map_sections(views: Sequence[_View]) -> Iterator[Section]:
+    """Summary of all cuts, and one section for each cut."""
+    yield _summary_section(views)
+    for cut in views[0].map.cuts:
+        pictures = []
+        for view in views:
+            if cut in view.map.cuts:
+                number = view.map.cuts.index(cut)
+                pictures += [_curve_picture(view, number, name) for name in view.edges]
+                pictures += _map_pictures(view, number)
+        yield Section(title=cut, pictures=pictures)
+
+
+def _summary_section(views: Sequence[_View]) -> Section:
+    """Overall efficiencies of each cut, and the parts of their uncertainty."""
+    rows, pictures = [], []
+    for view in views:
+        bins, f = np.arange(len(view.weights)), view.weights / view.weights.sum()
+        real, made = view.overall.real, view.overall.generated
+        parts: dict[str, list[float]] = {"calibration": []}
+        totals = []
+        for number, cut in enumerate(view.map.cuts):
+            value, error = view.mean(number, bins)
+            totals.append(error)
+            rows.append(
+                {
+                    "": f"{view.kind}, {cut}",
+                    "corrected": with_error(value, error, unit="%"),
+                    "real": with_error(
+                        real.efficiency[number], real.error[number], unit="%"
+                    ),
+                    "generated": f"{made.efficiency[number]:.3%}",
+                    "effective rows that pass": f"{view.map.passing[number]:.0f}",
+                    "that fail": f"{view.map.failing[number]:.0f}",
+                    "remark": "few rows" if cut in view.map.flagged else "",
+                }
+            )
+            own = f @ view.map.covariance[number] @ f
+            parts["calibration"].append(float(np.sqrt(own)))
+            for name, shift in view.map.variations.items():
+                parts.setdefault(name, []).append(float(f @ shift[number]))
+        parts["real rows alone"] = real.error.tolist()
+        figure = plot_breakdown(view.map.cuts, parts, totals, title=view.kind)
+        caption = (
+            f"{view.kind}: parts of the uncertainty. The part 'real rows alone' is the "
+            "statistical uncertainty of the real efficiency, for comparison; it does "
+            "not enter the total."
+        )
+        pictures.append(Picture(figure=figure, caption=caption))
+    return Section(
+        title="Summary",
+        text=(
+            "Efficiencies for the kinematics of the reference rows. The corrected "
+            "efficiency is the generated one plus the smoothed discrepancy. Its error "
+            "holds the covariance of the discrepancy and all variations of the map. "
+            "An analysis ntuple has uncertainties of its own, which the command "
+            "'pidgan efficiency' adds."
+        ),
+        tables=[Table(rows=rows)],
+        pictures=pictures,
+    )
+
+
+def _curve_picture(view: _View, number: int, condition: str) -> Picture:
+    """Real, generated and corrected efficiency against one condition."""
+    cut, places = view.map.cuts[number], view.places(condition)
+    edges, found = view.edges[condition], view.in_bins(condition)
+    corrected, error = np.array(
+        [view.mean(number, np.flatnonzero(places == i)) for i in range(len(edges) - 1)]
+    ).T
+    figure = plot_corrected(
+        edges,
+        found.real.efficiency[number],
+        np.stack([found.real.lower[number], found.real.upper[number]]),
+        generated=found.generated.efficiency[number],
+        corrected=corrected,
+        corrected_error=error,
+        axis_name=condition,
+        unit=view.units[condition],
+        cut=cut,
+        label=view.kind,
+    )
+    return Picture(
+        figure=figure,
+        caption=f"{view.kind} against {condition} for {cut}: real rows (points with "
+        f"Wilson intervals; not drawn below {MIN_BIN_EFF:.0f} effective rows), "
+        "generated rows, and the corrected efficiency with its uncertainty. Below: "
+        "ratios to the real efficiency, whose uncertainty is the grey band.",
+    )
+
+
+def _map_pictures(view: _View, number: int) -> list[Picture]:
+    """Difference and pull in two conditions, as measured and as smoothed."""
+    pictures = []
+    for first, second in itertools.combinations(list(view.edges)[:3], 2):
+        found = view.in_bins(first, second)
+        measured = found.difference[number], found.difference_error[number]
+        smoothed = _smoothed(view, number, first, second)
+        texts = (
+            f"as measured. Bins with fewer than {MIN_BIN_EFF:.0f} effective rows are "
+            "hatched. The pulls of a perfect generator have width 1.",
+            "smoothed as for the correction.",
+        )
+        for (difference, error), text in zip((measured, smoothed), texts, strict=True):
+            figure = plot_map(
+                view.edges[first],
+                view.edges[second],
+                difference,
+                error,
+                names=(first, second),
+                units=(view.units[first], view.units[second]),
+                cut=view.map.cuts[number],
+            )
+            caption = (
+                f"{view.kind}: generated minus real in bins of {first} and {second}, "
+                f"{text}"
+            )
+            pictures.append(Picture(figure=figure, caption=caption))
+    return pictures
+
+
+def _smoothed(
+    view: _View, number: int, first: str, second: str
+) -> tuple[FloatArray, FloatArray]:
+    """Smoothed generated minus real in two conditions, and its uncertainty."""
+    places = view.places(first), view.places(second)
+    shape = tuple(len(view.edges[name]) - 1 for name in (first, second))
+    difference, error = np.full(shape, np.nan), np.full(shape, np.nan)
+    for i, j in np.ndindex(*shape):
+        bins = np.flatnonzero((places[0] == i) & (places[1] == j))
+        total = view.weights[bins].sum()
+        if total > 0:
+            f = view.weights[bins] / total
+            difference[i, j] = -f @ view.map.discrepancy[number, bins]
+            error[i, j] = view.mean(number, bins)[1]
+    return difference, error

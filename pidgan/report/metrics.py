@@ -2,74 +2,34 @@
 
 Which to use when:
 
-- `weighted_ks`: one variable, any sign of weights, no binning. The first figure to
-  look at; blind to correlations.
-- `wasserstein`: one variable, in its units: how far the mass has to move. Sensitive to
-  tails, where KS is not.
-- `separation_power`: one variable in given bins; 0 for equal histograms, 1 for
-  disjoint ones. For comparison with shower papers.
-- `energy_distance`: several variables at once, any sign of weights; no training, so
-  no tuning, but less sensitive than a classifier.
-- `c2st`: several variables at once: the AUC of a trained classifier, 0.5 for equal
-  samples. The most sensitive; needs scikit-learn and, for weights of both signs,
-  `positive_weights`.
+- `weighted_ks`: one variable without binning. It is the first figure to look at, and
+  blind to correlations.
+- `wasserstein`: one variable, in its unit: how far the mass has to move. It sees the
+  tails, which KS does not.
+- `separation_power`: one variable in given bins, for comparison with shower papers. It
+  is 0 for equal histograms and 1 for disjoint ones.
+- `energy_distance`: several variables at once. It needs no training and no tuning, but
+  is less sensitive than a classifier, `classifiers.c2st`.
 
-None of these is 0 (or 0.5) for two finite samples of the same distribution. A figure
-is therefore read beside its floor: the same figure, of samples of the same sizes, for
-real against real. `ks_scale` says what to expect without a second real sample.
+Weights may have any sign. No distance is 0 for two finite samples of the same
+distribution. A distance is therefore read beside its floor: the distance of two samples
+of real rows of the same sizes. `ks_scale` gives the floor to expect where there is no
+second real sample.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pidgan.arrays import BoolArray, FloatArray
-from pidgan.errors import DatasetError
+from pidgan.arrays import FloatArray
 from pidgan.sample.weights import (
     checked_rows,
-    halves,
-    n_eff,
-    one_thread,
     positive_sum,
-    positive_weights,
 )
 
-# Classifiers of `c2st`, fixed so that its figure means the same in every report.
-TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
-EQUAL_WEIGHTS = 0.01  # range of weights that stand for none
-NETWORK_UNITS = (64, 64)
-NETWORK_EPOCHS = 12
-NETWORK_ROWS_PER_BATCH = 512
-
-C2ST_MIN_ROWS = 200  # below this per sample the classifier's AUC says nothing
-BOOTSTRAP_REPLICAS = 20  # an error known to 16 %
-ENERGY_ROWS = 2000  # pairs are quadratic in rows: 4M distances a term
-
-
-@dataclass(frozen=True, kw_only=True)
-class C2ST:
-    """Outcome of a classifier two-sample test.
-
-    Attributes:
-        auc: the larger AUC of the two classifiers.
-        error: its standard error (DeLong, weighted).
-        auc_trees: AUC of the gradient-boosted trees.
-        auc_network: AUC of the neural network.
-        n_real: rows of the real sample that were used.
-        n_generated: rows of the generated sample that were used.
-        n_eff: harmonic mean of the two effective counts.
-    """
-
-    auc: float
-    error: float
-    auc_trees: float
-    auc_network: float
-    n_real: int
-    n_generated: int
-    n_eff: float
+BOOTSTRAP_REPLICAS = 20  # they give an error to 16 %
+ENERGY_ROWS = 2000  # pairs grow as the square of the rows: 4M distances
 
 
 def weighted_ks(
@@ -85,10 +45,10 @@ def weighted_ks(
     distributions. Equal values are stepped over together, so that ties count once.
 
     Args:
-        a: (n,) first sample.
-        b: (m,) second sample.
-        weights_a: (n,) weights of any sign with positive sum; none means 1.
-        weights_b: (m,) the same for b.
+        a: (n,) First sample.
+        b: (m,) Second sample.
+        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
+        weights_b: (m,) Weights of the second sample.
 
     Returns:
         The distance, in [0, 1] for weights that are not negative.
@@ -109,13 +69,13 @@ def wasserstein(
 ) -> float:
     """Return the Wasserstein-1 distance, the integral of |F_a - F_b|.
 
-    For weights of both signs it is the same integral over the signed distributions.
+    Weights of both signs give the same integral over signed distributions.
 
     Args:
-        a: (n,) first sample.
-        b: (m,) second sample.
-        weights_a: (n,) weights of any sign with positive sum; none means 1.
-        weights_b: (m,) the same for b.
+        a: (n,) First sample.
+        b: (m,) Second sample.
+        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
+        weights_b: (m,) Weights of the second sample.
 
     Returns:
         The distance, in the unit of the variable.
@@ -138,15 +98,15 @@ def wasserstein_error(
 ) -> float:
     """Return the standard error of `wasserstein`, by bootstrap.
 
-    Each replica multiplies every weight by a Poisson number of mean 1; the two samples
-    fluctuate independently.
+    Each replica multiplies every weight by a Poisson number of mean 1, independently in
+    the two samples.
 
     Args:
-        a: (n,) first sample.
-        b: (m,) second sample.
-        weights_a: (n,) weights of any sign with positive sum; none means 1.
-        weights_b: (m,) the same for b.
-        seed: of the replicas.
+        a: (n,) First sample.
+        b: (m,) Second sample.
+        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
+        weights_b: (m,) Weights of the second sample.
+        seed: Seed of the replicas.
 
     Returns:
         The standard deviation of the replicas, in the unit of the variable.
@@ -169,8 +129,8 @@ def ks_scale(n_a: float, n_b: float) -> float:
     distribution (Marsaglia, Tsang, Wang, J. Stat. Softw. 8 (2003) 18).
 
     Args:
-        n_a: effective rows of one sample.
-        n_b: effective rows of the other.
+        n_a: Effective rows of one sample.
+        n_b: Effective rows of the other sample.
 
     Returns:
         The distance that equal distributions show on average.
@@ -187,15 +147,16 @@ def ks_error(
 ) -> float:
     """Return the standard error of `weighted_ks`.
 
-    At the point t of the largest difference, F(t) is the efficiency of the cut x <= t,
-    with variance sum w^2 (pass - F)^2 / S^2; those of the two samples add. For a
-    distance near its floor this is an upper bound, as t follows the fluctuations.
+    At the point t of the largest difference, F(t) is the efficiency of the cut x <= t.
+    Its variance in each sample is sum w^2 (pass - F)^2 / S^2, and the variances of the
+    two samples add. The error of a distance near its floor is an upper bound, as t
+    follows the fluctuations.
 
     Args:
-        a: (n,) first sample.
-        b: (m,) second sample.
-        weights_a: (n,) weights of any sign with positive sum; none means 1.
-        weights_b: (m,) the same for b.
+        a: (n,) First sample.
+        b: (m,) Second sample.
+        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
+        weights_b: (m,) Weights of the second sample.
     """
     values, step_a, step_b = _distributions(a, b, weights_a, weights_b)
     t = values[np.argmax(np.abs(step_a - step_b))]
@@ -218,9 +179,9 @@ def separation_power(
     are left out.
 
     Args:
-        counts_a: (n,) sums of weights per bin.
-        counts_b: (n,) the same of the other sample.
-        normalise: divide each histogram by its sum first.
+        counts_a: (n,) Sums of weights per bin of one sample.
+        counts_b: (n,) Sums of weights per bin of the other sample.
+        normalise: Whether each histogram is first divided by its sum.
 
     Returns:
         0 for equal histograms, 1 for histograms without a common bin.
@@ -250,12 +211,12 @@ def energy_distance(
     makes the distance non-negative for weights of any sign, and its floor positive.
 
     Args:
-        a: (n, d) or (n,) first sample.
-        b: (m, d) or (m,) second sample.
-        weights_a: (n,) weights of any sign with positive sum; none means 1.
-        weights_b: (m,) the same for b.
-        seed: of the choice of rows where there are more than `max_rows`.
-        max_rows: rows of each sample that are used.
+        a: (n, d) or (n,) First sample.
+        b: (m, d) or (m,) Second sample.
+        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
+        weights_b: (m,) Weights of the second sample.
+        seed: Seed of the choice of rows where there are more than `max_rows`.
+        max_rows: Largest number of rows of each sample that are used.
 
     Returns:
         The distance, without unit; 0 exactly if b is a.
@@ -265,7 +226,10 @@ def energy_distance(
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{x.shape[1]} columns against {y.shape[1]}")
     # The same seed twice: equal samples keep equal rows, and distance(x, x) = 0.
-    pick_x, pick_y = _pick(len(x), max_rows, seed), _pick(len(y), max_rows, seed)
+    pick_x, pick_y = (
+        pick_rows(len(x), max_rows, seed),
+        pick_rows(len(y), max_rows, seed),
+    )
     x, wx, y, wy = x[pick_x], wx[pick_x], y[pick_y], wy[pick_y]
     scale = np.std(np.concatenate([x, y]), axis=0)
     scale[scale == 0] = 1.0
@@ -275,187 +239,8 @@ def energy_distance(
     return float(2 * (wx @ _pair_distances(x, y) @ wy) - within)
 
 
-def c2st(
-    real: ArrayLike,
-    generated: ArrayLike,
-    weights_real: ArrayLike | None = None,
-    weights_generated: ArrayLike | None = None,
-    *,
-    seed: int = 1,
-    max_rows: int = 50_000,
-    paired: bool = False,
-) -> C2ST:
-    """Return the classifier two-sample test: can a classifier tell real from generated?
-
-    The AUC of two classifiers with fixed settings, boosted trees and a neural network,
-    each trained on one half and applied to the other (two-fold cross-fitting, all rows
-    judged once); the larger is quoted. 0.5 is what equal distributions give, up to the
-    error. Source: Lopez-Paz and Oquab, arXiv:1610.06545.
-
-    Weights of both signs: the classifiers are trained with `positive_weights`, found
-    from the rows they are trained on; the AUC is evaluated with the given weights.
-    It is linear in those of each sample, so that equal distributions give 0.5 on
-    average whatever the regression did.
-
-    Args:
-        real: (n, d) features of real rows, as of `with_differences`.
-        generated: (m, d) features of generated rows.
-        weights_real: (n,) weights of any sign with positive sum; none means 1.
-        weights_generated: (m,) the same.
-        seed: of the row choice, the halves and the classifiers.
-        max_rows: rows of each sample that are used, chosen at random.
-        paired: row i of both samples has the same conditions. They are then kept in
-            the same half; apart, remembered conditions would pull the AUC below 0.5.
-
-    Returns:
-        The outcome, with error and sizes.
-    """
-    x0, w0 = checked_rows(real, weights_real, "weights_real")
-    x1, w1 = checked_rows(generated, weights_generated, "weights_generated")
-    if x0.shape[1] != x1.shape[1]:
-        raise ValueError(f"{x0.shape[1]} real features, {x1.shape[1]} generated")
-    if paired and len(x0) != len(x1):
-        raise ValueError(f"paired, but {len(x0)} real and {len(x1)} generated rows")
-    picks = [_pick(len(x0), max_rows, seed), _pick(len(x1), max_rows, seed + 1)]
-    if paired:
-        picks[1] = picks[0]
-    x0, w0, x1, w1 = x0[picks[0]], w0[picks[0]], x1[picks[1]], w1[picks[1]]
-    if min(len(x0), len(x1)) < C2ST_MIN_ROWS:
-        raise DatasetError(
-            f"{len(x0)} real and {len(x1)} generated rows are too few for a C2ST; "
-            f"expected {C2ST_MIN_ROWS} each"
-        )
-    parts = (halves(len(x0), seed), halves(len(x1), seed if paired else seed + 1))
-    with one_thread():
-        outcome = [
-            _cross_fitted_auc(score, (x0, x1), (w0, w1), parts, seed=seed)
-            for score in (_score_trees, _score_network)
-        ]
-    auc, error = max(outcome)
-    return C2ST(
-        auc=auc,
-        error=error,
-        auc_trees=outcome[0][0],
-        auc_network=outcome[1][0],
-        n_real=len(x0),
-        n_generated=len(x1),
-        n_eff=2 / (1 / n_eff(w0) + 1 / n_eff(w1)),
-    )
-
-
-def weighted_auc(
-    scores0: ArrayLike,
-    scores1: ArrayLike,
-    weights0: ArrayLike | None = None,
-    weights1: ArrayLike | None = None,
-) -> tuple[float, float]:
-    """Return the area under the ROC curve and its standard error.
-
-    AUC = sum w0 w1 [s0 < s1] / (sum w0 sum w1), ties counted half. Error: DeLong et
-    al., Biometrics 44 (1988) 837, its sums weighted by w^2.
-
-    Args:
-        scores0: (n,) scores of one sample.
-        scores1: (m,) scores of the other; larger ones give a larger AUC.
-        weights0: (n,) weights of any sign with positive sum; none means 1.
-        weights1: (m,) the same.
-
-    Returns:
-        Area and error.
-
-    Example:
-        >>> weighted_auc([0.0, 1.0], [1.0, 2.0])[0]
-        0.875
-    """
-    s0, w0 = checked_rows(scores0, weights0, "weights0")
-    s1, w1 = checked_rows(scores1, weights1, "weights1")
-    _, place = np.unique(np.concatenate([s0[:, 0], s1[:, 0]]), return_inverse=True)
-    at0, at1 = place[: len(s0)], place[len(s0) :]
-    above = np.bincount(at1, w1, place.max() + 1) / w1.sum()
-    below = np.bincount(at0, w0, place.max() + 1) / w0.sum()
-    share_above = (1 - np.cumsum(above) + 0.5 * above)[at0]
-    share_below = (np.cumsum(below) - 0.5 * below)[at1]
-    auc = float(np.sum(w0 * share_above) / w0.sum())
-    variance = np.sum((w0 * (share_above - auc)) ** 2) / w0.sum() ** 2
-    variance += np.sum((w1 * (share_below - auc)) ** 2) / w1.sum() ** 2
-    return auc, float(np.sqrt(variance))
-
-
-def _cross_fitted_auc(
-    score: Callable[..., FloatArray],
-    samples: tuple[FloatArray, FloatArray],
-    weights: tuple[FloatArray, FloatArray],
-    halves: tuple[BoolArray, BoolArray],
-    *,
-    seed: int,
-) -> tuple[float, float]:
-    """Mean AUC of two halves, each scored by a classifier of the other."""
-    aucs, errors = [], []
-    for parts in (halves, (~halves[0], ~halves[1])):
-        train = [x[~part] for x, part in zip(samples, parts, strict=True)]
-        signed = [w[~part] for w, part in zip(weights, parts, strict=True)]
-        positive = [
-            positive_weights(x, w, seed) for x, w in zip(train, signed, strict=True)
-        ]
-        # Each sample weighs the same, so that their sizes carry no information.
-        w = np.concatenate([w / w.sum() for w in positive])
-        test = [x[part] for x, part in zip(samples, parts, strict=True)]
-        label = np.repeat([0, 1], [len(x) for x in train])
-        scores = score(
-            np.concatenate(train),
-            label,
-            w * (len(w) / 2),
-            np.concatenate(test),
-            seed=seed,
-        )
-        auc, error = weighted_auc(
-            scores[: len(test[0])],
-            scores[len(test[0]) :],
-            *(w[part] for w, part in zip(weights, parts, strict=True)),
-        )
-        aucs.append(auc)
-        errors.append(error)
-    return float(np.mean(aucs)), float(np.hypot(errors[0], errors[1]) / 2)
-
-
-def _score_trees(
-    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
-) -> FloatArray:
-    """Scores of boosted trees."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
-    # With weights scikit-learn looks for the quantiles of each column one by one, which
-    # takes ten times as long as all the rest. A common prior moves no AUC.
-    equal = np.ptp(w) < EQUAL_WEIGHTS * np.mean(w)
-    model.fit(x, label, sample_weight=None if equal else w)
-    return np.asarray(model.decision_function(test))
-
-
-def _score_network(
-    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
-) -> FloatArray:
-    """Scores of a neural network on quantile-transformed features."""
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.preprocessing import QuantileTransformer
-
-    transform = QuantileTransformer(
-        n_quantiles=min(256, len(x)), output_distribution="normal", random_state=seed
-    )
-    train = transform.fit_transform(x)
-    rng = np.random.default_rng(seed)
-    model = MLPClassifier(NETWORK_UNITS, random_state=seed)
-    batches = max(1, len(train) // NETWORK_ROWS_PER_BATCH)
-    for _ in range(NETWORK_EPOCHS):
-        for rows in np.array_split(rng.permutation(len(train)), batches):
-            model.partial_fit(
-                train[rows], label[rows], classes=[0, 1], sample_weight=w[rows]
-            )
-    return np.asarray(model.predict_proba(transform.transform(test))[:, 1])
-
-
-def _pick(n: int, most: int, seed: int) -> Any:
-    """Rows to use: all, or `most` of them at random, in their order."""
+def pick_rows(n: int, most: int, seed: int) -> Any:
+    """Return the rows to use: all, or `most` of them at random, in their order."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

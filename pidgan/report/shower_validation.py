@@ -8,9 +8,8 @@ quick, are averaged over ten ways to halve; errors are standard deviations of si
 estimates. Classifiers use all rows.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
-from pidgan.report.metrics import c2st
+from pidgan.report.classifiers import c2st
+from pidgan.report.measured import plain
 from pidgan.report.shower_metrics import (
     Curve,
     Response,
@@ -39,6 +39,7 @@ from pidgan.report.shower_metrics import (
     separation,
     spectrum_edges,
 )
+from pidgan.report.shower_report import ShowerReport
 
 MIN_SHOWERS = 400
 """Fewer judged showers: a classifier has 200 of each kind in a half."""
@@ -46,42 +47,6 @@ MIN_SHOWERS = 400
 HALVINGS = 10  # of separation powers
 BLOCK_ROWS = 1000  # showers generated at a time
 SHOWN = 3  # single showers that are drawn
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowerReport:
-    """What a comparison of showers found.
-
-    Attributes:
-        geometry: of the cells.
-        figures: numbers by name, as JSON has them.
-        energy_unit: of cells and incident energies.
-        response: by species ("all" first): real and generated `Response`.
-        curves: by name: real and generated `Curve`; "profile/VIEW", "lateral/VIEW" and
-            "spectrum/VIEW".
-        observables: by name: real and generated values, (n,) each.
-        average: real and generated mean cells, (n_cells,) each.
-        single: real and generated cells of some showers, (k, n_cells) each.
-        single_energy: (k,) their incident energies.
-    """
-
-    geometry: Geometry
-    figures: dict[str, Any]
-    energy_unit: str
-    response: dict[str, tuple[Response, Response]]
-    curves: dict[str, tuple[Curve, Curve]]
-    observables: dict[str, tuple[FloatArray, FloatArray]]
-    average: tuple[FloatArray, FloatArray]
-    single: tuple[FloatArray, FloatArray]
-    single_energy: FloatArray
-
-    def headline(self) -> dict[str, Any]:
-        """Return the figures that belong on a bundle's card: all."""
-        return self.figures
-
-    def to_json(self) -> str:
-        """Return the figures as JSON."""
-        return json.dumps(self.figures, indent=2)
 
 
 def validate_showers(
@@ -195,7 +160,7 @@ def compare_showers(
     shown = _choose_shown(energy)
     return ShowerReport(
         geometry=geometry,
-        figures=figures,
+        figures=plain(figures),
         energy_unit=energy_unit,
         response=response,
         curves=_curves(y, g, geometry),

@@ -16,7 +16,7 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS
 from pidgan.cli.applying import _EntriesLine
-from pidgan.report.metrics import TREES
+from pidgan.report.classifiers import TREES
 from pidgan.sample.dataset import Dataset
 
 

@@ -134,4 +134,4 @@ def test_report(tmp_path: Path) -> None:
     )
     page = write_working_point_report(found, tmp_path / "point").read_text()
     assert page.count("data:image/png") == 3
-    assert "Efficiency of K+ against misID of pi+" in page
+    assert "Efficiency of K+ against the misID of pi+" in page

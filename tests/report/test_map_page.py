@@ -15,7 +15,7 @@ from pidgan.errors import PidganError
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
 
-from pidgan.report.map_page import MapInput, _cells, _view, write_map_report
+from pidgan.report.map_page import MapInput, _smoothed, _view, write_map_report
 
 KAON = ToyGenerator(card=make_card())
 PION = ToyGenerator(
@@ -55,8 +55,8 @@ def test_every_cut_has_its_figures(kaon: MapInput, tmp_path: Path) -> None:
     assert len(found) == 2 + 2 * 2 * 4
     assert sum(text.startswith("MisID of pi+ against") for text in found) == 4
     text = page.read_text()
-    assert "efficiency of K+, DLLk &gt; 1" in text
-    assert "misID of pi+, DLLk &gt; 2" in text
+    assert "Efficiency of K+, DLLk &gt; 1" in text
+    assert "MisID of pi+, DLLk &gt; 2" in text
     with pytest.raises(PidganError, match="exists"):
         write_map_report(kaon, tmp_path / "report")
 
@@ -66,9 +66,9 @@ def test_a_map_of_one_condition_has_curves_alone(tmp_path: Path) -> None:
     page = write_map_report(one, tmp_path / "report")
     page.write_text("old")
     found = captions(write_map_report(one, tmp_path / "report", overwrite=True))
-    assert [text.partition(",")[0] for text in found] == [
-        "Parts of the uncertainty",
-        "Efficiency of K+ against P",
+    assert [text.split(":")[0] for text in found] == [
+        "Efficiency of K+",
+        "Efficiency of K+ against P for DLLk &gt; 2",
     ]
 
 
@@ -79,7 +79,7 @@ def test_slices_add_up_to_the_whole(kaon: MapInput) -> None:
     assert whole == pytest.approx(truth, abs=4 * error)
     shape = kaon.map.shape
     weights = view.weights.reshape(shape)
-    difference, uncertainty = _cells(view, 0, "P", "ETA")
+    difference, uncertainty = _smoothed(view, 0, "P", "ETA")
     use = weights > 0
     np.testing.assert_allclose(
         difference[use], -kaon.map.discrepancy[0].reshape(shape)[use]

@@ -181,7 +181,7 @@ def test_axis_of_even_bins_stays_linear() -> None:
 
 def test_bin_width_and_sentinels_are_told() -> None:
     top = target_figure(weights=None).axes[1]
-    assert top.get_ylabel() == "Weighted tracks / 0.5"
+    assert top.get_ylabel() == "Tracks / 0.5"
     texts = [text.get_text() for text in top.get_legend().get_texts()]
     assert "real (3.33% sentinel)" in texts
 

@@ -10,11 +10,8 @@ import pytest
 from toy_showers import NAMES, STACK, toy_showers
 
 from pidgan.errors import DatasetError, PidganError
-from pidgan.report.shower_validation import (
-    ShowerReport,
-    compare_showers,
-    validate_showers,
-)
+from pidgan.report.shower_report import ShowerReport
+from pidgan.report.shower_validation import compare_showers, validate_showers
 
 N = 500
 
@@ -105,10 +102,8 @@ def test_classifiers_see_the_difference(
 
 def test_the_report_is_written(report: ShowerReport, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from pidgan.report.shower_page import write_shower_report
-
     speed: list[dict[str, Any]] = [{"generator": "mine", "ms at batch 1": 0.25}]
-    path = write_shower_report(report, tmp_path / "out", speed=speed)
+    path = report.save(tmp_path / "out", speed=speed)
     page = path.read_text()
     for text in ("mean separation power", "Linearity", "Average shower, cells", "mine"):
         assert text in page
@@ -116,7 +111,7 @@ def test_the_report_is_written(report: ShowerReport, tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["speed"] == speed
     with pytest.raises(PidganError, match="exists; choose another name"):
-        write_shower_report(report, tmp_path / "out")
+        report.save(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_depth_has_the_unit_that_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("matplotlib")
-    from pidgan.report import shower_page as shower_report
+    from pidgan.report import shower_report
 
     conditions, cells = showers
     unknown = dict.fromkeys({"z", "thickness"} - {*known})

@@ -1,5 +1,6 @@
 """Validation of a generator that is known exactly, and the report it is written to."""
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -11,8 +12,9 @@ from toy_generator import ToyGenerator, make_card, make_sample
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.real_vs_generated import compare_outcomes
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
-from pidgan.report.page import Section, Table, write_report
-from pidgan.report.validation import Report, validate
+from pidgan.report.page import Section, Table
+from pidgan.report.track_report import Report
+from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 
 
@@ -199,7 +201,7 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
 
     with pytest.warns(PidganWarning, match="3 of .* generated rows are not finite"):
         report = validate(Broken(), toy_dataset(1500, signed=False), c2st_rows=200)
-    assert np.isfinite(report.generated).all()
+    assert np.isfinite(report.rows.generated.targets).all()
 
 
 def test_pulls_of_pairs_are_standard_normal() -> None:
@@ -234,14 +236,10 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
         "n_dof": 1,
         "p_value": 0.7,
     }
-    extra = Section(title="More <here>", tables=[Table(head=("a",), rows=[["1 & 2"]])])
-    page = write_report(
-        report,
-        tmp_path / "out",
-        history={"step": [1, 2], "loss": [1.0, 0.5]},
-        mass_fit=fit,
-        extra_sections=[extra],
-    )
+    extra = Section(title="More <here>", tables=[Table(rows=[{"a": "1 & 2"}])])
+    history = {"step": [1, 2], "loss": [1.0, 0.5]}
+    report = dataclasses.replace(report, history=history, mass_fit=fit)
+    page = report.save(tmp_path / "out", extra_sections=[extra])
     text = page.read_text()
     assert sorted(p.name for p in page.parent.iterdir()) == [
         "report.html",
@@ -257,4 +255,4 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
     for title in titles:
         assert f">{title}</a>" in text
     with pytest.raises(PidganError, match="out exists"):
-        write_report(report, tmp_path / "out")
+        report.save(tmp_path / "out")

@@ -6,9 +6,9 @@ nor a global state is needed. Momenta, energies and masses given in MeV are draw
 GeV (masses of narrow peaks stay in MeV).
 """
 
-from pidgan.report.plots.canvas import (
-    png,
-)
+from matplotlib.figure import Figure
+
+from pidgan.report.plots.canvas import png
 from pidgan.report.plots.efficiencies import (
     plot_breakdown,
     plot_comparison,
@@ -36,6 +36,7 @@ from pidgan.report.plots.showers import (
 )
 
 __all__ = [
+    "Figure",
     "plot_breakdown",
     "plot_comparison",
     "plot_corrected",

@@ -1,9 +1,10 @@
 """The canvas of all figures: style, panels, axes and their labels."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import matplotlib as mpl
 import mplhep
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
 
@@ -18,8 +20,19 @@ REAL, GENERATED, FLOOR = "black", "#1f5fbf", "#8a8a8a"
 SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"
 CORRECTED = "#c0392b"
 SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8c6d46")
-MAX_RATIO = 0.5  # largest half range of a ratio panel around 1
+LEAST_RATIO, MAX_RATIO = 0.05, 0.5
+"""Smallest and largest half range of a ratio panel around 1."""
+
+SMALLEST = 1e-5
+"""Smallest value of a logarithmic axis, relative to the largest one."""
+
+WIDE_BINS = 20
+"""Bins up to this number have horizontal bars that show their width."""
+
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
+FIRST = ("real", "data")
+"""First words of the line of a legend that comes first."""
+
 DPI = 100
 
 _STYLE: dict[str, Any] = {
@@ -95,24 +108,153 @@ def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     return figure, pairs
 
 
-def draw_band(
-    axis: Axes,
-    edges: FloatArray,
-    low: FloatArray,
-    high: FloatArray,
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Values of one sample in bins or at points, with their intervals.
+
+    Attributes:
+        values: (m,) Values; NaN ones are not drawn.
+        low: (m,) Lower ends of the intervals.
+        high: (m,) Upper ends of the intervals.
+        label: Text in the legend; a series without one is not listed.
+        colour: Colour of points, line and band.
+        kind: "points" with error bars, a "line" with a band (steps in bins), or the
+            "band" alone.
+        dashed: Whether a line is dashed.
+    """
+
+    values: FloatArray
+    low: FloatArray
+    high: FloatArray
+    label: str = ""
+    colour: str = REAL
+    kind: Literal["points", "line", "band"] = "points"
+    dashed: bool = False
+
+
+def series(values: ArrayLike, error: ArrayLike = 0.0, **style: Any) -> Series:
+    """Return a series with symmetric errors; `style` are attributes of `Series`."""
+    v, e = np.asarray(values, dtype=np.float64), np.asarray(error, dtype=np.float64)
+    return Series(values=v, low=v - e, high=v + e, **style)
+
+
+def draw_series(axis: Axes, x: FloatArray, shown: Series) -> None:
+    """Draw one series against (m + 1,) edges of bins or (m,) points."""
+    v, low, high = shown.values, shown.low, shown.high
+    colour, binned = shown.colour, len(x) > len(v)
+    if shown.kind == "points":
+        centre = _centres(axis, x) if binned else x
+        # The width of many narrow bins is plain to see without bars.
+        bars = binned and len(v) <= WIDE_BINS
+        axis.errorbar(
+            centre,
+            v,
+            yerr=np.maximum([v - low, high - v], 0),
+            xerr=[centre - x[:-1], x[1:] - centre] if bars else None,
+            fmt="o" if colour == REAL else "s",
+            mfc=colour if colour == REAL or len(v) > WIDE_BINS else "white",
+            ms=3 if len(v) > WIDE_BINS else 4,
+            color=colour,
+            label=shown.label or None,
+            zorder=4 if colour == REAL else 3,
+        )
+        return
+    if shown.kind == "line":
+        dash = "--" if shown.dashed else "-"
+        style: dict[str, Any] = {"color": colour, "linestyle": dash, "lw": 1.4}
+        if binned:
+            axis.stairs(v, x, baseline=None, label=shown.label, **style)
+        else:
+            axis.plot(x, v, label=shown.label or "_nolegend_", **style)
+    if binned:
+        x, low, high = np.repeat(x, 2)[1:-1], np.repeat(low, 2), np.repeat(high, 2)
+    if np.any(high > low):
+        axis.fill_between(x, low, high, color=colour, alpha=0.28, lw=0)
+
+
+def draw_comparison(
+    panels: tuple[Axes, Axes],
+    x: FloatArray,
+    real: Series,
+    others: Sequence[Series],
     *,
-    colour: str = GENERATED,
+    below: Sequence[Series] = (),
+    about: float = 1.0,
+    label: str = "gen. / real",
+    least: float = LEAST_RATIO,
+    most: float = MAX_RATIO,
 ) -> None:
-    """Shade between two step functions; NaN bins stay empty."""
-    axis.stairs(
-        np.nan_to_num(high, nan=1.0),
-        edges,
-        baseline=np.nan_to_num(low, nan=1.0),
-        fill=True,
-        color=colour,
-        alpha=0.3,
-        linewidth=0,
-    )
+    """Draw series in the upper panel, and how they differ in the lower one.
+
+    mplhep's own panels compare counts with independent errors; efficiencies of the
+    same rows are neither, so that these panels are drawn here.
+
+    Args:
+        panels: Upper and lower panel.
+        x: (m + 1,) Edges of bins, or (m,) points.
+        real: The series that the others are compared with.
+        others: The other series.
+        below: Series of the lower panel. None means ratios to the real series, whose
+            own interval is then a grey band.
+        about: Value in the lower panel that stands for no difference.
+        label: Label of the lower panel.
+        least: Smallest half range of the lower panel.
+        most: Largest half range of the lower panel; arrows show what lies outside.
+    """
+    top, bottom = panels
+    for one in (real, *others):
+        draw_series(top, x, one)
+    shown, known = list(below), np.ones(len(real.values), dtype=np.bool_)
+    if not shown:
+        shown = _ratios(real, others)
+        # Ratios to a badly known value do not set the range.
+        known = shown[0].high - 1 < MAX_RATIO / 2
+    ends = [one.high if one.kind == "band" else one.values for one in shown]
+    sizes = np.abs(np.concatenate([end[known] for end in ends]) - about)
+    sizes = sizes[np.isfinite(sizes)]
+    # A few of many bins may lie outside, where arrows show them.
+    share = 1.0 if len(real.values) <= WIDE_BINS else 0.95
+    reach = 1.3 * float(np.quantile(sizes, share)) if len(sizes) else most
+    reach = float(np.clip(reach, least, most))
+    bottom.axhline(about, color=REAL, linewidth=0.8)
+    for one in shown:
+        draw_series(bottom, x, one)
+        if one.kind == "points":
+            _draw_arrows(bottom, x, one, about, reach)
+    bottom.set_ylim(about - reach, about + reach)
+    bottom.set_ylabel(label)
+    bottom.set_xlim(x[0], x[-1])
+
+
+def _ratios(real: Series, others: Sequence[Series]) -> list[Series]:
+    """The real interval as a band, and ratios; of one other series as points."""
+    whole = np.where(real.values > 0, real.values, np.nan)
+
+    def over(one: Series, **changes: Any) -> Series:
+        parts = {name: getattr(one, name) / whole for name in ("values", "low", "high")}
+        return replace(one, label="", **parts, **changes)
+
+    alone = {"kind": "points"} if len(others) == 1 else {}
+    band = over(real, kind="band", colour=FLOOR)
+    return [band, *(over(one, **alone) for one in others)]
+
+
+def _draw_arrows(
+    axis: Axes, x: FloatArray, shown: Series, about: float, reach: float
+) -> None:
+    """Arrows at the border for points outside the panel."""
+    centre = _centres(axis, x) if len(x) > len(shown.values) else x
+    for sign, marker in ((1, "^"), (-1, "v")):
+        at = centre[sign * (shown.values - about) > reach]
+        height = np.full(len(at), about + 0.88 * sign * reach)
+        axis.plot(at, height, marker, color=shown.colour, markersize=5)
+
+
+def _centres(axis: Axes, edges: FloatArray) -> FloatArray:
+    """Centres of bins, as seen on the axis."""
+    if axis.get_xscale() == "log":
+        return np.asarray(np.sqrt(edges[1:] * edges[:-1]))
+    return np.asarray((edges[1:] + edges[:-1]) / 2)
 
 
 def scale_axis(set_scale: Callable[[str], object], edges: FloatArray) -> None:
@@ -122,13 +264,50 @@ def scale_axis(set_scale: Callable[[str], object], edges: FloatArray) -> None:
         set_scale("log")
 
 
-def set_limits(axis: Axes, values: FloatArray, *, room: float) -> None:
-    """Vertical limits around efficiencies, with room above for the legend."""
+def set_limits(
+    axis: Axes,
+    values: FloatArray,
+    *,
+    room: float,
+    zero: bool = False,
+    log: bool = False,
+) -> None:
+    """Set vertical limits around values, with room above them for the legend.
+
+    Args:
+        axis: Axis whose limits are set.
+        values: Values that are drawn; those that are not finite do not count.
+        room: Free part above, in units of the range of the values.
+        zero: Whether the axis begins at 0, or below it where values are negative.
+        log: Whether the axis is logarithmic.
+    """
     finite = values[np.isfinite(values)]
+    positive = finite[finite > 0]
+    if log and len(positive):
+        high = float(positive.max())
+        low = max(float(positive.min()), SMALLEST * high) / 2
+        axis.set_yscale("log")
+        axis.set_ylim(low, high * (high / low) ** (1.5 * room))
+        return
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-    span = max(high - low, 0.02)
-    low = 0.0 if low < 0.3 * high else low - 0.1 * span
-    axis.set_ylim(low, high + room * (high - low))
+    span = max(high - low, 0.02 * abs(high), 1e-9)
+    if zero or (0 < low < 0.3 * high):
+        low = min(0.0, 1.1 * low)
+    else:
+        low -= 0.1 * span
+    axis.set_ylim(low, high + room * max(high - low, span))
+
+
+def draw_legend(axis: Axes, **options: Any) -> None:
+    """Draw a legend whose first line is the points of the real rows."""
+    handles, labels = axis.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i][:4] not in FIRST)
+    axis.legend([handles[i] for i in order], [labels[i] for i in order], **options)
+
+
+def emptier_side(counts: FloatArray) -> Literal["upper right", "upper left"]:
+    """Corner for the legend: away from the peak of a histogram."""
+    return "upper right" if np.argmax(counts) < 0.5 * len(counts) else "upper left"
 
 
 def display_unit(unit: str) -> tuple[float, str]:
@@ -138,9 +317,7 @@ def display_unit(unit: str) -> tuple[float, str]:
 
 def label_axis(axis: Axes, name: str, unit: str, *, vertical: bool = False) -> None:
     """Label at the end of the axis, with the unit in brackets."""
-    text = name.replace("_", r"\_") if "$" in name else name
-    if unit != "1":
-        text += f" [{unit}]"
+    text = name if unit == "1" else f"{name} [{unit}]"
     if vertical:
         axis.set_ylabel(text, loc="top")
     else:

@@ -1,13 +1,12 @@
 """Figures of efficiencies and misIDs: curves, maps, parts of their uncertainty."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import (
     CORRECTED,
     DPI,
@@ -16,11 +15,15 @@ from pidgan.report.plots.canvas import (
     MAX_RATIO,
     REAL,
     SOURCES,
+    Series,
     cut_text,
     display_unit,
+    draw_comparison,
+    draw_legend,
     label_axis,
     ratio_panels,
     scale_axis,
+    series,
     set_limits,
     style,
 )
@@ -43,56 +46,50 @@ def plot_efficiency(
     """Draw real and generated efficiency (or misID) against a condition.
 
     Args:
-        edges: (m + 1,) of the bins.
-        real: (m,) efficiency of real rows; NaN bins are not drawn.
-        real_interval: (2, m) ends of its interval.
-        generated: (m,) efficiency of generated rows.
-        generated_interval: (2, m) ends of its interval.
-        difference: (m,) generated minus real.
-        difference_error: (m,) its error.
-        condition: name of the condition.
-        unit: its unit.
-        cut: written above the figure.
-        label: of the vertical axis, such as "MisID of pi+".
+        edges: (m + 1,) Edges of the bins.
+        real: (m,) Efficiency of real rows; NaN bins are not drawn.
+        real_interval: (2, m) Ends of its interval.
+        generated: (m,) Efficiency of generated rows.
+        generated_interval: (2, m) Ends of its interval.
+        difference: (m,) Generated minus real efficiency.
+        difference_error: (m,) Uncertainty of the difference.
+        condition: Name of the condition.
+        unit: Unit of the condition.
+        cut: The PID cut, written above the figure.
+        label: Label of the vertical axis, such as "MisID of pi+".
 
     Returns:
         A figure with the difference in a second panel.
     """
     scale, shown = display_unit(unit)
-    e = np.asarray(edges, dtype=np.float64) * scale
-    centre, half = (e[1:] + e[:-1]) / 2, np.diff(e) / 2
+    x = np.asarray(edges, dtype=np.float64) * scale
+    data = _with_interval(real, real_interval, label="real")
+    made = _with_interval(
+        generated, generated_interval, label="generated", colour=GENERATED
+    )
+    below = series(difference, difference_error, colour=GENERATED)
+    largest = np.concatenate([np.abs(below.low), np.abs(below.high)])
+    reach = 1.15 * float(np.max(largest, where=np.isfinite(largest), initial=1e-3))
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
-        drawn = []
-        for values, interval, colour, marker, text in (
-            (generated, generated_interval, GENERATED, "s", "generated"),
-            (real, real_interval, REAL, "o", "real"),
-        ):
-            v, (low, high) = np.asarray(values), np.asarray(interval)
-            errors = np.stack([np.maximum(v - low, 0), np.maximum(high - v, 0)])
-            top.errorbar(
-                centre,
-                v,
-                yerr=errors,
-                xerr=half,
-                fmt=marker,
-                color=colour,
-                label=text,
-                markerfacecolor="white" if marker == "s" else colour,
-            )
-            drawn += [low, high, v]
-        set_limits(top, np.concatenate(drawn), room=0.25)
+        scale_axis(bottom.set_xscale, x)
+        draw_comparison(
+            (top, bottom),
+            x,
+            data,
+            [made],
+            below=[below],
+            about=0.0,
+            label="gen. $-$ real",
+            least=reach,
+            most=reach,
+        )
+        ends = [data.low, data.high, made.low, made.high]
+        set_limits(top, np.concatenate(ends), room=0.25)
         top.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
         top.set_ylabel(label)
         top.set_title(cut_text(cut), loc="left")
-        top.legend(loc="upper right", ncols=2)
-        d, error = np.asarray(difference), np.asarray(difference_error)
-        bottom.errorbar(centre, d, yerr=error, xerr=half, fmt="s", color=GENERATED)
-        bottom.axhline(0.0, color=REAL, linewidth=0.8)
-        largest = np.nanmax(np.abs(d) + error) if np.isfinite(d).any() else 0.01
-        bottom.set_ylim(-1.15 * largest, 1.15 * largest)
-        bottom.set_ylabel("gen. $-$ real")
-        bottom.set_xlim(e[0], e[-1])
+        draw_legend(top, loc="upper right", ncols=2)
         label_axis(bottom, condition, shown)
     return figure
 
@@ -114,17 +111,17 @@ def plot_corrected(
     """Draw real, generated and corrected efficiency (or misID), with their ratio.
 
     Args:
-        positions: (m + 1,) edges of the bins of a condition, or (m,) thresholds.
-        real: (m,) efficiency of real rows; NaN bins are not drawn.
-        real_interval: (2, m) ends of its interval.
-        generated: (m,) efficiency of generated rows.
-        corrected: (m,) generated + discrepancy.
-        corrected_error: (m,) its uncertainty.
-        axis_name: name of the condition, or of what the threshold cuts on.
-        unit: its unit.
-        cut: written above the figure.
-        label: of the vertical axis, such as "MisID of pi+".
-        log: logarithmic vertical axis.
+        positions: (m + 1,) Edges of the bins of a condition, or (m,) thresholds.
+        real: (m,) Efficiency of real rows; NaN bins are not drawn.
+        real_interval: (2, m) Ends of its interval.
+        generated: (m,) Efficiency of generated rows.
+        corrected: (m,) Generated efficiency plus discrepancy.
+        corrected_error: (m,) Uncertainty of the corrected efficiency.
+        axis_name: Name of the condition, or of the variable of the threshold.
+        unit: Unit of the condition or threshold.
+        cut: The PID cut, written above the figure.
+        label: Label of the vertical axis, such as "MisID of pi+".
+        log: Whether the vertical axis is logarithmic.
 
     Returns:
         A figure whose second panel has the ratios to the real efficiency, with the
@@ -132,60 +129,41 @@ def plot_corrected(
     """
     scale, shown = display_unit(unit)
     x = np.asarray(positions, dtype=np.float64) * scale
-    r, (low, high) = np.asarray(real), np.asarray(real_interval)
-    g, c, error = (np.asarray(a) for a in (generated, corrected, corrected_error))
-    binned = len(x) == len(r) + 1
-    centre = (x[1:] + x[:-1]) / 2 if binned else x
-    half = np.diff(x) / 2 if binned else None
-    errors = np.stack([np.maximum(r - low, 0), np.maximum(high - r, 0)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        usable = np.where(r > 0, r, np.nan)
-        relative = (high - low) / 2 / usable
+    data = _with_interval(real, real_interval, label="real")
+    made = series(
+        generated, label="generated", colour=GENERATED, kind="line", dashed=True
+    )
+    quoted = series(
+        corrected, corrected_error, label="corrected", colour=CORRECTED, kind="line"
+    )
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
-        _curve_with_band(top, x, c, error, colour=CORRECTED, label="corrected")
-        _line(top, x, g, colour=GENERATED, label="generated", style="--")
-        top.errorbar(
-            centre, r, yerr=errors, xerr=half, fmt="o", color=REAL, label="real"
+        if len(x) > len(data.values):
+            scale_axis(bottom.set_xscale, x)
+        draw_comparison(
+            (top, bottom),
+            x,
+            data,
+            [made, quoted],
+            label="ratio to real",
+            least=0.01,
+            most=2 * MAX_RATIO,
         )
-        drawn = np.concatenate([low, high, c - error, c + error, g])
-        if log and np.any(r > 0):
-            least = max(float(r[r > 0].min()), 1e-5 * float(np.nanmax(r))) / 2
-            top.set_yscale("log")
-            top.set_ylim(least, 10 * float(np.nanmax(drawn)))
-        else:
-            set_limits(top, drawn, room=0.3)
+        ends = [data.low, data.high, quoted.low, quoted.high, made.values]
+        drawn = data.values if log else np.concatenate(ends)
+        set_limits(top, drawn, room=0.3, log=log)
         top.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
         top.set_ylabel(label)
         top.set_title(cut_text(cut), loc="left")
-        handles, labels = top.get_legend_handles_labels()
-        order = np.argsort(
-            [("real", "generated", "corrected").index(t) for t in labels]
-        )
-        top.legend(
-            [handles[i] for i in order],
-            [labels[i] for i in order],
-            loc="upper right",
-            ncols=3,
-        )
-        _curve_with_band(bottom, x, np.ones(len(r)), relative, colour=FLOOR, line=False)
-        _curve_with_band(bottom, x, c / usable, error / usable, colour=CORRECTED)
-        _line(bottom, x, g / usable, colour=GENERATED, style="--")
-        bottom.axhline(1.0, color=REAL, linewidth=0.8)
-        # Ratios to a badly known efficiency do not set the scale.
-        known = np.isfinite(relative) & (relative < MAX_RATIO)
-        sizes = np.concatenate(
-            [np.abs(g / usable - 1), np.abs(c / usable - 1) + error / usable, relative]
-        )[np.tile(known, 3)]
-        largest = 1.15 * float(np.nanmax(sizes)) if np.isfinite(sizes).any() else 0.0
-        largest = float(np.clip(largest, 0.01, 2 * MAX_RATIO))
-        bottom.set_ylim(1 - largest, 1 + largest)
-        bottom.set_ylabel("ratio to real")
-        if binned:
-            scale_axis(bottom.set_xscale, x)
-        bottom.set_xlim(x[0], x[-1])
+        draw_legend(top, loc="upper right", ncols=3)
         label_axis(bottom, axis_name, shown)
     return figure
+
+
+def _with_interval(values: ArrayLike, interval: ArrayLike, **attributes: str) -> Series:
+    """Series of efficiencies with intervals (2, m)."""
+    low, high = np.asarray(interval, dtype=np.float64)
+    return replace(series(values, **attributes), low=low, high=high)
 
 
 def plot_roc(
@@ -270,7 +248,7 @@ def plot_roc(
         axis.set_ylim(0, 1.05)
         axis.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
         axis.set_title(cut_text(cut), loc="left")
-        axis.legend(loc="lower right")
+        draw_legend(axis, loc="lower right")
         label_axis(axis, f"MisID of {species[1]}", "1")
         label_axis(axis, f"Efficiency of {species[0]}", "1", vertical=True)
     return figure
@@ -415,45 +393,3 @@ def plot_map(
             note = "hatched: too few rows"
             axis.set_title(note, loc="right", fontsize=10)
     return figure
-
-
-def _curve_with_band(
-    axis: Axes,
-    x: FloatArray,
-    values: FloatArray,
-    error: FloatArray,
-    *,
-    colour: str,
-    label: str = "",
-    line: bool = True,
-) -> None:
-    """A curve with its uncertainty: steps for bins, a line for thresholds."""
-    if line:
-        _line(axis, x, values, colour=colour, label=label)
-    low, high = values - error, values + error
-    if len(x) == len(values):
-        axis.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-        return
-    for i in np.flatnonzero(np.isfinite(low + high)):
-        axis.fill_between(
-            x[i : i + 2], [low[i]] * 2, [high[i]] * 2, color=colour, alpha=0.25, lw=0
-        )
-
-
-def _line(
-    axis: Axes,
-    x: FloatArray,
-    values: FloatArray,
-    *,
-    colour: str,
-    label: str = "",
-    style: str = "-",
-) -> None:
-    """Steps between edges, or a line between points; NaN leaves a gap."""
-    text = label or "_nolegend_"
-    if len(x) == len(values):
-        axis.plot(x, values, color=colour, label=text, linestyle=style)
-    else:
-        axis.stairs(
-            values, x, baseline=None, color=colour, label=text, linestyle=style, lw=1.4
-        )

@@ -1,7 +1,6 @@
-"""Figures of samples and trainings: targets, mass fits, losses."""
+"""Figures of samples and trainings: distributions of targets, mass fits, losses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,16 +13,25 @@ from pidgan.report.plots.canvas import (
     DPI,
     FLOOR,
     GENERATED,
-    MAX_RATIO,
     REAL,
     SIGNAL,
     display_unit,
-    draw_band,
+    draw_comparison,
+    draw_legend,
+    emptier_side,
     label_axis,
     per_bin,
     ratio_panels,
+    series,
+    set_limits,
     style,
 )
+
+MAX_PULL = 4.8
+"""Half range of the pulls of a mass fit."""
+
+FEW_LOSSES = 20
+"""Losses below this number are drawn with markers, as one alone makes no line."""
 
 
 def plot_target(
@@ -60,24 +68,16 @@ def plot_target(
     chosen = list(panels) or [("", np.ones(len(y), dtype=np.bool_))]
     edges = _target_edges(y[~np.isin(y, list(sentinels))], bins)
     scale, shown = display_unit(unit)
+    tracks = "Tracks" if weights is None else "Weighted tracks"
     with style():
         figure, axes = ratio_panels(len(chosen))
-        for (label, mask), (top, bottom) in zip(chosen, axes, strict=True):
+        for (label, mask), panel in zip(chosen, axes, strict=True):
             inside = np.asarray(mask, dtype=np.bool_)
-            _draw_target(
-                top,
-                bottom,
-                (y[inside], g[inside], w[inside]),
-                edges,
-                scale=scale,
-                sentinels=sentinels,
-                log=log,
-            )
-            top.set_title(label, loc="right")
-            label_axis(bottom, name, shown)
-            width = (edges[1] - edges[0]) * scale
-            top.set_ylabel(per_bin("Weighted tracks", width, shown))
-            bottom.set_ylabel("gen. / real")
+            rows = (y[inside], g[inside], w[inside])
+            _draw_target(panel, rows, edges, scale=scale, sentinels=sentinels, log=log)
+            panel[0].set_title(label, loc="right")
+            panel[0].set_ylabel(per_bin(tracks, (edges[1] - edges[0]) * scale, shown))
+            label_axis(panel[1], name, shown)
     return figure
 
 
@@ -107,31 +107,33 @@ def plot_mass_fit(
     """
     e, n = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     s, b = np.asarray(signal), np.asarray(background)
-    centre, width = (e[1:] + e[:-1]) / 2, e[1] - e[0]
-    model = s + b
+    centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pull = np.where(model > 0, (n - model) / np.sqrt(model), np.nan)
+    data = series(n, np.sqrt(n), label="data")
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
-        top.errorbar(
-            centre, n, yerr=np.sqrt(n), fmt="o", color=REAL, label="data", zorder=4
+        draw_comparison(
+            (top, bottom),
+            e,
+            data,
+            [],
+            below=[series(pull, 1.0, colour=REAL)],
+            about=0.0,
+            label="pull",
+            least=MAX_PULL,
+            most=MAX_PULL,
         )
-        top.plot(centre, model, color=GENERATED, label="fit", zorder=3)
+        top.plot(centre, model, color=GENERATED, label="fit")
         top.plot(centre, s, "--", color=SIGNAL, label="signal")
-        top.fill_between(centre, b, color=BACKGROUND, alpha=0.4, label="background")
-        top.set_ylim(0, 1.25 * max(n.max(), model.max()))
-        handles, labels = top.get_legend_handles_labels()
-        handles, labels = [handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]]
-        top.legend(handles, labels, loc=_emptier_side(n))
+        top.fill_between(
+            centre, b, color=BACKGROUND, alpha=0.4, lw=0, label="background"
+        )
+        set_limits(top, np.concatenate([data.high, model]), room=0.25, zero=True)
+        draw_legend(top, loc=emptier_side(n))
         top.set_ylabel(per_bin("Tracks", width, unit))
         top.set_title(title, loc="left")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pull = np.where(model > 0, (n - model) / np.sqrt(model), np.nan)
-        bottom.bar(centre, pull, width=width, color=GENERATED, alpha=0.7)
-        for level in (-3, 3):
-            bottom.axhline(level, color=SIGNAL, linewidth=0.8, linestyle=":")
-        bottom.axhline(0, color=REAL, linewidth=0.8)
-        bottom.set_ylim(-4.8, 4.8)
-        bottom.set_ylabel("pull")
-        bottom.set_xlim(e[0], e[-1])
+        bottom.axhspan(-1, 1, color=FLOOR, alpha=0.3, lw=0)
         label_axis(bottom, name, unit)
     return figure
 
@@ -164,9 +166,10 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, name in zip(axes, names, strict=False):
             held = history.get(f"validation_{name}")
-            axis.plot(steps, history[name], color=GENERATED, label="train")
+            mark = "o" if np.isfinite(history[name]).sum() < FEW_LOSSES else ""
+            axis.plot(steps, history[name], f"{mark}-", color=GENERATED, label="train")
             if held is not None:
-                axis.plot(steps, held, color=SIGNAL, label="validation", linestyle="--")
+                axis.plot(steps, held, f"{mark}--", color=SIGNAL, label="validation")
                 axis.legend(loc="best")
             axis.set_title(name.replace("_", " "), loc="left")
             axis.set_xlabel("step", loc="right")
@@ -176,8 +179,7 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def _draw_target(
-    top: Axes,
-    bottom: Axes,
+    panel: tuple[Axes, Axes],
     rows: tuple[FloatArray, FloatArray, FloatArray],
     edges: FloatArray,
     *,
@@ -185,75 +187,26 @@ def _draw_target(
     sentinels: Sequence[float],
     log: bool,
 ) -> None:
-    """One pair of panels: histogram and ratio."""
+    """One pair of panels: histograms and their ratio."""
     y, g, w = rows
-    e = edges * scale
-    centre, half = (e[1:] + e[:-1]) / 2, np.diff(e) / 2
     n, n2 = _histogram(y, w, edges)
     m, m2 = _histogram(g, w, edges)
-    top.stairs(
+    n = np.where(n2 > 0, n, np.nan)  # no point in an empty bin
+    real = series(n, np.sqrt(n2), label="real" + _outside_text(y, w, edges, sentinels))
+    made = series(
         m,
-        e,
-        color=GENERATED,
+        np.sqrt(m2),
         label="generated" + _outside_text(g, w, edges, sentinels),
+        colour=GENERATED,
+        kind="line",
     )
-    error = np.sqrt(m2)
-    draw_band(top, e, m - error, m + error)
-    filled = n2 > 0
-    top.errorbar(
-        centre[filled],
-        n[filled],
-        yerr=np.sqrt(n2[filled]),
-        fmt="o",
-        color=REAL,
-        label="real" + _outside_text(y, w, edges, sentinels),
-    )
-    highest = float(np.max(np.maximum(m, n + np.sqrt(n2)))) or 1.0
-    positive = np.concatenate([n[n > 0], m[m > 0]])
-    if log and len(positive):
-        lowest = positive.min()
-        top.set_yscale("log")
-        # Room above the data for the legend: a third of the decades drawn.
-        lowest = max(lowest, 1e-5 * highest) / 2
-        top.set_ylim(lowest, highest * (highest / lowest) ** 0.45)
-    else:
-        lowest = min(0.0, float(np.min(n - np.sqrt(n2))))
-        top.set_ylim(1.1 * lowest, 1.55 * highest)
+    draw_comparison(panel, edges * scale, real, [made], least=0.1)
+    top = panel[0]
+    drawn = [n, m] if log else [real.low, real.high, m]
+    set_limits(top, np.concatenate(drawn), room=0.4, zero=True, log=log)
     if np.any(n < 0) or np.any(m < 0):
         top.axhline(0.0, color=FLOOR, linewidth=0.8, zorder=0)
-    top.legend(loc=_emptier_side(n), handlelength=1.2)
-    _draw_ratio(bottom, centre, half, (n, n2, m, m2))
-    bottom.set_xlim(e[0], e[-1])
-
-
-def _draw_ratio(
-    axis: Axes,
-    centre: FloatArray,
-    half: FloatArray,
-    sums: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
-) -> None:
-    """Generated over real with both errors; arrows where it leaves the axis."""
-    n, n2, m, m2 = sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(n > 0, m / n, np.nan)
-        of_real = np.where(n > 0, np.sqrt(n2) / n, np.nan)
-        of_generated = np.where(n > 0, np.sqrt(m2) / n, np.nan)
-    well = np.isfinite(ratio) & (of_real < MAX_RATIO)
-    largest = np.abs(ratio[well] - 1).max() if well.any() else MAX_RATIO
-    largest = float(np.clip(1.3 * largest, 0.1, MAX_RATIO))
-    edges = np.append(centre - half, centre[-1] + half[-1])
-    draw_band(axis, edges, 1 - of_real, 1 + of_real, colour=FLOOR)
-    axis.errorbar(
-        centre, ratio, yerr=of_generated, fmt="s", color=GENERATED, markersize=3
-    )
-    axis.axhline(1.0, color=REAL, linewidth=0.8)
-    for out, place, marker in (
-        (ratio > 1 + largest, 1 + 0.88 * largest, "^"),
-        (ratio < 1 - largest, 1 - 0.88 * largest, "v"),
-    ):
-        at = np.full(int(np.count_nonzero(out)), place)
-        axis.plot(centre[out], at, marker, color=GENERATED, markersize=5)
-    axis.set_ylim(1 - largest, 1 + largest)
+    draw_legend(top, loc=emptier_side(np.nan_to_num(n)), handlelength=1.2)
 
 
 def _histogram(
@@ -303,10 +256,3 @@ def _outside_text(
         if mask.any() and abs(share) >= 0.005:
             texts.append(f"{share:.2f}% {text}")
     return f" ({', '.join(texts)})" if texts else ""
-
-
-def _emptier_side(
-    counts: FloatArray,
-) -> Literal["upper right", "upper left"]:
-    """Corner of the legend: away from the peak."""
-    return "upper right" if np.argmax(counts) < 0.5 * len(counts) else "upper left"

@@ -1,6 +1,7 @@
 """Figures of showers: pictures of cells, profiles, response, spectra."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,11 +21,15 @@ from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import (
     DPI,
     GENERATED,
-    MAX_RATIO,
     REAL,
-    draw_band,
+    Series,
+    draw_comparison,
+    draw_legend,
+    emptier_side,
     label_axis,
     ratio_panels,
+    series,
+    set_limits,
     style,
 )
 
@@ -111,30 +116,16 @@ def plot_curves(
         logy: logarithmic vertical axis.
     """
     bounds = np.asarray(edges, dtype=np.float64)
-    (y, dy), (g, dg) = (
-        tuple(np.asarray(a, dtype=np.float64) for a in pair)
-        for pair in (real, generated)
-    )
-    middle = (bounds[1:] + bounds[:-1]) / 2
-    if logx:
-        middle = np.sqrt(bounds[1:] * bounds[:-1])
+    data, made = _pair(real, generated, kind="line")
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
-        top.stairs(g, bounds, color=GENERATED, label="generated", linewidth=1.6)
-        draw_band(top, bounds, g - dg, g + dg)
-        top.errorbar(middle, y, yerr=dy, fmt="o", color=REAL, label="real", zorder=4)
-        _draw_ratio(bottom, bounds, middle, (y, dy), (g, dg))
         if logx:
             bottom.set_xscale("log")
-        positive = y[y > 0]
-        if logy and len(positive):
-            top.set_yscale("log")
-            top.set_ylim(0.5 * max(positive.min(), 1e-6 * y.max()), 10 * y.max())
-        else:
-            top.set_ylim(0, 1.3 * max(float(y.max()), float(g.max())))
-        top.legend(loc="upper right")
+        draw_comparison((top, bottom), bounds, data, [made])
+        drawn = np.concatenate([data.values, made.values])
+        set_limits(top, drawn, room=0.3, zero=True, log=logy)
+        draw_legend(top, loc="upper right")
         top.set_ylabel(what, loc="top")
-        bottom.set_ylabel("gen. / real")
         label_axis(bottom, name, unit)
     return figure
 
@@ -163,44 +154,26 @@ def plot_response(
         zero: whether the vertical axis begins at 0.
     """
     x = np.asarray(energy, dtype=np.float64)
-    (y, dy), (g, dg) = (
-        tuple(np.asarray(a, dtype=np.float64) for a in pair)
-        for pair in (real, generated)
-    )
+    data, made = _pair(real, generated, kind="points")
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
         for name, colour in (("generated", GENERATED), ("real", REAL)):
             if curves and name in curves:
                 top.plot(*curves[name], color=colour, linewidth=1.2)
-        top.errorbar(x, y, yerr=dy, fmt="o", color=REAL, label="real", zorder=4)
-        top.errorbar(
-            x, g, yerr=dg, fmt="s", mfc="white", color=GENERATED, label="generated"
-        )
-        with np.errstate(all="ignore"):
-            ratio = g / y
-            error = np.abs(ratio) * np.hypot(dg / g, dy / y)
-        bottom.axhline(1, color=REAL, linewidth=0.8)
+        bottom.set_xscale("log")
+        draw_comparison((top, bottom), x, data, [made], least=1.2 * (allowed or 0.01))
         if allowed is not None:
             bottom.axhspan(1 - allowed, 1 + allowed, color=GENERATED, alpha=0.12, lw=0)
-        bottom.errorbar(x, ratio, yerr=error, fmt="s", mfc="white", color=GENERATED)
-        spread = np.nanmax(np.abs(ratio - 1) + error, initial=0.0)
-        reach = 1.15 * max(float(spread), allowed or 0.0, 1e-3)
-        bottom.set_ylim(1 - reach, 1 + reach)
-        bottom.set_xscale("log")
         bottom.set_xlim(0.8 * np.nanmin(x), 1.25 * np.nanmax(x))
         bottom.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
         bottom.xaxis.set_minor_formatter(NullFormatter())
-        finite = np.concatenate([y, g])[np.isfinite(np.concatenate([y, g]))]
-        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-        span = max(high - low, 1e-6 * abs(high))
-        top.set_ylim(0 if zero else low - 0.3 * span, high + 0.45 * span)
+        ends = [data.low, data.high, made.low, made.high]
+        set_limits(top, np.concatenate(ends), room=0.45, zero=zero)
         for axis in (top.yaxis, bottom.yaxis):
-            plain = ScalarFormatter(useOffset=False)
-            axis.set_major_formatter(plain)
-        top.legend(loc="upper right", ncols=2)
+            axis.set_major_formatter(ScalarFormatter(useOffset=False))
+        draw_legend(top, loc="upper right", ncols=2)
         top.set_ylabel(what, loc="top")
-        bottom.set_ylabel("gen. / real")
         label_axis(bottom, "Incident energy", unit)
     return figure
 
@@ -221,23 +194,16 @@ def plot_observables(
             observables, panels, strict=True
         ):
             y, g = np.asarray(real), np.asarray(generated)
-            edges = _edges(y, bins)
+            edges, scale = _edges(y, bins), len(y) / len(g)
             a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
-            scale = len(y) / len(g)
-            middle = (edges[1:] + edges[:-1]) / 2
-            top.stairs(b * scale, edges, color=GENERATED, label="generated", lw=1.5)
-            top.errorbar(
-                middle, a, yerr=np.sqrt(a), fmt="o", ms=3, color=REAL, label="real"
-            )
-            pair = ((a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale))
-            _draw_ratio(bottom, edges, middle, *pair)
-            top.set_ylim(0, 1.3 * max(a.max(), (b * scale).max(), 1.0))
-            top.legend(loc="upper right")
+            pairs = ((a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale))
+            data, made = _pair(*pairs, kind="line")
+            draw_comparison((top, bottom), edges, data, [made])
+            drawn = np.concatenate([data.high, made.values])
+            set_limits(top, drawn, room=0.3, zero=True)
+            draw_legend(top, loc=emptier_side(a))
             top.set_ylabel("Showers")
-            bottom.set_ylabel("gen. / real")
-            # `label_axis` takes names literally; these may be formulas.
-            text = name if unit == "1" else f"{name} [{unit}]"
-            bottom.set_xlabel(text, loc="right")
+            label_axis(bottom, name, unit)
     return figure
 
 
@@ -255,7 +221,7 @@ def plot_matrix(
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     with style():
         figure = Figure(figsize=(12.6, 4.1), dpi=DPI)
-        items = (("real", y), ("generated", g), ("generated - real", g - y))
+        items = (("real", y), ("generated", g), ("generated $-$ real", g - y))
         for i, (title, matrix) in enumerate(items):
             axis = figure.add_axes((0.055 + 0.325 * i, 0.15, 0.24, 0.74))
             reach = 1.0 if i < 2 else max(0.05, float(np.nanmax(np.abs(matrix))))
@@ -267,7 +233,7 @@ def plot_matrix(
             axis.set_xlabel(name)
             axis.set_ylabel(name)
             area = figure.add_axes((0.3 + 0.325 * i, 0.15, 0.01, 0.74))
-            figure.colorbar(image, cax=area)
+            figure.colorbar(image, cax=area, label=what if i < 2 else "difference")
             area.minorticks_off()
     return figure
 
@@ -313,23 +279,12 @@ def _edges(values: FloatArray, bins: int) -> FloatArray:
     return np.asarray(low - step / 2 + width * np.arange(count))
 
 
-def _draw_ratio(
-    axis: Axes,
-    edges: FloatArray,
-    middle: FloatArray,
-    real: tuple[FloatArray, ...],
-    generated: tuple[FloatArray, ...],
-) -> None:
-    """Generated over real, with the errors of each about 1 and about the ratio."""
-    (y, dy), (g, dg) = real, generated
-    with np.errstate(all="ignore"):
-        ratio = np.where(y > 0, g / y, np.nan)
-        error, band = np.where(y > 0, dg / y, np.nan), np.where(y > 0, dy / y, np.nan)
-    draw_band(axis, edges, 1 - band, 1 + band, colour="#8a8a8a")
-    axis.axhline(1, color=REAL, linewidth=0.8)
-    # Where real showers say nothing the range would be set by noise.
-    known = np.isfinite(ratio) & (band < MAX_RATIO / 2)
-    reach = np.quantile(np.abs(ratio[known] - 1), 0.9) if known.any() else 0.1
-    reach = float(np.clip(1.4 * reach, 0.05, MAX_RATIO))
-    axis.errorbar(middle, ratio, yerr=error, fmt="o", ms=3, color=GENERATED)
-    axis.set_ylim(1 - reach, 1 + reach)
+def _pair(
+    real: tuple[ArrayLike, ArrayLike],
+    generated: tuple[ArrayLike, ArrayLike],
+    *,
+    kind: Literal["points", "line"],
+) -> tuple[Series, Series]:
+    """Real points and the generated series, of values and errors."""
+    made = series(*generated, label="generated", colour=GENERATED, kind=kind)
+    return series(*real, label="real"), made

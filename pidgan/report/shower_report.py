@@ -1,0 +1,462 @@
+"""The report of generated showers: its figures, and the page that shows them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidgan.arrays import FloatArray
+from pidgan.calorimeter.geometry import Geometry, View
+from pidgan.calorimeter.observables import depths, layer_edges
+from pidgan.report import measured
+from pidgan.report.measured import Measured
+from pidgan.report.page import (
+    JSON_NAME,
+    Picture,
+    Section,
+    Table,
+    with_error,
+    write_page,
+)
+from pidgan.report.plots import (
+    plot_curves,
+    plot_history,
+    plot_matrix,
+    plot_observables,
+    plot_response,
+    plot_shower,
+)
+from pidgan.report.shower_metrics import (
+    Curve,
+    ResolutionFit,
+    Response,
+    fit_resolution,
+)
+from pidgan.sample.species import species_name
+
+MOST_LAYERS = 5  # of a view in a picture of cells
+OBSERVABLES_A_FIGURE = 9
+LINEARITY, RESOLUTION = 0.005, 0.2
+"""Shaded in the ratios: half a per cent of the response, a fifth of the resolution."""
+
+_LABELS = {
+    "response": "$E_{vis}/E$",
+    "x": "$\\langle x\\rangle$",
+    "y": "$\\langle y\\rangle$",
+    "r": "$\\langle r\\rangle$",
+    "width_x": "$\\sigma_x$",
+    "width_y": "$\\sigma_y$",
+    "width_r": "$\\sigma_r$",
+    "depth": "$\\langle z\\rangle$",
+    "width_depth": "$\\sigma_z$",
+    "skew_depth": "skewness of $z$",
+    "peak": "share of the hottest cell",
+    "sparsity": "share of empty cells",
+}
+_DEPTHS = ("depth", "width_depth")
+_LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", *_DEPTHS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowerReport:
+    """The outcome of a comparison of showers.
+
+    Attributes:
+        geometry: Geometry of the cells.
+        figures: Everything that was measured, in values that JSON knows; a missing
+            number is None.
+        energy_unit: Unit of the cells and of the incident energies.
+        response: Real and generated `Response` by species, "all" first.
+        curves: Real and generated `Curve` by name: "profile/VIEW", "lateral/VIEW" and
+            "spectrum/VIEW".
+        observables: Real and generated values, (n,) each, by name.
+        average: Real and generated mean cells, (n_cells,) each.
+        single: Real and generated cells of some showers, (k, n_cells) each.
+        single_energy: (k,) Incident energies of those showers.
+        history: Losses of the training by name, against "step"; empty if unknown.
+    """
+
+    geometry: Geometry
+    figures: dict[str, Any]
+    energy_unit: str
+    response: dict[str, tuple[Response, Response]]
+    curves: dict[str, tuple[Curve, Curve]]
+    observables: dict[str, tuple[FloatArray, FloatArray]]
+    average: tuple[FloatArray, FloatArray]
+    single: tuple[FloatArray, FloatArray]
+    single_energy: FloatArray
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return all figures as JSON."""
+        return measured.to_json(self.figures)
+
+    def headline(self) -> dict[str, Any]:
+        """Return the figures that belong on the card of a bundle, which are all."""
+        return self.figures
+
+    def headline_rows(self) -> list[tuple[str, Measured]]:
+        """Return label and figure of each line of the summary."""
+        f = self.figures
+        found: list[tuple[str, Measured]] = []
+        if "c2st" in f:
+            found.append(("AUC of a classifier on observables", f["c2st"]["high"]))
+            found.append(("AUC of a classifier on cells / E", f["c2st"]["low"]))
+        found.append(("mean separation power", f["separation_mean"]))
+        found += [("FPD", f["fpd"]), ("KPD", f["kpd"]), *f["prdc"].items()]
+        return found + [
+            (f"rms difference of layer correlations, {view}", figure)
+            for view, figure in f["correlations"].items()
+        ]
+
+    def summary(self) -> str:
+        """Return the main figures as a table of a few lines."""
+        head = (
+            f"{self.geometry.name}: {self.figures['showers']} real showers; floor: "
+            f"{self.figures['floor']}"
+        )
+        return measured.text(head, self.headline_rows())
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        title: str = "",
+        speed: Sequence[Mapping[str, Any]] = (),
+        extra_sections: Sequence[Section] = (),
+        overwrite: bool = False,
+    ) -> Path:
+        """Write report.html, with all figures inside, and report.json.
+
+        Args:
+            directory: Directory to write into; a new one appears complete or not at
+                all.
+            title: Title of the page; by default it names the geometry.
+            speed: Rows of a table of speeds, names and values such as {"generator":
+                "gflash", "ms at batch 1": 0.2}; they are added to the figures.
+            extra_sections: Further sections at the end of the page.
+            overwrite: Whether the two files of an existing directory are replaced.
+
+        Returns:
+            The path of report.html.
+
+        Raises:
+            PidganError: The directory exists and `overwrite` is not set.
+        """
+        rows = [dict(row) for row in speed]
+        figures = self.figures | ({"speed": rows} if rows else {})
+        return write_page(
+            directory,
+            title or f"Showers in {self.geometry.name}",
+            [*_sections(self, rows), *extra_sections],
+            lead=(
+                f"{figures['showers']} real showers that the generator was not fitted "
+                "to, and one generated for the conditions of each; "
+                f"{self.geometry.n_cells} cells."
+            ),
+            beside={JSON_NAME: measured.to_json(figures)},
+            overwrite=overwrite,
+        )
+
+
+def _sections(
+    report: ShowerReport, speed: Sequence[Mapping[str, Any]]
+) -> Iterator[Section]:
+    """Summary, speed, training, response, pictures, profiles, observables."""
+    yield Section(
+        title="Summary",
+        text=(
+            f"The floor is the same figure for {report.figures['floor']}; a perfect "
+            "generator would show it. Distances are between the real showers of one "
+            "half and the showers generated for the other half, so that both have "
+            "equal sizes. The AUC of a classifier is 0.5 if it cannot tell generated "
+            "from real showers. Precision and density say whether single showers are "
+            "plausible, recall and coverage whether all kinds of showers are generated."
+        ),
+        tables=[
+            measured.table(report.headline_rows()),
+            Table(
+                title="Response: largest difference in any bin of the energy",
+                rows=[
+                    {
+                        "showers": _of_species(name),
+                        "worst linearity": f"{found['worst_linearity']:.2%}",
+                        "worst resolution": f"{found['worst_resolution']:.1%}",
+                        **{
+                            f"{kind} sigma / E": _fit_text(
+                                fit_resolution(response), report.energy_unit
+                            )
+                            for kind, response in zip(
+                                ("real", "generated"),
+                                report.response[name],
+                                strict=True,
+                            )
+                        },
+                    }
+                    for name, found in report.figures["response"].items()
+                ],
+            ),
+        ],
+    )
+    if speed:
+        heads = list(dict.fromkeys(name for row in speed for name in row))
+        rows = [{head: row.get(head) for head in heads} for row in speed]
+        yield Section(title="Speed", tables=[Table(rows=rows)])
+    if report.history.get("step"):
+        yield Section(
+            title="Training",
+            pictures=[
+                Picture(
+                    figure=plot_history(report.history),
+                    caption="Losses against the number of generator steps.",
+                )
+            ],
+        )
+    yield _response(report)
+    yield _pictures(report)
+    yield _profiles(report)
+    yield _observables(report)
+
+
+def _response(report: ShowerReport) -> Section:
+    """Linearity and resolution of each species in bins of the incident energy."""
+    factor, unit = _incident_unit(report)
+    pictures, tables = [], []
+    for name, (real, generated) in report.response.items():
+        x, shown = real.energy * factor, _of_species(name)
+        linearity = plot_response(
+            x,
+            (real.mean, real.mean_error),
+            (generated.mean, generated.mean_error),
+            what="Mean $E_{vis}/E$",
+            unit=unit,
+            allowed=LINEARITY,
+        )
+        resolution = plot_response(
+            x,
+            (100 * real.resolution, 100 * real.resolution_error),
+            (100 * generated.resolution, 100 * generated.resolution_error),
+            what="Resolution $\\sigma/E$ [%]",
+            unit=unit,
+            curves={
+                kind: _fit_curve(response, factor)
+                for kind, response in (("real", real), ("generated", generated))
+            },
+            allowed=RESOLUTION,
+            zero=True,
+        )
+        pictures += [
+            Picture(
+                figure=linearity,
+                caption=f"Linearity, {shown}: mean of the visible over the incident "
+                f"energy. The shaded part of the ratio marks {LINEARITY:.1%}.",
+            ),
+            Picture(
+                figure=resolution,
+                caption=f"Resolution, {shown}: half width of the central 68.3 % over "
+                "the median, with fits of a/sqrt(E), b/E and c added in quadrature. "
+                f"The shaded part of the ratio marks {RESOLUTION:.0%}.",
+            ),
+        ]
+        found = report.figures["response"][name]
+        rows = [
+            {
+                f"E [{unit}]": f"{e:.4g}",
+                "showers": f"{n:.0f}",
+                "generated / real mean - 1": with_error(a, b, unit="%"),
+                "generated / real resolution": with_error(c, d),
+            }
+            for e, n, a, b, c, d in zip(
+                x,
+                found["showers"],
+                found["linearity"],
+                found["linearity_error"],
+                found["resolution_ratio"],
+                found["resolution_ratio_error"],
+                strict=True,
+            )
+        ]
+        tables.append(Table(rows=rows, title=shown))
+    return Section(title="Linearity and resolution", tables=tables, pictures=pictures)
+
+
+def _incident_unit(report: ShowerReport) -> tuple[float, str]:
+    """Return factor and unit in which incident energies are shown."""
+    if report.energy_unit == "MeV":
+        return 1e-3, "GeV"
+    return 1.0, report.energy_unit
+
+
+def _of_species(name: str) -> str:
+    """Return "e-" for "species 11"."""
+    code = name.removeprefix("species ")
+    if code == name or not code.lstrip("-").isdecimal():
+        return name
+    return species_name(int(code))
+
+
+def _pictures(report: ShowerReport) -> Section:
+    """Average shower and single showers in the layers of each view."""
+    pictures = []
+    factor, unit = _incident_unit(report)
+    first = 0
+    for view in report.geometry.views:
+        part = slice(first, first + view.n_cells)
+        first = part.stop
+        if not view.has_plane:
+            continue
+        layers = _shown_layers(view, report.average[0][part])
+        outlines = [view.layers[i].outlines() for i in layers]
+        titles = [_layer_title(view, i) for i in layers]
+        pairs = [(f"Average shower, {view.name}.", *report.average)]
+        for y, g, energy in zip(*report.single, report.single_energy, strict=True):
+            caption = (
+                f"Single shower of {factor * energy:.3g} {unit}, {view.name}, and one "
+                "generated for the same conditions."
+            )
+            pairs.append((caption, y, g))
+        for caption, real, generated in pairs:
+            rows = [
+                (label, _of_layers(view, cells[part], layers))
+                for label, cells in (("real", real), ("generated", generated))
+            ]
+            figure = plot_shower(outlines, rows, titles=titles, unit=report.energy_unit)
+            pictures.append(Picture(figure=figure, caption=caption))
+    text = "Grey cells are empty." if pictures else "No view has cells in the plane."
+    return Section(title="Pictures of showers", text=text, pictures=pictures)
+
+
+def _profiles(report: ShowerReport) -> Section:
+    """Means over showers: profiles, spectra of cells, correlations of layers."""
+    names = {
+        "profile": ("Depth", "Energy of a layer", False, False),
+        "lateral": ("Distance to the centre", "Share of the energy", False, True),
+        "spectrum": ("Energy of a cell", "Cells of a shower", True, True),
+    }
+    pictures = []
+    for key, (real, generated) in report.curves.items():
+        kind, _, view = key.partition("/")
+        name, what, logx, logy = names[kind]
+        unit = report.energy_unit if kind == "spectrum" else "mm"
+        if kind == "profile":
+            if layer_edges(report.geometry.view(view)) is None:
+                name, unit = "Layer", "1"
+            what += f" [{report.energy_unit}]"
+        figure = plot_curves(
+            real.edges,
+            (real.mean, real.error),
+            (generated.mean, generated.error),
+            name=name,
+            unit=unit,
+            what=what,
+            logx=logx,
+            logy=logy,
+        )
+        pictures.append(
+            Picture(figure=figure, caption=f"{what}, mean over showers, {view}.")
+        )
+    for view_ in report.geometry.views:
+        fractions = _fractions(report, view_)
+        if fractions is not None:
+            matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
+            figure = plot_matrix(
+                matrices[0], matrices[1], what="correlation", name="layer"
+            )
+            caption = f"Correlations of the layers' shares of energy, {view_.name}."
+            pictures.append(Picture(figure=figure, caption=caption))
+    return Section(title="Profiles, spectra and correlations", pictures=pictures)
+
+
+def _observables(report: ShowerReport) -> Section:
+    """Distributions of observables and their separation powers."""
+    whole = [name for name in report.observables if "[" not in name]
+    pictures = []
+    for start in range(0, len(whole), OBSERVABLES_A_FIGURE):
+        names = whole[start : start + OBSERVABLES_A_FIGURE]
+        items = [
+            (*_label(name, report.geometry), *report.observables[name])
+            for name in names
+        ]
+        pictures.append(
+            Picture(figure=plot_observables(items), caption="; ".join(names) + ".")
+        )
+    return Section(
+        title="Observables",
+        text="The separation power of two histograms is 0 if they are equal and 1 if "
+        "they have no bin in common.",
+        pictures=pictures,
+        tables=[measured.table(report.figures["separation"].items())],
+    )
+
+
+def _fractions(report: ShowerReport, view: View) -> list[FloatArray] | None:
+    """Real and generated shares (n, layers) of a view with layers."""
+    prefix = f"{view.name}." if len(report.geometry.views) > 1 else ""
+    names = [f"{prefix}fraction[{layer.name}]" for layer in view.layers]
+    if not view.has_depth:
+        return None
+    columns = [report.observables[name] for name in names]
+    result = [np.stack([c[i] for c in columns], axis=1) for i in (0, 1)]
+    # Layers that are always empty have no correlation.
+    some = (result[0].std(axis=0) > 0) & (result[1].std(axis=0) > 0)
+    return [shares[:, some] for shares in result]
+
+
+def _shown_layers(view: View, average: FloatArray) -> list[int]:
+    """Numbers of layers with several cells, spread over the energy."""
+    starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
+    energies = np.add.reduceat(average, starts)
+    several = [i for i, layer in enumerate(view.layers) if layer.n_cells > 1]
+    if len(several) <= MOST_LAYERS:
+        return several
+    cumulated = np.cumsum(energies[several]) / energies[several].sum()
+    levels = np.linspace(0.02, 0.98, MOST_LAYERS)
+    return [several[i] for i in dict.fromkeys(np.searchsorted(cumulated, levels))]
+
+
+def _of_layers(
+    view: View, cells: FloatArray, layers: Sequence[int]
+) -> list[FloatArray]:
+    starts = np.cumsum([0, *(layer.n_cells for layer in view.layers)])
+    return [cells[starts[i] : starts[i + 1]] for i in layers]
+
+
+def _layer_title(view: View, i: int) -> str:
+    if not view.has_depth:
+        return ""
+    title = f"layer {view.layers[i].name}"
+    return f"{title}, {depths(view)[i]:.4g} mm" if _has_positions(view) else title
+
+
+def _has_positions(view: View) -> bool:
+    return all(np.isfinite(layer.middle) for layer in view.layers)
+
+
+def _label(name: str, geometry: Geometry) -> tuple[str, str]:
+    """Text and unit of an observable."""
+    view, _, short = name.rpartition(".")
+    text = _LABELS.get(short, short.replace("_", " "))
+    unit = "mm" if short in _LENGTHS else "1"
+    of = geometry.view(view) if view else geometry.views[0]
+    if short in _DEPTHS and not _has_positions(of):
+        unit = "layers"
+    return (f"{text}, {view}" if view else text), unit
+
+
+def _fit_curve(response: Response, factor: float) -> tuple[FloatArray, FloatArray]:
+    """Energies in the shown unit, and the fitted resolution in per cent."""
+    fit = fit_resolution(response)
+    e = np.geomspace(np.nanmin(response.energy), np.nanmax(response.energy), 100)
+    squares = fit.stochastic**2 / e + fit.noise**2 / e**2 + fit.constant**2
+    return e * factor, 100 * np.sqrt(squares)
+
+
+def _fit_text(fit: ResolutionFit, unit: str) -> str:
+    """The fit for energies in GeV, in per cent."""
+    scale = 1e-3 if unit == "MeV" else 1.0
+    a = 100 * fit.stochastic * np.sqrt(scale)
+    b, c = 100 * fit.noise * scale, 100 * fit.constant
+    quality = f"chi2 {fit.chi2:.1f}/{fit.n_dof}"
+    return f"{a:.2f} %/sqrt(E) + {b:.2f} %/E + {c:.3f} % ({quality})"

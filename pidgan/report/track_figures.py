@@ -1,0 +1,227 @@
+"""Figures of the targets of tracks: distances, atoms, ties, and a classifier test.
+
+Each stands beside its floor, the same figure for a sample of the train part instead of
+the generated rows.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.efficiency.binning import bin_shape
+from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF
+from pidgan.errors import DatasetError, PidganWarning
+from pidgan.report.classifiers import C2ST_MIN_ROWS, c2st
+from pidgan.report.measured import Measured, measured, missing
+from pidgan.report.metrics import ks_error, wasserstein, wasserstein_error, weighted_ks
+from pidgan.report.track_rows import TrackRows, is_usable
+from pidgan.sample.dataset import Part
+from pidgan.sample.weights import n_eff, with_differences
+
+MIN_ATOM_SHARE, MIN_ATOM_ROWS = 2e-3, 10
+"""Share of the rows and number of rows from which a value or a tie is listed."""
+
+MAX_ATOMS = 6
+"""Largest number of atoms that are listed for one target of one sample."""
+
+Edges = dict[str, tuple[float, ...]]
+Distance = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], float]
+
+
+def target_figures(rows: TrackRows, edges: Edges, *, seed: int) -> dict[str, Any]:
+    """Return distances and atoms of each target, by name.
+
+    Args:
+        rows: Rows to compare.
+        edges: Edges of the kinematic bins.
+        seed: Seed of the bootstrap replicas behind the errors.
+    """
+    bins = rows.split(edges)
+    error_of_w1 = partial(wasserstein_error, seed=seed)
+    found: dict[str, Any] = {}
+    for t, variable in enumerate(rows.sample.targets):
+        # Sentinels would swamp a distance in units of the target.
+        inside = rows.where(partial(_is_measured, t=t, absent=variable.sentinels))
+        usable = is_usable(inside.real) and is_usable(inside.generated)
+        found[variable.name] = {
+            "unit": variable.package_unit,
+            "ks": _distance(rows, t, weighted_ks, ks_error),
+            "wasserstein": _distance(inside, t, wasserstein, error_of_w1)
+            if usable
+            else missing("no measured values"),
+            "in_bins": _distances_in_bins(bins, t, edges),
+            "atoms": _atom_figures(rows, t, variable.sentinels),
+        }
+    return found
+
+
+def tie_figures(rows: TrackRows) -> dict[str, Any]:
+    """Return the shares of rows in which two targets are equal and measured."""
+    names, sentinels = rows.sample.target_names, rows.sample.sentinels
+    found: dict[str, Any] = {}
+    for i, first in enumerate(names):
+        for j, second in enumerate(names[i + 1 :], start=i + 1):
+            absent = sentinels.get(first, ()) + sentinels.get(second, ())
+            tied = partial(_is_tied, pair=(i, j), absent=absent)
+            share = max(tied(part).mean() for part in (rows.real, rows.generated))
+            if share >= MIN_ATOM_SHARE:
+                found[f"{first} == {second}"] = share_figures(rows, tied)
+    return found
+
+
+def share_figures(
+    rows: TrackRows, choose: Callable[[Part], BoolArray]
+) -> dict[str, Any]:
+    """Return the shares of chosen rows, real and generated, and their difference."""
+    outcomes = rows.outcomes_of(
+        ("chosen",), lambda part: choose(part)[np.newaxis], rows.real, rows.generated
+    )
+    found = outcomes.in_bins({}).measured()
+    real = float(found.real.efficiency[0])
+    shares = [f.weights[choose(f)].sum() / f.weights.sum() for f in rows.floors]
+    return {
+        "real": real,
+        "generated": float(found.generated.efficiency[0]),
+        "difference": measured(
+            float(found.difference[0]),
+            float(found.difference_error[0]),
+            [abs(float(share - real)) for share in shares],
+            n_eff(rows.real.weights),
+        ),
+    }
+
+
+def c2st_figure(rows: TrackRows, *, seed: int, max_rows: int) -> Measured:
+    """Return the classifier test of all targets together, beside the conditions.
+
+    Args:
+        rows: Rows to compare.
+        seed: Seed of the halves and of the classifiers.
+        max_rows: Rows of each sample that the classifiers see.
+    """
+    n, w = len(rows.real.weights), rows.real.weights
+    if n < C2ST_MIN_ROWS:
+        return _no_c2st(f"{n} test rows; a C2ST needs {C2ST_MIN_ROWS}")
+    features = with_differences(rows.real.conditions, rows.real.targets)
+    generated = with_differences(rows.real.conditions, rows.generated.targets)
+    try:
+        found = c2st(
+            features, generated, w, w, seed=seed, max_rows=max_rows, paired=True
+        )
+    except DatasetError as error:
+        return _no_c2st(str(error))
+    floor = None
+    for part in rows.floors[:1]:
+        if len(part.weights) >= C2ST_MIN_ROWS:
+            x = with_differences(part.conditions, part.targets)
+            floor = c2st(x, features, part.weights, w, seed=seed, max_rows=max_rows)
+    return {
+        "value": found.auc,
+        "error": found.error,
+        "floor": floor.auc if floor else None,
+        "floor_error": floor.error if floor else None,
+        "n_eff": found.n_eff,
+        "trees": found.auc_trees,
+        "network": found.auc_network,
+        "floor_trees": floor.auc_trees if floor else None,
+        "floor_network": floor.auc_network if floor else None,
+        "rows": found.n_real,
+    }
+
+
+def _no_c2st(reason: str) -> Measured:
+    warnings.warn(f"no C2ST: {reason}", PidganWarning, stacklevel=4)
+    return missing(reason)
+
+
+def _is_measured(part: Part, *, t: int, absent: Sequence[float]) -> BoolArray:
+    return np.asarray(~np.isin(part.targets[:, t], absent))
+
+
+def _is_tied(
+    part: Part, *, pair: tuple[int, int], absent: Sequence[float]
+) -> BoolArray:
+    first, second = (part.targets[:, t] for t in pair)
+    return np.asarray((first == second) & ~np.isin(first, absent))
+
+
+def _is_equal(part: Part, *, t: int, value: float) -> BoolArray:
+    return np.asarray(part.targets[:, t] == value)
+
+
+def _between(a: Part, b: Part, t: int, distance: Distance) -> float:
+    return distance(a.targets[:, t], b.targets[:, t], a.weights, b.weights)
+
+
+def _floors(rows: TrackRows, t: int, distance: Distance) -> list[float]:
+    return [_between(floor, rows.real, t, distance) for floor in rows.floors]
+
+
+def _distance(rows: TrackRows, t: int, distance: Distance, error: Distance) -> Measured:
+    """A distance of generated to real rows in one target, with its floor."""
+    return measured(
+        _between(rows.generated, rows.real, t, distance),
+        _between(rows.generated, rows.real, t, error),
+        _floors(rows, t, distance),
+        n_eff(rows.real.weights),
+    )
+
+
+def _distances_in_bins(
+    bins: Sequence[TrackRows], t: int, edges: Edges
+) -> dict[str, Any]:
+    """KS and Wasserstein-1 distances in kinematic bins, with their floors."""
+    shape = bin_shape(edges)
+    names = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
+    table = {name: np.full(len(bins), np.nan) for name in names}
+    for b, rows in enumerate(bins):
+        table["n_eff"][b] = n_eff(rows.real.weights)
+        if not is_usable(rows.real) or table["n_eff"][b] < MIN_BIN_EFF:
+            continue
+        pair = rows.generated, rows.real, t
+        table["ks_error"][b] = _between(*pair, ks_error)
+        for name, distance in (("ks", weighted_ks), ("wasserstein", wasserstein)):
+            table[name][b] = _between(*pair, distance)
+            if rows.floors:
+                table[f"{name}_floor"][b] = np.mean(_floors(rows, t, distance))
+    used = np.isfinite(table["ks"])
+    with_floor = used & np.isfinite(table["ks_floor"])
+    mean = missing(f"no bin has {MIN_BIN_EFF:g} effective rows")
+    if used.any():
+        mean = measured(
+            float(np.mean(table["ks"][used])),
+            float(np.sqrt(np.sum(table["ks_error"][used] ** 2)) / used.sum()),
+            [float(np.mean(table["ks_floor"][with_floor]))] if with_floor.any() else [],
+            float(np.sum(table["n_eff"][used])),
+        )
+    return {
+        "edges": {name: list(e) for name, e in edges.items()},
+        "shape": list(shape),
+        "bins_left_out": int(np.count_nonzero(~used)),
+        "ks_mean": mean,
+        **{name: values.reshape(shape).tolist() for name, values in table.items()},
+    }
+
+
+def _atom_figures(
+    rows: TrackRows, t: int, sentinels: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Shares of the values that a finite part of the rows takes exactly."""
+    values: set[float] = set()
+    for sample in (rows.real.targets[:, t], rows.generated.targets[:, t]):
+        unique, counts = np.unique(sample, return_counts=True)
+        often = counts >= max(MIN_ATOM_ROWS, MIN_ATOM_SHARE * len(sample))
+        most = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
+        values.update(float(v) for v in unique[often][most])
+    return [
+        {
+            "value": value,
+            "sentinel": value in sentinels,
+            **share_figures(rows, partial(_is_equal, t=t, value=value)),
+        }
+        for value in sorted(values)
+    ]

@@ -1,0 +1,178 @@
+"""The rows that a validation of tracks compares: real, generated, and of the floor."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle.card import Generator, sample_targets
+from pidgan.efficiency.binning import bin_index, count_bins
+from pidgan.efficiency.real_vs_generated import ComparedRows
+from pidgan.errors import DatasetError, PidganWarning
+from pidgan.sample.cuts import parse_cut
+from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.definition import Sample
+
+MAX_FLOOR_SAMPLES = 4
+MIN_FLOOR_SHARE = 0.7
+"""Smallest share of the number of test rows that a sample of the floor may have: a
+floor of fewer rows is too high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackRows:
+    """Real and generated rows of one species, and samples of real rows for the floor.
+
+    Attributes:
+        sample: Definition of the calibration sample.
+        real: Rows of the test part.
+        generated: Rows with the conditions and weights of the real ones, and generated
+            targets.
+        floors: Samples of the train part, each of about the size of the test part.
+    """
+
+    sample: Sample
+    real: Part
+    generated: Part
+    floors: tuple[Part, ...]
+
+    def where(self, choose: Callable[[Part], BoolArray]) -> "TrackRows":
+        """Return the chosen rows; of the floor only samples with a positive sum."""
+        floors = (take(part, choose(part)) for part in self.floors)
+        return replace(
+            self,
+            real=take(self.real, choose(self.real)),
+            generated=take(self.generated, choose(self.generated)),
+            floors=tuple(part for part in floors if is_usable(part)),
+        )
+
+    def split(self, edges: Mapping[str, Any]) -> list["TrackRows"]:
+        """Return the rows of each bin, in the order of flat bins."""
+        parts = (self.real, self.generated, *self.floors)
+        index = {id(part): self.bins(part, edges) for part in parts}
+
+        def inside(part: Part, *, number: int) -> BoolArray:
+            return np.asarray(index[id(part)] == number)
+
+        return [self.where(partial(inside, number=b)) for b in range(count_bins(edges))]
+
+    def columns(self, part: Part) -> dict[str, FloatArray]:
+        """Return the conditions of some rows by name."""
+        return dict(zip(self.sample.condition_names, part.conditions.T, strict=True))
+
+    def bins(self, part: Part, edges: Mapping[str, Any]) -> IntArray:
+        """Return the flat bin of each row, negative outside."""
+        return bin_index(self.columns(part), edges)
+
+    def outcomes(self, cuts: Sequence[str], real: Part, other: Part) -> ComparedRows:
+        """Return which real rows and which rows of the same conditions pass cuts."""
+        sample = self.sample
+        parsed = [parse_cut(cut, names=sample.target_names) for cut in cuts]
+
+        def passes(part: Part) -> BoolArray:
+            columns = dict(zip(sample.target_names, part.targets.T, strict=True))
+            return np.array([cut.passes(columns, sample.sentinels) for cut in parsed])
+
+        return self.outcomes_of(cuts, passes, real, other)
+
+    def outcomes_of(
+        self,
+        names: Sequence[str],
+        passes: Callable[[Part], BoolArray],
+        real: Part,
+        other: Part,
+    ) -> ComparedRows:
+        """Return which rows are chosen by a function with an array (n_names, n)."""
+        return ComparedRows(
+            species=self.sample.species,
+            cuts=tuple(names),
+            columns=self.columns(real),
+            weights=real.weights,
+            real=passes(real),
+            generated=passes(other).astype(np.int64),
+            repeats=1,
+            units={v.name: v.package_unit for v in self.sample.conditions},
+        )
+
+
+def take(part: Part, rows: Any) -> Part:
+    """Return some rows of a part."""
+    return Part(
+        conditions=part.conditions[rows],
+        targets=part.targets[rows],
+        weights=part.weights[rows],
+        alternatives=part.alternatives[rows],
+    )
+
+
+def is_usable(part: Part) -> bool:
+    """Return whether the weights of rows can be normalised."""
+    return len(part.weights) > 0 and float(part.weights.sum()) > 0
+
+
+def check_names(generator: Generator, dataset: Dataset) -> None:
+    """Raise a DatasetError if a generator has other variables than a dataset."""
+    sample, card = dataset.sample, generator.card
+    for kind in ("condition_names", "target_names"):
+        if getattr(card, kind) != getattr(sample, kind):
+            raise DatasetError(
+                f"the generator's {kind} are {', '.join(getattr(card, kind)[:20])}; "
+                f"those of dataset {sample.name!r} are "
+                f"{', '.join(getattr(sample, kind)[:20])}"
+            )
+
+
+def prepare_rows(
+    generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
+) -> TrackRows:
+    """Return the rows to compare, generated targets included.
+
+    Raises:
+        DatasetError: The generator has other variables, or there are no usable rows.
+    """
+    check_names(generator, dataset)
+    sample = dataset.sample
+    real = take(dataset.part("test"), slice(max_rows))
+    if not is_usable(real):
+        raise DatasetError(
+            f"the test part of dataset {sample.name!r} has {len(real.weights)} rows "
+            f"with sum of weights {real.weights.sum():.6g}, expected a positive sum"
+        )
+    targets = sample_targets(generator, real.conditions, seed=seed, track="validation")
+    generated = replace(real, targets=targets)
+    finite = np.asarray(np.isfinite(targets).all(axis=1))
+    if not finite.any():
+        raise DatasetError(f"no row generated for dataset {sample.name!r} is finite")
+    if not finite.all():
+        lost = np.count_nonzero(~finite)
+        warnings.warn(
+            f"{lost} of {len(finite)} generated rows are not finite and left out",
+            PidganWarning,
+            stacklevel=3,
+        )
+        real, generated = take(real, finite), take(generated, finite)
+    floors = _floor_samples(dataset.part("train"), len(real.weights), seed=seed)
+    return TrackRows(sample=sample, real=real, generated=generated, floors=floors)
+
+
+def _floor_samples(train: Part, n: int, *, seed: int) -> tuple[Part, ...]:
+    """Disjoint random samples of about n rows of the train part."""
+    order = np.random.default_rng(seed).permutation(len(train.weights))
+    count = min(MAX_FLOOR_SAMPLES, max(1, round(len(order) / n)))
+    size = min(n, len(order) // count)
+    parts = [
+        take(train, np.sort(order[i * size : (i + 1) * size])) for i in range(count)
+    ]
+    usable = tuple(part for part in parts if is_usable(part))
+    if not usable or len(usable[0].weights) < MIN_FLOOR_SHARE * n:
+        warnings.warn(
+            f"the train part has {len(order)} rows, fewer than the {n} of the test "
+            f"part: the floors come from fewer rows or are missing",
+            PidganWarning,
+            stacklevel=4,
+        )
+    return usable
