@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
+from pidgan.sample.weights import n_eff_of_sums
 
 SCHEMA = 1
 
@@ -145,12 +146,12 @@ def _quantiles(
         raise ValueError(f"{len(x)} values but {len(w)} weights")
     if not (np.isfinite(x).all() and np.isfinite(w).all()):
         raise NtupleError(f"{what}: a value or weight is not finite")
-    total, squares = float(w.sum()), float((w**2).sum())
-    n_eff = total**2 / squares if total > 0 else 0.0
-    if n_eff < MIN_EFFECTIVE:
+    total = float(w.sum())
+    effective = float(n_eff_of_sums(max(total, 0.0), (w**2).sum()))
+    if effective < MIN_EFFECTIVE:
         raise NtupleError(
-            f"{what}: got {n_eff:.0f} effective rows of {len(x)}, expected at least "
-            f"{MIN_EFFECTIVE}"
+            f"{what}: got {effective:.0f} effective rows of {len(x)}, expected at "
+            f"least {MIN_EFFECTIVE}"
         )
     distinct, place = np.unique(x, return_inverse=True)
     mass = np.bincount(place, w)

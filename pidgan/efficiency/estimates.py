@@ -26,8 +26,9 @@ import numpy as np
 from scipy import sparse
 
 from pidgan.arrays import FloatArray
-from pidgan.efficiency import tabulate as tables
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.quoted import Estimate, finite_matrix
+from pidgan.efficiency.tabulate import estimate_latex, estimate_text
 from pidgan.errors import PidganWarning
 
 MIN_SIGNIFICANCE = 3.0
@@ -46,25 +47,6 @@ class Sample(Protocol):
 
     def shared_covariance(self, other: Any) -> FloatArray | None:
         """(n, n_other), due to rows that both have; None if there are none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value with its uncertainties.
-
-    Attributes:
-        label: what it is.
-        value: the value; NaN if it has none.
-        stat: statistical uncertainty of the analysis ntuples.
-        syst: systematic uncertainties by name.
-        total: all of them in quadrature.
-    """
-
-    label: str
-    value: float
-    stat: float
-    syst: dict[str, float]
-    total: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,19 +165,8 @@ class Estimates:
 
     def content(self) -> dict[str, Any]:
         """Return everything for JSON; what has no value is null."""
-        return {
-            "results": [
-                {
-                    "label": one.label,
-                    "value": finite(one.value),
-                    "stat": finite(one.stat),
-                    "syst": {name: finite(v) for name, v in one.syst.items()},
-                    "total": finite(one.total),
-                }
-                for one in self
-            ],
-            **self.covariances(),
-        }
+        results = [one.content() for one in self]
+        return {"results": results, **self.covariances()}
 
     def covariances(self) -> dict[str, Any]:
         """Return the covariance and its parts for JSON."""
@@ -207,11 +178,11 @@ class Estimates:
 
     def text(self) -> str:
         """Return a table of values and uncertainties."""
-        return tables.estimate_text(self)
+        return estimate_text(self)
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic."""
-        return tables.estimate_latex(self)
+        return estimate_latex(self)
 
     def _through(
         self, j: Any, values: FloatArray, labels: Sequence[str]
@@ -299,16 +270,6 @@ def map_key(efficiency_map: EfficiencyMap) -> str:
     head = [efficiency_map.cuts, efficiency_map.binning, efficiency_map.metadata]
     digest.update(json.dumps(head, sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def finite(value: float) -> float | None:
-    """Return a number for JSON, None for NaN and infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
-def finite_matrix(matrix: FloatArray) -> list[list[float | None]]:
-    """Return a matrix for JSON."""
-    return [[finite(value) for value in row] for row in matrix.tolist()]
 
 
 def _pair(a: Estimates, b: Estimates | float) -> tuple[Estimates, Estimates]:

@@ -17,11 +17,11 @@ from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Request, Rows, TrackRows, read_rows
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.estimates import Estimate, Estimates
+from pidgan.efficiency.estimates import Estimates
+from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.results import (
     Outside,
     PidEfficiencies,
-    PidEfficiency,
     combine,
     warn_of_invalid,
 )

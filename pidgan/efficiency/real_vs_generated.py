@@ -338,6 +338,18 @@ class ComparedRows:
     units: dict[str, str] = field(default_factory=dict)
     alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
+    def tables(
+        self, edges: Mapping[str, tuple[float, ...]]
+    ) -> tuple[EfficiencyTable, EfficiencyTable]:
+        """Return real and generated efficiencies in bins, without their covariance."""
+        index = bin_index(self.columns, edges)
+        rows = sort_rows(index, self.weights, count_bins(edges))
+        real, generated = (
+            table_of_shares(shares[:, rows.order], rows, cuts=self.cuts, edges=edges)
+            for shares in (self.real, self.generated / self.repeats)
+        )
+        return real, generated
+
     def in_bins(
         self,
         edges: Mapping[str, tuple[float, ...]],

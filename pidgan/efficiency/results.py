@@ -24,7 +24,7 @@ tracks, add up: their errors are the same error.
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, Literal
 
@@ -33,17 +33,16 @@ import pandas as pd
 from scipy import sparse
 
 from pidgan.arrays import FloatArray
-from pidgan.efficiency import tabulate as tables
 from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.binning import count_bins
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import (
     Estimates,
     Origin,
-    finite,
     map_key,
     warn_of_relatives,
 )
+from pidgan.efficiency.quoted import PidEfficiency, finite, label_of
 from pidgan.efficiency.row_covariance import RowSample
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.sums import (
@@ -55,6 +54,7 @@ from pidgan.efficiency.sums import (
     integrate,
     sum_cells,
 )
+from pidgan.efficiency.tabulate import efficiency_latex, efficiency_text
 from pidgan.errors import MapError, PidganWarning
 
 Outside = Literal["grow", "refuse"]
@@ -63,52 +63,6 @@ MAX_ESTIMATES = 5000
 """Most selections times bins: a covariance of more is larger than 200 MB."""
 
 _FLAGS = {EMPTY: "empty", NOT_POSITIVE: "sum of weights not positive"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PidEfficiency:
-    """Efficiency of one selection on an analysis ntuple, or in one bin of it.
-
-    Attributes:
-        cut: the selection.
-        value: efficiency, corrected unless asked otherwise; never clipped; NaN in a
-            bin that is flagged as empty or without a positive sum of weights.
-        stat: statistical uncertainty of the analysis ntuple.
-        syst: systematic uncertainties by name: "calibration", the variations of the
-            map, "transfer"; "outside" if rows lie outside the map; "uncorrected"
-            without the correction.
-        total: all of them in quadrature.
-        generated: efficiency of the generated targets.
-        correction: what the map adds to it, whether or not it was added.
-        n_rows: rows used.
-        n_eff: their effective number, (sum w)^2 / sum w^2.
-        outside_fraction: share of the sum of weights outside the map.
-        n_invalid: rows of the ntuple left out, without targets.
-        few_events: whether a reference has few rows on one side of a cut.
-        bin: edges by branch, if the efficiency is that of an analysis bin.
-        flags: what to beware of: "empty", "sum of weights not positive", "nothing
-            passes", "everything passes", "few reference rows".
-    """
-
-    cut: str
-    value: float
-    stat: float
-    syst: dict[str, float]
-    total: float
-    generated: float
-    correction: float
-    n_rows: int
-    n_eff: float
-    outside_fraction: float
-    n_invalid: int
-    few_events: bool
-    bin: dict[str, tuple[float, float]]
-    flags: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """The selection and the bin."""
-        return _label(self.cut, self.bin)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,16 +124,8 @@ class PidEfficiencies:
 
     def content(self) -> dict[str, Any]:
         """Return everything for JSON; no value, and an edge at infinity, is null."""
-        results = []
-        for one in self.results:
-            content = asdict(one)
-            for name in ("value", "stat", "total", "generated", "correction"):
-                content[name] = finite(content[name])
-            content["syst"] = {k: finite(v) for k, v in one.syst.items()}
-            content["bin"] = {k: [*map(finite, pair)] for k, pair in one.bin.items()}
-            results.append(content)
         return {
-            "results": results,
+            "results": [one.content() for one in self.results],
             "bins": {k: [*map(finite, edges)] for k, edges in self.bins.items()},
             "n_outside_bins": self.n_outside_bins,
             **self.estimates.covariances(),
@@ -191,11 +137,11 @@ class PidEfficiencies:
 
     def text(self) -> str:
         """Return a table: value and uncertainties in per cent."""
-        return tables.efficiency_text(self)
+        return efficiency_text(self.results, self.bins, self.n_outside_bins)
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
-        return tables.efficiency_latex(self)
+        return efficiency_latex(self.results, list(self.bins))
 
 
 def combine(
@@ -298,7 +244,7 @@ def _estimates(
     values = np.where(usable, sample.means.ravel(), np.nan)
     ranges = _ranges(edges)
     return Estimates(
-        labels=tuple(_label(p.selection.text, r) for p in parts for r in ranges),
+        labels=tuple(label_of(p.selection.text, r) for p in parts for r in ranges),
         values=values,
         samples={sample: sparse.eye_array(len(values), format="csr")},
         gradients=gradients,
@@ -360,12 +306,6 @@ def _ranges(
         for name, values in edges.items()
     ]
     return [dict(one) for one in product(*pairs)]
-
-
-def _label(text: str, ranges: Mapping[str, tuple[float, float]]) -> str:
-    """Name a selection in a bin."""
-    parts = [f"{low:g} <= {name} < {high:g}" for name, (low, high) in ranges.items()]
-    return ", ".join([text, *parts])
 
 
 def _check_places(

@@ -18,6 +18,7 @@ from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.sums import factors_of
+from pidgan.sample.weights import n_eff_of_sums
 
 BLOCK_ROWS = 100_000
 """Rows whose values for all selections are in memory at a time."""
@@ -54,10 +55,10 @@ class RowSample:
             blocks[one] += influence @ influence.T
             squares[one] += (self.rows.weights[chosen] ** 2).sum()
         result = np.zeros((self.means.size, self.means.size))
+        n_eff = n_eff_of_sums(self.sums, squares)
         for cell in np.flatnonzero(squares > 0):
-            n_eff = self.sums[cell] ** 2 / squares[cell]
-            p = 0.5 / (n_eff + 1)
-            floor = p * (1 - p) / n_eff
+            p = 0.5 / (n_eff[cell] + 1)
+            floor = p * (1 - p) / n_eff[cell]
             block = blocks[cell]
             lift = np.maximum(floor - np.diag(block), 0.0)
             at = np.arange(n_selections) * n_cells + cell

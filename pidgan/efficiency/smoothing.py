@@ -34,12 +34,15 @@ empty one borrows from its neighbours, and its uncertainty says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import linalg, optimize, special
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
+from pidgan.efficiency.table import EfficiencyTable
+from pidgan.sample.weights import n_eff_of_sums
 
 MIN_N_EFF = 1.0
 """Effective rows below which a bin counts as unmeasured: its sum of weights is then not
@@ -84,9 +87,11 @@ class SmoothDifference:
     log_amplitudes: FloatArray
 
 
-def raw_difference(found: RealVsGenerated) -> FloatArray:
+def raw_difference(real: EfficiencyTable, generated: EfficiencyTable) -> FloatArray:
     """Return real minus generated efficiency, (n_cuts, n_bins); NaN if unmeasured."""
-    return _flat(found.real.efficiency) - _flat(found.generated.efficiency)
+    n_eff = n_eff_of_sums(real.sum_weights, real.sum_weights2).reshape(-1)
+    difference = _flat(real.efficiency) - _flat(generated.efficiency)
+    return np.where(n_eff >= MIN_N_EFF, difference, np.nan)
 
 
 def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> FloatArray:
@@ -162,7 +167,7 @@ def smooth_difference(
         start: ln t to begin the search with.
     """
     measured = np.isfinite(difference)
-    terms = _terms(shape) * (scale[:, np.newaxis] * scale)
+    terms = _terms(tuple(shape)) * (scale[:, np.newaxis] * scale)
     inner = terms[:, measured][:, :, measured]
     raw, noise = difference[measured], variance[measured]
     low, high = np.log(AMPLITUDE_RANGE)
@@ -246,7 +251,8 @@ def _logit(efficiency: FloatArray) -> FloatArray:
     return np.asarray(special.logit(np.clip(efficiency, edge, 1 - edge)))
 
 
-def _terms(shape: Sequence[int]) -> FloatArray:
+@lru_cache(maxsize=4)
+def _terms(shape: tuple[int, ...]) -> FloatArray:
     """The matrices of K that the grid can tell apart, (n_terms, n_bins, n_bins)."""
     n_bins = int(np.prod(shape, dtype=np.int64))
     smooth = _smooth_terms(shape)

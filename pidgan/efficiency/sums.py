@@ -17,6 +17,7 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
+from pidgan.sample.weights import n_eff_of_sums
 
 USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
 """Values of `Cells.status`."""
@@ -92,8 +93,7 @@ def sum_cells(rows: Rows, n_cells: int) -> Cells:
     n_rows = np.bincount(rows.cell, minlength=n_cells)
     status = np.where(np.isfinite(sums) & (sums > 0), USABLE, NOT_POSITIVE)
     status[n_rows == 0] = EMPTY
-    with np.errstate(divide="ignore", invalid="ignore"):
-        n_eff = np.where(squares > 0, sums**2 / squares, 0.0)
+    n_eff = n_eff_of_sums(sums, squares)
     return Cells(n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
 
 
@@ -234,8 +234,8 @@ def _transfer(
     w, passed = rows.weights[inside], own.passed[number][inside]
     size = shape[0] * shape[1]
     total, total2 = np.bincount(flat, w, size), np.bincount(flat, w**2, size)
+    n_eff = n_eff_of_sums(total, total2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        n_eff = total**2 / total2
         e = np.clip(np.bincount(flat, w * passed, size) / total, 0, 1)
         own_variance = e * (1 - e) * n_eff / (n_eff - 1)
     use = (total > 0) & (n_eff >= 2)

@@ -51,10 +51,10 @@ from pidgan.efficiency.smoothing import (
     regularise_variances,
     smooth_difference,
 )
-from pidgan.efficiency.table import effective_rows
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
 from pidgan.sample.species import pdg_id
+from pidgan.sample.weights import n_eff, n_eff_of_sums
 
 if TYPE_CHECKING:
     from pidgan.sample.dataset import Dataset
@@ -195,14 +195,17 @@ def map_from_rows(
     generated = _generated_everywhere(rows, place, found, empty_bins)
     smooth, variances = _smooth(found, generated)
     mean = np.array([cut.mean for cut in smooth])
-    n_eff = found.n_eff.reshape(-1)
+    populations = found.n_eff.reshape(-1)
     shifts = {}
     if "binning" in variations:
-        shifts["binning"] = _coarse_mean(rows, edges, generated, n_eff) - mean
+        shifts["binning"] = _coarse_mean(rows, edges, generated, populations) - mean
     if "sweights" in variations:
         for name, weights in rows.alternatives.items():
-            other = replace(rows, weights=weights).in_bins(edges).measured(MIN_N_EFF)
-            change = np.nan_to_num(raw_difference(other) - raw_difference(found))
+            other = replace(rows, weights=weights).tables(edges)
+            change = raw_difference(*other) - raw_difference(
+                found.real, found.generated
+            )
+            change = np.nan_to_num(change)
             shifts[f"sweights_{name}"] = np.array(
                 [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
             )
@@ -216,9 +219,9 @@ def map_from_rows(
         covariance=np.array([cut.covariance for cut in smooth]),
         operator=np.array([cut.operator for cut in smooth]),
         raw_covariance=raw_covariance(found, variances),
-        n_eff=n_eff,
-        passing=effective_rows(passed @ w, passed @ w**2),
-        failing=effective_rows(failed @ w, failed @ w**2),
+        n_eff=populations,
+        passing=n_eff_of_sums(np.maximum(passed @ w, 0), passed @ w**2),
+        failing=n_eff_of_sums(np.maximum(failed @ w, 0), failed @ w**2),
         variations=shifts,
         metadata={**metadata, "reference": _summary(rows, place)},
     )
@@ -411,7 +414,7 @@ def _smooth(
 ) -> tuple[list[SmoothDifference], FloatArray]:
     """Smooth each cut, twice: the variances need the efficiency that it finds."""
     shape = found.real.shape
-    raw = raw_difference(found)
+    raw = raw_difference(found.real, found.generated)
     scale = prior_scale(generated, found)
     both = (found.real.efficiency + found.generated.efficiency).reshape(raw.shape)
     variances = regularise_variances(found, both / 2)
@@ -432,15 +435,15 @@ def _coarse_mean(
     rows: ComparedRows,
     edges: Mapping[str, tuple[float, ...]],
     generated: FloatArray,
-    n_eff: FloatArray,
+    populations: FloatArray,
 ) -> FloatArray:
     """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
     coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(len(n_eff)), bin_shape(edges))
+    steps = np.unravel_index(np.arange(len(populations)), bin_shape(edges))
     merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
     # One row more in each bin, so that merged empty bins have an average too.
-    norm = np.bincount(merged, n_eff + 1)
-    average = np.array([np.bincount(merged, (n_eff + 1) * g) for g in generated])
+    norm = np.bincount(merged, populations + 1)
+    average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
     smooth, _ = _smooth(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
     return np.array([cut.mean[merged] for cut in smooth])
 
@@ -477,5 +480,5 @@ def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
         "rows": len(w),
         "rows_outside": int(np.count_nonzero(place < 0)),
         "sum_weights": float(w.sum()),
-        "n_eff": float(w.sum() ** 2 / (w**2).sum()),
+        "n_eff": n_eff(w),
     }

@@ -1,12 +1,9 @@
 """Results as text for people and as LaTeX for papers."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
-if TYPE_CHECKING:
-    from pidgan.efficiency.estimates import Estimate
-    from pidgan.efficiency.results import PidEfficiencies, PidEfficiency
+from pidgan.efficiency.quoted import Estimate, PidEfficiency
 
 PDG_TURN = 3.55
 """Uncertainties up to 354 get two digits, from 355 on one (Particle Data Group, Phys.
@@ -35,8 +32,18 @@ _LATEX = {
 }
 
 
-def efficiency_text(found: "PidEfficiencies") -> str:
-    """Return a table of efficiencies and uncertainties in per cent."""
+def efficiency_text(
+    found: Sequence[PidEfficiency],
+    bins: Mapping[str, Sequence[float]],
+    n_outside_bins: int,
+) -> str:
+    """Return a table of efficiencies and uncertainties in per cent.
+
+    Args:
+        found: Efficiencies, all bins of one selection after those of another.
+        bins: Edges of the analysis bins by branch; empty without.
+        n_outside_bins: Rows outside the bins.
+    """
     names = list(dict.fromkeys(name for r in found for name in r.syst))
     width = max(len("cut"), *(len(r.label) for r in found))
     head = ["value", "stat", *names, "total", "generated"]
@@ -46,26 +53,21 @@ def efficiency_text(found: "PidEfficiencies") -> str:
         numbers += [r.total, r.generated]
         cells = "".join(_cell(100 * number, 12, "%") for number in numbers)
         lines.append(f"{r.label:{width}}{cells}")
-    return "\n".join([*lines, *_notes(found)])
-
-
-def _notes(found: "PidEfficiencies") -> list[str]:
-    """Return what is said below a table."""
     one = found[0]
-    n_cells = len({tuple(r.bin.items()) for r in found})
-    first = found.results[:n_cells]
-    n_rows = sum(r.n_rows for r in first)
-    if found.bins:
-        lines = [f"{n_rows} rows; outside the bins, left out: {found.n_outside_bins}"]
-        worst = max(r.outside_fraction for r in found)
-        outside = f"outside the map: up to {100 * worst:.2f} % of a bin"
-        lines.append(f"without targets, left out: {one.n_invalid}; {outside}")
-    else:
-        worst = max(r.outside_fraction for r in found)
-        lines = [
-            f"{one.n_rows} rows, effectively {one.n_eff:.0f}; without targets, left "
-            f"out: {one.n_invalid}; outside the map: {100 * worst:.2f} %"
+    worst = 100 * max(r.outside_fraction for r in found)
+    if bins:
+        n_cells = len({tuple(r.bin.items()) for r in found})
+        n_rows = sum(r.n_rows for r in found[:n_cells])
+        lines += [
+            f"{n_rows} rows; outside the bins, left out: {n_outside_bins}",
+            f"without targets, left out: {one.n_invalid}; outside the map: up to "
+            f"{worst:.2f} % of a bin",
         ]
+    else:
+        lines.append(
+            f"{one.n_rows} rows, effectively {one.n_eff:.0f}; without targets, left "
+            f"out: {one.n_invalid}; outside the map: {worst:.2f} %"
+        )
     few = list(dict.fromkeys(r.cut for r in found if r.few_events))
     if few:
         lines.append(f"few reference rows on one side of: {', '.join(few)}")
@@ -73,10 +75,10 @@ def _notes(found: "PidEfficiencies") -> list[str]:
         flags = [flag for flag in r.flags if flag != "few reference rows"]
         if flags:
             lines.append(f"{r.label}: {', '.join(flags)}")
-    return lines
+    return "\n".join(lines)
 
 
-def estimate_text(estimates: "Iterable[Estimate]") -> str:
+def estimate_text(estimates: Iterable[Estimate]) -> str:
     """Return a table of ratios, sums or differences."""
     rows = list(estimates)
     names = list(dict.fromkeys(name for r in rows for name in r.syst))
@@ -98,10 +100,9 @@ def _cell(number: float, width: int, unit: str) -> str:
     return f"{number:{width}.{digits}f}{unit}"
 
 
-def efficiency_latex(found: "PidEfficiencies") -> str:
+def efficiency_latex(found: Iterable[PidEfficiency], bins: Iterable[str]) -> str:
     """Return a `tabular` of efficiencies: value +- statistical +- systematic."""
-    columns = [["Selection"], *([_escape(name)] for name in found.bins)]
-    head = [*(column[0] for column in columns), r"Efficiency [\%]"]
+    head = ["Selection", *map(_escape, bins), r"Efficiency [\%]"]
     rows = []
     for r in found:
         ranges = [f"${_edge(low)}$--${_edge(high)}$" for low, high in r.bin.values()]
@@ -115,7 +116,7 @@ def _edge(edge: float) -> str:
     return f"{edge:g}".replace("inf", r"\infty")
 
 
-def estimate_latex(estimates: "Iterable[Estimate]") -> str:
+def estimate_latex(estimates: Iterable[Estimate]) -> str:
     """Return a `tabular` of ratios, sums or differences."""
     rows = [
         [_escape(r.label), latex_number(r.value, r.stat, _systematic(r))]
@@ -147,7 +148,7 @@ def latex_number(value: float, stat: float, syst: float) -> str:
     return "$" + r" \pm ".join(numbers) + "$"
 
 
-def _systematic(one: "PidEfficiency | Estimate") -> float:
+def _systematic(one: PidEfficiency | Estimate) -> float:
     return math.sqrt(sum(part**2 for part in one.syst.values()))
 
 

@@ -65,14 +65,14 @@ def test_raw_difference_is_that_of_the_sums() -> None:
     # (1 (1 - 1/2) + 2 (0 - 1) - 1 (1 - 0)) / 2; n_eff = 4 / 6 is too small.
     assert raw.n_eff == pytest.approx([4 / 6, 1, 0])
     assert is_measured(raw).tolist() == [False, True, False]
-    assert raw_difference(raw)[0, 1] == 0
-    assert np.isnan(raw_difference(raw)[0, [0, 2]]).all()
+    assert raw_difference(raw.real, raw.generated)[0, 1] == 0
+    assert np.isnan(raw_difference(raw.real, raw.generated)[0, [0, 2]]).all()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_variance_is_the_spread_of_repetitions(weighted: bool) -> None:
     found = [compare(2000, seed=s, weighted=weighted) for s in range(300)]
-    d = np.array([raw_difference(raw) for raw in found])
+    d = np.array([raw_difference(raw.real, raw.generated) for raw in found])
     variance = np.array(
         [regularise_variances(raw, raw.generated.efficiency) for raw in found]
     )
@@ -102,7 +102,7 @@ def test_subtracted_background_counts_most_where_the_efficiency_saturates() -> N
         raw = record(
             index, w, passes[np.newaxis], generated=made, repeats=8, n_bins=n_bins
         )
-        d.append(raw_difference(raw)[0])
+        d.append(raw_difference(raw.real, raw.generated)[0])
         expected = np.linspace(0.5, 0.999, n_bins)[np.newaxis]
         variance.append(regularise_variances(raw, expected)[0])
     pull = np.array(d) / np.sqrt(variance)
