@@ -14,8 +14,11 @@ from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.observables import observables
 from pidgan.errors import DatasetError
 from pidgan.training.classical import lateral_profile as lateral
-from pidgan.training.classical.gflash import GFlash, fit_gflash, lateral_weights
-from pidgan.training.classical.principal_components import PCA, fit_pca
+from pidgan.training.classical.gflash import GFlash, lateral_weights
+from pidgan.training.classical.gflash_fit import fit_gflash
+from pidgan.training.classical.normal_numbers import KNOTS, spots
+from pidgan.training.classical.principal_components import PCA
+from pidgan.training.classical.principal_components_fit import fit_pca
 
 FITS: dict[str, Any] = {"gflash": fit_gflash, "pca": fit_pca}
 N = 420
@@ -174,7 +177,7 @@ def test_constant_conditions_and_hidden_axes() -> None:
     x = np.stack([conditions[:, 0], np.full(250, 0.3)], axis=1)
     for fit in FITS.values():
         found = fit(shifted, x, image, names=("energy", "tilt"))
-        assert found.hidden.shape == (2, len(lateral.KNOTS))
+        assert found.hidden.shape == (2, len(KNOTS))
         noise = np.random.default_rng(1).normal(size=(250, found.n_noise))
         y, g = (observables(e, image) for e in (shifted, found.sample(x, noise)))
         # The impact point is not known, but its distribution is.
@@ -219,7 +222,7 @@ def test_bad_input_is_refused(fit: Any) -> None:
 def test_spots_are_a_compound_poisson_distribution() -> None:
     noise = np.random.default_rng(1).normal(size=(1, 200_000))
     for k in (0.05, 0.5, 3.0, 200.0):
-        e = lateral.spots(np.full((1, 1), 2 * k), np.full((1, 1), 2.0), noise)
+        e = spots(np.full((1, 1), 2 * k), np.full((1, 1), 2.0), noise)
         assert e.mean() == pytest.approx(2 * k, rel=0.02)
         assert e.var() == pytest.approx(2 * 2 * 2 * k, rel=0.03)
         assert np.mean(e == 0) == pytest.approx(np.exp(-k), abs=0.004)

@@ -19,8 +19,10 @@ from pidgan.bundle.card import Card, describe_variables
 from pidgan.bundle.formulas import trace
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset
-from pidgan.training.classical.gflash import GFlash, fit_gflash
-from pidgan.training.classical.principal_components import PCA, fit_pca
+from pidgan.training.classical.gflash import GFlash
+from pidgan.training.classical.gflash_fit import fit_gflash
+from pidgan.training.classical.principal_components import PCA
+from pidgan.training.classical.principal_components_fit import fit_pca
 
 BLOCK_ROWS = 2048
 

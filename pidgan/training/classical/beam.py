@@ -1,0 +1,121 @@
+"""Conditions of showers, and the features in which parameters are linear."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidgan.arrays import FloatArray
+from pidgan.bundle.formulas import Array, concatenate, cos, log, near, sin, take
+from pidgan.errors import nearest
+
+ROLES = ("energy", "theta", "phi", "x0", "y0", "species")
+"""Conditions with a meaning. The energy is necessary, the others are optional."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beam:
+    """The conditions of showers and their scales.
+
+    Attributes:
+        names: Names of the conditions. A name in `ROLES` has a meaning: energy in the
+            unit of the cells, angles in rad, impact point on the front face (z = 0) in
+            mm, species as a code.
+        energy: Scale of the energies.
+        species: Codes of the species that occur.
+        centre: Mean of each condition without a meaning.
+        scale: Standard deviation of each condition without a meaning.
+        origin: Impact point (2,), mm, if x0 and y0 are no conditions.
+    """
+
+    names: tuple[str, ...]
+    energy: float
+    species: tuple[float, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def column(self, conditions: Array, name: str) -> Array:
+        """Return the column (n, 1) of a condition."""
+        return take(conditions, [self.names.index(name)])
+
+    def log_energy(self, conditions: Array) -> Array:
+        """Return u = ln E / E_scale, (n, 1)."""
+        return log(self.column(conditions, "energy") * (1 / self.energy))
+
+    def angle_and_others(self, conditions: Array) -> list[Array]:
+        """Return 1 / cos theta - 1 and standardised other conditions, (n, 1) each."""
+        parts = []
+        if "theta" in self.names:
+            parts.append(1.0 / cos(self.column(conditions, "theta")) - 1.0)
+        others = [name for name in self.names if name not in ROLES]
+        for name, centre, scale in zip(others, self.centre, self.scale, strict=True):
+            parts.append((self.column(conditions, name) - centre) * (1 / scale))
+        return parts
+
+    def features(self, conditions: Array) -> Array:
+        """Return the features (n, m) in which parameters are linear.
+
+        They are 1, u and u^2 with u = ln E / E_scale; the same for each species but the
+        first; 1 / cos theta - 1; and every other condition, standardised.
+        """
+        u = self.log_energy(conditions)
+        parts = [u * 0.0 + 1.0, u, u * u]
+        if "species" in self.names:
+            code = self.column(conditions, "species")
+            for value in self.species[1:]:
+                is_it = near(code, value)
+                parts += [is_it, is_it * u, is_it * u * u]
+        return concatenate(parts + self.angle_and_others(conditions))
+
+    def axis(self, conditions: Array, z: Array) -> tuple[Array, Array]:
+        """Return x and y of the shower axis at depths z, (n, k) each, mm."""
+        zero = self.column(conditions, "energy") * 0.0 + z * 0.0
+        x, y = zero + self.origin[0], zero + self.origin[1]
+        if "x0" in self.names:
+            x = zero + self.column(conditions, "x0")
+        if "y0" in self.names:
+            y = zero + self.column(conditions, "y0")
+        if "theta" in self.names and "phi" in self.names:
+            theta = self.column(conditions, "theta")
+            phi = self.column(conditions, "phi")
+            slope = sin(theta) / cos(theta)
+            x = x + slope * cos(phi) * z
+            y = y + slope * sin(phi) * z
+        return x, y
+
+
+def fit_beam(conditions: FloatArray, names: Sequence[str]) -> Beam:
+    """Return the scales of conditions.
+
+    Args:
+        conditions: Conditions (n, c).
+        names: Names (c,) of the conditions, see `Beam`.
+
+    Raises:
+        ValueError: There is no energy, the number of names is wrong, or an energy is
+            not positive.
+    """
+    if conditions.ndim != 2 or conditions.shape[1] != len(names):
+        raise ValueError(
+            f"conditions of shape {conditions.shape} for {len(names)} names, "
+            f"expected (n, {len(names)})"
+        )
+    if "energy" not in names:
+        raise ValueError(
+            f"no condition 'energy' among {', '.join(names)}{nearest('energy', names)}"
+        )
+    columns = dict(zip(names, conditions.T, strict=True))
+    energy = columns["energy"]
+    if not np.all(energy > 0):
+        raise ValueError(f"energies down to {energy.min():g}, expected above 0")
+    # A constant condition has no information: an infinite scale leaves it out.
+    others = [columns[name] for name in names if name not in ROLES]
+    scales = [float(np.std(values)) or np.inf for values in others]
+    return Beam(
+        names=tuple(names),
+        energy=float(np.exp(np.mean(np.log(energy)))),
+        species=tuple(np.unique(columns.get("species", np.zeros(1))).tolist()),
+        centre=tuple(float(np.mean(values)) for values in others),
+        scale=tuple(scales),
+    )

@@ -1,0 +1,336 @@
+"""Fit of a GFlash-like parametrisation to a sample of showers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import ArrayLike
+
+from pidgan.arrays import FloatArray
+from pidgan.bundle.formulas import log
+from pidgan.calorimeter.geometry import Geometry
+from pidgan.calorimeter.observables import layer_energies
+from pidgan.training.classical.depth_slices import Depth, fit_depth
+from pidgan.training.classical.gflash import (
+    GFlash,
+    distance_to_maximum,
+    lateral_weights,
+)
+from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
+from pidgan.training.classical.sample_fits import (
+    Showers,
+    centre,
+    expected_cells,
+    fit_axis,
+    fit_jitter,
+    fit_positive,
+    fit_spots,
+    main_view,
+    read_showers,
+)
+
+MIN_SHOWERS = 200
+"""Smallest number of showers that determines two dozen parameters."""
+
+# Depth grid of the fit of each shower: ln T in units of the depth, and ln(a - 1).
+GRID_T = np.linspace(np.log(0.02), np.log(2.0), 90)
+GRID_A = np.linspace(np.log(0.1), np.log(20.0), 60)
+GRID_ROWS = 2000  # showers at a time, with 90 x 60 likelihoods each
+
+SLOPES = (0.83, -0.27, -1.7)
+"""Slopes of ln R_C, ln R_T and logit p in tau at the maximum, from the formulas of
+hep-ex/0001020. The fit starts there."""
+
+FIT_NUMBERS = 2_000_000  # largest number of Gaussian integrals that a fit keeps
+FIT_SHOWERS = 1000  # largest number of showers in the lateral fit
+MOMENT_WEIGHT = 2.5  # weight of the second moment of an image, beside its cells
+ROUNDS, EVALUATIONS = 3, 5  # of the lateral fit, within which the parameters settle
+SHARE_FLOOR = 1e-4  # variance of the share of a single spot
+_LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
+
+
+def fit_gflash(
+    cells: ArrayLike,
+    conditions: ArrayLike,
+    geometry: Geometry,
+    *,
+    names: Sequence[str],
+    seed: int = 1,
+) -> GFlash:
+    """Tune a GFlash-like parametrisation to a sample.
+
+    T and a of every shower maximise the sum of E_layer ln f_layer on a grid. Parameters
+    are then linear fits in `Beam.features`, and lateral ones a least-squares fit to
+    images of up to 1000 showers.
+
+    Args:
+        cells: Energies (n, n_cells).
+        conditions: Conditions (n, c).
+        geometry: Geometry of the cells.
+        names: Names (c,) of the conditions, see `Beam`: "energy" in the unit of
+            `cells`, "theta", "phi", "x0", "y0" (mm), "species"; others are allowed.
+        seed: Seed of the choice of showers for the lateral fit.
+
+    Raises:
+        DatasetError: There are too few showers with energy.
+    """
+    showers = read_showers(cells, conditions, geometry, names=names, least=MIN_SHOWERS)
+    x, beam, views = showers.x, showers.beam, showers.views
+    features = beam.features(x)
+    columns = [np.log(showers.totals[:, 0] / x[:, beam.names.index("energy")])]
+    depth = fit_depth(geometry, views)
+    if depth is not None:
+        columns = [*_fit_profiles(depth, _first_profile(geometry, views)), *columns]
+    mean, sigma, mixing = _fit_normal(features, np.stack(columns, axis=1))
+    m = features.shape[1]
+    start = GFlash(
+        geometry=geometry,
+        beam=beam,
+        depth=depth,
+        mean=mean,
+        spread=sigma,
+        mixing=mixing,
+        view_scale=showers.view_scale,
+        widths=np.empty(0),
+        lateral=np.zeros((3, 4)),
+        jitter=np.zeros(m),
+        hidden=np.empty((2, 0)),
+        layer_spot=np.zeros(m),
+        cell_spot=np.zeros((len(views), m)),
+    )
+    if depth is not None:
+        start = _with_layer_spot(start, depth, features, views, columns)
+    if not any(view.has_plane for view in geometry.views):
+        return start
+    rows = np.random.default_rng(seed).permutation(len(x))[:FIT_SHOWERS]
+    chosen = replace(showers, x=x[rows], views=[part[rows] for part in views])
+    return _with_plane(start, chosen, [column[rows] for column in columns])
+
+
+def _first_profile(geometry: Geometry, views: Sequence[FloatArray]) -> FloatArray:
+    pairs = zip(geometry.views, views, strict=True)
+    return next(layer_energies(e, view) for view, e in pairs if view.has_depth)
+
+
+def _fit_profiles(depth: Depth, layers: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """ln T and ln(a - 1) of each shower: the best of a grid, refined by a parabola."""
+    length = float(depth.nodes[-1].max())
+    t, a = np.meshgrid(GRID_T + np.log(length), GRID_A, indexing="ij")
+    v = next(v for v, own in enumerate(depth.layers) if own.max() > 0)
+    slices = depth.shares(np.exp(t).reshape(-1, 1), np.exp(a).reshape(-1, 1))
+    templates = np.log(np.maximum(depth.in_layers(slices, v), 1e-12))
+    share = layers / layers.sum(axis=1, keepdims=True)
+    peak, shape = np.empty(len(share)), np.empty(len(share))
+    for start in range(0, len(share), GRID_ROWS):
+        part = slice(start, start + GRID_ROWS)
+        score = (share[part] @ templates.T).reshape(-1, *t.shape)
+        best = score.reshape(len(score), -1).argmax(axis=1)
+        i, j = np.unravel_index(best, t.shape)
+        rows = np.arange(len(score))
+        i, j = np.clip(i, 1, len(GRID_T) - 2), np.clip(j, 1, len(GRID_A) - 2)
+        di = _vertex(*(score[rows, i + d, j] for d in (-1, 0, 1)))
+        dj = _vertex(*(score[rows, i, j + d] for d in (-1, 0, 1)))
+        peak[part] = t[i, 0] + di * (GRID_T[1] - GRID_T[0])
+        shape[part] = GRID_A[j] + dj * (GRID_A[1] - GRID_A[0])
+    return peak, shape
+
+
+def _vertex(low: FloatArray, middle: FloatArray, high: FloatArray) -> FloatArray:
+    """Place of the maximum of a parabola through -1, 0, 1; at most a step away."""
+    curvature = low - 2 * middle + high
+    flat = curvature >= 0
+    place = 0.5 * (low - high) / np.where(flat, 1.0, curvature)
+    return np.where(flat, 0.0, np.clip(place, -1, 1))
+
+
+def _fit_normal(
+    features: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean and logarithm of the deviation, linear in features, and correlations."""
+    mean = np.linalg.lstsq(features, values, rcond=None)[0]
+    rest = values - features @ mean
+    floor = 1e-12 + 1e-6 * np.var(rest, axis=0)
+    squares = np.log(rest**2 + floor) - _LOG_CHI2
+    sigma = np.linalg.lstsq(features, squares, rcond=None)[0] / 2
+    pulls = np.clip(rest / np.exp(features @ sigma), -4, 4)
+    # Tails move the mean of a logarithm; the variance itself has to be right.
+    sigma[0] += np.log(np.std(pulls, axis=0))
+    correlation = np.atleast_2d(np.corrcoef(pulls, rowvar=False))
+    return mean, sigma, np.linalg.cholesky(correlation)
+
+
+def _with_layer_spot(
+    start: GFlash,
+    depth: Depth,
+    features: FloatArray,
+    views: Sequence[FloatArray],
+    columns: Sequence[FloatArray],
+) -> GFlash:
+    """Add the fluctuations of layers about the profile of their own shower."""
+    layers = _first_profile(start.geometry, views)
+    v = next(i for i, view in enumerate(start.geometry.views) if view.has_depth)
+    peak, shape = (np.exp(column)[:, None] for column in columns[:2])
+    share = normalise(depth.in_layers(depth.shares(peak, shape), v))
+    expected = share * layers.sum(axis=1, keepdims=True)
+    some = np.maximum(expected, 1e-4 * layers.sum(axis=1, keepdims=True))
+    # The fit of T and a used two degrees of freedom of the layers.
+    n = layers.shape[1]
+    unit = ((layers - expected) ** 2 / some).sum(axis=1) / (2 * max(n - 2, 1))
+    return replace(start, layer_spot=fit_positive(features, unit))
+
+
+def _with_plane(
+    start: GFlash, showers: Showers, columns: Sequence[FloatArray]
+) -> GFlash:
+    """Add lateral profiles, and the fluctuations of the axis and of cells."""
+    geometry, x, views = start.geometry, showers.x, showers.views
+    main, at = main_view(geometry)
+    origin_x, origin_y = centre(at, views[main])[0].mean(axis=0).tolist()
+    beam = replace(start.beam, origin=(origin_x, origin_y))
+    start = replace(start, beam=beam, widths=widths_of(geometry))
+    peak, slices = np.ones((len(x), 1)), None
+    if start.depth is not None:
+        peak, shape = (np.exp(column)[:, None] for column in columns[:2])
+        slices = start.depth.shares(peak, shape)
+
+    def fit(model: GFlash, shift: FloatArray) -> GFlash:
+        lateral = _fit_lateral(model, x, views, (slices, peak, shift))
+        return replace(model, lateral=lateral)
+
+    def expected(model: GFlash, shift: FloatArray, v: int) -> FloatArray:
+        image = partial(model.image, x, (slices, peak, shift), v)
+        return expected_cells(geometry.views[v], views[v], image)
+
+    image = partial(expected, v=main)
+    start, shift, hidden = fit_axis(
+        start, at, views[main], beam=beam, fit=fit, image=image
+    )
+    images = [expected(start, shift, v) for v in range(len(views))]
+    features = beam.features(x)
+    spot = fit_spots(features, geometry, views, images)
+    step = float(start.widths[0])
+    compared = (views[main], images[main], image(start, shift + step))
+    jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
+    return replace(start, cell_spot=spot, jitter=jitter, hidden=hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Cells (n, k) of a layer that the lateral fit compares.
+
+    `kernels` (n, g, w, k) are integrals of Gaussians at g depths, `share` (n, g) and
+    `tau` (n, g) belong to these depths. `real` has shares of the energy of the layer,
+    `weight` (n, 1) is its share of the view, `square` has squared distances, mm^2.
+    """
+
+    kernels: FloatArray
+    share: FloatArray
+    tau: FloatArray
+    real: FloatArray
+    weight: FloatArray
+    square: FloatArray
+
+    def model(
+        self, parameters: FloatArray, widths: FloatArray, u: FloatArray
+    ) -> FloatArray:
+        """Expected shares (n, k)."""
+        weights = lateral_weights(parameters, widths, self.tau, u)
+        flat = (weights * self.share[..., None]).reshape(len(u), -1, 1)
+        kernels = self.kernels.reshape(len(u), -1, self.kernels.shape[-1])
+        return np.asarray(normalise((kernels * flat.astype(np.float32)).sum(axis=1)))
+
+    def residuals(self, model: FloatArray, variance: FloatArray) -> list[FloatArray]:
+        """Differences of cells and of second moments in standard deviations."""
+        cells = (self.real - model) / np.sqrt(variance) * np.sqrt(self.weight)
+        # Sums of squares leave the second moment, which physicists look at, free.
+        wanted, found = ((e * self.square).sum(axis=1) for e in (self.real, model))
+        ratio = (found - wanted) / (variance * self.square).sum(axis=1)
+        return [cells.ravel(), MOMENT_WEIGHT * ratio * np.sqrt(self.weight[:, 0])]
+
+
+def _fit_lateral(
+    start: GFlash,
+    x: FloatArray,
+    views: Sequence[FloatArray],
+    shower: tuple[FloatArray | None, FloatArray, FloatArray],
+) -> FloatArray:
+    """Least-squares fit of core and tail to the images of showers, (3, 4)."""
+    geometry, widths = start.geometry, start.widths
+    u = log(start.beam.column(x, "energy") / start.beam.energy)
+    places = [
+        (v, i)
+        for v, view in enumerate(geometry.views)
+        for i, layer in enumerate(view.layers)
+        if layer.n_cells > 1
+    ]
+    each = sum(
+        geometry.views[v].layers[i].n_cells * start.groups(v, i)[0].size
+        for v, i in places
+    ) * len(widths)
+    n = int(np.clip(FIT_NUMBERS // each, 20, len(x)))
+    kept = [_images(start, place, x[:n], u[:n], views, shower) for place in places]
+    profile = shower[0] is not None
+    deep = any(geometry.views[v].has_depth for v, _ in places)
+    free = np.array([[True, profile, deep, True]] * 3)
+    main, at = main_view(geometry)
+    rms = float(centre(at, views[main])[1].mean())
+    result = np.zeros((3, 4))
+    result[:, 0] = np.log(0.3 * rms), np.log(1.5 * rms), 2.0
+    if profile:
+        result[:, 1] = SLOPES
+
+    def models(values: FloatArray) -> list[FloatArray]:
+        parameters = result.copy()
+        parameters[free] = values
+        return [images.model(parameters, widths, u[:n]) for images in kept]
+
+    def residual(values: FloatArray, variances: list[FloatArray]) -> FloatArray:
+        parts = []
+        for images, model, variance in zip(
+            kept, models(values), variances, strict=True
+        ):
+            parts += images.residuals(model, variance)
+        return np.concatenate(parts)
+
+    values = result[free]
+    for _ in range(ROUNDS):
+        # The variance of a share is proportional to the share in the last round. A
+        # variance that follows the fit would draw it to the root mean square.
+        variances = [model + SHARE_FLOOR for model in models(values)]
+        values = scipy.optimize.least_squares(
+            residual, values, x_scale=0.3, max_nfev=EVALUATIONS, args=(variances,)
+        ).x
+    result[free] = values
+    return result
+
+
+def _images(
+    start: GFlash,
+    place: tuple[int, int],
+    x: FloatArray,
+    u: FloatArray,
+    views: Sequence[FloatArray],
+    shower: tuple[FloatArray | None, FloatArray, FloatArray],
+) -> _Images:
+    """Cells of a layer of the first showers, and all that does not change in a fit."""
+    (v, i), n = place, len(x)
+    slices, peak, shift = shower
+    view, layer = start.geometry.views[v], start.geometry.views[v].layers[i]
+    z, groups = start.groups(v, i)
+    at_x, at_y = start.beam.axis(x, z[None])
+    axis = (at_x + shift[:n, :1], at_y + shift[:n, 1:])
+    first = sum(la.n_cells for la in view.layers[:i])
+    e, whole = views[v][:n, first : first + layer.n_cells], views[v][:n]
+    # Squared distances to the axis at its mean depth.
+    middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
+    square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
+    return _Images(
+        kernels=spread(layer, axis, start.widths).astype(np.float32),
+        share=np.ones(1) if slices is None else normalise(slices[:n] @ groups),
+        tau=distance_to_maximum(z, peak[:n], u),
+        real=np.asarray(normalise(e)),
+        weight=e.sum(axis=1, keepdims=True) / whole.sum(axis=1, keepdims=True),
+        square=square,
+    )
