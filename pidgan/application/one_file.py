@@ -34,7 +34,7 @@ from pidgan.application.one_track import (
 )
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.copying import Addition, replaced_type, unwritable, write_copy
+from pidgan.files.copying import Addition, check_writable, replaced_type, write_copy
 from pidgan.files.tables import (
     BranchType,
     Source,
@@ -145,10 +145,8 @@ def plan_file(
 def check_tree(tree: TreePlan, mode: Mode) -> None:
     """Raise if a tree cannot be processed; nothing is written yet."""
     source = tree.source
-    refused = {} if mode == "friend" else unwritable(source)
-    if refused:
-        listed = ", ".join(f"{name!r} ({kind})" for name, kind in refused.items())
-        raise NtupleError(f"{source}: uproot cannot write {listed}; use --mode friend")
+    if mode != "friend":
+        check_writable(source)
     fresh = [name for track in tree.tracks for name in track.types]
     repeated = sorted({name for name in fresh if fresh.count(name) > 1})
     if repeated:

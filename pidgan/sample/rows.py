@@ -12,7 +12,6 @@ import pandas as pd
 from pidgan.arrays import BoolArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
-from pidgan.files.trees import is_npz
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
 from pidgan.sample.shower_arrays import check_energies, energies, stack_views
@@ -131,14 +130,13 @@ def _iterate(
     sample: Sample, source: Source
 ) -> Iterator[tuple[pd.DataFrame, npt.NDArray[Any] | None]]:
     """Yield chunks: columns, and the cells (n, n_cells) if there are any."""
-    if sample.cells is None and not is_npz(source.path):
+    if sample.cells is None:
         for _, frame in iterate_columns(source, sample.branches):
             yield frame, None
         return
     for arrays in iterate_rows(source, sample.branches):
         flat = {name: array for name, array in arrays.items() if array.ndim == 1}
-        cells = stack_views(arrays, sample.cells, source) if sample.cells else None
-        yield pd.DataFrame(flat), cells
+        yield pd.DataFrame(flat), stack_views(arrays, sample.cells, source)
 
 
 def _columns(

@@ -58,7 +58,7 @@ def branches() -> dict[str, object]:
 FLAT = ["P", "M", "charge", "event", "good", "nPV"]
 
 
-@pytest.fixture(params=["ttree", "rntuple", "parquet"])
+@pytest.fixture(params=["ttree", "rntuple", "parquet", "npz"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     """The same tree in each format."""
     data = branches()
@@ -69,6 +69,11 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
         write_trees(tmp_path / "a.parquet", {"": data})
         return Source(str(tmp_path / "a.parquet"))
     plain = {k: v for k, v in data.items() if not isinstance(v, Jagged)}
+    if request.param == "npz":
+        del plain["hits"]
+        plain["PVZ"] = np.ones((ENTRIES, 2))
+        write_trees(tmp_path / "a.npz", {"": plain})
+        return Source(str(tmp_path / "a.npz"))
     plain["PVZ"] = ak.unflatten(data["PVZ"].content, data["PVZ"].counts)
     with uproot.recreate(tmp_path / "r.root") as file:
         file.mkrntuple("Dir/DecayTree", plain)

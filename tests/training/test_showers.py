@@ -212,10 +212,10 @@ def test_mistakes_are_named(showers: dict[str, Any], npz: Path, tmp_path: Path) 
     with pytest.raises(SampleError, match=r"hold 9\d\d times the incident"):
         build_dataset(definition(cells={"unit": "GeV"}), npz)
     arrays = {"cells": "cell", "profile": "profile"}
-    with pytest.raises(NtupleError, match="no array 'cell'; closest: 'cells'"):
+    with pytest.raises(NtupleError, match="no branch 'cell'; closest: 'cells'"):
         build_dataset(definition(cells={"arrays": arrays}), npz)
     write_trees(tmp_path / "showers.root", {SHOWER_TREE: showers})
-    with pytest.raises(NtupleError, match="'cell' is missing; closest: 'cells'"):
+    with pytest.raises(NtupleError, match="no branch 'cell'; closest: 'cells'"):
         build_dataset(definition(cells={"arrays": arrays}), tmp_path / "showers.root")
 
 

@@ -1,0 +1,158 @@
+"""Files of numpy arrays (.npz), whose first axis is the entry.
+
+They are read as a whole, so that they must fit in memory; nothing in them is ever
+unpickled. An array of several axes counts as one of all its numbers an entry.
+"""
+
+import contextlib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import awkward as ak
+import numpy as np
+
+from pidgan.errors import NtupleError
+from pidgan.files.trees import BranchType, Copy, CopyPlan, Format
+
+_VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a .npz file; nothing in it is ever unpickled.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        ValueError: It is damaged, or holds objects.
+    """
+    with open(path, "rb") as raw:
+        try:
+            with np.load(raw, allow_pickle=False) as file:
+                return dict(file)
+        except (EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no whole .npz file: {error}") from error
+
+
+@final
+@dataclass(frozen=True)
+class NpzArrays:
+    """The arrays of a .npz file."""
+
+    file: Mapping[str, np.ndarray]
+
+    @property
+    def entries(self) -> int:
+        return max((len(a) for a in self.file.values() if a.ndim), default=0)
+
+    def typenames(self) -> dict[str, str]:
+        return {
+            name: str(BranchType(array.dtype, array.shape[1:]))
+            for name, array in self.file.items()
+        }
+
+    def names(self) -> list[str]:
+        return list(self.file)
+
+    def branch_type(self, name: str) -> BranchType | None:
+        array = self.file[name]
+        if array.dtype.kind not in "biuf" or not array.ndim:
+            return None
+        shape = (int(np.prod(array.shape[1:])),) if array.ndim > 1 else ()
+        return BranchType(array.dtype, shape)
+
+    def stored_bytes(self, branches: Iterable[str]) -> int:
+        return sum(self.file[name].nbytes for name in set(branches))
+
+    def arrays(
+        self, branches: Sequence[str], *, start: int, stop: int, chunk: int
+    ) -> Iterator[dict[str, Any]]:
+        lengths = {name: len(self.file[name]) for name in branches}
+        if set(lengths.values()) - {self.entries}:
+            listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+            raise NtupleError(
+                f"arrays differ in their number of rows: {listed}, expected "
+                f"{self.entries}"
+            )
+        flat = {
+            name: array.reshape(len(array), -1) if array.ndim > 1 else array
+            for name, array in ((name, self.file[name]) for name in branches)
+        }
+        for first in range(start, stop, chunk):
+            last = min(first + chunk, stop)
+            yield {name: array[first:last] for name, array in flat.items()}
+
+    def unwritable(self) -> dict[str, str]:
+        return {}
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+        new |= {name: self.file[name] for name in plan.kept}
+        for name, kind in plan.added.items():
+            if None in kind.shape:
+                raise NtupleError(_VARIABLE.format(name))
+            shape = (self.entries, *(int(n or 0) for n in kind.shape))
+            new[name] = np.empty(shape, dtype=kind.number)
+        return _NpzCopy(arrays=self, new=new, plan=plan)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _NpzCopy:
+    """Arrays that are being copied; a piece is its first entry and its arrays."""
+
+    arrays: NpzArrays
+    new: dict[str, Any]
+    plan: CopyPlan
+    notes: Sequence[str] = ()
+
+    def pieces(self) -> Iterator[tuple[int, Any]]:
+        stop, rows = self.arrays.entries, self.plan.rows
+        chunks = self.arrays.arrays(self.plan.needed, start=0, stop=stop, chunk=rows)
+        for first, arrays in zip(range(0, stop, rows), chunks, strict=True):
+            yield first, (first, arrays)
+
+    def needed(self, piece: Any) -> dict[str, Any]:
+        return dict(piece[1])
+
+    def join(self, piece: Any, fresh: Mapping[str, Any]) -> Any:
+        return piece[0], fresh
+
+    def write(self, piece: Any) -> None:
+        first, arrays = piece
+        for name, array in arrays.items():
+            self.new[name][first : first + len(array)] = array
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[Any]:
+    yield read_arrays(path)
+
+
+@contextlib.contextmanager
+def _create(path: Path) -> Iterator[Any]:
+    """Give a dictionary of arrays that is written in the end."""
+    new: dict[str, Any] = {}
+    yield new
+    with path.open("wb") as file:
+        np.savez(file, **new)
+
+
+def _write(
+    new: Any, name: str, arrays: Mapping[str, Any], counters: Mapping[str, str]
+) -> None:
+    for name, array in arrays.items():
+        if isinstance(array, ak.Array):
+            raise NtupleError(_VARIABLE.format(name))
+        new[name] = array
+
+
+FORMAT = Format(
+    name=".npz",
+    suffixes=(".npz",),
+    magic=b"PK\x03\x04",
+    open=_open,
+    tree=lambda file, name: NpzArrays(file),
+    create=_create,
+    write=_write,
+)

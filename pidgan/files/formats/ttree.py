@@ -1,0 +1,187 @@
+"""TTrees of ROOT files, read and written by uproot.
+
+What uproot cannot write (vector<vector<...>>, split objects) is found before any work
+is done. Variable-length branches keep sharing their counter, and new ones share that of
+the branches they belong to.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from pidgan.errors import NtupleError
+from pidgan.files.formats.entries import RootCopy, number_arrays, stored_bytes
+from pidgan.files.trees import BASKET_ENTRIES, BranchType, Copy, CopyPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """The branches of a TTree as uproot's `mktree` wants them."""
+
+    types: dict[str, Any]
+    counters: dict[str, str]
+    unwritable: dict[str, str]
+    changed: dict[str, str]
+
+
+@final
+@dataclass(frozen=True)
+class TTree:
+    """A TTree of an open file."""
+
+    tree: Any
+
+    @property
+    def entries(self) -> int:
+        return int(self.tree.num_entries)
+
+    def typenames(self) -> dict[str, str]:
+        return {str(name): str(kind) for name, kind in self.tree.typenames().items()}
+
+    def names(self) -> list[str]:
+        return list(self.tree.keys(recursive=False))
+
+    def branch_type(self, name: str) -> BranchType | None:
+        interpretation = self.tree[name].interpretation
+        if isinstance(interpretation, uproot.AsJagged):
+            found = _numerical_type(interpretation.content)
+            flat = found is not None and found.shape == ()
+            return BranchType(found.number, (None,)) if found and flat else None
+        return _numerical_type(interpretation)
+
+    def stored_bytes(self, branches: Iterable[str]) -> int:
+        return stored_bytes(self.tree, branches)
+
+    def arrays(
+        self, branches: Sequence[str], *, start: int, stop: int, chunk: int
+    ) -> Iterator[dict[str, Any]]:
+        types = {name: self.branch_type(name) for name in branches}
+        return number_arrays(self.tree, types, start=start, stop=stop, chunk=chunk)
+
+    def unwritable(self) -> dict[str, str]:
+        return self._layout().unwritable
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+        layout = self._layout() if plan.kept else _empty_layout()
+        added = {branch: _mktree_type(kind) for branch, kind in plan.added.items()}
+        counters = layout.counters | {
+            branch: layout.counters.get(like) or self._counter(self.tree[like])
+            for branch, like in plan.like.items()
+        }
+        written = new.mktree(
+            name,
+            layout.types | added,
+            title=self.tree.title,
+            counter_name=counters.__getitem__,
+            initial_basket_capacity=self.entries // plan.rows + 3,
+        )
+        notes = (
+            [f"written as plain numbers, arrays or strings: {_listed(layout.changed)}"]
+            if layout.changed
+            else []
+        )
+        return RootCopy(tree=self.tree, new=written, plan=plan, notes=notes)
+
+    def _layout(self) -> _Layout:
+        """Return how the branches are written."""
+        layout = _empty_layout()
+        for branch in self.tree.branches:
+            name, interpretation = branch.name, branch.interpretation
+            kind = None if branch.branches else _written_type(interpretation)
+            if kind is None:
+                layout.unwritable[name] = branch.typename
+                continue
+            layout.types[name] = kind
+            if isinstance(kind, str) and kind.startswith("var"):
+                layout.counters[name] = self._counter(branch)
+            if branch.classname == "TBranchElement" or _is_packed(interpretation):
+                layout.changed[name] = branch.typename
+        return layout
+
+    def _counter(self, branch: Any) -> str:
+        """Return the branch that holds the lengths: the input's own if it can stay."""
+        own = branch.count_branch
+        # uproot writes counters as int32 only: one of another type stays as it is,
+        # beside a new one that the same branches share.
+        if own is not None and self.branch_type(own.name) == BranchType(
+            np.dtype(np.int32)
+        ):
+            return str(own.name)
+        counter = f"n{branch.name if own is None else own.name}"
+        while counter in self.names():
+            counter = f"n{counter}"
+        return counter
+
+
+def write(
+    new: Any, name: str, arrays: Mapping[str, Any], counters: Mapping[str, str]
+) -> None:
+    """Add a TTree to an open file, in baskets of BASKET_ENTRIES."""
+    types = {branch: _array_type(array) for branch, array in arrays.items()}
+    tree = new.mktree(name, types, counter_name=counters.__getitem__)
+    entries = max((len(array) for array in arrays.values()), default=0)
+    for first in range(0, entries, BASKET_ENTRIES):
+        last = first + BASKET_ENTRIES
+        tree.extend({branch: array[first:last] for branch, array in arrays.items()})
+
+
+def _empty_layout() -> _Layout:
+    return _Layout(types={}, counters={}, unwritable={}, changed={})
+
+
+def _array_type(array: Any) -> Any:
+    """Return the type of an array for uproot's `mktree`."""
+    if isinstance(array, np.ndarray):
+        return np.dtype((array.dtype.newbyteorder("="), array.shape[1:]))
+    kind = ak.type(array).content
+    # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
+    if array.ndim > 2 and not array.layout.purelist_isregular:
+        raise NtupleError(f"a branch of type {kind} cannot be written to a TTree")
+    return kind
+
+
+def _mktree_type(kind: BranchType) -> Any:
+    """Return the type of a new branch for uproot's `mktree`."""
+    if kind.shape == (None,):
+        return f"var * {kind.number.name}"
+    return np.dtype((kind.number, kind.shape))
+
+
+def _numerical_type(interpretation: Any) -> BranchType | None:
+    """Return the type of an interpretation of uproot, None if not of numbers."""
+    if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
+        return None
+    kind = np.dtype(interpretation.numpy_dtype)
+    if kind.base.kind not in "biuf" or len(kind.shape) > 1:
+        return None
+    return BranchType(kind.base, kind.shape)
+
+
+def _written_type(interpretation: Any) -> Any:
+    """Return the type to write a branch with; None if uproot cannot write it."""
+    if isinstance(interpretation, uproot.AsStrings):
+        return "string"
+    if isinstance(interpretation, uproot.AsJagged):
+        content = _written_type(interpretation.content)
+        # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
+        is_flat = isinstance(content, np.dtype) and content.shape == ()
+        return f"var * {content.name}" if is_flat else None
+    if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
+        return None
+    kind = np.dtype(interpretation.numpy_dtype)
+    return kind.newbyteorder("=") if kind.base.kind in "biuf" else None
+
+
+def _is_packed(interpretation: Any) -> bool:
+    """Return whether a branch is Double32_t or Float16_t, which uproot expands."""
+    packed = uproot.interpretation.numerical.TruncatedNumerical
+    return isinstance(getattr(interpretation, "content", interpretation), packed)
+
+
+def _listed(branches: Mapping[str, str]) -> str:
+    """Return names with types for a message."""
+    return ", ".join(f"{name!r} ({kind})" for name, kind in branches.items())
