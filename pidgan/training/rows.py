@@ -33,7 +33,7 @@ class Rows:
 
     arrays: dict[str, tf.Tensor]
     targets: Targets
-    draws: tf.Tensor | None = None
+    draws: "tf.Tensor | None" = None
 
     def batch(self, seed: tf.Tensor, size: int) -> dict[str, Any]:
         """Draw rows with replacement."""
