@@ -144,6 +144,31 @@ class Bundle:
         """Return what the bundle computes."""
         return self._graph
 
+    def text(self) -> str:
+        """Return the card as text, with the file and its hash."""
+        card = self.card
+        lines = [
+            f"{self.path}: {card.sample.title}",
+            f"species       {card.species}",
+            f"detector      {card.detector}",
+            f"sample        {card.sample.name}",
+            f"family        {card.family}, {card.steps} steps, seed {card.seed}",
+            f"noise         {card.n_noise}",
+            f"sha256        {self.sha256}",
+        ]
+        for kind in ("condition", "target"):
+            for variable in getattr(card, f"{kind}s"):
+                low, high = variable.range
+                unit = "" if variable.unit == "1" else f" {variable.unit}"
+                lines.append(
+                    f"{kind:13} {variable.name}: trained {low:g} to {high:g}{unit}"
+                )
+        if card.reference:
+            file, rows = card.reference["file"], card.reference["rows"]
+            lines.append(f"reference     {file}, {rows} rows")
+        lines += [f"validation    {name}: {v}" for name, v in card.validation.items()]
+        return "\n".join(lines)
+
     def reference(self) -> "pd.DataFrame | None":
         """Return rows of the calibration sample that were never trained on.
 

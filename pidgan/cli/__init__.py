@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pidgan import TRAINING_HINT
-from pidgan.cli import applying, efficiencies, learning
+from pidgan.cli import applying, efficiencies, learning, simulating
 from pidgan.cli.group import cli, fail
 from pidgan.errors import PidganError, PidganWarning
 
@@ -24,6 +24,7 @@ VERBS = {
     "samples": "pidgan.sample.loading.list_samples",
     "prepare": "pidgan.build_dataset",
     "train": "pidgan.train",
+    "families": "pidgan.training.families.list_families",
     "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",
     "table": "pidgan.efficiency.real_vs_generated.closure_table",
@@ -38,11 +39,12 @@ VERBS = {
 }
 
 for _command in (
-    learning.demo,
-    learning.simulate,
+    simulating.demo,
+    simulating.simulate,
     learning.samples,
     learning.prepare,
     learning.train,
+    learning.families,
     learning.compare,
     learning.validate,
     efficiencies.table,

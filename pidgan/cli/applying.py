@@ -1,45 +1,50 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
 import contextlib
-import re
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pidgan.cli.group import (
+from pidgan.cli.group import EntriesLine, open_generator
+from pidgan.cli.options import (
+    PATH,
     condition_options,
+    dataset_argument,
+    files_argument,
     json_option,
-    open_generator,
     output_option,
-    overwrite_line,
     overwrite_option,
+    parse_fraction,
     parse_pairs,
+    reads,
     seed_option,
+    species_from_option,
+    suffix_option,
+    weights_option,
 )
 from pidgan.files.writing import refuse_existing
 
 
 @click.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
-@click.argument("model", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
-@output_option
+@click.argument("model", metavar="MODEL|BUNDLE", type=PATH)
+@output_option()
 @click.option(
     "--format",
     "kind",
     type=click.Choice(["onnx", "c"]),
     default="onnx",
-    help="A bundle, or one C99 file without dependencies.",
+    help="Format of the output: a bundle, or one C99 file without dependencies.",
 )
 @click.option(
-    "--name", help="Of the function in the C file.  [default: the stem of PATH]"
+    "--name", help="Name of the function in the C file.  [default: the stem of PATH]"
 )
 @click.option(
     "--dataset",
-    type=click.Path(path_type=Path),
-    help="Validate a model on it first; the figures go onto the card.",
+    type=PATH,
+    help="Dataset on which the model is validated first; the figures go onto the card.",
 )
 @overwrite_option
 def export(
@@ -52,9 +57,10 @@ def export(
 ) -> None:
     """Write a model as a bundle: one ONNX file, and its reference file.
 
-    Of a folder of members, write the bundle of each into a folder PATH.
-    With --format c, write a model or a bundle as one C99 file.
+    If MODEL is a folder of members, PATH becomes a folder with the bundle of each. With
+    --format c, a model or a bundle is written as one C99 file.
     """
+    import pidgan
     from pidgan.training.members import member_paths
 
     refuse_existing(output, overwrite=overwrite)
@@ -70,21 +76,17 @@ def export(
         opened = open_generator(source)
         report = None
         if dataset is not None:
-            import pidgan
-
             report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
         if kind == "c":
-            path = _export_c(
-                opened, target, name=name, report=report, overwrite=overwrite
-            )
+            path = _export_c(opened, target, report, name=name, overwrite=overwrite)
         else:
-            from pidgan.training.export import export_bundle
-
-            path = export_bundle(opened, target, report=report, overwrite=overwrite)
+            path = pidgan.export_bundle(
+                opened, target, report=report, overwrite=overwrite
+            )
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
-def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> Path:
+def _export_c(generator: Any, output: Path, report: Any, **options: Any) -> Path:
     """Write a C file of a bundle, or of a model by way of one."""
     from pidgan.bundle.bundle import Bundle, open_bundle
     from pidgan.bundle.c_file import export_c
@@ -100,31 +102,27 @@ def _export_c(generator: Any, output: Path, *, report: Any, **options: Any) -> P
 
 
 @click.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("dataset", type=click.Path(path_type=Path))
-@output_option
+@click.argument("model", type=PATH)
+@dataset_argument
+@output_option()
 @click.option(
     "--candidates",
     default=8,
     type=click.IntRange(min=2),
-    help="Generated for each row; one of them is taken.",
+    help="Number of candidates generated for each row, of which one is taken.",
 )
 @click.option(
+    "--classifier-steps",
     "--steps",
+    "steps",
     default=2000,
     type=click.IntRange(min=1),
-    help="Updates of the classifier.",
+    help="Number of updates of the classifier.",
 )
 @seed_option
 @overwrite_option
 def refine(
-    model: Path,
-    dataset: Path,
-    output: Path,
-    candidates: int,
-    steps: int,
-    seed: int,
-    overwrite: bool,
+    model: Path, dataset: Path, output: Path, overwrite: bool, **options: Any
 ) -> None:
     """Write a bundle that corrects a model with a classifier of real and generated.
 
@@ -137,21 +135,15 @@ def refine(
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
 
-    refined = refine_model(
-        open_model(model),
-        Dataset.open(dataset),
-        candidates=candidates,
-        steps=steps,
-        seed=seed,
-    )
+    refined = refine_model(open_model(model), Dataset.open(dataset), **options)
     path = export_bundle(refined, output, overwrite=overwrite)
     before, after = refined.losses[0], min(refined.losses)
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
 
 
 @click.command(epilog="Example: pidgan inspect kaon.onnx --verify")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Run the self-test.")
+@click.argument("bundle", type=PATH)
+@click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
 @json_option
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     """Show the card of a bundle."""
@@ -161,7 +153,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     if as_json:
         click.echo(opened.card.to_json())
         return
-    click.echo(_describe_card(opened))
+    click.echo(opened.text())
     if verify:
         click.echo("self-test     passed")
 
@@ -171,20 +163,23 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     epilog="Example: pidgan quantile-map mc.root --data data.root --branch nTracks "
     "--data-weights sweight -o nTracks.json",
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+@files_argument
 @click.option(
     "--data",
-    "data",
     multiple=True,
     required=True,
     metavar="FILE[:TREE]",
     help="File of data; can be repeated.",
 )
 @click.option("--branch", required=True, help="Branch that is compared.")
-@click.option("--data-branch", help="Its name in data, if it is another.")
-@click.option("--weights", help="Branch with weights in simulation.")
-@click.option("--data-weights", help="Branch with weights in data, e.g. sWeights.")
-@output_option
+@click.option(
+    "--data-branch", help="Name of the branch in data, if it is different there."
+)
+@weights_option
+@click.option(
+    "--data-weights", metavar="BRANCH", help="Branch that holds weights in data."
+)
+@output_option()
 @overwrite_option
 def quantile_map(
     files: Sequence[str],
@@ -207,123 +202,6 @@ def quantile_map(
     click.echo(f"{output}: {len(x)} entries of simulation, {len(y)} of data")
 
 
-@click.command(
-    epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
-)
-@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
-@click.option(
-    "--track",
-    "tracks",
-    multiple=True,
-    required=True,
-    metavar="TRACK=BUNDLE",
-    help="Prefix of a track and its bundle, or directory of bundles.",
-)
-@output_option
-@click.option(
-    "--mode",
-    type=click.Choice(["append", "replace", "friend"]),
-    default="append",
-    help="Add columns, replace branches of that name, or write only new columns.",
-)
-@click.option(
-    "--species-from",
-    metavar="NAME",
-    help="Branch {track}_NAME with PDG ids that picks the bundle, e.g. TRUEID.",
-)
-@click.option(
-    "--mother-from",
-    metavar="NAME",
-    help="Branch {track}_NAME with the mother's PDG id, to flag decays in flight.",
-)
-@click.option(
-    "--where",
-    metavar="CUT",
-    help='Generate only for tracks that pass, e.g. "{track}_PT > 500".',
-)
-@click.option(
-    "--elsewhere",
-    type=click.Choice(["nan", "keep"]),
-    default="nan",
-    help="What the others get: NaN, or the value that they have.",
-)
-@condition_options
-@click.option("--suffix", default="", help="Added to the names of the new columns.")
-@click.option(
-    "--key",
-    default="",
-    metavar="BRANCH,...",
-    help="Key the noise by these branches instead of the entry number.",
-)
-@click.option(
-    "--part",
-    metavar="I/N",
-    callback=lambda _, __, text: _parse_part(text),
-    help="Do the I-th of N parts of the files, from 1: for batch arrays.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Processes that share the files.  [default: from files and cores]",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads of each that generate.  [default: its share of the cores]",
-)
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Dask scheduler whose workers do the files, e.g. tcp://host:8786.",
-)
-@click.option(
-    "--chunk",
-    type=click.IntRange(min=1),
-    help="Entries at a time.  [default: from the memory, at most 200000]",
-)
-@click.option("--dry-run", is_flag=True, help="Print the mapping, write nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress: for logs.")
-@seed_option
-@overwrite_option
-@json_option
-def apply(
-    files: Sequence[str],
-    tracks: Sequence[str],
-    output: Path,
-    key: str,
-    scheduler: str | None,
-    quiet: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Generate PID columns for tracks of an analysis ntuple."""
-    from pidgan.application.apply import apply as apply_bundles
-    from pidgan.application.workers import dask_client
-
-    given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
-    with given as client:
-        summary = apply_bundles(
-            parse_pairs(tracks),
-            list(files),
-            output,
-            key=tuple(name for name in key.split(",") if name),
-            client=client,
-            progress=None if quiet else _EntriesLine(),
-            **options,
-        )
-    click.echo(summary.to_json() if as_json else summary.text())
-
-
-def _parse_part(text: str | None) -> tuple[int, int] | None:
-    """Turn I/N into two numbers."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
-    return int(found[1]), int(found[2])
-
-
 def _read_values(
     files: Sequence[str], branch: str, weights: str | None
 ) -> tuple[Any, Any]:
@@ -338,48 +216,115 @@ def _read_values(
     return frame[branch].to_numpy(), None if weights is None else frame[weights]
 
 
-def _describe_card(bundle: Any) -> str:
-    card = bundle.card
-    lines = [
-        f"{bundle.path}: {card.sample.title}",
-        f"species       {card.species}",
-        f"detector      {card.detector}",
-        f"sample        {card.sample.name}",
-        f"family        {card.family}, {card.steps} steps, seed {card.seed}",
-        f"noise         {card.n_noise}",
-        f"sha256        {bundle.sha256}",
-    ]
-    for kind in ("conditions", "targets"):
-        for variable in getattr(card, kind):
-            low, high = variable.range
-            unit = "" if variable.unit == "1" else f" {variable.unit}"
-            lines.append(
-                f"{kind[:-1]:13} {variable.name}: trained {low:g} to {high:g}{unit}"
-            )
-    reference = card.reference or {}
-    if reference:
-        lines.append(f"reference     {reference['file']}, {reference['rows']} rows")
-    lines += [f"validation    {name}: {v}" for name, v in card.validation.items()]
-    return "\n".join(lines)
+@click.command(
+    epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
+)
+@files_argument
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    required=True,
+    metavar="TRACK=BUNDLE",
+    callback=reads(parse_pairs),
+    help="Prefix of a track and its bundle, or folder of bundles; can be repeated.",
+)
+@output_option()
+@click.option(
+    "--mode",
+    type=click.Choice(["append", "replace", "friend"]),
+    default="append",
+    help="Way of writing: add branches, replace branches of the same name, or write a "
+    "friend tree with the new branches only.",
+)
+@species_from_option
+@click.option(
+    "--mother-from",
+    metavar="NAME",
+    help="Branch {track}_NAME with the PDG id of the mother, to flag decays in flight.",
+)
+@click.option(
+    "--where",
+    metavar="CUT",
+    help='Cut that a track must pass to be generated, e.g. "{track}_PT > 500".',
+)
+@click.option(
+    "--elsewhere",
+    type=click.Choice(["nan", "keep"]),
+    default="nan",
+    help="Value for tracks that fail --where: NaN, or the value that they have.",
+)
+@condition_options
+@suffix_option
+@click.option(
+    "--key",
+    default="",
+    metavar="BRANCH,...",
+    callback=reads(lambda text: tuple(name for name in text.split(",") if name)),
+    help="Branches that key the noise, instead of the entry number.",
+)
+@click.option(
+    "--part",
+    metavar="I/N",
+    callback=lambda _, __, text: _parse_part(text),
+    help="Part I of N of the files, counted from 1, for arrays of batch jobs.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of processes that share the files.  [default: from files and cores]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads in each process.  [default: its share of the cores]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a Dask scheduler whose workers do the files, tcp://host:8786.",
+)
+@click.option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    help="Number of entries at a time.  [default: from the memory, at most 200000]",
+)
+@click.option("--dry-run", is_flag=True, help="Print the mapping and write nothing.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress, as for logs.")
+@seed_option
+@overwrite_option
+@json_option
+def apply(
+    files: Sequence[str],
+    tracks: dict[str, str],
+    output: Path,
+    scheduler: str | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Generate PID columns for tracks of an analysis ntuple.
+
+    With --species-from, each track gets the bundle of its own species.
+    """
+    import pidgan
+    from pidgan.application.workers import dask_client
+
+    given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
+    with given as client:
+        summary = pidgan.apply(
+            tracks,
+            list(files),
+            output,
+            client=client,
+            progress=None if quiet else EntriesLine(),
+            **options,
+        )
+    click.echo(summary.to_json() if as_json else summary.text())
 
 
-class _EntriesLine:
-    """A line with entries done, rate and time left."""
-
-    def __init__(self) -> None:
-        self.started = 0.0
-        self.before: int | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        # The first call tells what an earlier run had done.
-        if self.before is None:
-            self.before, self.started = done, time.monotonic()
-        seconds = max(time.monotonic() - self.started, 1e-3)
-        line = f"{done}/{total} entries"
-        if done > self.before:
-            rate = (done - self.before) / seconds
-            line += (
-                f"  {100 * done // total} %  {rate / 1e3:.0f}k entries/s  "
-                f"{(total - done) / rate:.0f} s left"
-            )
-        overwrite_line(line, last=done >= total)
+def _parse_part(text: str | None) -> tuple[int, int] | None:
+    found = None if text is None else parse_fraction(text)
+    if text is not None and (found is None or found[0] > found[1]):
+        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
+    return found

@@ -1,383 +1,271 @@
 """Verbs about efficiencies: tables, their systematics, an analysis, working points."""
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pidgan.cli.group import (
+from pidgan.cli.group import open_generator, open_generators, open_pairs, open_rows
+from pidgan.cli.options import (
+    PATH,
+    binning_option,
     condition_options,
     cut_option,
+    files_argument,
+    generator_argument,
     json_option,
-    open_generator,
-    open_generators,
-    open_reference,
+    misid_option,
     output_option,
     overwrite_option,
-    parse_number_pairs,
+    parse_fraction,
     parse_numbers,
     parse_pairs,
+    reads,
     reference_argument,
+    report_option,
+    scale_option,
     seed_option,
-    show_progress,
+    species_from_option,
+    suffix_option,
+    weights_option,
 )
-from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing
+
+# Columns of a table that are printed, edges before them.
+SHOWN = (
+    *("efficiency", "lower", "upper", "real_efficiency", "real_lower", "real_upper"),
+    *("generated_efficiency", "difference", "difference_error", "n_eff", "few"),
+)
 
 
 @click.command(
     epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
     "--binning ETA=1.8,3.3,5 -o kaon.csv"
 )
-@click.argument(
-    "source", metavar="MODEL|BUNDLE|DATASET", type=click.Path(path_type=Path)
-)
+@click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=PATH)
 @reference_argument
 @cut_option
-@click.option(
-    "--binning",
-    "binnings",
-    multiple=True,
-    metavar="NAME|CONDITION=...",
-    help="A binning that ships, e.g. hadrons; or of one condition edges, P=3e3,2e4,"
-    "1e5, a number of bins of equal population, P=10, or a binning, P=hadrons; can be "
-    "repeated.  [default: that of the sample]",
-)
+@binning_option
 @click.option(
     "--variance",
     type=click.Choice(["wilson", "pidcalib"]),
     default="wilson",
     help="Formula of the uncertainty.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Also write it: .csv, .parquet, or .root with histograms.",
-)
+@output_option(required=False)
 @seed_option
 @overwrite_option
 @json_option
 def table(
     source: Path,
     reference: Path | None,
-    cuts: Sequence[str],
-    binnings: Sequence[str],
     output: Path | None,
-    variance: str,
     seed: int,
     overwrite: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Give real and generated efficiencies in bins of the conditions.
 
-    They are those of rows never trained on: without DATASET or REFERENCE, of the
-    reference file beside the bundle. Of a DATASET alone, real efficiencies of all rows.
+    The efficiencies are those of rows never trained on, by default of the reference
+    file beside the bundle. A DATASET as the first argument gives the real efficiencies
+    of all its rows. The default binning is that of the sample. With -o, the table is
+    also written: .csv, .parquet, or .root with histograms.
     """
-    if output is not None:
-        if output.suffix not in (".csv", ".parquet", ".root"):
-            raise click.UsageError(f"{output}: expected .csv, .parquet or .root")
-        refuse_existing(output, overwrite=overwrite)
-    options = {"binning": _binning(binnings), "variance": variance}
+    from pidgan.efficiency.dataset_table import dataset_table
+    from pidgan.efficiency.real_vs_generated import closure_table
+    from pidgan.efficiency.table_files import check_suffix, save_tables
+    from pidgan.sample.dataset import Dataset
+
     try:
+        if output is not None:
+            check_suffix(output)
+            refuse_existing(output, overwrite=overwrite)
         if (source / "dataset.json").is_file():
             if reference is not None:
                 raise click.UsageError("a DATASET alone takes no second argument")
-            parts = {"efficiency": _dataset_table(source, cuts, **options)}
-            frame = parts["efficiency"].frame()
+            real = dataset_table(Dataset.open(source), **options)
+            frame, tables = real.frame(), {"efficiency": real}
         else:
-            from pidgan.efficiency.real_vs_generated import closure_table
-
-            rows = open_reference(reference)
-            generator = open_generator(source)
             found = closure_table(
-                generator, rows, cuts=list(cuts) or None, seed=seed, **options
+                open_generator(source), open_rows(reference), seed=seed, **options
             )
-            parts = {"real": found.real, "generated": found.generated}
             frame = found.frame()
+            tables = {"real": found.real, "generated": found.generated}
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if output is not None:
-        _write_tables(output, frame, parts, overwrite=overwrite)
+        save_tables(output, frame, tables, overwrite=overwrite)
     if as_json:
         click.echo(frame.to_json(orient="records"))
         return
     edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
-    numbers = (
-        *("efficiency", "lower", "upper", "real_efficiency", "real_lower"),
-        *("real_upper", "generated_efficiency", "difference", "difference_error"),
-    )
-    shown = [n for n in ("cut", *edges, *numbers, "n_eff", "few") if n in frame]
+    shown = [name for name in ("cut", *edges, *SHOWN) if name in frame]
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
-
-
-def _dataset_table(path: Path, cuts: Sequence[str], **options: Any) -> Any:
-    """Return the real efficiencies of all rows of a dataset."""
-    import pandas as pd
-
-    from pidgan.efficiency.table import efficiency_table
-    from pidgan.sample.dataset import Dataset
-
-    data = Dataset.open(path)
-    parts = [data.frame(part) for part in ("train", "validation", "test")]
-    frame = pd.concat(parts, ignore_index=True)
-    sample = data.sample
-    if options["binning"] is None:
-        options["binning"] = sample.binning
-    return efficiency_table(
-        frame,
-        list(cuts) or sample.cuts,
-        weights=frame["weight"].to_numpy(),
-        sentinels=sample.sentinels,
-        aliases=sample.aliases,
-        **options,
-    )
-
-
-def _write_tables(
-    output: Path, frame: Any, parts: Mapping[str, Any], *, overwrite: bool
-) -> None:
-    """Write tables of efficiencies in the format of the name."""
-    from pidgan.files.tables import write_histograms, write_table
-    from pidgan.files.writing import writing_file
-
-    if output.suffix == ".parquet":
-        write_table(output, frame, overwrite=overwrite)
-        return
-    if output.suffix == ".csv":
-        with writing_file(output, overwrite=overwrite) as temporary:
-            frame.to_csv(temporary, index=False)
-        return
-    axes = len(next(iter(parts.values())).binning)
-    if not 1 <= axes <= 3:
-        raise PidganError(
-            f"{output}: ROOT histograms have 1 to 3 axes, got {axes}; choose .csv or "
-            ".parquet"
-        )
-    histograms = {
-        f"{kind}_{i + 1}": table.to_hist()[i, ...]
-        for kind, table in parts.items()
-        for i in range(len(table.cuts))
-    }
-    write_histograms(output, histograms, overwrite=overwrite)
-
-
-def _binning(texts: Sequence[str]) -> Any:
-    """Turn --binning into what `choose_edges` takes."""
-    names = [text for text in texts if "=" not in text]
-    if names and len(texts) > 1:
-        raise click.UsageError(f"--binning {names[0]} stands alone or needs CONDITION=")
-    if names:
-        return names[0]
-    found: dict[str, Any] = {}
-    for name, value in parse_pairs(texts).items():
-        if "," in value:
-            found[name] = parse_numbers(value)
-        else:
-            found[name] = int(value) if value.isdigit() else value
-    return found or None
 
 
 @click.command(
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
-@click.argument("generator", metavar="MODEL|BUNDLE", type=click.Path(path_type=Path))
+@generator_argument
 @reference_argument
 @cut_option
-@output_option
+@binning_option
+@output_option()
 @click.option(
     "--variation",
     "variations",
     multiple=True,
     metavar="NAME",
-    help="binning, sweights or none; may be repeated.  [default: binning, sweights]",
+    help="Systematic variation: binning, sweights or none; can be repeated.  "
+    "[default: binning, sweights]",
 )
+@scale_option
 @click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    metavar="CONDITION=FACTOR",
-    callback=lambda _, __, texts: parse_number_pairs(texts),
-    help="How well the analysis knows a condition, e.g. nTracks=1.1.",
-)
-@click.option(
+    "--other",
     "--also",
     "others",
     multiple=True,
     metavar="MODEL|BUNDLE",
-    type=click.Path(path_type=Path),
-    help="A generator of other seed or replica, or a folder of members, for the "
-    "training uncertainty; may be repeated.",
+    type=PATH,
+    help="Generator with another seed or replica, or folder of members, for the "
+    "uncertainty of the training; can be repeated.",
 )
-@click.option(
-    "--report",
-    "report_directory",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Also draw it: report.html in a new directory. Needs the training extra.",
-)
-@click.option(
-    "--misid",
-    "misid",
-    multiple=True,
-    metavar="BUNDLE",
-    type=click.Path(path_type=Path),
-    help="Another species, whose misID by the same cuts the report shows.",
-)
+@report_option
+@misid_option
 @seed_option
 @overwrite_option
 def systematics(
     generator: Path,
     reference: Path | None,
     cuts: Sequence[str],
+    binning: Any,
     output: Path,
     variations: Sequence[str],
-    scales: Mapping[str, float],
     others: Sequence[Path],
-    report_directory: Path | None,
-    misid: Sequence[Path],
-    seed: int,
+    report: Path | None,
+    misid: Sequence[str],
     overwrite: bool,
+    **options: Any,
 ) -> None:
     """Measure real-minus-generated efficiencies and write them as a map.
 
-    Without DATASET or REFERENCE, the reference file beside the bundle is used. Of a
-    folder of members the first is the generator; the others count as with --also.
+    The rows are those of DATASET or REFERENCE, by default of the reference file beside
+    the bundle. If MODEL is a folder of members, the first is the generator and the
+    others count as with --other. A --scale says how well the analysis knows a
+    condition. The default binning is that of the sample for maps.
     """
     from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
-    if misid and report_directory is None:
+    if misid and report is None:
         raise click.UsageError("--misid needs --report")
     refuse_existing(output, overwrite=overwrite)
-    if report_directory is not None:
+    if report is not None:
         from pidgan.report.map_page import MapInput, write_map_report
 
-        refuse_existing(report_directory, overwrite=overwrite)
+        refuse_existing(report, overwrite=overwrite)
+    options |= {"variations": [n for n in variations or VARIATIONS if n != "none"]}
     opened, *members = open_generators(generator)
-    rows = open_reference(reference)
-    options: dict[str, Any] = {
-        "seed": seed,
-        "variations": [name for name in variations or VARIATIONS if name != "none"],
-        "scales": scales,
-    }
+    rows = open_rows(reference)
     found = run_systematics(
         opened,
         rows,
-        cuts=list(cuts) or None,
+        cuts=cuts or None,
+        binning=binning,
         others=members + [one for path in others for one in open_generators(path)],
         **options,
     )
     paths = [*found.save(output, overwrite=overwrite)]
-    if report_directory is not None:
-        rejected = [open_generator(path) for path in misid]
-        maps = [run_systematics(one, cuts=found.cuts, **options) for one in rejected]
-        page = write_map_report(
-            MapInput(map=found, generator=opened, reference=rows),
-            report_directory,
-            misid=[
-                MapInput(map=one, generator=generator)
-                for one, generator in zip(maps, rejected, strict=True)
-            ],
-            overwrite=overwrite,
+    if report is not None:
+        rejected = [
+            MapInput(
+                map=run_systematics(
+                    one, its_rows, cuts=found.cuts, binning=binning, **options
+                ),
+                generator=one,
+                reference=its_rows,
+            )
+            for one, its_rows in open_pairs(misid)
+        ]
+        given = MapInput(map=found, generator=opened, reference=rows)
+        paths.append(
+            write_map_report(given, report, misid=rejected, overwrite=overwrite)
         )
-        paths.append(page)
     for path in paths:
         click.echo(str(path))
 
 
 @click.command(
-    epilog="Example: pidgan efficiency out.root --track Kplus "
-    '--cut "RichDLLk > 0" --map kaon-map.json'
+    epilog="Example: pidgan efficiency out.root --map Kplus=kaon-map.json "
+    '--cut "RichDLLk > 0"'
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
-@click.option(
-    "--track",
-    "tracks",
-    multiple=True,
-    required=True,
-    metavar="TRACK",
-    help="Prefix of a track; several for a joint selection.",
-)
-@click.option(
-    "--cut",
-    "cuts",
-    multiple=True,
-    metavar="CUT",
-    help='PID cut on target names, e.g. "RichDLLk > 0", or on several tracks, '
-    '"Kplus_RichDLLk > 5 & piminus_RichDLLk < 0"; can be repeated.',
-)
+@files_argument
 @click.option(
     "--map",
     "maps",
     multiple=True,
-    required=True,
-    metavar="[TRACK=]MAP.json",
-    help="Efficiency map from `pidgan systematics`, of all tracks or of one.",
+    metavar="TRACK=MAP.json",
+    help="Prefix of a track and its efficiency map from `pidgan systematics`; can be "
+    "repeated for a joint selection. With --track, MAP.json alone is enough.",
 )
 @click.option(
-    "--bins",
+    "--track",
+    "tracks",
     multiple=True,
-    metavar="BRANCH=EDGE,...",
-    help="Give the efficiency in bins of a branch; repeat for more dimensions.",
+    metavar="TRACK",
+    help="Prefix of a track whose map is given by --map MAP.json; can be repeated.",
 )
+@cut_option
+@binning_option
 @click.option(
     "--ratio",
     "ratios",
     multiple=True,
     metavar="I/J",
-    help="Give the ratio of two results too, numbered from 1 in the order printed.",
+    callback=reads(lambda texts: [_parse_ratio(text) for text in texts]),
+    help="Ratio of two results, numbered from 1 in the order printed; can be repeated.",
 )
 @click.option(
     "--over",
     multiple=True,
     metavar="FILE[:TREE]",
-    help="Give the ratio to the same efficiencies on another ntuple too.",
+    help="Other ntuple: the ratio to the same efficiencies on it is given too.",
 )
-@click.option(
-    "--latex",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Write a LaTeX table.",
-)
+@click.option("--latex", type=PATH, metavar="PATH", help="File for a LaTeX table.")
 @click.option(
     "--columns",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
-    help="Write a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
+    help="File for a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
     "candidate, from its bin of the map.",
 )
-@click.option(
-    "--species-from",
-    metavar="NAME",
-    help="Use only rows whose {track}_NAME is the map's species, e.g. TRUEID.",
-)
-@click.option("--weights", metavar="BRANCH", help="Branch with weights, e.g. sWeights.")
+@species_from_option
+@weights_option
 @click.option(
     "--no-correction",
     is_flag=True,
-    help="Leave the generated value, add the full difference (over-covers).",
+    help="Leave the generated value and add the full difference to the uncertainty, "
+    "which then over-covers.",
 )
-@click.option("--suffix", default="", help="Suffix of the generated columns.")
+@suffix_option
 @click.option(
     "--outside",
     type=click.Choice(["grow", "refuse"]),
     default="grow",
-    help="Rows outside the map: a larger uncertainty, or an error.",
+    help="Treatment of rows outside the map: a larger uncertainty, or an error.",
 )
 @condition_options
 @overwrite_option
 @json_option
 def efficiency(
     files: Sequence[str],
+    maps: Sequence[str],
     tracks: Sequence[str],
     cuts: Sequence[str],
-    maps: Sequence[str],
-    bins: Sequence[str],
-    ratios: Sequence[str],
+    binning: Any,
+    ratios: Sequence[tuple[int, int]],
     over: Sequence[str],
     latex: Path | None,
     columns: Path | None,
@@ -389,7 +277,8 @@ def efficiency(
 ) -> None:
     """Give the efficiency of PID cuts with statistical and systematic uncertainty.
 
-    Without --cut, all cuts of the map are given.
+    A cut may name several tracks, "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". Without
+    --cut, all cuts of the map are given. A --binning is in branches of the ntuple.
     """
     from pidgan.efficiency.pid_efficiency import (
         pid_efficiency,
@@ -400,17 +289,17 @@ def efficiency(
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
-    pairs = [_parse_ratio(text) for text in ratios]
-    opened = open_tracks(tracks, _parse_maps(maps))
+    given = _parse_maps(tracks, maps)
+    opened = open_tracks(list(given), given)
     selection: dict[str, Any] = {
-        "track": tracks,
+        "track": list(given),
         "cuts": list(cuts) or _shared_cuts(opened),
         "map": opened,
         "conditions": conditions,
     }
-    options |= {"correction": not no_correction, "bins": _parse_bins(bins)}
+    options |= {"correction": not no_correction, "bins": binning}
     found = pid_efficiency(list(files), **selection, **options)
-    quotients = _quotients(found, pairs)
+    quotients = _quotients(found, ratios)
     content, texts, tables = found.content(), [found.text()], [found.latex()]
     if over:
         other = pid_efficiency(list(over), **selection, **options)
@@ -425,7 +314,7 @@ def efficiency(
         paths = write_efficiency_columns(
             list(files), columns, overwrite=overwrite, **selection
         )
-        show_progress("\n".join(map(str, paths)))
+        click.echo("\n".join(map(str, paths)), err=True)
     if latex is not None:
         from pidgan.files.writing import writing_file
 
@@ -435,18 +324,38 @@ def efficiency(
     click.echo(dumped or "\n\n".join(texts))
 
 
-def _quotients(found: Any, pairs: Sequence[tuple[int, int]]) -> list[Any]:
-    """Return ratios of results, numbered from 1."""
-    for pair in pairs:
-        if max(pair) > len(found):
+def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
+    """Return the map of each track, of TRACK=MAP.json or of --track and MAP.json."""
+    if not maps:
+        raise click.UsageError("--map is missing: expected --map TRACK=MAP.json")
+    if len(set(tracks)) < len(tracks):
+        raise click.UsageError(f"a track is given twice: {', '.join(tracks)}")
+    if len(maps) == 1 and tracks and ("=" not in maps[0] or Path(maps[0]).exists()):
+        return dict.fromkeys(tracks, maps[0])
+    for text in maps:
+        if "=" not in text:
             raise click.UsageError(
-                f"--ratio {pair[0]}/{pair[1]}: there are {len(found)} results"
+                f"--map {text}: expected TRACK=MAP.json, or one map and --track"
             )
-    estimates = found.estimates
-    return [estimates[i - 1] / estimates[j - 1] for i, j in pairs]
+    return parse_pairs(maps)
 
 
-def _shared_cuts(maps: Mapping[str, Any]) -> list[str]:
+def _parse_ratio(text: str) -> tuple[int, int]:
+    found = parse_fraction(text)
+    if found is None:
+        raise click.UsageError(f"--ratio {text}: expected I/J, counted from 1")
+    return found
+
+
+def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
+    """Return ratios of results, numbered from 1."""
+    for i, j in ratios:
+        if max(i, j) > len(found):
+            raise click.UsageError(f"--ratio {i}/{j}: there are {len(found)} results")
+    return [found.estimates[i - 1] / found.estimates[j - 1] for i, j in ratios]
+
+
+def _shared_cuts(maps: Any) -> list[str]:
     """Return the cuts of a map that all tracks share."""
     known = [efficiency_map.cuts for efficiency_map in maps.values()]
     if any(cuts != known[0] for cuts in known):
@@ -454,109 +363,77 @@ def _shared_cuts(maps: Mapping[str, Any]) -> list[str]:
     return list(known[0])
 
 
-def _parse_maps(texts: Sequence[str]) -> Any:
-    """Turn MAP.json, or several TRACK=MAP.json, into what `pid_efficiency` takes."""
-    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
-        return texts[0]
-    for text in texts:
-        if "=" not in text:
-            raise click.UsageError(f"--map {text}: expected TRACK=MAP.json of several")
-    return parse_pairs(texts)
-
-
-def _parse_bins(texts: Sequence[str]) -> dict[str, list[float]]:
-    """Turn BRANCH=EDGE,... into edges."""
-    bins = {}
-    for name, text in parse_pairs(texts).items():
-        edges = parse_numbers(text)
-        if len(edges) < 2 or edges != sorted(set(edges)):
-            raise click.UsageError(f"--bins {name}={text}: expected increasing edges")
-        bins[name] = edges
-    return bins
-
-
-def _parse_ratio(text: str) -> tuple[int, int]:
-    """Turn I/J into two numbers."""
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
-    if found is None:
-        raise click.UsageError(f"--ratio {text}: expected I/J, counted from 1")
-    return int(found[1]), int(found[2])
-
-
 @click.command(
     "working-point",
     epilog='Example: pidgan working-point kaon.onnx pion.onnx --cut "RichDLLk > x" '
     "--efficiency 0.9",
 )
-@click.argument("signal", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.argument(
-    "others", metavar="[OTHER]...", nargs=-1, type=click.Path(path_type=Path)
-)
+@click.argument("signal", metavar="BUNDLE", type=PATH)
+@click.argument("others", metavar="[OTHER]...", nargs=-1, type=PATH)
 @click.option(
     "--cut",
     required=True,
     metavar="CUT",
-    help='With x for the threshold, e.g. "RichDLLk > x & RichDLLp < 5".',
+    help='PID cut with x for the threshold, e.g. "RichDLLk > x & RichDLLp < 5".',
 )
-@click.option("--efficiency", type=float, help="Wanted efficiency of BUNDLE; or")
 @click.option(
-    "--misid", type=float, help="wanted misID, of the OTHER of which most passes."
+    "--efficiency", type=float, help="Efficiency that BUNDLE must have, from 0 to 1."
+)
+@click.option(
+    "--max-misid",
+    "--misid",
+    "misid",
+    type=float,
+    help="Highest misID allowed for any OTHER species, from 0 to 1.",
 )
 @click.option(
     "--thresholds",
     metavar="X,X,...",
-    help="Where the cut is evaluated.  [default: quantiles of all species]",
+    callback=reads(parse_numbers),
+    help="Thresholds at which the cut is evaluated.  [default: quantiles of all "
+    "species]",
 )
-@click.option(
-    "--report",
-    "report_directory",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Draw ROC curves: report.html in a new directory. Needs the training extra.",
-)
+@report_option
 @seed_option
 @overwrite_option
 @json_option
 def find_working_point(
     signal: Path,
     others: Sequence[Path],
-    cut: str,
-    efficiency: float | None,
-    misid: float | None,
-    thresholds: str | None,
-    report_directory: Path | None,
-    seed: int,
+    report: Path | None,
     overwrite: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Find the threshold at which a cut has a wanted efficiency or misID.
 
-    BUNDLE is the species to keep, OTHER those to reject; each with its reference file
-    beside it. Efficiencies refer to the kinematics of those rows.
+    BUNDLE is the species to keep, OTHER are the species to reject, each with its
+    reference file beside it. Give either --efficiency or --max-misid. Efficiencies
+    refer to the kinematics of the reference rows. With --report, ROC curves are drawn.
     """
     from pidgan.efficiency.working_point import working_point
 
-    if (efficiency is None) == (misid is None):
-        raise click.UsageError("give --efficiency or --misid, one of the two")
-    if misid is not None and not others:
-        raise click.UsageError("--misid needs the bundle of another species")
-    wanted = efficiency if efficiency is not None else misid
-    if wanted is not None and not 0 < wanted < 1:
-        raise click.UsageError(f"{wanted:g}: expected a number between 0 and 1")
-    if report_directory is not None:
+    _check_wanted(options["efficiency"], options["misid"], others)
+    if report is not None:
         from pidgan.report.map_page import write_working_point_report
 
-        refuse_existing(report_directory, overwrite=overwrite)
+        refuse_existing(report, overwrite=overwrite)
     found = working_point(
-        open_generator(signal),
-        [open_generator(path) for path in others],
-        cut=cut,
-        efficiency=efficiency,
-        misid=misid,
-        thresholds=None if thresholds is None else parse_numbers(thresholds),
-        seed=seed,
+        open_generator(signal), [open_generator(path) for path in others], **options
     )
     click.echo(found.to_json() if as_json else found.text())
-    if report_directory is not None:
-        path = write_working_point_report(found, report_directory, overwrite=overwrite)
+    if report is not None:
+        path = write_working_point_report(found, report, overwrite=overwrite)
         click.echo(str(path), err=True)
+
+
+def _check_wanted(
+    efficiency: float | None, misid: float | None, others: Sequence[Path]
+) -> None:
+    wanted = [value for value in (efficiency, misid) if value is not None]
+    if len(wanted) != 1:
+        raise click.UsageError("give --efficiency or --max-misid, one of the two")
+    if misid is not None and not others:
+        raise click.UsageError("--max-misid needs the bundle of another species")
+    if not 0 < wanted[0] < 1:
+        raise click.UsageError(f"{wanted[0]:g}: expected a number between 0 and 1")

@@ -63,8 +63,7 @@ def build_dataset(
         >>> dataset = build_dataset("run2_dstar_k", ["calib/*.root"])  # doctest: +SKIP
         >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
     """
-    if len(shares) != len(SHARES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"shares are {shares}, expected three positive ones of sum 1")
+    check_shares(shares)
     rows = read_rows(load_sample(sample), files)
     sample = _without_constants(rows)
     weights, others, fit = _weigh(rows)
@@ -101,6 +100,13 @@ def build_dataset(
         **fit,
     }
     return dataclasses.replace(dataset, info=info)
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise a ValueError unless shares are three positive numbers of sum 1."""
+    if len(shares) != len(SHARES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        given = ", ".join(f"{share:g}" for share in shares)
+        raise ValueError(f"shares are {given}; expected three positive ones of sum 1")
 
 
 def _without_constants(rows: Rows) -> Sample:

@@ -112,6 +112,17 @@ class Dataset:
             frame[f"{ALTERNATIVE_WEIGHT}{other}"] = weights
         return frame
 
+    def text(self) -> str:
+        """Return the numbers of rows kept and dropped, and the sums of weights."""
+        info = self.info
+        lines = [
+            f"{len(self)} of {info['rows_read']} rows, sum of weights "
+            f"{info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
+        ]
+        dropped = info["dropped"].items()
+        lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
+        return "\n".join(lines)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the dataset to a folder, whole or not at all.
 

@@ -33,6 +33,7 @@ another definition, and every key of the file replaces that key as a whole. Rang
 in package units (MeV, mm, ns, rad), whatever the unit of the branch.
 """
 
+import json
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -177,6 +178,42 @@ class Sample(BaseModel):
     def sentinels(self) -> dict[str, tuple[float, ...]]:
         """Sentinel values by target name, as cuts need them."""
         return {v.name: v.sentinels for v in self.variables if v.sentinels}
+
+    def to_json(self) -> str:
+        """Return the definition as JSON, without defaults."""
+        dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return json.dumps(dumped, indent=2)
+
+    def text(self) -> str:
+        """Return the definition as text, a line for each variable and cut."""
+        weights = "none"
+        if self.weight_branch:
+            weights = f"branch {self.weight_branch}"
+        elif self.discriminant:
+            weights = f"sWeights from a fit to {self.discriminant.branch}"
+        lines = [
+            f"{self.name}: {self.title}",
+            f"species       {self.species}",
+            f"detector      {self.detector}",
+            f"trees         {', '.join(self.trees) or 'the only one in the file'}",
+            f"source        {self.source}",
+            f"weights       {weights}",
+        ]
+        for kind, found in (("condition", self.conditions), ("target", self.variables)):
+            for variable in found:
+                low, high = variable.range
+                where = variable.derive or variable.branch or variable.name
+                lines.append(
+                    f"{kind:13} {variable.name}: {where} ({variable.unit}), "
+                    f"{low:g} to {high:g} {variable.package_unit}"
+                )
+        if self.cells:
+            lines += [
+                f"{'cells':13} {view.name}: {self.cells.arrays[view.name]} "
+                f"({self.cells.unit}), {view.n_cells} in {len(view.layers)} layers"
+                for view in self.cells.layout.views
+            ]
+        return "\n".join([*lines, *(f"cut           {cut}" for cut in self.cuts)])
 
     @model_validator(mode="after")
     def _check(self) -> Self:

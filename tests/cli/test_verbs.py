@@ -15,7 +15,7 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS
-from pidgan.cli.applying import _EntriesLine
+from pidgan.cli.group import EntriesLine
 from pidgan.report.classifiers import TREES
 from pidgan.sample.dataset import Dataset
 
@@ -273,7 +273,7 @@ def test_the_line_of_progress(
     now = iter([0.0, 0.0, 10.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    line = _EntriesLine()
+    line = EntriesLine()
     line(1_000_000, 4_000_000)
     line(3_000_000, 4_000_000)
     shown = capsys.readouterr().err.split("\r\033[K")

@@ -17,6 +17,7 @@ Modules:
 import dataclasses
 import importlib
 import inspect
+import textwrap
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from pidgan.training.families.settings import (
 )
 
 Targets = Literal["variables", "cells"]
+_INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,14 @@ class FamilyDescription:
     targets: Targets
     published: bool
     settings: tuple[Setting, ...]
+
+    def text(self) -> str:
+        """Return title and settings as text, with type, default and meaning."""
+        lines = [f"{self.name}: {self.title}"]
+        for setting in self.settings:
+            words = f"{setting.name} ({setting.type}, default {setting.default})"
+            lines += [words, textwrap.fill(setting.meaning, 84, **_INDENT)]
+        return "\n".join(lines)
 
 
 def list_families() -> tuple[FamilyDescription, ...]:
