@@ -22,7 +22,7 @@ from pidgan.bundle.card import Card
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.bundle.onnx_bytes import OnnxStructure, Port, read_onnx_structure
 from pidgan.bundle.onnx_check import check_graph
-from pidgan.bundle.onnx_operators import Value
+from pidgan.bundle.onnx_values import Value
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pidgan.bundle.c_products import write_product
 from pidgan.bundle.c_writer import (
     C_TYPES,
     Constants,
@@ -19,14 +20,11 @@ from pidgan.bundle.c_writer import (
     strides,
 )
 from pidgan.bundle.onnx_bytes import Node
-from pidgan.bundle.onnx_operators import Value, cumsum_axis, reduced_axes, slices
+from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
+from pidgan.bundle.onnx_values import Value
 
 MAX_STACK = 2**20
 """Most bytes of local arrays; the stack of a thread may have no more than some MiB."""
-
-TILE = 8
-"""Columns of a matrix product at a time: their sums stay in registers, and as many are
-in flight as hide the latency of an addition."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +132,6 @@ def _fold(function: str) -> Callable[[Step], None]:
     return write
 
 
-def _with_alpha(expression: str, default: float) -> Callable[[Step], None]:
-    def write(step: Step) -> None:
-        alpha = number_text(np.float32(step.call.real("alpha", default)))
-        _each(expression.replace("ALPHA", alpha))(step)
-
-    return write
-
-
 def _arithmetic(operator: str) -> Callable[[Step], None]:
     """Return the translation of sums and products; those of integers wrap around."""
 
@@ -231,16 +221,6 @@ def _concat(step: Step) -> None:
         before += shape[axis]
 
 
-def _split(step: Step) -> None:
-    axis = step.call.axis(0, step.call.value(0))
-    before = 0
-    for output, value in enumerate(step.outputs):
-        taken = _indices(len(value.shape))
-        taken[axis] += f" + {before}" if before else ""
-        _move(step, 0, output, taken, _indices(len(value.shape)), value.shape)
-        before += value.shape[axis]
-
-
 def _transpose(step: Step) -> None:
     """Where the rows are makes no difference here; the other axes may change places."""
     value, result = step.call.value(0), step.outputs[0]
@@ -282,92 +262,6 @@ def _gather_elements(step: Step) -> None:
     taken = [*given]
     taken[axis] = f"within({number}, {data.shape[axis]})"
     _move(step, 0, 0, taken, given, result.shape)
-
-
-def _dense(step: Step) -> None:
-    """Products of rows with a constant matrix, with or without a bias."""
-    node, call = step.node, step.call
-    source = 0
-    weights = call.value(1).constant
-    if weights is None:
-        # Rows on the last axis: the matrix comes first.
-        source, weights = 1, call.value(0).constant
-        weights = None if weights is None else weights.T
-    assert weights is not None
-    if node.operator == "Gemm":
-        weights = weights.T if call.integer("transB", 0) else weights
-        weights = weights * np.float32(call.real("alpha", 1.0))
-    inputs, outputs = weights.shape
-    bias = np.zeros(outputs, dtype=np.float32)
-    given = call.numbers(2)
-    if given is not None:
-        bias += given.reshape(-1) * np.float32(call.real("beta", 1.0))
-    w = step.writer.constants.add(np.ascontiguousarray(weights))
-    b = step.writer.constants.add(bias)
-    rows = step.writer.rows
-    function = f"dense_{inputs}_{outputs}_{'row' if rows == 1 else 'block'}"
-    write = _dense_row if rows == 1 else _dense_block
-    step.writer.functions[function] = write(function, inputs, outputs)
-    for i in range(call.value(source).size // inputs):
-        y, x = step.target(), step.place(source)
-        if i > 0:
-            y += f" + {i * outputs * rows}"
-            x += f" + {i * inputs * rows}"
-        step.writer.lines.append(f"    {function}({y}, {x}, {w}, {b});")
-
-
-_DENSE_HEAD = """\
-static void {}(float *restrict y, const float *restrict x,
-               const float *restrict w, const float *restrict b)
-{{"""
-
-
-def _dense_block(name: str, inputs: int, outputs: int) -> str:
-    """Return the function y = w x + b for a block, `TILE` columns of w at a time.
-
-    The sums of a tile are scalars inside a loop over rows, which compilers turn into
-    as many vectors only where the sizes are constants: one function for each shape.
-    """
-    rest = outputs % TILE
-    lines = [_DENSE_HEAD.format(name)]
-    if outputs >= TILE:
-        lines += [
-            f"    for (size_t j = 0; j < {outputs - rest}; j += {TILE})",
-            *_tile(TILE, "j", inputs, outputs, indent=" " * 8),
-        ]
-    if rest:
-        lines += _tile(rest, str(outputs - rest), inputs, outputs, indent=" " * 4)
-    return "\n".join([*lines, "}\n"])
-
-
-def _tile(width: int, j: str, inputs: int, outputs: int, *, indent: str) -> list[str]:
-    """Return the loop over rows that computes columns j to j + width - 1."""
-    sums = list(enumerate(f"s{n}" for n in range(width)))
-    lines = [
-        "for (size_t r = 0; r < ROWS; ++r) {",
-        *(f"    float {s} = b[{j} + {n}];" for n, s in sums),
-        f"    for (size_t k = 0; k < {inputs}; ++k) {{",
-        f"        const float *u = w + k * {outputs} + {j};",
-        "        const float v = x[k * ROWS + r];",
-        *(f"        {s} = MULTIPLY_ADD(v, u[{n}], {s});" for n, s in sums),
-        "    }",
-        *(f"    y[({j} + {n}) * ROWS + r] = {s};" for n, s in sums),
-        "}",
-    ]
-    return [indent + line for line in lines]
-
-
-def _dense_row(name: str, inputs: int, outputs: int) -> str:
-    """Return the function y = w x + b for one row; its sums are those of a block."""
-    return f"""\
-{_DENSE_HEAD.format(name)}
-    for (size_t j = 0; j < {outputs}; ++j)
-        y[j] = b[j];
-    for (size_t k = 0; k < {inputs}; ++k)
-        for (size_t j = 0; j < {outputs}; ++j)
-            y[j] = MULTIPLY_ADD(x[k], w[k * {outputs} + j], y[j]);
-}}
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,15 +310,13 @@ def _softmax(step: Step) -> None:
 def _cumsum(step: Step) -> None:
     line = _along(step, cumsum_axis(step.call))
     loop = f"for (int k = 0; k < {line.size}; ++k)"
-    if step.call.integer("reverse", 0):
-        loop = f"for (int k = {line.size - 1}; k >= 0; --k)"
     add, give = f"sum += {line.source('k')};", f"{line.target('k')} = sum;"
     both = f"{give} {add}" if step.call.integer("exclusive", 0) else f"{add} {give}"
     step.writer.loop(line.others, ["float sum = 0;", f"{loop} {{ {both} }}"])
 
 
-def _reduce(first: str, add: str, last: str = "y") -> Callable[[Step], None]:
-    """Return the translation of a reduction: y = first(x), y = add(y, x), last(y)."""
+def _reduce(first: str, add: str) -> Callable[[Step], None]:
+    """Return the translation of a reduction: y = first, then y = add(y, x)."""
 
     def write(step: Step) -> None:
         value, axes = step.call.value(0), reduced_axes(step.call)
@@ -446,37 +338,20 @@ def _reduce(first: str, add: str, last: str = "y") -> Callable[[Step], None]:
             [
                 f"float y = {first};",
                 f"for (int k = 0; k < {count}; ++k) y = {add.replace('X', x)};",
-                f"{y} = {last.replace('COUNT', str(count))};",
+                f"{y} = y;",
             ],
         )
 
     return write
 
 
-def _arg_max(step: Step) -> None:
-    line = _along(step, reduced_axes(step.call)[0])
-    sizes, x = line.others, line.source("k")
-    y = f"{step.target()}[{step.writer.at(position(_indices(len(sizes)), sizes))}]"
-    step.writer.loop(
-        sizes,
-        [
-            f"float most = {line.source('0')};",
-            f"{y} = 0;",
-            f"for (int k = 1; k < {line.size}; ++k)",
-            f"    if ({x} > most) {{ most = {x}; {y} = k; }}",
-        ],
-    )
-
-
 TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Abs": _each("fabsf({0})"),
     "Neg": _each("-{0}"),
-    "Reciprocal": _each("1.0f / {0}"),
     "Exp": _each("expf({0})"),
     "Log": _each("logf({0})"),
     "Sqrt": _each("sqrtf({0})"),
     "Floor": _each("floorf({0})"),
-    "Ceil": _each("ceilf({0})"),
     "Erf": _each("erff({0})"),
     "Tanh": _each("tanhf({0})"),
     "Sigmoid": _each("1.0f / (1.0f + expf(-{0}))"),
@@ -485,13 +360,10 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Cos": _each("cosf({0})"),
     "Asin": _each("asinf({0})"),
     "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
-    "LeakyRelu": _with_alpha("({0} < 0.0f ? ALPHA * {0} : {0})", 0.01),
-    "Elu": _with_alpha("({0} < 0.0f ? ALPHA * expm1f({0}) : {0})", 1.0),
     "Add": _arithmetic("+"),
     "Sub": _arithmetic("-"),
     "Mul": _arithmetic("*"),
     "Div": _each("{0} / {1}"),
-    "Pow": _each("powf({0}, {1})"),
     "Min": _fold("smaller"),
     "Max": _fold("larger"),
     "Greater": _each("{0} > {1}"),
@@ -501,29 +373,22 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "Equal": _each("{0} == {1}"),
     "And": _each("{0} & {1}"),
     "Or": _each("{0} | {1}"),
-    "Not": _each("!{0}"),
     "Where": _each("{0} ? {1} : {2}"),
     "Clip": _clip,
     "Cast": _cast,
     "Identity": _copy,
     "Reshape": _copy,
-    "Squeeze": _copy,
-    "Unsqueeze": _copy,
     "Concat": _concat,
     "Slice": _slice,
-    "Split": _split,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Transpose": _transpose,
-    "Gemm": _dense,
-    "MatMul": _dense,
+    "Gemm": write_product,
+    "MatMul": write_product,
     "Softmax": _softmax,
     "CumSum": _cumsum,
     "ReduceSum": _reduce("0", "y + X"),
-    "ReduceMean": _reduce("0", "y + X", "y / COUNT"),
     "ReduceMax": _reduce("-INFINITY", "larger(X, y)"),
-    "ReduceMin": _reduce("INFINITY", "smaller(X, y)"),
-    "ArgMax": _arg_max,
 }
 """How the operators of `onnx_operators.OPERATORS` are written in C, but those of
 convolutions, which track generators do without."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.bundle.onnx_bytes import Node
-from pidgan.bundle.onnx_operators import Call, Value
+from pidgan.bundle.onnx_values import Call, Value
 
 C_TYPES = {"float32": "float", "int64": "long long", "bool": "int"}
 _BYTES = {"float": 4, "long long": 8, "int": 4}

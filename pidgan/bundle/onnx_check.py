@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 
 from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port
-from pidgan.bundle.onnx_operators import OPERATORS, ROWS_LAST, Call, Value, products
+from pidgan.bundle.onnx_operators import OPERATORS, products
+from pidgan.bundle.onnx_values import Call, Value
 from pidgan.errors import nearest
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -162,6 +163,6 @@ def _call(node: Node, values: Mapping[str, Value], where: str) -> Call:
             f"{where} uses constants only, expected its result as constant"
         )
     rows_last = any(value and value.rows_last for value in call.inputs)
-    if rows_last and node.operator not in ROWS_LAST:
+    if rows_last and not operator.rows_last:
         raise ValueError(f"{where}: it mixes rows")
     return call

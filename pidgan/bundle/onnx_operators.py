@@ -10,164 +10,34 @@ What the operators mean: https://onnx.ai/onnx/operators, operator sets 13 to 17.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pidgan.bundle.onnx_bytes import Node
+from pidgan.bundle.onnx_values import REAL, Call, Value, broadcast
 
-REAL = ("float32", "float64")
-"""Types of real numbers. Networks are of the first; formulas may be of the second."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """Type and shape of a value.
-
-    Attributes:
-        dtype: "float32", "float64", "int64" or "bool".
-        shape: without the axis of the rows.
-        per_row: whether an axis not in `shape`, the first one, is that of the rows; if
-            not, the value is a constant.
-        rows_last: whether that axis is the last one instead.
-        constant: its numbers.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    per_row: bool = True
-    rows_last: bool = False
-    constant: npt.NDArray[Any] | None = None
-
-    @property
-    def size(self) -> int:
-        """Numbers of one row, or of the constant."""
-        return math.prod(self.shape)
-
-    @property
-    def rank(self) -> int:
-        """Number of axes, that of the rows included."""
-        return len(self.shape) + self.per_row
-
-
-class Call:
-    """A node with the values that go in; what the rules below work on."""
-
-    def __init__(self, node: Node, values: Mapping[str, Value]) -> None:
-        self.node = node
-        self.inputs = [values[name] if name else None for name in node.inputs]
-
-    def value(self, index: int) -> Value:
-        """Return an input that has to be there."""
-        found = self.optional(index)
-        if found is None:
-            raise ValueError(f"input {index} is missing")
-        return found
-
-    def optional(self, index: int) -> Value | None:
-        """Return an input, None if it is left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    def numbers(self, index: int) -> npt.NDArray[Any] | None:
-        """Return an input that has to be constant, None if it is left out."""
-        found = self.optional(index)
-        if found is None:
-            return None
-        if found.constant is None:
-            raise ValueError(f"input {index} is computed, expected a constant")
-        return found.constant
-
-    def integers(self, index: int) -> list[int] | None:
-        """Return a constant list of integers, None if it is left out."""
-        found = self.numbers(index)
-        if found is None:
-            return None
-        if found.dtype != np.int64 or found.ndim > 1:
-            raise ValueError(
-                f"input {index} is {found.dtype}, expected a list of int64"
-            )
-        return [int(number) for number in found.ravel()]
-
-    def integer(self, name: str, default: int) -> int:
-        """Return an attribute."""
-        found = self.node.attributes.get(name, default)
-        found = 0 if found is None else found
-        if not isinstance(found, int):
-            raise ValueError(f"attribute {name} is {found!r}, expected an integer")
-        return found
-
-    def real(self, name: str, default: float) -> float:
-        """Return an attribute."""
-        found = self.node.attributes.get(name, default)
-        found = 0.0 if found is None else found
-        if not isinstance(found, float) or not math.isfinite(found):
-            raise ValueError(f"attribute {name} is {found!r}, expected a finite number")
-        return found
-
-    def axes(self, given: Sequence[int], value: Value) -> list[int]:
-        """Return axes as indices into the shape of a value; the rows' is refused."""
-        found = []
-        for axis in given:
-            if not -value.rank <= axis < value.rank:
-                raise ValueError(f"axis {axis} of a value with {value.rank} axes")
-            index = axis % value.rank - (value.per_row and not value.rows_last)
-            if index not in range(len(value.shape)):
-                raise ValueError("it mixes rows")
-            if index in found:
-                raise ValueError(f"axis {axis} is given twice")
-            found.append(index)
-        return found
-
-    def axis(self, default: int, value: Value) -> int:
-        """Return the attribute `axis` as an index into the shape of a value."""
-        return self.axes([self.integer("axis", default)], value)[0]
-
-    def of_type(self, index: int, *dtypes: str) -> Value:
-        """Return an input that has to be there and of some type."""
-        found = self.value(index)
-        if found.dtype not in dtypes:
-            raise ValueError(
-                f"input {index} is {found.dtype}, expected {' or '.join(dtypes)}"
-            )
-        return found
-
+MANY_INPUTS = 1000
+"""Largest number of inputs of an operator that takes any number."""
 
 Rule = Callable[[Call], list[Value]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """An operator: what it accepts and the rule for what it gives."""
+    """An operator of a bundle.
+
+    Attributes:
+        rule: Function that returns types and shapes of the outputs.
+        most_inputs: Largest number of inputs.
+        attributes: Names of the attributes that it may have.
+        rows_last: Whether the rows may be on the last axis.
+    """
 
     rule: Rule
     most_inputs: int
-    attributes: frozenset[str] = frozenset()
-
-
-def broadcast(values: Sequence[Value]) -> Value:
-    """Return type and shape of values of one type combined number by number."""
-    rank = max(value.rank for value in values)
-    rows_last = any(value.rows_last for value in values)
-    rows = rank - 1 if rows_last else 0
-    columns: list[set[int | str]] = [set() for _ in range(rank)]
-    for value in values:
-        dims: tuple[int | str, ...] = value.shape
-        if value.per_row:
-            dims = (*dims, "n") if value.rows_last else ("n", *dims)
-        for column, size in zip(columns[rank - len(dims) :], dims, strict=True):
-            column.add(size)
-    sizes = [column - {1} or {1} for column in columns]
-    at_rows = sizes.pop(rows)
-    if any(len(size) > 1 or "n" in size for size in sizes) or len(at_rows) > 1:
-        shapes = ", ".join(str(("n",) * v.per_row + v.shape) for v in values)
-        raise ValueError(f"shapes {shapes} do not fit")
-    if at_rows != {"n"}:
-        raise ValueError("it mixes rows")
-    shape = tuple(int(next(iter(size))) for size in sizes)
-    return Value(dtype=values[0].dtype, shape=shape, rows_last=rows_last)
+    attributes: frozenset[str]
+    rows_last: bool
 
 
 def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Rule:
@@ -254,21 +124,6 @@ def _slice(call: Call) -> list[Value]:
     return [Value(dtype=call.value(0).dtype, shape=shape)]
 
 
-def _split(call: Call) -> list[Value]:
-    value = call.value(0)
-    axis = call.axis(0, value)
-    size, outputs = value.shape[axis], len(call.node.outputs)
-    sizes = call.integers(1)
-    if sizes is None:
-        if not outputs or size % outputs:
-            raise ValueError(f"{size} numbers cannot be split into {outputs}")
-        sizes = [size // outputs] * outputs
-    if sum(sizes) != size or min(sizes, default=0) < 1:
-        raise ValueError(f"{size} numbers cannot be split into {sizes}")
-    shapes = [(*value.shape[:axis], n, *value.shape[axis + 1 :]) for n in sizes]
-    return [Value(dtype=value.dtype, shape=shape) for shape in shapes]
-
-
 def _gather(call: Call) -> list[Value]:
     """Rows of a constant table for each row, or fixed columns of each row."""
     data, index = call.value(0), call.of_type(1, "int64")
@@ -329,47 +184,19 @@ def _reshape(call: Call) -> list[Value]:
     return [Value(dtype=value.dtype, shape=tuple(shape))]
 
 
-def _squeeze(call: Call) -> list[Value]:
-    value, given = call.value(0), call.integers(1)
-    if given is None:
-        raise ValueError("the axes are missing")
-    axes = call.axes(given, value)
-    if any(value.shape[axis] != 1 for axis in axes):
-        raise ValueError(f"axes {given} of shape {value.shape} are not all of size 1")
-    shape = [n for axis, n in enumerate(value.shape) if axis not in axes]
-    return [Value(dtype=value.dtype, shape=tuple(shape))]
-
-
-def _unsqueeze(call: Call) -> list[Value]:
-    value, given = call.value(0), call.integers(1)
-    if given is None or len(given) > 8:
-        raise ValueError("the axes are missing, or too many")
-    larger = Value(dtype=value.dtype, shape=(*value.shape, *(1 for _ in given)))
-    axes = call.axes(given, larger)
-    rest = iter(value.shape)
-    shape = [1 if a in axes else next(rest) for a in range(len(larger.shape))]
-    return [Value(dtype=value.dtype, shape=tuple(shape))]
-
-
 def _gemm(call: Call) -> list[Value]:
+    """Rows times a constant matrix, with or without a constant bias."""
     x = call.of_type(0, *REAL)
     w = call.of_type(1, x.dtype)
-    call.real("alpha", 1.0)
-    call.real("beta", 1.0)
-    transposed = call.integer("transB", 0)
-    if call.integer("transA", 0) or not x.per_row or w.constant is None:
+    if not x.per_row or w.constant is None:
         raise ValueError("it is no product of rows with a constant matrix")
-    if len(x.shape) != 1 or len(w.shape) != 2 or transposed not in (0, 1):
+    if len(x.shape) != 1 or len(w.shape) != 2 or w.shape[0] != x.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    inputs, outputs = reversed(w.shape) if transposed else w.shape
-    if inputs != x.shape[0]:
-        raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    result = Value(dtype=x.dtype, shape=(outputs,))
-    bias = call.numbers(2)
-    if bias is not None:
-        given = call.of_type(2, x.dtype)
-        if broadcast([result, given]).shape != result.shape:
-            raise ValueError(f"shape {given.shape} does not fit {outputs} outputs")
+    result = Value(dtype=x.dtype, shape=(w.shape[1],))
+    if call.numbers(2) is not None:
+        bias = call.of_type(2, x.dtype)
+        if broadcast([result, bias]).shape != result.shape:
+            raise ValueError(f"shape {bias.shape} does not fit {w.shape[1]} outputs")
     return [result]
 
 
@@ -476,17 +303,14 @@ def _cumsum(call: Call) -> list[Value]:
 
 def reduced_axes(call: Call) -> list[int]:
     """Return the axes over which a reduction runs."""
-    value = call.value(0)
     given = call.node.attributes.get("axes")
     if call.node.operator == "ReduceSum":
         given = call.integers(1)
-    if call.node.operator == "ArgMax":
-        given = [call.integer("axis", 0)]
     if not isinstance(given, list) or not given:
         raise ValueError("the axes are missing")
     if not all(isinstance(axis, int) for axis in given):
         raise ValueError(f"axes {given} are not integers")
-    return call.axes(given, value)
+    return call.axes(given, call.value(0))
 
 
 def _reduce(call: Call) -> list[Value]:
@@ -496,75 +320,57 @@ def _reduce(call: Call) -> list[Value]:
         shape = [1 if axis in axes else n for axis, n in enumerate(value.shape)]
     else:
         shape = [n for axis, n in enumerate(value.shape) if axis not in axes]
-    if call.integer("select_last_index", 0) or call.integer("noop_with_empty_axes", 0):
-        raise ValueError("select_last_index or noop_with_empty_axes is set")
-    dtype = "int64" if call.node.operator == "ArgMax" else value.dtype
-    return [dataclasses.replace(value, dtype=dtype, shape=tuple(shape))]
+    return [dataclasses.replace(value, shape=tuple(shape))]
 
 
-def _table() -> dict[str, Operator]:
-    real, number, truth = REAL, (*REAL, "int64"), ("bool",)
-    many = 1000
-    unary = (
-        *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil"),
-        *("Erf", "Tanh", "Sigmoid", "Relu", "Softplus", "Sin", "Cos", "Asin"),
-    )
-    comparisons = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
-    rules: dict[str, tuple[Rule, int, str]] = {
-        name: (_elementwise(*real), 1, "") for name in unary
-    }
-    rules |= {name: (_elementwise(*real), 1, "alpha") for name in ("LeakyRelu", "Elu")}
-    rules |= {
-        name: (_elementwise(*number, least=2), 2, "") for name in ("Add", "Sub", "Mul")
-    }
+_UNARY = (
+    "Abs Asin Cos Erf Exp Floor Log Neg Relu Sigmoid Sin Softplus Sqrt Tanh",
+    _elementwise(*REAL),
+)
+_NUMBER = (*REAL, "int64")
+
+# Names; rule; most inputs; attributes; whether rows may be on the last axis.
+_TABLE: tuple[tuple[str, Rule, int, str, bool], ...] = (
+    (*_UNARY, 1, "", True),
+    ("Add Mul Sub", _elementwise(*_NUMBER, least=2), 2, "", True),
     # An integer divided by zero would end the process.
-    rules |= {name: (_elementwise(*real, least=2), 2, "") for name in ("Div", "Pow")}
-    rules |= {name: (_elementwise(*number), many, "") for name in ("Min", "Max")}
-    rules |= {
-        name: (_elementwise(*number, gives="bool", least=2), 2, "")
-        for name in comparisons
-    }
-    rules |= {name: (_elementwise(*truth, least=2), 2, "") for name in ("And", "Or")}
-    rules |= {
-        "Not": (_elementwise(*truth), 1, ""),
-        "Where": (_where, 3, ""),
-        "Clip": (_clip, 3, ""),
-        "Cast": (_cast, 1, "to"),
-        "Identity": (_identity, 1, ""),
-        "Concat": (_concat, many, "axis"),
-        "Slice": (_slice, 5, ""),
-        "Split": (_split, 2, "axis"),
-        "Gather": (_gather, 2, "axis"),
-        "GatherElements": (_gather_elements, 2, "axis"),
-        "Reshape": (_reshape, 2, "allowzero"),
-        "Squeeze": (_squeeze, 2, ""),
-        "Unsqueeze": (_unsqueeze, 2, ""),
-        "Gemm": (_gemm, 3, "alpha beta transA transB"),
-        "MatMul": (_matmul, 2, ""),
-        "Transpose": (_transpose, 1, "perm"),
-        "Conv": (_conv, 3, "dilations group kernel_shape pads strides"),
-        "Softmax": (_softmax, 1, "axis"),
-        "CumSum": (_cumsum, 2, "exclusive reverse"),
-        "ReduceSum": (_reduce, 2, "keepdims noop_with_empty_axes"),
-        "ReduceMean": (_reduce, 1, "axes keepdims"),
-        "ReduceMax": (_reduce, 1, "axes keepdims"),
-        "ReduceMin": (_reduce, 1, "axes keepdims"),
-        "ArgMax": (_reduce, 1, "axis keepdims select_last_index"),
-    }
-    return {
-        name: Operator(rule=rule, most_inputs=most, attributes=frozenset(words.split()))
-        for name, (rule, most, words) in rules.items()
-    }
+    ("Div", _elementwise(*REAL, least=2), 2, "", True),
+    ("Max Min", _elementwise(*_NUMBER), MANY_INPUTS, "", True),
+    (
+        "Equal Greater GreaterOrEqual Less LessOrEqual",
+        _elementwise(*_NUMBER, gives="bool", least=2),
+        2,
+        "",
+        True,
+    ),
+    ("And Or", _elementwise("bool", least=2), 2, "", True),
+    ("Where", _where, 3, "", True),
+    ("Clip", _clip, 3, "", True),
+    ("Cast", _cast, 1, "to", True),
+    ("Identity", _identity, 1, "", True),
+    ("Concat", _concat, MANY_INPUTS, "axis", True),
+    ("Slice", _slice, 5, "", False),
+    ("Gather", _gather, 2, "axis", True),
+    ("GatherElements", _gather_elements, 2, "axis", False),
+    ("Reshape", _reshape, 2, "allowzero", True),
+    ("Transpose", _transpose, 1, "perm", True),
+    ("Gemm", _gemm, 3, "", False),
+    ("MatMul", _matmul, 2, "", True),
+    ("Conv", _conv, 3, "dilations group kernel_shape pads strides", False),
+    ("Softmax", _softmax, 1, "axis", False),
+    ("CumSum", _cumsum, 2, "exclusive", False),
+    ("ReduceSum", _reduce, 2, "keepdims", False),
+    ("ReduceMax", _reduce, 1, "axes keepdims", True),
+)
 
-
-ROWS_LAST = {
-    *("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil", "Erf", "Tanh"),
-    *("Sigmoid", "Relu", "Softplus", "Sin", "Cos", "Asin", "Add", "Sub", "Mul", "Div"),
-    *("Pow", "Min", "Max", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"),
-    *("And", "Or", "Not", "Where", "Clip", "Cast", "Identity", "Concat", "Gather"),
-    *("Reshape", "MatMul", "Transpose", "ReduceMax"),
+OPERATORS = {
+    name: Operator(
+        rule=rule,
+        most_inputs=most,
+        attributes=frozenset(attributes.split()),
+        rows_last=rows_last,
+    )
+    for names, rule, most, attributes, rows_last in _TABLE
+    for name in names.split()
 }
-"""Operators that may have the rows on the last axis."""
-
-OPERATORS = _table()
 """The operators that a bundle may have, by name."""

@@ -158,7 +158,7 @@ def logical(operator: str) -> Any:
         [
             node("Greater", ["noise", "zero"], ["a"]),
             node("Less", ["noise", "one"], ["b"]),
-            node(operator, ["a", "b"] if operator != "Not" else ["a"], ["c"]),
+            node(operator, ["a", "b"], ["c"]),
             node("Where", ["c", "noise", "one"], ["targets"]),
         ],
         {"zero": f4(0), "one": f4(1)},
@@ -177,16 +177,11 @@ def reduction(operator: str, axes: list[int], keepdims: int) -> Any:
     inputs, constants = ["cube"], {"shape": i8(-1, 2, 2, 2)}
     if operator == "ReduceSum":
         inputs, constants = ["cube", "axes"], constants | {"axes": i8(*axes)}
-    elif operator == "ArgMax":
-        attributes["axis"] = axes[0]
     else:
         attributes["axes"] = axes
     nodes.append(node(operator, inputs, ["r"], **attributes))
-    if operator == "ArgMax":
-        nodes.append(node("Cast", ["r"], ["f"], to=TensorProto.FLOAT))
     width = 2 ** (3 - len(axes))
-    last = "f" if operator == "ArgMax" else "r"
-    nodes.append(node("Reshape", [last, "flat"], ["targets"]))
+    nodes.append(node("Reshape", ["r", "flat"], ["targets"]))
     return nodes, constants | {"flat": i8(0, width)}, width
 
 
@@ -224,13 +219,12 @@ def integers(operator: str) -> Any:
     )
 
 
-def product(operator: str, rank: int = 1, **attributes: Any) -> Any:
+def product(operator: str, rank: int = 1) -> Any:
     """A product with 11 columns: one tile and three more."""
     rng = np.random.default_rng(3)
-    shape = (11, N_NOISE // rank) if attributes.get("transB") else (N_NOISE // rank, 11)
-    w = rng.standard_normal(shape).astype(np.float32)
+    w = rng.standard_normal((N_NOISE // rank, 11)).astype(np.float32)
     if operator == "Gemm":
-        nodes = [node("Gemm", ["noise", "w", "b"], ["targets"], **attributes)]
+        nodes = [node("Gemm", ["noise", "w", "b"], ["targets"])]
         return nodes, {"w": w, "b": w.reshape(1, -1)[:, :11]}, 11
     nodes = [
         node("Reshape", ["noise", "shape"], ["v"]),
@@ -268,7 +262,7 @@ def turned(nodes: list[NodeProto], **constants: np.ndarray) -> Any:
 
 CASES: dict[str, list[Any]] = {
     name: [unary(name)]
-    for name in ("Abs", "Neg", "Exp", "Floor", "Ceil", "Erf", "Tanh", "Sigmoid")
+    for name in ("Abs", "Neg", "Exp", "Floor", "Erf", "Tanh", "Sigmoid")
 }
 CASES |= {
     name: [unary(name)] for name in ("Relu", "Softplus", "Identity", "Sin", "Cos")
@@ -282,28 +276,28 @@ CASES["Asin"] = [
 ]
 CASES |= {
     name: [([node(name, ["conditions"], ["targets"])], {}, N_CONDITIONS)]
-    for name in ("Reciprocal", "Log", "Sqrt")
+    for name in ("Log", "Sqrt")
 }
 CASES |= {
     name: [compared(name)]
     for name in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
 }
-CASES |= {name: [logical(name)] for name in ("And", "Or", "Not")}
+CASES |= {name: [logical(name)] for name in ("And", "Or")}
 CASES |= {
     name: [reduction(name, [1, 3], 1), reduction(name, [-1], 0)]
-    for name in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")
+    for name in ("ReduceSum", "ReduceMax")
 }
 CASES |= {
     name: [
         ([node(name, ["noise", "c"], ["targets"])], {"c": f4(0.5, 2, 3, -1)}, N_NOISE),
         (
             [
-                node("Unsqueeze", ["conditions", "last"], ["a"]),
-                node("Unsqueeze", ["noise", "first"], ["b"]),
+                node("Reshape", ["conditions", "last"], ["a"]),
+                node("Reshape", ["noise", "first"], ["b"]),
                 node(name, ["a", "b"], ["v"]),
                 node("Reshape", ["v", "flat"], ["targets"]),
             ],
-            {"last": i8(2), "first": i8(1), "flat": i8(0, -1)},
+            {"last": i8(0, -1, 1), "first": i8(0, 1, -1), "flat": i8(0, -1)},
             N_CONDITIONS * N_NOISE,
         ),
     ]
@@ -315,11 +309,6 @@ CASES["Max"].append(
     ([node("Max", ["noise", "a", "b"], ["targets"])], {"a": f4(0), "b": f4(1)}, N_NOISE)
 )
 CASES |= {
-    "LeakyRelu": [unary("LeakyRelu"), unary("LeakyRelu", alpha=0.3)],
-    "Elu": [unary("Elu"), unary("Elu", alpha=0.3)],
-    "Pow": [
-        ([node("Pow", ["conditions", "c"], ["targets"])], {"c": f4(1.7)}, N_CONDITIONS)
-    ],
     "Where": [logical("And")],
     "Clip": [
         (
@@ -353,24 +342,6 @@ CASES |= {
         )
         for start, stop, step, width in ((1, 2**31, 1, 3), (-1, -9, -2, 2))
     ],
-    "Split": [
-        (
-            [
-                node("Split", ["noise", "sizes"], ["a", "b"], axis=1),
-                node("Concat", ["b", "a"], ["targets"], axis=1),
-            ],
-            {"sizes": i8(1, 3)},
-            N_NOISE,
-        ),
-        (
-            [
-                node("Split", ["noise"], ["a", "b"], axis=1),
-                node("Sub", ["b", "a"], ["targets"]),
-            ],
-            {},
-            N_NOISE // 2,
-        ),
-    ],
     "Gather": [
         table("noise"),
         (
@@ -392,29 +363,11 @@ CASES |= {
         )
     ],
     "Reshape": [cubes("Abs")],
-    "Squeeze": [
-        (
-            [
-                node("Unsqueeze", ["noise", "axes"], ["v"]),
-                node("Squeeze", ["v", "axes"], ["targets"]),
-            ],
-            {"axes": i8(1, -1)},
-            N_NOISE,
-        )
-    ],
-    "Gemm": [
-        product("Gemm"),
-        product("Gemm", transB=1, alpha=0.5, beta=2.0),
-    ],
+    "Gemm": [product("Gemm")],
     "MatMul": [product("MatMul"), product("MatMul", rank=2)],
     "Softmax": [unary("Softmax", axis=-1), cubes("Softmax", axis=1)],
-    "CumSum": [
-        cubes("CumSum"),
-        cubes("CumSum", exclusive=1, reverse=1),
-    ],
-    "ArgMax": [reduction("ArgMax", [2], 0), reduction("ArgMax", [1], 1)],
+    "CumSum": [cubes("CumSum"), cubes("CumSum", exclusive=1)],
 }
-CASES["Unsqueeze"] = CASES["Squeeze"]
 FLAT = node("Reshape", ["w", "square"], ["u"])
 CASES["Transpose"] = [
     cubes("Transpose", perm=[0, 2, 1]),

@@ -124,6 +124,7 @@ RELU = [node("Relu", ["x"], ["y"])]
             r"0 \(Relo\) is unknown; closest: 'Relu'",
         ),
         (model([node("RandomNormalLike", ["x"], ["y"])]), "is unknown"),
+        (model([node("LeakyRelu", ["x"], ["y"])]), "is unknown"),
         (model([node("ConstantOfShape", ["x"], ["y"])]), "is unknown"),
         (model([node("Relu", ["x"], ["y"], domain="evil")]), "operators of evil"),
         (model(RELU, opset=9), "uses operator set 9, expected 13 to 17"),
@@ -174,8 +175,8 @@ RELU = [node("Relu", ["x"], ["y"])]
         ),
         (
             model(
-                [node("Unsqueeze", ["x", "i"], ["v"]), node("Conv", ["v", "w"], ["y"])],
-                {"i": np.array([1]), "w": np.ones((1, 1, 9), np.float32)},
+                [node("Reshape", ["x", "i"], ["v"]), node("Conv", ["v", "w"], ["y"])],
+                {"i": np.array([0, 1, 4]), "w": np.ones((1, 1, 9), np.float32)},
             ),
             r"shapes \(1, 4\) and \(1, 1, 9\) do not fit",
         ),
