@@ -34,16 +34,16 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def time_step(run: Callable[[int], object]) -> float:
+def time_step(run: Callable[[int, int, int, int, int], object]) -> float:
     """Return the seconds that a step takes, without the time to compile it.
 
     Args:
-        run: Function that does a number of steps and waits for them.
+        run: Function that does some steps of a phase, see `pidgan.training.steps`.
     """
 
     def each(steps: int) -> float:
         start = time.perf_counter()
-        run(steps)
+        run(0, steps, 0, steps, steps)
         return (time.perf_counter() - start) / steps
 
     each(TIMED_STEPS)  # traces and compiles

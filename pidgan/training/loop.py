@@ -8,19 +8,14 @@ after a short timing, so that `steps` repeats it.
 
 import dataclasses
 import functools
-import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pidgan.bundle.card import Card, describe_variables
-from pidgan.errors import PidganError, TrainingError, nearest
+from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset
-from pidgan.sample.definition import Sample
-from pidgan.sample.weights import n_eff
-from pidgan.training import families
 from pidgan.training.backend import keras, tf
 from pidgan.training.budget import (
     TIMED_STEPS,
@@ -35,18 +30,14 @@ from pidgan.training.checkpoint import (
     restore,
     save_checkpoint,
 )
-from pidgan.training.conditions import fit_conditions
 from pidgan.training.descents import Descents
-from pidgan.training.families.phases import Clock, Phase
+from pidgan.training.families.phases import Phase
 from pidgan.training.model import Model
 from pidgan.training.networks.updates import held_out_losses
-from pidgan.training.patterns import pattern_network, pattern_update
-from pidgan.training.rows import device_rows
-from pidgan.training.targets import fit_targets, with_images
+from pidgan.training.setup import Setup, choose_family, set_up
+from pidgan.training.steps import Steps, compile_steps
 
 DEFAULT_BUDGET = 600.0
-# Default family for the variables of a track, and for cells.
-DEFAULT_FAMILY, DEFAULT_SHOWER_FAMILY = "distilled", "shower_sequence"
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
@@ -54,7 +45,6 @@ CHECKPOINT_SECONDS = 30.0
 RECORD_SECONDS = 3.0
 # Losses are of order one in normal coordinates; far beyond, a network has diverged.
 DIVERGED = 1e4
-MIN_TRAINING_ROWS = 50
 # From here on compiling with XLA, some seconds a phase, pays.
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
 # Rows drawn for the losses of the validation part, and numbers in them at most: beyond
@@ -63,8 +53,6 @@ VALIDATION_ROWS, VALIDATION_NUMBERS = 1024, 2**19
 # How often in a training the best weights are looked for on the validation part; at
 # fixed steps, so that what is kept does not depend on how fast the machine is.
 WATCHES = 40
-# Stream of random numbers of the noise, apart from that of the batches.
-NOISE = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +119,10 @@ def train(
         raise ValueError("give a budget or a number of steps, not both")
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}, expected at least 1")
-    _make_deterministic(seed)
-    chosen = _choose(family, recipe, settings, dataset.sample)
-    training = Training(dataset, chosen, seed=seed)
+    keras.utils.set_random_seed(seed % 2**31)
+    tf.config.experimental.enable_op_determinism()
+    chosen = choose_family(family, recipe, settings, dataset.sample)
+    training = Training(set_up(dataset, chosen, seed=seed))
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)
@@ -145,111 +134,33 @@ def train(
         training.choose_xla(seconds >= XLA_SECONDS)
         training.time_steps(seconds)
     training.run(checkpoint, progress)
-    return training.finish()
-
-
-def _choose(
-    family: Any, recipe: str | None, settings: Mapping[str, Any] | None, sample: Sample
-) -> Any:
-    """Return the settings of the family that is asked for, as one value."""
-    if recipe is not None:
-        if family is not None:
-            raise ValueError("give a family or a recipe, not both")
-        if recipe not in families.RECIPES:
-            raise PidganError(
-                f"no recipe {recipe!r}; there is {', '.join(families.RECIPES)}"
-                + nearest(recipe, families.RECIPES)
-            )
-        family = recipe
-    if family is None:
-        family = DEFAULT_SHOWER_FAMILY if sample.cells else DEFAULT_FAMILY
-    if isinstance(family, str):
-        return families.parse_settings(family, settings or {})
-    if settings:
-        raise ValueError(
-            "give settings in the value of the family or by name, not both"
-        )
-    return families.parse_settings(families.name_of(family), dataclasses.asdict(family))
+    return training.model()
 
 
 class Training:
-    """One training: networks, optimizers, rows on the device, and the step counter.
+    """One training: its optimizers, its step counter and its history.
 
     Attributes:
-        family: Generator and phases.
+        setup: Transforms, networks and rows.
+        settings: Settings of the family, in which "xla" has been decided.
         descents: Optimizers of the phases that take part.
         step, steps: Number of steps done, and of the whole training.
+        history: Losses by name, each a list, beside "step".
     """
 
-    def __init__(self, dataset: Dataset, settings: Any, *, seed: int) -> None:
-        """Fit the transforms, build the networks and bring the rows to the device.
-
-        Args:
-            dataset: Dataset from `build_dataset`.
-            settings: Settings of the family, `families.<Name>(...)`.
-            seed: Seed of weights, batches and noise.
-
-        Raises:
-            TrainingError: There are too few rows, or the family learns other targets.
-        """
-        self.dataset, self.settings, self.seed = dataset, settings, seed
-        self.name = families.name_of(settings)
-        self.entry = families.find_entry(self.name)
+    def __init__(self, setup: Setup) -> None:
+        """Build the optimizers."""
+        self.setup, self.settings = setup, setup.settings
+        self.descents = Descents(setup.phases)
         self.step, self.steps = 0, 0
-        self.loops: dict[Phase, Callable[..., dict[str, tf.Tensor]]] = {}
         self.history: dict[str, list[float]] = {"step": []}
-        sample = dataset.sample
-        self._check_targets(sample)
-        part = dataset.part("train")
-        if len(part.weights) < MIN_TRAINING_ROWS:
-            raise TrainingError(
-                f"the training part has {len(part.weights)} rows, expected at least "
-                f"{MIN_TRAINING_ROWS}"
-            )
-        n_rows = round(n_eff(part.weights))  # mirror images are no rows more
-        part = with_images(sample, part)
-        self.conditions = fit_conditions(
-            part.conditions,
-            [variable.transform for variable in sample.conditions],
-            categories=[variable.categories for variable in sample.conditions],
-        )
-        self.targets = fit_targets(
-            sample, part, plain=self.entry.published, lines=self.entry.lines
-        )
-        shape = dataclasses.replace(
-            self.targets.shape(sample, n_conditions=self.conditions.n_columns),
-            n_rows=n_rows,
-        )
-        self.family = families.build_family(settings, shape=shape, seed=seed)
-        families.warn_outside_ranges(self.name, settings)
-        phases = self.family.phases
-        self.patterns = None
-        if shape.n_patterns:
-            self.patterns = pattern_network(shape=shape, seed=seed + 2)
-            update = pattern_update(self.patterns)
-            phases = tuple(
-                dataclasses.replace(phase, updates=(*phase.updates, update))
-                for phase in phases
-            )
-        self.descents = Descents(phases)
-        bring = functools.partial(
-            device_rows,
-            sample=sample,
-            conditions=self.conditions,
-            targets=self.targets,
-            seed=seed,
-        )
-        self.rows = bring(
-            part,
-            positive=self.family.needs_positive_weights or bool(shape.n_patterns),
-            flatter=not self.entry.published,
-        )
-        self.validation = bring(dataset.part("validation"))
+        self._compiled: dict[Phase, Steps] = {}
+        self._chunk = TIMED_STEPS
 
     @property
     def variables(self) -> list[Any]:
         """All variables that an interrupted training needs, in a fixed order."""
-        both = [*self.family.generator.variables, *self.descents.variables]
+        both = [*self.setup.family.generator.variables, *self.descents.variables]
         return list({id(v): v for v in both}.values())
 
     def choose_xla(self, pays: bool) -> None:
@@ -263,12 +174,7 @@ class Training:
         saved = [v.numpy() for v in self.variables]
         cost = 0.0
         for phase in self.descents.phases:
-            loop = self.loops[phase] = self._compile(phase)
-
-            def run(n: int, loop: Callable[..., Any] = loop) -> None:
-                _to_floats(loop(*map(tf.constant, (0, n, 0, n, n))))
-
-            cost += phase.share * time_step(run)
+            cost += phase.share * time_step(self._steps_of(phase))
         for variable, value in zip(self.variables, saved, strict=True):
             variable.assign(value)
         self.steps = steps_within(budget, began=began, cost=cost)
@@ -278,19 +184,15 @@ class Training:
     ) -> None:
         """Do the steps that are left, with a checkpoint now and then."""
         saved_at, recorded_at = time.perf_counter(), -math.inf
-        chunk = TIMED_STEPS
-        begin, share = 0, 0.0
         try:
-            for phase in self.descents.phases:
-                share += phase.share
-                end = round(share * self.steps)
+            for phase, begin, end in self._plan():
                 while self.step < end:
-                    n = min(chunk, end - self.step, self._until_watch())
                     start = time.perf_counter()
-                    losses = self._advance(phase, n, begin, end)
+                    losses, n = self._advance(phase, begin, end)
                     self._check(losses, phase, checkpoint)
                     seconds = (time.perf_counter() - start) / n
-                    chunk = max(1, min(int(CHUNK_SECONDS / seconds), 4 * chunk))
+                    most = int(CHUNK_SECONDS / seconds)
+                    self._chunk = max(1, min(most, 4 * self._chunk))
                     now = time.perf_counter()
                     if self.step == end or now - recorded_at > RECORD_SECONDS:
                         self._record(losses)
@@ -313,122 +215,14 @@ class Training:
                         saved_at = time.perf_counter()
                 if begin < end == self.step:
                     self.descents.end(phase)
-                begin = end
         except KeyboardInterrupt:
             self.save(checkpoint)
             raise
         self.save(checkpoint)
 
-    def _advance(self, phase: Phase, n: int, begin: int, end: int) -> dict[str, float]:
-        """Do some steps of a phase and return the mean losses."""
-        if phase not in self.loops:
-            self.loops[phase] = self._compile(phase)
-        arguments = (self.step, n, begin, end, self.steps)
-        losses = _to_floats(self.loops[phase](*map(tf.constant, arguments)))
-        self.step += n
-        return losses
-
-    def _compile(self, phase: Phase) -> Callable[..., dict[str, tf.Tensor]]:
-        """Return a compiled loop over steps of one phase, giving mean losses."""
-
-        # A function of its own is traced once, though the loop below has it twice.
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def one_step(
-            step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, total: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
-            seed = tf.stack([tf.constant(self.seed % 2**31), step])
-            batch = self.rows.batch(seed, phase.batch_size)
-            clock = Clock(step=step, begin=begin, end=end, total=total)
-            noise = tf.random.fold_in(seed, NOISE)
-            return self.descents.step(phase, batch, noise, clock)
-
-        @tf.function(jit_compile=bool(self.settings.xla))  # type: ignore[untyped-decorator]
-        def loop(
-            first: tf.Tensor,
-            n: tf.Tensor,
-            begin: tf.Tensor,
-            end: tf.Tensor,
-            total: tf.Tensor,
-        ) -> Any:
-            sums = one_step(first, begin, end, total)
-            i = tf.constant(1)
-            while i < n:
-                losses = one_step(first + i, begin, end, total)
-                sums = {key: sums[key] + losses[key] for key in sums}
-                i += 1
-            return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
-
-        compiled: Callable[..., dict[str, tf.Tensor]] = loop
-        return compiled
-
-    @property
-    def _validation_size(self) -> int:
-        """Rows for the losses of the validation part; fewer of what is large."""
-        most = VALIDATION_NUMBERS // self.targets.n_targets
-        return max(64, min(VALIDATION_ROWS, most))
-
-    @property
-    def _watch_steps(self) -> int:
-        return max(1, self.steps // WATCHES)
-
-    def _until_watch(self) -> int:
-        """Return the steps until the best weights are looked for again."""
-        if not self.descents.watches:
-            return self.steps
-        return self._watch_steps - self.step % self._watch_steps
-
-    def _watch(self, phase: Phase) -> None:
-        if self.descents.watches:
-            batch = self.validation.first(self._validation_size)
-            self.descents.watch(phase, batch, self._validation_seed)
-
-    @property
-    def _validation_seed(self) -> tf.Tensor:
-        return tf.constant([self.seed % 2**31, -1])
-
-    def _record(self, losses: Mapping[str, float]) -> None:
-        """Append losses, and those of the validation part, to the history."""
-        seed = self._validation_seed
-        batch = self.validation.batch(seed, self._validation_size)
-        if self.family.losses is not None:
-            found = self.family.losses(batch, seed)
-        else:
-            found = held_out_losses(
-                self.family.generator, batch, n_noise=self.family.n_noise, seed=seed
-            )
-        now = {**losses, **{f"validation_{k}": float(v) for k, v in found.items()}}
-        self.history["step"].append(self.step)
-        for key in {*now, *self.history} - {"step"}:
-            past = self.history.setdefault(
-                key, [math.nan] * (len(self.history["step"]) - 1)
-            )
-            past.append(now.get(key, math.nan))
-
-    def _check(
-        self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
-    ) -> None:
-        # A published recipe, without penalty at the beginning, may come back from afar.
-        limit = math.inf if self.entry.published else DIVERGED
-        bad = {k: v for k, v in losses.items() if not abs(v) < limit}
-        if bad:
-            name, value = next(iter(bad.items()))
-            kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
-            raise TrainingError(
-                f"training diverged in phase '{phase.name}' near step {self.step}: "
-                f"loss '{name}' is {value:.3g}; lower the learning rates or raise the "
-                f"batch size{kept}"
-            )
-
-    def _check_targets(self, sample: Sample) -> None:
-        """Refuse a family of tracks for showers, and the other way round."""
-        kind = "cells" if sample.cells else "variables"
-        if self.entry.targets == kind:
-            return
-        known = [name for name, e in families.TABLE.items() if e.targets == kind]
-        raise TrainingError(
-            f"sample {sample.name!r} has {kind}, which family {self.name!r} is not "
-            f"for; expected one of {', '.join(known)}"
-        )
+    def model(self) -> Model:
+        """Return the model of the generator as it is now."""
+        return self.setup.model(self.settings, steps=self.steps, history=self.history)
 
     def save(self, checkpoint: Path | None) -> None:
         """Write a checkpoint, if there is a place for it."""
@@ -445,50 +239,97 @@ class Training:
         self.step, self.steps = state["step"], state["steps"]
         self.history = state["history"]
 
+    def _plan(self) -> Iterator[tuple[Phase, int, int]]:
+        """Yield each phase with the steps at which it begins and ends."""
+        begin, share = 0, 0.0
+        for phase in self.descents.phases:
+            share += phase.share
+            end = round(share * self.steps)
+            yield phase, begin, end
+            begin = end
+
+    def _advance(
+        self, phase: Phase, begin: int, end: int
+    ) -> tuple[dict[str, float], int]:
+        """Do some steps of a phase; return the mean losses and how many there were."""
+        n = min(self._chunk, end - self.step, self._until_watch())
+        losses = self._steps_of(phase)(self.step, n, begin, end, self.steps)
+        self.step += n
+        return losses, n
+
+    def _steps_of(self, phase: Phase) -> Steps:
+        if phase not in self._compiled:
+            self._compiled[phase] = compile_steps(
+                phase,
+                descents=self.descents,
+                rows=self.setup.rows,
+                seed=self.setup.seed,
+                xla=bool(self.settings.xla),
+            )
+        return self._compiled[phase]
+
+    @functools.cached_property
+    def _validation_size(self) -> int:
+        """Rows for the losses of the validation part; fewer of what is large."""
+        most = VALIDATION_NUMBERS // self.setup.targets.n_targets
+        return max(64, min(VALIDATION_ROWS, most))
+
+    @functools.cached_property
+    def _validation_seed(self) -> tf.Tensor:
+        return tf.constant([self.setup.seed % 2**31, -1])
+
+    @property
+    def _watch_steps(self) -> int:
+        return max(1, self.steps // WATCHES)
+
+    def _until_watch(self) -> int:
+        """Return the steps until the best weights are looked for again."""
+        if not self.descents.watches:
+            return self.steps
+        return self._watch_steps - self.step % self._watch_steps
+
+    def _watch(self, phase: Phase) -> None:
+        if self.descents.watches:
+            batch = self.setup.validation.first(self._validation_size)
+            self.descents.watch(phase, batch, self._validation_seed)
+
+    def _record(self, losses: Mapping[str, float]) -> None:
+        """Append losses, and those of the validation part, to the history."""
+        family, seed = self.setup.family, self._validation_seed
+        batch = self.setup.validation.batch(seed, self._validation_size)
+        if family.losses is not None:
+            found = family.losses(batch, seed)
+        else:
+            n = family.n_noise
+            found = held_out_losses(family.generator, batch, n_noise=n, seed=seed)
+        now = {**losses, **{f"validation_{k}": float(v) for k, v in found.items()}}
+        self.history["step"].append(self.step)
+        for key in {*now, *self.history} - {"step"}:
+            past = self.history.setdefault(
+                key, [math.nan] * (len(self.history["step"]) - 1)
+            )
+            past.append(now.get(key, math.nan))
+
+    def _check(
+        self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
+    ) -> None:
+        # A published recipe, without penalty at the beginning, may come back from afar.
+        limit = math.inf if self.setup.published else DIVERGED
+        bad = {k: v for k, v in losses.items() if not abs(v) < limit}
+        if bad:
+            name, value = next(iter(bad.items()))
+            kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
+            raise TrainingError(
+                f"training diverged in phase '{phase.name}' near step {self.step}: "
+                f"loss '{name}' is {value:.3g}; lower the learning rates or raise the "
+                f"batch size{kept}"
+            )
+
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a checkpoint to be continued."""
         return {
-            "dataset": self.dataset.info["hash"],
-            "family": self.name,
+            "dataset": self.setup.dataset.info["hash"],
+            "family": self.setup.name,
             "settings": dataclasses.asdict(self.settings),
-            "seed": self.seed,
+            "seed": self.setup.seed,
         }
-
-    def finish(self) -> Model:
-        """Return the model of the generator as it is now."""
-        sample = self.dataset.sample
-        card = Card(
-            detector=sample.detector,
-            species=sample.species,
-            conditions=describe_variables(sample.conditions, self.dataset.conditions),
-            targets=describe_variables(sample.targets, self.dataset.targets),
-            n_noise=self.family.n_noise + (1 if self.patterns else 0),
-            sample=sample,
-            dataset=dict(self.dataset.info),
-            family=self.name,
-            settings=dataclasses.asdict(self.settings),
-            seed=self.seed,
-            steps=self.steps,
-            versions={
-                name: importlib.metadata.version(name)
-                for name in ("pidgan", "keras", "tensorflow", "numpy")
-            },
-        )
-        return Model(
-            card=card,
-            conditions=self.conditions,
-            targets=self.targets,
-            generator=self.family.generator,
-            patterns=self.patterns,
-            history=self.history,
-            held_out=self.dataset.frame("test"),
-        )
-
-
-def _make_deterministic(seed: int) -> None:
-    keras.utils.set_random_seed(seed % 2**31)
-    tf.config.experimental.enable_op_determinism()
-
-
-def _to_floats(losses: Mapping[str, tf.Tensor]) -> dict[str, float]:
-    return {key: float(value) for key, value in losses.items()}

@@ -13,9 +13,10 @@ from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import parse_duration
-from pidgan.training.loop import Training, train
+from pidgan.training.loop import train
 from pidgan.training.model import open_model, pick_pattern
 from pidgan.training.networks.autoregressive import decay_of_few
+from pidgan.training.setup import set_up
 
 SMALL = {
     "xla": False,
@@ -187,7 +188,7 @@ def test_no_durations(text: str) -> None:
 
 def test_weight_decay_follows_the_effective_rows(kaon_dataset: Dataset) -> None:
     values = families.Distilled(**SMALL)
-    teach = Training(kaon_dataset, values, seed=1).family.phases[0]
+    teach = set_up(kaon_dataset, values, seed=1).family.phases[0]
     w = kaon_dataset.part("train").weights
     assert w.min() < 0
     factor = decay_of_few(round(w.sum() ** 2 / np.sum(w**2)))

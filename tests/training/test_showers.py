@@ -116,15 +116,17 @@ def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
     from pidgan.training.backend import tf
     from pidgan.training.families import parse_settings
     from pidgan.training.loop import Training
+    from pidgan.training.setup import set_up
 
-    training = Training(dataset, parse_settings(family, settings), seed=1)
+    setup = set_up(dataset, parse_settings(family, settings), seed=1)
+    training = Training(setup)
     for phase in training.descents.phases:
         seed = tf.constant([1, 2])
-        batch = training.rows.batch(seed, phase.batch_size)
+        batch = setup.rows.batch(seed, phase.batch_size)
         losses = training.descents.step(phase, batch, seed, start())
         assert all(np.isfinite(float(loss)) for loss in losses.values())
         training.descents.end(phase)
-    return training.finish()
+    return training.model()
 
 
 def start() -> Any:
@@ -473,13 +475,13 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
     from pidgan.training.backend import tf
     from pidgan.training.descents import Descents
     from pidgan.training.families import ShowerSequence
-    from pidgan.training.loop import Training
+    from pidgan.training.setup import set_up
 
     settings = ShowerSequence(**SMALL_SEQUENCE, average=0.0, learning_rate=3e-3)
-    training = Training(dataset, settings, seed=1)
-    family, descents = training.family, training.descents
+    setup = set_up(dataset, settings, seed=1)
+    family, descents = setup.family, Descents(setup.phases)
     (phase,) = family.phases
-    batch, seed = training.validation.first(64), tf.constant([1, 2])
+    batch, seed = setup.validation.first(64), tf.constant([1, 2])
     for _ in range(3):
         descents.step(phase, batch, seed, start())
     descents.watch(phase, batch, seed)
@@ -516,13 +518,13 @@ def with_rate(phase: Any, rate: float) -> Any:
 def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:
     pytest.importorskip("tensorflow")
     from pidgan.training.families import ShowerSequence
-    from pidgan.training.loop import Training
+    from pidgan.training.setup import set_up
 
     settings = ShowerSequence(**SMALL_SEQUENCE, weight_decay=0.02)
-    training = Training(dataset, settings, seed=1)
+    family = set_up(dataset, settings, seed=1).family
     # Mirror images are no showers more.
     n = len(dataset.part("train").weights)
-    (descent,) = training.family.phases[0].updates[-1].descents  # of the cells
+    (descent,) = family.phases[0].updates[-1].descents  # of the cells
     assert descent.optimizer.weight_decay == pytest.approx(0.02 * 7600 / n)
 
 

@@ -1,0 +1,207 @@
+"""What a training needs before its first step: transforms, networks, rows."""
+
+import dataclasses
+import functools
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from pidgan.bundle.card import Card, describe_variables
+from pidgan.errors import PidganError, TrainingError, nearest
+from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.definition import Sample
+from pidgan.sample.weights import n_eff
+from pidgan.training import families
+from pidgan.training.conditions import ConditionTransform, fit_conditions
+from pidgan.training.families.phases import Family, Phase
+from pidgan.training.model import Model
+from pidgan.training.patterns import pattern_network, pattern_update
+from pidgan.training.rows import Rows, device_rows
+from pidgan.training.targets import Targets, fit_targets, with_images
+
+DEFAULT_FAMILIES = {"variables": "distilled", "cells": "shower_sequence"}
+"""Family that is taken without a choice, by the kind of targets."""
+
+MIN_TRAINING_ROWS = 50
+
+
+def choose_family(
+    family: Any, recipe: str | None, settings: Mapping[str, Any] | None, sample: Sample
+) -> Any:
+    """Return the settings of the family that is asked for, as one value.
+
+    Args:
+        family: Name of a family or recipe, or a value `families.<Name>(...)`; None for
+            the default of the sample.
+        recipe: Second spelling of `family` for a published recipe.
+        settings: Settings by name, if the family is given by name.
+        sample: Definition of the sample.
+
+    Raises:
+        PidganError: There is no such family, recipe or setting, or a value has another
+            type.
+        TrainingError: The family learns another kind of targets.
+    """
+    if recipe is not None:
+        if family is not None:
+            raise ValueError("give a family or a recipe, not both")
+        if recipe not in families.RECIPES:
+            raise PidganError(
+                f"no recipe {recipe!r}; there is {', '.join(families.RECIPES)}"
+                + nearest(recipe, families.RECIPES)
+            )
+        family = recipe
+    kind = "cells" if sample.cells else "variables"
+    if family is None:
+        family = DEFAULT_FAMILIES[kind]
+    if not isinstance(family, str):
+        if settings:
+            raise ValueError("give settings by name or in the family's value, not both")
+        family, settings = families.name_of(family), dataclasses.asdict(family)
+    chosen = families.parse_settings(family, settings or {})
+    if families.TABLE[family].targets != kind:
+        known = [name for name, e in families.TABLE.items() if e.targets == kind]
+        raise TrainingError(
+            f"sample {sample.name!r} has {kind}, which family {family!r} is not for; "
+            f"expected one of {', '.join(known)}"
+        )
+    return chosen
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A training that has not begun.
+
+    Attributes:
+        dataset: Dataset that is trained on.
+        seed: Seed of weights, batches and noise.
+        settings: Settings of the family, `families.<Name>(...)`.
+        conditions: Scaling of the conditions.
+        targets: Transform of the targets.
+        family: Generator, losses and phases of the family.
+        patterns: Network of the patterns of discrete structure; None without any.
+        phases: Phases of the family, in which the patterns are learnt too.
+        rows: Training rows on the device.
+        validation: Validation rows on the device.
+    """
+
+    dataset: Dataset
+    seed: int
+    settings: Any
+    conditions: ConditionTransform
+    targets: Targets
+    family: Family
+    patterns: Any
+    phases: tuple[Phase, ...]
+    rows: Rows
+    validation: Rows
+
+    @property
+    def name(self) -> str:
+        """Name of the family."""
+        return families.name_of(self.settings)
+
+    @property
+    def published(self) -> bool:
+        """Whether the family is a published recipe."""
+        return families.TABLE[self.name].published
+
+    def model(self, settings: Any, *, steps: int, history: Any) -> Model:
+        """Return the model of the generator as it is now.
+
+        Args:
+            settings: Settings that the training was done with.
+            steps: Number of steps of the training.
+            history: Losses by name.
+        """
+        dataset, sample = self.dataset, self.dataset.sample
+        card = Card(
+            detector=sample.detector,
+            species=sample.species,
+            conditions=describe_variables(sample.conditions, dataset.conditions),
+            targets=describe_variables(sample.targets, dataset.targets),
+            n_noise=self.family.n_noise + (1 if self.patterns else 0),
+            sample=sample,
+            dataset=dict(dataset.info),
+            family=self.name,
+            settings=dataclasses.asdict(settings),
+            seed=self.seed,
+            steps=steps,
+            versions={
+                name: importlib.metadata.version(name)
+                for name in ("pidgan", "keras", "tensorflow", "numpy")
+            },
+        )
+        return Model(
+            card=card,
+            conditions=self.conditions,
+            targets=self.targets,
+            generator=self.family.generator,
+            patterns=self.patterns,
+            history=history,
+            held_out=dataset.frame("test"),
+        )
+
+
+def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
+    """Fit the transforms, build the networks and bring the rows to the device.
+
+    Args:
+        dataset: Dataset from `build_dataset`.
+        settings: Settings of the family, `families.<Name>(...)`.
+        seed: Seed of weights, batches and noise.
+
+    Raises:
+        TrainingError: There are too few rows.
+    """
+    sample, part = dataset.sample, dataset.part("train")
+    if len(part.weights) < MIN_TRAINING_ROWS:
+        raise TrainingError(
+            f"the training part has {len(part.weights)} rows, expected at least "
+            f"{MIN_TRAINING_ROWS}"
+        )
+    name = families.name_of(settings)
+    entry = families.TABLE[name]
+    n_rows = round(n_eff(part.weights))  # mirror images are no rows more
+    part = with_images(sample, part)
+    conditions = _fit_conditions(sample, part)
+    targets = fit_targets(sample, part, plain=entry.published, lines=entry.lines)
+    shape = targets.shape(sample, n_conditions=conditions.n_columns)
+    shape = dataclasses.replace(shape, n_rows=n_rows)
+    family = families.build_family(settings, shape=shape, seed=seed)
+    families.warn_outside_ranges(name, settings)
+    patterns, phases = None, family.phases
+    if shape.n_patterns:
+        patterns = pattern_network(shape=shape, seed=seed + 2)
+        learnt = pattern_update(patterns)
+        phases = tuple(
+            dataclasses.replace(phase, updates=(*phase.updates, learnt))
+            for phase in phases
+        )
+    bring = functools.partial(
+        device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed
+    )
+    return Setup(
+        dataset=dataset,
+        seed=seed,
+        settings=settings,
+        conditions=conditions,
+        targets=targets,
+        family=family,
+        patterns=patterns,
+        phases=phases,
+        rows=bring(
+            part,
+            positive=family.needs_positive_weights or bool(shape.n_patterns),
+            flatter=not entry.published,
+        ),
+        validation=bring(dataset.part("validation")),
+    )
+
+
+def _fit_conditions(sample: Sample, part: Part) -> ConditionTransform:
+    return fit_conditions(
+        part.conditions,
+        [variable.transform for variable in sample.conditions],
+        categories=[variable.categories for variable in sample.conditions],
+    )
