@@ -1,31 +1,38 @@
 """The whole chain on simulated data, compared with the truth.
 
 Kaon and pion calibration samples, with background under the mass peak, are turned into
-datasets with sWeights; a generator is trained, judged and exported for each species,
+datasets with sWeights. A generator is trained, judged and exported for each species,
 and applied to the tracks of an analysis ntuple with other kinematics and occupancy.
 The efficiency that is quoted there is then compared with the true response.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pidgan.arrays import FloatArray
+import pidgan
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.files.writing import writing_folder
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.species import pdg_id
+from pidgan.simulation import (
+    ANALYSIS_TREE,
+    simulate_analysis,
+    simulate_calibration,
+    simulate_response,
+)
 
 CALIBRATION_TRACKS = 200_000
 ANALYSIS_ENTRIES = 50_000
+BUDGET = "75s"
 # Independent responses of the analysis tracks that are averaged for the truth: its own
 # statistical error is then far below the quoted one.
 TRUTH_REPEATS = 10
-# Species, calibration mode and track in the analysis ntuple.
+# Calibration decay, track in the analysis ntuple, and species.
 SPECIES = {"kaon": ("dstar_k", "Kplus", "K+"), "pion": ("dstar_pi", "piminus", "pi+")}
 CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLk - RichDLLp > 0")
 
@@ -36,7 +43,7 @@ class QuotedVsTrue:
 
     Attributes:
         species: Species of the tracks.
-        cut: The cut.
+        cut: PID cut.
         value: Quoted efficiency, with the correction.
         stat: Statistical uncertainty of the quoted efficiency.
         syst: Systematic uncertainty of the quoted efficiency.
@@ -61,143 +68,116 @@ class QuotedVsTrue:
 
 
 def run_demo(
-    directory: str | Path,
+    output: str | Path,
     *,
     seed: int = 1,
-    budget: str | float = "75s",
+    budget: str | float | None = None,
     overwrite: bool = False,
     echo: Callable[[str], None] = print,
 ) -> list[QuotedVsTrue]:
     """Run everything, print a table and write report.html.
 
     Args:
-        directory: for all files that are made; it must not exist.
-        seed: of simulation, training and generation.
-        budget: training time of each of the two generators.
-        overwrite: replace the directory of an earlier demo.
-        echo: called with a line of text for each stage.
+        output: Folder for all files that are made.
+        seed: Seed of simulation, training and generation.
+        budget: Wall-clock time of each of the two trainings; 75 seconds by default.
+        overwrite: Replace the folder of an earlier demo.
+        echo: Function that is called with a line of text for each stage.
 
     Returns:
-        Quoted and true efficiencies, three cuts for each of kaons and pions.
+        Quoted and true efficiencies of three cuts, for kaons and for pions.
 
     Raises:
-        NtupleError: The directory exists.
+        NtupleError: The folder exists.
     """
-    directory = Path(directory)
-    with writing_folder(directory, mark="demo.json", overwrite=overwrite) as work:
-        comparisons = _run(work, seed=seed, budget=budget, echo=echo)
-    echo(f"{directory / 'report.html'}")
-    return comparisons
-
-
-def _run(
-    work: Path, *, seed: int, budget: str | float, echo: Callable[[str], None]
-) -> list[QuotedVsTrue]:
-    """Do every stage in a directory."""
-    import pidgan
-    from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
-
-    analysis = work / "analysis.root"
-    write_trees(
-        analysis, {ANALYSIS_TREE: simulate_analysis(ANALYSIS_ENTRIES, seed=seed)}
-    )
-    trained = {
-        name: _train(work, name, seed=seed, budget=budget, echo=echo)
-        for name in SPECIES
-    }
-    for name in SPECIES:
-        _judge(work, name, trained, seed=seed, echo=echo)
-    echo("apply: the generators replace the simulated response of the analysis ntuple")
-    output = work / "analysis-pid.root"
-    tracks = {track: work / f"{name}.onnx" for name, (_, track, _) in SPECIES.items()}
-    pidgan.apply(
-        tracks,
-        [analysis],
-        output,
-        mode="replace",
-        species_from="TRUEID",
-        seed=seed,
-    )
-    echo("efficiency: quoted from the calibration sample, compared with the truth")
-    comparisons = []
-    for name, (_, track, species) in SPECIES.items():
-        truth = true_efficiencies(analysis, track, species, seed=seed)
-        found = pidgan.pid_efficiency(
-            output,
-            track=track,
-            cuts=CUTS,
-            map=work / f"{name}-map.json",
+    with writing_folder(output, mark="demo.json", overwrite=overwrite) as work:
+        analysis = work / "analysis.root"
+        branches = simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
+        write_trees(analysis, {ANALYSIS_TREE: branches})
+        trained = {}
+        for name in SPECIES:
+            echo(f"{name}: {CALIBRATION_TRACKS} simulated tracks, sWeights, training")
+            trained[name] = _train(work, name, seed=seed, budget=budget or BUDGET)
+        for name in SPECIES:
+            echo(f"{name}: validation on rows never trained on, export, systematics")
+            _judge(work, name, trained, seed=seed)
+        echo("apply: generators replace the simulated response of the analysis ntuple")
+        replaced = work / "analysis-pid.root"
+        tracks = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
+        pidgan.apply(
+            tracks,
+            [analysis],
+            replaced,
+            mode="replace",
             species_from="TRUEID",
+            seed=seed,
         )
-        comparisons += [
-            QuotedVsTrue(
+        echo("efficiency: quoted from the calibration sample, compared with the truth")
+        found = [
+            row
+            for name, (_, track, species) in SPECIES.items()
+            for row in _quote(
+                replaced,
+                track,
+                work / f"{name}-map.json",
                 species=species,
-                cut=result.cut,
-                value=result.value,
-                stat=result.stat,
-                syst=float(np.sqrt(sum(v**2 for v in result.syst.values()))),
-                total=result.total,
-                generated=result.generated,
-                truth=truth[result.cut],
+                truth=true_efficiencies(analysis, track, species, seed=seed),
             )
-            for result in found
         ]
-    echo(format_table(comparisons))
-    _write_summary(work, comparisons)
-    return comparisons
+        echo(format_table(found))
+        _write_summary(work, found)
+    echo(f"{Path(output) / 'report.html'}")
+    return found
 
 
-def _train(
-    work: Path,
-    name: str,
-    *,
-    seed: int,
-    budget: str | float,
-    echo: Callable[[str], None],
-) -> tuple[Any, Any]:
+def _train(work: Path, name: str, *, seed: int, budget: str | float) -> tuple[Any, Any]:
     """Simulate a calibration sample; return a model and its dataset."""
-    import pidgan
-    from pidgan.simulation import simulate_calibration
-
-    mode = SPECIES[name][0]
-    echo(f"{name}: {CALIBRATION_TRACKS} simulated calibration tracks, sWeights")
+    decay = SPECIES[name][0]
     calibration = work / f"calibration-{name}.root"
     # Distinct seeds: the two samples and the analysis ntuple must be independent.
     sample_seed = seed + 1000 * (1 + list(SPECIES).index(name))
-    trees = simulate_calibration(mode, CALIBRATION_TRACKS, seed=sample_seed)
+    trees = simulate_calibration(decay, CALIBRATION_TRACKS, seed=sample_seed)
     write_trees(calibration, trees)
-    dataset = pidgan.build_dataset(f"sim_{mode}", [calibration], seed=seed)
+    dataset = pidgan.build_dataset(f"sim_{decay}", [calibration], seed=seed)
     dataset.save(work / f"{name}-dataset")
-    echo(f"{name}: training")
     model = pidgan.train(dataset, budget=budget, seed=seed)
     model.save(work / f"{name}-model")
     return model, dataset
 
 
 def _judge(
-    work: Path,
-    name: str,
-    trained: Mapping[str, tuple[Any, Any]],
-    *,
-    seed: int,
-    echo: Callable[[str], None],
+    work: Path, name: str, trained: Mapping[str, tuple[Any, Any]], *, seed: int
 ) -> None:
     """Validate a model, export it, and measure its efficiency map."""
-    import pidgan
-
-    echo(f"{name}: validation on rows never trained on, export, systematics")
     model, dataset = trained[name]
-    report = pidgan.validate(
-        model,
-        dataset,
-        cuts=CUTS,
-        seed=seed,
-        misid=[pair for other, pair in trained.items() if other != name],
-    )
+    others = [pair for other, pair in trained.items() if other != name]
+    report = pidgan.validate(model, dataset, cuts=CUTS, seed=seed, misid=others)
     report.save(work / f"{name}-report")
     bundle = pidgan.export_bundle(model, work / f"{name}.onnx", report=report)
     found = pidgan.run_systematics(pidgan.open_bundle(bundle), cuts=CUTS, seed=seed)
     found.save(work / f"{name}-map.json")
+
+
+def _quote(
+    path: Path, track: str, efficiency_map: Path, *, species: str, truth: Any
+) -> list[QuotedVsTrue]:
+    """Return the efficiencies of an ntuple beside the true ones."""
+    found = pidgan.pid_efficiency(
+        path, track=track, cuts=CUTS, map=efficiency_map, species_from="TRUEID"
+    )
+    return [
+        QuotedVsTrue(
+            species=species,
+            cut=row.cut,
+            value=row.value,
+            stat=row.stat,
+            syst=float(np.sqrt(sum(v**2 for v in row.syst.values()))),
+            total=row.total,
+            generated=row.generated,
+            truth=truth[row.cut],
+        )
+        for row in found
+    ]
 
 
 def true_efficiencies(
@@ -206,60 +186,62 @@ def true_efficiencies(
     """Return the true efficiency of each cut for the tracks of a simulated ntuple.
 
     The response of the same tracks is simulated several times, independently of the
-    one in the file.
-    """
-    from pidgan.simulation import simulate_response
+    response in the file.
 
-    number = abs(pdg_id(species))
+    Args:
+        path: Analysis ntuple.
+        track: Prefix of the track.
+        species: Species of the tracks that are used.
+        seed: Seed of the responses.
+    """
     (source,) = find_sources([path])
     kinematics = [f"{track}_P", f"{track}_ETA", "nTracks"]
     frame = read_columns(source, [*kinematics, f"{track}_TRUEID"])
-    frame = frame[frame[f"{track}_TRUEID"].abs() == number]
+    frame = frame[frame[f"{track}_TRUEID"].abs() == abs(pdg_id(species))]
     p, eta, n_tracks = (frame[name].to_numpy() for name in kinematics)
-    passed: dict[str, list[FloatArray]] = {cut: [] for cut in CUTS}
+    shares = []
     for repeat in range(TRUTH_REPEATS):
         columns = simulate_response(
             species, p, eta, n_tracks, seed=seed + 1_000_000 * (1 + repeat)
         )
         sentinels = dict.fromkeys(columns, (-999.0, -1000.0))
-        for cut in CUTS:
-            passes = parse_cut(cut, names=columns).passes(columns, sentinels)
-            passed[cut].append(passes.mean())
-    return {cut: float(np.mean(shares)) for cut, shares in passed.items()}
+        cuts = [parse_cut(cut, names=columns) for cut in CUTS]
+        shares.append([cut.passes(columns, sentinels).mean() for cut in cuts])
+    means = [float(np.mean(found)) for found in zip(*shares, strict=True)]
+    return dict(zip(CUTS, means, strict=True))
 
 
-def format_table(comparisons: list[QuotedVsTrue]) -> str:
+def format_table(found: Sequence[QuotedVsTrue]) -> str:
     """Return the comparison as text, efficiencies in per cent."""
     lines = [
         f"{'species':8} {'cut':24} {'quoted +- stat +- syst [%]':28} "
         f"{'truth [%]':>10} {'pull':>6}"
     ]
-    for row in comparisons:
-        quoted = (
-            f"{100 * row.value:6.2f} +- {100 * row.stat:.2f} +- {100 * row.syst:.2f}"
-        )
+    for row in found:
+        quoted = " +- ".join(f"{100 * v:.2f}" for v in (row.value, row.stat, row.syst))
         lines.append(
-            f"{row.species:8} {row.cut:24} {quoted:28} "
+            f"{row.species:8} {row.cut:24} {quoted:>27}  "
             f"{100 * row.truth:10.2f} {row.pull:6.2f}"
         )
-    within = [sum(abs(row.pull) <= n for row in comparisons) for n in (1, 3)]
-    total = len(comparisons)
-    lines.append(f"within 1 total sigma: {within[0]} of {total}; within 3: {within[1]}")
+    within = [sum(abs(row.pull) <= n for row in found) for n in (1, 3)]
+    lines.append(
+        f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
+    )
     return "\n".join(lines)
 
 
-def _write_summary(work: Path, comparisons: list[QuotedVsTrue]) -> None:
+def _write_summary(work: Path, found: Sequence[QuotedVsTrue]) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
     from pidgan.report.page import Picture, Section, Table, with_error, write_page
     from pidgan.report.plots import plot_comparison
 
-    content = [{**dataclasses.asdict(row), "pull": row.pull} for row in comparisons]
+    content = [{**dataclasses.asdict(row), "pull": row.pull} for row in found]
     (work / "demo.json").write_text(json.dumps(content, indent=1))
     figure = plot_comparison(
-        [f"{row.species}: {row.cut}" for row in comparisons],
-        [row.value for row in comparisons],
-        [row.total for row in comparisons],
-        reference=[row.truth for row in comparisons],
+        [f"{row.species}: {row.cut}" for row in found],
+        [row.value for row in found],
+        [row.total for row in found],
+        reference=[row.truth for row in found],
     )
     table = Table(
         title="Efficiencies on the analysis ntuple",
@@ -274,7 +256,7 @@ def _write_summary(work: Path, comparisons: list[QuotedVsTrue]) -> None:
                 "pull": f"{row.pull:.2f}",
                 "generated": f"{row.generated:.2%}",
             }
-            for row in comparisons
+            for row in found
         ],
     )
     sections = [
