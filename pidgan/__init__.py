@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pidgan.efficiency.systematics import run_systematics
     from pidgan.efficiency.table import efficiency_table
     from pidgan.errors import PidganError
-    from pidgan.report.track_report import Report
+    from pidgan.report.report import Report
     from pidgan.report.validation import validate
     from pidgan.sample.building import build_dataset
     from pidgan.sample.dataset import Dataset
@@ -30,7 +30,7 @@ _HOMES = {
     "Dataset": "sample.dataset",
     "EfficiencyMap": "efficiency.efficiency_map",
     "PidganError": "errors",
-    "Report": "report.track_report",
+    "Report": "report.report",
     "Sample": "sample.definition",
     "apply": "application.apply",
     "build_dataset": "sample.building",

@@ -155,11 +155,9 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
         real, error = scan.real[i], scan.real_error[i]
         figure = plot_corrected(
             scan.thresholds,
-            real,
-            np.stack([real - error, real + error]),
+            (real, [real - error, real + error]),
             generated=scan.generated[i],
-            corrected=scan.corrected[i],
-            corrected_error=scan.error[i],
+            corrected=(scan.corrected[i], scan.error[i]),
             axis_name="threshold x",
             cut=scan.cut,
             label=label,
@@ -308,16 +306,16 @@ def _curve_picture(view: _View, number: int, condition: str) -> Picture:
     """Real, generated and corrected efficiency against one condition."""
     cut, places = view.map.cuts[number], view.places(condition)
     edges, found = view.edges[condition], view.in_bins(condition)
-    corrected, error = np.array(
-        [view.mean(number, np.flatnonzero(places == i)) for i in range(len(edges) - 1)]
-    ).T
+    bins = [np.flatnonzero(places == i) for i in range(len(edges) - 1)]
+    corrected, error = np.array([view.mean(number, one) for one in bins]).T
     figure = plot_corrected(
         edges,
-        found.real.efficiency[number],
-        np.stack([found.real.lower[number], found.real.upper[number]]),
+        (
+            found.real.efficiency[number],
+            [found.real.lower[number], found.real.upper[number]],
+        ),
         generated=found.generated.efficiency[number],
-        corrected=corrected,
-        corrected_error=error,
+        corrected=(corrected, error),
         axis_name=condition,
         unit=view.units[condition],
         cut=cut,

@@ -1,11 +1,11 @@
 """Judge generated showers against real ones: figures, each beside its floor.
 
-The judged rows are split in two halves. A distance is that of the real showers of one
-half to those generated for the conditions of the other, averaged over both ways; its
-floor that of the real showers of the two halves. So both are of equal sizes, and a
-perfect generator has the floor, up to the floor's error. Separation powers, which are
-quick, are averaged over ten ways to halve; errors are standard deviations of single
-estimates. Classifiers use all rows.
+The judged rows are split in two halves. A distance is measured between the real
+showers of one half and the showers generated for the conditions of the other, and
+averaged over both ways. Its floor is the distance between the real showers of the two
+halves. The sizes are equal, so that a perfect generator has the floor, up to the error
+of the floor. Separation powers, which are quick, are averaged over ten ways to halve.
+Errors are standard deviations of single estimates. Classifiers use all rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
 from pidgan.report.classifiers import c2st
-from pidgan.report.measured import plain
+from pidgan.report.report import Report, plain
 from pidgan.report.shower_metrics import (
     Curve,
     Response,
@@ -39,45 +39,39 @@ from pidgan.report.shower_metrics import (
     separation,
     spectrum_edges,
 )
-from pidgan.report.shower_report import ShowerReport
+from pidgan.report.shower_page import ShowerData, shower_report
 
 MIN_SHOWERS = 400
-"""Fewer judged showers: a classifier has 200 of each kind in a half."""
+"""Smallest number of showers: a classifier then has 200 of each kind in a half."""
 
-HALVINGS = 10  # of separation powers
-BLOCK_ROWS = 1000  # showers generated at a time
-SHOWN = 3  # single showers that are drawn
+HALVINGS = 10
+"""Number of ways to halve the showers for a separation power."""
+
+BLOCK_ROWS = 1000
+"""Number of showers that are generated at a time."""
+
+SHOWN = 3
+"""Number of single showers that are drawn."""
 
 
-def validate_showers(
+def generate_showers(
     generate: Callable[[FloatArray, FloatArray], FloatArray],
     conditions: ArrayLike,
-    cells: ArrayLike,
-    geometry: Geometry,
     *,
     n_noise: int,
-    names: Sequence[str],
-    energy_unit: str = "MeV",
     seed: int = 1,
-    classifiers: bool = True,
-) -> ShowerReport:
-    """Generate a shower for each real one and compare.
+) -> FloatArray:
+    """Return one generated shower for each row of conditions.
 
     Args:
-        generate: conditions (m, c) and standard normal noise (m, n_noise) to cells
-            (m, n_cells): `sample` of a parametrisation, `generate` of a bundle.
-        conditions: (n, c), of showers that the generator was not fitted to.
-        cells: (n, n_cells), their energies.
-        geometry: of the cells.
-        n_noise: normal numbers that the generator takes.
-        names: (c,) of the conditions; "energy" is needed, "species" splits the
-            response.
-        energy_unit: of cells and incident energies.
-        seed: of the noise, the halves and the classifiers.
-        classifiers: whether to train classifiers, which takes most of the time.
+        generate: Function from conditions (m, c) and standard normal noise (m, n_noise)
+            to cells (m, n_cells), such as `sample` of a parametrisation.
+        conditions: (n, c) Conditions.
+        n_noise: Number of normal numbers that the generator takes.
+        seed: Seed of the noise.
 
-    Raises:
-        DatasetError: too few showers.
+    Returns:
+        (n, n_cells) Energies of the cells.
     """
     x = np.asarray(conditions, dtype=np.float32)
     rng = np.random.default_rng(seed)
@@ -86,16 +80,7 @@ def validate_showers(
         part = x[start : start + BLOCK_ROWS]
         noise = rng.standard_normal((len(part), n_noise), dtype=np.float32)
         blocks.append(np.asarray(generate(part, noise), dtype=np.float32))
-    return compare_showers(
-        cells,
-        np.concatenate(blocks),
-        conditions,
-        geometry,
-        names=names,
-        energy_unit=energy_unit,
-        seed=seed,
-        classifiers=classifiers,
-    )
+    return np.concatenate(blocks)
 
 
 def compare_showers(
@@ -108,18 +93,26 @@ def compare_showers(
     energy_unit: str = "MeV",
     seed: int = 1,
     classifiers: bool = True,
-) -> ShowerReport:
-    """Compare real showers with those generated for the same conditions.
+) -> Report:
+    """Compare real showers with showers generated for the same conditions.
 
     Args:
-        real: (n, n_cells).
-        generated: (n, n_cells), row by row of the same conditions.
-        conditions: (n, c).
-        geometry: of the cells.
-        names: (c,) of the conditions, see `validate_showers`.
-        energy_unit: of cells and incident energies.
-        seed: of the halves and the classifiers.
-        classifiers: whether to train classifiers.
+        real: (n, n_cells) Real showers that the generator was not fitted to.
+        generated: (n, n_cells) Generated showers, row by row of the same conditions.
+        conditions: (n, c) Conditions.
+        geometry: Geometry of the cells.
+        names: (c,) Names of the conditions. "energy" is needed; "species" splits the
+            response.
+        energy_unit: Unit of the cells and of the incident energies.
+        seed: Seed of the halves and of the classifiers.
+        classifiers: Whether to train classifiers, which takes most of the time.
+
+    Returns:
+        The report; its `data` is a `ShowerData`.
+
+    Raises:
+        DatasetError: There are too few showers, or generated cells are not finite.
+        ValueError: The numbers of rows differ, or no condition is "energy".
     """
     y, g = check_cells(real, geometry), check_cells(generated, geometry)
     x = np.asarray(conditions, dtype=np.float64)
@@ -158,9 +151,8 @@ def compare_showers(
         name: _response_figures(*pair, energy_unit) for name, pair in response.items()
     }
     shown = _choose_shown(energy)
-    return ShowerReport(
+    data = ShowerData(
         geometry=geometry,
-        figures=plain(figures),
         energy_unit=energy_unit,
         response=response,
         curves=_curves(y, g, geometry),
@@ -169,6 +161,7 @@ def compare_showers(
         single=(y[shown], g[shown]),
         single_energy=energy[shown],
     )
+    return shower_report(plain(figures), data)
 
 
 def _separations(

@@ -13,7 +13,7 @@ from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
     RealVsGenerated,
 )
-from pidgan.report.measured import Measured, measured, missing
+from pidgan.report.report import Measured, measured, missing
 from pidgan.report.track_figures import share_figures
 from pidgan.report.track_rows import TrackRows
 from pidgan.sample.dataset import Part

@@ -16,8 +16,8 @@ from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report.classifiers import C2ST_MIN_ROWS, c2st
-from pidgan.report.measured import Measured, measured, missing
 from pidgan.report.metrics import ks_error, wasserstein, wasserstein_error, weighted_ks
+from pidgan.report.report import Measured, measured, missing
 from pidgan.report.track_rows import TrackRows, is_usable
 from pidgan.sample.dataset import Part
 from pidgan.sample.weights import n_eff, with_differences

@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from pidgan.bundle.card import Generator, sample_targets
 from pidgan.errors import DatasetError
-from pidgan.report.measured import plain
-from pidgan.report.shower_report import ShowerReport
+from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
 from pidgan.report.track_efficiencies import (
     compare_cuts,
@@ -21,7 +20,7 @@ from pidgan.report.track_efficiencies import (
     quantile_edges,
 )
 from pidgan.report.track_figures import c2st_figure, target_figures, tie_figures
-from pidgan.report.track_report import Report
+from pidgan.report.track_page import TrackData, track_report
 from pidgan.report.track_rows import check_names, prepare_rows
 from pidgan.sample.dataset import Dataset, PartName
 from pidgan.sample.weights import n_eff
@@ -42,7 +41,7 @@ def validate(
     seed: int = 1,
     max_rows: int = 1_000_000,
     c2st_rows: int = 20_000,
-) -> Report | ShowerReport:
+) -> Report:
     """Compare generated with real rows that the generator was not trained on.
 
     Tracks: for each target the weighted KS and Wasserstein-1 distances, overall and in
@@ -141,21 +140,21 @@ def _validate_tracks(
         "efficiency": compared.figures,
         "misid": {species: found.figures for species, found in others.items()},
     }
-    return Report(
-        figures=plain(figures),
+    data = TrackData(
         rows=rows,
-        kinematic_edges=edges,
+        edges=edges,
         efficiencies=compared.against,
         misids=tuple(item for found in others.values() for item in found.against),
-        maps=(compared.plane,),
+        plane=compared.plane,
         history=getattr(generator, "history", None) or {},
         mass_fit=dataset.info.get("fit") or {},
     )
+    return track_report(plain(figures), data)
 
 
 def _validate_showers(
     generator: Generator, dataset: Dataset, *, part: PartName, seed: int
-) -> ShowerReport:
+) -> Report:
     sample, cells = dataset.sample, dataset.sample.cells
     if cells is None or cells.incident is None:
         raise DatasetError(
@@ -179,4 +178,5 @@ def _validate_showers(
         energy_unit=sample.targets[0].package_unit,
         seed=seed,
     )
-    return replace(report, history=getattr(generator, "history", None) or {})
+    history = getattr(generator, "history", None) or {}
+    return replace(report, data=replace(report.data, history=history))

@@ -30,12 +30,9 @@ def efficiency_figure(real: np.ndarray) -> Figure:
     interval = np.stack([real - 0.02, real + 0.02])
     return plot_efficiency(
         EDGES,
-        real,
-        interval,
-        real,
-        interval,
-        difference=np.zeros(3) + 0 * real,
-        difference_error=np.full(3, 0.01),
+        (real, interval),
+        (real, interval),
+        (np.zeros(3) + 0 * real, np.full(3, 0.01)),
         condition="P",
         unit="MeV",
         cut="DLLk > 0",
@@ -62,15 +59,14 @@ def corrected_figure(
 ) -> Figure:
     arguments: dict = {
         "generated": real - 0.05,
-        "corrected": real + 0.01,
-        "corrected_error": np.full(len(real), 0.02),
+        "corrected": (real + 0.01, np.full(len(real), 0.02)),
         "axis_name": "P",
         "unit": "MeV",
         "cut": "DLLk > 0",
         **changes,
     }
     interval = np.stack([real - 0.01, real + 0.01])
-    return plot_corrected(positions, real, interval, **arguments)
+    return plot_corrected(positions, (real, interval), **arguments)
 
 
 def pads_figure(**changes: object) -> Figure:

@@ -10,8 +10,8 @@ import pytest
 from toy_showers import NAMES, STACK, toy_showers
 
 from pidgan.errors import DatasetError, PidganError
-from pidgan.report.shower_report import ShowerReport
-from pidgan.report.shower_validation import compare_showers, validate_showers
+from pidgan.report.report import Report
+from pidgan.report.shower_validation import compare_showers, generate_showers
 
 N = 500
 
@@ -22,7 +22,7 @@ def showers() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def report(showers: tuple[np.ndarray, np.ndarray]) -> ShowerReport:
+def report(showers: tuple[np.ndarray, np.ndarray]) -> Report:
     conditions, cells = showers
 
     def generate(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -33,14 +33,14 @@ def report(showers: tuple[np.ndarray, np.ndarray]) -> ShowerReport:
         generated[:, -36:] = 0
         return generated
 
-    found: ShowerReport = validate_showers(
-        generate, conditions, cells, STACK, n_noise=3, names=NAMES, classifiers=False
+    generated = generate_showers(generate, conditions, n_noise=3)
+    return compare_showers(
+        cells, generated, conditions, STACK, names=NAMES, classifiers=False
     )
-    return found
 
 
 def test_known_differences_are_found(
-    report: ShowerReport, showers: tuple[np.ndarray, np.ndarray]
+    report: Report, showers: tuple[np.ndarray, np.ndarray]
 ) -> None:
     figures = json.loads(report.to_json())
     response = figures["response"]
@@ -50,7 +50,7 @@ def test_known_differences_are_found(
     responses = cells[:, :-36].sum(axis=1), cells.sum(axis=1)
     kept, whole = (np.mean(e / conditions[:, 0]) for e in responses)
     assert bias == pytest.approx(1.02 * kept / whole - 1, abs=0.005)
-    assert report.curves["profile/cells"][1].mean[-1] == 0
+    assert report.data.curves["profile/cells"][1].mean[-1] == 0
     powers = figures["separation"]
     assert powers["fraction[7]"]["value"] > 2 * powers["fraction[7]"]["floor"]
     assert powers["fraction[7]"]["value"] > 0.2
@@ -100,10 +100,11 @@ def test_classifiers_see_the_difference(
     assert found["low"]["showers"] == N
 
 
-def test_the_report_is_written(report: ShowerReport, tmp_path: Path) -> None:
+def test_the_report_is_written(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     speed: list[dict[str, Any]] = [{"generator": "mine", "ms at batch 1": 0.25}]
-    path = report.save(tmp_path / "out", speed=speed)
+    figures = report.figures | {"speed": speed}
+    path = dataclasses.replace(report, figures=figures).save(tmp_path / "out")
     page = path.read_text()
     for text in ("mean separation power", "Linearity", "Average shower, cells", "mine"):
         assert text in page
@@ -126,7 +127,7 @@ def test_depth_has_the_unit_that_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("matplotlib")
-    from pidgan.report import shower_report
+    from pidgan.report import shower_page
 
     conditions, cells = showers
     unknown = dict.fromkeys({"z", "thickness"} - {*known})
@@ -139,16 +140,16 @@ def test_depth_has_the_unit_that_is_known(
         cells, cells, conditions, geometry, names=NAMES, classifiers=False
     )
     axes: dict[str, str] = {}
-    plot_curves = shower_report.plot_curves
+    plot_curves = shower_page.plot_curves
 
     def record(*curves: Any, **labels: Any) -> Any:
         axes[labels["what"]] = labels["name"]
         return plot_curves(*curves, **labels)
 
-    monkeypatch.setattr(shower_report, "plot_curves", record)
-    shower_report._profiles(report)
+    monkeypatch.setattr(shower_page, "plot_curves", record)
+    shower_page._profiles(report.data)
     assert axes["Energy of a layer [MeV]"] == axis
-    assert shower_report._label("depth", geometry)[1] == (unit or "layers")
+    assert shower_page._label("depth", geometry)[1] == (unit or "layers")
 
 
 def test_showers_of_any_geometry_are_drawn() -> None:

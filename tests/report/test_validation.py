@@ -13,7 +13,7 @@ from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.real_vs_generated import compare_outcomes
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
 from pidgan.report.page import Section, Table
-from pidgan.report.track_report import Report
+from pidgan.report.report import Report
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 
@@ -76,7 +76,7 @@ def test_shifted_generator_is_found() -> None:
 
 
 def test_every_headline_figure_has_error_floor_and_size(report: Report) -> None:
-    for label, figure in report.headline_rows():
+    for label, figure in report.main:
         for key in ("value", "error", "floor", "n_eff"):
             assert isinstance(figure[key], float), (label, key)
 
@@ -97,7 +97,7 @@ def test_figures_are_json_and_repeat_with_the_seed(report: Report) -> None:
 
 def test_summary_is_a_table(report: Report) -> None:
     lines = report.summary().splitlines()
-    assert lines[0].startswith("toy, K+: ")
+    assert lines[0].startswith("Validation of toy: K+; ")
     assert any(line.startswith("weighted KS, DLLk") for line in lines)
     assert all(len(line) < 120 for line in lines[1:])
 
@@ -106,7 +106,7 @@ def test_misid_is_that_of_the_other_species(report: Report) -> None:
     assert set(report.figures["misid"]) == {"K+"}
     found = report.figures["misid"]["K+"]["DLLk > 3"]["overall"]
     assert 0 < found["real"] < 1
-    assert {item.cuts for item in report.misids} == {("DLLk > 3", "DLLk > 5")}
+    assert {item.cuts for item in report.data.misids} == {("DLLk > 3", "DLLk > 5")}
 
 
 def test_atoms_and_ties_are_counted() -> None:
@@ -201,7 +201,7 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
 
     with pytest.warns(PidganWarning, match="3 of .* generated rows are not finite"):
         report = validate(Broken(), toy_dataset(1500, signed=False), c2st_rows=200)
-    assert np.isfinite(report.rows.generated.targets).all()
+    assert np.isfinite(report.data.rows.generated.targets).all()
 
 
 def test_pulls_of_pairs_are_standard_normal() -> None:
@@ -238,7 +238,8 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
     }
     extra = Section(title="More <here>", tables=[Table(rows=[{"a": "1 & 2"}])])
     history = {"step": [1, 2], "loss": [1.0, 0.5]}
-    report = dataclasses.replace(report, history=history, mass_fit=fit)
+    data = dataclasses.replace(report.data, history=history, mass_fit=fit)
+    report = dataclasses.replace(report, data=data)
     page = report.save(tmp_path / "out", extra_sections=[extra])
     text = page.read_text()
     assert sorted(p.name for p in page.parent.iterdir()) == [

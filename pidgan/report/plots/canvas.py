@@ -1,7 +1,7 @@
 """The canvas of all figures: style, panels, axes and their labels."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -178,6 +178,13 @@ def draw_comparison(
     real: Series,
     others: Sequence[Series],
     *,
+    what: str,
+    name: str,
+    unit: str = "1",
+    title: str = "",
+    zero: bool = False,
+    log: bool = False,
+    logx: bool = False,
     below: Sequence[Series] = (),
     about: float = 1.0,
     label: str = "gen. / real",
@@ -194,6 +201,13 @@ def draw_comparison(
         x: (m + 1,) Edges of bins, or (m,) points.
         real: The series that the others are compared with.
         others: The other series.
+        what: Label of the vertical axis.
+        name: Label of the horizontal axis.
+        unit: Unit of the horizontal axis.
+        title: Text above the figure.
+        zero: Whether the vertical axis begins at 0.
+        log: Whether the vertical axis is logarithmic.
+        logx: Whether the horizontal axis is logarithmic.
         below: Series of the lower panel. None means ratios to the real series, whose
             own interval is then a grey band.
         about: Value in the lower panel that stands for no difference.
@@ -202,19 +216,28 @@ def draw_comparison(
         most: Largest half range of the lower panel; arrows show what lies outside.
     """
     top, bottom = panels
+    if logx:
+        bottom.set_xscale("log")
     for one in (real, *others):
         draw_series(top, x, one)
+    ends = [(s.values,) if log else (s.low, s.high, s.values) for s in (real, *others)]
+    drawn = np.concatenate([end for three in ends for end in three])
+    beside = not (zero or log)
+    set_limits(top, drawn, room=0.3 if beside else 0.4, zero=zero, log=log)
+    corner = "upper right" if beside else emptier_side(real.values)
+    if real.label:
+        draw_legend(top, loc=corner, ncols=1 + len(others) if beside else 1)
     shown, known = list(below), np.ones(len(real.values), dtype=np.bool_)
     if not shown:
         shown = _ratios(real, others)
         # Ratios to a badly known value do not set the range.
         known = shown[0].high - 1 < MAX_RATIO / 2
-    ends = [one.high if one.kind == "band" else one.values for one in shown]
-    sizes = np.abs(np.concatenate([end[known] for end in ends]) - about)
-    sizes = sizes[np.isfinite(sizes)]
+    sizes = [one.high if one.kind == "band" else one.values for one in shown]
+    distances = np.abs(np.concatenate([size[known] for size in sizes]) - about)
+    distances = distances[np.isfinite(distances)]
     # A few of many bins may lie outside, where arrows show them.
     share = 1.0 if len(real.values) <= WIDE_BINS else 0.95
-    reach = 1.3 * float(np.quantile(sizes, share)) if len(sizes) else most
+    reach = 1.3 * float(np.quantile(distances, share)) if len(distances) else most
     reach = float(np.clip(reach, least, most))
     bottom.axhline(about, color=REAL, linewidth=0.8)
     for one in shown:
@@ -222,8 +245,11 @@ def draw_comparison(
         if one.kind == "points":
             _draw_arrows(bottom, x, one, about, reach)
     bottom.set_ylim(about - reach, about + reach)
-    bottom.set_ylabel(label)
     bottom.set_xlim(x[0], x[-1])
+    top.set_ylabel(what)
+    top.set_title(title, loc="left")
+    bottom.set_ylabel(label)
+    label_axis(bottom, name, unit)
 
 
 def _ratios(real: Series, others: Sequence[Series]) -> list[Series]:
@@ -257,11 +283,10 @@ def _centres(axis: Axes, edges: FloatArray) -> FloatArray:
     return np.asarray((edges[1:] + edges[:-1]) / 2)
 
 
-def scale_axis(set_scale: Callable[[str], object], edges: FloatArray) -> None:
-    """Make an axis logarithmic if its bins are, so that narrow ones are seen."""
+def is_log(edges: FloatArray) -> bool:
+    """Return whether bins widen so much that only a logarithmic axis shows them."""
     widths = np.diff(edges)
-    if edges[0] > 0 and widths.max() >= LOG_WIDTHS * widths.min():
-        set_scale("log")
+    return bool(edges[0] > 0 and widths.max() >= LOG_WIDTHS * widths.min())
 
 
 def set_limits(
@@ -290,7 +315,7 @@ def set_limits(
         axis.set_ylim(low, high * (high / low) ** (1.5 * room))
         return
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-    span = max(high - low, 0.02 * abs(high), 1e-9)
+    span = max(high - low, 0.02 * abs(high), 1e-6)
     if zero or (0 < low < 0.3 * high):
         low = min(0.0, 1.1 * low)
     else:
@@ -307,7 +332,8 @@ def draw_legend(axis: Axes, **options: Any) -> None:
 
 def emptier_side(counts: FloatArray) -> Literal["upper right", "upper left"]:
     """Corner for the legend: away from the peak of a histogram."""
-    return "upper right" if np.argmax(counts) < 0.5 * len(counts) else "upper left"
+    peak = np.argmax(np.nan_to_num(counts))
+    return "upper right" if peak < 0.5 * len(counts) else "upper left"
 
 
 def display_unit(unit: str) -> tuple[float, str]:

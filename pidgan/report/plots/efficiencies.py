@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,88 +21,63 @@ from pidgan.report.plots.canvas import (
     display_unit,
     draw_comparison,
     draw_legend,
+    is_log,
     label_axis,
     ratio_panels,
-    scale_axis,
     series,
-    set_limits,
     style,
 )
 
 
 def plot_efficiency(
     edges: ArrayLike,
-    real: ArrayLike,
-    real_interval: ArrayLike,
-    generated: ArrayLike,
-    generated_interval: ArrayLike,
+    real: tuple[ArrayLike, ArrayLike],
+    generated: tuple[ArrayLike, ArrayLike],
+    difference: tuple[ArrayLike, ArrayLike],
     *,
-    difference: ArrayLike,
-    difference_error: ArrayLike,
     condition: str,
     unit: str = "1",
     cut: str = "",
     label: str = "Efficiency",
 ) -> Figure:
-    """Draw real and generated efficiency (or misID) against a condition.
+    """Draw real and generated efficiency (or misID) and their difference.
 
     Args:
-        edges: (m + 1,) Edges of the bins.
-        real: (m,) Efficiency of real rows; NaN bins are not drawn.
-        real_interval: (2, m) Ends of its interval.
-        generated: (m,) Efficiency of generated rows.
-        generated_interval: (2, m) Ends of its interval.
-        difference: (m,) Generated minus real efficiency.
-        difference_error: (m,) Uncertainty of the difference.
+        edges: (m + 1,) Edges of the bins of a condition.
+        real: (m,) Efficiency of real rows, and (2, m) ends of its interval; NaN bins
+            are not drawn.
+        generated: (m,) Efficiency of generated rows, and (2, m) ends of its interval.
+        difference: (m,) Generated minus real efficiency, and (m,) its uncertainty.
         condition: Name of the condition.
         unit: Unit of the condition.
         cut: The PID cut, written above the figure.
         label: Label of the vertical axis, such as "MisID of pi+".
-
-    Returns:
-        A figure with the difference in a second panel.
     """
-    scale, shown = display_unit(unit)
-    x = np.asarray(edges, dtype=np.float64) * scale
-    data = _with_interval(real, real_interval, label="real")
-    made = _with_interval(
-        generated, generated_interval, label="generated", colour=GENERATED
-    )
-    below = series(difference, difference_error, colour=GENERATED)
-    largest = np.concatenate([np.abs(below.low), np.abs(below.high)])
+    below = series(*difference, colour=GENERATED)
+    largest = np.abs([below.low, below.high])
     reach = 1.15 * float(np.max(largest, where=np.isfinite(largest), initial=1e-3))
-    with style():
-        figure, [(top, bottom)] = ratio_panels(1)
-        scale_axis(bottom.set_xscale, x)
-        draw_comparison(
-            (top, bottom),
-            x,
-            data,
-            [made],
-            below=[below],
-            about=0.0,
-            label="gen. $-$ real",
-            least=reach,
-            most=reach,
-        )
-        ends = [data.low, data.high, made.low, made.high]
-        set_limits(top, np.concatenate(ends), room=0.25)
-        top.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
-        top.set_ylabel(label)
-        top.set_title(cut_text(cut), loc="left")
-        draw_legend(top, loc="upper right", ncols=2)
-        label_axis(bottom, condition, shown)
-    return figure
+    return _plot_efficiencies(
+        edges,
+        _with_interval(*real, label="real"),
+        [_with_interval(*generated, label="generated", colour=GENERATED)],
+        name=condition,
+        unit=unit,
+        cut=cut,
+        what=label,
+        below=[below],
+        about=0.0,
+        label="gen. $-$ real",
+        least=reach,
+        most=reach,
+    )
 
 
 def plot_corrected(
     positions: ArrayLike,
-    real: ArrayLike,
-    real_interval: ArrayLike,
+    real: tuple[ArrayLike, ArrayLike],
     *,
     generated: ArrayLike,
-    corrected: ArrayLike,
-    corrected_error: ArrayLike,
+    corrected: tuple[ArrayLike, ArrayLike],
     axis_name: str,
     unit: str = "1",
     cut: str = "",
@@ -112,11 +88,10 @@ def plot_corrected(
 
     Args:
         positions: (m + 1,) Edges of the bins of a condition, or (m,) thresholds.
-        real: (m,) Efficiency of real rows; NaN bins are not drawn.
-        real_interval: (2, m) Ends of its interval.
+        real: (m,) Efficiency of real rows, and (2, m) ends of its interval; NaN bins
+            are not drawn.
         generated: (m,) Efficiency of generated rows.
-        corrected: (m,) Generated efficiency plus discrepancy.
-        corrected_error: (m,) Uncertainty of the corrected efficiency.
+        corrected: (m,) Generated efficiency plus discrepancy, and (m,) its uncertainty.
         axis_name: Name of the condition, or of the variable of the threshold.
         unit: Unit of the condition or threshold.
         cut: The PID cut, written above the figure.
@@ -127,43 +102,22 @@ def plot_corrected(
         A figure whose second panel has the ratios to the real efficiency, with the
         uncertainty of the latter as a grey band.
     """
-    scale, shown = display_unit(unit)
-    x = np.asarray(positions, dtype=np.float64) * scale
-    data = _with_interval(real, real_interval, label="real")
-    made = series(
-        generated, label="generated", colour=GENERATED, kind="line", dashed=True
+    line: dict[str, Any] = {"kind": "line", "label": "generated", "colour": GENERATED}
+    made = series(generated, dashed=True, **line)
+    line |= {"label": "corrected", "colour": CORRECTED}
+    return _plot_efficiencies(
+        positions,
+        _with_interval(*real, label="real"),
+        [made, series(*corrected, **line)],
+        name=axis_name,
+        unit=unit,
+        cut=cut,
+        what=label,
+        log=log,
+        label="ratio to real",
+        least=0.01,
+        most=2 * MAX_RATIO,
     )
-    quoted = series(
-        corrected, corrected_error, label="corrected", colour=CORRECTED, kind="line"
-    )
-    with style():
-        figure, [(top, bottom)] = ratio_panels(1)
-        if len(x) > len(data.values):
-            scale_axis(bottom.set_xscale, x)
-        draw_comparison(
-            (top, bottom),
-            x,
-            data,
-            [made, quoted],
-            label="ratio to real",
-            least=0.01,
-            most=2 * MAX_RATIO,
-        )
-        ends = [data.low, data.high, quoted.low, quoted.high, made.values]
-        drawn = data.values if log else np.concatenate(ends)
-        set_limits(top, drawn, room=0.3, log=log)
-        top.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
-        top.set_ylabel(label)
-        top.set_title(cut_text(cut), loc="left")
-        draw_legend(top, loc="upper right", ncols=3)
-        label_axis(bottom, axis_name, shown)
-    return figure
-
-
-def _with_interval(values: ArrayLike, interval: ArrayLike, **attributes: str) -> Series:
-    """Series of efficiencies with intervals (2, m)."""
-    low, high = np.asarray(interval, dtype=np.float64)
-    return replace(series(values, **attributes), low=low, high=high)
 
 
 def plot_roc(
@@ -382,8 +336,8 @@ def plot_map(
             mesh = axis.pcolormesh(
                 x, y, values.T, cmap="RdBu_r", vmin=-largest, vmax=largest
             )
-            scale_axis(axis.set_xscale, x)
-            scale_axis(axis.set_yscale, y)
+            axis.set_xscale("log" if is_log(x) else "linear")
+            axis.set_yscale("log" if is_log(y) else "linear")
             bar = figure.colorbar(mesh, ax=axis, label=label)
             bar.ax.minorticks_off()
             axis.set_title(cut_text(cut), loc="left")
@@ -393,3 +347,31 @@ def plot_map(
             note = "hatched: too few rows"
             axis.set_title(note, loc="right", fontsize=10)
     return figure
+
+
+def _plot_efficiencies(
+    positions: ArrayLike,
+    real: Series,
+    others: list[Series],
+    *,
+    unit: str,
+    cut: str,
+    **options: Any,
+) -> Figure:
+    """A pair of panels against a condition or a threshold."""
+    scale, shown = display_unit(unit)
+    x = np.asarray(positions, dtype=np.float64) * scale
+    options["logx"] = len(x) > len(real.values) and is_log(x)
+    with style():
+        figure, [panels] = ratio_panels(1)
+        draw_comparison(
+            panels, x, real, others, unit=shown, title=cut_text(cut), **options
+        )
+        panels[0].axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def _with_interval(values: ArrayLike, interval: ArrayLike, **style: Any) -> Series:
+    """Series of efficiencies with intervals (2, m)."""
+    low, high = np.asarray(interval, dtype=np.float64)
+    return replace(series(values, **style), low=low, high=high)

@@ -1,9 +1,9 @@
 """Figures of samples and trainings: distributions of targets, mass fits, losses."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -13,17 +13,13 @@ from pidgan.report.plots.canvas import (
     DPI,
     FLOOR,
     GENERATED,
-    REAL,
     SIGNAL,
+    Series,
     display_unit,
     draw_comparison,
-    draw_legend,
-    emptier_side,
-    label_axis,
     per_bin,
     ratio_panels,
     series,
-    set_limits,
     style,
 )
 
@@ -69,15 +65,31 @@ def plot_target(
     edges = _target_edges(y[~np.isin(y, list(sentinels))], bins)
     scale, shown = display_unit(unit)
     tracks = "Tracks" if weights is None else "Weighted tracks"
+    width = (edges[1] - edges[0]) * scale
     with style():
         figure, axes = ratio_panels(len(chosen))
-        for (label, mask), panel in zip(chosen, axes, strict=True):
+        for (title, mask), pair in zip(chosen, axes, strict=True):
             inside = np.asarray(mask, dtype=np.bool_)
-            rows = (y[inside], g[inside], w[inside])
-            _draw_target(panel, rows, edges, scale=scale, sentinels=sentinels, log=log)
-            panel[0].set_title(label, loc="right")
-            panel[0].set_ylabel(per_bin(tracks, (edges[1] - edges[0]) * scale, shown))
-            label_axis(panel[1], name, shown)
+            rows = [(v[inside], w[inside], edges) for v in (y, g)]
+            texts = [_outside_text(*one, sentinels) for one in rows]
+            data = _histogram(*rows[0], label=f"real{texts[0]}")
+            made = _histogram(
+                *rows[1], label=f"generated{texts[1]}", colour=GENERATED, kind="line"
+            )
+            draw_comparison(
+                pair,
+                edges * scale,
+                data,
+                [made],
+                what=per_bin(tracks, width, shown),
+                name=name,
+                unit=shown,
+                title=title,
+                zero=True,
+                log=log,
+                least=0.1,
+            )
+            pair[0].axhline(0.0, color=FLOOR, linewidth=0.8, zorder=0)
     return figure
 
 
@@ -110,31 +122,30 @@ def plot_mass_fit(
     centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
     with np.errstate(divide="ignore", invalid="ignore"):
         pull = np.where(model > 0, (n - model) / np.sqrt(model), np.nan)
-    data = series(n, np.sqrt(n), label="data")
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
+        top.plot(centre, model, color=GENERATED, label="fit", zorder=5)
+        top.plot(centre, s, "--", color=SIGNAL, label="signal")
+        top.fill_between(
+            centre, b, color=BACKGROUND, alpha=0.4, lw=0, label="background"
+        )
         draw_comparison(
             (top, bottom),
             e,
-            data,
+            series(n, np.sqrt(n), label="data"),
             [],
-            below=[series(pull, 1.0, colour=REAL)],
+            what=per_bin("Tracks", width, unit),
+            name=name,
+            unit=unit,
+            title=title,
+            zero=True,
+            below=[series(pull, 1.0)],
             about=0.0,
             label="pull",
             least=MAX_PULL,
             most=MAX_PULL,
         )
-        top.plot(centre, model, color=GENERATED, label="fit")
-        top.plot(centre, s, "--", color=SIGNAL, label="signal")
-        top.fill_between(
-            centre, b, color=BACKGROUND, alpha=0.4, lw=0, label="background"
-        )
-        set_limits(top, np.concatenate([data.high, model]), room=0.25, zero=True)
-        draw_legend(top, loc=emptier_side(n))
-        top.set_ylabel(per_bin("Tracks", width, unit))
-        top.set_title(title, loc="left")
         bottom.axhspan(-1, 1, color=FLOOR, alpha=0.3, lw=0)
-        label_axis(bottom, name, unit)
     return figure
 
 
@@ -178,44 +189,15 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-def _draw_target(
-    panel: tuple[Axes, Axes],
-    rows: tuple[FloatArray, FloatArray, FloatArray],
-    edges: FloatArray,
-    *,
-    scale: float,
-    sentinels: Sequence[float],
-    log: bool,
-) -> None:
-    """One pair of panels: histograms and their ratio."""
-    y, g, w = rows
-    n, n2 = _histogram(y, w, edges)
-    m, m2 = _histogram(g, w, edges)
-    n = np.where(n2 > 0, n, np.nan)  # no point in an empty bin
-    real = series(n, np.sqrt(n2), label="real" + _outside_text(y, w, edges, sentinels))
-    made = series(
-        m,
-        np.sqrt(m2),
-        label="generated" + _outside_text(g, w, edges, sentinels),
-        colour=GENERATED,
-        kind="line",
-    )
-    draw_comparison(panel, edges * scale, real, [made], least=0.1)
-    top = panel[0]
-    drawn = [n, m] if log else [real.low, real.high, m]
-    set_limits(top, np.concatenate(drawn), room=0.4, zero=True, log=log)
-    if np.any(n < 0) or np.any(m < 0):
-        top.axhline(0.0, color=FLOOR, linewidth=0.8, zorder=0)
-    draw_legend(top, loc=emptier_side(np.nan_to_num(n)), handlelength=1.2)
-
-
 def _histogram(
-    values: FloatArray, w: FloatArray, edges: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Sums of w and of w^2 per bin."""
+    values: FloatArray, w: FloatArray, edges: FloatArray, **style: Any
+) -> Series:
+    """Sums of w per bin with errors sqrt(sum w^2); empty bins have no point."""
     counts, _ = np.histogram(values, edges, weights=w)
     squares, _ = np.histogram(values, edges, weights=w * w)
-    return counts, squares
+    if style.get("kind") != "line":
+        counts = np.where(squares > 0, counts, np.nan)
+    return series(counts, np.sqrt(squares), **style)
 
 
 def _target_edges(values: FloatArray, bins: int) -> FloatArray:

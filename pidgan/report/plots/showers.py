@@ -24,12 +24,8 @@ from pidgan.report.plots.canvas import (
     REAL,
     Series,
     draw_comparison,
-    draw_legend,
-    emptier_side,
-    label_axis,
     ratio_panels,
     series,
-    set_limits,
     style,
 )
 
@@ -115,18 +111,21 @@ def plot_curves(
         logx: logarithmic horizontal axis.
         logy: logarithmic vertical axis.
     """
-    bounds = np.asarray(edges, dtype=np.float64)
     data, made = _pair(real, generated, kind="line")
     with style():
-        figure, [(top, bottom)] = ratio_panels(1)
-        if logx:
-            bottom.set_xscale("log")
-        draw_comparison((top, bottom), bounds, data, [made])
-        drawn = np.concatenate([data.values, made.values])
-        set_limits(top, drawn, room=0.3, zero=True, log=logy)
-        draw_legend(top, loc="upper right")
-        top.set_ylabel(what, loc="top")
-        label_axis(bottom, name, unit)
+        figure, [panels] = ratio_panels(1)
+        draw_comparison(
+            panels,
+            np.asarray(edges, dtype=np.float64),
+            data,
+            [made],
+            what=what,
+            name=name,
+            unit=unit,
+            zero=True,
+            log=logy,
+            logx=logx,
+        )
     return figure
 
 
@@ -160,21 +159,27 @@ def plot_response(
         for name, colour in (("generated", GENERATED), ("real", REAL)):
             if curves and name in curves:
                 top.plot(*curves[name], color=colour, linewidth=1.2)
-        bottom.set_xscale("log")
-        draw_comparison((top, bottom), x, data, [made], least=1.2 * (allowed or 0.01))
+        draw_comparison(
+            (top, bottom),
+            x,
+            data,
+            [made],
+            what=what,
+            name="Incident energy",
+            unit=unit,
+            logx=True,
+            least=1.2 * (allowed or 0.01),
+        )
         if allowed is not None:
             bottom.axhspan(1 - allowed, 1 + allowed, color=GENERATED, alpha=0.12, lw=0)
         bottom.set_xlim(0.8 * np.nanmin(x), 1.25 * np.nanmax(x))
         bottom.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         bottom.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
         bottom.xaxis.set_minor_formatter(NullFormatter())
-        ends = [data.low, data.high, made.low, made.high]
-        set_limits(top, np.concatenate(ends), room=0.45, zero=zero)
         for axis in (top.yaxis, bottom.yaxis):
             axis.set_major_formatter(ScalarFormatter(useOffset=False))
-        draw_legend(top, loc="upper right", ncols=2)
-        top.set_ylabel(what, loc="top")
-        label_axis(bottom, "Incident energy", unit)
+        if zero:
+            top.set_ylim(bottom=0.0)
     return figure
 
 
@@ -189,21 +194,24 @@ def plot_observables(
             is where the axes end; what lies beyond is missing.
     """
     with style():
-        figure, panels = ratio_panels(len(observables))
-        for (name, unit, real, generated), (top, bottom) in zip(
-            observables, panels, strict=True
-        ):
-            y, g = np.asarray(real), np.asarray(generated)
+        figure, pairs = ratio_panels(len(observables))
+        for (name, unit, *values), panels in zip(observables, pairs, strict=True):
+            y, g = (np.asarray(v) for v in values)
             edges, scale = _edges(y, bins), len(y) / len(g)
             a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
-            pairs = ((a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale))
-            data, made = _pair(*pairs, kind="line")
-            draw_comparison((top, bottom), edges, data, [made])
-            drawn = np.concatenate([data.high, made.values])
-            set_limits(top, drawn, room=0.3, zero=True)
-            draw_legend(top, loc=emptier_side(a))
-            top.set_ylabel("Showers")
-            label_axis(bottom, name, unit)
+            data, made = _pair(
+                (a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale), kind="line"
+            )
+            draw_comparison(
+                panels,
+                edges,
+                data,
+                [made],
+                what="Showers",
+                name=name,
+                unit=unit,
+                zero=True,
+            )
     return figure
 
 

@@ -1,8 +1,7 @@
-"""The report of generated showers: its figures, and the page that shows them."""
+"""The report of generated showers: main figures, and sections of the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +9,7 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report import measured
-from pidgan.report.measured import Measured
-from pidgan.report.page import (
-    JSON_NAME,
-    Picture,
-    Section,
-    Table,
-    with_error,
-    write_page,
-)
+from pidgan.report.page import Picture, Section, Table, with_error
 from pidgan.report.plots import (
     plot_curves,
     plot_history,
@@ -28,6 +18,7 @@ from pidgan.report.plots import (
     plot_response,
     plot_shower,
 )
+from pidgan.report.report import Measured, Report, figure_table
 from pidgan.report.shower_metrics import (
     Curve,
     ResolutionFit,
@@ -60,13 +51,11 @@ _LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", *_DEPTHS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowerReport:
-    """The outcome of a comparison of showers.
+class ShowerData:
+    """What the figures of showers are measured from, and drawn from.
 
     Attributes:
         geometry: Geometry of the cells.
-        figures: Everything that was measured, in values that JSON knows; a missing
-            number is None.
         energy_unit: Unit of the cells and of the incident energies.
         response: Real and generated `Response` by species, "all" first.
         curves: Real and generated `Curve` by name: "profile/VIEW", "lateral/VIEW" and
@@ -79,7 +68,6 @@ class ShowerReport:
     """
 
     geometry: Geometry
-    figures: dict[str, Any]
     energy_unit: str
     response: dict[str, tuple[Response, Response]]
     curves: dict[str, tuple[Curve, Curve]]
@@ -89,86 +77,44 @@ class ShowerReport:
     single_energy: FloatArray
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """Return all figures as JSON."""
-        return measured.to_json(self.figures)
 
-    def headline(self) -> dict[str, Any]:
-        """Return the figures that belong on the card of a bundle, which are all."""
-        return self.figures
-
-    def headline_rows(self) -> list[tuple[str, Measured]]:
-        """Return label and figure of each line of the summary."""
-        f = self.figures
-        found: list[tuple[str, Measured]] = []
-        if "c2st" in f:
-            found.append(("AUC of a classifier on observables", f["c2st"]["high"]))
-            found.append(("AUC of a classifier on cells / E", f["c2st"]["low"]))
-        found.append(("mean separation power", f["separation_mean"]))
-        found += [("FPD", f["fpd"]), ("KPD", f["kpd"]), *f["prdc"].items()]
-        return found + [
-            (f"rms difference of layer correlations, {view}", figure)
-            for view, figure in f["correlations"].items()
-        ]
-
-    def summary(self) -> str:
-        """Return the main figures as a table of a few lines."""
-        head = (
-            f"{self.geometry.name}: {self.figures['showers']} real showers; floor: "
-            f"{self.figures['floor']}"
-        )
-        return measured.text(head, self.headline_rows())
-
-    def save(
-        self,
-        directory: str | Path,
-        *,
-        title: str = "",
-        speed: Sequence[Mapping[str, Any]] = (),
-        extra_sections: Sequence[Section] = (),
-        overwrite: bool = False,
-    ) -> Path:
-        """Write report.html, with all figures inside, and report.json.
-
-        Args:
-            directory: Directory to write into; a new one appears complete or not at
-                all.
-            title: Title of the page; by default it names the geometry.
-            speed: Rows of a table of speeds, names and values such as {"generator":
-                "gflash", "ms at batch 1": 0.2}; they are added to the figures.
-            extra_sections: Further sections at the end of the page.
-            overwrite: Whether the two files of an existing directory are replaced.
-
-        Returns:
-            The path of report.html.
-
-        Raises:
-            PidganError: The directory exists and `overwrite` is not set.
-        """
-        rows = [dict(row) for row in speed]
-        figures = self.figures | ({"speed": rows} if rows else {})
-        return write_page(
-            directory,
-            title or f"Showers in {self.geometry.name}",
-            [*_sections(self, rows), *extra_sections],
-            lead=(
-                f"{figures['showers']} real showers that the generator was not fitted "
-                "to, and one generated for the conditions of each; "
-                f"{self.geometry.n_cells} cells."
-            ),
-            beside={JSON_NAME: measured.to_json(figures)},
-            overwrite=overwrite,
-        )
+def shower_report(figures: dict[str, Any], data: ShowerData) -> Report:
+    """Return the report of figures of showers."""
+    return Report(
+        figures=figures,
+        title=f"Showers in {data.geometry.name}",
+        lead=(
+            f"{figures['showers']} real showers that the generator was not fitted to, "
+            "and one generated for the conditions of each; "
+            f"{data.geometry.n_cells} cells."
+        ),
+        main=_main_figures(figures),
+        card=figures,
+        data=data,
+        draw=_sections,
+    )
 
 
-def _sections(
-    report: ShowerReport, speed: Sequence[Mapping[str, Any]]
-) -> Iterator[Section]:
+def _main_figures(f: Mapping[str, Any]) -> list[tuple[str, Measured]]:
+    """Label and figure of each line of the summary."""
+    found: list[tuple[str, Measured]] = []
+    if "c2st" in f:
+        found.append(("AUC of a classifier on observables", f["c2st"]["high"]))
+        found.append(("AUC of a classifier on cells / E", f["c2st"]["low"]))
+    found.append(("mean separation power", f["separation_mean"]))
+    found += [("FPD", f["fpd"]), ("KPD", f["kpd"]), *f["prdc"].items()]
+    return found + [
+        (f"rms difference of layer correlations, {view}", figure)
+        for view, figure in f["correlations"].items()
+    ]
+
+
+def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]:
     """Summary, speed, training, response, pictures, profiles, observables."""
     yield Section(
         title="Summary",
         text=(
-            f"The floor is the same figure for {report.figures['floor']}; a perfect "
+            f"The floor is the same figure for {figures['floor']}; a perfect "
             "generator would show it. Distances are between the real showers of one "
             "half and the showers generated for the other half, so that both have "
             "equal sizes. The AUC of a classifier is 0.5 if it cannot tell generated "
@@ -176,7 +122,7 @@ def _sections(
             "plausible, recall and coverage whether all kinds of showers are generated."
         ),
         tables=[
-            measured.table(report.headline_rows()),
+            figure_table(_main_figures(figures)),
             Table(
                 title="Response: largest difference in any bin of the energy",
                 rows=[
@@ -186,45 +132,43 @@ def _sections(
                         "worst resolution": f"{found['worst_resolution']:.1%}",
                         **{
                             f"{kind} sigma / E": _fit_text(
-                                fit_resolution(response), report.energy_unit
+                                fit_resolution(response), data.energy_unit
                             )
                             for kind, response in zip(
                                 ("real", "generated"),
-                                report.response[name],
+                                data.response[name],
                                 strict=True,
                             )
                         },
                     }
-                    for name, found in report.figures["response"].items()
+                    for name, found in figures["response"].items()
                 ],
             ),
         ],
     )
-    if speed:
-        heads = list(dict.fromkeys(name for row in speed for name in row))
-        rows = [{head: row.get(head) for head in heads} for row in speed]
-        yield Section(title="Speed", tables=[Table(rows=rows)])
-    if report.history.get("step"):
+    if "speed" in figures:
+        yield Section(title="Speed", tables=[Table(rows=figures["speed"])])
+    if data.history.get("step"):
         yield Section(
             title="Training",
             pictures=[
                 Picture(
-                    figure=plot_history(report.history),
+                    figure=plot_history(data.history),
                     caption="Losses against the number of generator steps.",
                 )
             ],
         )
-    yield _response(report)
-    yield _pictures(report)
-    yield _profiles(report)
-    yield _observables(report)
+    yield _response(figures, data)
+    yield _pictures(data)
+    yield _profiles(data)
+    yield _observables(figures, data)
 
 
-def _response(report: ShowerReport) -> Section:
+def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
     """Linearity and resolution of each species in bins of the incident energy."""
-    factor, unit = _incident_unit(report)
+    factor, unit = _incident_unit(data)
     pictures, tables = [], []
-    for name, (real, generated) in report.response.items():
+    for name, (real, generated) in data.response.items():
         x, shown = real.energy * factor, _of_species(name)
         linearity = plot_response(
             x,
@@ -260,7 +204,7 @@ def _response(report: ShowerReport) -> Section:
                 f"The shaded part of the ratio marks {RESOLUTION:.0%}.",
             ),
         ]
-        found = report.figures["response"][name]
+        found = figures["response"][name]
         rows = [
             {
                 f"E [{unit}]": f"{e:.4g}",
@@ -282,11 +226,11 @@ def _response(report: ShowerReport) -> Section:
     return Section(title="Linearity and resolution", tables=tables, pictures=pictures)
 
 
-def _incident_unit(report: ShowerReport) -> tuple[float, str]:
+def _incident_unit(data: ShowerData) -> tuple[float, str]:
     """Return factor and unit in which incident energies are shown."""
-    if report.energy_unit == "MeV":
+    if data.energy_unit == "MeV":
         return 1e-3, "GeV"
-    return 1.0, report.energy_unit
+    return 1.0, data.energy_unit
 
 
 def _of_species(name: str) -> str:
@@ -297,21 +241,21 @@ def _of_species(name: str) -> str:
     return species_name(int(code))
 
 
-def _pictures(report: ShowerReport) -> Section:
+def _pictures(data: ShowerData) -> Section:
     """Average shower and single showers in the layers of each view."""
     pictures = []
-    factor, unit = _incident_unit(report)
+    factor, unit = _incident_unit(data)
     first = 0
-    for view in report.geometry.views:
+    for view in data.geometry.views:
         part = slice(first, first + view.n_cells)
         first = part.stop
         if not view.has_plane:
             continue
-        layers = _shown_layers(view, report.average[0][part])
+        layers = _shown_layers(view, data.average[0][part])
         outlines = [view.layers[i].outlines() for i in layers]
         titles = [_layer_title(view, i) for i in layers]
-        pairs = [(f"Average shower, {view.name}.", *report.average)]
-        for y, g, energy in zip(*report.single, report.single_energy, strict=True):
+        pairs = [(f"Average shower, {view.name}.", *data.average)]
+        for y, g, energy in zip(*data.single, data.single_energy, strict=True):
             caption = (
                 f"Single shower of {factor * energy:.3g} {unit}, {view.name}, and one "
                 "generated for the same conditions."
@@ -322,13 +266,13 @@ def _pictures(report: ShowerReport) -> Section:
                 (label, _of_layers(view, cells[part], layers))
                 for label, cells in (("real", real), ("generated", generated))
             ]
-            figure = plot_shower(outlines, rows, titles=titles, unit=report.energy_unit)
+            figure = plot_shower(outlines, rows, titles=titles, unit=data.energy_unit)
             pictures.append(Picture(figure=figure, caption=caption))
     text = "Grey cells are empty." if pictures else "No view has cells in the plane."
     return Section(title="Pictures of showers", text=text, pictures=pictures)
 
 
-def _profiles(report: ShowerReport) -> Section:
+def _profiles(data: ShowerData) -> Section:
     """Means over showers: profiles, spectra of cells, correlations of layers."""
     names = {
         "profile": ("Depth", "Energy of a layer", False, False),
@@ -336,14 +280,14 @@ def _profiles(report: ShowerReport) -> Section:
         "spectrum": ("Energy of a cell", "Cells of a shower", True, True),
     }
     pictures = []
-    for key, (real, generated) in report.curves.items():
+    for key, (real, generated) in data.curves.items():
         kind, _, view = key.partition("/")
         name, what, logx, logy = names[kind]
-        unit = report.energy_unit if kind == "spectrum" else "mm"
+        unit = data.energy_unit if kind == "spectrum" else "mm"
         if kind == "profile":
-            if layer_edges(report.geometry.view(view)) is None:
+            if layer_edges(data.geometry.view(view)) is None:
                 name, unit = "Layer", "1"
-            what += f" [{report.energy_unit}]"
+            what += f" [{data.energy_unit}]"
         figure = plot_curves(
             real.edges,
             (real.mean, real.error),
@@ -357,8 +301,8 @@ def _profiles(report: ShowerReport) -> Section:
         pictures.append(
             Picture(figure=figure, caption=f"{what}, mean over showers, {view}.")
         )
-    for view_ in report.geometry.views:
-        fractions = _fractions(report, view_)
+    for view_ in data.geometry.views:
+        fractions = _fractions(data, view_)
         if fractions is not None:
             matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
             figure = plot_matrix(
@@ -369,15 +313,14 @@ def _profiles(report: ShowerReport) -> Section:
     return Section(title="Profiles, spectra and correlations", pictures=pictures)
 
 
-def _observables(report: ShowerReport) -> Section:
+def _observables(figures: Mapping[str, Any], data: ShowerData) -> Section:
     """Distributions of observables and their separation powers."""
-    whole = [name for name in report.observables if "[" not in name]
+    whole = [name for name in data.observables if "[" not in name]
     pictures = []
     for start in range(0, len(whole), OBSERVABLES_A_FIGURE):
         names = whole[start : start + OBSERVABLES_A_FIGURE]
         items = [
-            (*_label(name, report.geometry), *report.observables[name])
-            for name in names
+            (*_label(name, data.geometry), *data.observables[name]) for name in names
         ]
         pictures.append(
             Picture(figure=plot_observables(items), caption="; ".join(names) + ".")
@@ -387,17 +330,17 @@ def _observables(report: ShowerReport) -> Section:
         text="The separation power of two histograms is 0 if they are equal and 1 if "
         "they have no bin in common.",
         pictures=pictures,
-        tables=[measured.table(report.figures["separation"].items())],
+        tables=[figure_table(figures["separation"].items())],
     )
 
 
-def _fractions(report: ShowerReport, view: View) -> list[FloatArray] | None:
+def _fractions(data: ShowerData, view: View) -> list[FloatArray] | None:
     """Real and generated shares (n, layers) of a view with layers."""
-    prefix = f"{view.name}." if len(report.geometry.views) > 1 else ""
+    prefix = f"{view.name}." if len(data.geometry.views) > 1 else ""
     names = [f"{prefix}fraction[{layer.name}]" for layer in view.layers]
     if not view.has_depth:
         return None
-    columns = [report.observables[name] for name in names]
+    columns = [data.observables[name] for name in names]
     result = [np.stack([c[i] for c in columns], axis=1) for i in (0, 1)]
     # Layers that are always empty have no correlation.
     some = (result[0].std(axis=0) > 0) & (result[1].std(axis=0) > 0)

@@ -1,25 +1,14 @@
-"""The report of a generator of tracks: its figures, and the page that shows them."""
+"""The report of a generator of tracks: main figures, and sections of the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
-from pidgan.report import measured
-from pidgan.report.measured import Measured
-from pidgan.report.page import (
-    JSON_NAME,
-    Picture,
-    Section,
-    Table,
-    text_of,
-    with_error,
-    write_page,
-)
+from pidgan.report.page import Picture, Section, Table, text_of, with_error
 from pidgan.report.plots import (
     plot_efficiency,
     plot_history,
@@ -27,147 +16,111 @@ from pidgan.report.plots import (
     plot_mass_fit,
     plot_target,
 )
+from pidgan.report.report import Measured, Report, figure_cells, figure_table
 from pidgan.report.track_rows import TrackRows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """The outcome of a validation of tracks.
+class TrackData:
+    """What the figures of tracks are measured from, and drawn from.
 
     Attributes:
-        figures: Everything that was measured, nested by kind and name, in values that
-            JSON knows; a missing number is None.
         rows: Real and generated rows that were compared.
-        kinematic_edges: Quantile edges of the first two conditions.
+        edges: Quantile edges of the first two conditions, the kinematic bins.
         efficiencies: Real and generated efficiencies against each condition.
-        misids: The same for each other species.
-        maps: Real and generated efficiencies in bins of the first two conditions.
+        misids: Efficiencies of each other species against each condition.
+        plane: Real and generated efficiencies in bins of the first two conditions.
         history: Losses of the training by name, against "step"; empty if unknown.
         mass_fit: Summary of the fit behind the sWeights; empty if there was none.
     """
 
-    figures: dict[str, Any]
     rows: TrackRows
-    kinematic_edges: dict[str, tuple[float, ...]]
+    edges: dict[str, tuple[float, ...]]
     efficiencies: tuple[RealVsGenerated, ...]
     misids: tuple[RealVsGenerated, ...]
-    maps: tuple[RealVsGenerated, ...]
+    plane: RealVsGenerated
     history: Mapping[str, Sequence[float]]
     mass_fit: Mapping[str, Any]
 
-    def to_json(self) -> str:
-        """Return all figures as JSON."""
-        return measured.to_json(self.figures)
 
-    def headline(self) -> dict[str, Any]:
-        """Return the figures that belong on the card of a bundle."""
-        targets, cuts = self.figures["targets"], self.figures["efficiency"]
-        return {
-            "floor": self.figures["floor"],
-            "rows": self.figures["rows"],
+def track_report(figures: dict[str, Any], data: TrackData) -> Report:
+    """Return the report of figures of tracks."""
+    sample, rows = data.rows.sample, figures["rows"]
+    targets, cuts = figures["targets"], figures["efficiency"]
+    return Report(
+        figures=figures,
+        title=f"Validation of {sample.name}: {sample.species}",
+        lead=f"{rows['test']} test rows, {rows['n_eff']:.0f} effective.",
+        main=_main_figures(figures, data),
+        card={
+            "floor": figures["floor"],
+            "rows": rows,
             "ks": {name: found["ks"] for name, found in targets.items()},
             "ks_in_bins": {
                 name: found["in_bins"]["ks_mean"] for name, found in targets.items()
             },
-            "c2st": self.figures["c2st"],
+            "c2st": figures["c2st"],
             "efficiency": {cut: found["overall"] for cut, found in cuts.items()},
             "pull_rms": {cut: found["pull_rms"] for cut, found in cuts.items()},
-        }
-
-    def headline_rows(self) -> list[tuple[str, Measured]]:
-        """Return label and figure of each line of the summary."""
-        head = self.headline()
-        mean = f"mean in bins of {', '.join(self.kinematic_edges)}"
-        found = [(f"weighted KS, {name}", f) for name, f in head["ks"].items()]
-        found += [(f"KS, {name}, {mean}", f) for name, f in head["ks_in_bins"].items()]
-        found.append(("C2ST, AUC of the better classifier", head["c2st"]))
-        for cut, figures in head["efficiency"].items():
-            found.append((f"gen - real efficiency, {cut}", figures["difference"]))
-            found.append((f"pull rms in bins, {cut}", head["pull_rms"][cut]))
-        return found
-
-    def summary(self) -> str:
-        """Return the main figures as a table of a few lines."""
-        rows, sample = self.figures["rows"], self.rows.sample
-        head = (
-            f"{sample.name}, {sample.species}: {rows['test']} test rows, effective "
-            f"{rows['n_eff']:.0f}; floor: {self.figures['floor']}"
-        )
-        return measured.text(head, self.headline_rows())
-
-    def save(
-        self,
-        directory: str | Path,
-        *,
-        extra_sections: Sequence[Section] = (),
-        overwrite: bool = False,
-    ) -> Path:
-        """Write report.html, with all figures inside, and report.json.
-
-        Args:
-            directory: Directory to write into; a new one appears complete or not at
-                all.
-            extra_sections: Further sections at the end of the page.
-            overwrite: Whether the two files of an existing directory are replaced.
-
-        Returns:
-            The path of report.html.
-
-        Raises:
-            PidganError: The directory exists and `overwrite` is not set.
-        """
-        rows, sample = self.figures["rows"], self.rows.sample
-        return write_page(
-            directory,
-            f"Validation of {sample.name}: {sample.species}",
-            [*_sections(self), *extra_sections],
-            lead=(
-                f"{rows['test']} test rows, {rows['n_eff']:.0f} effective. "
-                f"Conditions: {', '.join(sample.condition_names)}. "
-                f"Targets: {', '.join(sample.target_names)}."
-            ),
-            beside={JSON_NAME: self.to_json()},
-            overwrite=overwrite,
-        )
+        },
+        data=data,
+        draw=_sections,
+    )
 
 
-def _sections(report: Report) -> Iterator[Section]:
+def _main_figures(
+    figures: Mapping[str, Any], data: TrackData
+) -> list[tuple[str, Measured]]:
+    """Label and figure of each line of the summary."""
+    targets, mean = figures["targets"], f"mean in bins of {', '.join(data.edges)}"
+    found = [(f"weighted KS, {name}", f["ks"]) for name, f in targets.items()]
+    found += [
+        (f"KS, {name}, {mean}", f["in_bins"]["ks_mean"]) for name, f in targets.items()
+    ]
+    found.append(("C2ST, AUC of the better classifier", figures["c2st"]))
+    for cut, f in figures["efficiency"].items():
+        found.append((f"gen - real efficiency, {cut}", f["overall"]["difference"]))
+        found.append((f"pull rms in bins, {cut}", f["pull_rms"]))
+    return found
+
+
+def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
     """Summary, mass fit, training, each target, ties, each cut."""
     yield Section(
         title="Summary",
         text=(
             "The floor is the same figure for real rows against real rows "
-            f"({report.figures['floor']}); a perfect generator would show it. "
+            f"({figures['floor']}); a perfect generator would show it. "
             "Generated rows share the conditions of the real rows and those of the "
             "floor do not, so that a perfect generator can lie slightly below the "
             "floor. The AUC of a classifier is 0.5 if it cannot tell generated from "
             "real rows. A pull is a difference divided by its uncertainty."
         ),
-        tables=[measured.table(report.headline_rows())],
+        tables=[figure_table(_main_figures(figures, data))],
     )
-    if report.mass_fit:
-        yield _fit_section(report.mass_fit)
-    if report.history.get("step"):
+    if data.mass_fit:
+        yield _fit_section(data.mass_fit)
+    if data.history.get("step"):
         yield Section(
             title="Training",
             pictures=[
                 Picture(
-                    figure=plot_history(report.history),
+                    figure=plot_history(data.history),
                     caption="Losses against the number of generator steps.",
                 )
             ],
         )
-    for t in range(len(report.rows.sample.targets)):
-        yield _target_section(report, t)
+    for t in range(len(data.rows.sample.targets)):
+        yield _target_section(figures, data, t)
     text = "Shares of rows in which two targets are exactly equal and both measured."
-    ties = report.figures["ties"]
+    ties = figures["ties"]
     yield Section(
         title="Ties",
         text=text if ties else f"{text} There are none.",
         tables=[Table(rows=[_share_row("targets", *item) for item in ties.items()])],
     )
-    for cut in report.figures["efficiency"]:
-        yield _cut_section(report, cut)
+    for cut in figures["efficiency"]:
+        yield _cut_section(figures, data, cut)
 
 
 def _fit_section(fit: Mapping[str, Any]) -> Section:
@@ -201,12 +154,12 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
     )
 
 
-def _target_section(report: Report, t: int) -> Section:
+def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Section:
     """Distances, atoms and distributions of one target."""
-    variable = report.rows.sample.targets[t]
-    found = report.figures["targets"][variable.name]
+    variable = data.rows.sample.targets[t]
+    found = figures["targets"][variable.name]
     unit = variable.package_unit
-    labels, bins = _bin_labels(report), found["in_bins"]
+    labels, bins = _bin_labels(data), found["in_bins"]
     columns = {
         name: np.ravel(np.array(bins[name], dtype=np.float64))
         for name in ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor")
@@ -238,17 +191,17 @@ def _target_section(report: Report, t: int) -> Section:
     return Section(
         title=variable.name,
         tables=[
-            measured.table(overall),
+            figure_table(overall),
             Table(rows=in_bins, title="In kinematic bins"),
             Table(rows=atoms, title="Atoms: values that many rows take exactly"),
         ],
-        pictures=_target_pictures(report, t, labels),
+        pictures=_target_pictures(data, t, labels),
     )
 
 
-def _target_pictures(report: Report, t: int, labels: Sequence[str]) -> list[Picture]:
+def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Picture]:
     """Distribution overall, on a logarithmic axis, and in kinematic bins."""
-    rows = report.rows
+    rows = data.rows
     variable = rows.sample.targets[t]
     arguments: dict[str, Any] = {
         "name": variable.name,
@@ -257,7 +210,7 @@ def _target_pictures(report: Report, t: int, labels: Sequence[str]) -> list[Pict
         "sentinels": variable.sentinels,
     }
     pair = rows.real.targets[:, t], rows.generated.targets[:, t]
-    index = rows.bins(rows.real, report.kinematic_edges)
+    index = rows.bins(rows.real, data.edges)
     masks = [(label, index == b) for b, label in enumerate(labels)]
     filled = [(label, mask) for label, mask in masks if mask.any()]
     name = variable.name
@@ -275,36 +228,35 @@ def _target_pictures(report: Report, t: int, labels: Sequence[str]) -> list[Pict
         ),
         Picture(
             figure=plot_target(*pair, panels=filled, bins=25, **arguments),
-            caption=f"{name} in quantile bins of "
-            f"{' and '.join(report.kinematic_edges)}.",
+            caption=f"{name} in quantile bins of {' and '.join(data.edges)}.",
         ),
     ]
 
 
-def _cut_section(report: Report, cut: str) -> Section:
+def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Section:
     """Efficiency and misID of one cut, and the map of their difference."""
-    found = report.figures["efficiency"][cut]
-    species = report.rows.sample.species
+    found = figures["efficiency"][cut]
+    species = data.rows.sample.species
     overall = [_overall_row(f"efficiency of {species}", found["overall"])]
     overall += [
         _overall_row(f"misID of {other}", figures[cut]["overall"])
-        for other, figures in report.figures["misid"].items()
+        for other, figures in figures["misid"].items()
     ]
     pictures = [
         _efficiency_picture(item, cut, label=f"{kind} of {item.species}")
         for kind, items in (
-            ("Efficiency", report.efficiencies),
-            ("MisID", report.misids),
+            ("Efficiency", data.efficiencies),
+            ("MisID", data.misids),
         )
         for item in items
     ]
-    pictures += [_map_picture(item, cut) for item in report.maps]
+    pictures.append(_map_picture(data.plane, cut))
     return Section(
         title=cut,
         text="Sentinels fail the cut and stay in the denominator.",
         tables=[
             Table(rows=overall, title="All rows"),
-            measured.table([("rms of the pulls in bins", found["pull_rms"])]),
+            figure_table([("rms of the pulls in bins", found["pull_rms"])]),
         ],
         pictures=pictures,
     )
@@ -314,15 +266,15 @@ def _efficiency_picture(item: RealVsGenerated, cut: str, *, label: str) -> Pictu
     """Efficiency against one condition."""
     ((condition, edges),) = item.binning.items()
     i = item.cuts.index(cut)
-    real, generated = item.real, item.generated
+    real, generated = (
+        (table.efficiency[i], [table.lower[i], table.upper[i]])
+        for table in (item.real, item.generated)
+    )
     figure = plot_efficiency(
         edges,
-        real.efficiency[i],
-        np.stack([real.lower[i], real.upper[i]]),
-        generated.efficiency[i],
-        np.stack([generated.lower[i], generated.upper[i]]),
-        difference=item.difference[i],
-        difference_error=item.difference_error[i],
+        real,
+        generated,
+        (item.difference[i], item.difference_error[i]),
         condition=condition,
         unit=item.units[0],
         cut=cut,
@@ -359,13 +311,13 @@ def _map_picture(item: RealVsGenerated, cut: str) -> Picture:
     )
 
 
-def _bin_labels(report: Report) -> list[str]:
+def _bin_labels(data: TrackData) -> list[str]:
     """Text of each kinematic bin, momenta in GeV."""
-    units = {v.name: v.package_unit for v in report.rows.sample.conditions}
+    units = {v.name: v.package_unit for v in data.rows.sample.conditions}
     labels = []
-    for place in np.ndindex(bin_shape(report.kinematic_edges)):
+    for place in np.ndindex(bin_shape(data.edges)):
         parts = []
-        for (name, edges), i in zip(report.kinematic_edges.items(), place, strict=True):
+        for (name, edges), i in zip(data.edges.items(), place, strict=True):
             scale, unit = (1e-3, " GeV") if units[name] == "MeV" else (1.0, "")
             low, high = edges[i] * scale, edges[i + 1] * scale
             parts.append(f"{name} {low:.3g}-{high:.3g}{unit}")
@@ -379,7 +331,7 @@ def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, str
         head: label,
         "real": text_of(share["real"]),
         "generated": text_of(share["generated"]),
-        **measured.cells(share["difference"], name="generated - real"),
+        **figure_cells(share["difference"], name="generated - real"),
     }
 
 

@@ -1,0 +1,158 @@
+"""The report of a validation: its figures, and the page that shows them.
+
+A measured figure is a mapping with "value", "error", "floor", "floor_error" and
+"n_eff". One that could not be measured has a "reason", and None for the rest.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pidgan.report.page import JSON_NAME, Section, Table, with_error, write_page
+
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The outcome of a validation, of tracks or of showers.
+
+    Attributes:
+        figures: Everything that was measured, nested by kind and name, in values that
+            JSON knows; a missing number is None.
+        title: Title of the page.
+        lead: What was compared, in one line.
+        main: Label and figure of each line of the summary.
+        card: Figures that belong on the card of a bundle.
+        data: What the figures were measured from: a `TrackData` or a `ShowerData`.
+        draw: Function of figures and data that returns the sections of the page.
+    """
+
+    figures: dict[str, Any]
+    title: str
+    lead: str
+    main: list[tuple[str, Measured]]
+    card: dict[str, Any]
+    data: Any
+    draw: Callable[[Mapping[str, Any], Any], Iterable[Section]]
+
+    def to_json(self) -> str:
+        """Return all figures as JSON."""
+        return json.dumps(plain(self.figures), indent=1, allow_nan=False)
+
+    def headline(self) -> dict[str, Any]:
+        """Return the figures that belong on the card of a bundle."""
+        return self.card
+
+    def summary(self) -> str:
+        """Return the main figures as a table of a few lines."""
+        lines = [
+            f"{self.title}; {self.lead} Floor: {self.figures['floor']}",
+            f"{'figure':44} {'value':>9} {'error':>8} {'floor':>9}",
+        ]
+        for label, figure in self.main:
+            if figure["value"] is None:
+                lines.append(f"{label:44} {'-':>9} ({_reason(figure)})")
+                continue
+            numbers = [figure["value"], figure["error"], figure["floor"]]
+            texts = ["-" if x is None else f"{x:.4f}" for x in numbers]
+            lines.append(f"{label:44} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9}")
+        return "\n".join(lines)
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        extra_sections: Sequence[Section] = (),
+        overwrite: bool = False,
+    ) -> Path:
+        """Write report.html, with everything inside, and report.json.
+
+        Args:
+            directory: Directory to write into; a new one appears complete or not at
+                all.
+            extra_sections: Further sections at the end of the page.
+            overwrite: Whether the two files of an existing directory are replaced.
+
+        Returns:
+            The path of report.html.
+
+        Raises:
+            NtupleError: The directory exists and `overwrite` is not set.
+        """
+        return write_page(
+            directory,
+            self.title,
+            [*self.draw(self.figures, self.data), *extra_sections],
+            lead=self.lead,
+            beside={JSON_NAME: self.to_json()},
+            overwrite=overwrite,
+        )
+
+
+def measured(
+    value: float, error: float, floors: Sequence[float], n_eff: float
+) -> Measured:
+    """Return a figure with the mean of its floors and the error of that mean.
+
+    Args:
+        value: Value for generated against real rows.
+        error: Uncertainty of the value.
+        floors: Values for samples of other real rows against the real rows.
+        n_eff: Effective number of rows behind the value.
+    """
+    spread = None
+    if len(floors) > 1:
+        spread = np.std(floors, ddof=1) / math.sqrt(len(floors))
+    return {
+        "value": value,
+        "error": error,
+        "floor": float(np.mean(floors)) if floors else None,
+        "floor_error": spread,
+        "n_eff": n_eff,
+    }
+
+
+def missing(reason: str) -> Measured:
+    """Return a figure that could not be measured, and why."""
+    names = ("value", "error", "floor", "floor_error", "n_eff")
+    return {**dict.fromkeys(names), "reason": reason}
+
+
+def plain(value: Any) -> Any:
+    """Return nested figures with None for numbers that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def figure_table(figures: Iterable[tuple[str, Measured]], *, title: str = "") -> Table:
+    """Return the table of figures with errors and floors."""
+    rows = [{"figure": name, **figure_cells(figure)} for name, figure in figures]
+    return Table(rows=rows, title=title)
+
+
+def figure_cells(figure: Measured, *, name: str = "value") -> dict[str, Any]:
+    """Return the cells of a figure: value and error, floor, effective rows."""
+    if figure["value"] is None:
+        return {name: _reason(figure)}
+    found: dict[str, Any] = {
+        name: with_error(figure["value"], figure["error"]),
+        "floor": with_error(figure["floor"], figure.get("floor_error")),
+    }
+    if figure.get("n_eff") is not None:
+        found["effective rows"] = f"{figure['n_eff']:.0f}"
+    return found
+
+
+def _reason(figure: Measured) -> str:
+    return str(figure.get("reason", "too few rows"))
