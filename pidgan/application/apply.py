@@ -1,6 +1,6 @@
 """Apply generators to analysis ntuples: new files with generated PID branches.
 
-`apply` finds the files, decides what each of them gets and where it is processed
+`apply` finds the files, decides what each of them gets and has them processed
 (`pidgan.application.workers`); one file is the business of
 `pidgan.application.one_file`. Nothing depends on chunks, threads, processes or
 machines: the noise of an entry is keyed by seed, track and running entry number, or by
@@ -10,54 +10,34 @@ request skips what is finished.
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pidgan.application.conditions import Conditions
+from pidgan.application.generators import open_generators
+from pidgan.application.manifest import is_finished, read_manifest
 from pidgan.application.one_file import (
     Counts,
     FileJob,
-    Mode,
-    TreePlan,
-    check_tree,
-    describe_bundles,
-    is_finished,
-    package_version,
+    FilePlan,
+    Generators,
+    Progress,
+    bundle_path,
+    check_file,
     plan_file,
-    read_manifest,
     write_file,
 )
-from pidgan.application.one_track import (
-    Elsewhere,
-    Option,
-    Track,
-    TrackOptions,
-    open_generators,
-)
-from pidgan.application.workers import in_processes, on_dask
+from pidgan.application.request import Elsewhere, Mode, Request, Track
+from pidgan.application.workers import Done, in_processes, on_dask, share_machine
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES
-from pidgan.files.machine import available_cores, available_memory
-from pidgan.files.tables import (
-    Source,
-    TreeInfo,
-    describe_tree,
-    find_outputs,
-    find_sources,
-)
-from pidgan.files.trees import file_stamp, is_remote
+from pidgan.files.tables import Source, describe_tree, find_outputs, find_sources
+from pidgan.files.trees import file_stamp
 
 CHUNK_ENTRIES = 200_000
 """Most entries of a chunk by default: more are not faster."""
-
-MEMORY_SHARE = 20
-"""A chunk takes at most this part of the memory: some five are alive at a time, each
-with its compressed, uncompressed and computed arrays."""
-
-CORES_PER_PROCESS = 4
-"""Cores that a process uses well: one reads, one writes, the others generate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +45,15 @@ class ApplySummary:
     """What `apply` did, or would do.
 
     Attributes:
-        outputs: the files written, or that would be.
-        skipped: those of them that were finished before.
-        entries: entries of all input trees.
-        bundles: for each track its bundles: path, species, sha256.
-        mapping: for each track, where each condition is found in the first tree.
-        targets: for each track the names of the new branches, status included.
-        counts: for each track the entries with generated targets, and those with each
+        outputs: Files that are written, or would be.
+        skipped: Files among them that were finished before.
+        entries: Number of entries of all input trees.
+        bundles: Path, species and sha256 of the bundles of each track.
+        mapping: For each track, where each condition is found in the first tree.
+        targets: For each track the names of the new branches, status included.
+        counts: For each track the entries with generated targets, and those with each
             status bit; empty for a dry run.
-        dry_run: whether nothing was written.
+        dry_run: Whether nothing was written.
     """
 
     outputs: tuple[str, ...]
@@ -105,24 +85,6 @@ class ApplySummary:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    """An input file: what its trees hold and get, and the job."""
-
-    job: FileJob
-    trees: tuple[TreePlan, ...]
-
-    @property
-    def output(self) -> Path:
-        """Where the copy goes."""
-        return self.job.output
-
-    @property
-    def entries(self) -> int:
-        """Entries of all its trees."""
-        return sum(tree.info.entries for tree in self.trees)
-
-
 def apply(
     tracks: Mapping[str, Track],
     files: str | Path | Sequence[str | Path],
@@ -140,7 +102,7 @@ def apply(
     part: tuple[int, int] | None = None,
     chunk: int | None = None,
     threads: int | None = None,
-    workers: int | None = 1,
+    workers: int | None = None,
     client: Any = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -159,117 +121,104 @@ def apply(
     written.
 
     Args:
-        tracks: prefix of each track, with its bundle, an open generator, or a directory
+        tracks: Prefix of each track, with its bundle, an open generator, or a directory
             of bundles from which `species_from` chooses.
-        files: as for `find_sources`: FILE, FILE:TREE, globs, addresses, Parquet.
-        output: a file, if there is one input file and the name ends in .root or
-            .parquet; else a directory, where files keep their names.
+        files: Files, `FILE:TREE`, patterns or addresses.
+        output: A file, if there is one input file and the name ends as that of a known
+            format; else a directory, where files keep their names.
         mode: "append" adds branches; "replace" replaces those that exist; "friend"
             writes trees that hold the new branches only.
-        seed: seed of the noise.
-        species_from: NAME of the branches `{track}_NAME` that hold a PDG id; entries of
+        seed: Seed of the noise.
+        species_from: NAME of the branches `{track}_NAME` that hold a PDG id. Entries of
             another species than the bundles' get NaN.
         mother_from: NAME of the branches `{track}_NAME` that hold the PDG id of the
             true mother; a charged pion, kaon or muon there means a decay in flight.
-        where: cut on branches (in whose names `{track}` is replaced); only tracks that
+        where: Cut on branches (in whose names `{track}` is replaced); only tracks that
             pass get generated targets.
-        elsewhere: what the others get: "nan", or "keep" for the value that they have,
-            if the branches exist.
+        elsewhere: Value for the other tracks: "nan", or "keep" for the value that they
+            have, if the branches exist.
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default.
-        suffix: end of the new names.
-        key: branches that identify an event, such as ("runNumber", "eventNumber"). The
+        suffix: End of the new names.
+        key: Branches that identify an event, such as ("runNumber", "eventNumber"). The
             noise is then a hash of them and of the values of the track's conditions (or
             of a branch with `{track}` in its name, if there is one), not of the entry
             number: equal in skims, merges and re-orderings.
         part: (i, n) does the i-th of n parts of the list of files, from 1; all parts
             together do exactly what one call does.
-        chunk: most entries in memory at a time; by default up to 200000, fewer if a
+        chunk: Largest number of entries of a chunk; by default up to 200000, fewer if a
             tree is wide or memory is small. The result does not depend on it.
-        threads: threads that generate; by default the cores of this process, shared by
-            the workers. The result does not depend on it.
-        workers: processes among which the files are divided; None takes as many as
-            files and cores suggest. A script that uses them needs the usual
-            `if __name__ == "__main__":`.
-        client: a `dask.distributed.Client` whose workers do the files, instead of
-            this machine. They must see the paths; each file takes `threads`, by
-            default one.
-        overwrite: replace existing outputs.
-        dry_run: only find out what would be done.
-        progress: called with entries done and entries in all; first with those that
-            were done before.
+        threads: Number of threads that generate; by default the cores of this process,
+            shared by the workers. The result does not depend on it.
+        workers: Number of processes among which the files are divided. None takes as
+            many as files and cores suggest, but only one in a script without
+            `if __name__ == "__main__":`, or where a generator is no file.
+        client: A `dask.distributed.Client` whose workers do the files, instead of this
+            machine. They must see the paths; each file takes `threads`, by default one.
+        overwrite: Whether existing outputs are replaced.
+        dry_run: Whether to find out only what would be done.
+        progress: Function of entries done and entries in all. The first call tells what
+            was done before.
 
     Returns:
-        The summary; each output also gets one, `<output>.json`.
+        The summary; each output also gets a manifest, `<output>.json`.
 
     Raises:
-        NtupleError: a file, branch, unit or output is not as needed.
-        BundleError: a bundle is refused.
+        NtupleError: A file, branch, unit or output is not as needed.
+        BundleError: A bundle is refused.
 
     Example:
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    _check_arguments(mode, elsewhere, part=part, chunk=chunk)
-    if not tracks:
-        raise ValueError("tracks is empty, expected at least one")
-    _check_selection(where, elsewhere, mode)
-    if mother_from is not None and species_from is None:
-        raise NtupleError("decays in flight are flagged only with --species-from")
-    settings = TrackOptions(
-        conditions=conditions or Conditions(),
-        species_from=species_from,
-        mother_from=mother_from,
-        key=tuple(key),
-        suffix=suffix,
-        where=where,
-        elsewhere=elsewhere,
-    )
-    options = {
-        track: open_generators(track, given, species_from)
-        for track, given in tracks.items()
-    }
-    names = {track: _condition_names(found) for track, found in options.items()}
-    settings.conditions.check(names)
-    job = FileJob(
+    _check_numbers(part, chunk=chunk, threads=threads, workers=workers)
+    request = Request(
         tracks=dict(tracks),
-        settings=settings,
         mode=mode,
         seed=seed,
+        species_from=species_from,
+        mother_from=mother_from,
+        where=where,
+        elsewhere=elsewhere,
+        conditions=conditions or Conditions(),
+        suffix=suffix,
+        key=tuple(key),
+    )
+    generators = {t: open_generators(t, g, species_from) for t, g in tracks.items()}
+    hashes = {track: [o.sha256 for o in found] for track, found in generators.items()}
+    request.conditions.check(_condition_names(generators))
+    job = FileJob(
+        request=request,
+        record=request.record(hashes),
         trees=(),
         output=Path(output),
-        request=_request(settings, options, mode=mode, seed=seed),
         overwrite=overwrite,
         chunk=chunk or CHUNK_ENTRIES,
         chunk_bytes=CHUNK_BYTES,
         threads=threads or 1,
     )
-    plans = _plan(job, options, find_sources(files), part)
-    total = sum(plan.entries for plan in plans)
-    # A part of the files may hold nothing; all of them should not.
-    if total == 0 and part is None:
-        trees = ", ".join(str(tree.source) for plan in plans for tree in plan.trees)
-        raise NtupleError(f"{trees}: got 0 entries, expected at least 1")
+    plans = _plan(job, generators, find_sources(files), part)
     finished = {
-        str(plan.output): read_manifest(plan.output)["counts"]
+        str(plan.job.output): read_manifest(plan.job.output)["counts"]
         for plan in plans
-        if not overwrite and is_finished(plan.output, plan.job.request)
+        if not overwrite and is_finished(plan.job.output, plan.job.record)
     }
-    pending = [plan for plan in plans if str(plan.output) not in finished]
+    pending = [plan for plan in plans if str(plan.job.output) not in finished]
     for plan in pending:
-        for tree in plan.trees:
-            check_tree(tree, mode)
+        check_file(plan)
     counts: dict[str, Counts] = {}
+    total = sum(plan.entries for plan in plans)
     if not dry_run:
-        shared = _share(len(pending), workers=workers, threads=threads, client=client)
+        if client is None:
+            pending, workers = _shared(pending, workers=workers, threads=threads)
         report = _reporter(progress, total, sum(p.entries for p in pending))
-        counts = finished | _process(pending, shared, client, report)
-    first = plans[0].trees[0].tracks if plans else ()
+        counts = finished | _process(pending, workers, client, report)
+    first = plans[0].tracks if plans else ()
     return ApplySummary(
-        outputs=tuple(str(plan.output) for plan in plans),
+        outputs=tuple(str(plan.job.output) for plan in plans),
         skipped=tuple(finished),
         entries=total,
-        bundles={track: describe_bundles(found) for track, found in options.items()},
+        bundles={t: [o.description() for o in g] for t, g in generators.items()},
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
         counts=_added(counts.values()),
@@ -277,163 +226,122 @@ def apply(
     )
 
 
-def _check_arguments(
-    mode: Mode,
-    elsewhere: Elsewhere,
-    *,
-    part: tuple[int, int] | None,
-    chunk: int | None,
-) -> None:
-    """Raise if an argument is none that there is."""
-    if mode not in ("append", "replace", "friend"):
-        raise ValueError(f"mode is {mode!r}, expected append, replace or friend")
-    if elsewhere not in ("nan", "keep"):
-        raise ValueError(f"elsewhere is {elsewhere!r}, expected nan or keep")
+def _check_numbers(part: tuple[int, int] | None, **numbers: int | None) -> None:
+    """Raise if a number is none that there is."""
     if part is not None and not 1 <= part[0] <= part[1]:
         raise ValueError(f"part is {part[0]}/{part[1]}, expected 1/n to n/n")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected at least 1")
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
 
 
-def _check_selection(where: str | None, elsewhere: Elsewhere, mode: Mode) -> None:
-    """Raise if a selection contradicts the rest of the request."""
-    if elsewhere == "nan":
-        return
-    if where is None:
-        raise NtupleError("--elsewhere keep needs a selection, --where")
-    if mode == "append":
-        raise NtupleError(
-            "--elsewhere keep needs values to keep: --mode replace, or --mode friend"
-        )
-
-
-def _request(
-    settings: TrackOptions,
-    options: Mapping[str, tuple[Option, ...]],
-    *,
-    mode: Mode,
-    seed: int,
-) -> dict[str, Any]:
-    """Return what a manifest says was asked for."""
+def _condition_names(generators: Generators) -> dict[str, set[str]]:
+    """Return the names of the conditions of each track."""
     return {
-        "mode": mode,
-        "seed": seed,
-        "species_from": settings.species_from,
-        "mother_from": settings.mother_from,
-        "where": settings.where,
-        "elsewhere": settings.elsewhere,
-        **settings.conditions.record(),
-        "suffix": settings.suffix,
-        "key": list(settings.key),
-        "tracks": {t: [o.sha256 for o in found] for t, found in options.items()},
-        "pidgan": package_version("pidgan"),
+        track: {name for one in found for name in one.generator.card.condition_names}
+        for track, found in generators.items()
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Shared:
-    """How the resources of this machine are shared."""
+def _plan(
+    job: FileJob,
+    generators: Generators,
+    sources: Sequence[Source],
+    part: tuple[int, int] | None,
+) -> list[FilePlan]:
+    """Return what is to be done with each file, in the order of their entries."""
+    by_path: dict[str, list[Source]] = {}
+    for source in sources:
+        by_path.setdefault(source.path, []).append(source)
+    outputs = find_outputs(list(by_path), job.output)
+    plans = []
+    entry = 0
+    for number, (path, found) in enumerate(by_path.items()):
+        is_mine = part is None or number * part[1] // len(by_path) == part[0] - 1
+        # With a key nothing depends on the files that come before.
+        if not is_mine and job.request.key:
+            continue
+        infos = [describe_tree(source) for source in found]
+        trees = []
+        for source, info in zip(found, infos, strict=True):
+            trees.append((source, 0 if job.request.key else entry))
+            entry += info.entries
+        if is_mine:
+            stamp = {
+                "file": path,
+                "trees": [
+                    [source.tree, first, info.entries]
+                    for (source, first), info in zip(trees, infos, strict=True)
+                ],
+                **file_stamp(path),
+            }
+            mine = replace(
+                job,
+                trees=tuple(trees),
+                output=outputs[path],
+                record={**job.record, "input": stamp},
+            )
+            plans.append(plan_file(mine, generators, infos))
+    # A part of the files may hold nothing; all of them should not.
+    if part is None and not any(plan.entries for plan in plans):
+        named = ", ".join(map(str, sources))
+        raise NtupleError(f"{named}: got 0 entries, expected at least 1")
+    return plans
 
-    workers: int
-    threads: int
-    chunk_bytes: int
 
-
-def _share(
-    files: int, *, workers: int | None, threads: int | None, client: Any
-) -> _Shared:
-    """Return processes, threads of each, and bytes of a chunk.
-
-    Args:
-        files: how many are to be done.
-        workers: as for `apply`.
-        threads: as for `apply`.
-        client: as for `apply`.
-    """
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
-    if client is not None:
-        return _Shared(workers=1, threads=threads or 1, chunk_bytes=CHUNK_BYTES)
-    cores = available_cores()
-    if workers is None:
-        workers = cores // CORES_PER_PROCESS
-    workers = max(1, min(workers, files))
-    memory = available_memory() // (MEMORY_SHARE * workers)
-    return _Shared(
-        workers=workers,
-        threads=threads or max(1, cores // workers),
-        chunk_bytes=min(CHUNK_BYTES, memory),
-    )
+def _shared(
+    plans: Sequence[FilePlan], *, workers: int | None, threads: int | None
+) -> tuple[list[FilePlan], int]:
+    """Return the plans with their share of this machine, and the number of workers."""
+    if workers is None and plans:
+        given = plans[0].job.request.tracks.values()
+        workers = None if all(map(bundle_path, given)) else 1
+    share = share_machine(len(plans), workers=workers, threads=threads)
+    jobs = [
+        replace(plan.job, threads=share.threads, chunk_bytes=share.chunk_bytes)
+        for plan in plans
+    ]
+    shared = [replace(plan, job=job) for plan, job in zip(plans, jobs, strict=True)]
+    return shared, share.workers
 
 
 def _process(
-    plans: Sequence[_File],
-    shared: _Shared,
-    client: Any,
-    report: Callable[[int], None] | None,
+    plans: Sequence[FilePlan], workers: int | None, client: Any, report: Progress | None
 ) -> dict[str, Counts]:
     """Write all files; return the counts of each track by output."""
-    jobs = [
-        replace(plan.job, threads=shared.threads, chunk_bytes=shared.chunk_bytes)
-        for plan in plans
-    ]
     found: dict[str, Counts] = {}
-    if client is None and shared.workers == 1:
-        for plan, job in zip(plans, jobs, strict=True):
-            counts, notes = write_file(job, plan.trees, report)
-            found[str(plan.output)] = counts
-            _announce(plan.output, notes)
-        return found
-    jobs = [_portable(job, absolute=client is not None) for job in jobs]
-    results = (
-        in_processes(jobs, workers=shared.workers)
-        if client is None
-        else on_dask(jobs, client)
-    )
-    for number, counts, notes in results:
-        plan = plans[number]
-        found[str(plan.output)] = counts
-        _announce(plan.output, notes)
-        if report is not None:
-            report(plan.entries)
+    is_here = client is None and workers == 1
+    done = _here(plans, report) if is_here else _elsewhere(plans, workers, client)
+    for number, counts, notes in done:
+        output = plans[number].job.output
+        found[str(output)] = counts
+        if notes:
+            text = f"{output}: {'; '.join(notes)}"
+            warnings.warn(text, PidganWarning, stacklevel=3)
+        if report is not None and not is_here:
+            report(plans[number].entries)
     return found
 
 
-def _portable(job: FileJob, *, absolute: bool) -> FileJob:
-    """Return a job that another process can do.
-
-    Args:
-        job: the job.
-        absolute: whether paths must not depend on the current directory.
-    """
-
-    def path(given: str | Path) -> str:
-        local = absolute and not is_remote(given)
-        return str(Path(given).absolute()) if local else str(given)
-
-    tracks: dict[str, Track] = {}
-    for track, given in job.tracks.items():
-        where = given if isinstance(given, str | Path) else getattr(given, "path", None)
-        if where is None:
-            raise NtupleError(
-                f"{track}: several processes need the path of a bundle, got a "
-                f"{type(given).__name__}"
-            )
-        tracks[track] = path(where)
-    trees = tuple((Source(path(s.path), s.tree), first) for s, first in job.trees)
-    return replace(job, tracks=tracks, trees=trees, output=Path(path(job.output)))
+def _here(plans: Sequence[FilePlan], report: Progress | None) -> Iterator[Done]:
+    """Write all files in this process."""
+    for number, plan in enumerate(plans):
+        yield number, *write_file(plan, report)
 
 
-def _announce(output: Path, notes: Sequence[str]) -> None:
-    """Warn of what a copy does not hold."""
-    if notes:
-        warnings.warn(f"{output}: {'; '.join(notes)}", PidganWarning, stacklevel=4)
+def _elsewhere(
+    plans: Sequence[FilePlan], workers: int | None, client: Any
+) -> Iterator[Done]:
+    """Have all files written by other processes."""
+    jobs = [plan.job.portable(absolute=client is not None) for plan in plans]
+    if client is not None:
+        return on_dask(jobs, client)
+    return in_processes(jobs, workers=workers or 1)
 
 
 def _reporter(
     progress: Callable[[int, int], None] | None, total: int, pending: int
-) -> Callable[[int], None] | None:
+) -> Progress | None:
     """Return a function of newly done entries that calls `progress` with sums."""
     if progress is None:
         return None
@@ -456,64 +364,3 @@ def _added(parts: Iterable[Counts]) -> Counts:
             old = sums.get(track, {})
             sums[track] = {n: old.get(n, 0) + m for n, m in numbers.items()}
     return sums
-
-
-def _condition_names(options: Iterable[Option]) -> set[str]:
-    return {name for o in options for name in o.generator.card.condition_names}
-
-
-def _plan(
-    job: FileJob,
-    options: Mapping[str, tuple[Option, ...]],
-    sources: Sequence[Source],
-    part: tuple[int, int] | None,
-) -> list[_File]:
-    """Return what is to be done with each file, in the order of their entries.
-
-    Args:
-        job: what all files have in common.
-        options: the generators of each track.
-        sources: the trees, in order.
-        part: as for `apply`.
-    """
-    by_path: dict[str, list[Source]] = {}
-    for source in sources:
-        by_path.setdefault(source.path, []).append(source)
-    outputs = find_outputs(list(by_path), job.output)
-    plans = []
-    entry = 0
-    for number, (path, found) in enumerate(by_path.items()):
-        is_mine = part is None or number * part[1] // len(by_path) == part[0] - 1
-        if not is_mine and job.settings.key:
-            continue
-        infos = [describe_tree(source) for source in found]
-        starts = []
-        for info in infos:
-            # With a key nothing depends on the files that come before.
-            starts.append(0 if job.settings.key else entry)
-            entry += info.entries
-        if is_mine:
-            trees = tuple(zip(found, starts, strict=True))
-            stamp = _stamp(path, trees, infos)
-            mine = replace(
-                job,
-                trees=trees,
-                output=outputs[path],
-                request={**job.request, "input": stamp},
-            )
-            plans.append(_File(job=mine, trees=plan_file(mine, options, infos)))
-    return plans
-
-
-def _stamp(
-    path: str, trees: Sequence[tuple[Source, int]], infos: Sequence[TreeInfo]
-) -> dict[str, Any]:
-    """Return what identifies an input: trees, size and time of change."""
-    return {
-        "file": path,
-        "trees": [
-            [source.tree, first, info.entries]
-            for (source, first), info in zip(trees, infos, strict=True)
-        ],
-        **file_stamp(path),
-    }

@@ -2,36 +2,36 @@
 
 A `FileJob` is all that another process needs to do the work: paths, numbers and
 options, no open file and no generator in memory. `plan_file` looks at the file,
-`write_file` writes the copy and then its manifest, `run_job` does both. The manifest
-is written when the copy is complete under its temporary name, and the copy gets its
-name last: an output with a manifest that fits is finished, whenever a run was killed.
+`check_file` refuses what cannot work, `write_file` writes the copy and its manifest,
+and `run_job` does all of it in a process that knows only the job.
 """
 
 import functools
-import json
-import platform
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
+from pidgan.application.generators import TrackGenerator, open_generators
+from pidgan.application.manifest import (
+    is_finished,
+    manifest_path,
+    manifest_text,
+    read_manifest,
+)
 from pidgan.application.one_track import (
     STATUS_BITS,
     WITHOUT_TARGETS,
-    Option,
-    Track,
-    TrackOptions,
     TrackPlan,
     generate_branches,
-    open_generators,
     plan_track,
 )
+from pidgan.application.request import Request, Track
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import Addition, check_writable, replaced_type, write_copy
@@ -42,17 +42,17 @@ from pidgan.files.tables import (
     describe_tree,
     iterate_entries,
 )
-from pidgan.files.writing import exists_error, refuse_existing, writing_files
-
-Mode: TypeAlias = Literal["append", "replace", "friend"]
+from pidgan.files.trees import is_remote
+from pidgan.files.writing import refuse_existing, writing_files
 
 Counts: TypeAlias = dict[str, dict[str, int]]
 """For each track the rows with generated targets, and those with each status bit."""
 
 Progress: TypeAlias = Callable[[int], None]
-"""Called with the number of entries that are newly done."""
+"""Function that gets the number of entries which are newly done."""
 
-MANIFEST_SCHEMA = 2
+Generators: TypeAlias = Mapping[str, tuple[TrackGenerator, ...]]
+"""The generators of each track."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,30 +60,54 @@ class FileJob:
     """What is to be done with one file.
 
     Attributes:
-        tracks: bundle or directory of bundles of each track, or an open generator.
-        settings: how tracks are processed.
-        mode: as for `apply`.
-        seed: of the noise.
-        trees: the trees, each with the running number of its first entry.
-        output: where the copy goes.
-        request: what the manifest says was asked for.
-        overwrite: replace an existing output.
-        chunk: most entries at a time.
-        chunk_bytes: most bytes of a chunk.
-        threads: threads that generate.
+        request: What is asked for.
+        record: The request as the manifest records it, with the state of the input.
+        trees: The trees, each with the running number of its first entry.
+        output: The copy.
+        overwrite: Whether an existing output is replaced.
+        chunk: Largest number of entries of a chunk.
+        chunk_bytes: Largest size of a chunk.
+        threads: Number of threads that generate.
     """
 
-    tracks: Mapping[str, Track]
-    settings: TrackOptions
-    mode: Mode
-    seed: int
+    request: Request
+    record: Mapping[str, Any]
     trees: tuple[tuple[Source, int], ...]
     output: Path
-    request: Mapping[str, Any]
     overwrite: bool
     chunk: int
     chunk_bytes: int
     threads: int
+
+    def portable(self, *, absolute: bool) -> "FileJob":
+        """Return the job for another process.
+
+        Args:
+            absolute: Whether paths must not depend on the current directory.
+
+        Raises:
+            NtupleError: A generator is no file.
+        """
+
+        def path(given: str | Path) -> str:
+            is_relative = absolute and not is_remote(given)
+            return str(Path(given).absolute()) if is_relative else str(given)
+
+        tracks: dict[str, Track] = {}
+        for track, given in self.request.tracks.items():
+            where = bundle_path(given)
+            if where is None:
+                raise NtupleError(
+                    f"{track}: several processes need the path of a bundle, got a "
+                    f"{type(given).__name__}"
+                )
+            tracks[track] = path(where)
+        return replace(
+            self,
+            request=replace(self.request, tracks=tracks),
+            trees=tuple((Source(path(s.path), s.tree), n) for s, n in self.trees),
+            output=Path(path(self.output)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,39 +135,146 @@ class TreePlan:
         return {n: t.like for t in self.tracks if t.like for n in t.types}
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilePlan:
+    """A job, and what each tree of its file gets."""
+
+    job: FileJob
+    trees: tuple[TreePlan, ...]
+
+    @property
+    def tracks(self) -> tuple[TrackPlan, ...]:
+        """The tracks of the first tree."""
+        return self.trees[0].tracks
+
+    @property
+    def entries(self) -> int:
+        """Entries of all trees."""
+        return sum(tree.info.entries for tree in self.trees)
+
+
 def plan_file(
-    job: FileJob,
-    options: Mapping[str, tuple[Option, ...]],
-    infos: Sequence[TreeInfo] | None = None,
-) -> tuple[TreePlan, ...]:
+    job: FileJob, generators: Generators, infos: Sequence[TreeInfo]
+) -> FilePlan:
     """Return what each tree of a file gets.
 
     Args:
-        job: what is to be done.
-        options: the generators of each track.
-        infos: what the trees hold, where it is known.
+        job: What is to be done.
+        generators: Generators of each track.
+        infos: Content of each tree.
 
     Raises:
-        NtupleError: a branch that is needed is missing or of the wrong type.
+        NtupleError: A branch that is needed is missing or of the wrong type.
     """
-    if infos is None:
-        infos = [describe_tree(source) for source, _ in job.trees]
-    return tuple(
+    trees = tuple(
         TreePlan(
             source=source,
             info=info,
             first_entry=first,
             tracks=tuple(
-                plan_track(track, found, source, info, settings=job.settings)
-                for track, found in options.items()
+                plan_track(track, found, job.request, source=source, tree=info)
+                for track, found in generators.items()
             ),
         )
         for (source, first), info in zip(job.trees, infos, strict=True)
     )
+    return FilePlan(job=job, trees=trees)
 
 
-def check_tree(tree: TreePlan, mode: Mode) -> None:
-    """Raise if a tree cannot be processed; nothing is written yet."""
+def check_file(plan: FilePlan) -> None:
+    """Raise if a file cannot be processed; nothing is written yet."""
+    for tree in plan.trees:
+        _check_tree(tree, plan.job.request.mode)
+
+
+def write_file(
+    plan: FilePlan, progress: Progress | None = None
+) -> tuple[Counts, list[str]]:
+    """Write the copy of a file and its manifest.
+
+    Returns:
+        The counts of each track, and notes on what the copy does not hold.
+    """
+    job = plan.job
+    names = ["generated", *STATUS_BITS]
+    counts = {track.name: dict.fromkeys(names, 0) for track in plan.tracks}
+    additions = [
+        Addition(
+            source=tree.source,
+            needed=tree.needed,
+            types=tree.types,
+            compute=_computation(tree, job.threads, counts, progress),
+            like=tree.like,
+        )
+        for tree in plan.trees
+    ]
+    # Without --overwrite, the manifest of an output that is gone is replaced too.
+    refuse_existing(job.output, overwrite=job.overwrite)
+    paths = job.output, manifest_path(job.output)
+    with writing_files(paths, overwrite=True) as (output, manifest):
+        notes = write_copy(
+            additions,
+            output,
+            keep=job.request.mode != "friend",
+            chunk=job.chunk,
+            chunk_bytes=job.chunk_bytes,
+        )
+        content = {
+            "request": job.record,
+            "mapping": {track.name: track.mapping for track in plan.tracks},
+            "bundles": {
+                track.name: [one.description() for one in track.generators]
+                for track in plan.tracks
+            },
+            "counts": counts,
+            "notes": notes,
+        }
+        manifest.write_text(manifest_text(output, content), encoding="utf-8")
+    return counts, notes
+
+
+def run_job(job: FileJob) -> tuple[Counts, list[str]]:
+    """Do a job in a process that knows nothing else of it.
+
+    Raises:
+        NtupleError: The file cannot be processed, or a bundle has changed.
+    """
+    if not job.overwrite and is_finished(job.output, job.record):
+        manifest = read_manifest(job.output)
+        return manifest["counts"], manifest["notes"]
+    request = job.request
+    generators = {
+        track: _generators(
+            track, str(given), request.species_from, tuple(job.record["tracks"][track])
+        )
+        for track, given in request.tracks.items()
+    }
+    infos = [describe_tree(source) for source, _ in job.trees]
+    return write_file(plan_file(job, generators, infos))
+
+
+def bundle_path(given: Track) -> str | Path | None:
+    """Return the path of a bundle or directory, None for another generator."""
+    return given if isinstance(given, str | Path) else getattr(given, "path", None)
+
+
+@functools.lru_cache(maxsize=8)
+def _generators(
+    track: str, path: str, species_from: str | None, hashes: tuple[str, ...]
+) -> tuple[TrackGenerator, ...]:
+    """Open the generators of a track once for all files of a process."""
+    opened = open_generators(track, path, species_from)
+    found = tuple(one.sha256 for one in opened)
+    if found != hashes:
+        raise NtupleError(
+            f"{path}, given for {track}, has changed: sha256 is {', '.join(found)}, "
+            f"expected {', '.join(hashes)}"
+        )
+    return opened
+
+
+def _check_tree(tree: TreePlan, mode: str) -> None:
+    """Raise if a tree cannot be processed."""
     source = tree.source
     if mode != "friend":
         check_writable(source)
@@ -161,7 +292,7 @@ def check_tree(tree: TreePlan, mode: Mode) -> None:
         where = f"{source}, branch {name!r}"
         replaced_type(tree.types[name], tree.info.types.get(name), where=where)
     if tree.info.entries == 0:
-        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=3)
+        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=4)
         return
     head = next(iterate_entries(source, tree.needed, chunk=UNIT_CHECK_ENTRIES))
     for track in tree.tracks:
@@ -170,139 +301,8 @@ def check_tree(tree: TreePlan, mode: Mode) -> None:
             check_units(conditions, rows, source, track.name)
 
 
-def write_file(
-    job: FileJob, trees: Sequence[TreePlan], progress: Progress | None = None
-) -> tuple[Counts, list[str]]:
-    """Write the copy of a file, then its manifest.
-
-    Returns:
-        The counts of each track, and notes on what the copy does not hold.
-    """
-    tracks = trees[0].tracks
-    names = ["generated", *STATUS_BITS]
-    counts = {track.name: dict.fromkeys(names, 0) for track in tracks}
-    additions = [
-        Addition(
-            source=tree.source,
-            needed=tree.needed,
-            types=tree.types,
-            compute=_computation(tree, job, counts, progress),
-            like=tree.like,
-        )
-        for tree in trees
-    ]
-    # Without --overwrite, the manifest of an output that is gone is replaced too.
-    refuse_existing(job.output, overwrite=job.overwrite)
-    paths = job.output, manifest_path(job.output)
-    with writing_files(paths, overwrite=True) as (temporary, manifest):
-        notes = write_copy(
-            additions,
-            temporary,
-            keep=job.mode != "friend",
-            chunk=job.chunk,
-            chunk_bytes=job.chunk_bytes,
-        )
-        content = {
-            "schema": MANIFEST_SCHEMA,
-            "request": job.request,
-            "output": {"size": temporary.stat().st_size},
-            "mapping": {track.name: track.mapping for track in tracks},
-            "bundles": {
-                track.name: describe_bundles(track.options) for track in tracks
-            },
-            "counts": counts,
-            "notes": notes,
-            "versions": _versions(),
-        }
-        manifest.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return counts, notes
-
-
-def run_job(job: FileJob) -> tuple[Counts, list[str]]:
-    """Do what a job says, in a process that knows nothing of it.
-
-    Raises:
-        NtupleError: also if a bundle is no longer the one that was asked for.
-    """
-    if not job.overwrite and is_finished(job.output, job.request):
-        manifest = read_manifest(job.output)
-        return manifest["counts"], manifest["notes"]
-    options = {
-        track: _generators(
-            track,
-            str(given),
-            job.settings.species_from,
-            tuple(job.request["tracks"][track]),
-        )
-        for track, given in job.tracks.items()
-    }
-    return write_file(job, plan_file(job, options))
-
-
-@functools.lru_cache(maxsize=8)
-def _generators(
-    track: str, path: str, species_from: str | None, hashes: tuple[str, ...]
-) -> tuple[Option, ...]:
-    """Open the generators of a track once for all files of a process."""
-    options = open_generators(track, path, species_from)
-    found = tuple(option.sha256 for option in options)
-    if found != hashes:
-        raise NtupleError(
-            f"{path}, given for {track}, has changed: sha256 is {', '.join(found)}, "
-            f"expected {', '.join(hashes)}"
-        )
-    return options
-
-
-def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
-    """Return whether an earlier run wrote this output; raise if another is there."""
-    manifest = read_manifest(output)
-    if not manifest and manifest_path(output).exists():
-        reason = " and is not the manifest of an output"
-        raise exists_error(manifest_path(output), reason)
-    if not output.exists():
-        return False
-    old = {**manifest.get("request", {}), "output": manifest.get("output")}
-    new = {**request, "output": {"size": output.stat().st_size}}
-    differing = sorted(name for name in new if old.get(name) != new[name])
-    if not differing:
-        return True
-    reason = f" and differs in {', '.join(differing)}" if manifest else ""
-    raise exists_error(output, reason)
-
-
-def read_manifest(output: Path) -> dict[str, Any]:
-    """Return the manifest beside an output, empty if there is none."""
-    try:
-        content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and "request" in content else {}
-
-
-def manifest_path(output: Path) -> Path:
-    """Return where the manifest of an output lies."""
-    return output.with_name(f"{output.name}.json")
-
-
-def describe_bundles(options: Iterable[Option]) -> list[dict[str, str]]:
-    """Return what a summary says of the generators of a track."""
-    return [
-        {"path": o.where, "species": o.generator.card.species, "sha256": o.sha256}
-        for o in options
-    ]
-
-
-def package_version(name: str) -> str:
-    """Return the version of an installed package."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _computation(
-    tree: TreePlan, job: FileJob, counts: Counts, progress: Progress | None
+    tree: TreePlan, threads: int, counts: Counts, progress: Progress | None
 ) -> Callable[[int, Mapping[str, Any]], dict[str, Any]]:
     """Return the function that makes the new branches of a chunk, and counts."""
 
@@ -311,7 +311,7 @@ def _computation(
         columns: dict[str, Any] = {}
         for track in tree.tracks:
             fresh, status = generate_branches(
-                track, arrays, seed=job.seed, start=start, threads=job.threads
+                track, arrays, start=start, threads=threads
             )
             _count(counts[track.name], status)
             columns |= fresh
@@ -327,11 +327,3 @@ def _count(counts: dict[str, int], status: npt.NDArray[np.int8]) -> None:
     counts["generated"] += int(np.count_nonzero((status & WITHOUT_TARGETS) == 0))
     for name, bit in STATUS_BITS.items():
         counts[name] += int(np.count_nonzero(status & bit))
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions that a manifest records."""
-    names = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
-    return {"python": platform.python_version()} | {
-        name: package_version(name) for name in names
-    }

@@ -1,37 +1,100 @@
-"""Where the files of an application are processed: in processes here, or on Dask.
+"""Where the files of an application are processed: here, in processes, or on Dask.
 
 One process is simplest, and overlaps reading, generating and writing by threads.
-`in_processes` is for many files on a machine of many cores: what Python itself does is
-then parallel too. `on_dask` is for several machines that share a file system; Dask
-gives the files of a lost worker to another one.
+Several are for many files on a machine of many cores: what Python itself does is then
+parallel too. Dask is for several machines that share a file system; it gives the files
+of a lost worker to another one.
 """
 
 import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pidgan.application.one_file import Counts, FileJob, run_job
 from pidgan.errors import NtupleError
+from pidgan.files.copying import CHUNK_BYTES
+from pidgan.files.machine import available_cores, available_memory
 
 Done = tuple[int, Counts, list[str]]
 """Number of a job, its counts and its notes."""
+
+MEMORY_SHARE = 20
+"""A chunk takes at most this part of the memory: some five are alive at a time, each
+with its compressed, uncompressed and computed arrays."""
+
+CORES_PER_PROCESS = 4
+"""Cores that a process uses well: one reads, one writes, the others generate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How the resources of this machine are shared.
+
+    Attributes:
+        workers: Number of processes.
+        threads: Number of threads that generate in each process.
+        chunk_bytes: Largest size of a chunk.
+    """
+
+    workers: int
+    threads: int
+    chunk_bytes: int
+
+
+def share_machine(files: int, *, workers: int | None, threads: int | None) -> Share:
+    """Return how files share the cores and the memory of this machine.
+
+    Args:
+        files: Number of files to be done.
+        workers: Number of processes; None leaves the choice to this function.
+        threads: Number of threads of each process; None for its share of the cores.
+    """
+    cores = available_cores()
+    if workers is None:
+        workers = cores // CORES_PER_PROCESS if may_start_processes() else 1
+    workers = max(1, min(workers, files))
+    memory = available_memory() // (MEMORY_SHARE * workers)
+    return Share(
+        workers=workers,
+        threads=threads or max(1, cores // workers),
+        chunk_bytes=min(CHUNK_BYTES, memory),
+    )
+
+
+def may_start_processes() -> bool:
+    """Return whether new processes can import the program without running it.
+
+    They import a script that was started by its path; it is safe to import if it has
+    the usual `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None:
+        return True
+    try:
+        return "__main__" in Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Done]:
     """Yield the results of jobs as they are done by processes of this machine.
 
     Args:
-        jobs: one per file.
-        workers: how many processes.
+        jobs: One job per file.
+        workers: Number of processes.
 
     Raises:
-        NtupleError: of the first job that fails; those that run are finished.
+        NtupleError: The first job that fails; those that run are finished.
     """
     # Forked processes would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
@@ -56,12 +119,12 @@ def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Done]:
     """Yield the results of jobs as they are done by the workers of a Dask cluster.
 
     Args:
-        jobs: one per file; all workers must see the paths.
-        client: a `dask.distributed.Client`.
+        jobs: One job per file; all workers must see the paths.
+        client: A `dask.distributed.Client`.
 
     Raises:
-        NtupleError: of the first job that fails, or if workers were lost with the
-            same job several times.
+        NtupleError: The first job that fails, or workers were lost with the same job
+            several times.
     """
     from distributed import KilledWorker
     from distributed import as_completed as completed

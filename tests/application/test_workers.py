@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import pytest
 import uproot
 from toy_generator import ToyGenerator, make_card, toy_onnx, with_self_test
 
-from pidgan.application.apply import MEMORY_SHARE, _share, apply
+from pidgan.application.apply import apply
+from pidgan.application.workers import MEMORY_SHARE, share_machine
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns, write_trees
 
@@ -165,7 +168,7 @@ def test_chunks_follow_the_memory(
     outputs = []
     for name, memory in (("much", 2**34), ("little", MEMORY_SHARE * 2400)):
         monkeypatch.setattr(
-            "pidgan.application.apply.available_memory", lambda m=memory: m
+            "pidgan.application.workers.available_memory", lambda m=memory: m
         )
         seen: list[int] = []
         outputs.append(tmp_path / f"{name}.root")
@@ -187,12 +190,28 @@ def test_chunks_follow_the_memory(
 def test_cores_are_shared(
     cores: int, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pidgan.application.apply.available_cores", lambda: cores)
-    shared = _share(files, workers=None, threads=None, client=None)
+    monkeypatch.setattr("pidgan.application.workers.available_cores", lambda: cores)
+    shared = share_machine(files, workers=None, threads=None)
     assert 1 <= shared.workers <= files
     assert shared.workers * shared.threads <= cores
     assert (shared.workers + 1) * shared.threads > cores - shared.workers
-    assert _share(files, workers=files, threads=5, client=None).threads == 5
+    assert share_machine(files, workers=files, threads=5).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("apply()", 1), ('if __name__ == "__main__": apply()', 2)]
+)
+def test_a_script_without_guard_gets_no_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: int
+) -> None:
+    monkeypatch.setattr("pidgan.application.workers.available_cores", lambda: 8)
+    script = types.ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    Path(script.__file__).write_text(text)
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    assert share_machine(3, workers=None, threads=None).workers == expected
+    script.__spec__ = ModuleSpec("pidgan.cli", None)
+    assert share_machine(3, workers=None, threads=None).workers == 2
 
 
 def test_a_part_may_hold_nothing(bundle: Path, tmp_path: Path) -> None:
