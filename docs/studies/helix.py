@@ -38,7 +38,7 @@ from pidgan.training.families.clusters import (
     train_clusters,
     with_helix,
 )
-from pidgan.training.networks.helix import FEATURES, SENTINEL, Frame, Tensors
+from pidgan.training.networks.helix import FEATURES, SENTINEL, Frame
 
 CONDITIONS = {
     "PT": {"unit": "MeV", "range": PT_RANGE, "transform": "log"},
@@ -169,8 +169,8 @@ def _clusters(targets, judge):
     apart, found = FRAME.residuals(targets, x[:, :5])
     row = np.random.default_rng(7).integers(0, len(CLUSTER_ROWS), len(x))
     at = np.arange(len(x)), row
-    rows = FRAME.cross(Tensors(), Tensors().constant(x[:, :5]))
-    features = FRAME.features(Tensors(), rows).numpy().reshape(len(x), FEATURES, -1)
+    rows = FRAME.cross(x[:, :5].astype(np.float32))
+    features = FRAME.features(rows).reshape(len(x), FEATURES, -1)
     columns = [row, *features[at[0], :, row].T, found[at], *apart[at].T]
     return np.stack(columns, axis=1)
 

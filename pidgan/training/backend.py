@@ -4,6 +4,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from pidgan.bundle.formulas import register
+from pidgan.training.tensors import TensorArm
+
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,5 +50,7 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 # The first operation and the first use of XLA write some more lines, once a process.
 with _no_stderr():
     tf.function(lambda v: v + 1, jit_compile=True)(tf.constant(0))
+
+register(tf.Tensor, TensorArm(tf))
 
 __all__ = ["keras", "tf"]

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.errors import DatasetError
 
 # What a column of the scaled conditions holds, see `ConditionTransform`.
@@ -59,14 +61,21 @@ class ConditionTransform:
         """Number of conditions that are continuous."""
         return len(set(self.source[self.code != EQUAL]))
 
-    def forward(self, conditions: FloatArray) -> FloatArray:
-        """Map conditions, (n, n_conditions) in package units, to float32 columns."""
-        x = conditions.astype(np.float32)[:, self.source]
-        columns = [
-            _encode(x[:, k], int(code), centre)
-            for k, (code, centre) in enumerate(zip(self.code, self.centre, strict=True))
-        ]
-        return (np.stack(columns, axis=1) / self.scale).astype(np.float32)
+    def forward(self, conditions: Array) -> Array:
+        """Map conditions, (n, n_conditions) in package units, to columns, float32."""
+        x = f.with_precision(conditions, double=False)
+        if not np.array_equal(self.source, np.arange(x.shape[-1])):
+            x = f.take(x, self.source, axis=1)
+        value = _functions(x, self.code) - self.centre
+        is_log, is_category = self.code == LOG, self.code == EQUAL
+        if is_log.any():
+            # Columns without logarithm may be <= 0: they pass through it as 1.
+            ratio = x / np.where(is_log, self.centre, np.float32(1))
+            value = f.where(is_log, f.log(f.where(is_log, ratio, 1.0)), value)
+        if is_category.any():
+            same = f.numbers(f.equal(x, self.centre), x)
+            value = f.where(is_category, same, value)
+        return value / self.scale
 
     def inverse(self, columns: FloatArray) -> FloatArray:
         """Map columns back to conditions in package units, (n, n_conditions).
@@ -135,7 +144,8 @@ def fit_conditions(
         if name == "log" and (x <= 0).any():
             raise DatasetError("a condition with transform 'log' has values <= 0")
         for code in TRANSFORMS[name]:
-            column = np.log(x) if code == LOG else _encode(x, code, 0.0)
+            column = _functions(values[:, [j]], np.array([code]))[:, 0]
+            column = np.log(x) if code == LOG else column
             centre, scale = float(column.mean()), float(column.std())
             if scale == 0:  # such as the fraction of whole numbers
                 continue
@@ -149,18 +159,14 @@ def fit_conditions(
     )
 
 
-def _encode(x: FloatArray, code: int, centre: float) -> FloatArray:
-    """Return what a column holds of a condition, before it is scaled."""
-    if code == LOG:
-        return np.asarray(np.log(x / centre))
-    if code == EQUAL:
-        return np.asarray(x == np.float32(centre), dtype=np.float32)
-    if code == SIN:
-        return np.asarray(np.sin(x) - centre)
-    if code == COS:
-        return np.asarray(np.cos(x) - centre)
-    if code == WHOLE:
-        return np.asarray(np.floor(x) - centre)
-    if code == FRACTION:
-        return np.asarray(x - np.floor(x) - centre)
-    return np.asarray(x - centre)
+def _functions(x: Array, code: IntArray) -> Array:
+    """Return what columns (n, n_columns) are centred of, logarithms left out."""
+    value = x
+    for trigonometric, function in ((SIN, f.sin), (COS, f.cos)):
+        if (code == trigonometric).any():
+            value = f.where(code == trigonometric, function(x), value)
+    if np.isin(code, (WHOLE, FRACTION)).any():
+        whole = f.floor(x)
+        value = f.where(code == WHOLE, whole, value)
+        value = f.where(code == FRACTION, x - whole, value)
+    return value

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.special
 
-from pidgan.arrays import FloatArray, IntArray
+from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card
+from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError, nearest
 from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.writing import refuse_existing, writing_files
+from pidgan.training.blocks import in_blocks
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import build_family, parse_settings
-from pidgan.training.patterns import pattern_network
+from pidgan.training.networks.evaluation import evaluate
+from pidgan.training.patterns import pattern_network, pick_pattern
 from pidgan.training.targets import Targets, read_targets
 from pidgan.training.targets.tracks import TargetTransform
 
@@ -34,8 +37,8 @@ class Model:
         card: what it is and what it was trained on.
         conditions: scaling of the conditions.
         targets: discrete structure and quantiles of the targets.
-        generator: from (conditions, pattern, noise) to coordinates: a keras network,
-            or a `nodes.Writable`.
+        generator: function (conditions, pattern, noise) -> coordinates: a keras
+            network, or a `pidgan.training.networks.evaluation.Generator`.
         patterns: keras network from conditions to pattern logits, None if there is
             only one pattern.
         history: losses by name, each a list, beside "step".
@@ -61,16 +64,32 @@ class Model:
             (n, n_targets) float32, physical values; NaN where a condition is not
             finite.
         """
-        n = len(conditions)
-        targets = np.full((n, self.targets.n_targets), np.nan, dtype=np.float32)
-        for start in range(0, n, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            finite = np.isfinite(conditions[rows]).all(axis=1)
-            if finite.any():
-                targets[rows][finite] = self._generate_block(
-                    conditions[rows][finite], noise[rows][finite]
-                )
-        return targets
+        n = self.targets.n_targets
+        return in_blocks(self.evaluate, conditions, noise, n_targets=n)
+
+    def evaluate(self, conditions: Array, noise: Array) -> Array:
+        """Return targets (n, n_targets) in physical units, as a formula."""
+        y, codes = self.draw(self.conditions.forward(conditions), noise)
+        return self.targets.inverse(y, codes, conditions)
+
+    def draw(self, x: Array, noise: Array) -> tuple[Array, Array | None]:
+        """Return coordinates and pattern of each row, before the way back.
+
+        Args:
+            x: (n, n_columns), conditions as networks see them.
+            noise: (n, n_noise), standard normal.
+
+        Returns:
+            (n, n_coordinates), and the one-hot code of the pattern, (n, n_patterns), or
+            None where there is one pattern.
+        """
+        if self.patterns is None:
+            return evaluate(self.generator, {"conditions": x, "noise": noise}), None
+        logits = evaluate(self.patterns, {"conditions": x})
+        codes = pick_pattern(logits, f.columns(noise, 0, 1))
+        left = f.columns(noise, 1, noise.shape[-1])
+        inputs = {"conditions": x, "pattern": codes, "noise": left}
+        return evaluate(self.generator, inputs), codes
 
     @property
     def track_targets(self) -> TargetTransform:
@@ -85,43 +104,6 @@ class Model:
                 "expected PID variables of a track"
             )
         return self.targets
-
-    def coordinates(
-        self, conditions: FloatArray, noise: FloatArray
-    ) -> tuple[IntArray, FloatArray]:
-        """Return pattern (n,) and coordinates (n, n_targets), before the way back.
-
-        Args:
-            conditions: (n, n_conditions), package units, finite.
-            noise: (n, n_noise), standard normal.
-        """
-        blocks = [
-            self._coordinates_of_block(
-                conditions[start : start + BLOCK_ROWS],
-                noise[start : start + BLOCK_ROWS],
-            )
-            for start in range(0, max(1, len(conditions)), BLOCK_ROWS)
-        ]
-        codes, y = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return codes.argmax(axis=1), y
-
-    def _generate_block(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        codes, y = self._coordinates_of_block(conditions, noise)
-        return np.asarray(self.targets.inverse(y, codes, conditions))
-
-    def _coordinates_of_block(
-        self, conditions: FloatArray, noise: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return one-hot patterns (n, n_patterns) and coordinates."""
-        x = self.conditions.forward(conditions)
-        noise = noise.astype(np.float32)
-        if self.patterns is None:
-            codes = np.ones((len(x), 1), dtype=np.float32)
-            return codes, self.generator({"conditions": x, "noise": noise}).numpy()
-        pattern = pick_pattern(self.patterns({"conditions": x}).numpy(), noise[:, 0])
-        codes = np.eye(self.targets.n_patterns, dtype=np.float32)[pattern]
-        inputs = {"conditions": x, "pattern": codes, "noise": noise[:, 1:]}
-        return codes, self.generator(inputs).numpy()
 
     def reference(self) -> pd.DataFrame:
         """Return rows never trained on: conditions, targets and "weight"."""
@@ -202,21 +184,6 @@ def build_networks(
     if not shape.n_patterns:
         return family.generator, None
     return family.generator, pattern_network(shape=shape, seed=0)
-
-
-def pick_pattern(logits: FloatArray, noise: FloatArray) -> IntArray:
-    """Turn one standard normal number a row into a draw from softmax(logits).
-
-    Args:
-        logits: (n, n_patterns).
-        noise: (n,), standard normal.
-
-    Returns:
-        (n,), the number of upper edges of the cumulated probabilities below Phi(noise).
-    """
-    edges = np.cumsum(scipy.special.softmax(logits, axis=1), axis=1)[:, :-1]
-    above: IntArray = (scipy.special.ndtr(noise)[:, None] > edges).sum(axis=1)
-    return above
 
 
 def _weights(name: str, network: Any) -> dict[str, np.ndarray]:

@@ -8,6 +8,10 @@ notices a pattern that is rare, and its gradient vanishes where a rare one is mi
 
 from typing import Any
 
+import numpy as np
+
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.training.backend import keras, tf
 from pidgan.training.families.phases import (
     Batch,
@@ -21,6 +25,25 @@ from pidgan.training.networks.perceptrons import Shape, residual_network
 WIDTH = 32
 BLOCKS = 2
 LEARNING_RATE = 1e-2
+
+
+def pick_pattern(logits: Array, noise: Array) -> Array:
+    """Turn one standard normal number a row into a draw from softmax(logits).
+
+    Args:
+        logits: (n, n_patterns).
+        noise: (n, 1), standard normal.
+
+    Returns:
+        (n, n_patterns), the one-hot code of the number of upper edges of the cumulated
+        probabilities that lie below Phi(noise).
+    """
+    n = logits.shape[-1]
+    edges = f.columns(f.cumulated(f.softmax(logits)), 0, n - 1)
+    above = f.numbers(f.greater(f.uniform(noise), edges), noise)
+    # above is 1...1 0...0; pattern k has k ones: column k is above[k-1] - above[k].
+    difference = np.eye(n - 1, n, k=1) - np.eye(n - 1, n)
+    return f.affine(above, difference, np.eye(n)[0])
 
 
 def pattern_network(*, shape: Shape, seed: int) -> keras.Model:

@@ -18,14 +18,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pidgan.arrays import FloatArray
+from pidgan.arrays import FloatArray, IntArray
+from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card
+from pidgan.bundle.formulas import Array
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
-from pidgan.training.model import Model, pick_pattern
+from pidgan.training.blocks import BLOCK_ROWS, in_blocks
+from pidgan.training.model import Model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows
+from pidgan.training.networks.evaluation import evaluate
+from pidgan.training.patterns import pick_pattern
 
 DEFAULT_CANDIDATES = 8
 DEFAULT_STEPS = 2000
@@ -57,26 +62,32 @@ class RefinedModel:
         """Generate targets for given conditions and noise.
 
         Args:
-            conditions: (n, n_conditions), package units, finite.
+            conditions: (n, n_conditions), package units.
             noise: (n, n_noise), standard normal: that of each candidate, then one
                 number for the choice.
 
         Returns:
-            (n, n_targets) float32, physical values.
+            (n, n_targets) float32, physical values; NaN where a condition is not
+            finite.
         """
-        n = self.base.card.n_noise
-        made = [
-            self.base.coordinates(conditions, noise[:, k * n : (k + 1) * n])
-            for k in range(self.candidates)
-        ]
-        log_r = [self._log_ratio(conditions, *candidate) for candidate in made]
-        chosen = pick_pattern(np.stack(log_r, axis=1), noise[:, -1])
-        row = np.arange(len(chosen))
-        pattern = np.stack([p for p, _ in made])[chosen, row]
-        y = np.stack([y for _, y in made])[chosen, row]
-        targets = self.base.track_targets
-        codes = np.eye(targets.n_patterns, dtype=np.float32)[pattern]
-        return targets.inverse(y, codes)
+        n = self.base.targets.n_targets
+        return in_blocks(self.evaluate, conditions, noise, n_targets=n)
+
+    def evaluate(self, conditions: Array, noise: Array) -> Array:
+        """Return targets (n, n_targets) in physical units, as a formula."""
+        base, n = self.base, self.base.card.n_noise
+        x = base.conditions.forward(conditions)
+        numbers = range(self.candidates)
+        made = [base.draw(x, f.columns(noise, k * n, (k + 1) * n)) for k in numbers]
+        log_r = f.concatenate([self._log_ratio(x, y, codes) for y, codes in made])
+        last = self.candidates * n
+        chosen = pick_pattern(log_r, f.columns(noise, last, last + 1))
+        y, codes = made[0]
+        for k in numbers[1:]:
+            is_chosen = f.greater(f.columns(chosen, k, k + 1), 0.5)
+            y = f.where(is_chosen, made[k][0], y)
+            codes = None if codes is None else f.where(is_chosen, made[k][1], codes)
+        return base.targets.inverse(y, codes, conditions)
 
     def density_ratio(self, conditions: FloatArray, targets: FloatArray) -> FloatArray:
         """Return r = p_real / p_generated of the base model's rows, as weights.
@@ -89,21 +100,22 @@ class RefinedModel:
             (n,), positive; 1 for a row with a combination of atoms that has no pattern.
         """
         pattern, y = self.base.track_targets.forward(targets)
-        log_r = self._log_ratio(conditions, np.maximum(pattern, 0), y)
+        x = self.base.conditions.forward(conditions)
+        codes = _one_hot(self.base, np.maximum(pattern, 0))
+        log_r = self._log_ratio(x, y, codes)[:, 0]
         return np.asarray(np.where(pattern >= 0, np.exp(log_r), 1.0))
 
     def reference(self) -> pd.DataFrame:
         """Return rows never trained on: conditions, targets and "weight"."""
         return self.base.reference()
 
-    def _log_ratio(
-        self, conditions: FloatArray, pattern: Any, y: FloatArray
-    ) -> FloatArray:
-        rows = _rows(self.base, conditions, pattern, y)
-        inputs = {"conditions": rows["x"], "targets": rows["y"]}
-        if rows["pattern"].shape[1]:
-            inputs["pattern"] = rows["pattern"]
-        return np.asarray(self.ratio(inputs))[:, 0]
+    def _log_ratio(self, x: Array, y: Array, codes: Array | None) -> Array:
+        """Return log r, (n, 1)."""
+        inputs = {"conditions": x, "targets": y}
+        if codes is not None:
+            inputs["targets"] = y * f.matmul(codes, self.base.targets.free)
+            inputs["pattern"] = codes
+        return evaluate(self.ratio, inputs)
 
 
 def refine(
@@ -178,20 +190,32 @@ def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:
     conditions = part.conditions[fits]
     features = with_differences(conditions, part.targets[fits])
     weights = positive_weights(features, part.weights[fits], seed)
-    real = _rows(model, conditions, pattern[fits], y[fits]) | {"w": weights}
-    repeated = np.tile(conditions, (DRAWS, 1))
+    x = model.conditions.forward(conditions)
+    real = _rows(model, x, y[fits], _one_hot(model, pattern[fits]), weights)
+    repeated, weights = np.tile(x, (DRAWS, 1)), np.tile(weights, DRAWS)
     keys = entry_keys(seed=seed, track="refine", start=0, stop=len(repeated))
     noise = keyed_normal(keys, n_noise=model.card.n_noise)
-    made = _rows(model, repeated, *model.coordinates(repeated, noise))
-    return real, made | {"w": np.tile(weights, DRAWS)}
+    parts = []
+    for start in range(0, len(repeated), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        made = model.draw(repeated[rows], noise[rows])
+        parts.append(_rows(model, repeated[rows], *made, weights[rows]))
+    return real, {name: np.concatenate([part[name] for part in parts]) for name in real}
 
 
-def _rows(model: Model, conditions: FloatArray, pattern: Any, y: FloatArray) -> Rows:
+def _one_hot(model: Model, pattern: IntArray) -> FloatArray | None:
+    """Return the code of each row's pattern; None where there is one pattern."""
+    n = model.targets.n_patterns
+    return np.eye(n, dtype=np.float32)[pattern] if n > 1 else None
+
+
+def _rows(model: Model, x: Array, y: Array, codes: Array | None, w: FloatArray) -> Rows:
     """Return rows as networks see them; coordinates on atoms are zero."""
-    n_patterns = model.track_targets.n_patterns
-    one_hot = np.eye(n_patterns, dtype=np.float32)[pattern]
+    if codes is None:
+        return {"x": x, "pattern": x[:, :0], "y": y, "w": w}
     return {
-        "x": model.conditions.forward(conditions),
-        "pattern": one_hot if n_patterns > 1 else one_hot[:, :0],
-        "y": (y * model.track_targets.patterns[pattern]).astype(np.float32),
+        "x": x,
+        "pattern": codes,
+        "y": y * f.matmul(codes, model.targets.free),
+        "w": w,
     }

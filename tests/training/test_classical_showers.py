@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.special
 from toy_showers import GEOMETRIES, LAYERS, NAMES, PLANE, as_block, toy_showers
 
-from pidgan.bundle.formulas import trace
+from pidgan.bundle import formulas as f
 from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.observables import observables
 from pidgan.errors import DatasetError
@@ -89,66 +89,24 @@ def test_closure(generated: np.ndarray, sample: dict[str, Any]) -> None:
         assert np.corrcoef(y[name], g[name])[0, 1] > 0.3, name
 
 
-class _Recorder:
-    """What `onnx_export` keeps of a graph."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def constant(self, value: Any, dtype: type = np.float32) -> str:
-        from onnx import numpy_helper
-
-        name = f"c{len(self.constants)}"
-        array: Any = np.ascontiguousarray(np.asarray(value, dtype=dtype))
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
-
-
 def test_the_graph_computes_the_same(
     fitted: GFlash | PCA, sample: dict[str, Any]
 ) -> None:
-    onnx = pytest.importorskip("onnx")
-    from pidgan.bundle.onnx_operators import OPERATORS
+    pytest.importorskip("tensorflow")
+    from formula_arms import graph_of
 
-    graph = _Recorder()
-    out = trace(fitted, graph, len(NAMES))
-    assert out.shape == (sample["geometry"].n_cells,)
-    made = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "g",
-            [
-                onnx.helper.make_tensor_value_info(name, 1, ["n", width])
-                for name, width in (
-                    ("conditions", len(NAMES)),
-                    ("noise", fitted.n_noise),
-                )
-            ],
-            [onnx.helper.make_tensor_value_info(out.name, 1, ["n", *out.shape])],
-            graph.constants,
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", 17)],
-        ir_version=8,
-    )
-    onnx.checker.check_model(made, full_check=True)
-    missing = {node.op_type for node in graph.nodes} - set(OPERATORS)
-    assert missing <= {"Sin", "Cos"}
-    session = onnxruntime.InferenceSession(
-        made.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    def in_double(conditions: Any, noise: Any) -> Any:
+        x, z = (f.with_precision(v, double=True) for v in (conditions, noise))
+        return f.with_precision(fitted.sample(x, z), double=False)
+
+    made = graph_of(in_double, len(NAMES), fitted.n_noise)
     rows = sample["judge"][1].astype(np.float32)
     noise = np.random.default_rng(3).normal(size=(len(rows), fitted.n_noise))
     noise = noise.astype(np.float32)
+    session = onnxruntime.InferenceSession(made.SerializeToString())
     (got,) = session.run(None, {"conditions": rows, "noise": noise})
-    expected = fitted.sample(rows.astype(np.float64), noise.astype(np.float64))
+    assert got.shape == (len(rows), sample["geometry"].n_cells)
+    expected = in_double(rows, noise)
     energy = rows[:, :1]
     assert np.max(np.abs(got - expected) / energy) < 1e-5
     # Empty cells are the same ones, but for those that have next to nothing.

@@ -9,16 +9,18 @@ parameters and needs few showers; `pca`
 
 import dataclasses
 import importlib.metadata
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card, describe_variables
-from pidgan.bundle.formulas import trace
+from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset
+from pidgan.training.blocks import in_blocks
 from pidgan.training.classical.gflash import GFlash
 from pidgan.training.classical.gflash_fit import fit_gflash
 from pidgan.training.classical.principal_components import PCA
@@ -51,25 +53,22 @@ class Parametrised:
         Returns:
             (n, n_cells) float32, energies; NaN where a condition is not finite.
         """
-        cells = np.full((len(conditions), len(self.card.targets)), np.nan, np.float32)
-        finite = np.flatnonzero(np.isfinite(conditions).all(axis=1))
-        for start in range(0, len(finite), BLOCK_ROWS):
-            rows = finite[start : start + BLOCK_ROWS]
-            x, z = (v[rows].astype(np.float64) for v in (conditions, noise))
-            made = np.asarray(self.formula.sample(x, z), dtype=np.float32)
-            cells[rows] = np.where(made >= self._threshold, made, 0)
-        return cells
+        n = len(self.card.targets)
+        return in_blocks(self.evaluate, conditions, noise, n_targets=n, size=BLOCK_ROWS)
+
+    def evaluate(self, conditions: Array, noise: Array) -> Array:
+        """Return cells (n, n_cells), as a formula in double precision.
+
+        An energy near zero is the difference of numbers of the size of a spot's, and
+        rounding of single precision would be seen.
+        """
+        x, z = (f.with_precision(v, double=True) for v in (conditions, noise))
+        made = f.with_precision(self.formula.sample(x, z), double=False)
+        return f.where(f.at_least(made, self._threshold), made, 0.0)
 
     def reference(self) -> pd.DataFrame:
         """Return rows it was not tuned to: conditions, targets and "weight"."""
         return self.held_out
-
-    def write_onnx(self, graph: Any, inputs: dict[str, str]) -> str:
-        """Append the operators of `generate` to a graph and return the output."""
-        made = trace(self.formula, graph, len(self.card.conditions)).name
-        kept = graph.add("GreaterOrEqual", made, graph.constant(self._threshold))
-        name: str = graph.add("Where", kept, made, graph.constant(0.0))
-        return name
 
     @property
     def _threshold(self) -> np.float32:

@@ -29,7 +29,9 @@ import numpy as np
 import pandas as pd
 
 from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card, CardVariable
+from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
 from pidgan.sample.definition import Sample
 from pidgan.sample.variables import Variable
@@ -37,8 +39,8 @@ from pidgan.training.backend import keras, tf
 from pidgan.training.conditions import LINEAR, ConditionTransform
 from pidgan.training.families.cramer import critic_loss, generator_loss
 from pidgan.training.model import Model
-from pidgan.training.networks.helix import COLUMNS, FEATURES, SENTINEL, Frame, Tensors
-from pidgan.training.networks.nodes import Graph, uniform
+from pidgan.training.networks.evaluation import evaluate
+from pidgan.training.networks.helix import COLUMNS, FEATURES, SENTINEL, Frame
 from pidgan.training.networks.updates import cosine, length
 from pidgan.training.targets.physical import PhysicalTransform
 
@@ -108,14 +110,15 @@ class ClusterGenerator:
         self.network = _network(n_conditions, self.n_rows, settings, seed=seed)
         self.variables: list[Any] = list(self.network.trainable_variables)
 
-    def __call__(self, inputs: dict[str, Any]) -> Any:
+    def __call__(self, inputs: dict[str, Array]) -> Array:
         """Return positions, (n, 3 n_rows)."""
-        tensors = {k: tf.convert_to_tensor(v, tf.float32) for k, v in inputs.items()}
-        return self._write(Tensors(), tensors)
-
-    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the operators that `__call__` computes."""
-        return str(self._write(graph, inputs))
+        x, noise = inputs["conditions"], inputs["noise"]
+        rows = self._cross(x)
+        parts = self._parts(rows, x, noise)
+        first = self.n_latent + 2 * self.n_rows
+        drawn = f.uniform(f.columns(noise, first, first + self.n_rows))
+        flag = f.sigmoid(parts["logit"]) - drawn
+        return self.frame.place(rows, {**parts, "flag": flag})
 
     def distances(self, x: Any, noise: Any) -> dict[str, Any]:
         """Return distances and what they are made of, for the training.
@@ -128,76 +131,56 @@ class ClusterGenerator:
             "y": (n, n_rows, 2), mm; "m", (n, n_rows, 2); "log_width", (n, n_rows, 2);
             "slant", (n, n_rows), S_21; "logit", (n, n_rows).
         """
-        graph = Tensors()
-        rows = self.frame.cross(graph, x[:, self.n_conditions :])
-        inputs = {"conditions": x, "noise": noise}
-        parts = self._parts(graph, rows, inputs)
-        y = tf.stack([parts["along"], parts["z"]], axis=2)
+        parts = self._parts(self._cross(x), x, noise)
         pairs = {
-            "m": tf.stack([parts["m_along"], parts["m_z"]], axis=2),
-            "log_width": tf.stack([parts["log_along"], parts["log_z"]], axis=2),
+            "y": ("along", "z"),
+            "m": ("m_along", "m_z"),
+            "log_width": ("log_along", "log_z"),
         }
-        return {"y": y, "slant": parts["slant"], "logit": parts["logit"], **pairs}
+        stacked = {k: tf.stack([parts[v] for v in p], axis=2) for k, p in pairs.items()}
+        return {"slant": parts["slant"], "logit": parts["logit"], **stacked}
 
     def features(self, x: Any) -> Any:
         """Return what the frame says of the rows, (n, n_rows, FEATURES)."""
-        graph = Tensors()
-        rows = self.frame.cross(graph, x[:, self.n_conditions :])
-        found = self.frame.features(graph, rows)
+        found = self.frame.features(self._cross(x))
         planes = tf.reshape(found, (-1, FEATURES, self.n_rows))
         return tf.transpose(planes, (0, 2, 1))
 
-    def _write(self, graph: Any, inputs: dict[str, Any]) -> Any:
+    def _cross(self, x: Array) -> dict[str, Array]:
         n = self.n_conditions
-        helix = graph.columns(inputs["conditions"], n, n + len(COLUMNS))
-        rows = self.frame.cross(graph, helix)
-        parts = self._parts(graph, rows, inputs)
-        first = self.n_latent + 2 * self.n_rows
-        v = graph.columns(inputs["noise"], first, first + self.n_rows)
-        found = graph.add("Sigmoid", parts["logit"])
-        flag = graph.add("Sub", found, uniform(graph, v))
-        return self.frame.place(graph, rows, {**parts, "flag": flag})
+        return self.frame.cross(f.columns(x, n, n + len(COLUMNS)))
 
     def _parts(
-        self, graph: Any, rows: dict[str, Any], inputs: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, rows: dict[str, Array], x: Array, noise: Array
+    ) -> dict[str, Array]:
         """Evaluate the network and smear: (n, n_rows) each."""
-        add, latent = graph.add, self.n_latent
-        noise = graph.columns(inputs["noise"], latent, latent + 2 * self.n_rows)
-        out = graph.network(
-            self.network,
-            {
-                "conditions": graph.columns(inputs["conditions"], 0, self.n_conditions),
-                "latent": graph.columns(inputs["noise"], 0, latent),
-                "features": self.frame.features(graph, rows),
-                "noise": noise,
-            },
+        n, latent = self.n_rows, self.n_latent
+        each = f.columns(noise, latent, latent + 2 * n)
+        inputs = {
+            "conditions": f.columns(x, 0, self.n_conditions),
+            "latent": f.columns(noise, 0, latent),
+            "features": self.frame.features(rows),
+            "noise": each,
+        }
+        out = evaluate(self.network, inputs)
+        m_along, m_z, *logs, b_along, b_z, logit = (
+            f.columns(out, k * n, (k + 1) * n) for k in range(8)
         )
-
-        def part(k: int) -> Any:
-            return graph.columns(out, k * self.n_rows, (k + 1) * self.n_rows)
-
-        def width(k: int) -> tuple[Any, Any]:
-            most = graph.constant(MAX_LOG_WIDTH)
-            log = add("Mul", add("Tanh", add("Div", part(k), most)), most)
-            return log, add("Exp", log)
-
-        def smear(k: int) -> Any:
-            own = graph.columns(noise, k * self.n_rows, (k + 1) * self.n_rows)
-            return add("Add", own, part(5 + k))
-
-        (log_along, along), (log_z, z) = width(2), width(4)
-        u, v, slant = smear(0), smear(1), part(3)
-        moved = add("Add", add("Mul", slant, u), add("Mul", z, v))
+        log_along, slant, log_z = logs
+        log_along, log_z = (
+            f.tanh(log / MAX_LOG_WIDTH) * MAX_LOG_WIDTH for log in (log_along, log_z)
+        )
+        u = f.columns(each, 0, n) + b_along
+        v = f.columns(each, n, 2 * n) + b_z
         return {
-            "along": add("Add", part(0), add("Mul", along, u)),
-            "z": add("Add", part(1), moved),
-            "m_along": part(0),
-            "m_z": part(1),
+            "along": m_along + f.exp(log_along) * u,
+            "z": m_z + (slant * u + f.exp(log_z) * v),
+            "m_along": m_along,
+            "m_z": m_z,
             "log_along": log_along,
             "log_z": log_z,
             "slant": slant,
-            "logit": part(7),
+            "logit": logit,
         }
 
 

@@ -21,14 +21,16 @@ import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.formulas import (
-    Traced,
+    Array,
     maximum,
     minimum,
     pick,
+    precise,
     stack,
     turn,
     with_precision,
 )
+from pidgan.bundle.graph_values import Traced
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.phases import (
@@ -40,7 +42,6 @@ from pidgan.training.families.phases import (
     Update,
 )
 from pidgan.training.networks.cell_by_cell import Order, Sequence
-from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.targets.cells import CellTransform
 
@@ -185,29 +186,18 @@ class SequenceGenerator:
         self.parts = parts
         self.variables: list[Any] = [v for p in parts for v in p.model.variables]
 
-    def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
-        """Return the coordinates, (n, n_targets)."""
-        x, noise = (
-            np.asarray(inputs[name], dtype=np.float64)
-            for name in ("conditions", "noise")
-        )
+    def __call__(self, inputs: dict[str, Array]) -> Array:
+        """Return the coordinates, (n, n_targets), made in double precision."""
+        x, noise = inputs["conditions"], inputs["noise"]
+        if isinstance(x, Traced):
+            made = self._generate(precise(x), precise(noise))
+            return with_precision(made, double=False)
+        x, noise = (np.asarray(v, dtype=np.float64) for v in (x, noise))
         blocks = [
             self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
             for i in range(0, max(1, len(x)), BLOCK_ROWS)
         ]
         return tf.constant(np.concatenate(blocks), dtype=tf.float32)
-
-    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the same operators to a graph and return the coordinates' name."""
-        n_noise = sum(part.model.order.n for part in self.parts)
-        # The first model sees nothing but the conditions.
-        n_context = int(self.parts[0].model.weights["context"].shape[0])
-        x, noise = (
-            with_precision(Traced(graph, inputs[name], (size,)), double=graph.double)
-            for name, size in (("conditions", n_context), ("noise", n_noise))
-        )
-        made: str = with_precision(self._generate(x, noise), double=False).name
-        return made
 
     def _generate(self, x: Any, noise: Any) -> Any:
         x, noise = turn(x), turn(noise)

@@ -24,12 +24,9 @@ from pidgan.training.families.phases import (
     Phase,
     Update,
 )
-from pidgan.training.networks.nodes import Graph
+from pidgan.training.networks.decoder import Decoder, moments
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import named_inputs
-
-# Logarithms of widths stay within these bounds: exp has none.
-MAX_LOG_WIDTH = 4.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,39 +55,6 @@ class Vae:
     xla: bool = False
 
 
-class Decoder:
-    """The generator of a VAE: its decoder network, and the noise around its mean."""
-
-    def __init__(self, network: Any, *, n_latent: int, n_targets: int) -> None:
-        """Wrap a network from (conditions, pattern, noise) to (mu, log sigma)."""
-        self.network, self.n_latent, self.n_targets = network, n_latent, n_targets
-        self.variables: list[Any] = list(network.variables)
-
-    def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
-        """Return mu + sigma e for noise (z, e)."""
-        inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-        noise = inputs["noise"]
-        z, e = noise[:, : self.n_latent], noise[:, self.n_latent :]
-        mean, log_width = self.moments({**inputs, "noise": z})
-        return mean + tf.exp(log_width) * e
-
-    def moments(self, inputs: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return mu and log sigma, with z as the noise."""
-        return split_moments(self.network(inputs))
-
-    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append mu + sigma e to a graph."""
-        n, d = self.n_latent, self.n_targets
-        z = graph.columns(inputs["noise"], 0, n)
-        e = graph.columns(inputs["noise"], n, n + d)
-        output = graph.network(self.network, {**inputs, "noise": z})
-        most = graph.constant(MAX_LOG_WIDTH)
-        ratio = graph.add("Div", graph.columns(output, d, 2 * d), most)
-        width = graph.add("Exp", graph.add("Mul", graph.add("Tanh", ratio), most))
-        mean = graph.columns(output, 0, d)
-        return graph.add("Add", mean, graph.add("Mul", width, e))
-
-
 def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
     """Return the decoder, and the phase that trains it together with an encoder."""
     s = settings
@@ -115,7 +79,7 @@ def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
 
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         w, free = batch["positive_w"], batch["free"]
-        m, log_r = split_moments(encoder(named_inputs(batch, targets=batch["y"])))
+        m, log_r = moments(encoder(named_inputs(batch, targets=batch["y"])))
         z = m + tf.exp(log_r) * tf.random.stateless_normal(tf.shape(m), seed)
         mu, log_sigma = generator.moments(named_inputs(batch, noise=z))
         pull = (batch["y"] - mu) * tf.exp(-log_sigma)
@@ -142,9 +106,3 @@ def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
         phases=(fit,),
         needs_positive_weights=True,
     )
-
-
-def split_moments(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return means and bounded logarithms of widths."""
-    mean, log_width = tf.split(outputs, 2, axis=-1)
-    return mean, MAX_LOG_WIDTH * tf.tanh(log_width / MAX_LOG_WIDTH)

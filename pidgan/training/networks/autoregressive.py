@@ -13,10 +13,22 @@ Coordinates on an atom are zero and take no part.
 
 from typing import Any
 
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.training.backend import tf
-from pidgan.training.networks.per_coordinate import CoordinateNetworks
+from pidgan.training.networks.per_coordinate import (
+    CoordinateNetworks,
+    free_coordinates,
+    in_turn,
+)
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.networks.splines import n_parameters, spline
+from pidgan.training.networks.splines import (
+    UNIT_DERIVATIVE,
+    back,
+    n_parameters,
+    slopes_from,
+    spline,
+)
 
 # Weight decays are those for so many rows; for n rows they are larger by
 # (DECAY_ROWS / n)^DECAY_POWER. The best ones of 500 to 300,000 rows follow this power
@@ -60,15 +72,6 @@ class SplineFlow:
         each *= tf.transpose(batch["free"])
         return tf.reduce_mean(batch["positive_w"] * tf.reduce_sum(each, axis=0))
 
-    def generate(self, batch: dict[str, Any], u: tf.Tensor) -> tf.Tensor:
-        """Return the coordinates that noise (n, n_targets) is the image of."""
-        y: list[tf.Tensor] = []
-        for j in range(self.n_targets):
-            outputs = self.networks(self.networks.input_of(batch, y), only=j)[0]
-            value, _ = _from_noise(outputs, u[:, j])
-            y.append(value * batch["free"][:, j])
-        return tf.stack(y, axis=1)
-
     def respond(
         self, batch: dict[str, Any], u: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -87,6 +90,51 @@ class SplineFlow:
         v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
         own, _ = spline(v, parameters)
         return *_from_noise(outputs, u), tf.transpose(own)
+
+
+class FlowGenerator:
+    """A spline flow as a function of conditions, pattern and noise.
+
+    Arrays are evaluated in double precision: through several networks and splines,
+    rounding grows to what an exported graph is allowed to differ by.
+    """
+
+    def __init__(self, flow: SplineFlow, shape: Shape) -> None:
+        """Wrap a flow."""
+        self.flow, self.shape = flow, shape
+        self.n_bins = (flow.networks.kernels[-1].shape[-1] - 1) // 3
+        self.variables: list[Any] = list(flow.variables)
+
+    def __call__(self, inputs: dict[str, Array]) -> Array:
+        """Return the coordinates that the noise is the image of."""
+        inputs = {name: f.precise(value) for name, value in inputs.items()}
+
+        def make(j: int, known: list[Array]) -> Array:
+            v = self.flow.networks.hidden(j, known)
+            shift, log_scale, widths, heights, slopes = self._outputs(v, j)
+            u = f.columns(inputs["noise"], j, j + 1)
+            image, _, _ = back(u, widths, heights, slopes_from(slopes))
+            return shift + f.exp(_bounded(log_scale)) * image
+
+        free = free_coordinates(self.shape, inputs)
+        made = in_turn(self.shape, inputs, free, make)
+        return f.with_precision(made, double=False)
+
+    def _outputs(self, v: Array, j: int) -> list[Array]:
+        """Return shift, logarithm of the scale, widths, heights and slopes."""
+        kernels, biases = self.flow.networks.weights(-1, j)
+        n = self.n_bins
+        sizes, start, found = (1, 1, n, n, n - 1), 0, []
+        for size in sizes:
+            stop = start + size
+            kernel, bias = kernels[:, start:stop], biases[start:stop]
+            if stop == sum(sizes):
+                # Columns of zero: the slope is one at both ends.
+                kernel = tf.pad(kernel, ((0, 0), (1, 1)))
+                bias = tf.pad(bias, ((1, 1),)) + UNIT_DERIVATIVE
+            found.append(f.affine(v, kernel, bias))
+            start = stop
+        return found
 
 
 def decay_of_few(n_rows: int) -> float:
@@ -110,4 +158,8 @@ def _from_noise(outputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 def _split(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return shift, logarithm of the scale (bounded) and parameters of the spline."""
-    return outputs[..., 0], 4 * tf.tanh(outputs[..., 1] / 4), outputs[..., 2:]
+    return outputs[..., 0], _bounded(outputs[..., 1]), outputs[..., 2:]
+
+
+def _bounded(log_scale: Array) -> Array:
+    return f.tanh(log_scale / 4.0) * 4.0

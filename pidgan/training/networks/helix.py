@@ -2,16 +2,16 @@
 
 A track of known parameters crosses a pad row at a place that needs no learning. What a
 generator learns of a cluster is its distance to that place along the pads and in z, in
-mm; the radius is the row's. The formulas are written once, in the operators of ONNX,
-and computed either by tensorflow or by the exported graph.
+mm; the radius is the row's.
 """
 
 import dataclasses
-from typing import Any, ClassVar
 
 import numpy as np
 
 from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 
@@ -35,54 +35,6 @@ BORDER_SCALE = 20.0
 """mm to the border of a sector that networks see as one; beyond three it is far."""
 
 
-class Tensors:
-    """The operators of `nodes.Graph`, computed at once by tensorflow."""
-
-    OPERATORS: ClassVar[dict[str, Any]] = {
-        "Abs": tf.abs,
-        "Add": tf.add,
-        "Asin": tf.asin,
-        "Cos": tf.cos,
-        "Div": tf.divide,
-        "Erf": tf.math.erf,
-        "Exp": tf.exp,
-        "Floor": tf.floor,
-        "Greater": tf.greater,
-        "Min": tf.minimum,
-        "Mul": tf.multiply,
-        "Sigmoid": tf.sigmoid,
-        "Sin": tf.sin,
-        "Sqrt": tf.sqrt,
-        "Sub": tf.subtract,
-        "Tanh": tf.tanh,
-        "Where": tf.where,
-    }
-
-    def add(self, operator: str, *inputs: Any, axis: int = 1) -> Any:
-        """Return the result of an operator."""
-        if operator == "Concat":
-            return tf.concat(inputs, axis=axis)
-        if operator == "Gather":
-            return tf.gather(*inputs, axis=axis)
-        return self.OPERATORS[operator](*inputs)
-
-    def constant(self, value: Any) -> Any:
-        """Return a constant, float32."""
-        return tf.constant(np.asarray(value, dtype=np.float32))
-
-    def ints(self, value: Any) -> Any:
-        """Return a constant of int64."""
-        return tf.constant(np.asarray(value, dtype=np.int64))
-
-    def columns(self, value: Any, start: int, stop: int) -> Any:
-        """Return the columns from start to stop of a matrix."""
-        return value[:, start:stop]
-
-    def network(self, network: Any, inputs: dict[str, Any]) -> Any:
-        """Return the output of a keras network."""
-        return network(inputs)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Frame:
     """A chamber of pad rows in a field along z.
@@ -99,61 +51,51 @@ class Frame:
     n_sectors: int
     drift_length: float
 
-    def cross(self, graph: Any, helix: Any) -> dict[str, Any]:
+    def cross(self, helix: Array) -> dict[str, Array]:
         """Find where helices cross the rows.
 
         With h = 0.2998 B r / 2 pt the sine of half of the turning angle, the azimuth is
         phi - charge arcsin h and z = z0 + 2 R dip arcsin h, with R = r / 2h.
 
         Args:
-            graph: `Tensors` or an ONNX graph.
             helix: (n, 5), the parameters of `COLUMNS`.
 
         Returns:
             "azimuth" in rad, "z" in mm, and "slope", the tangent of the angle to the
             radius in the plane of the pads: (n, n_rows) each.
         """
-        add, number = graph.add, graph.constant
-        pt, dip, phi, z, charge = (graph.columns(helix, k, k + 1) for k in range(5))
-        half_radii = 0.5 * LIGHT * self.field * np.asarray(self.radii)[None]
-        sine = add("Div", number(half_radii), pt)
-        angle = add("Asin", sine)
-        cosine = add("Sqrt", add("Sub", number(1.0), add("Mul", sine, sine)))
-        bent = add("Mul", charge, angle)
-        diameter = add("Mul", pt, number(2.0 / (LIGHT * self.field)))
-        rise = add("Mul", add("Mul", diameter, dip), angle)
-        tangent = add("Div", add("Mul", charge, sine), cosine)
+        pt, dip, phi, z, charge = (f.columns(helix, k, k + 1) for k in range(5))
+        sine = f.like(pt, 0.5 * LIGHT * self.field * self._radii) / pt
+        angle = f.arcsin(sine)
+        cosine = f.sqrt(1.0 - sine * sine)
+        diameter = pt * (2.0 / (LIGHT * self.field))
         return {
-            "azimuth": add("Sub", phi, bent),
-            "z": add("Add", z, rise),
-            "slope": add("Sub", number(0.0), tangent),
+            "azimuth": phi - charge * angle,
+            "z": z + diameter * dip * angle,
+            "slope": 0.0 - charge * sine / cosine,
         }
 
-    def features(self, graph: Any, rows: dict[str, Any]) -> Any:
+    def features(self, rows: dict[str, Array]) -> Array:
         """Say what matters to a cluster: distance to the border, slope, drift.
 
         Args:
-            graph: as in `cross`.
             rows: from `cross`.
 
         Returns:
             (n, `FEATURES` n_rows), one feature of all rows after another.
         """
-        add, number = graph.add, graph.constant
         width = 2.0 * np.pi / self.n_sectors
-        sector = add("Mul", rows["azimuth"], number(1.0 / width))
-        nearest = add("Floor", add("Add", sector, number(0.5)))
-        apart = add("Abs", add("Sub", sector, nearest))
-        arc = width * np.asarray(self.radii)[None] / BORDER_SCALE
-        border = add("Min", add("Mul", apart, number(arc)), number(3.0))
-        drift = add("Mul", add("Abs", rows["z"]), number(1.0 / self.drift_length))
-        return add("Concat", border, rows["slope"], drift, axis=1)
+        sector = rows["azimuth"] * (1.0 / width)
+        apart = f.absolute(sector - f.floor(sector + 0.5))
+        arc = f.like(sector, width * self._radii / BORDER_SCALE)
+        border = f.minimum(apart * arc, 3.0)
+        drift = f.absolute(rows["z"]) * (1.0 / self.drift_length)
+        return f.concatenate([border, rows["slope"], drift])
 
-    def place(self, graph: Any, rows: dict[str, Any], clusters: dict[str, Any]) -> Any:
+    def place(self, rows: dict[str, Array], clusters: dict[str, Array]) -> Array:
         """Put clusters beside the helix.
 
         Args:
-            graph: as in `cross`.
             rows: from `cross`.
             clusters: distances "along" the pads and in "z", mm, and "flag", positive
                 where a cluster is found: (n, n_rows) each.
@@ -161,23 +103,21 @@ class Frame:
         Returns:
             (n, 3 n_rows), x, y and z of row after row in mm, or the sentinel.
         """
-        add, number = graph.add, graph.constant
-        radii = np.asarray(self.radii)[None]
-        turned = add("Mul", clusters["along"], number(1.0 / radii))
-        azimuth = add("Add", rows["azimuth"], turned)
-        is_found = add("Greater", clusters["flag"], number(0.0))
-        sentinel = number(SENTINEL)
-        planes = [
-            add("Where", is_found, plane, sentinel)
-            for plane in (
-                add("Mul", add("Cos", azimuth), number(radii)),
-                add("Mul", add("Sin", azimuth), number(radii)),
-                add("Add", rows["z"], clusters["z"]),
-            )
-        ]
-        n = len(self.radii)
-        order = np.arange(3 * n).reshape(3, n).T.ravel()
-        return add("Gather", add("Concat", *planes, axis=1), graph.ints(order), axis=1)
+        along, n = clusters["along"], len(self.radii)
+        azimuth = rows["azimuth"] + along * f.like(along, 1.0 / self._radii)
+        radii = f.like(along, self._radii)
+        planes = (
+            f.cos(azimuth) * radii,
+            f.sin(azimuth) * radii,
+            rows["z"] + clusters["z"],
+        )
+        is_found = f.greater(clusters["flag"], 0.0)
+        placed = f.concatenate([f.where(is_found, v, SENTINEL) for v in planes])
+        return f.take(placed, np.arange(3 * n).reshape(3, n).T.ravel())
+
+    @property
+    def _radii(self) -> FloatArray:
+        return np.asarray(self.radii)[None]
 
     def residuals(
         self, positions: FloatArray, helix: FloatArray
@@ -196,7 +136,7 @@ class Frame:
             PidganError: a cluster does not lie in its row, or its track does not reach
                 the row.
         """
-        rows = self.cross(Tensors(), tf.constant(np.asarray(helix, dtype=np.float32)))
+        rows = self.cross(tf.constant(np.asarray(helix, dtype=np.float32)))
         x, y, z = np.moveaxis(positions.reshape(len(positions), -1, 3), 2, 0)
         found = x != SENTINEL
         off = np.where(found, np.abs(np.hypot(x, y) - self.radii), 0.0)

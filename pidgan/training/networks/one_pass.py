@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.training.backend import tf
-from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.per_coordinate import (
     CoordinateNetworks,
-    known_rows,
-    write_free,
-    write_in_turn,
+    free_coordinates,
+    in_turn,
 )
 from pidgan.training.networks.perceptrons import Shape
 
@@ -46,20 +46,20 @@ class OnePassGenerator:
         )
         self.variables: list[Any] = self.networks.variables
 
-    def __call__(self, inputs: dict[str, Any]) -> tf.Tensor:
+    def __call__(self, inputs: dict[str, Array]) -> Array:
         """Return the coordinates, (n, n_targets), zero on atoms."""
-        batch = known_rows(self.shape, inputs)
-        noise = tf.cast(inputs["noise"], tf.float32)
-        seen = _bounded(noise) * batch["free"]
-        d = self.shape.n_targets
-        y: list[tf.Tensor] = []
-        for j in range(d):
-            so_far = tf.pad(seen[:, : j + 1], ((0, 0), (0, d - j - 1)))
-            known = self.networks.input_of(batch, y)
-            outputs = self.networks(tf.concat([known, so_far[tf.newaxis]], 2), only=j)
-            shift, stretch = tf.unstack(outputs[0], axis=-1)
-            y.append((shift + (1 + stretch) * noise[:, j]) * batch["free"][:, j])
-        return tf.stack(y, axis=1)
+        noise = inputs["noise"]
+        free = free_coordinates(self.shape, inputs)
+        seen = _bounded(noise) if free is None else _bounded(noise) * free
+
+        def make(j: int, known: list[Array]) -> Array:
+            v = self.networks.hidden(j, known, [f.columns(seen, 0, j + 1)])
+            kernel, bias = self.networks.weights(-1, j)
+            outputs = f.affine(v, kernel, bias + np.array([0, 1], dtype=np.float32))
+            shift, scale = (f.columns(outputs, i, i + 1) for i in (0, 1))
+            return shift + scale * f.columns(noise, j, j + 1)
+
+        return in_turn(self.shape, inputs, free, make)
 
     def respond(
         self, batch: dict[str, Any], earlier: tf.Tensor, z: tf.Tensor, seed: Any
@@ -85,25 +85,6 @@ class OnePassGenerator:
         shift, stretch = tf.unstack(outputs, axis=-1)
         return shift + (1 + stretch) * z
 
-    def write_onnx(self, graph: Graph, inputs: dict[str, str]) -> str:
-        """Append the networks to a graph."""
-        bounds = graph.constant(-MAX_NOISE), graph.constant(MAX_NOISE)
-        bounded = graph.add("Clip", inputs["noise"], *bounds)
-        free = write_free(graph, self.shape, inputs)
-        seen = bounded if free is None else graph.add("Mul", bounded, free)
 
-        def write(j: int, known: list[str]) -> str:
-            extra = graph.columns(seen, 0, j + 1)
-            v = self.networks.write_hidden(graph, j, known, extra=extra, n_extra=j + 1)
-            kernel, bias = self.networks.weights(-1, j)
-            bias = bias + np.array([0, 1], dtype=np.float32)
-            v = graph.add("Gemm", v, graph.constant(kernel), graph.constant(bias))
-            shift, scale = (graph.columns(v, i, i + 1) for i in (0, 1))
-            z = graph.columns(inputs["noise"], j, j + 1)
-            return graph.add("Add", shift, graph.add("Mul", scale, z))
-
-        return write_in_turn(graph, self.shape, inputs, free, write)
-
-
-def _bounded(noise: tf.Tensor) -> tf.Tensor:
-    return tf.clip_by_value(noise, -MAX_NOISE, MAX_NOISE)
+def _bounded(noise: Array) -> Array:
+    return f.clip(noise, -MAX_NOISE, MAX_NOISE)

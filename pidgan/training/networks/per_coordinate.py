@@ -5,14 +5,14 @@ their own on are zero. Stacked, they are one batched product a layer where all
 coordinates are known, as in a likelihood.
 """
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.training.backend import keras, tf
-from pidgan.training.networks.nodes import Graph
 from pidgan.training.networks.perceptrons import Shape
 
 
@@ -65,13 +65,6 @@ class CoordinateNetworks:
         """Return the weights of all networks, in order."""
         return [*self.kernels, *self.biases]
 
-    def in_double(self) -> "CoordinateNetworks":
-        """Return the same networks in double precision, to compare with."""
-        double = copy.copy(self)
-        double.kernels = [tf.cast(v.value, tf.float64) for v in self.kernels]
-        double.biases = [tf.cast(v.value, tf.float64) for v in self.biases]
-        return double
-
     def inputs(self, batch: dict[str, Any]) -> tf.Tensor:
         """Return the inputs of all networks, (n_targets, n, ...), from known rows."""
         d = self.shape.n_targets
@@ -80,129 +73,83 @@ class CoordinateNetworks:
         each = batch["y"][tf.newaxis] * earlier[:, tf.newaxis]
         return tf.concat([tf.tile(context[tf.newaxis], (d, 1, 1)), each], 2)
 
-    def input_of(self, batch: dict[str, Any], earlier: list[tf.Tensor]) -> tf.Tensor:
-        """Return the input of the network after some coordinates, (1, n, ...)."""
-        zero = tf.zeros_like(batch["x"][:, 0])
-        later = [zero] * (self.shape.n_targets - len(earlier))
-        y = tf.stack([*earlier, *later], axis=1)
-        return tf.concat([batch["x"], batch["pattern"], y], axis=1)[tf.newaxis]
-
-    def __call__(self, inputs: tf.Tensor, *, only: int | None = None) -> tf.Tensor:
-        """Return the outputs of all networks, or of one, (networks, n, n_outputs)."""
-        rows = slice(None) if only is None else slice(only, only + 1)
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of all networks, (n_targets, n, n_outputs)."""
 
         def dense(v: tf.Tensor, layer: int) -> tf.Tensor:
-            kernel, bias = self.kernels[layer], self.biases[layer]
-            return tf.matmul(v, kernel[rows]) + bias[rows]
+            return tf.matmul(v, self.kernels[layer]) + self.biases[layer]
 
         last = len(self.kernels) - 1
-        v = dense(inputs, 0)
-        if self.skips:
-            for layer in range(1, last, 2):
-                v += dense(tf.nn.relu(dense(tf.nn.relu(v), layer)), layer + 1)
-        else:
-            for layer in range(1, last):
-                v = dense(tf.nn.relu(v), layer)
-        return dense(tf.nn.relu(v), last)
+        return dense(self._hidden(dense(inputs, 0), dense), last)
 
-    def write_hidden(
-        self,
-        graph: Graph,
-        j: int,
-        known: list[str],
-        *,
-        extra: str | None = None,
-        n_extra: int = 0,
-    ) -> str:
-        """Append the hidden layers of a network to a graph and return their output.
+    def hidden(self, j: int, known: list[Array], extra: Sequence[Array] = ()) -> Array:
+        """Return the last hidden values of network j, (n, width).
 
         Args:
-            graph: to append to.
-            j: which coordinate.
+            j: coordinate.
             known: conditions, perhaps the pattern, and the coordinates before j.
             extra: the first of the extra inputs, the others being zero.
-            n_extra: how many these are.
         """
+        joined = f.concatenate([*known, *extra])
         first = self.n_inputs - self.n_extra
         n_known = first - self.shape.n_targets + j
-        kept = [*range(n_known), *range(first, first + n_extra)]
-        names = [*known, *([] if extra is None else [extra])]
-        v = graph.add("Concat", *names, axis=1) if len(names) > 1 else names[0]
+        n_extra = joined.shape[-1] - n_known
+        kernel, bias = self.weights(0, j)
+        rows = [kernel[:n_known], kernel[first : first + n_extra]]
+        kernel = tf.concat(rows, axis=0) if n_extra else rows[0]
 
-        def dense(v: str, layer: int, rows: Any = slice(None)) -> str:
-            kernel, bias = self.weights(layer, j)
-            return graph.add(
-                "Gemm", v, graph.constant(kernel[rows]), graph.constant(bias)
-            )
+        def dense(v: Array, layer: int) -> Array:
+            return f.affine(v, *self.weights(layer, j))
 
+        return self._hidden(f.affine(joined, kernel, bias), dense)
+
+    def _hidden(self, v: Array, dense: Callable[[Array, int], Array]) -> Array:
+        """Return what the last layer sees, from the output of the first one."""
         last = len(self.kernels) - 1
-        v = dense(v, 0, kept)
         if self.skips:
             for layer in range(1, last, 2):
-                hidden = graph.add("Relu", dense(graph.add("Relu", v), layer))
-                v = graph.add("Add", v, dense(hidden, layer + 1))
+                v = v + dense(f.relu(dense(f.relu(v), layer)), layer + 1)
         else:
             for layer in range(1, last):
-                v = dense(graph.add("Relu", v), layer)
-        return graph.add("Relu", v)
+                v = dense(f.relu(v), layer)
+        return f.relu(v)
 
-    def weights(self, layer: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self, layer: int, j: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Return kernel and bias of a layer of network j; layer -1 gives outputs."""
-        return self.kernels[layer].numpy()[j], self.biases[layer].numpy()[j, 0]
+        return self.kernels[layer][j], self.biases[layer][j, 0]
 
 
-def known_rows(
-    shape: Shape, inputs: dict[str, Any], *, dtype: tf.DType = tf.float32
-) -> dict[str, Any]:
-    """Return "x", "pattern" and "free" of a batch, from the inputs of a generator."""
-    x = tf.cast(inputs["conditions"], dtype)
-    free = tf.constant(_free(shape), dtype)
-    if not shape.n_patterns:
-        n = tf.shape(x)[0]
-        return {"x": x, "pattern": x[:, :0], "free": tf.tile(free, (n, 1))}
-    pattern = tf.cast(inputs["pattern"], dtype)
-    return {"x": x, "pattern": pattern, "free": tf.matmul(pattern, free)}
-
-
-def write_free(graph: Graph, shape: Shape, inputs: dict[str, str]) -> str | None:
-    """Append 1 for each coordinate that is continuous; None where all always are."""
-    free = _free(shape)
+def free_coordinates(shape: Shape, inputs: dict[str, Array]) -> Array | None:
+    """Return 1 for each coordinate that is continuous; None where all always are."""
+    everywhere = (1,) * shape.n_targets
+    free = np.array(shape.free or (everywhere,), dtype=np.float32)
     if shape.n_patterns:
-        return graph.add("MatMul", inputs["pattern"], graph.constant(free))
+        return f.matmul(inputs["pattern"], free)
     if free.all():
         return None
-    zero = graph.columns(inputs["conditions"], 0, 1)
-    zero = graph.add("Mul", zero, graph.constant(0.0))
-    return graph.add("Add", zero, graph.constant(free))
+    zero = f.columns(inputs["conditions"], 0, 1) * 0.0
+    return zero + f.like(zero, free)
 
 
-def write_in_turn(
-    graph: Graph,
+def in_turn(
     shape: Shape,
-    inputs: dict[str, str],
-    free: str | None,
-    write: Callable[[int, list[str]], str],
-) -> str:
-    """Append one coordinate after the other to a graph and return their name.
+    inputs: dict[str, Array],
+    free: Array | None,
+    make: Callable[[int, list[Array]], Array],
+) -> Array:
+    """Return coordinates (n, n_targets), made one after the other.
 
     Args:
-        graph: to append to.
-        shape: of the model.
-        inputs: names of "conditions" and perhaps "pattern".
-        free: of `write_free`.
-        write: appends coordinate j, given j and the names of what comes before it.
+        shape: sizes of the arrays of the model.
+        inputs: "conditions" and perhaps "pattern".
+        free: from `free_coordinates`; the others are zero.
+        make: returns coordinate j, (n, 1), given j and what comes before it.
     """
     known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
     first = len(known)
     for j in range(shape.n_targets):
-        y = write(j, known)
+        y = make(j, known)
         if free is not None:
-            y = graph.add("Mul", y, graph.columns(free, j, j + 1))
+            y = y * f.columns(free, j, j + 1)
         known = [*known, y]
-    made = known[first:]
-    return graph.add("Concat", *made, axis=1) if len(made) > 1 else made[0]
-
-
-def _free(shape: Shape) -> np.ndarray:
-    """Return `Shape.free` as numbers, (n_patterns, n_targets)."""
-    return np.array(shape.free or ((1,) * shape.n_targets,), dtype=np.float32)
+    return f.concatenate(known[first:])

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.bundle import formulas as f
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.errors import PidganError, nearest
 from pidgan.training.backend import tf
-from pidgan.training.targets.cells import ALONE, N_KNOTS, CellTransform
+from pidgan.training.targets.cells import ALONE, CellTransform
 
 OBSERVABLES = ("total", "layers", "centre", "width")
 """What can be asked for: the total; the share of each layer in its view; for each view
@@ -79,25 +80,12 @@ class Observables:
 
     def cells(self, z: tf.Tensor) -> tf.Tensor:
         """Return cells (n, n_cells) over the incident energy."""
-        t = self.transform
-        position = tf.clip_by_value((z - t.z_min) * t.steps, 0.0, N_KNOTS - 1.0)
-        left = tf.stop_gradient(tf.minimum(tf.floor(position), N_KNOTS - 2.0))
-        place = tf.cast(left, tf.int32) + np.arange(t.n_coordinates) * N_KNOTS
-        knots = tf.constant(t.knots.ravel())
-        low, high = tf.gather(knots, place), tf.gather(knots, place + 1)
-        value = low + (position - left) * (high - low)
-        quantity = tf.where(t.has_logit, tf.sigmoid(value), tf.exp(value))
-        quantity = tf.where(z <= t.edge, 0.0, quantity)
-        alone = tf.constant(t.group == ALONE, dtype=tf.float32)
+        t, z = self.transform, f.turn(z)
+        quantity = f.where(f.at_most(z, t.edge[:, None]), 0.0, t.quantities(z))
         if (t.group != ALONE).any():
-            sums = tf.matmul(tf.matmul(quantity, t.indicator), t.indicator.T)
-            quantity /= tf.maximum(sums + alone, SMALL)
-        one = tf.ones_like(quantity[:, :1])
-        quantity = tf.concat([quantity, one, tf.zeros_like(one)], axis=1)
-        cells = tf.gather(quantity, t.factors[0], axis=1)
-        for factor in t.factors[1:]:
-            cells *= tf.gather(quantity, factor, axis=1)
-        return cells
+            whole = t.sums(quantity)
+            quantity = quantity / f.maximum(whole, SMALL)
+        return f.turn(t.products(quantity))
 
 
 def standardise(*observables: Any) -> list[tf.Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
@@ -71,18 +72,17 @@ class Targets(Protocol):
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
         """Return the sizes of the arrays that the networks of a model exchange."""
 
-    def inverse(
-        self, y: FloatArray, codes: FloatArray, conditions: FloatArray
-    ) -> FloatArray:
-        """Map what a generator makes to targets in physical units.
+    def inverse(self, y: Array, codes: Array | None, conditions: Array) -> Array:
+        """Map what a generator makes to targets in physical units, as a formula.
 
         Args:
             y: (n, n_coordinates).
-            codes: (n, n_patterns), one-hot code of each row's pattern.
+            codes: (n, n_patterns), one-hot code of each row's pattern; None where there
+                is one pattern.
             conditions: (n, n_conditions), package units.
 
         Returns:
-            (n, n_targets) float32.
+            (n, n_targets).
         """
 
     def to_arrays(self) -> dict[str, np.ndarray]:

@@ -25,11 +25,14 @@ import numpy as np
 import scipy.special
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.mirrors import mirror_showers
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.targets.knots import interpolate
 
 N_KNOTS = 64
 """Knots of a quantile transform, at normal scores equidistant above the edge."""
@@ -222,49 +225,57 @@ class CellTransform:
             geometry=sample.cells.layout if sample.cells else None,
         )
 
-    def inverse(
-        self, z: FloatArray, codes: FloatArray | None, conditions: FloatArray
-    ) -> FloatArray:
-        """Map coordinates to cells, in the order of operations of the exported graph.
+    def inverse(self, z: Array, codes: Array | None, conditions: Array) -> Array:
+        """Map coordinates to cells, see `Targets.inverse`.
 
-        Args:
-            z: (n, n_coordinates).
-            codes: patterns, of which there is one.
-            conditions: (n, n_conditions), package units.
-
-        Returns:
-            (n, n_cells) float32, energies.
+        The rows are on the last axis: looking up a column then copies one piece of
+        memory.
         """
-        z = z.astype(np.float32)
-        position = np.clip((z - self.z_min) * self.steps, 0, N_KNOTS - 1)
-        left = np.minimum(np.floor(position), np.float32(N_KNOTS - 2))
-        place = left.astype(np.int64) + np.arange(self.n_coordinates) * N_KNOTS
-        flat = self.knots.ravel()
-        value = flat[place] + (position - left) * (flat[place + 1] - flat[place])
-        quantity = np.exp(value)
-        if self.has_logit.any():
-            share = scipy.special.expit(value)
-            quantity = np.where(self.has_logit, share, quantity)
-        margin = z - self.edge
-        zero = margin <= 0
-        group = self.group
-        if (group != ALONE).any():
+        z = f.turn(z)
+        quantity = self.quantities(z)
+        margin = z - self.edge[:, None]
+        zero = f.at_most(margin, 0.0)
+        alone = (self.group == ALONE)[:, None]
+        if not alone.all():
             # The share nearest to its edge stays where all would be zero.
-            largest = margin[:, self.members].max(axis=2)[:, np.maximum(group, 0)]
-            zero &= (margin < largest) | (group == ALONE)
-        quantity = np.where(zero, np.float32(0), quantity)
-        if (group != ALONE).any():
-            sums = (quantity @ self.indicator) @ self.indicator.T
-            quantity = quantity / (sums + (group == ALONE).astype(np.float32))
-        constants = np.tile(np.array([1, 0], dtype=np.float32), (len(z), 1))
-        quantity = np.concatenate([quantity, constants], axis=1)
-        cells = quantity[:, self.factors[0]]
-        for factor in self.factors[1:]:
-            cells = cells * quantity[:, factor]
+            largest = f.largest(f.pick(margin, self.members))
+            smaller = f.less(margin, f.pick(largest, np.maximum(self.group, 0)))
+            zero = f.both(zero, f.either(smaller, alone))
+        quantity = f.where(zero, 0.0, quantity)
+        if not alone.all():
+            quantity = quantity / self.sums(quantity)
+        cells = self.products(quantity)
         if self.incident >= 0:
-            cells = cells * conditions[:, [self.incident]].astype(np.float32)
-        kept = cells >= np.float32(self.threshold)
-        return np.where(kept, cells, np.float32(0)).astype(np.float32)
+            cells = cells * f.turn(f.take(conditions, [self.incident], axis=1))
+        kept = f.at_least(cells, self.threshold)
+        return f.turn(f.where(kept, cells, 0.0))
+
+    def quantities(self, z: Array) -> Array:
+        """Return quantities of coordinates (n_coordinates, n), as if none were zero."""
+        position = (z - self.z_min[:, None]) * self.steps[:, None]
+        start = np.arange(self.n_coordinates)[:, None] * N_KNOTS
+        value = interpolate(self.knots, position, start)
+        if not self.has_logit.any():
+            return f.exp(value)
+        return f.where(self.has_logit[:, None], f.sigmoid(value), f.exp(value))
+
+    def sums(self, quantity: Array) -> Array:
+        """Return what quantities (n_coordinates, n) are divided by: sums of groups."""
+        sums = f.product(self.indicator, f.product(self.indicator.T, quantity))
+        return sums + f.like(quantity, (self.group == ALONE)[:, None])
+
+    def products(self, quantity: Array) -> Array:
+        """Return cells (n_cells, n) over the incident energy, products of shares."""
+        n = self.n_coordinates
+        found = []
+        for factor in self.factors:
+            # 1 and 0, beyond the coordinates, are put in place after the lookup.
+            values = f.pick(quantity, factor % n)
+            if (factor >= n).any():
+                constant = f.like(quantity, (factor == n)[:, None])
+                values = f.where((factor < n)[:, None], values, constant)
+            found.append(values)
+        return math.prod(found[1:], start=found[0])
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as arrays, for `from_arrays`."""

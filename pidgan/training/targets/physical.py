@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
@@ -53,8 +54,6 @@ class PhysicalTransform:
         """Return the fields as arrays."""
         return {"physical_targets": np.asarray(self.n_targets)}
 
-    def inverse(
-        self, y: FloatArray, codes: FloatArray | None, conditions: FloatArray
-    ) -> FloatArray:
+    def inverse(self, y: Array, codes: Array | None, conditions: Array) -> Array:
         """Return what a generator makes, (n, n_targets)."""
         return y

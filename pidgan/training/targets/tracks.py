@@ -24,9 +24,12 @@ from typing import ClassVar
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.targets.knots import interpolate
 
 N_KNOTS = 256
 """Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows."""
@@ -124,24 +127,36 @@ class TargetTransform:
             free=tuple(tuple(row) for row in self.patterns.tolist()),
         )
 
-    def inverse(
-        self, y: FloatArray, codes: FloatArray, conditions: FloatArray | None = None
-    ) -> FloatArray:
-        """Map coordinates (n, n_targets) and one-hot patterns to physical targets."""
-        pattern = codes.argmax(axis=1)
-        z = np.einsum("ni,nij->nj", y.astype(np.float32), self.mixing[pattern])
+    def inverse(self, y: Array, codes: Array | None, conditions: Array = None) -> Array:
+        """Map coordinates to physical targets, see `Targets.inverse`.
+
+        Copying a column is slow in a graph: products with matrices of zeros and ones
+        do it, and look up what each pattern brings.
+        """
+        first = self.table * N_KNOTS
+        if codes is None:
+            z, start = f.matmul(y, self.mixing[0]), first[0]
+            free, atoms = self.free[0], self.atoms[0]
+        else:
+            d, (i, j) = self.n_targets, np.nonzero(self.mixing.any(axis=0))
+            brought = (self.mixing[:, i, j], self.patterns, self.atoms, first)
+            found = f.matmul(codes, np.hstack(brought))
+            mixing = f.columns(found, 0, len(i))
+            free, atoms, start = (
+                f.columns(found, len(i) + k * d, len(i) + (k + 1) * d) for k in range(3)
+            )
+            # Every product y_i mixing_ij in a column of its own, then the sums over i.
+            z = f.matmul(f.matmul(y, np.eye(d)[:, i]) * mixing, np.eye(d)[j])
         z_max = self.z_max.astype(np.float32)
         position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
-        position = np.clip(position, 0, N_KNOTS - 1)
-        left = np.minimum(position.astype(np.int64), N_KNOTS - 2)
-        fraction = position - left.astype(np.float32)
-        table = self.table[pattern]
-        low, high = self.knots[table, left], self.knots[table, left + 1]
-        value = low + fraction * (high - low)
-        value = np.where(
-            self.patterns[pattern] == 1, value, self.atoms[pattern]
-        ).astype(np.float32)
-        return _sums(value, self.base, self.depth)
+        value = interpolate(self.knots, position, start)
+        if codes is not None or not self.patterns.all():
+            value = value * free + atoms
+        is_base = np.eye(self.n_targets)[:, self.base] * (self.base >= 0)
+        targets = value
+        for _ in range(self.depth):
+            targets = value + f.matmul(targets, is_base)
+        return targets
 
     def normal_scores(self, coordinates: FloatArray, pattern: IntArray) -> FloatArray:
         """Map differences of targets to normal scores; atoms are at zero."""
@@ -189,15 +204,6 @@ def differences(y: FloatArray, base: IntArray) -> FloatArray:
     """Subtract from each target its base."""
     columns = [y[:, j] - y[:, b] if b >= 0 else y[:, j] for j, b in enumerate(base)]
     return np.stack(columns, axis=1)
-
-
-def _sums(coordinates: FloatArray, base: IntArray, depth: int) -> FloatArray:
-    """Undo `differences`; adding zero keeps ties exact."""
-    y = coordinates
-    for _ in range(depth):
-        added = np.where(base >= 0, y[:, base], np.float32(0))
-        y = coordinates + added
-    return y
 
 
 def _interpolate_back(

@@ -1,0 +1,36 @@
+"""Evaluates a generator block by block, which bounds the memory that it takes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pidgan.arrays import FloatArray
+
+BLOCK_ROWS = 16_384
+
+
+def in_blocks(
+    evaluate: Callable[[FloatArray, FloatArray], FloatArray],
+    conditions: FloatArray,
+    noise: FloatArray,
+    *,
+    n_targets: int,
+    size: int = BLOCK_ROWS,
+) -> FloatArray:
+    """Return targets (n, n_targets) float32; NaN where a condition is not finite.
+
+    Args:
+        evaluate: from conditions and noise of some rows, float32, to targets.
+        conditions: (n, n_conditions), package units.
+        noise: (n, n_noise), standard normal.
+        n_targets: number of targets.
+        size: largest number of rows in a block.
+    """
+    targets = np.full((len(conditions), n_targets), np.nan, dtype=np.float32)
+    for start in range(0, len(conditions), size):
+        rows = slice(start, start + size)
+        finite = np.isfinite(conditions[rows]).all(axis=1)
+        if finite.any():
+            x, z = (v[rows][finite].astype(np.float32) for v in (conditions, noise))
+            targets[rows][finite] = evaluate(x, z)
+    return targets

@@ -1,0 +1,148 @@
+"""Translates the layers of keras networks to operators of an ONNX graph.
+
+Keras' own exporter needs a converter that does not follow current releases; the few
+layers that the networks are made of are written here. Everything else is a formula in
+the language of `pidgan.bundle.formulas`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pidgan.bundle.graph_values import Recorder, Traced
+from pidgan.errors import BundleError
+
+
+def add_network(network: Any, inputs: dict[str, Traced]) -> Traced:
+    """Append the layers of a keras model, each used once, and return the output.
+
+    Args:
+        network: model of the layers below, with one output.
+        inputs: values of one graph by the name of the input, in single precision.
+
+    Raises:
+        BundleError: a layer has no translation.
+    """
+    first = next(iter(inputs.values()))
+    names: dict[int, str] = {}
+    for layer in network.layers:
+        kind = type(layer).__name__
+        if kind == "InputLayer":
+            names[id(layer.output)] = inputs[layer.name].name
+            continue
+        entries = layer.input if isinstance(layer.input, list) else [layer.input]
+        sources = [names[id(entry)] for entry in entries]
+        names[id(layer.output)] = _add_layer(first.graph, kind, layer, sources)
+    (output,) = network.outputs
+    return first.like(names[id(output)], tuple(output.shape[1:]))
+
+
+def _add_layer(graph: Recorder, kind: str, layer: Any, sources: list[str]) -> str:
+    if kind == "Dense":
+        kernel = graph.constant(layer.kernel.numpy())
+        if not layer.use_bias:
+            return graph.add("MatMul", sources[0], kernel)
+        return graph.add("Gemm", sources[0], kernel, graph.constant(layer.bias.numpy()))
+    if kind == "Concatenate":
+        return graph.add("Concat", *sources, axis=1)
+    if kind in ("Add", "Multiply"):
+        return graph.add({"Multiply": "Mul"}.get(kind, kind), *sources)
+    if kind in ("Conv1D", "Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return _add_to_grid(graph, kind, layer, sources[0])
+    if kind == "Reshape":  # to a grid: keras has the channels last, ONNX first
+        shape = layer.target_shape
+        grid = graph.add("Reshape", sources[0], _ints(graph, [0, *shape]))
+        n = len(shape)
+        return graph.add("Transpose", grid, perm=[0, n, *range(1, n)])
+    if kind == "Flatten":
+        n = len(layer.input.shape) - 1
+        last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
+        return graph.add("Reshape", last, _ints(graph, [0, -1]))
+    if kind in ("FromPlanes", "ToPlanes"):  # planes have the channels first, as ONNX
+        return graph.add("Reshape", sources[0], _ints(graph, [0, *layer.planes]))
+    if kind == "GRU":
+        return _add_recurrent(graph, layer, sources[0])
+    if kind == "Take":
+        return _columns(graph, sources[0], layer.start, layer.stop)
+    function = layer.activation.__name__ if kind == "Activation" else kind
+    if function == "silu":
+        return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
+    operators = {"relu": "Relu", "exponential": "Exp", "tanh": "Tanh"}
+    if function in operators:
+        return graph.add(operators[function], sources[0])
+    raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _add_to_grid(graph: Recorder, kind: str, layer: Any, source: str) -> str:
+    """Append a layer that works on (n, channels, ...)."""
+    if kind.startswith("UpSampling"):
+        grid = source
+        for axis, factor in enumerate(layer.size):
+            if factor > 1:
+                index = np.repeat(np.arange(layer.input.shape[1 + axis]), factor)
+                grid = graph.add("Gather", grid, _ints(graph, index), axis=2 + axis)
+        return grid
+    kernel = np.moveaxis(layer.kernel.numpy(), (-1, -2), (0, 1))
+    sizes = kernel.shape[2:]
+    if layer.padding != "same" or any(size % 2 == 0 for size in sizes):
+        raise BundleError(f"layer {layer.name!r} has no ONNX translation")
+    return graph.add(
+        "Conv",
+        source,
+        graph.constant(kernel),
+        graph.constant(layer.bias.numpy()),
+        kernel_shape=list(sizes),
+        pads=[size // 2 for size in sizes] * 2,
+    )
+
+
+def _add_recurrent(graph: Recorder, layer: Any, source: str) -> str:
+    """Append a gated recurrent unit, place after place (n, channels, places).
+
+    The operator GRU of ONNX has its rows on the second axis; bundles have them first.
+    """
+    kernel, recurrent, bias = (v.numpy() for v in layer.cell.weights)
+    width, places = layer.units, layer.input.shape[1]
+    last = graph.add("Transpose", source, perm=[0, 2, 1])
+    # What goes in does not depend on the state: all places at once.
+    entry = graph.add("MatMul", last, graph.constant(kernel))
+    entry = graph.add("Reshape", entry, _ints(graph, [0, 3 * places * width]))
+    gate_bias = bias[1] + np.where(np.arange(3 * width) < 2 * width, bias[0], 0)
+    weights = graph.constant(recurrent), graph.constant(gate_bias)
+    new_bias = graph.constant(bias[0, 2 * width :])
+    zero = _columns(graph, entry, 0, width)
+    state = graph.add("Mul", zero, graph.constant(0.0))
+    states = []
+    for place in range(places):
+        start = 3 * width * place
+        known = graph.add("Gemm", state, *weights)
+        both = graph.add(
+            "Add",
+            _columns(graph, entry, start, start + 2 * width),
+            _columns(graph, known, 0, 2 * width),
+        )
+        gates = graph.add("Sigmoid", both)
+        kept = graph.add(
+            "Mul",
+            _columns(graph, gates, width, 2 * width),
+            _columns(graph, known, 2 * width, 3 * width),
+        )
+        fresh = _columns(graph, entry, start + 2 * width, start + 3 * width)
+        total = graph.add("Add", graph.add("Add", fresh, kept), new_bias)
+        new = graph.add("Tanh", total)
+        move = graph.add("Sub", state, new)
+        held = graph.add("Mul", _columns(graph, gates, 0, width), move)
+        state = graph.add("Add", new, held)
+        states.append(state)
+    joined = graph.add("Concat", *states, axis=1)
+    rows = graph.add("Reshape", joined, _ints(graph, [0, places, width]))
+    return graph.add("Transpose", rows, perm=[0, 2, 1])
+
+
+def _ints(graph: Recorder, value: Any) -> str:
+    return graph.constant(value, np.int64)
+
+
+def _columns(graph: Recorder, value: str, start: int, stop: int) -> str:
+    bounds = (_ints(graph, [n]) for n in (start, stop, 1))
+    return graph.add("Slice", value, *bounds)
