@@ -99,7 +99,7 @@ def apply(
     conditions: Conditions | None = None,
     suffix: str = "",
     key: Sequence[str] = (),
-    part: tuple[int, int] | None = None,
+    files_part: tuple[int, int] | None = None,
     chunk: int | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -144,8 +144,8 @@ def apply(
             noise is then a hash of them and of the values of the track's conditions (or
             of a branch with `{track}` in its name, if there is one), not of the entry
             number: equal in skims, merges and re-orderings.
-        part: (i, n) does the i-th of n parts of the list of files, from 1; all parts
-            together do exactly what one call does.
+        files_part: (i, n) to do part i of n of the list of files, counted from 1; all
+            parts together do exactly what one call does.
         chunk: Largest number of entries of a chunk; by default up to 200000, fewer if a
             tree is wide or memory is small. The result does not depend on it.
         threads: Number of threads that generate; by default the cores of this process,
@@ -171,7 +171,7 @@ def apply(
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    _check_numbers(part, chunk=chunk, threads=threads, workers=workers)
+    _check_numbers(files_part, chunk=chunk, threads=threads, workers=workers)
     request = Request(
         tracks=dict(tracks),
         mode=mode,
@@ -197,7 +197,7 @@ def apply(
         chunk_bytes=CHUNK_BYTES,
         threads=threads or 1,
     )
-    plans = _plan(job, generators, find_sources(files), part)
+    plans = _plan(job, generators, find_sources(files), files_part)
     finished = {
         str(plan.job.output): read_manifest(plan.job.output)["counts"]
         for plan in plans
@@ -229,7 +229,7 @@ def apply(
 def _check_numbers(part: tuple[int, int] | None, **numbers: int | None) -> None:
     """Raise if a number is none that there is."""
     if part is not None and not 1 <= part[0] <= part[1]:
-        raise ValueError(f"part is {part[0]}/{part[1]}, expected 1/n to n/n")
+        raise ValueError(f"files_part is {part[0]}/{part[1]}, expected 1/n to n/n")
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")

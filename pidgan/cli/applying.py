@@ -114,7 +114,7 @@ def _export_c(generator: Any, output: Path, report: Any, **options: Any) -> Path
 @click.option(
     "--classifier-steps",
     "--steps",
-    "steps",
+    "classifier_steps",
     default=2000,
     type=click.IntRange(min=1),
     help="Number of updates of the classifier.",
@@ -216,6 +216,13 @@ def _read_values(
     return frame[branch].to_numpy(), None if weights is None else frame[weights]
 
 
+def _parse_part(text: str) -> tuple[int, int]:
+    found = parse_fraction(text)
+    if found is None or found[0] > found[1]:
+        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
+    return found
+
+
 @click.command(
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
@@ -264,9 +271,11 @@ def _read_values(
     help="Branches that key the noise, instead of the entry number.",
 )
 @click.option(
+    "--files-part",
     "--part",
+    "files_part",
     metavar="I/N",
-    callback=lambda _, __, text: _parse_part(text),
+    callback=reads(_parse_part),
     help="Part I of N of the files, counted from 1, for arrays of batch jobs.",
 )
 @click.option(
@@ -321,10 +330,3 @@ def apply(
             **options,
         )
     click.echo(summary.to_json() if as_json else summary.text())
-
-
-def _parse_part(text: str | None) -> tuple[int, int] | None:
-    found = None if text is None else parse_fraction(text)
-    if text is not None and (found is None or found[0] > found[1]):
-        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
-    return found

@@ -160,9 +160,9 @@ def _weigh(
         weights: FloatArray = rows.columns[WEIGHT]
     elif sample.discriminant:
         mass = rows.columns[MASS]
-        result = compute_sweights(mass, sample.discriminant, where=where)
+        result = compute_sweights(mass, sample.discriminant, source=where)
         weights, fit = result.weights, {"fit": result.summary}
-        others = alternative_sweights(mass, sample.discriminant, where=where)
+        others = alternative_sweights(mass, sample.discriminant, source=where)
     else:
         weights = np.ones(len(rows))
     total = float(weights.sum())

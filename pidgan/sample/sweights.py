@@ -81,7 +81,7 @@ class SweightResult:
 
 
 def compute_sweights(
-    mass: ArrayLike, discriminant: Discriminant, *, where: str = "the sample"
+    mass: ArrayLike, discriminant: Discriminant, *, source: str = "the sample"
 ) -> SweightResult:
     """Fit the discriminant and return signal sWeights.
 
@@ -92,7 +92,7 @@ def compute_sweights(
     Args:
         mass: Values (n,) of the discriminant, MeV, all within its range.
         discriminant: Range and shapes of the fit.
-        where: Name of the input in messages.
+        source: Name of the input in messages.
 
     Returns:
         The weights and the fit; a fit with a p-value below 1e-4 warns.
@@ -106,7 +106,7 @@ def compute_sweights(
         >>> compute_sweights(mass, shape).weights.sum()  # doctest: +SKIP
     """
     values = np.asarray(mass, dtype=np.float64)
-    where = f"mass fit of {where} in {discriminant.branch!r}"
+    where = f"mass fit of {source} in {discriminant.branch!r}"
     _check(values, discriminant, where)
     low, high = discriminant.range
     where += _unfilled(values, low, high)
@@ -139,7 +139,7 @@ def compute_sweights(
 
 
 def alternative_sweights(
-    mass: ArrayLike, discriminant: Discriminant, *, where: str = "the sample"
+    mass: ArrayLike, discriminant: Discriminant, *, source: str = "the sample"
 ) -> dict[str, FloatArray]:
     """Return the sWeights of other mass fits, for a systematic uncertainty.
 
@@ -150,7 +150,7 @@ def alternative_sweights(
     Args:
         mass: Values (n,) of the discriminant, MeV, all within its range.
         discriminant: Range and shapes of the nominal fit.
-        where: Name of the input in messages.
+        source: Name of the input in messages.
 
     Returns:
         Weights (n,) by name of the fit.
@@ -170,7 +170,7 @@ def alternative_sweights(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PidganWarning)
             try:
-                result = compute_sweights(values[inside], other, where=where)
+                result = compute_sweights(values[inside], other, source=source)
             except FitError:
                 continue
         if result.p_value >= POOR_P_VALUE and result.weights.sum() > 0:

@@ -155,12 +155,12 @@ MODES = {
 
 
 def simulate_calibration(
-    mode: str, n: int, *, seed: int = 1
+    decay: str, n: int, *, seed: int = 1
 ) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Simulate a calibration sample of n candidates.
 
     Args:
-        mode: One of `RICH_MODES`.
+        decay: Decay that the tracks come from, one of `RICH_MODES`.
         n: Number of candidates, signal and background, in both trees together.
         seed: Seed of the random generator.
 
@@ -174,14 +174,14 @@ def simulate_calibration(
         >>> sum(len(branches["D0_M"]) for branches in trees.values())
         1000
     """
-    if mode not in MODES:
-        hint = nearest(mode, RICH_MODES)
-        raise ValueError(f"unknown mode {mode!r}{hint}")
+    if decay not in MODES:
+        hint = nearest(decay, RICH_MODES)
+        raise ValueError(f"unknown decay {decay!r}{hint}")
     check_number(n, "candidates")
-    settings = MODES[mode]
-    rng = np.random.default_rng([seed, RICH_MODES.index(mode)])
+    settings = MODES[decay]
+    rng = np.random.default_rng([seed, RICH_MODES.index(decay)])
     is_signal = rng.random(n) < settings.mass.signal_fraction
-    branches = _draw_probes(settings, SPECTRA[mode], is_signal, rng=rng)
+    branches = _draw_probes(settings, SPECTRA[decay], is_signal, rng=rng)
     branches[settings.mass.branch] = draw_mass(settings.mass, is_signal, rng=rng)
     branches |= draw_event_numbers(n, RUN_RANGE, rng=rng)
     positive = branches["probe_trackcharge"] > 0

@@ -123,7 +123,7 @@ def refine(
     dataset: Dataset,
     *,
     candidates: int = DEFAULT_CANDIDATES,
-    steps: int = DEFAULT_STEPS,
+    classifier_steps: int = DEFAULT_STEPS,
     seed: int = 1,
 ) -> RefinedModel:
     """Train a classifier of real against generated rows, and refine a model with it.
@@ -136,7 +136,7 @@ def refine(
         model: from `train`.
         dataset: the one it was trained on.
         candidates: K.
-        steps: number of updates of the classifier.
+        classifier_steps: Number of updates of the classifier.
         seed: of the classifier and of the generated rows.
 
     Returns:
@@ -145,9 +145,10 @@ def refine(
     Raises:
         TrainingError: the model is of another dataset.
     """
-    if candidates < 2 or steps < 1:
+    if candidates < 2 or classifier_steps < 1:
         raise ValueError(
-            f"candidates is {candidates} and steps {steps}, expected at least 2 and 1"
+            f"candidates is {candidates} and classifier_steps {classifier_steps}, "
+            "expected at least 2 and 1"
         )
     if model.card.dataset.get("hash") != dataset.info.get("hash"):
         raise TrainingError(
@@ -166,7 +167,7 @@ def refine(
         for name in ("train", "validation")
     ]
     losses = network.fit(
-        *pairs[0], held_out=pairs[1], steps=steps, batch_size=BATCH_SIZE
+        *pairs[0], held_out=pairs[1], steps=classifier_steps, batch_size=BATCH_SIZE
     )
     card = model.card.model_copy(
         update={

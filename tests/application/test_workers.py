@@ -150,7 +150,7 @@ def test_parts_together_are_the_whole(
 ) -> None:
     whole = apply({"K": bundle}, inputs, tmp_path / "whole", key=key)
     done = [
-        apply({"K": bundle}, inputs, tmp_path / "out", part=(i, parts), key=key)
+        apply({"K": bundle}, inputs, tmp_path / "out", files_part=(i, parts), key=key)
         for i in reversed(range(1, parts + 1))
     ]
     same(tmp_path / "whole", tmp_path / "out")
@@ -219,9 +219,9 @@ def test_a_part_may_hold_nothing(bundle: Path, tmp_path: Path) -> None:
     write(tmp_path / "in/a2.root", 0)
     options: Any = ({"K": bundle}, f"{tmp_path}/in/*.root:T", tmp_path / "out")
     with pytest.warns(PidganWarning, match=r"a1.root:T has 0 entries"):
-        assert apply(*options, part=(1, 3)).entries == 0
-    assert apply(*options, part=(2, 3)).entries == ENTRIES
-    assert apply(*options, part=(3, 3)).outputs == ()
+        assert apply(*options, files_part=(1, 3)).entries == 0
+    assert apply(*options, files_part=(2, 3)).entries == ENTRIES
+    assert apply(*options, files_part=(3, 3)).outputs == ()
 
 
 def test_misuse_is_named(bundle: Path, inputs: str, tmp_path: Path) -> None:

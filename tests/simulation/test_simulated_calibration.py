@@ -224,7 +224,7 @@ def test_networks_pile_up_at_both_ends(kaons):
 
 def test_unknown_mode_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"unknown mode 'dstar_kk'; closest: 'dstar_k'"
+        ValueError, match=r"unknown decay 'dstar_kk'; closest: 'dstar_k'"
     ):
         simulate_calibration("dstar_kk", 10)
 
