@@ -65,7 +65,7 @@ def main() -> None:
     found = pidgan.run_systematics(bundle, cuts=CUTS)
     found.save(work / "proton-map.json", overwrite=True)
     efficiency = pidgan.pid_efficiency(
-        output, track="proton", cuts=CUTS, map=found, weights="sWeight"
+        {"proton": found}, output, cuts=CUTS, weights="sWeight"
     )
     print(efficiency.text())
 

@@ -42,10 +42,9 @@ def main() -> None:
     )
     found = pidgan.run_systematics(pidgan.open_bundle(work / "kaon.onnx"), cuts=CUTS)
     efficiency = pidgan.pid_efficiency(
+        {"Kplus": found},
         work / "d2kpi-pid.root",
-        track="Kplus",
         cuts=CUTS,
-        map=found,
         species_from="TRUEID",
     )
     print(efficiency.text())

@@ -60,7 +60,7 @@ def make_card(**changes: Any) -> Card:
 
 def location(conditions: np.ndarray) -> np.ndarray:
     """Mean of both targets, which have unit width."""
-    p, eta = np.asarray(conditions, dtype=np.float64).T
+    p, eta = np.asarray(conditions, dtype=np.float64)[:, :2].T
     first = 4.0 - 5e-5 * p + 0.3 * (eta - 3.0)
     second = 1.0 + 2e-5 * p
     return np.stack([first, second], axis=1)

@@ -106,7 +106,7 @@ def _quoted(path, tracks, folder):
     output = folder / f"{path.stem}.root"
     pidgan.apply({"h": path}, [folder / "tracks.root"], output, seed=5, overwrite=True)
     return [
-        list(pidgan.pid_efficiency(output, track="h", cuts=CUTS, map=found, bins=bins))
+        list(pidgan.pid_efficiency({"h": found}, output, cuts=CUTS, binning=bins))
         for bins in (None, {"h_P": EDGES})
     ]
 

@@ -163,7 +163,7 @@ def _quote(
 ) -> list[QuotedVsTrue]:
     """Return the efficiencies of an ntuple beside the true ones."""
     found = pidgan.pid_efficiency(
-        path, track=track, cuts=CUTS, map=efficiency_map, species_from="TRUEID"
+        {track: efficiency_map}, path, cuts=CUTS, species_from="TRUEID"
     )
     return [
         QuotedVsTrue(

@@ -284,25 +284,22 @@ def efficiency(
         pid_efficiency,
         write_efficiency_columns,
     )
-    from pidgan.efficiency.selections import open_tracks
+    from pidgan.efficiency.selections import open_maps
 
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
-    given = _parse_maps(tracks, maps)
-    opened = open_tracks(list(given), given)
-    selection: dict[str, Any] = {
-        "track": list(given),
-        "cuts": list(cuts) or _shared_cuts(opened),
-        "map": opened,
-        "conditions": conditions,
-    }
-    options |= {"correction": not no_correction, "bins": binning}
-    found = pid_efficiency(list(files), **selection, **options)
+    opened = open_maps(_parse_maps(tracks, maps))
+    options |= {"correction": not no_correction, "conditions": conditions}
+    options["cuts"] = list(cuts) or None
+    try:
+        found = pid_efficiency(opened, list(files), binning=binning, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     quotients = _quotients(found, ratios)
     content, texts, tables = found.content(), [found.text()], [found.latex()]
     if over:
-        other = pid_efficiency(list(over), **selection, **options)
+        other = pid_efficiency(opened, list(over), binning=found.binning, **options)
         quotients.append(found / other)
         content["over"] = other.content()
         texts.append(other.text())
@@ -312,7 +309,12 @@ def efficiency(
         tables += [quotient.latex() for quotient in quotients]
     if columns is not None:
         paths = write_efficiency_columns(
-            list(files), columns, overwrite=overwrite, **selection
+            opened,
+            list(files),
+            columns,
+            cuts=list(cuts) or None,
+            conditions=conditions,
+            overwrite=overwrite,
         )
         click.echo("\n".join(map(str, paths)), err=True)
     if latex is not None:
@@ -353,14 +355,6 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
         if max(i, j) > len(found):
             raise click.UsageError(f"--ratio {i}/{j}: there are {len(found)} results")
     return [found.estimates[i - 1] / found.estimates[j - 1] for i, j in ratios]
-
-
-def _shared_cuts(maps: Any) -> list[str]:
-    """Return the cuts of a map that all tracks share."""
-    known = [efficiency_map.cuts for efficiency_map in maps.values()]
-    if any(cuts != known[0] for cuts in known):
-        raise click.UsageError("tracks with different maps need --cut")
-    return list(known[0])
 
 
 @click.command(

@@ -25,7 +25,12 @@ from pidgan.application.conditions import (
 from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
-from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.binning import (
+    Binning,
+    bin_index,
+    by_condition,
+    choose_edges,
+)
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.files.tables import (
@@ -47,8 +52,8 @@ class TrackRows:
     """A track in each row.
 
     Attributes:
-        place: (n,), bin of its map, -1 outside.
-        passed: (n,), whether it passes a cut, by the number of the cut in its map.
+        place: (n,) bin of its map, -1 outside.
+        passed: (n,) whether it passes a cut, by the number of the cut in its map.
     """
 
     place: IntArray
@@ -60,16 +65,18 @@ class Rows:
     """The rows that are used.
 
     Attributes:
-        tracks: by prefix.
-        weights: (n,), of any sign.
-        cell: (n,), bin of the analysis, -1 outside.
-        n_invalid: rows left out, without targets.
-        origin: by file and tree, how many rows it has and the numbers of those used.
+        tracks: Tracks by prefix.
+        weights: (n,) weights of any sign.
+        cell: (n,) bin of the analysis, -1 outside.
+        binning: Edges of the analysis bins by branch; empty for one bin of all rows.
+        n_invalid: Rows left out, without targets.
+        origin: By file and tree, how many rows it has and the numbers of those used.
     """
 
     tracks: Mapping[str, TrackRows]
     weights: FloatArray
     cell: IntArray
+    binning: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     n_invalid: int = 0
     origin: Mapping[str, tuple[int, IntArray]] = field(default_factory=dict)
 
@@ -85,6 +92,7 @@ class Rows:
             },
             weights=self.weights[chosen],
             cell=self.cell[chosen],
+            binning=self.binning,
         )
 
 
@@ -93,14 +101,14 @@ class Request:
     """What to read.
 
     Attributes:
-        maps: the map of each track.
-        cuts: the numbers of the cuts that are needed, by track.
-        suffix: suffix of the generated columns.
+        maps: Map of each track.
+        cuts: Numbers of the cuts that are needed, by track.
+        suffix: Suffix of the generated columns.
         species_from: NAME of the branches `{track}_NAME` with PDG ids.
-        weights: branch with weights.
-        bins: edges of the analysis by branch.
+        weights: Branch with weights.
+        binning: Bins of the analysis by branch.
         conditions: Branches, units, scales and quantile maps of conditions.
-        chunk: rows read at a time.
+        chunk: Rows read at a time.
     """
 
     maps: Mapping[str, EfficiencyMap]
@@ -108,7 +116,7 @@ class Request:
     suffix: str
     species_from: str | None
     weights: str | None
-    bins: Mapping[str, Sequence[float]]
+    binning: Binning
     conditions: Conditions
     chunk: int
 
@@ -157,7 +165,8 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     by_source = {
         _identity(source): list(_read_source(source, request)) for source in sources
     }
-    parts = [part.rows for found in by_source.values() for part in found]
+    chunks = [part for found in by_source.values() for part in found]
+    parts = [chunk.rows for chunk in chunks]
     n_invalid = sum(part.n_invalid for part in parts)
     if not any(len(part.weights) for part in parts):
         which = " and ".join(
@@ -170,6 +179,13 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
             f"{f' with {which}' if request.species_from else ''} "
             f"({n_invalid} without targets)"
         )
+    weights = np.concatenate([part.weights for part in parts])
+    columns = {
+        name: np.concatenate([chunk.columns[name] for chunk in chunks])
+        for name in by_condition(request.binning)
+    }
+    edges = choose_edges(request.binning, columns, weights)
+    cell = bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64)
     return Rows(
         tracks={
             track: TrackRows(
@@ -183,8 +199,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
             )
             for track in request.maps
         },
-        weights=np.concatenate([part.weights for part in parts]),
-        cell=np.concatenate([part.cell for part in parts]),
+        weights=weights,
+        cell=cell,
+        binning=edges,
         n_invalid=n_invalid,
         origin={name: _origin(found) for name, found in by_source.items()},
     )
@@ -281,9 +298,13 @@ def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The used rows of a chunk, their numbers in it, and how many it has."""
+    """The used rows of a chunk, their numbers in it, and how many it has.
+
+    The bins of the analysis are found from `columns` when all rows are known.
+    """
 
     rows: Rows
+    columns: Mapping[str, npt.NDArray[Any]]
     n_read: int
     kept: IntArray
 
@@ -335,7 +356,10 @@ def _read_source(source: Source, request: Request) -> Iterator[_Part]:
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
     names = ", ".join(request.maps)
-    extra = [*request.bins, *([request.weights] if request.weights else [])]
+    extra = [
+        *by_condition(request.binning),
+        *([request.weights] if request.weights else []),
+    ]
     check_numbers(extra, tree, source, names)
     needed = [name for plan in plans for name in plan.needed]
     branches = list(dict.fromkeys([*needed, *extra]))
@@ -407,7 +431,12 @@ def _read_chunk(
             for track, (place, passed) in tracks.items()
         },
         weights=np.asarray(weights, dtype=np.float64)[keep],
-        cell=bin_index(rows, request.bins)[keep],
+        cell=np.zeros(np.count_nonzero(keep), dtype=np.int64),
         n_invalid=int(np.count_nonzero(chosen & ~valid)),
     )
-    return _Part(rows=used, n_read=n, kept=np.flatnonzero(keep))
+    return _Part(
+        rows=used,
+        columns={name: rows[name][keep] for name in by_condition(request.binning)},
+        n_read=n,
+        kept=np.flatnonzero(keep),
+    )

@@ -29,31 +29,38 @@ _HALVINGS = 40  # of the population that is sought; far below one row
 
 
 def choose_edges(
-    binning: Binning, columns: Columns, weights: ArrayLike | None = None
+    binning: Binning | None,
+    columns: Columns,
+    weights: ArrayLike | None = None,
+    *,
+    default: Binning | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Return the edges of each condition.
 
     Args:
-        binning: the name of a binning that ships; or, by condition, edges (or an axis
-            of `hist`), the name of a binning, or a number of bins of equal population.
-        columns: named columns of n rows, for the latter.
-        weights: (n,) of any sign; none means 1.
+        binning: Name of a binning that ships; or, by condition, edges (or an axis of
+            `hist`), the name of a binning, or a number of bins of equal population.
+        columns: Named columns of n rows, from which a number of bins is found.
+        weights: (n,) weights of any sign; None means 1.
+        default: Binning that None stands for; without one, all rows are one bin.
+        ranges: Range of a condition, which a number of bins covers at least.
 
     Returns:
         Increasing edges by condition.
 
     Raises:
-        SampleError: no binning has that name.
-        ValueError: edges that do not rise, or a condition that is no column.
+        SampleError: No binning has that name.
+        ValueError: Edges do not rise, or a condition is no column.
 
     Example:
         >>> choose_edges({"P": 2}, {"P": np.array([1.0, 2.0, 3.0, 4.0])})["P"][1]
         3.0
     """
-    given = load_binning(binning) if isinstance(binning, str) else binning
     result = {}
     edges: FloatArray
-    for name, wanted in given.items():
+    chosen = default if binning is None else binning
+    for name, wanted in by_condition(chosen or {}).items():
         if name not in columns:
             raise ValueError(
                 f"binning in {name!r}, which is not a column"
@@ -66,10 +73,17 @@ def choose_edges(
                 edges = equal_population(columns[name], int(wanted), weights=weights)
             except DatasetError as error:
                 raise DatasetError(f"binning in {name!r}: {error}") from None
+            low, high = (ranges or {}).get(name, (np.inf, -np.inf))
+            edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
         else:
             edges = check_edges(name, getattr(wanted, "edges", wanted))
         result[name] = tuple(map(float, edges))
     return result
+
+
+def by_condition(binning: Binning) -> Mapping[str, Any]:
+    """Return a binning by condition, that of a name with its edges."""
+    return load_binning(binning) if isinstance(binning, str) else binning
 
 
 def equal_population(

@@ -31,7 +31,7 @@ from pidgan.efficiency.analysis_rows import check_conditions, find_track_conditi
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import map_key
-from pidgan.efficiency.selections import Selection, open_tracks, parse_selections
+from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.errors import CutError
 from pidgan.files.copying import Addition, copy_file
 from pidgan.files.tables import (
@@ -72,12 +72,11 @@ class _Track:
 
 
 def write_efficiency_columns(
+    maps: Mapping[str, EfficiencyMap | str | Path],
     files: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    track: str | Sequence[str],
-    cuts: str | Sequence[str],
-    map: EfficiencyMap | str | Path | Mapping[str, EfficiencyMap | str | Path],
+    cuts: str | Sequence[str] | None = None,
     conditions: Conditions | None = None,
     overwrite: bool = False,
     chunk: int = 200_000,
@@ -90,34 +89,33 @@ def write_efficiency_columns(
     never changed and needs no generated columns.
 
     Args:
-        files: files, `FILE:TREE` or patterns.
-        output: a file of the same format, or a directory for several.
-        track: as for `pid_efficiency`.
-        cuts: as for `pid_efficiency`.
-        map: as for `pid_efficiency`.
+        maps: Efficiency map, or its JSON file, by the prefix of the track.
+        files: Files, `FILE:TREE` or patterns.
+        output: File of the same format, or a directory for several files.
+        cuts: One selection or several, as in `pid_efficiency`.
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default.
-        overwrite: replace existing files.
-        chunk: entries at a time.
+        overwrite: Whether to replace existing files.
+        chunk: Entries read at a time.
 
     Returns:
         The files written.
 
     Raises:
-        MapError: a map does not hold a cut.
-        NtupleError: a file, tree or branch is missing, or a unit is wrong.
+        MapError: A map does not hold a cut.
+        NtupleError: A file, tree or branch is missing, or a unit is wrong.
     """
-    maps = open_tracks(track, map)
-    selections = parse_selections(cuts, maps)
+    opened = open_maps(maps)
+    selections = parse_selections(cuts, opened)
     conditions = conditions or Conditions()
-    check_conditions(conditions, maps)
+    check_conditions(conditions, opened)
     by_path: dict[str, list[Source]] = {}
     for source in find_sources(files):
         by_path.setdefault(source.path, []).append(source)
     outputs = find_outputs(list(by_path), Path(output))
     additions = {
         outputs[path]: [
-            _addition(source, maps, selections, conditions) for source in found
+            _addition(source, opened, selections, conditions) for source in found
         ]
         for path, found in by_path.items()
     }

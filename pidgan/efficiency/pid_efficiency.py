@@ -15,6 +15,7 @@ import numpy as np
 from pidgan.application.conditions import Conditions
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Request, Rows, TrackRows, read_rows
+from pidgan.efficiency.binning import Binning
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Estimates
@@ -25,7 +26,7 @@ from pidgan.efficiency.results import (
     combine,
     warn_of_invalid,
 )
-from pidgan.efficiency.selections import Selection, open_tracks, parse_selections
+from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 
 __all__ = [
     "Estimate",
@@ -39,12 +40,11 @@ __all__ = [
 
 
 def pid_efficiency(
+    maps: Mapping[str, EfficiencyMap | str | Path],
     files: str | Path | Sequence[str | Path],
     *,
-    track: str | Sequence[str],
-    cuts: str | Sequence[str],
-    map: EfficiencyMap | str | Path | Mapping[str, EfficiencyMap | str | Path],
-    bins: Mapping[str, Sequence[float]] | None = None,
+    cuts: str | Sequence[str] | None = None,
+    binning: Binning | None = None,
     species_from: str | None = None,
     weights: str | None = None,
     correction: bool = True,
@@ -61,61 +61,55 @@ def pid_efficiency(
     max(e, 1 - e) / sqrt 3 is added.
 
     Args:
-        files: files, `FILE:TREE` or patterns.
-        track: prefix of the track, or of several; the columns are
-            `{track}_{target}{suffix}`.
-        cuts: selections: cuts on target names, "RichDLLk > 0", required of every track,
-            or on several tracks, "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". The map
-            of each track must hold its part.
-        map: the efficiency map, or its JSON file; by track, if they have different
-            ones.
-        bins: edges of analysis bins by branch, in the units of the file; a bin contains
-            its lower edge. Rows outside are left out.
+        maps: Efficiency map, or its JSON file, by the prefix of the track; the columns
+            are `{track}_{target}{suffix}`.
+        files: Files, `FILE:TREE` or patterns.
+        cuts: One selection or several. A cut on target names, "RichDLLk > 0", is
+            required of every track; a cut may also name several tracks,
+            "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". The map of each track must
+            hold its part. None stands for all cuts of the maps.
+        binning: Bins of the analysis: by branch, edges in the units of the file, or a
+            number of bins of equal population, or the name of a binning that ships. A
+            bin contains its lower edge; rows outside are left out.
         species_from: NAME of the branches `{track}_NAME` with PDG ids; only rows where
             each track is of its map's species, particle or antiparticle, are used.
-        weights: branch with weights, of any sign.
-        correction: whether to add the correction; without it, the full correction is
+        weights: Branch with weights, of any sign.
+        correction: Whether to add the correction. Without it, the full correction is
             an uncertainty, which over-covers.
-        suffix: suffix of the generated columns.
+        suffix: Suffix of the generated columns.
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default. Scales and maps are those that `apply` was given.
-        outside: "refuse" raises where rows lie outside the map.
-        chunk: rows read at a time; the result does not depend on it.
+        outside: Treatment of rows outside the map: "grow" adds an uncertainty,
+            "refuse" raises.
+        chunk: Rows read at a time; the result does not depend on it.
 
     Returns:
         A result per selection and bin, and their covariance.
 
     Raises:
-        MapError: a map does not hold a cut or is for another species, or no row can
+        MapError: A map does not hold a cut or is for another species, or no row can
             be used.
-        CutError: a cut is no cut, or does not split into one for each track.
-        NtupleError: a file, tree or branch is missing, or a unit is wrong.
+        CutError: A cut is no cut, or does not split into one for each track.
+        NtupleError: A file, tree or branch is missing, or a unit is wrong.
     """
-    maps = open_tracks(track, map)
-    selections = parse_selections(cuts, maps)
+    opened = open_maps(maps)
+    selections = parse_selections(cuts, opened)
     request = Request(
-        maps=maps,
+        maps=opened,
         cuts={
             name: sorted({s.cuts[name] for s in selections if name in s.cuts})
-            for name in maps
+            for name in opened
         },
         suffix=suffix,
         species_from=species_from,
         weights=weights,
-        bins=bins or {},
+        binning=binning or {},
         conditions=conditions or Conditions(),
         chunk=chunk,
     )
     rows = read_rows(files, request)
-    warn_of_invalid(rows, list(maps))
-    return combine(
-        selections,
-        rows,
-        maps,
-        bins=bins or {},
-        correction=correction,
-        outside=outside,
-    )
+    warn_of_invalid(rows, list(opened))
+    return combine(selections, rows, opened, correction=correction, outside=outside)
 
 
 def combine_rows(
@@ -131,13 +125,13 @@ def combine_rows(
     """Return the efficiencies of cuts on one track, from arrays.
 
     Args:
-        efficiency_map: the map.
-        numbers: which cuts of the map.
-        place: (n,), bin of each row in the map, -1 outside.
-        passed: (n_cuts, n), which rows pass the cuts.
-        weights: (n,), of any sign.
-        correction: as for `pid_efficiency`.
-        outside: as for `pid_efficiency`.
+        efficiency_map: The map.
+        numbers: Numbers of the cuts in the map.
+        place: (n,) bin of each row in the map, -1 outside.
+        passed: (n_cuts, n) whether each row passes the cuts.
+        weights: (n,) weights of any sign.
+        correction: Whether to add the correction, as in `pid_efficiency`.
+        outside: Treatment of rows outside the map, as in `pid_efficiency`.
     """
     flags = dict(zip(numbers, np.asarray(passed, dtype=np.bool_), strict=True))
     place = np.asarray(place, dtype=np.int64)
@@ -153,7 +147,6 @@ def combine_rows(
         selections,
         rows,
         {"track": efficiency_map},
-        bins={},
         correction=correction,
         outside=outside,
     )

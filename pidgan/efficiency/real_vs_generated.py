@@ -287,7 +287,8 @@ def closure_table(
         reference: Rows it was not trained on: a table of conditions, targets and
             "weight", or a dataset, of which the test part is used; by default the
             reference of the generator itself.
-        cuts: Cuts on targets and conditions; by default those of the sample.
+        cuts: One cut on targets and conditions, or several; by default those of the
+            sample.
         binning: Binning as in `efficiency_table`; by default that of the sample.
         variance: Formula of the intervals, "wilson" or "pidcalib"; the covariance is
             always that of "pidcalib".
@@ -304,10 +305,9 @@ def closure_table(
     parsed = parse_cuts(generator.card, cuts)
     frame = reference_frame(generator, reference)
     rows = compare_rows(generator, frame, parsed, seed=seed, repeats=repeats)
-    chosen = generator.card.sample.binning if binning is None else binning
-    found = rows.in_bins(
-        choose_edges(chosen, rows.columns, rows.weights), variance=variance
-    )
+    default = generator.card.sample.binning
+    edges = choose_edges(binning, rows.columns, rows.weights, default=default)
+    found = rows.in_bins(edges, variance=variance)
     warn_of_table(found.real)
     return found
 

@@ -73,15 +73,15 @@ class PidEfficiencies:
     `found.estimates[1] / found.estimates[0]`, or `found / other` for all.
 
     Attributes:
-        results: one per selection and bin.
-        estimates: the same with all derivatives, for ratios and sums.
-        bins: edges of the analysis bins by branch; empty without.
-        n_outside_bins: rows outside these bins, left out.
+        results: Efficiencies, one per selection and bin.
+        estimates: The same with all derivatives, for ratios and sums.
+        binning: Edges of the analysis bins by branch; empty for one bin of all rows.
+        n_outside_bins: Rows outside these bins, left out.
     """
 
     results: tuple[PidEfficiency, ...]
     estimates: Estimates
-    bins: dict[str, tuple[float, ...]]
+    binning: dict[str, tuple[float, ...]]
     n_outside_bins: int
 
     def __iter__(self) -> Iterator[PidEfficiency]:
@@ -126,7 +126,7 @@ class PidEfficiencies:
         """Return everything for JSON; no value, and an edge at infinity, is null."""
         return {
             "results": [one.content() for one in self.results],
-            "bins": {k: [*map(finite, edges)] for k, edges in self.bins.items()},
+            "bins": {k: [*map(finite, edges)] for k, edges in self.binning.items()},
             "n_outside_bins": self.n_outside_bins,
             **self.estimates.covariances(),
         }
@@ -137,11 +137,11 @@ class PidEfficiencies:
 
     def text(self) -> str:
         """Return a table: value and uncertainties in per cent."""
-        return efficiency_text(self.results, self.bins, self.n_outside_bins)
+        return efficiency_text(self.results, self.binning, self.n_outside_bins)
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
-        return efficiency_latex(self.results, list(self.bins))
+        return efficiency_latex(self.results, list(self.binning))
 
 
 def combine(
@@ -149,26 +149,24 @@ def combine(
     rows: Rows,
     maps: Mapping[str, EfficiencyMap],
     *,
-    bins: Mapping[str, Sequence[float]],
     correction: bool = True,
     outside: Outside = "grow",
 ) -> PidEfficiencies:
     """Return the efficiencies of selections; `pid_efficiency` reads the rows.
 
     Args:
-        selections: what is required.
-        rows: the rows, with their weights, of any sign.
-        maps: the map of each track.
-        bins: edges of the analysis bins; `rows.cell` numbers them in C order.
-        correction: as for `pid_efficiency`.
-        outside: as for `pid_efficiency`.
+        selections: Selections of one or several tracks.
+        rows: The rows, in the bins of the analysis.
+        maps: Map of each track.
+        correction: Whether to add the correction, as in `pid_efficiency`.
+        outside: Treatment of rows outside the map, as in `pid_efficiency`.
 
     Raises:
-        MapError: no sum of weights is positive.
+        MapError: No sum of weights is positive.
     """
     if outside not in ("grow", "refuse"):
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
-    edges = {name: tuple(map(float, values)) for name, values in bins.items()}
+    edges = dict(rows.binning)
     n_cells = count_bins(edges)
     if len(selections) * n_cells > MAX_ESTIMATES:
         raise MapError(
@@ -206,7 +204,7 @@ def combine(
             _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
         ),
         estimates=estimates,
-        bins=edges,
+        binning=edges,
         n_outside_bins=n_outside_bins,
     )
 

@@ -10,11 +10,10 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import CutError, MapError, nearest
-from pidgan.sample.cuts import Cut, parse_cut
+from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +53,13 @@ def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
 
 
 def parse_selections(
-    cuts: str | Sequence[str], maps: Mapping[str, EfficiencyMap]
+    cuts: str | Sequence[str] | None, maps: Mapping[str, EfficiencyMap]
 ) -> list[Selection]:
-    """Return one or several selections; raise if one track is in none of them."""
-    texts = [cuts] if isinstance(cuts, str) else list(cuts)
+    """Return one or several selections; raise if one track is in none of them.
+
+    None stands for all cuts of the maps, which must then have the same.
+    """
+    texts = shared_cuts(maps) if cuts is None else cut_texts(cuts)
     if not texts:
         raise ValueError("no cut given")
     selections = [parse_selection(text, maps) for text in texts]
@@ -67,45 +69,46 @@ def parse_selections(
     return selections
 
 
-def open_tracks(
-    track: str | Sequence[str],
-    efficiency_map: EfficiencyMap | str | Path | Mapping[str, Any],
+def open_maps(
+    maps: Mapping[str, EfficiencyMap | str | Path],
 ) -> dict[str, EfficiencyMap]:
-    """Return the map of each track.
+    """Return the efficiency map of each track, opened once for each file.
 
     Args:
-        track: prefix of a track, or of several.
-        efficiency_map: a map or its JSON file, for all of them or by track.
+        maps: Map, or its JSON file, by the prefix of the track.
 
     Raises:
-        MapError: a track has no map, a map no track, or a file is no map.
+        MapError: A file is no map.
     """
-    tracks = [track] if isinstance(track, str) else list(track)
-    if not tracks:
-        raise ValueError("no track given")
-    if len(set(tracks)) < len(tracks):
-        raise ValueError(f"a track is given twice: {', '.join(tracks)}")
-    if not isinstance(efficiency_map, Mapping):
-        shared = _open(efficiency_map)
-        return dict.fromkeys(tracks, shared)
-    for name in tracks:
-        if name not in efficiency_map:
-            hint = nearest(name, efficiency_map)
-            raise MapError(
-                f"no efficiency map for track {name!r}; given for "
-                f"{', '.join(map(repr, efficiency_map))}{hint}"
-            )
-    for name in efficiency_map:
-        if name not in tracks:
-            raise MapError(
-                f"an efficiency map for {name!r}, which is not one of the tracks "
-                f"{', '.join(map(repr, tracks))}{nearest(name, tracks)}"
-            )
-    return {name: _open(efficiency_map[name]) for name in tracks}
+    if not isinstance(maps, Mapping):
+        raise TypeError(
+            f"maps is {maps!r}, expected a mapping of track to efficiency map, such as "
+            "{'Kplus': 'kaon-map.json'}"
+        )
+    if not maps:
+        raise ValueError("no track given, expected an efficiency map by track")
+    files = {str(one) for one in maps.values() if not isinstance(one, EfficiencyMap)}
+    opened = {path: EfficiencyMap.open(path) for path in files}
+    return {
+        track: given if isinstance(given, EfficiencyMap) else opened[str(given)]
+        for track, given in maps.items()
+    }
 
 
-def _open(given: EfficiencyMap | str | Path) -> EfficiencyMap:
-    return given if isinstance(given, EfficiencyMap) else EfficiencyMap.open(given)
+def shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
+    """Return all cuts of the maps, which must be the same for every track.
+
+    Raises:
+        CutError: The maps hold different cuts.
+    """
+    (track, own), *others = maps.items()
+    for other, found in others:
+        if found.cuts != own.cuts:
+            raise CutError(
+                f"the efficiency map of {other} has other cuts than that of {track}; "
+                "say which cuts are meant"
+            )
+    return own.cuts
 
 
 def _number(text: str, track: str, maps: Mapping[str, EfficiencyMap]) -> int:

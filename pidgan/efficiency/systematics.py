@@ -34,7 +34,14 @@ from pidgan.bundle.reference import (
     parse_cuts,
     reference_frame,
 )
-from pidgan.efficiency.binning import bin_index, bin_shape, count_bins
+from pidgan.efficiency.binning import (
+    Binning,
+    bin_index,
+    bin_shape,
+    by_condition,
+    choose_edges,
+    count_bins,
+)
 from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
@@ -62,7 +69,7 @@ if TYPE_CHECKING:
 VARIATIONS = ("binning", "sweights")
 """What `run_systematics` varies by default."""
 
-Binning = Mapping[str, Sequence[float]]
+Edges = Mapping[str, tuple[float, ...]]
 
 STREAM = "systematics"
 """Name of the random draws: those of a closure table are others."""
@@ -98,21 +105,24 @@ def run_systematics(
     """Measure the generated-minus-real difference of cuts as an efficiency map.
 
     Args:
-        generator: a model or a bundle.
-        reference: rows it was not trained on: a table of conditions, targets and
+        generator: A model or a bundle.
+        reference: Rows it was not trained on: a table of conditions, targets and
             "weight", or a dataset, of which the test part is used; by default the
             reference of the generator itself.
-        cuts: cuts on targets, e.g. "RichDLLk > 0"; by default those of the sample.
-        binning: edges by condition; by default `map_binning` or else `binning` of the
-            sample, with one to three bins more at each end of an axis up to the
-            trained range; quantiles of the reference if it has neither.
-        seed: seed of the generated draws.
-        repeats: generated draws per row.
-        variations: those to include of `VARIATIONS`; the weights of other mass fits
-            need a reference that has them.
-        scales: factor by condition, e.g. {"nTracks": 1.1}: how well the condition is
-            known in the analysis.
-        others: generators of the same conditions and targets, trained with other seeds
+        cuts: One cut on targets, such as "RichDLLk > 0", or several; by default those
+            of the sample.
+        binning: Name of a binning that ships; or, by condition, edges, the name of a
+            binning, or a number of bins of equal population. Bins of a name or a
+            number reach to the ends of the trained range. By default `map_binning` or
+            else `binning` of the sample, up to the ends of the trained range;
+            quantiles of the reference if it has neither.
+        seed: Seed of the generated draws.
+        repeats: Generated draws per row.
+        variations: Variations to include, of `VARIATIONS`; the weights of other mass
+            fits need a reference that has them.
+        scales: Factor by condition, such as {"nTracks": 1.1}, by which the condition
+            may be wrong in the analysis.
+        others: Generators of the same conditions and targets, trained with other seeds
             or on replicas of the calibration sample; they must not have seen the
             reference either.
 
@@ -120,15 +130,15 @@ def run_systematics(
         The map.
 
     Raises:
-        MapError: there is no reference, or it cannot be used; an unknown variation or
-            condition; another generator of other conditions or targets.
-        CutError: a cut names an unknown variable or is not a comparison.
+        MapError: There is no reference, or it cannot be used; a variation or condition
+            is unknown; another generator has other conditions or targets.
+        CutError: A cut names an unknown variable or is not a comparison.
     """
     card = generator.card
     _check_variations(card, variations, scales or {}, others)
     parsed = _distinct(parse_cuts(card, cuts))
     frame = reference_frame(generator, reference)
-    edges = _checked_binning(card, binning, frame)
+    edges = _map_edges(card, binning, frame)
 
     def compare(
         one: Generator, names: Sequence[str]
@@ -167,7 +177,7 @@ def run_systematics(
 def map_from_rows(
     rows: ComparedRows,
     *,
-    edges: Mapping[str, tuple[float, ...]],
+    edges: Edges,
     empty_bins: Callable[[IntArray], FloatArray],
     metadata: Mapping[str, Any],
     variations: Sequence[str] = VARIATIONS,
@@ -260,7 +270,7 @@ def _scale_shift(
     generator: Generator,
     frame: pd.DataFrame,
     rows: ComparedRows,
-    edges: Binning,
+    edges: Edges,
     cuts: Sequence[Cut],
     name: str,
     factor: float,
@@ -297,21 +307,25 @@ def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
     return list(found.values())
 
 
-def _checked_binning(
+def _map_edges(
     card: Card, binning: Binning | None, frame: pd.DataFrame
 ) -> dict[str, tuple[float, ...]]:
-    """Edges by condition; the default reaches from end to end of the trained range."""
-    if binning is not None:
-        for name in binning:
-            if name not in card.condition_names:
-                raise MapError(
-                    f"binning in {name!r}, which is not a condition"
-                    f"{nearest(name, card.condition_names)}"
-                )
-        if not binning:
-            raise MapError("the binning is empty, expected edges by condition")
-        return {name: tuple(map(float, edges)) for name, edges in binning.items()}
-    return default_binning(card, frame)
+    """Edges by condition; bins of a name or a number cover the trained range."""
+    if binning is None:
+        return default_binning(card, frame)
+    chosen = by_condition(binning)
+    if not chosen:
+        raise MapError("the binning is empty, expected edges by condition")
+    ranges = {v.name: v.range for v in card.conditions}
+    weights = frame["weight"].to_numpy(np.float64)
+    try:
+        edges = choose_edges(chosen, frame[list(ranges)], weights, ranges=ranges)
+    except ValueError as error:
+        raise MapError(str(error)) from None
+    for name, wanted in chosen.items():
+        if isinstance(binning, str) or isinstance(wanted, str):
+            edges[name] = _cover(ranges[name], edges[name])
+    return edges
 
 
 def default_binning(
@@ -320,29 +334,31 @@ def default_binning(
     """Return the edges that are used where none are given.
 
     Args:
-        card: of the generator.
-        frame: conditions, for quantiles where the sample has no binning.
+        card: Card of the generator.
+        frame: Conditions, for quantiles where the sample has no binning.
     """
     own = card.sample.map_binning or card.sample.binning
     edges: dict[str, tuple[float, ...]] = {}
     for variable in card.conditions:
-        low, high = variable.range
-        if variable.name in own:
-            inner = [e for e in own[variable.name] if low < e < high]
-            edges[variable.name] = _extend(low, inner, high)
+        name = variable.name
+        if name in own:
+            edges[name] = _cover(variable.range, own[name])
         elif not own and frame is not None and len(edges) < MAX_AXES:
-            values = np.quantile(frame[variable.name], np.linspace(0, 1, AUTO_BINS + 1))
+            values = np.quantile(frame[name], np.linspace(0, 1, AUTO_BINS + 1))
+            low, high = variable.range
             inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
-            edges[variable.name] = (low, *inner, high)
+            edges[name] = (low, *inner, high)
     return edges
 
 
-def _extend(low: float, inner: list[float], high: float) -> tuple[float, ...]:
-    """Add bins from the ends of a binning to those of the trained range.
+def _cover(range_: tuple[float, float], edges: Sequence[float]) -> tuple[float, ...]:
+    """Change the ends of a binning, or add bins, so that it covers the trained range.
 
     An end much wider than the bin beside it is divided: an analysis fills it
     differently.
     """
+    low, high = range_
+    inner = [e for e in edges if low < e < high]
     if len(inner) < 2:
         return (low, *inner, high)
     first, last = inner[1] - inner[0], inner[-1] - inner[-2]
@@ -384,7 +400,7 @@ def _generated_everywhere(
 def generated_in_bins(
     generator: Generator,
     bins: IntArray,
-    edges: Binning,
+    edges: Edges,
     cuts: Sequence[Cut],
     seed: int,
 ) -> FloatArray:
@@ -433,7 +449,7 @@ def _smooth(
 
 def _coarse_mean(
     rows: ComparedRows,
-    edges: Mapping[str, tuple[float, ...]],
+    edges: Edges,
     generated: FloatArray,
     populations: FloatArray,
 ) -> FloatArray:

@@ -36,7 +36,7 @@ from pidgan.efficiency.binning import (
     count_rows,
 )
 from pidgan.errors import DatasetError, PidganWarning
-from pidgan.sample.cuts import Cut, parse_cut
+from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.weights import n_eff_of_sums
 
 VarianceName = Literal["wilson", "pidcalib"]
@@ -237,7 +237,7 @@ def efficiency_table(
     frame: Columns,
     cuts: Sequence[str] | str,
     *,
-    binning: Binning,
+    binning: Binning | None = None,
     weights: ArrayLike | None = None,
     variance: VarianceName = "wilson",
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
@@ -250,15 +250,16 @@ def efficiency_table(
     announced by one `PidganWarning`; so is a cut that all rows or none pass.
 
     Args:
-        frame: named columns of n rows: the variables of cuts and binning.
-        cuts: one or several cut expressions; PIDCalib's `DLLK` is `PIDK`, and so on.
-        binning: the name of a binning that ships ("hadrons"); or, by condition, edges,
-            the name of a binning, or a number of bins of equal effective population;
-            ``{}`` gives the efficiency of all rows.
-        weights: (n,) weights of any sign; none means 1.
-        variance: "wilson" or "pidcalib", see the module's text.
-        sentinels: values of a variable that mean "not measured".
-        aliases: further names for columns in cuts; `Sample.aliases` has those of a
+        frame: Named columns of n rows: the variables of cuts and binning.
+        cuts: One cut or several; PIDCalib's `DLLK` is `PIDK`, and so on.
+        binning: Name of a binning that ships ("hadrons"); or, by condition, edges, the
+            name of a binning, or a number of bins of equal effective population. None
+            gives the efficiency of all rows.
+        weights: (n,) weights of any sign; None means 1.
+        variance: Formula of the intervals, "wilson" or "pidcalib"; see the module's
+            text.
+        sentinels: Values of a variable that mean "not measured".
+        aliases: Further names for columns in cuts; `Sample.aliases` has those of a
             calibration sample.
 
     Returns:
@@ -269,16 +270,12 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
-    texts = (cuts,) if isinstance(cuts, str) else tuple(cuts)
-    w = _weights(weights, count_rows(frame))
-    edges = choose_edges(binning, frame, w)
-    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
-    parsed = _parse(frame, texts, aliases)
+    edges, rows, parsed = _prepare(frame, cuts, binning, weights, aliases)
     passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
     table = table_of_shares(
         passes,
         rows,
-        cuts=texts,
+        cuts=[cut.text for cut in parsed],
         edges=edges,
         variance=variance,
         sentinel_rows=sentinel_rows,
@@ -311,9 +308,9 @@ def warn_of_table(table: EfficiencyTable) -> None:
 
 def cut_covariance(
     frame: Columns,
-    cuts: Sequence[str],
+    cuts: Sequence[str] | str,
     *,
-    binning: Binning,
+    binning: Binning | None = None,
     weights: ArrayLike | None = None,
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -324,23 +321,20 @@ def cut_covariance(
     "pidcalib" variance. Different bins share no rows and are uncorrelated.
 
     Args:
-        frame: named columns of n rows.
-        cuts: the cut expressions.
-        binning: as for `efficiency_table`.
-        weights: (n,) weights of any sign; none means 1.
-        sentinels: values of a variable that mean "not measured".
-        aliases: further names for columns in cuts.
+        frame: Named columns of n rows.
+        cuts: One cut or several.
+        binning: Binning as in `efficiency_table`.
+        weights: (n,) weights of any sign; None means 1.
+        sentinels: Values of a variable that mean "not measured".
+        aliases: Further names for columns in cuts.
 
     Returns:
         (n_cuts, n_cuts, ...) with the shape of the binning last; NaN where S <= 0.
     """
-    w = _weights(weights, count_rows(frame))
-    edges = choose_edges(binning, frame, w)
-    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
-    passes, _ = _passes(frame, _parse(frame, tuple(cuts), aliases), rows, sentinels)
-    return share_covariance(passes, rows).reshape(
-        len(cuts), len(cuts), *bin_shape(edges)
-    )
+    edges, rows, parsed = _prepare(frame, cuts, binning, weights, aliases)
+    passes, _ = _passes(frame, parsed, rows, sentinels)
+    covariance = share_covariance(passes, rows)
+    return covariance.reshape(len(parsed), len(parsed), *bin_shape(edges))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -541,14 +535,22 @@ def _interval(
     return half**2, centre - half, centre + half
 
 
-def _parse(
-    frame: Columns, texts: tuple[str, ...], aliases: Mapping[str, str] | None
-) -> list[Cut]:
-    """The cuts, checked against the columns."""
+def _prepare(
+    frame: Columns,
+    cuts: str | Sequence[str],
+    binning: Binning | None,
+    weights: ArrayLike | None,
+    aliases: Mapping[str, str] | None,
+) -> tuple[dict[str, tuple[float, ...]], SortedRows, list[Cut]]:
+    """Edges, rows sorted by bin, and cuts checked against the columns."""
+    w = _weights(weights, count_rows(frame))
+    edges = choose_edges(binning, frame, w)
+    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
+    texts = cut_texts(cuts)
     if not texts:
         raise ValueError("no cut given")
     names = [str(name) for name in frame]
-    return [parse_cut(text, names=names, aliases=aliases) for text in texts]
+    return edges, rows, [parse_cut(t, names=names, aliases=aliases) for t in texts]
 
 
 def _passes(

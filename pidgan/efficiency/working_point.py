@@ -1,123 +1,35 @@
 """Working points: how tight a PID cut must be for a wanted efficiency or misID.
 
-A cut with a free threshold, `RichDLLk > x`, is evaluated at many x, for a signal
-species and others that it is to reject, each with its own bundle and reference file:
-
-- real and generated efficiencies of the reference rows (`closure_table`);
-- the corrected efficiency, sum_b f_b (g_b + d_b) of an efficiency map with bins b
-  (`run_systematics`), with f_b = sum_b w / sum w of the reference rows, and its
-  covariance between thresholds, f^T C f and the variations of the map.
-
+The cut is scanned (`pidgan.efficiency.cut_scan`), and the threshold is sought at which
+its corrected efficiency, or the largest misID of other species, has the wanted value.
 Efficiencies refer to the kinematics of each species' reference rows. For those of an
 analysis, make a map for the cut that was found, and use `pid_efficiency`.
 """
 
 import contextlib
 import json
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandas as pd
 
-from pidgan.arrays import BoolArray, FloatArray
+from pidgan.arrays import FloatArray
 from pidgan.bundle.card import Generator
-from pidgan.bundle.reference import REPEATS, reference_frame
-from pidgan.efficiency.binning import bin_index, choose_edges
+from pidgan.bundle.reference import REPEATS
+from pidgan.efficiency.binning import Binning
+from pidgan.efficiency.cut_scan import (
+    THRESHOLD,
+    CutScan,
+    count_decimals,
+    fill,
+    scan_cut,
+)
 from pidgan.efficiency.efficiency_map import MIN_EVENTS
-from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
-from pidgan.efficiency.systematics import run_systematics
-from pidgan.errors import CutError, MapError, PidganWarning
-from pidgan.sample.cuts import Cut, compared_values, parse_cut
-
-THRESHOLD = "x"
-"""Name of the threshold in a cut."""
-
-STEPS = 40
-"""Thresholds of a scan: about 2 % of the rows between neighbours."""
-
-TAIL = 0.005
-"""Quantiles of each species from which and to which thresholds are taken."""
+from pidgan.errors import MapError, PidganWarning
 
 FINE_STEPS = 7
 """Thresholds between the two neighbours of a scan where the wish is met."""
-
-DIGITS = 3
-"""Significant digits of a threshold, of the range of the scan."""
-
-SCAN_BINS = (6, 4, 3)
-"""Bins of equal population in the first three conditions. Integrated over the
-reference rows, the corrected efficiency hardly depends on them, and a scan has many
-cuts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CutScan:
-    """Efficiencies of one cut at several thresholds, for several species.
-
-    Attributes:
-        cut: The cut, with `x` for the threshold.
-        thresholds: (n,) increasing thresholds.
-        records: Real and generated efficiencies of all rows at each threshold, by
-            species; the first is the signal.
-        corrected: (n_species, n) generated efficiency + discrepancy.
-        covariance: (n_species, n, n) covariance of the corrected efficiencies of one
-            species; species have different rows and are independent.
-        few: (n_species, n) whether fewer than 20 effective rows lie on one side of the
-            cut.
-    """
-
-    cut: str
-    thresholds: FloatArray
-    records: tuple[RealVsGenerated, ...]
-    corrected: FloatArray
-    covariance: FloatArray
-    few: BoolArray
-
-    @property
-    def species(self) -> tuple[str, ...]:
-        """Species of the rows, the signal first."""
-        return tuple(record.species for record in self.records)
-
-    @property
-    def real(self) -> FloatArray:
-        """(n_species, n), efficiency of the real targets."""
-        return np.array([record.real.efficiency for record in self.records])
-
-    @property
-    def real_error(self) -> FloatArray:
-        """(n_species, n), half width of the interval of `real`."""
-        return np.array([record.real.error for record in self.records])
-
-    @property
-    def generated(self) -> FloatArray:
-        """(n_species, n), efficiency of the generated targets."""
-        return np.array([record.generated.efficiency for record in self.records])
-
-    @property
-    def generated_error(self) -> FloatArray:
-        """(n_species, n), half width of the interval of `generated`."""
-        return np.array([record.generated.error for record in self.records])
-
-    @property
-    def error(self) -> FloatArray:
-        """(n_species, n), uncertainty of the corrected efficiencies."""
-        error: FloatArray = np.sqrt(np.einsum("sii->si", self.covariance))
-        return error
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row per threshold and species."""
-        n = len(self.thresholds)
-        columns = {
-            "threshold": np.tile(self.thresholds, len(self.species)),
-            "species": np.repeat(np.array(self.species), n),
-        }
-        names = ("real", "real_error", "generated", "generated_error", "corrected")
-        for name in (*names, "error", "few"):
-            columns[name] = getattr(self, name).reshape(-1)
-        return pd.DataFrame(columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +37,13 @@ class SpeciesPoint:
     """Efficiency, or misID, of one species at a working point.
 
     Attributes:
-        species: of the rows.
-        value: corrected efficiency.
-        error: its uncertainty.
-        real: efficiency of the real targets of the reference rows.
-        real_error: half width of its interval.
-        generated: efficiency of the generated targets.
-        few: whether fewer than 20 effective rows lie on one side of the cut.
+        species: Species of the rows.
+        value: Corrected efficiency.
+        error: Uncertainty of the corrected efficiency.
+        real: Efficiency of the real targets of the reference rows.
+        real_error: Half width of the interval of `real`.
+        generated: Efficiency of the generated targets.
+        few: Whether fewer than 20 effective rows lie on one side of the cut.
     """
 
     species: str
@@ -148,13 +60,14 @@ class WorkingPoint:
     """A cut that has a wanted efficiency or misID.
 
     Attributes:
-        cut: the cut with its threshold.
-        threshold: rounded.
-        threshold_error: by how much the uncertainty of the efficiency moves it.
+        cut: The cut with its threshold.
+        threshold: The threshold, rounded.
+        threshold_error: Change of the threshold that the uncertainty of the efficiency
+            is worth.
         wanted: "efficiency" or "misid".
-        target: its wanted value.
-        points: one per species, the signal first.
-        scan: what it was found from.
+        target: Wanted value of the efficiency or misID.
+        points: Efficiencies at the threshold by species, the signal first.
+        scan: The scan that the threshold was found from.
     """
 
     cut: str
@@ -189,33 +102,37 @@ class WorkingPoint:
 
 def working_point(
     signal: Generator,
-    others: Sequence[Generator],
+    rejected: Sequence[Generator] = (),
     *,
     cut: str,
     efficiency: float | None = None,
     misid: float | None = None,
     thresholds: Sequence[float] | FloatArray | None = None,
+    binning: Binning | None = None,
     seed: int = 1,
     repeats: int = REPEATS,
 ) -> WorkingPoint:
     """Find the threshold at which a cut has a wanted efficiency or misID.
 
     Args:
-        signal: bundle or model of the species to keep, with a reference.
-        others: those of the species to reject.
-        cut: with `x` for the threshold, e.g. "RichDLLk > x & RichDLLp < 5".
-        efficiency: wanted corrected efficiency of the signal; or
-        misid: wanted corrected misID, of that species of which more passes.
-        thresholds: where the cut is evaluated; by default quantiles of all species.
-        seed: seed of the generated draws.
-        repeats: generated draws per row.
+        signal: Bundle or model of the species to keep, with a reference.
+        rejected: Bundles or models of the species to reject, with a reference each.
+        cut: Cut with `x` for the threshold, such as "RichDLLk > x & RichDLLp < 5".
+        efficiency: Wanted corrected efficiency of the signal, unless `misid` is given.
+        misid: Wanted corrected misID of the rejected species of which most passes.
+        thresholds: Thresholds at which the cut is evaluated; by default quantiles of
+            all species.
+        binning: Binning of the correction, as in `run_systematics`; by default bins of
+            equal population in the first three conditions.
+        seed: Seed of the generated draws.
+        repeats: Generated draws per row.
 
     Returns:
         The cut, its efficiencies at that threshold, and the scan.
 
     Raises:
-        MapError: a reference is missing, or no threshold of the scan reaches the wish.
-        CutError: the cut has no threshold, or names an unknown variable.
+        MapError: A reference is missing, or no threshold of the scan reaches the wish.
+        CutError: The cut has no threshold, or names an unknown variable.
     """
     wishes = [
         (name, float(value))
@@ -227,25 +144,30 @@ def working_point(
     ((wanted, target),) = wishes
     if not 0 < target < 1:
         raise ValueError(f"{wanted} is {target:g}, expected a number between 0 and 1")
-    if wanted == "misid" and not others:
+    if wanted == "misid" and not rejected:
         raise ValueError("misid needs the bundle of another species")
-    scan = scan_cut(
-        signal, others, cut=cut, thresholds=thresholds, seed=seed, repeats=repeats
-    )
+
+    def scan_at(x: Sequence[float] | FloatArray | None) -> CutScan:
+        return scan_cut(
+            signal,
+            rejected,
+            cut=cut,
+            thresholds=x,
+            binning=binning,
+            seed=seed,
+            repeats=repeats,
+        )
+
+    scan = scan_at(thresholds)
     what = f"{wanted} of {cut!r}"
     place, slope = _crossing(scan.thresholds, _curve(scan, wanted), target, what)
-    decimals = _decimals(scan.thresholds)
-    near = _around(scan.thresholds, place, decimals)
-    fine = scan_cut(
-        signal, others, cut=cut, thresholds=near, seed=seed, repeats=repeats
-    )
+    decimals = count_decimals(scan.thresholds)
+    fine = scan_at(_around(scan.thresholds, place, decimals))
     # Between two thresholds of the scan the curve bends.
     with contextlib.suppress(MapError):
         place, _ = _crossing(fine.thresholds, _curve(fine, wanted), target, what)
     threshold = round(place, decimals)
-    at = scan_cut(
-        signal, others, cut=cut, thresholds=[threshold], seed=seed, repeats=repeats
-    )
+    at = scan_at([threshold])
     which = 0 if wanted == "efficiency" else 1 + int(np.argmax(at.corrected[1:, 0]))
     points = tuple(
         SpeciesPoint(
@@ -262,14 +184,14 @@ def working_point(
     for point in points:
         if point.few:
             warnings.warn(
-                f"{_fill(cut, threshold)!r}: the reference of {point.species} has "
+                f"{fill(cut, threshold)!r}: the reference of {point.species} has "
                 f"fewer than {MIN_EVENTS:.0f} effective rows on one side of it; its "
                 "efficiency is mostly an assumption there",
                 PidganWarning,
                 stacklevel=2,
             )
     return WorkingPoint(
-        cut=_fill(cut, threshold),
+        cut=fill(cut, threshold),
         threshold=threshold,
         threshold_error=points[which].error / abs(slope),
         wanted=wanted,
@@ -277,136 +199,6 @@ def working_point(
         points=points,
         scan=scan,
     )
-
-
-def scan_cut(
-    signal: Generator,
-    others: Sequence[Generator],
-    *,
-    cut: str,
-    thresholds: Sequence[float] | FloatArray | None = None,
-    seed: int = 1,
-    repeats: int = REPEATS,
-) -> CutScan:
-    """Evaluate a cut at many thresholds, for several species.
-
-    Args:
-        signal: as for `working_point`.
-        others: as for `working_point`.
-        cut: as for `working_point`.
-        thresholds: as for `working_point`.
-        seed: seed of the generated draws.
-        repeats: generated draws per row.
-
-    Returns:
-        The efficiencies and their covariance.
-    """
-    generators = [signal, *others]
-    frames = [reference_frame(generator, None) for generator in generators]
-    if thresholds is None:
-        x = _thresholds(generators, frames, cut)
-    else:
-        x = np.unique(np.asarray(thresholds, dtype=np.float64))
-        if len(x) == 0 or not np.isfinite(x).all():
-            raise ValueError(f"thresholds are {thresholds!r}, expected finite numbers")
-    for generator in generators:
-        _parse(generator, cut)
-    cuts = [_fill(cut, value) for value in x]
-    with warnings.catch_warnings():
-        # The ends of a scan are meant to pass all or nothing; `few` says so.
-        warnings.simplefilter("ignore", PidganWarning)
-        found = [
-            _scan_one(generator, frame, cuts, seed=seed, repeats=repeats)
-            for generator, frame in zip(generators, frames, strict=True)
-        ]
-    return CutScan(
-        cut=cut,
-        thresholds=x,
-        records=tuple(record for record, *_ in found),
-        corrected=np.array([corrected for _, corrected, _, _ in found]),
-        covariance=np.array([covariance for *_, covariance, _ in found]),
-        few=np.array([few for *_, few in found]),
-    )
-
-
-def _scan_one(
-    generator: Generator,
-    frame: pd.DataFrame,
-    cuts: list[str],
-    *,
-    seed: int,
-    repeats: int,
-) -> tuple[RealVsGenerated, FloatArray, FloatArray, BoolArray]:
-    """Record, corrected efficiencies, their covariance, and `few`, of one species."""
-    record = closure_table(
-        generator, frame, cuts=cuts, binning={}, seed=seed, repeats=repeats
-    )
-    edges = _edges(generator, frame)
-    found = run_systematics(
-        generator, frame, cuts=cuts, binning=edges, seed=seed, repeats=repeats
-    )
-    w = frame["weight"].to_numpy(dtype=np.float64)
-    place = bin_index(frame, edges)
-    fractions = np.bincount(place, w, len(found.n_eff)) / w.sum()
-    covariance = found.propagate(fractions)
-    for variation in found.variations.values():
-        shift = variation @ fractions
-        covariance = covariance + np.outer(shift, shift)
-    few = np.minimum(found.passing, found.failing) < MIN_EVENTS
-    return record, found.nominal @ fractions, covariance, few
-
-
-def _edges(generator: Generator, frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Bins of equal population, from end to end of the trained range."""
-    w = frame["weight"].to_numpy(dtype=np.float64)
-    edges = {}
-    for variable, n in zip(generator.card.conditions, SCAN_BINS, strict=False):
-        found = choose_edges({variable.name: n}, frame, w)[variable.name]
-        low, high = variable.range
-        values = frame[variable.name]
-        low = min(low, float(values.min()))
-        high = max(high, float(np.nextafter(values.max(), np.inf)))
-        edges[variable.name] = [low, *found[1:-1], high]
-    return edges
-
-
-def _parse(generator: Generator, cut: str) -> Cut:
-    """The cut, with its threshold as a name; checked against the generator."""
-    card = generator.card
-    names = [*card.target_names, *card.condition_names]
-    if THRESHOLD in names:
-        raise CutError(f"{THRESHOLD!r} is a variable of {card.species}, no threshold")
-    return parse_cut(cut, names=[*names, THRESHOLD], aliases=card.sample.aliases)
-
-
-def _thresholds(
-    generators: Sequence[Generator], frames: Sequence[pd.DataFrame], cut: str
-) -> FloatArray:
-    """Quantiles of what the cut compares, of all species."""
-    steps = max(STEPS // len(generators), 2)
-    found: list[FloatArray] = []
-    for generator, frame in zip(generators, frames, strict=True):
-        sentinels = {v.name: v.sentinels for v in generator.card.targets}
-        values = compared_values(_parse(generator, cut), THRESHOLD, frame, sentinels)
-        values = values[np.isfinite(values)]
-        if len(values) == 0:
-            raise CutError(
-                f"cut {cut!r}: no row of {generator.card.species} has values"
-            )
-        found.append(np.quantile(values, np.linspace(TAIL, 1 - TAIL, steps)))
-    pooled = np.unique(np.concatenate(found))
-    return np.unique(np.round(pooled, _decimals(pooled)))
-
-
-def _decimals(thresholds: FloatArray) -> int:
-    """Decimals of a threshold: `DIGITS` of the range, or of the number if alone."""
-    size = float(np.ptp(thresholds)) or float(np.abs(thresholds).max()) or 1.0
-    return DIGITS - int(np.floor(np.log10(size)))
-
-
-def _fill(cut: str, threshold: float) -> str:
-    """The cut with a number for the threshold."""
-    return re.sub(rf"\b{THRESHOLD}\b", f"{threshold:.12g}", cut)
 
 
 def _curve(scan: CutScan, wanted: str) -> FloatArray:

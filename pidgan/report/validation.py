@@ -22,6 +22,7 @@ from pidgan.report.track_efficiencies import (
 from pidgan.report.track_figures import c2st_figure, target_figures, tie_figures
 from pidgan.report.track_page import TrackData, track_report
 from pidgan.report.track_rows import check_names, prepare_rows
+from pidgan.sample.cuts import cut_texts
 from pidgan.sample.dataset import Dataset, PartName
 from pidgan.sample.weights import n_eff
 
@@ -85,11 +86,10 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
-    texts = (cuts,) if isinstance(cuts, str) else tuple(cuts or ())
     return _validate_tracks(
         generator,
         dataset,
-        cuts=texts,
+        cuts=cut_texts(cuts or ()),
         misid=misid,
         seed=seed,
         max_rows=max_rows,

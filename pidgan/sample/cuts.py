@@ -132,6 +132,16 @@ class Cut:
         return arrays, usable
 
 
+def cut_texts(cuts: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one cut, or several, as a tuple of texts.
+
+    Example:
+        >>> cut_texts("RichDLLk > 0")
+        ('RichDLLk > 0',)
+    """
+    return (cuts,) if isinstance(cuts, str) else tuple(cuts)
+
+
 def parse_cut(
     text: str,
     *,

@@ -2,7 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from pidgan.efficiency.estimates import Estimates, map_covariance, stack
 from pidgan.efficiency.results import PidEfficiencies, combine
 from pidgan.efficiency.selections import (
     Selection,
-    open_tracks,
+    open_maps,
     parse_selection,
     parse_selections,
 )
@@ -60,12 +63,25 @@ def true_efficiencies() -> np.ndarray:
 
 def experiment(seed: int, *, n: int = 1000, weighted: bool = False) -> PidEfficiencies:
     one, other = make_map(seed=seed), make_map(seed=10_000 + seed)
-    return combine(
+    return combined(
         SELECTIONS,
         draw_rows(20_000 + seed, n, weighted=weighted),
         {"a": one, "b": one, "c": other},
         bins=BINS,
     )
+
+
+def combined(
+    selections: Sequence[Selection],
+    rows: Rows,
+    maps: Mapping[str, EfficiencyMap],
+    *,
+    bins: Mapping[str, Sequence[float]],
+    **options: Any,
+) -> PidEfficiencies:
+    """Combine rows whose cells number bins with these edges."""
+    edges = {name: tuple(map(float, values)) for name, values in bins.items()}
+    return combine(selections, replace(rows, binning=edges), maps, **options)
 
 
 def covariance_of(found: Estimates) -> np.ndarray:
@@ -155,7 +171,7 @@ def test_the_map_cancels_in_the_ratio_of_two_ntuples() -> None:
         one, other = make_map(seed=seed), make_map(seed=10_000 + seed)
         maps = {"a": one, "b": one, "c": other}
         signal, control = (
-            combine(SELECTIONS, draw_rows(s, 1000), maps, bins=BINS)
+            combined(SELECTIONS, draw_rows(s, 1000), maps, bins=BINS)
             for s in (30_000 + seed, 40_000 + seed)
         )
         ratio = signal / control
@@ -175,8 +191,8 @@ def test_the_map_cancels_in_the_ratio_of_two_ntuples() -> None:
 def test_bins_add_up_to_the_whole() -> None:
     rows = draw_rows(1, 3000, weighted=True)
     maps = dict.fromkeys("abc", make_map(seed=3))
-    parts = combine(SELECTIONS, rows, maps, bins=BINS)
-    whole = combine(SELECTIONS, _in_one_cell(rows), maps, bins={})
+    parts = combined(SELECTIONS, rows, maps, bins=BINS)
+    whole = combined(SELECTIONS, _in_one_cell(rows), maps, bins={})
     share = np.bincount(rows.cell, rows.weights) / rows.weights.sum()
     added = parts.estimates.linear(
         np.kron(np.eye(len(SELECTIONS)), share), labels=[s.text for s in SELECTIONS]
@@ -200,7 +216,7 @@ def _in_one_cell(rows: Rows) -> Rows:
 
 def test_joint_value_is_the_mean_product() -> None:
     rows, efficiency_map = _in_one_cell(draw_rows(1, 500, weighted=True)), make_map()
-    (one,) = combine(
+    (one,) = combined(
         [SELECTIONS[3]], rows, dict.fromkeys("abc", efficiency_map), bins={}
     )
     a, b = rows.tracks["a"], rows.tracks["b"]
@@ -217,13 +233,13 @@ def test_joint_value_is_the_mean_product() -> None:
 def test_gradient_is_the_derivative() -> None:
     """A change of one discrepancy changes the joint value as the gradient says."""
     rows = draw_rows(1, 400)
-    found = combine(SELECTIONS, rows, dict.fromkeys("abc", make_map()), bins=BINS)
+    found = combined(SELECTIONS, rows, dict.fromkeys("abc", make_map()), bins=BINS)
     (gradient,) = found.estimates.gradients.values()
     for number in range(6):
         step = np.zeros(6)
         step[number] = 1e-6
         up, down = (
-            combine(
+            combined(
                 SELECTIONS,
                 rows,
                 dict.fromkeys(
@@ -255,9 +271,9 @@ def test_map_covariance_is_that_of_the_joint_matrix() -> None:
 
 def test_tracks_of_one_map_share_its_error() -> None:
     rows = _in_one_cell(draw_rows(1, 2000))
-    same = combine(SELECTIONS[:3], rows, dict.fromkeys("abc", make_map()), bins={})
+    same = combined(SELECTIONS[:3], rows, dict.fromkeys("abc", make_map()), bins={})
     # Another object with the same content is the same map ...
-    again = combine(
+    again = combined(
         SELECTIONS[:3],
         rows,
         {"a": make_map(), "b": make_map(), "c": make_map()},
@@ -265,7 +281,7 @@ def test_tracks_of_one_map_share_its_error() -> None:
     )
     np.testing.assert_array_equal(again.covariance, same.covariance)
     # ... and one with another content is not.
-    different = combine(
+    different = combined(
         SELECTIONS[:3],
         rows,
         {"a": make_map(), "b": make_map(seed=1), "c": make_map()},
@@ -285,7 +301,7 @@ def test_maps_of_one_bundle_are_not_independent() -> None:
         for i, t in enumerate("abc")
     }
     with pytest.warns(PidganWarning, match="two efficiency maps of the same bundle"):
-        combine(SELECTIONS, rows, maps, bins={})
+        combined(SELECTIONS, rows, maps, bins={})
 
 
 def test_rows_that_two_results_share_are_not_independent() -> None:
@@ -307,7 +323,7 @@ def test_rows_that_two_results_share_are_not_independent() -> None:
             cell=rows.cell[used],
             origin={name: (2000, numbers[used])},
         )
-        return combine(SELECTIONS, own, maps, bins={})
+        return combined(SELECTIONS, own, maps, bins={})
 
     def influence(found: PidEfficiencies, used: np.ndarray) -> np.ndarray:
         """What each row contributes to the fluctuation of each value."""
@@ -339,8 +355,8 @@ def test_rows_that_two_results_share_are_not_independent() -> None:
 def test_a_variation_may_have_the_name_of_the_transfer() -> None:
     rows = _in_one_cell(draw_rows(1, 2000))
     shift = np.full((2, 3), 0.01)
-    (plain,) = combine(SELECTIONS[:1], rows, dict.fromkeys("abc", make_map()), bins={})
-    (both,) = combine(
+    (plain,) = combined(SELECTIONS[:1], rows, dict.fromkeys("abc", make_map()), bins={})
+    (both,) = combined(
         SELECTIONS[:1],
         rows,
         dict.fromkeys("abc", make_map(variations={"transfer": shift})),
@@ -363,7 +379,7 @@ def test_bins_without_an_efficiency_are_flagged() -> None:
     with pytest.warns(
         PidganWarning, match="2 of 4 bins of the analysis have no efficiency: 1 without"
     ):
-        found = combine(
+        found = combined(
             SELECTIONS,
             rows,
             dict.fromkeys("abc", make_map()),
@@ -400,7 +416,7 @@ def test_cuts_that_pass_nothing_or_everything_are_flagged() -> None:
         weights=np.ones(n),
         cell=np.zeros(n, dtype=int),
     )
-    everything, nothing = combine(SELECTIONS[:2], rows, {"a": make_map()}, bins={})
+    everything, nothing = combined(SELECTIONS[:2], rows, {"a": make_map()}, bins={})
     assert everything.flags == ("everything passes",)
     assert nothing.flags == ("nothing passes",)
     for one in (everything, nothing):
@@ -410,7 +426,7 @@ def test_cuts_that_pass_nothing_or_everything_are_flagged() -> None:
 
 def test_few_reference_rows_flag_a_joint_selection() -> None:
     rows, few = _in_one_cell(draw_rows(1, 200)), make_map(passing=np.array([1e3, 5.0]))
-    found = combine(SELECTIONS, rows, dict.fromkeys("abc", few), bins={})
+    found = combined(SELECTIONS, rows, dict.fromkeys("abc", few), bins={})
     assert [one.few_events for one in found] == [False, True, False, True, False]
     assert "few reference rows" in found[3].flags
     assert "few reference rows on one side of: a1, a1 & b0" in found.text()
@@ -420,14 +436,14 @@ def test_no_usable_bin_is_refused() -> None:
     rows = draw_rows(1, 50)
     outside = Rows(tracks=rows.tracks, weights=rows.weights, cell=rows.cell * 0 - 1)
     with pytest.raises(MapError, match="0 rows in the bins of the analysis"):
-        combine(SELECTIONS, outside, dict.fromkeys("abc", make_map()), bins=BINS)
+        combined(SELECTIONS, outside, dict.fromkeys("abc", make_map()), bins=BINS)
 
 
 def test_too_many_bins_are_refused() -> None:
     with pytest.raises(
         MapError, match="5 selections in 1001 bins of the analysis: got"
     ):
-        combine(
+        combined(
             SELECTIONS,
             draw_rows(1, 50),
             dict.fromkeys("abc", make_map()),
@@ -437,7 +453,7 @@ def test_too_many_bins_are_refused() -> None:
 
 def test_a_denominator_near_zero_is_announced() -> None:
     rows = _in_one_cell(draw_rows(1, 500))
-    found = combine(SELECTIONS, rows, dict.fromkeys("abc", make_map()), bins={})
+    found = combined(SELECTIONS, rows, dict.fromkeys("abc", make_map()), bins={})
     e = found.estimates
     with pytest.warns(PidganWarning, match="uncertainties of zero, too close"):
         ratio = e[0] / (e[0] - e[2])
@@ -457,7 +473,7 @@ def test_rows_outside_the_map_of_a_track() -> None:
     rows = Rows(tracks={**rows.tracks, "b": b}, weights=rows.weights, cell=rows.cell)
     maps = dict.fromkeys("abc", make_map())
     with pytest.warns(PidganWarning, match="100 of 1000 rows lie outside the effici"):
-        found = combine(SELECTIONS, rows, maps, bins={})
+        found = combined(SELECTIONS, rows, maps, bins={})
     a, _, single, joint, _ = found
     assert a.syst["outside"] == 0
     assert a.outside_fraction == 0
@@ -467,13 +483,13 @@ def test_rows_outside_the_map_of_a_track() -> None:
     expected = single.syst["outside"] * TRUTH[1] @ SHARES
     assert joint.syst["outside"] == pytest.approx(expected, rel=0.25)
     with pytest.raises(MapError, match="outside the efficiency map of b"):
-        combine(SELECTIONS, rows, maps, bins={}, outside="refuse")
+        combined(SELECTIONS, rows, maps, bins={}, outside="refuse")
 
 
 def test_without_correction() -> None:
     rows, maps = _in_one_cell(draw_rows(1, 1000)), dict.fromkeys("abc", make_map())
-    found = combine(SELECTIONS, rows, maps, bins={})
-    bare = combine(SELECTIONS, rows, maps, bins={}, correction=False)
+    found = combined(SELECTIONS, rows, maps, bins={})
+    bare = combined(SELECTIONS, rows, maps, bins={}, correction=False)
     for one, other in zip(found, bare, strict=True):
         assert other.value == other.generated == one.generated
         assert other.correction == pytest.approx(one.value - one.generated)
@@ -535,12 +551,21 @@ def test_tracks_and_maps_must_fit(maps: dict[str, EfficiencyMap]) -> None:
     with pytest.raises(ValueError, match="no cut given"):
         parse_selections([], maps)
     one = maps["K"]
-    with pytest.raises(MapError, match=r"no efficiency map for track 'pi'; given for"):
-        open_tracks(["K", "pi"], {"K": one})
-    with pytest.raises(MapError, match="map for 'pi', which is not one of the tracks"):
-        open_tracks("K", {"K": one, "pi": one})
-    with pytest.raises(ValueError, match="a track is given twice"):
-        open_tracks(["K", "K"], one)
+    with pytest.raises(ValueError, match="no track given"):
+        open_maps({})
+    with pytest.raises(TypeError, match="expected a mapping of track to efficiency ma"):
+        open_maps(one)  # type: ignore[arg-type]
+    other = make_map(cuts=("DLLk > 1", "DLLk > 2"))
+    assert [s.text for s in parse_selections(None, {"K": one})] == list(one.cuts)
+    with pytest.raises(CutError, match="map of pi has other cuts than that of K"):
+        parse_selections(None, {"K": one, "pi": other})
+
+
+def test_a_map_of_two_tracks_is_opened_once(tmp_path: Path) -> None:
+    path, *_ = make_map().save(tmp_path / "map.json")
+    opened = open_maps({"K": path, "pi": str(path)})
+    assert list(opened) == ["K", "pi"]
+    assert opened["K"] is opened["pi"]
 
 
 # Tables
@@ -564,7 +589,7 @@ def test_latex_numbers(numbers: tuple[float, float, float], text: str) -> None:
 
 
 def test_latex_tables() -> None:
-    found = combine(
+    found = combined(
         SELECTIONS, draw_rows(1, 1000), dict.fromkeys("abc", make_map()), bins=BINS
     )
     lines = found.latex().splitlines()
@@ -578,7 +603,7 @@ def test_latex_tables() -> None:
 
 
 def test_bins_may_reach_to_infinity() -> None:
-    found = combine(
+    found = combined(
         SELECTIONS[:1],
         draw_rows(1, 1000),
         dict.fromkeys("abc", make_map()),
@@ -589,7 +614,7 @@ def test_bins_may_reach_to_infinity() -> None:
 
 
 def test_results_hold_everything() -> None:
-    found = combine(
+    found = combined(
         SELECTIONS, draw_rows(1, 1000), dict.fromkeys("abc", make_map()), bins=BINS
     )
     content = json.loads(found.to_json())

@@ -21,6 +21,7 @@ from pidgan.efficiency.pid_efficiency import pid_efficiency, write_efficiency_co
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns, write_trees
+from pidgan.sample.loading import load_binning
 
 N = 2000
 BOTH = "Kplus_DLLk > 5 & Kminus_DLLk > 0"
@@ -57,28 +58,28 @@ def ntuple(tmp_path: Path) -> Path:
     return write(tmp_path / "analysis.root")
 
 
-OPTIONS: dict[str, Any] = {"track": ["Kplus", "Kminus"], "map": make_map()}
+OPTIONS: dict[str, Any] = {"maps": dict.fromkeys(("Kplus", "Kminus"), make_map())}
 
 
 def test_chunks_formats_and_maps_do_not_matter(ntuple: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        "track": ["Kplus", "Kminus"],
         "cuts": [BOTH, "Kplus_DLLk > 0"],
         "weights": "sw",
         "species_from": "TRUEID",
-        "bins": {"q2": [0, 1, 4, 10], "Kplus_P": [3e3, 2e4, 1e5]},
+        "binning": {"q2": [0, 1, 4, 10], "Kplus_P": [3e3, 2e4, 1e5]},
     }
     efficiency_map = make_map()
     file, *_ = efficiency_map.save(tmp_path / "map.json")
     write_trees(tmp_path / "a.parquet", {"DecayTree": two_tracks()})
-    whole = pid_efficiency(ntuple, map=efficiency_map, **options)
+    same = dict.fromkeys(("Kplus", "Kminus"), efficiency_map)
+    whole = pid_efficiency(same, ntuple, **options)
     assert len(whole) == 12
     assert sum(one.n_rows for one in whole.results[:6]) < 0.85 * N
     for files, given, chunk in (
-        (f"{ntuple}:DecayTree", file, 123),
+        (f"{ntuple}:DecayTree", dict.fromkeys(same, file), 123),
         (tmp_path / "a.parquet", {"Kplus": efficiency_map, "Kminus": file}, 1000),
     ):
-        again = pid_efficiency(files, map=given, chunk=chunk, **options)
+        again = pid_efficiency(given, files, chunk=chunk, **options)
         for one, other in zip(whole, again, strict=True):
             assert one == other
         np.testing.assert_array_equal(whole.covariance, again.covariance)
@@ -88,8 +89,8 @@ def test_cuts_may_use_the_names_of_the_calibration_sample(ntuple: Path) -> None:
     known = make_map()
     metadata = {**known.metadata, "aliases": {"probe_DLLk": "DLLk"}}
     named = make_map(cuts=("probe_DLLk > 0", "DLLk > 5"), metadata=metadata)
-    (found,) = pid_efficiency(ntuple, track="Kplus", cuts="probe_DLLk > 0", map=named)
-    (expected,) = pid_efficiency(ntuple, track="Kplus", cuts="DLLk > 0", map=known)
+    (found,) = pid_efficiency({"Kplus": named}, ntuple, cuts="probe_DLLk > 0")
+    (expected,) = pid_efficiency({"Kplus": known}, ntuple, cuts="DLLk > 0")
     assert (found.value, found.total) == (expected.value, expected.total)
 
 
@@ -105,22 +106,43 @@ def test_tracks_of_candidates_in_arrays(ntuple: Path, tmp_path: Path) -> None:
     write_trees(tmp_path / "nested.root", {"DecayTree": nested})
     options: dict[str, Any] = OPTIONS | {"cuts": [BOTH], "weights": "sw"}
     bins = {"Kplus_P": [3e3, 2e4, 1e5]}
-    expected = pid_efficiency(ntuple, bins=bins, **options)
-    found = pid_efficiency(tmp_path / "nested.root", bins=bins, chunk=99, **options)
+    expected = pid_efficiency(files=ntuple, binning=bins, **options)
+    found = pid_efficiency(
+        files=tmp_path / "nested.root", binning=bins, chunk=99, **options
+    )
     np.testing.assert_allclose(found.estimates.values, expected.estimates.values)
     np.testing.assert_allclose(found.covariance, expected.covariance)
     mixed = {k: v for k, v in nested.items() if k.startswith("Kplus")}
     mixed |= {k: columns[k][:700] for k in columns if k.startswith("Kminus")}
     write_trees(tmp_path / "mixed.root", {"DecayTree": mixed})
     with pytest.raises(NtupleError, match="Kminus one track an entry; expected the sa"):
-        pid_efficiency(tmp_path / "mixed.root", cuts=BOTH, **OPTIONS)
+        pid_efficiency(files=tmp_path / "mixed.root", cuts=BOTH, **OPTIONS)
+
+
+def test_bins_are_edges_numbers_or_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.root", P=two_tracks()["Kplus_P"])
+    options: dict[str, Any] = {"maps": {"Kplus": make_map()}, "chunk": 400}
+    found = pid_efficiency(files=path, binning={"q2": 3}, **options)
+    edges = found.binning["q2"]
+    assert len(edges) == 4
+    assert [one.cut for one in found] == 3 * ["DLLk > 0"] + 3 * ["DLLk > 5"]
+    rows = [one.n_rows for one in found.results[:3]]
+    assert sum(rows) == N
+    assert max(rows) - min(rows) < 0.02 * N
+    again = pid_efficiency(files=path, binning=found.binning, **options)
+    assert again.results == found.results
+    named = pid_efficiency(files=path, binning={"P": "muons"}, **options)
+    assert named.binning == {"P": load_binning("muons")["P"]}
+    with pytest.raises(NtupleError, match="no branch 'ETA'"):
+        pid_efficiency(files=path, binning="muons", **options)
 
 
 def test_two_files_are_one_sample(ntuple: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.root", seed=2)
     options: dict[str, Any] = OPTIONS | {"cuts": [BOTH, "Kplus_DLLk > 0"]}
     a, b, both = (
-        pid_efficiency(files, **options) for files in (ntuple, other, [ntuple, other])
+        pid_efficiency(files=files, **options)
+        for files in (ntuple, other, [ntuple, other])
     )
     average = (a.estimates + b.estimates).linear(np.eye(2) / 2, labels=["", ""])
     np.testing.assert_allclose(both.estimates.values, average.values)
@@ -167,10 +189,9 @@ def test_a_joint_efficiency_agrees_with_the_truth(tmp_path: Path) -> None:
         path = tmp_path / f"{seed}.root"
         write_trees(path, {"DecayTree": branches})
         (one,) = pid_efficiency(
+            dict.fromkeys(("Kplus", "Kminus"), found),
             path,
-            track=["Kplus", "Kminus"],
             cuts="Kplus_DLLk > 1 & Kminus_DLLk > 2",
-            map=found,
         )
         pulls.append((one.value - pass_real.mean()) / one.total)
     assert np.abs(pulls).max() < 3
@@ -188,40 +209,40 @@ def manifest(path: Path, species: str, sha256: str, *, suffix: str = "") -> None
 
 def test_a_map_of_another_species_is_refused(ntuple: Path) -> None:
     mine = make_map(metadata=make_map().metadata | {"bundle_sha256": "abc"})
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 0", "map": mine}
-    expected = pid_efficiency(ntuple, **options)
+    options: dict[str, Any] = {"maps": {"Kplus": mine}, "cuts": "DLLk > 0"}
+    expected = pid_efficiency(files=ntuple, **options)
     manifest(ntuple, "K+", "abc")
-    assert pid_efficiency(ntuple, **options).results == expected.results
+    assert pid_efficiency(files=ntuple, **options).results == expected.results
     manifest(ntuple, "pi+", "def")
     with pytest.raises(MapError, match=r"by kaon.onnx \(pi\+\), .* is for K\+; give"):
-        pid_efficiency(ntuple, **options)
+        pid_efficiency(files=ntuple, **options)
     manifest(ntuple, "K+", "def")
     with pytest.warns(PidganWarning, match="was measured for another bundle; run sys"):
-        pid_efficiency(ntuple, **options)
+        pid_efficiency(files=ntuple, **options)
     manifest(ntuple, "pi+", "def", suffix="_other")
-    pid_efficiency(ntuple, **options)
+    pid_efficiency(files=ntuple, **options)
     Path(f"{ntuple}.json").write_text("{")
-    pid_efficiency(ntuple, **options)
+    pid_efficiency(files=ntuple, **options)
 
 
 def test_bad_requests(ntuple: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = OPTIONS | {"cuts": BOTH}
     with pytest.raises(NtupleError, match="no branch 'q3', needed for Kplus, Kminus"):
-        pid_efficiency(ntuple, bins={"q3": [0, 1]}, **options)
+        pid_efficiency(files=ntuple, binning={"q3": [0, 1]}, **options)
     with pytest.raises(ValueError, match="edges of 'q2' must be two or more"):
-        pid_efficiency(ntuple, bins={"q2": [1, 0]}, **options)
+        pid_efficiency(files=ntuple, binning={"q2": [1, 0]}, **options)
     with pytest.raises(MapError, match="0 rows in the bins of the analysis"):
-        pid_efficiency(ntuple, bins={"q2": [20, 30]}, **options)
+        pid_efficiency(files=ntuple, binning={"q2": [20, 30]}, **options)
     with pytest.raises(NtupleError, match="no branch 'Kplus_DLLk_new'"):
-        pid_efficiency(ntuple, suffix="_new", **options)
+        pid_efficiency(files=ntuple, suffix="_new", **options)
     bare = write(tmp_path / "bare.root", Kminus_P=None)
     with pytest.raises(NtupleError, match="no branch for condition P of Kminus"):
-        pid_efficiency(bare, **options)
+        pid_efficiency(files=bare, **options)
     protons = write(tmp_path / "protons.root", Kminus_TRUEID=np.full(N, 2212))
     with pytest.raises(
         MapError, match=r"no usable row for Kplus, Kminus with Kplus_TRUEID = K\+ and"
     ):
-        pid_efficiency(protons, species_from="TRUEID", **options)
+        pid_efficiency(files=protons, species_from="TRUEID", **options)
 
 
 def test_rows_where_one_track_has_no_targets(tmp_path: Path) -> None:
@@ -231,7 +252,7 @@ def test_rows_where_one_track_has_no_targets(tmp_path: Path) -> None:
     with pytest.warns(
         PidganWarning, match="50 of 2000 rows have no .* for Kplus and Kminus"
     ):
-        (one,) = pid_efficiency(path, cuts=BOTH, **OPTIONS)
+        (one,) = pid_efficiency(files=path, cuts=BOTH, **OPTIONS)
     assert (one.n_rows, one.n_invalid) == (N - 50, 50)
 
 
@@ -251,11 +272,10 @@ def test_columns_are_the_map(tmp_path: Path, suffix: str) -> None:
     write_trees(source, {"DecayTree": two_tracks(Kplus_P=p)})
     one, other = make_map(), make_map(seed=1)
     (written,) = write_efficiency_columns(
+        {"Kplus": one, "Kminus": other},
         source,
         output,
-        track=["Kplus", "Kminus"],
         cuts=BOTH,
-        map={"Kplus": one, "Kminus": other},
         chunk=333,
     )
     assert written == output
@@ -303,9 +323,7 @@ def test_columns_are_those_of_pidcalib(ntuple: Path, tmp_path: Path) -> None:
     binned = utils.add_bin_indices(frame, list(maps), {"P": "P"}, histograms, "")
     expected = utils.add_efficiencies(binned, list(maps), histograms, "")
     expected = utils.assign_overall_eff(expected, list(maps))
-    write_efficiency_columns(
-        ntuple, tmp_path / "eff.root", track=list(maps), cuts=BOTH, map=maps
-    )
+    write_efficiency_columns(maps, ntuple, tmp_path / "eff.root", cuts=BOTH)
     names = [name for name in expected if name.endswith(("CalibEff", "CalibErr"))]
     assert len(names) == 6
     found = columns_of(tmp_path / "eff.root", names)
@@ -317,7 +335,7 @@ def test_errors_of_tracks_in_one_map_are_not_independent(
 ) -> None:
     output = tmp_path / "eff.root"
     write_efficiency_columns(
-        ntuple, output, cuts="Kplus_DLLk > 0 & Kminus_DLLk > 0", **OPTIONS
+        files=ntuple, output=output, cuts="Kplus_DLLk > 0 & Kminus_DLLk > 0", **OPTIONS
     )
     tracks = ["Kplus_PIDCalibEff", "Kplus_PIDCalibErr", "Kminus_PIDCalibEff"]
     found = columns_of(output, [*tracks, "PIDCalibErr"])
@@ -331,8 +349,10 @@ def test_errors_of_tracks_in_one_map_are_not_independent(
 def test_mean_of_columns_is_the_efficiency(ntuple: Path, tmp_path: Path) -> None:
     """Draws and the map's own generated efficiency are the same on average."""
     cuts = ["Kplus_DLLk > 0", BOTH]
-    found = pid_efficiency(ntuple, cuts=cuts, **OPTIONS)
-    write_efficiency_columns(ntuple, tmp_path / "eff.root", cuts=cuts, **OPTIONS)
+    found = pid_efficiency(files=ntuple, cuts=cuts, **OPTIONS)
+    write_efficiency_columns(
+        files=ntuple, output=tmp_path / "eff.root", cuts=cuts, **OPTIONS
+    )
     names = ["Kplus_DLLk_gt_0_", "Kplus_DLLk_gt_5_and_Kminus_DLLk_gt_0_"]
     columns = columns_of(tmp_path / "eff.root", [f"{n}PIDCalibEff" for n in names])
     for one, name in zip(found, columns, strict=True):
@@ -349,7 +369,7 @@ def test_columns_of_collections(tmp_path: Path) -> None:
     source, output = tmp_path / "a.root", tmp_path / "eff.root"
     write_trees(source, {"DecayTree": nested})
     write_efficiency_columns(
-        source, output, track="Kplus", cuts="DLLk > 0", map=make_map(), chunk=100
+        {"Kplus": make_map()}, source, output, cuts="DLLk > 0", chunk=100
     )
     with uproot.open(output) as file:
         found = file["DecayTree/Kplus_PIDCalibEff"].array()
@@ -364,26 +384,26 @@ def test_columns_are_whole_or_not_there(ntuple: Path, tmp_path: Path) -> None:
     output, before = tmp_path / "eff.root", ntuple.read_bytes()
     options: dict[str, Any] = OPTIONS | {"cuts": BOTH}
     with pytest.raises(NtupleError, match="is an input; an input is never changed"):
-        write_efficiency_columns(ntuple, ntuple, overwrite=True, **options)
+        write_efficiency_columns(files=ntuple, output=ntuple, overwrite=True, **options)
     with pytest.raises(CutError, match="is given twice, as DLLk_gt_0_PIDCalibEff"):
         write_efficiency_columns(
-            ntuple, output, **(options | {"cuts": ["DLLk > 0", "DLLk>0"]})
+            files=ntuple, output=output, **(options | {"cuts": ["DLLk > 0", "DLLk>0"]})
         )
     with pytest.raises(NtupleError, match="looks like GeV"):
         write_efficiency_columns(
-            write(tmp_path / "gev.root", Kplus_P=two_tracks()["Kplus_P"] / 1e3),
-            output,
+            files=write(tmp_path / "gev.root", Kplus_P=two_tracks()["Kplus_P"] / 1e3),
+            output=output,
             **options,
         )
     assert not output.exists()
     both = [ntuple, write(tmp_path / "more.root", seed=2)]
     with pytest.raises(NtupleError, match="expected a directory for 2 files"):
-        write_efficiency_columns(both, output, **options)
-    files = write_efficiency_columns(both, tmp_path / "out", **options)
+        write_efficiency_columns(files=both, output=output, **options)
+    files = write_efficiency_columns(files=both, output=tmp_path / "out", **options)
     assert [file.name for file in files] == ["analysis.root", "more.root"]
-    write_efficiency_columns(ntuple, output, **options)
+    write_efficiency_columns(files=ntuple, output=output, **options)
     with pytest.raises(NtupleError, match=r"eff\.root exists"):
-        write_efficiency_columns(ntuple, output, **options)
+        write_efficiency_columns(files=ntuple, output=output, **options)
     assert ntuple.read_bytes() == before
 
 
@@ -440,8 +460,8 @@ def test_command_line(
     assert code == 0, err
     content = json.loads(out)
     options: dict[str, Any] = OPTIONS | {"cuts": [BOTH, "Kplus_DLLk > 0"]}
-    found = pid_efficiency(ntuple, bins={"q2": [0, 5, 10]}, **options)
-    control = pid_efficiency(other, bins={"q2": [0, 5, 10]}, **options)
+    found = pid_efficiency(files=ntuple, binning={"q2": [0, 5, 10]}, **options)
+    control = pid_efficiency(files=other, binning={"q2": [0, 5, 10]}, **options)
     assert content["covariance"] == found.covariance.tolist()
     assert content["over"] == json.loads(control.to_json())
     one, all_of_them = content["ratios"]
@@ -465,8 +485,8 @@ def test_command_line(
     [
         (["--ratio", "2/3"], 2, "--ratio 2/3: there are 2 results"),
         (["--ratio", "0/1"], 2, "expected I/J, counted from 1"),
-        (["--bins", "q2=3,1"], 2, "expected increasing edges"),
-        (["--bins", "q2=3,x"], 2, "'x' is no number"),
+        (["--bins", "q2=3,1"], 2, "must be two or more increasing numbers"),
+        (["--bins", "q2=3,x"], 2, "'x' is not a number"),
         (["--bins", "q3=0,1"], 1, "no branch 'q3'"),
         (["--track", "Kplux"], 1, "closest: 'Kplus_"),
         (["--cut", "Kplus_DLLk > 0 | Kminus_DLLk > 0"], 1, "'Kminus_DLLk'"),
@@ -498,8 +518,8 @@ def test_tracks_with_different_maps_need_a_cut(
     other, *_ = _with_cuts("DLLk > 1", "DLLk > 2").save(tmp_path / "other.json")
     words = ["--track", "Kplus", "--track", "Kminus", "--map", f"Kplus={map_file}"]
     code, _, err = call(monkeypatch, capsys, ntuple, *words, "--map", f"Kminus={other}")
-    assert code == 2
-    assert "tracks with different maps need --cut" in err
+    assert code == 1
+    assert "of Kminus has other cuts than that of Kplus; say which cuts" in err
     code, out, _ = call(
         monkeypatch, capsys, ntuple, *words, "--map", f"Kminus={map_file}"
     )

@@ -25,6 +25,7 @@ from pidgan.efficiency.pid_efficiency import (
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns, write_trees
+from pidgan.sample.loading import load_binning
 
 CUTS = ("DLLk > 1", "DLLk > 2", "DLLk > 4")
 THRESHOLDS = (1.0, 2.0, 4.0)
@@ -191,6 +192,34 @@ def test_default_binning_reaches_the_trained_range() -> None:
     assert np.isfinite(found.nominal).all()
 
 
+def test_bins_of_a_map_are_edges_numbers_or_names() -> None:
+    frame = reference_frame(np.random.default_rng(1), 2000, Truth(1, size=0))
+    whole = {"P": (3e3, 1e5), "ETA": (1.5, 5.0)}
+    named = run_systematics(
+        GENERATOR, frame, cuts="DLLk > 2", binning={"P": "hadrons", "ETA": "muons"}
+    )
+    # The ends of a binning that ships are those of the trained range.
+    assert named.binning["P"][1:-1] == load_binning("hadrons")["P"][1:-1]
+    assert named.binning["ETA"][1:-1] == load_binning("muons")["ETA"][1:-1]
+    counted = run_systematics(
+        GENERATOR, frame, cuts=["DLLk > 2"], binning={"P": 3, "ETA": 2}
+    )
+    assert counted.n_eff.shape == (6,)
+    assert counted.n_eff.min() > 200
+    for found in (named, counted):
+        assert {k: (v[0], v[-1]) for k, v in found.binning.items()} == whole
+    third = CardVariable(name="nTracks", unit="1", range=(0, 500), patterns=())
+    base = make_card()
+    card = base.model_copy(update={"conditions": (*base.conditions, third)})
+    frame["nTracks"] = np.random.default_rng(2).uniform(0, 500, len(frame))
+    found = run_systematics(
+        ToyGenerator(card=card), frame, cuts="DLLk > 2", binning="hadrons", repeats=1
+    )
+    assert found.binning["nTracks"] == load_binning("hadrons")["nTracks"]
+    with pytest.raises(MapError, match="binning in 'nTracks', which is not a column"):
+        run_systematics(GENERATOR, frame, cuts="DLLk > 2", binning="hadrons")
+
+
 def test_same_input_gives_the_same_map(toy_map: EfficiencyMap) -> None:
     frame = reference_frame(
         np.random.default_rng(1), 16_000, Truth(3, size=0.15), background=0.05
@@ -259,7 +288,7 @@ def test_bad_requests_of_a_map() -> None:
     frame = reference_frame(np.random.default_rng(1), 200, Truth(1, size=0))
     with pytest.raises(MapError, match="has no reference file beside it"):
         run_systematics(GENERATOR, cuts="DLLk > 0")
-    with pytest.raises(MapError, match="binning in 'PP', which is not a condition"):
+    with pytest.raises(MapError, match="binning in 'PP', which is not a column"):
         run_systematics(GENERATOR, frame, cuts="DLLk > 0", binning={"PP": (0, 1)})
     with pytest.raises(CutError, match="unknown variable 'DLLq'; closest"):
         run_systematics(GENERATOR, frame, cuts="DLLq > 0")
@@ -427,11 +456,15 @@ def test_a_collection_of_tracks_has_the_efficiency_of_its_rows(
     flat = write_analysis(
         tmp_path / "flat.root", sw=np.repeat(nested["event_weight"], counts)
     )
-    options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "map": toy_map}
+    options: dict[str, Any] = {"cuts": CUTS}
     options["species_from"] = "TRUEID"
-    expected = pid_efficiency(flat, weights="sw", **options)
+    expected = pid_efficiency({"Kplus": toy_map}, flat, weights="sw", **options)
     found = pid_efficiency(
-        tmp_path / "nested.root", weights="event_weight", chunk=100, **options
+        {"Kplus": toy_map},
+        tmp_path / "nested.root",
+        weights="event_weight",
+        chunk=100,
+        **options,
     )
     for one, other in zip(expected, found, strict=True):
         assert one.n_rows == other.n_rows
@@ -444,13 +477,13 @@ def test_a_scale_moves_rows_to_the_bins_of_what_was_generated(
 ) -> None:
     p = read_columns(Source(str(ntuple), "DecayTree"), ["Kplus_P"])["Kplus_P"]
     scaled = write_analysis(tmp_path / "half.root", Kplus_P=p.to_numpy() / 2)
-    options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "map": toy_map}
-    (expected, *_) = pid_efficiency(ntuple, **options)
+    options: dict[str, Any] = {"cuts": CUTS}
+    (expected, *_) = pid_efficiency({"Kplus": toy_map}, ntuple, **options)
     (found, *_) = pid_efficiency(
-        scaled, conditions=Conditions(scales={"P": 2.0}), **options
+        {"Kplus": toy_map}, scaled, conditions=Conditions(scales={"P": 2.0}), **options
     )
     with pytest.warns(PidganWarning, match="lie outside the efficiency map"):
-        (without, *_) = pid_efficiency(scaled, **options)
+        (without, *_) = pid_efficiency({"Kplus": toy_map}, scaled, **options)
     assert found.value == expected.value
     assert found.correction != without.correction
 
@@ -460,7 +493,7 @@ def test_efficiency_is_what_its_formulas_say(
 ) -> None:
     import uproot
 
-    (one,) = pid_efficiency(ntuple, track="Kplus", cuts="DLLk > 2", map=toy_map)
+    (one,) = pid_efficiency({"Kplus": toy_map}, ntuple, cuts="DLLk > 2")
     with uproot.open(ntuple) as file:
         rows = file["DecayTree"].arrays(library="pd")
     place = bin_index({"P": rows["Kplus_P"], "ETA": rows["Kplus_ETA"]}, toy_map.binning)
@@ -484,21 +517,21 @@ def test_chunks_and_files_do_not_matter(
     toy_map: EfficiencyMap, ntuple: Path, tmp_path: Path
 ) -> None:
     map_file, *_ = toy_map.save(tmp_path / "map.json")
-    options: dict[str, Any] = {"track": "Kplus", "cuts": CUTS, "weights": "sw"}
-    whole = pid_efficiency(ntuple, map=toy_map, **options)
-    parts = pid_efficiency(str(ntuple), map=map_file, chunk=77, **options)
+    options: dict[str, Any] = {"cuts": CUTS, "weights": "sw"}
+    whole = pid_efficiency({"Kplus": toy_map}, ntuple, **options)
+    parts = pid_efficiency({"Kplus": map_file}, str(ntuple), chunk=77, **options)
     assert parts.results == whole.results
     np.testing.assert_array_equal(parts.covariance, whole.covariance)
     assert whole[0].n_eff < whole[0].n_rows
     copy = ntuple.with_name("copy.root")
     copy.write_bytes(ntuple.read_bytes())
-    twice = pid_efficiency([ntuple, copy], map=toy_map, **options)
+    twice = pid_efficiency({"Kplus": toy_map}, [ntuple, copy], **options)
     assert twice[1].value == pytest.approx(whole[1].value)
     assert twice[1].stat == pytest.approx(whole[1].stat / np.sqrt(2))
 
 
 def test_covariance_between_cuts(toy_map: EfficiencyMap, ntuple: Path) -> None:
-    found = pid_efficiency(ntuple, track="Kplus", cuts=CUTS, map=toy_map)
+    found = pid_efficiency({"Kplus": toy_map}, ntuple, cuts=CUTS)
     totals = np.array([one.total for one in found])
     np.testing.assert_allclose(np.sqrt(np.diag(found.covariance)), totals)
     assert np.linalg.eigvalsh(found.covariance).min() > 0
@@ -507,19 +540,21 @@ def test_covariance_between_cuts(toy_map: EfficiencyMap, ntuple: Path) -> None:
 
 
 def test_only_the_species_of_the_map(toy_map: EfficiencyMap, ntuple: Path) -> None:
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 2", "map": toy_map}
-    (one,) = pid_efficiency(ntuple, species_from="TRUEID", **options)
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
+    (one,) = pid_efficiency(
+        {"Kplus": toy_map}, ntuple, species_from="TRUEID", **options
+    )
     assert one.n_rows == 1800
     with pytest.raises(NtupleError, match="Kplus_TRUEIDD"):
-        pid_efficiency(ntuple, species_from="TRUEIDD", **options)
+        pid_efficiency({"Kplus": toy_map}, ntuple, species_from="TRUEIDD", **options)
 
 
 def test_without_correction_the_difference_is_an_uncertainty(
     toy_map: EfficiencyMap, ntuple: Path
 ) -> None:
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 2", "map": toy_map}
-    (one,) = pid_efficiency(ntuple, **options)
-    (bare,) = pid_efficiency(ntuple, correction=False, **options)
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
+    (one,) = pid_efficiency({"Kplus": toy_map}, ntuple, **options)
+    (bare,) = pid_efficiency({"Kplus": toy_map}, ntuple, correction=False, **options)
     assert bare.value == one.generated
     assert bare.syst["uncorrected"] == pytest.approx(abs(one.correction))
     assert bare.total > one.total
@@ -533,53 +568,65 @@ def test_rows_without_targets_are_left_out(
     status[:30], status[30:40], status[40:50], status[50:60] = 4, 2, 16, 1
     path = write_analysis(tmp_path / "a.root", Kplus_pidgan_status=status)
     with pytest.warns(PidganWarning, match="50 of 2000 rows have no generated targets"):
-        (one,) = pid_efficiency(path, track="Kplus", cuts="DLLk > 2", map=toy_map)
+        (one,) = pid_efficiency({"Kplus": toy_map}, path, cuts="DLLk > 2")
     assert (one.n_rows, one.n_invalid) == (1950, 50)
     missing = np.full(2000, np.nan, dtype=np.float32)
     path = write_analysis(tmp_path / "b.root", Kplus_DLLk=missing)
     with pytest.raises(MapError, match=r"no usable row for Kplus \(2000 without"):
-        pid_efficiency(path, track="Kplus", cuts="DLLk > 2", map=toy_map)
+        pid_efficiency({"Kplus": toy_map}, path, cuts="DLLk > 2")
 
 
 def test_rows_outside_the_map(toy_map: EfficiencyMap, tmp_path: Path) -> None:
     eta = np.random.default_rng(1).uniform(1.5, 5, 2000)
     eta[:200] = 5.5
     path = write_analysis(tmp_path / "a.root", Kplus_ETA=eta)
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 2", "map": toy_map}
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
     with pytest.warns(PidganWarning, match="200 of 2000 rows lie outside the eff"):
-        (one,) = pid_efficiency(path, **options)
+        (one,) = pid_efficiency({"Kplus": toy_map}, path, **options)
     assert one.outside_fraction == pytest.approx(0.1)
     assert 0.05 < one.syst["outside"] / one.outside_fraction < 0.578
     with pytest.raises(MapError, match=r"outside the efficiency map \(P 3000 to"):
-        pid_efficiency(path, outside="refuse", **options)
+        pid_efficiency({"Kplus": toy_map}, path, outside="refuse", **options)
 
 
 def test_branches_and_units(toy_map: EfficiencyMap, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 2", "map": toy_map}
-    (plain,) = pid_efficiency(write_analysis(tmp_path / "a.root"), **options)
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
+    (plain,) = pid_efficiency(
+        {"Kplus": toy_map}, write_analysis(tmp_path / "a.root"), **options
+    )
     import uproot
 
     with uproot.open(tmp_path / "a.root") as file:
         p = file["DecayTree/Kplus_P"].array(library="np")
     path = write_analysis(tmp_path / "b.root", Kplus_P=None, momentum=p / 1000)
     conditions = Conditions(branches={"P": "momentum"}, units={"P": "GeV"})
-    (mapped,) = pid_efficiency(path, conditions=conditions, **options)
+    (mapped,) = pid_efficiency(
+        {"Kplus": toy_map}, path, conditions=conditions, **options
+    )
     assert mapped.value == pytest.approx(plain.value)
     with pytest.raises(NtupleError, match="no branch for condition P of Kplus"):
-        pid_efficiency(path, **options)
+        pid_efficiency({"Kplus": toy_map}, path, **options)
     with pytest.raises(NtupleError, match="looks like GeV"):
         pid_efficiency(
-            path, conditions=Conditions(branches={"P": "momentum"}), **options
+            {"Kplus": toy_map},
+            path,
+            conditions=Conditions(branches={"P": "momentum"}),
+            **options,
         )
     with pytest.raises(NtupleError, match="no such condition"):
         pid_efficiency(
-            path, conditions=Conditions(branches={"PX": "momentum"}), **options
+            {"Kplus": toy_map},
+            path,
+            conditions=Conditions(branches={"PX": "momentum"}),
+            **options,
         )
 
 
 def test_momentum_components_are_enough(toy_map: EfficiencyMap, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"track": "Kplus", "cuts": "DLLk > 2", "map": toy_map}
-    (plain,) = pid_efficiency(write_analysis(tmp_path / "a.root"), **options)
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
+    (plain,) = pid_efficiency(
+        {"Kplus": toy_map}, write_analysis(tmp_path / "a.root"), **options
+    )
     import uproot
 
     with uproot.open(tmp_path / "a.root") as file:
@@ -591,18 +638,18 @@ def test_momentum_components_are_enough(toy_map: EfficiencyMap, tmp_path: Path) 
         "Kplus_PZ": p * np.tanh(eta),
     }
     path = write_analysis(tmp_path / "b.root", Kplus_P=None, Kplus_ETA=None, **parts)
-    (derived,) = pid_efficiency(path, **options)
+    (derived,) = pid_efficiency({"Kplus": toy_map}, path, **options)
     assert derived.value == pytest.approx(plain.value, abs=1e-3)
 
 
 def test_unknown_columns(toy_map: EfficiencyMap, ntuple: Path) -> None:
-    options: dict[str, Any] = {"cuts": "DLLk > 2", "map": toy_map}
+    options: dict[str, Any] = {"cuts": "DLLk > 2"}
     with pytest.raises(NtupleError, match="Kplus_DLLk_new"):
-        pid_efficiency(ntuple, track="Kplus", suffix="_new", **options)
+        pid_efficiency({"Kplus": toy_map}, ntuple, suffix="_new", **options)
     with pytest.raises(NtupleError, match="weightt"):
-        pid_efficiency(ntuple, track="Kplus", weights="weightt", **options)
+        pid_efficiency({"Kplus": toy_map}, ntuple, weights="weightt", **options)
     with pytest.raises(MapError, match="no cut 'DLLk > 3'"):
-        pid_efficiency(ntuple, track="Kplus", cuts="DLLk > 3", map=toy_map)
+        pid_efficiency({"Kplus": toy_map}, ntuple, cuts="DLLk > 3")
 
 
 def combined(toy_map: EfficiencyMap, **changes: Any) -> PidEfficiencies:
@@ -645,7 +692,7 @@ def test_same_kinematics_need_no_transfer(toy_map: EfficiencyMap) -> None:
 
 
 def test_results_as_text_and_json(toy_map: EfficiencyMap, ntuple: Path) -> None:
-    found = pid_efficiency(ntuple, track="Kplus", cuts=CUTS, map=toy_map)
+    found = pid_efficiency({"Kplus": toy_map}, ntuple, cuts=CUTS)
     content = json.loads(found.to_json())
     assert [row["cut"] for row in content["results"]] == list(CUTS)
     assert content["results"][1]["total"] == found[1].total

@@ -380,3 +380,17 @@ def test_bad_input(change: dict, error: type, match: str) -> None:
         arguments["weights"] = None
     with pytest.raises(error, match=match):
         efficiency_table(arguments.pop("frame"), arguments.pop("cuts"), **arguments)
+
+
+def test_one_cut_is_a_list_of_one_and_no_binning_is_one_bin() -> None:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"P": rng.uniform(0, 1, 200), "y": rng.normal(0, 1, 200)})
+    one, several = (efficiency_table(frame, cuts) for cuts in ("y > 0", ["y > 0"]))
+    np.testing.assert_array_equal(one.efficiency, several.efficiency)
+    assert one.efficiency.shape == (1,)
+    covariance = cut_covariance(frame, "y > 0")
+    np.testing.assert_array_equal(covariance, cut_covariance(frame, ["y > 0"]))
+    assert covariance.shape == (1, 1)
+    edges = choose_edges(None, frame, default={"P": 2}, ranges={"P": (-1.0, 0.5)})
+    assert edges["P"][0] == -1.0
+    assert edges["P"][-1] > frame["P"].max()

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.efficiency.working_point import CutScan, scan_cut, working_point
+from pidgan.efficiency.cut_scan import CutScan, scan_cut
+from pidgan.efficiency.working_point import working_point
 from pidgan.errors import CutError, MapError, PidganWarning
 
 ROWS = 12_000
@@ -67,6 +68,13 @@ def test_scan_is_right_within_its_errors(scan: CutScan) -> None:
     assert len(scan.frame()) == 2 * len(scan.thresholds)
 
 
+def test_a_scan_takes_any_binning(scan: CutScan) -> None:
+    one = scan_cut(KAON, cut="DLLk > x", thresholds=[0, 2], repeats=2, binning={"P": 4})
+    assert one.species == ("K+",)
+    near = np.interp([0, 2], scan.thresholds, scan.corrected[0])
+    np.testing.assert_allclose(one.corrected[0], near, atol=0.03)
+
+
 def test_efficiency_is_reached() -> None:
     found = working_point(KAON, [PION], cut="DLLk > x", efficiency=0.9, repeats=2)
     assert found.cut == f"DLLk > {found.threshold:g}"
@@ -115,13 +123,17 @@ def test_few_rows_are_told() -> None:
         ({"thresholds": []}, ValueError, "thresholds"),
         ({"efficiency": 1.5}, ValueError, "between 0 and 1"),
         ({"misid": 0.1}, ValueError, "one of the two"),
-        ({"efficiency": None, "misid": 0.1, "others": []}, ValueError, "other species"),
+        (
+            {"efficiency": None, "misid": 0.1, "rejected": []},
+            ValueError,
+            "other species",
+        ),
     ],
 )
 def test_bad_input(change: dict, error: type, match: str) -> None:
-    arguments = {"cut": "DLLk > x", "efficiency": 0.9, "others": [PION], **change}
+    arguments = {"cut": "DLLk > x", "efficiency": 0.9, "rejected": [PION], **change}
     with pytest.raises(error, match=match):
-        working_point(KAON, arguments.pop("others"), repeats=1, **arguments)
+        working_point(KAON, arguments.pop("rejected"), repeats=1, **arguments)
 
 
 def test_report(tmp_path: Path) -> None:

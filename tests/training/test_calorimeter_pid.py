@@ -56,7 +56,7 @@ def test_zeros_and_sentinels_come_out_exact(applied):
 def test_efficiencies_are_quoted_within_their_uncertainty(bundle, applied):
     output, tracks = applied
     found = pidgan.run_systematics(pidgan.open_bundle(bundle), cuts=CUTS, seed=1)
-    results = pidgan.pid_efficiency(output, track="h", cuts=CUTS, map=found)
+    results = pidgan.pid_efficiency({"h": found}, output, cuts=CUTS)
     truth = simulate_calorimeter_response(
         "pi+", tracks["h_P"], tracks["h_ETA"], tracks["nTracks"], seed=4
     )
