@@ -226,8 +226,8 @@ def test_a_part_may_hold_nothing(bundle: Path, tmp_path: Path) -> None:
 
 def test_misuse_is_named(bundle: Path, inputs: str, tmp_path: Path) -> None:
     for options, message in (
-        ({"part": (0, 3)}, "part is 0/3"),
-        ({"part": (4, 3)}, "part is 4/3"),
+        ({"files_part": (0, 3)}, "files_part is 0/3"),
+        ({"files_part": (4, 3)}, "files_part is 4/3"),
         ({"workers": 0}, "workers is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"chunk": 0}, "chunk is 0"),

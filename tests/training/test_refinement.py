@@ -102,7 +102,7 @@ class _Array(np.ndarray):
 
 @pytest.fixture(scope="module")
 def refined(kaon_model, kaon_dataset) -> RefinedModel:
-    return refine(kaon_model, kaon_dataset, candidates=4, steps=300)
+    return refine(kaon_model, kaon_dataset, candidates=4, classifier_steps=300)
 
 
 def test_a_refined_generator_is_closer_to_the_data(
