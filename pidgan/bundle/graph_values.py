@@ -1,6 +1,6 @@
 """The arm of the formulas that appends operators to an ONNX graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,14 @@ class Traced:
         """Return another value of the same graph and precision."""
         return Traced(self.graph, name, shape, self.double, self.rows_last)
 
+    def then(
+        self, operator: str, shape: tuple[int, ...], *names: str, **attributes: Any
+    ) -> "Traced":
+        """Append an operator whose first input is this value."""
+        return self.like(
+            self.graph.add(operator, self.name, *names, **attributes), shape
+        )
+
     def constant(self, value: Any) -> str:
         """Append a constant of this precision, or a mask."""
         if np.asarray(value).dtype == np.bool_:
@@ -124,12 +132,11 @@ class GraphArm:
         return Traced(x.graph, name, x.shape, double, x.rows_last)
 
     def precise(self, x: Traced) -> Traced:
-        """Append a change to the precision that the graph is to have."""
         return self.with_precision(x, x.graph.double)
 
     def numbers(self, mask: Traced, x: Traced) -> Traced:
         code = DOUBLE_CODE if x.double else FLOAT_CODE
-        return mask.like(mask.graph.add("Cast", mask.name, to=code), mask.shape)
+        return mask.then("Cast", mask.shape, to=code)
 
     def where(self, mask: Any, x: Any, y: Any) -> Traced:
         value = x if isinstance(x, Traced) else y
@@ -138,12 +145,11 @@ class GraphArm:
         return value.like(name, np.broadcast_shapes(*shapes))
 
     def softmax(self, x: Traced) -> Traced:
-        return x.like(x.graph.add("Softmax", x.name, axis=len(x.shape)), x.shape)
+        return x.then("Softmax", x.shape, axis=len(x.shape))
 
     def cumulated(self, x: Traced, exclusive: bool) -> Traced:
         options = {"exclusive": 1} if exclusive else {}
-        axis = x.ints(len(x.shape))
-        return x.like(x.graph.add("CumSum", x.name, axis, **options), x.shape)
+        return x.then("CumSum", x.shape, x.ints(len(x.shape)), **options)
 
     def uniform(self, z: Traced) -> Traced:
         scaled: Traced = z * np.sqrt(0.5)
@@ -151,43 +157,45 @@ class GraphArm:
 
     def total(self, x: Traced, axis: int) -> Traced:
         place = axis % (len(x.shape) + 1)
-        name = x.graph.add("ReduceSum", x.name, x.ints([place]))
         shape = tuple(1 if i == place - 1 else n for i, n in enumerate(x.shape))
-        return x.like(name, shape)
+        return x.then("ReduceSum", shape, x.ints([place]))
 
     def largest(self, x: Traced) -> Traced:
-        axis = len(x.shape) - 1
-        name = x.graph.add("ReduceMax", x.name, axes=[axis], keepdims=0)
-        return x.like(name, x.shape[:-1])
+        return x.then("ReduceMax", x.shape[:-1], axes=[len(x.shape) - 1], keepdims=0)
 
     def matmul(self, x: Traced, matrix: Any) -> Traced:
-        name = x.graph.add("MatMul", x.name, x.constant(matrix))
-        return x.like(name, (*x.shape[:-1], np.shape(matrix)[1]))
+        shape = (*x.shape[:-1], np.shape(matrix)[1])
+        return x.then("MatMul", shape, x.constant(matrix))
 
     def affine(self, x: Traced, matrix: Any, constant: Any) -> Traced:
         constants = [x.constant(v) for v in (matrix, constant)]
-        name = x.graph.add("Gemm", x.name, *constants)
-        return x.like(name, (np.shape(matrix)[1],))
+        return x.then("Gemm", (np.shape(matrix)[1],), *constants)
 
     def columns(self, x: Traced, start: int, stop: int) -> Traced:
         bounds = [x.ints([i]) for i in (start, stop, 1)]
-        return x.like(x.graph.add("Slice", x.name, *bounds), (stop - start,))
+        return x.then("Slice", (stop - start,), *bounds)
 
     def reshape(self, x: Traced, shape: Sequence[int]) -> Traced:
-        name = x.graph.add("Reshape", x.name, x.ints([0, *shape]))
-        return x.like(name, tuple(shape))
+        return x.then("Reshape", tuple(shape), x.ints([0, *shape]))
+
+    def fold(self, x: Traced, shape: Sequence[int]) -> Traced:
+        return x.then("Reshape", tuple(shape), x.ints([*shape, -1]))
 
     def take(self, x: Traced, places: npt.NDArray[Any], axis: int) -> Traced:
         place = axis % (len(x.shape) + 1)
-        name = x.graph.add("Gather", x.name, x.ints(places), axis=place)
-        return x.like(name, (*x.shape[: place - 1], len(places), *x.shape[place:]))
+        shape = (*x.shape[: place - 1], *places.shape, *x.shape[place:])
+        return x.then("Gather", shape, x.ints(places), axis=place)
+
+    def pick(self, x: Traced, places: npt.NDArray[Any]) -> Traced:
+        axis = len(x.shape) - 1
+        shape = (*x.shape[:-1], *places.shape)
+        return x.then("Gather", shape, x.ints(places), axis=axis)
 
     def concatenate(self, parts: Sequence[Traced]) -> Traced:
-        return _joined(parts, len(parts[0].shape), lambda shape, n: (*shape[:-1], n))
+        return _joined(parts, axis=len(parts[0].shape))
 
     def stack(self, parts: Sequence[Traced]) -> Traced:
-        axis = len(parts[0].shape) - 1
-        return _joined(parts, axis, lambda shape, n: (*shape[:-1], n))
+        return _joined(parts, axis=len(parts[0].shape) - 1)
 
     def turn(self, x: Traced) -> Traced:
         name = x.graph.add("Transpose", x.name, perm=[1, 0])
@@ -197,21 +205,12 @@ class GraphArm:
         name = x.graph.add("MatMul", x.constant(matrix), x.name)
         return x.like(name, (*x.shape[:-1], len(matrix)))
 
-    def pick(self, x: Traced, places: npt.NDArray[Any]) -> Traced:
-        axis = len(x.shape) - 1
-        name = x.graph.add("Gather", x.name, x.ints(places), axis=axis)
-        return x.like(name, (*x.shape[:-1], *np.shape(places)))
-
-    def fold(self, x: Traced, shape: Sequence[int]) -> Traced:
-        name = x.graph.add("Reshape", x.name, x.ints([*shape, -1]))
-        return x.like(name, tuple(shape))
-
     def index(self, x: Traced, first: Any) -> Traced:
         x = x + first if isinstance(first, Traced) else x
-        name = x.graph.add("Cast", x.name, to=INT_CODE)
-        if not isinstance(first, Traced) and np.any(first):
-            name = x.graph.add("Add", name, x.ints(first))
-        return x.like(name, x.shape)
+        whole = x.then("Cast", x.shape, to=INT_CODE)
+        if isinstance(first, Traced) or not np.any(first):
+            return whole
+        return whole.then("Add", x.shape, x.ints(first))
 
     def lookup(self, table: Any, index: Traced) -> Traced:
         name = index.graph.add("Gather", index.constant(table), index.name)
@@ -219,22 +218,14 @@ class GraphArm:
 
     def bins(self, v: Traced, edges: Traced) -> Traced:
         above = self.numbers(v.apply("GreaterOrEqual", edges), v)
-        name = v.graph.add("ReduceSum", above.name, v.ints([1]), keepdims=1)
-        return self.index(v.like(name, (1,)), 0)
+        return self.index(self.total(above, 1), 0)
 
     def in_bin(self, values: Traced, bins: Traced, ahead: int) -> Traced:
-        index = bins.name
-        if ahead:
-            index = bins.graph.add("Add", index, bins.ints(ahead))
-        name = values.graph.add("GatherElements", values.name, index, axis=1)
-        return values.like(name, (1,))
+        index = bins.then("Add", bins.shape, bins.ints(ahead)) if ahead else bins
+        return values.then("GatherElements", (1,), index.name, axis=1)
 
 
-def _joined(
-    parts: Sequence[Traced],
-    axis: int,
-    shape: Callable[[tuple[int, ...], int], tuple[int, ...]],
-) -> Traced:
-    first = parts[0]
-    name = first.graph.add("Concat", *(part.name for part in parts), axis=axis)
-    return first.like(name, shape(first.shape, sum(p.shape[-1] for p in parts)))
+def _joined(parts: Sequence[Traced], *, axis: int) -> Traced:
+    first, width = parts[0], sum(part.shape[-1] for part in parts)
+    names = [part.name for part in parts[1:]]
+    return first.then("Concat", (*first.shape[:-1], width), *names, axis=axis)

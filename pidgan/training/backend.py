@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from pidgan.bundle.formulas import register
-from pidgan.training.tensors import TensorArm
+from pidgan.training.tensors import tensor_arm
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -51,6 +51,6 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 with _no_stderr():
     tf.function(lambda v: v + 1, jit_compile=True)(tf.constant(0))
 
-register(tf.Tensor, TensorArm(tf))
+register(tf.Tensor, tensor_arm(tf))
 
 __all__ = ["keras", "tf"]

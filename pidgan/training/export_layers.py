@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.bundle import formulas as f
 from pidgan.bundle.graph_values import Recorder, Traced
 from pidgan.errors import BundleError
 
@@ -63,7 +64,8 @@ def _add_layer(graph: Recorder, kind: str, layer: Any, sources: list[str]) -> st
     if kind == "GRU":
         return _add_recurrent(graph, layer, sources[0])
     if kind == "Take":
-        return _columns(graph, sources[0], layer.start, layer.stop)
+        bounds = (_ints(graph, [n]) for n in (layer.start, layer.stop, 1))
+        return graph.add("Slice", sources[0], *bounds)
     function = layer.activation.__name__ if kind == "Activation" else kind
     if function == "silu":
         return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
@@ -103,46 +105,28 @@ def _add_recurrent(graph: Recorder, layer: Any, source: str) -> str:
     """
     kernel, recurrent, bias = (v.numpy() for v in layer.cell.weights)
     width, places = layer.units, layer.input.shape[1]
-    last = graph.add("Transpose", source, perm=[0, 2, 1])
+    grid = Traced(graph, source, (layer.input.shape[2], places))
     # What goes in does not depend on the state: all places at once.
-    entry = graph.add("MatMul", last, graph.constant(kernel))
-    entry = graph.add("Reshape", entry, _ints(graph, [0, 3 * places * width]))
+    last = grid.then("Transpose", grid.shape[::-1], perm=[0, 2, 1])
+    entry = f.reshape(f.matmul(last, kernel), (3 * places * width,))
     gate_bias = bias[1] + np.where(np.arange(3 * width) < 2 * width, bias[0], 0)
-    weights = graph.constant(recurrent), graph.constant(gate_bias)
-    new_bias = graph.constant(bias[0, 2 * width :])
-    zero = _columns(graph, entry, 0, width)
-    state = graph.add("Mul", zero, graph.constant(0.0))
+    state = f.columns(entry, 0, width) * 0.0
     states = []
     for place in range(places):
         start = 3 * width * place
-        known = graph.add("Gemm", state, *weights)
-        both = graph.add(
-            "Add",
-            _columns(graph, entry, start, start + 2 * width),
-            _columns(graph, known, 0, 2 * width),
-        )
-        gates = graph.add("Sigmoid", both)
-        kept = graph.add(
-            "Mul",
-            _columns(graph, gates, width, 2 * width),
-            _columns(graph, known, 2 * width, 3 * width),
-        )
-        fresh = _columns(graph, entry, start + 2 * width, start + 3 * width)
-        total = graph.add("Add", graph.add("Add", fresh, kept), new_bias)
-        new = graph.add("Tanh", total)
-        move = graph.add("Sub", state, new)
-        held = graph.add("Mul", _columns(graph, gates, 0, width), move)
-        state = graph.add("Add", new, held)
+        known = f.affine(state, recurrent, gate_bias)
+        both = f.columns(entry, start, start + 2 * width)
+        gates = f.sigmoid(both + f.columns(known, 0, 2 * width))
+        kept = f.columns(gates, width, 2 * width)
+        kept = kept * f.columns(known, 2 * width, 3 * width)
+        fresh = f.columns(entry, start + 2 * width, start + 3 * width)
+        new = f.tanh(fresh + kept + bias[0, 2 * width :])
+        state = new + f.columns(gates, 0, width) * (state - new)
         states.append(state)
-    joined = graph.add("Concat", *states, axis=1)
-    rows = graph.add("Reshape", joined, _ints(graph, [0, places, width]))
-    return graph.add("Transpose", rows, perm=[0, 2, 1])
+    rows = f.reshape(f.concatenate(states), (places, width))
+    turned: Traced = rows.then("Transpose", (width, places), perm=[0, 2, 1])
+    return turned.name
 
 
 def _ints(graph: Recorder, value: Any) -> str:
     return graph.constant(value, np.int64)
-
-
-def _columns(graph: Recorder, value: str, start: int, stop: int) -> str:
-    bounds = (_ints(graph, [n]) for n in (start, stop, 1))
-    return graph.add("Slice", value, *bounds)

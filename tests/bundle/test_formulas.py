@@ -106,7 +106,7 @@ def test_a_word_means_the_same_everywhere(word: str, tmp_path: Path) -> None:
 
 
 def test_every_word_is_tested() -> None:
-    tools = {"register", "Traced", "GraphArm", "ArrayArm", "Any"}
+    tools = {"register", "Traced", "GraphArm", "Any"}
     words = {
         name
         for name, value in vars(f).items()

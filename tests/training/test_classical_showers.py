@@ -10,6 +10,7 @@ import scipy.special
 from toy_showers import GEOMETRIES, LAYERS, NAMES, PLANE, as_block, toy_showers
 
 from pidgan.bundle import formulas as f
+from pidgan.bundle.onnx_operators import OPERATORS
 from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.calorimeter.observables import observables
 from pidgan.errors import DatasetError
@@ -100,6 +101,7 @@ def test_the_graph_computes_the_same(
         return f.with_precision(fitted.sample(x, z), double=False)
 
     made = graph_of(in_double, len(NAMES), fitted.n_noise)
+    assert {node.op_type for node in made.graph.node} <= {*OPERATORS, "Sin", "Cos"}
     rows = sample["judge"][1].astype(np.float32)
     noise = np.random.default_rng(3).normal(size=(len(rows), fitted.n_noise))
     noise = noise.astype(np.float32)
