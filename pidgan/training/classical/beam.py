@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import Array, concatenate, cos, log, near, sin, take
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.errors import nearest
 
 ROLES = ("energy", "theta", "phi", "x0", "y0", "species")
@@ -37,17 +38,17 @@ class Beam:
 
     def column(self, conditions: Array, name: str) -> Array:
         """Return the column (n, 1) of a condition."""
-        return take(conditions, [self.names.index(name)])
+        return f.take(conditions, [self.names.index(name)])
 
     def log_energy(self, conditions: Array) -> Array:
         """Return u = ln E / E_scale, (n, 1)."""
-        return log(self.column(conditions, "energy") * (1 / self.energy))
+        return f.log(self.column(conditions, "energy") * (1 / self.energy))
 
     def angle_and_others(self, conditions: Array) -> list[Array]:
         """Return 1 / cos theta - 1 and standardised other conditions, (n, 1) each."""
         parts = []
         if "theta" in self.names:
-            parts.append(1.0 / cos(self.column(conditions, "theta")) - 1.0)
+            parts.append(1.0 / f.cos(self.column(conditions, "theta")) - 1.0)
         others = [name for name in self.names if name not in ROLES]
         for name, centre, scale in zip(others, self.centre, self.scale, strict=True):
             parts.append((self.column(conditions, name) - centre) * (1 / scale))
@@ -64,9 +65,9 @@ class Beam:
         if "species" in self.names:
             code = self.column(conditions, "species")
             for value in self.species[1:]:
-                is_it = near(code, value)
+                is_it = f.near(code, value)
                 parts += [is_it, is_it * u, is_it * u * u]
-        return concatenate(parts + self.angle_and_others(conditions))
+        return f.concatenate(parts + self.angle_and_others(conditions))
 
     def axis(self, conditions: Array, z: Array) -> tuple[Array, Array]:
         """Return x and y of the shower axis at depths z, (n, k) each, mm."""
@@ -79,9 +80,9 @@ class Beam:
         if "theta" in self.names and "phi" in self.names:
             theta = self.column(conditions, "theta")
             phi = self.column(conditions, "phi")
-            slope = sin(theta) / cos(theta)
-            x = x + slope * cos(phi) * z
-            y = y + slope * sin(phi) * z
+            slope = f.sin(theta) / f.cos(theta)
+            x = x + slope * f.cos(phi) * z
+            y = y + slope * f.sin(phi) * z
         return x, y
 
 

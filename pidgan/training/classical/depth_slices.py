@@ -11,7 +11,8 @@ import numpy as np
 import scipy.special
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.bundle.formulas import Array, exp, log, matmul
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import layer_energies
 from pidgan.training.classical.lateral_profile import normalise
@@ -53,15 +54,15 @@ class Depth:
             shape: Parameter a - 1 (n, 1).
         """
         ratio = self.nodes.reshape(1, -1) / peak
-        density = exp(shape * (log(ratio) - ratio + 1.0))
+        density = f.exp(shape * (f.log(ratio) - ratio + 1.0))
         n = len(self.nodes)
         integral = np.repeat(np.eye(n), self.nodes.shape[1], axis=0)
-        return normalise(matmul(density, integral * self.steps.reshape(-1, 1)))
+        return normalise(f.matmul(density, integral * self.steps.reshape(-1, 1)))
 
     def in_layers(self, slices: Array, v: int) -> Array:
         """Return shares (n, layers) of the layers of a view from shares of slices."""
         layers = self.layers[v]
-        return matmul(slices, np.eye(int(layers.max()) + 1)[layers])
+        return f.matmul(slices, np.eye(int(layers.max()) + 1)[layers])
 
     def groups(
         self, view: View, place: tuple[int, int]

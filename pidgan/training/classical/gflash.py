@@ -27,17 +27,8 @@ from functools import partial
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import (
-    Array,
-    concatenate,
-    exp,
-    matmul,
-    maximum,
-    minimum,
-    reshape,
-    take,
-    total,
-)
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.training.classical.beam import Beam
 from pidgan.training.classical.depth_slices import Depth
@@ -106,30 +97,31 @@ class GFlash:
         """
         q, numbers = len(self.mixing), Numbers(noise)
         features = self.beam.features(conditions)
-        core = matmul(numbers.take(q), self.mixing.T)
-        values = matmul(features, self.mean) + exp(matmul(features, self.spread)) * core
-        energy = self.beam.column(conditions, "energy") * exp(take(values, [q - 1]))
-        peak, shape = exp(take(values, [0])), exp(take(values, [q - 2]))
+        core = f.matmul(numbers.take(q), self.mixing.T)
+        sigma = f.exp(f.matmul(features, self.spread))
+        values = f.matmul(features, self.mean) + sigma * core
+        energy = self.beam.column(conditions, "energy") * f.exp(f.take(values, [q - 1]))
+        peak, shape = f.exp(f.take(values, [0])), f.exp(f.take(values, [q - 2]))
         slices = None if self.depth is None else self.depth.shares(peak, shape)
         shift = None
         if len(self.widths):
-            size = exp(matmul(features, self.jitter[:, None]))
+            size = f.exp(f.matmul(features, self.jitter[:, None]))
             shift = shift_axis(numbers.take(2), size, self.hidden)
         parts = []
         for v, view in enumerate(self.geometry.views):
             layers = energy * self.view_scale[v]
             if self.depth is not None and view.has_depth:
                 expected = layers * normalise(self.depth.in_layers(slices, v))
-                unit = exp(matmul(features, self.layer_spot[:, None]))
+                unit = f.exp(f.matmul(features, self.layer_spot[:, None]))
                 drawn = spots(expected, unit, numbers.take(len(view.layers)))
                 layers = layers * normalise(drawn)
             if not view.has_plane:
                 parts.append(layers)
                 continue
             image = partial(self.image, conditions, (slices, peak, shift), v)
-            unit = exp(matmul(features, self.cell_spot[v][:, None]))
+            unit = f.exp(f.matmul(features, self.cell_spot[v][:, None]))
             parts += fill_cells(view, layers, numbers, image, unit)
-        return concatenate(parts)
+        return f.concatenate(parts)
 
     def image(
         self, conditions: Array, shower: tuple[Array, Array, Array], v: int, i: int
@@ -148,17 +140,17 @@ class GFlash:
         z, groups = self.groups(v, i)
         x, y = self.beam.axis(conditions, z[None])
         if shift is not None:
-            x, y = x + take(shift, [0]), y + take(shift, [1])
+            x, y = x + f.take(shift, [0]), y + f.take(shift, [1])
         kernels = spread(layer, (x, y), self.widths)
         k, n = len(self.widths), len(z)
         u = self.beam.log_energy(conditions)
         tau = distance_to_maximum(z, peak, u)
         weights = lateral_weights(self.lateral, self.widths, tau, u)
         if slices is not None:
-            weights = weights * reshape(normalise(matmul(slices, groups)), (n, 1))
-        flat = reshape(weights, (n * k, 1))
-        image = total(reshape(kernels, (n * k, layer.n_cells)) * flat, 1)
-        return normalise(reshape(image, (layer.n_cells,)))
+            weights = weights * f.reshape(normalise(f.matmul(slices, groups)), (n, 1))
+        flat = f.reshape(weights, (n * k, 1))
+        image = f.total(f.reshape(kernels, (n * k, layer.n_cells)) * flat, 1)
+        return normalise(f.reshape(image, (layer.n_cells,)))
 
     def groups(self, v: int, i: int) -> tuple[FloatArray, FloatArray]:
         """Return depths (g,) at which a layer is filled, and their slices (s, g)."""
@@ -184,15 +176,15 @@ def lateral_weights(
     """
     g = tau.shape[-1]
     core, tail, logit = (
-        reshape(a[0] + a[1] * tau + a[2] * tau * tau + a[3] * u, (g, 1))
+        f.reshape(a[0] + a[1] * tau + a[2] * tau * tau + a[3] * u, (g, 1))
         for a in parameters
     )
-    share = 1.0 / (1.0 + exp(-logit))
+    share = 1.0 / (1.0 + f.exp(-logit))
     shapes = []
     for radius in (core, tail):
-        x = exp(2.0 * radius) * (0.5 / widths**2)[None, None]
-        x = minimum(x, 60.0)  # e^-60 is nothing, and no underflow
-        shapes.append(normalise(x * exp(-x)))
+        x = f.exp(2.0 * radius) * (0.5 / widths**2)[None, None]
+        x = f.minimum(x, 60.0)  # e^-60 is nothing, and no underflow
+        shapes.append(normalise(x * f.exp(-x)))
     return share * shapes[0] + (1.0 - share) * shapes[1]
 
 
@@ -200,4 +192,4 @@ def distance_to_maximum(z: FloatArray, peak: Array, u: Array) -> Array:
     """Return distances tau - 1 (n, g) of depths z (g,) to the maximum, in a range."""
     if len(z) == 1 and z[0] == 0:
         return u * 0.0
-    return maximum(minimum(z[None] / peak - 1.0, MAX_TAU), -1.0)
+    return f.maximum(f.minimum(z[None] / peak - 1.0, MAX_TAU), -1.0)

@@ -10,17 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import (
-    Array,
-    absolute,
-    exp,
-    maximum,
-    minimum,
-    negative,
-    reshape,
-    take,
-    total,
-)
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry, Layer, View
 from pidgan.training.classical.normal_numbers import FAR, Numbers, spots, tail
 
@@ -44,7 +35,7 @@ def widths_of(geometry: Geometry) -> FloatArray:
 
 def normalise(x: Array) -> Array:
     """Return x divided by its sum over the last axis, 0 where the sum is 0."""
-    return x / maximum(total(x, -1), 1e-30)
+    return x / f.maximum(f.total(x, -1), 1e-30)
 
 
 def fill_cells(
@@ -65,7 +56,7 @@ def fill_cells(
     """
     parts = []
     for i, layer in enumerate(view.layers):
-        own = take(layers, [i])
+        own = f.take(layers, [i])
         if layer.n_cells > 1:
             drawn = spots(own * image(i), unit, numbers.take(layer.n_cells))
             own = own * normalise(drawn)
@@ -97,13 +88,13 @@ def spread(
     if layer.kind == "rectangular":
         slow, fast = np.array(layer.slow), np.array(layer.fast)
         a, b = (y, x) if layer.order == "yx" else (x, y)
-        rows = reshape(
+        rows = f.reshape(
             _between(a, slow, widths, scale), (m, len(widths), len(slow) - 1, 1)
         )
-        columns = reshape(
+        columns = f.reshape(
             _between(b, fast, widths, scale), (m, len(widths), 1, len(fast) - 1)
         )
-        return reshape(rows * columns, (m, len(widths), layer.n_cells))
+        return f.reshape(rows * columns, (m, len(widths), layer.n_cells))
     at, size = layer.plane()
     sides = []
     for centre, middle, side in ((x, at[:, 0], size[:, 0]), (y, at[:, 1], size[:, 1])):
@@ -129,17 +120,17 @@ def _tails(
 ) -> tuple[Array, Array]:
     """Integral beyond each edge, away from the centre, and whether it is below."""
     m = centre.shape[-1]
-    distance = edges[None, None, None] - reshape(centre, (m, 1, 1))
+    distance = edges[None, None, None] - f.reshape(centre, (m, 1, 1))
     t = distance * (1 / widths)[None, None, :, None]
-    t = t if scale is None else t / reshape(scale, (1, 1, 1))
-    return tail(minimum(absolute(t), FAR)), negative(t)
+    t = t if scale is None else t / f.reshape(scale, (1, 1, 1))
+    return tail(f.minimum(f.absolute(t), FAR)), f.negative(t)
 
 
 def _inside(tails: Array, below: Array, low: Array, high: Array) -> Array:
     """Integral between two edges, on one side of the centre or around it."""
-    a, b = take(tails, low), take(tails, high)
-    around = take(below, low) - take(below, high)
-    return around * (1.0 - a - b) + (1.0 - around) * absolute(a - b)
+    a, b = f.take(tails, low), f.take(tails, high)
+    around = f.take(below, low) - f.take(below, high)
+    return around * (1.0 - a - b) + (1.0 - around) * f.absolute(a - b)
 
 
 def _in_rings(
@@ -160,18 +151,18 @@ def _in_rings(
     inner = (r[:, :-1].reshape(-1) / widths[:, None]) ** 2 / 2
     outer = (r[:, 1:].reshape(-1) / widths[:, None]) ** 2 / 2
     at = layer.plane()[0]
-    x, y = (reshape(a, (m, 1, 1)) for a in axis)
+    x, y = (f.reshape(a, (m, 1, 1)) for a in axis)
     product = x * at[:, 0][None, None, None] + y * at[:, 1][None, None, None]
     power = (product - 0.5 * (x * x + y * y)) * (1 / widths**2)[None, None, :, None]
     if scale is not None:
-        inverse = reshape(1.0 / (scale * scale), (1, 1, 1))
-        rings = exp(-inverse * np.minimum(inner, 80)[None, None])
-        rings = rings - exp(-inverse * np.minimum(outer, 80)[None, None])
+        inverse = f.reshape(1.0 / (scale * scale), (1, 1, 1))
+        rings = f.exp(-inverse * np.minimum(inner, 80)[None, None])
+        rings = rings - f.exp(-inverse * np.minimum(outer, 80)[None, None])
         rings, power = rings * (1 / sectors), power * inverse
     else:
         exact = np.exp(-inner) * -np.expm1(inner - outer) / sectors
         rings = exact[None, None]
-    tilt = exp(maximum(minimum(power, 1.0), -1.0))
+    tilt = f.exp(f.maximum(f.minimum(power, 1.0), -1.0))
     if sectors == 1:
         tilt = tilt * 0.0 + 1.0
-    return reshape(tilt * rings, (m, k, layer.n_cells))
+    return f.reshape(tilt * rings, (m, k, layer.n_cells))

@@ -3,19 +3,8 @@
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import (
-    Array,
-    absolute,
-    exp,
-    log,
-    maximum,
-    minimum,
-    negative,
-    reshape,
-    sqrt,
-    take,
-    total,
-)
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 
 KNOTS = np.linspace(-3.5, 3.5, 36)
 """Normal numbers at which cumulated distributions are tabulated. Straight lines go on
@@ -40,7 +29,7 @@ class Numbers:
     def take(self, n: int) -> Array:
         """Return the next n columns."""
         self._used += n
-        return take(self._noise, np.arange(self._used - n, self._used))
+        return f.take(self._noise, np.arange(self._used - n, self._used))
 
 
 def tail(t: Array) -> Array:
@@ -49,7 +38,7 @@ def tail(t: Array) -> Array:
     polynomial = u * 0.0
     for coefficient in reversed(_TAIL):
         polynomial = (polynomial + coefficient) * u
-    return exp(-0.5 * t * t) * polynomial * (1 / np.sqrt(2 * np.pi))
+    return f.exp(-0.5 * t * t) * polynomial * (1 / np.sqrt(2 * np.pi))
 
 
 def spots(expected: Array, unit: Array, noise: Array) -> Array:
@@ -66,41 +55,41 @@ def spots(expected: Array, unit: Array, noise: Array) -> Array:
         unit: Mean energy w (n, 1) of a spot, in the same unit.
         noise: Standard normal numbers (n, m).
     """
-    k = maximum(expected / unit, 1e-6)
-    none = exp(-k)
-    few = negative(k - 0.1)
+    k = f.maximum(expected / unit, 1e-6)
+    none = f.exp(-k)
+    few = f.negative(k - 0.1)
     some = few * k * (1.0 - k * (0.5 - k * (1 / 6 - k / 24))) + (1.0 - few) * (
         1.0 - none
     )
     # The upper and the lower tail of the noise: neither is lost to rounding.
-    low_side = negative(noise)
-    beyond = tail(minimum(absolute(noise), FAR))
+    low_side = f.negative(noise)
+    beyond = tail(f.minimum(f.absolute(noise), FAR))
     upper = low_side * (1.0 - beyond) + (1.0 - low_side) * beyond
     lower = low_side * beyond + (1.0 - low_side) * (1.0 - beyond)
-    above = minimum(upper / some, 1.0)
+    above = f.minimum(upper / some, 1.0)
     below = few * (1.0 - above) + (1.0 - few) * ((lower - none) / some)
-    z = _normal_quantile(maximum(below, 1e-20), maximum(above, 1e-20))
+    z = _normal_quantile(f.maximum(below, 1e-20), f.maximum(above, 1e-20))
     mean = k / some
     variance = (2.0 * k + k * k) / some - mean * mean
-    root = maximum(sqrt(variance) / mean * (1 / 3), 1e-6)
-    root = maximum(1.0 - root * root + z * root, 0.0)
-    is_there = negative(above - 1.0)
+    root = f.maximum(f.sqrt(variance) / mean * (1 / 3), 1e-6)
+    root = f.maximum(1.0 - root * root + z * root, 0.0)
+    is_there = f.negative(above - 1.0)
     return is_there * unit * mean * root * root * root
 
 
 def interpolate(table: Array, g: Array) -> Array:
     """Return values (n, d, 1) of tables (n, d, knots) at normal numbers g (n, d, 1)."""
     step = KNOTS[1] - KNOTS[0]
-    inside = maximum(minimum(g, KNOTS[-1]), KNOTS[0])
+    inside = f.maximum(f.minimum(g, KNOTS[-1]), KNOTS[0])
     place = (inside - KNOTS[None, None]) * (1 / step)
-    value = total(table * maximum(1.0 - absolute(place), 0.0), -1)
+    value = f.total(table * f.maximum(1.0 - f.absolute(place), 0.0), -1)
     n = len(KNOTS)
     slopes = [
-        (take(table, [b]) - take(table, [a])) * (1 / step)
+        (f.take(table, [b]) - f.take(table, [a])) * (1 / step)
         for a, b in ((0, 1), (n - 2, n - 1))
     ]
     beyond = g - inside
-    low, high = minimum(beyond, 0.0), maximum(beyond, 0.0)
+    low, high = f.minimum(beyond, 0.0), f.maximum(beyond, 0.0)
     return value + slopes[0] * low + slopes[1] * high
 
 
@@ -115,17 +104,17 @@ def shift_axis(noise: Array, jitter: Array, hidden: FloatArray) -> Array:
     """
     if not hidden.size:
         return noise * jitter
-    table = hidden[None] * np.ones((1, 1, 1)) + reshape(jitter * 0.0, (1, 1))
-    return reshape(interpolate(table, reshape(noise, (2, 1))), (2,))
+    table = hidden[None] * np.ones((1, 1, 1)) + f.reshape(jitter * 0.0, (1, 1))
+    return f.reshape(interpolate(table, f.reshape(noise, (2, 1))), (2,))
 
 
 def _normal_quantile(below: Array, above: Array) -> Array:
     """Normal quantile of a probability, given with its complement."""
-    power = -log(maximum(4.0 * below * above, 1e-30)) * (1 / _WINITZKI)
+    power = -f.log(f.maximum(4.0 * below * above, 1e-30)) * (1 / _WINITZKI)
     half = 2 / (np.pi * _WINITZKI) - 0.5 * _WINITZKI * power
-    # sqrt(h^2 + p) - h; a quotient for h > 0, which has no rounding near the median.
-    root = sqrt(half * half + maximum(power, 0.0))
-    small = negative(-half)
-    quotient = maximum(power, 0.0) / (root + absolute(half))
+    # f.sqrt(h^2 + p) - h; a quotient for h > 0, which has no rounding near the median.
+    root = f.sqrt(half * half + f.maximum(power, 0.0))
+    small = f.negative(-half)
+    quotient = f.maximum(power, 0.0) / (root + f.absolute(half))
     square = small * quotient + (1.0 - small) * (root - half)
-    return sqrt(2.0 * square) * (1.0 - 2.0 * negative(below - above))
+    return f.sqrt(2.0 * square) * (1.0 - 2.0 * f.negative(below - above))

@@ -24,19 +24,8 @@ from functools import partial
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import (
-    Array,
-    concatenate,
-    exp,
-    matmul,
-    maximum,
-    minimum,
-    near,
-    reshape,
-    sqrt,
-    take,
-    total,
-)
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import depths
 from pidgan.training.classical.beam import Beam
@@ -117,17 +106,17 @@ class PCA:
         d, numbers = self.quantiles.shape[1], Numbers(noise)
         features = self.beam.features(conditions)
         values = self._energies(conditions, numbers.take(d))
-        energy = self.beam.column(conditions, "energy") * take(values, [0])
-        fractions = normalise(take(values, np.arange(1, d))) if d > 1 else None
+        energy = self.beam.column(conditions, "energy") * f.take(values, [0])
+        fractions = normalise(f.take(values, np.arange(1, d))) if d > 1 else None
         z = self.depth_of(fractions)
         moved = None
         if len(self.widths):
             shift = numbers.take(2)
-            size = exp(matmul(features, self.jitter[:, None]))
+            size = f.exp(f.matmul(features, self.jitter[:, None]))
             shift = shift_axis(shift, size, self.hidden)
-            scale = exp(matmul(features, self.width_spread[:, None]))
+            scale = f.exp(f.matmul(features, self.width_spread[:, None]))
             wider = numbers.take(1) * scale
-            moved = (shift, exp(maximum(minimum(wider, MOST_WIDER), -MOST_WIDER)))
+            moved = (shift, f.exp(f.maximum(f.minimum(wider, MOST_WIDER), -MOST_WIDER)))
         parts = []
         for v, view in enumerate(self.geometry.views):
             layers = energy * self.view_scale[v]
@@ -137,24 +126,25 @@ class PCA:
                 parts.append(layers)
                 continue
             image = partial(self.image, conditions, features, (z, moved), v)
-            unit = exp(matmul(features, self.cell_spot[v][:, None]))
+            unit = f.exp(f.matmul(features, self.cell_spot[v][:, None]))
             parts += fill_cells(view, layers, numbers, image, unit)
-        return concatenate(parts)
+        return f.concatenate(parts)
 
     def _energies(self, conditions: Array, noise: Array) -> Array:
         """Response and fractions of the layers, (n, d), whose sum is not yet 1."""
         b, d, n_knots = self.quantiles.shape
         hat = table_weights(self.beam, conditions, self.nodes)
-        root = reshape(matmul(hat, self.roots.reshape(b, d * d)), (d, d))
+        root = f.reshape(f.matmul(hat, self.roots.reshape(b, d * d)), (d, d))
         # A mixture of two tables has a variance below 1.
-        root = root / sqrt(total(root * root, -1))
-        g = total(root * reshape(noise, (1, d)), -1)
+        root = root / f.sqrt(f.total(root * root, -1))
+        g = f.total(root * f.reshape(noise, (1, d)), -1)
         c = self.shifts.shape[2]
-        slope = reshape(matmul(hat, self.shifts.reshape(b, d * c)), (d, c))
-        extra = reshape(shift_features(self.beam, conditions), (1, c))
-        g = g * reshape(matmul(hat, self.sizes), (d, 1)) + total(slope * extra, -1)
-        table = reshape(matmul(hat, self.quantiles.reshape(b, -1)), (d, n_knots))
-        return maximum(reshape(interpolate(table, g), (d,)), 0.0)
+        slope = f.reshape(f.matmul(hat, self.shifts.reshape(b, d * c)), (d, c))
+        extra = f.reshape(shift_features(self.beam, conditions), (1, c))
+        size = f.reshape(f.matmul(hat, self.sizes), (d, 1))
+        g = g * size + f.total(slope * extra, -1)
+        table = f.reshape(f.matmul(hat, self.quantiles.reshape(b, -1)), (d, n_knots))
+        return f.maximum(f.reshape(interpolate(table, g), (d,)), 0.0)
 
     def depth_of(self, fractions: Array) -> Array:
         """Return mean and root variance (n, 2) of the depth, None without layers."""
@@ -163,10 +153,10 @@ class PCA:
             return None
         z = depths(view)
         middle = float(z.mean())
-        powers = matmul(fractions, np.stack([z - middle, (z - middle) ** 2], axis=1))
-        mean = take(powers, [0])
-        variance = maximum(take(powers, [1]) - mean * mean, 0.0)
-        return concatenate([mean + middle, sqrt(variance)])
+        powers = f.matmul(fractions, np.stack([z - middle, (z - middle) ** 2], axis=1))
+        mean = f.take(powers, [0])
+        variance = f.maximum(f.take(powers, [1]) - mean * mean, 0.0)
+        return f.concatenate([mean + middle, f.sqrt(variance)])
 
     def image(
         self,
@@ -190,17 +180,16 @@ class PCA:
         layer, k = self.geometry.views[v].layers[i], len(self.widths)
         x, y = self.beam.axis(conditions, self.axis_depth((v, i), z))
         if moved is not None:
-            x, y = x + take(moved[0], [0]), y + take(moved[0], [1])
+            x, y = x + f.take(moved[0], [0]), y + f.take(moved[0], [1])
         scale = None if moved is None else moved[1]
         kernels = spread(layer, (x, y), self.widths, scale)
         if x.shape[-1] > 1:
-            kernels = total(kernels * DEPTH_WEIGHTS[None, :, None, None], 1)
-        kernels = reshape(kernels, (k, layer.n_cells))
+            kernels = f.total(kernels * DEPTH_WEIGHTS[None, :, None, None], 1)
+        kernels = f.reshape(kernels, (k, layer.n_cells))
         hat = self.shape_weights(conditions, features, z)
-        weights = matmul(hat, self.shapes[v][i].reshape(-1, k))
-        return normalise(
-            reshape(total(kernels * reshape(weights, (k, 1)), 1), (layer.n_cells,))
-        )
+        weights = f.matmul(hat, self.shapes[v][i].reshape(-1, k))
+        image = f.total(kernels * f.reshape(weights, (k, 1)), 1)
+        return normalise(f.reshape(image, (layer.n_cells,)))
 
     def axis_depth(self, place: tuple[int, int], z: Array) -> Array:
         """Return depths (n, m) of the axis in a layer: one, or three with a shower."""
@@ -209,7 +198,7 @@ class PCA:
             return np.zeros((1, 1))
         if view.has_depth or z is None:
             return np.full((1, 1), view.layers[place[1]].middle)
-        return take(z, [0]) + take(z, [1]) * DEPTH_POINTS[None]
+        return f.take(z, [0]) + f.take(z, [1]) * DEPTH_POINTS[None]
 
     def shape_weights(self, conditions: Array, features: Array, z: Array) -> Array:
         """Return weights (n, nodes * 2) of the tabulated shapes."""
@@ -218,17 +207,17 @@ class PCA:
         n = len(self.shape_nodes)
         deep = u * 0.0 + 0.5
         if z is not None:
-            sigma = exp(matmul(features, self.depth[:, 1:]))
-            pull = (take(z, [0]) - matmul(features, self.depth[:, :1])) / sigma
-            deep = maximum(minimum(0.5 + 0.25 * pull, 1.0), 0.0)
-        both = concatenate([1.0 - deep, deep])
-        return reshape(reshape(hat, (n, 1)) * reshape(both, (1, 2)), (n * 2,))
+            sigma = f.exp(f.matmul(features, self.depth[:, 1:]))
+            pull = (f.take(z, [0]) - f.matmul(features, self.depth[:, :1])) / sigma
+            deep = f.maximum(f.minimum(0.5 + 0.25 * pull, 1.0), 0.0)
+        both = f.concatenate([1.0 - deep, deep])
+        return f.reshape(f.reshape(hat, (n, 1)) * f.reshape(both, (1, 2)), (n * 2,))
 
 
 def shift_features(beam: Beam, conditions: Array) -> Array:
     """Return 1 and the conditions (n, 1 + c) that move normal numbers."""
     one = beam.column(conditions, "energy") * 0.0 + 1.0
-    return concatenate([one, *beam.angle_and_others(conditions)])
+    return f.concatenate([one, *beam.angle_and_others(conditions)])
 
 
 def table_weights(beam: Beam, conditions: Array, nodes: FloatArray) -> Array:
@@ -237,18 +226,18 @@ def table_weights(beam: Beam, conditions: Array, nodes: FloatArray) -> Array:
     if len(beam.species) == 1:
         return hat
     code = beam.column(conditions, "species")
-    return concatenate([hat * near(code, value) for value in beam.species])
+    return f.concatenate([hat * f.near(code, value) for value in beam.species])
 
 
 def _hats(u: Array, nodes: FloatArray) -> Array:
     """Weights (n, nodes) of linear interpolation, constant beyond the ends."""
     if len(nodes) == 1:
         return u * 0.0 + 1.0
-    inside = maximum(minimum(u, nodes[-1]), nodes[0])
+    inside = f.maximum(f.minimum(u, nodes[-1]), nodes[0])
     steps = np.diff(nodes)
     # Shares of the way through each step: a hat is a share minus the next one.
     way = (inside - nodes[None, :-1]) * (1 / steps)[None]
-    way = maximum(minimum(way, 1.0), 0.0)
+    way = f.maximum(f.minimum(way, 1.0), 0.0)
     n = len(steps)
     difference = np.eye(n, n + 1, 1) - np.eye(n, n + 1)
-    return matmul(way, difference) + np.eye(1, n + 1)
+    return f.matmul(way, difference) + np.eye(1, n + 1)
