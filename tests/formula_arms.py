@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 from toy_generator import make_card
 
-from pidgan.bundle.bundle import CARD_KEY, open_bundle, seal
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.bundle_file import CARD_KEY, seal
 from pidgan.bundle.c_file import c_source
 from pidgan.bundle.card import CardVariable
 from pidgan.training.backend import tf

@@ -165,7 +165,7 @@ def mutate_card(data: bytes, rng: random.Random) -> bytes:
 
 def mutant(kind: str, files: dict[str, bytes], rng: random.Random) -> bytes:
     """One mutant of a kind."""
-    from pidgan.bundle.bundle import seal
+    from pidgan.bundle.bundle_file import seal
 
     if kind == "root":
         # A file of another size is mostly refused for that.

@@ -284,7 +284,7 @@ def _write_bundle(path: Path, card: Card) -> None:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    from pidgan.bundle.bundle import CARD_KEY, seal
+    from pidgan.bundle.bundle_file import CARD_KEY, seal
 
     n_x, n_y = len(card.conditions), len(card.targets)
     slope = np.zeros((n_x, n_y), dtype=np.float32)

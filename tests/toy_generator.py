@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.bundle.bundle import CARD_KEY, seal
+from pidgan.bundle.bundle_file import CARD_KEY, seal
 from pidgan.bundle.card import Card, CardVariable
 from pidgan.sample.definition import Sample
 

@@ -1,28 +1,26 @@
 """Open a bundle, verify it and sample from it.
 
-A bundle is one ONNX file: `conditions` (n, n_conditions) and `noise` (n, n_noise) in,
-`targets` (n, n_targets) out, all float32 and in physical units, with a JSON card in its
-metadata. Nothing here needs the libraries that trained it.
+A bundle is one ONNX file with inputs `conditions` (n, n_conditions) and `noise`
+(n, n_noise) and with the output `targets` (n, n_targets), all float32 and in physical
+units, and with a JSON card in its metadata. No library of the training is needed.
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.bundle.card import Card
+from pidgan.bundle.bundle_file import Graph, read_bundle_file
+from pidgan.bundle.card import Card, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
-from pidgan.bundle.onnx_bytes import OnnxStructure, Port, read_onnx_structure
-from pidgan.bundle.onnx_check import check_graph
-from pidgan.bundle.onnx_values import Value
+from pidgan.bundle.self_test import checked, read_self_test
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
@@ -32,53 +30,13 @@ if TYPE_CHECKING:
 
 Float32Array = npt.NDArray[np.float32]
 NoiseOf = Callable[[Any], Float32Array]
-"""Noise of some rows, given as an index of the rows."""
-
-CARD_KEY = "pidgan_card"
-"""Key of the card in the metadata of the ONNX file."""
-
-CHECKSUM_KEY = "pidgan_sha256"
-"""Key of the checksum of graph and card, which `seal` writes."""
-
-CHECKSUM_SCHEMA = 2
-"""First version of the card's schema whose bundles all have a checksum."""
-
-MAX_BYTES = 256 * 2**20
-"""Largest bundle that is opened; a generator has some 100 kB to 10 MB."""
+"""Function from an index of rows to their noise."""
 
 BLOCK_ROWS = 2048
-"""Rows per call of the network; their activations fit in the cache of one core."""
+"""Largest number of rows in a call of the network, which fit in the cache of a core."""
 
 BLOCK_NUMBERS = 2**30
-"""Most numbers that the values of these rows may have together, 4 GiB if nothing were
-freed: of larger graphs fewer rows are computed at a time."""
-
-SELF_TEST_TOLERANCE = 1e-4
-"""A target y of the self-test may differ by this times max(1, |y|)."""
-
-SELF_TEST_EXCUSED = 0.01
-"""Share of self-test rows, rounded up, that may differ more: rounding can carry a row
-that lies at the edge of a discrete choice across it on another type of CPU. No row is
-excused of fewer than `SELF_TEST_FEW`."""
-
-SELF_TEST_FEW = 32
-
-_INPUTS = ("conditions", "noise")
-_OUTPUTS = ("targets",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Graph:
-    """What a bundle computes: its operators and constants, and each value's shape."""
-
-    structure: OnnxStructure
-    values: dict[str, Value]
-
-    @property
-    def block_rows(self) -> int:
-        """Return the rows of one call."""
-        numbers = sum(value.size for value in self.values.values() if value.per_row)
-        return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // numbers))
+"""Largest size of all values of these rows together: 4 GiB if nothing were freed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,35 +44,72 @@ class Bundle:
     """A generator read from a file; made by `open_bundle`.
 
     Attributes:
-        card: what the generator is.
-        sha256: hash of the file.
-        path: where it was opened.
+        card: Description of the generator.
+        sha256: Hash of the file.
+        path: Path of the file.
+        graph: Operators of the generator, with types and shapes of their values.
     """
 
     card: Card
     sha256: str
     path: Path
-    _graph: "Graph" = field(repr=False, compare=False)
+    graph: Graph = field(repr=False, compare=False)
     _session: Any = field(repr=False, compare=False)
     _threads: int = field(repr=False, compare=False)
 
-    def generate(self, conditions: Float32Array, noise: Float32Array) -> Float32Array:
-        """Return targets for conditions and standard normal noise.
+    @property
+    def block_rows(self) -> int:
+        """Number of rows in a call of the network."""
+        values = self.graph.values.values()  # noqa: PD011
+        numbers = sum(value.size for value in values if value.per_row)
+        return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // numbers))
 
-        The network always sees blocks of the same size, the last one padded, and each
-        block runs on one thread: a row's result depends neither on how many rows
-        come with it nor on the number of threads. Rows with a condition that is not
-        finite never reach the network; their targets are NaN.
+    @overload
+    def generate(
+        self, conditions: "pd.DataFrame", *, seed: int = 1
+    ) -> "pd.DataFrame": ...
+
+    @overload
+    def generate(
+        self, conditions: Float32Array, noise: Float32Array
+    ) -> Float32Array: ...
+
+    def generate(
+        self,
+        conditions: "Float32Array | pd.DataFrame",
+        noise: Float32Array | None = None,
+        *,
+        seed: int = 1,
+    ) -> "Float32Array | pd.DataFrame":
+        """Return targets for conditions, as a table or as an array.
+
+        The network always sees blocks of one size, the last one padded, and each block
+        runs on one thread: the result of a row depends neither on other rows nor on the
+        number of threads. Rows with a condition that is not finite never reach the
+        network; their targets are NaN.
 
         Args:
-            conditions: (n, n_conditions), in the units of the card.
-            noise: (n, n_noise), standard normal.
+            conditions: Table with a column for each condition, in the units of the
+                card; or an array (n, n_conditions), with noise.
+            noise: Standard normal numbers (n, n_noise), for an array of conditions.
+            seed: Seed of the noise, for a table of conditions.
 
         Returns:
-            (n, n_targets), in the units of the card.
+            Table of targets with the index of the conditions; or an array
+            (n, n_targets). Both are in the units of the card.
+
+        Raises:
+            ValueError: A condition is missing, or shapes do not fit.
+            TypeError: An array of conditions has no noise.
+
+        Example:
+            >>> bundle = open_bundle("kaon.onnx")                   # doctest: +SKIP
+            >>> bundle.generate(frame, seed=1)["RichDLLk"].mean()   # doctest: +SKIP
         """
-        x = _checked(conditions, "conditions", len(self.card.conditions))
-        z = _checked(noise, "noise", self.card.n_noise)
+        if noise is None:
+            return self._generate_table(conditions, seed)
+        x = checked(conditions, "conditions", len(self.card.conditions))
+        z = checked(noise, "noise", self.card.n_noise)
         if len(x) != len(z):
             raise ValueError(f"{len(x)} rows of conditions but {len(z)} of noise")
         return self._generate(x, lambda rows: z[rows])
@@ -122,27 +117,20 @@ class Bundle:
     def generate_keyed(
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
-        """Return what `generate` does with the noise `keyed_normal` makes of keys.
-
-        The thread that runs a block of rows makes its noise, too.
+        """Return targets for conditions and keys of their noise (`keyed_normal`).
 
         Args:
-            conditions: (n, n_conditions), in the units of the card.
-            keys: (n,), of the noise.
+            conditions: Conditions (n, n_conditions), in the units of the card.
+            keys: Keys (n,) of the noise.
 
         Returns:
-            (n, n_targets), in the units of the card.
+            Targets (n, n_targets), in the units of the card.
         """
-        x = _checked(conditions, "conditions", len(self.card.conditions))
+        x = checked(conditions, "conditions", len(self.card.conditions))
         if keys.shape != (len(x),):
             raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")
         n_noise = self.card.n_noise
         return self._generate(x, lambda rows: keyed_normal(keys[rows], n_noise=n_noise))
-
-    @property
-    def graph(self) -> Graph:
-        """Return what the bundle computes."""
-        return self._graph
 
     def text(self) -> str:
         """Return the card as text, with the file and its hash."""
@@ -170,15 +158,14 @@ class Bundle:
         return "\n".join(lines)
 
     def reference(self) -> "pd.DataFrame | None":
-        """Return rows of the calibration sample that were never trained on.
+        """Return rows of the calibration sample that no training saw.
 
-        They lie in `<stem>.reference.parquet` beside the bundle: a column for each
-        condition and target, in the units of the card, `weight`, and `weight_<name>` of
-        other mass fits. Without that file, or for a bundle exported without one, the
-        answer is None.
+        The file `<stem>.reference.parquet` beside the bundle has a column for each
+        condition and target, in the units of the card, `weight`, and `weight_<name>`
+        for other mass fits. None stands for a bundle without this file.
 
         Raises:
-            BundleError: the file is not the one that was exported with the bundle.
+            BundleError: The file does not belong to the bundle.
         """
         from pidgan.files.tables import read_table
 
@@ -208,6 +195,24 @@ class Bundle:
         others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
         return frame[[*columns, *others]]
 
+    def _generate_table(self, frame: Any, seed: int) -> "pd.DataFrame":
+        """Return a table of targets for a table of conditions."""
+        import pandas as pd
+
+        if not isinstance(frame, pd.DataFrame):
+            raise TypeError(
+                f"conditions without noise are {type(frame).__name__}, expected a table"
+            )
+        for name in self.card.condition_names:
+            if name not in frame.columns:
+                raise ValueError(
+                    f"the table has no condition {name!r}"
+                    f"{nearest(name, map(str, frame.columns))}"
+                )
+        x = frame[list(self.card.condition_names)].to_numpy(dtype=np.float32)
+        y = sample_targets(self, x, seed=seed)
+        return pd.DataFrame(y, columns=list(self.card.target_names), index=frame.index)
+
     def _generate(self, x: Float32Array, noise: NoiseOf) -> Float32Array:
         """Return targets, NaN where a condition is not finite."""
         if np.isfinite(x).all():
@@ -230,7 +235,7 @@ class Bundle:
     def _run(self, x: Float32Array, noise: NoiseOf) -> Float32Array:
         """Return targets of finite conditions, block by block."""
         y = np.empty((len(x), len(self.card.targets)), dtype=np.float32)
-        size = self._graph.block_rows
+        size = self.block_rows
         starts = range(0, len(x), size)
 
         def run_block(start: int) -> None:
@@ -261,25 +266,25 @@ class Bundle:
 def open_bundle(
     path: str | Path, *, verify: bool = True, threads: int | None = None
 ) -> Bundle:
-    """Open a bundle and check that it is what it says it is.
+    """Open a bundle and check it.
 
-    Refused, before anything is run, are files that are damaged, larger than
-    `MAX_BYTES`, without a card, with a card of a newer schema, whose checksum differs,
-    with inputs or outputs that contradict the card, with data outside the file, or with
-    a graph that `pidgan.bundle.onnx_check` does not accept. The self-test then compares
-    stored targets with those generated here: |difference| <= 1e-4 max(1, |y|).
+    A file is refused before anything is run if it is damaged or too large, has no card
+    or a card with a newer schema, if its checksum differs, if inputs or outputs
+    contradict the card, or if the graph has data outside the file or an operator that
+    `pidgan.bundle.onnx_check` does not accept. The self-test then compares stored
+    targets y with generated ones: |difference| <= 1e-4 max(1, |y|).
 
     Args:
-        path: the `.onnx` file.
-        verify: whether to run the self-test.
-        threads: how many threads to use; the default is every core this process may
-            use. The results do not depend on it.
+        path: Path of the `.onnx` file.
+        verify: Whether the self-test runs.
+        threads: Number of threads; the default is the number of cores of this process.
+            Results do not depend on it.
 
     Returns:
         The bundle.
 
     Raises:
-        BundleError: the file is refused.
+        BundleError: The file is refused.
 
     Example:
         >>> bundle = open_bundle("kaon.onnx")                       # doctest: +SKIP
@@ -289,105 +294,20 @@ def open_bundle(
     path = Path(path)
     if threads is not None and threads < 1:
         raise ValueError(f"threads is {threads}, expected at least 1")
-    data = _read(path)
-    structure = _read_structure(path, data)
-    card = _read_card(path, structure)
-    _check_ports(path, card, structure)
-    graph = _read_graph(path, structure)
+    file = read_bundle_file(path)
     bundle = Bundle(
-        card=card,
-        sha256=hashlib.sha256(data).hexdigest(),
+        card=file.card,
+        sha256=file.sha256,
         path=path,
-        _graph=graph,
-        _session=_start_session(path, data),
+        graph=file.graph,
+        _session=_start_session(path, file.data),
         _threads=threads or available_cores(),
     )
     if verify:
-        _run_self_test(bundle)
+        test = read_self_test(file.card, str(path))
+        got = bundle._run(test.conditions, lambda rows: test.noise[rows])
+        test.check(got, file.card.target_names, str(path))
     return bundle
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        siblings = sorted(p.name for p in path.parent.glob("*.onnx"))
-        kind = "a directory" if path.is_dir() else "no such file"
-        raise BundleError(
-            f"{path}: {kind}, expected a bundle (.onnx){nearest(path.name, siblings)}"
-        )
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise BundleError(
-            f"{path}: {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20} MiB"
-        )
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def seal(data: bytes) -> bytes:
-    """Return the bytes of an ONNX file with a checksum of its graph and card added.
-
-    Raises:
-        ValueError: it has a checksum already, or is no ONNX file with a card.
-    """
-    structure = read_onnx_structure(data)
-    if CHECKSUM_KEY in structure.metadata or CARD_KEY not in structure.metadata:
-        raise ValueError("expected an ONNX file with a card and without a checksum")
-    # Fields of a protocol-buffer message may be appended: here field 14 of the model,
-    # metadata, whose fields 1 and 2 are key and value.
-    key, value = CHECKSUM_KEY.encode(), _checksum(structure).encode()
-    entry = bytes([1 << 3 | 2, len(key), *key, 2 << 3 | 2, len(value), *value])
-    return data + bytes([14 << 3 | 2, len(entry)]) + entry
-
-
-def _checksum(structure: OnnxStructure) -> str:
-    """Return the sha256 of everything that the targets and the card depend on."""
-    parts = (
-        repr(sorted(structure.opsets.items())).encode(),
-        structure.metadata[CARD_KEY].encode(),
-        structure.graph,
-    )
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _read_structure(path: Path, data: bytes) -> OnnxStructure:
-    try:
-        return read_onnx_structure(data)
-    except ValueError as error:
-        raise BundleError(
-            f"{path}: damaged or not an ONNX file ({error}), expected a bundle"
-        ) from error
-
-
-def _read_card(path: Path, structure: OnnxStructure) -> Card:
-    if CARD_KEY not in structure.metadata:
-        keys = sorted(structure.metadata) or "none"
-        raise BundleError(
-            f"{path}: an ONNX file but not a pidgan bundle: its metadata have no "
-            f"{CARD_KEY!r} (got: {keys})"
-        )
-    card = Card.from_json(structure.metadata[CARD_KEY], where=str(path))
-    stated = structure.metadata.get(CHECKSUM_KEY)
-    if stated is None and card.schema_version >= CHECKSUM_SCHEMA:
-        raise BundleError(f"{path}: has no checksum, expected {CHECKSUM_KEY!r}")
-    if stated is not None and stated != _checksum(structure):
-        raise BundleError(
-            f"{path}: damaged: the checksum of its graph and card is "
-            f"{_checksum(structure)}, expected {stated[:64]!r}"
-        )
-    return card
-
-
-def _read_graph(path: Path, structure: OnnxStructure) -> Graph:
-    try:
-        return Graph(structure=structure, values=check_graph(structure))
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}") from error
 
 
 def _start_session(path: Path, data: bytes) -> Any:
@@ -396,7 +316,7 @@ def _start_session(path: Path, data: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # 4: only fatal messages. What matters comes back as an exception.
+    # Level 4 prints fatal messages only: others come back as exceptions.
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(
@@ -408,74 +328,6 @@ def _start_session(path: Path, data: bytes) -> Any:
             f"{path}: onnxruntime {onnxruntime.__version__} cannot load the graph "
             f"({_one_line(error)})"
         ) from error
-
-
-def _check_ports(path: Path, card: Card, structure: OnnxStructure) -> None:
-    widths = {
-        "conditions": len(card.conditions),
-        "noise": card.n_noise,
-        "targets": len(card.targets),
-    }
-    ports: tuple[Port, ...]
-    for kind, ports, expected in (
-        ("inputs", structure.inputs, _INPUTS),
-        ("outputs", structure.outputs, _OUTPUTS),
-    ):
-        names = sorted(port.name for port in ports)
-        if names != sorted(expected):
-            raise BundleError(
-                f"{path}: the graph's {kind} are {names}, expected {sorted(expected)}"
-            )
-        for port in ports:
-            width = widths[port.name]
-            if port.shape[1:] != (width,) or isinstance(port.shape[0], int):
-                raise BundleError(
-                    f"{path}: {port.name} has shape {port.shape}, expected "
-                    f"(n, {width}) by the card"
-                )
-            if port.dtype != "float32":
-                raise BundleError(
-                    f"{path}: {port.name} is {port.dtype}, expected float32"
-                )
-
-
-def _run_self_test(bundle: Bundle) -> None:
-    path, test = bundle.path, bundle.card.self_test
-    if test is None:
-        raise BundleError(f"{path}: the card has no self-test, expected one")
-    try:
-        x, z, expected = (
-            np.array(test[name], dtype=np.float32) for name in (*_INPUTS, *_OUTPUTS)
-        )
-        x = _checked(x, "conditions", len(bundle.card.conditions))
-        z = _checked(z, "noise", bundle.card.n_noise)
-        expected = _checked(expected, "targets", len(bundle.card.targets))
-        if not 0 < len(x) == len(z) == len(expected):
-            raise ValueError(f"{len(x)}, {len(z)} and {len(expected)} rows")
-        if not all(np.isfinite(values).all() for values in (x, z, expected)):
-            raise ValueError("not every number is finite")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: the self-test is damaged ({error})") from error
-    got = bundle._run(x, lambda rows: z[rows])
-    scale = np.maximum(1.0, np.abs(expected))
-    # The comparison is this way round because NaN is never <=.
-    wrong = ~(np.abs(got - expected) <= SELF_TEST_TOLERANCE * scale)
-    n_wrong = int(wrong.any(axis=1).sum())
-    excused = math.ceil(SELF_TEST_EXCUSED * len(x)) if len(x) >= SELF_TEST_FEW else 0
-    if n_wrong > excused:
-        row, column = (int(i) for i in np.argwhere(wrong)[0])
-        raise BundleError(
-            f"{path}: self-test failed in {n_wrong} of {len(x)} rows; row {row}, "
-            f"{bundle.card.target_names[column]}: got {got[row, column]:.6g}, expected "
-            f"{expected[row, column]:.6g}"
-        )
-
-
-def _checked(values: npt.ArrayLike, name: str, width: int) -> Float32Array:
-    array = np.asarray(values, dtype=np.float32)
-    if array.ndim != 2 or array.shape[1] != width:
-        raise ValueError(f"{name} has shape {array.shape}, expected (n, {width})")
-    return array
 
 
 def _padded(rows: Float32Array, size: int) -> Float32Array:

@@ -6,20 +6,13 @@ as LHCb's stand-alone simulation calls it.
 """
 
 import json
-import math
 import re
 from pathlib import Path
 
-import numpy as np
-
-from pidgan.bundle.bundle import (
-    SELF_TEST_EXCUSED,
-    SELF_TEST_FEW,
-    SELF_TEST_TOLERANCE,
-    Bundle,
-)
+from pidgan.bundle.bundle import Bundle
 from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
+from pidgan.bundle.self_test import TOLERANCE, read_self_test
 from pidgan.errors import BundleError
 from pidgan.files.writing import refuse_existing, writing_file
 
@@ -91,7 +84,7 @@ def c_source(bundle: Bundle, name: str) -> str:
         )
     try:
         block, row = (
-            translate(graph.structure.nodes, graph.values, constants, rows=rows)
+            translate(graph.nodes, graph.values, constants, rows=rows)
             for rows in (BLOCK_ROWS, 1)
         )
     except ValueError as error:
@@ -138,22 +131,11 @@ def _comment(bundle: Bundle) -> str:
 
 
 def _self_test(bundle: Bundle) -> str:
-    test = bundle.card.self_test
-    if test is None:
-        raise BundleError(f"{bundle.path}: the card has no self-test, expected one")
-    try:
-        rows = len(test["targets"])
-        arrays = [
-            array_text(f"test_{name}", np.asarray(test[name], dtype=np.float32))
-            for name in ("conditions", "noise", "targets")
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{bundle.path}: the self-test is damaged ({error})"
-        ) from error
-    excused = math.ceil(SELF_TEST_EXCUSED * rows) if rows >= SELF_TEST_FEW else 0
+    test = read_self_test(bundle.card, str(bundle.path))
+    arrays = [array_text(f"test_{name}", rows) for name, rows in vars(test).items()]
+    rows = len(test.targets)
     sizes = (
-        f"enum {{ test_rows = {rows}, test_excused = {excused} }};\n"
-        f"static const double test_tolerance = {SELF_TEST_TOLERANCE};"
+        f"enum {{ test_rows = {rows}, test_excused = {test.excused} }};\n"
+        f"static const double test_tolerance = {TOLERANCE};"
     )
     return "\n".join([*arrays, sizes])

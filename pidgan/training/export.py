@@ -17,7 +17,8 @@ import onnx
 import pandas as pd
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.bundle.bundle import Bundle, open_bundle
+from pidgan.bundle.bundle_file import CARD_KEY, seal
 from pidgan.bundle.card import SCHEMA_VERSION
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle, seal
+from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
+from pidgan.bundle.bundle_file import seal
 from pidgan.bundle.card import CardVariable, sample_targets
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
@@ -47,17 +48,32 @@ def test_bundle_gives_the_targets_of_its_generator(path: Path) -> None:
     assert bundle.path == path
 
 
+def test_table_of_conditions_gives_a_table_of_targets(path: Path) -> None:
+    bundle = open_bundle(path)
+    x, _ = draws(50)
+    names = list(bundle.card.condition_names)
+    frame = pd.DataFrame(x, columns=names, index=np.arange(50) + 7)
+    found = bundle.generate(frame[names[::-1]].assign(other=1), seed=4)
+    assert list(found) == list(bundle.card.target_names)
+    assert found.index.equals(frame.index)
+    np.testing.assert_array_equal(found, sample_targets(bundle, x, seed=4))
+    with pytest.raises(ValueError, match=f"has no condition '{names[1]}'"):
+        bundle.generate(frame[names[:1]])
+    with pytest.raises(TypeError, match="ndarray, expected a table"):
+        bundle.generate(x)  # type: ignore[call-overload]
+
+
 def test_rows_of_a_large_graph_come_in_small_blocks(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = open_bundle(path)
-    assert bundle.graph.block_rows == BLOCK_ROWS
+    assert bundle.block_rows == BLOCK_ROWS
     x, z = draws(300)
     expected = bundle.generate(x, z)
     values = bundle.graph.values.values()  # noqa: PD011
     numbers = sum(value.size for value in values if value.per_row)
     monkeypatch.setattr("pidgan.bundle.bundle.BLOCK_NUMBERS", 70 * numbers)
-    assert bundle.graph.block_rows == 70
+    assert bundle.block_rows == 70
     np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-6)
 
 
@@ -175,7 +191,7 @@ def test_truncated_bundle_is_refused(path: Path, share: float) -> None:
 def test_oversized_file_is_refused_unread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pidgan.bundle.bundle.MAX_BYTES", 1000)
+    monkeypatch.setattr("pidgan.bundle.bundle_file.MAX_BYTES", 1000)
     with pytest.raises(BundleError, match="expected at most 0 MiB"):
         open_bundle(path)
 

@@ -21,7 +21,8 @@ from onnx import NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
-from pidgan.bundle.bundle import CARD_KEY, Bundle, open_bundle, seal
+from pidgan.bundle.bundle import Bundle, open_bundle
+from pidgan.bundle.bundle_file import CARD_KEY, seal
 from pidgan.bundle.c_file import c_source, export_c
 from pidgan.bundle.c_operators import TRANSLATIONS
 from pidgan.bundle.c_writer import number_text

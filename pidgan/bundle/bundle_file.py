@@ -1,0 +1,166 @@
+"""The file of a bundle: card, checksum and graph, checked before anything is run."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidgan.bundle.card import Card
+from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port, read_onnx_structure
+from pidgan.bundle.onnx_check import check_graph
+from pidgan.bundle.onnx_values import Value
+from pidgan.errors import BundleError, nearest
+
+CARD_KEY = "pidgan_card"
+"""Key of the card in the metadata of the ONNX file."""
+
+CHECKSUM_KEY = "pidgan_sha256"
+"""Key of the checksum of graph and card in the metadata."""
+
+CHECKSUM_SCHEMA = 2
+"""First version of the schema of the card whose bundles all have a checksum."""
+
+MAX_BYTES = 256 * 2**20
+"""Largest size of a bundle; a generator has 100 kB to 10 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """The computation of a bundle.
+
+    Attributes:
+        nodes: Operators, in the order of computation.
+        values: Type and shape of each input, constant and output of an operator.
+    """
+
+    nodes: tuple[Node, ...]
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleFile:
+    """The content of a file that is a bundle.
+
+    Attributes:
+        data: All bytes.
+        card: Description of the generator.
+        graph: Computation of the generator.
+    """
+
+    data: bytes
+    card: Card
+    graph: Graph
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def read_bundle_file(path: Path) -> BundleFile:
+    """Read a bundle and check its size, card, checksum, inputs, outputs and graph.
+
+    Raises:
+        BundleError: The file is refused.
+    """
+    data = _read(path)
+    try:
+        structure = read_onnx_structure(data)
+    except ValueError as error:
+        raise BundleError(
+            f"{path}: damaged or not an ONNX file ({error}), expected a bundle"
+        ) from error
+    card = _read_card(path, structure)
+    widths = {"conditions": len(card.conditions), "noise": card.n_noise}
+    _check_ports(path, "inputs", structure.inputs, widths)
+    _check_ports(path, "outputs", structure.outputs, {"targets": len(card.targets)})
+    try:
+        graph = Graph(nodes=structure.nodes, values=check_graph(structure))
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+    return BundleFile(data=data, card=card, graph=graph)
+
+
+def seal(data: bytes) -> bytes:
+    """Return the bytes of an ONNX file with a checksum of its graph and card added.
+
+    Raises:
+        ValueError: The bytes have a checksum already, or are no ONNX file with a card.
+    """
+    structure = read_onnx_structure(data)
+    if CHECKSUM_KEY in structure.metadata or CARD_KEY not in structure.metadata:
+        raise ValueError("expected an ONNX file with a card and without a checksum")
+    # Fields of a protocol-buffer message may be appended: here field 14 of the model,
+    # metadata, whose fields 1 and 2 are key and value.
+    key, value = CHECKSUM_KEY.encode(), _checksum(structure).encode()
+    entry = bytes([1 << 3 | 2, len(key), *key, 2 << 3 | 2, len(value), *value])
+    return data + bytes([14 << 3 | 2, len(entry)]) + entry
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        siblings = sorted(p.name for p in path.parent.glob("*.onnx"))
+        kind = "a directory" if path.is_dir() else "no such file"
+        raise BundleError(
+            f"{path}: {kind}, expected a bundle (.onnx){nearest(path.name, siblings)}"
+        )
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise BundleError(
+            f"{path}: {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20} MiB"
+        )
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _checksum(structure: OnnxStructure) -> str:
+    """Return the sha256 of everything that targets and card depend on."""
+    parts = (
+        repr(sorted(structure.opsets.items())).encode(),
+        structure.metadata[CARD_KEY].encode(),
+        structure.graph,
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _read_card(path: Path, structure: OnnxStructure) -> Card:
+    if CARD_KEY not in structure.metadata:
+        keys = sorted(structure.metadata) or "none"
+        raise BundleError(
+            f"{path}: an ONNX file but not a pidgan bundle: its metadata have no "
+            f"{CARD_KEY!r} (got: {keys})"
+        )
+    card = Card.from_json(structure.metadata[CARD_KEY], where=str(path))
+    stated = structure.metadata.get(CHECKSUM_KEY)
+    if stated is None and card.schema_version >= CHECKSUM_SCHEMA:
+        raise BundleError(f"{path}: has no checksum, expected {CHECKSUM_KEY!r}")
+    if stated is not None and stated != _checksum(structure):
+        raise BundleError(
+            f"{path}: damaged: the checksum of its graph and card is "
+            f"{_checksum(structure)}, expected {stated[:64]!r}"
+        )
+    return card
+
+
+def _check_ports(
+    path: Path, kind: str, ports: tuple[Port, ...], widths: dict[str, int]
+) -> None:
+    names = sorted(port.name for port in ports)
+    if names != sorted(widths):
+        raise BundleError(
+            f"{path}: the graph's {kind} are {names}, expected {sorted(widths)}"
+        )
+    for port in ports:
+        width = widths[port.name]
+        if port.shape[1:] != (width,) or isinstance(port.shape[0], int):
+            raise BundleError(
+                f"{path}: {port.name} has shape {port.shape}, expected (n, {width}) by "
+                "the card"
+            )
+        if port.dtype != "float32":
+            raise BundleError(f"{path}: {port.name} is {port.dtype}, expected float32")
