@@ -1,1 +1,17 @@
-"""Columns for an analysis ntuple: bundles evaluated at the conditions of tracks."""
+"""Generated columns for an analysis ntuple.
+
+`apply` applies generators to files, `conditions` finds the branches that hold their
+conditions, `quantile_map` makes simulation look like data before, `several_tracks`
+handles entries with several tracks, `workers` divides files among processes. `request`
+is what `apply` is asked for, `generators` the bundles of a track, `one_track` its plan
+and its new columns, `one_file` the copy of a file, `manifest` the record beside it.
+"""
+
+__all__ = [
+    "apply",
+    "conditions",
+    "one_track",
+    "quantile_map",
+    "several_tracks",
+    "workers",
+]

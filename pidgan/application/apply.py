@@ -10,7 +10,7 @@ request skips what is finished.
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,11 @@ from pidgan.application.one_file import (
     FilePlan,
     Generators,
     Progress,
-    bundle_path,
     check_file,
     plan_file,
-    write_file,
 )
 from pidgan.application.request import Elsewhere, Mode, Request, Track
-from pidgan.application.workers import Done, in_processes, on_dask, share_machine
+from pidgan.application.workers import do_files
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.tables import Source, describe_tree, find_outputs, find_sources
@@ -206,13 +204,21 @@ def apply(
     pending = [plan for plan in plans if str(plan.job.output) not in finished]
     for plan in pending:
         check_file(plan)
-    counts: dict[str, Counts] = {}
+    counts = {} if dry_run else dict(finished)
     total = sum(plan.entries for plan in plans)
     if not dry_run:
-        if client is None:
-            pending, workers = _shared(pending, workers=workers, threads=threads)
-        report = _reporter(progress, total, sum(p.entries for p in pending))
-        counts = finished | _process(pending, workers, client, report)
+        done = do_files(
+            pending,
+            workers=workers,
+            threads=threads,
+            client=client,
+            progress=_reporter(progress, total, sum(p.entries for p in pending)),
+        )
+        for plan, found, notes in done:
+            counts[str(plan.job.output)] = found
+            if notes:
+                text = f"{plan.job.output}: {'; '.join(notes)}"
+                warnings.warn(text, PidganWarning, stacklevel=2)
     first = plans[0].tracks if plans else ()
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),
@@ -287,56 +293,6 @@ def _plan(
         named = ", ".join(map(str, sources))
         raise NtupleError(f"{named}: got 0 entries, expected at least 1")
     return plans
-
-
-def _shared(
-    plans: Sequence[FilePlan], *, workers: int | None, threads: int | None
-) -> tuple[list[FilePlan], int]:
-    """Return the plans with their share of this machine, and the number of workers."""
-    if workers is None and plans:
-        given = plans[0].job.request.tracks.values()
-        workers = None if all(map(bundle_path, given)) else 1
-    share = share_machine(len(plans), workers=workers, threads=threads)
-    jobs = [
-        replace(plan.job, threads=share.threads, chunk_bytes=share.chunk_bytes)
-        for plan in plans
-    ]
-    shared = [replace(plan, job=job) for plan, job in zip(plans, jobs, strict=True)]
-    return shared, share.workers
-
-
-def _process(
-    plans: Sequence[FilePlan], workers: int | None, client: Any, report: Progress | None
-) -> dict[str, Counts]:
-    """Write all files; return the counts of each track by output."""
-    found: dict[str, Counts] = {}
-    is_here = client is None and workers == 1
-    done = _here(plans, report) if is_here else _elsewhere(plans, workers, client)
-    for number, counts, notes in done:
-        output = plans[number].job.output
-        found[str(output)] = counts
-        if notes:
-            text = f"{output}: {'; '.join(notes)}"
-            warnings.warn(text, PidganWarning, stacklevel=3)
-        if report is not None and not is_here:
-            report(plans[number].entries)
-    return found
-
-
-def _here(plans: Sequence[FilePlan], report: Progress | None) -> Iterator[Done]:
-    """Write all files in this process."""
-    for number, plan in enumerate(plans):
-        yield number, *write_file(plan, report)
-
-
-def _elsewhere(
-    plans: Sequence[FilePlan], workers: int | None, client: Any
-) -> Iterator[Done]:
-    """Have all files written by other processes."""
-    jobs = [plan.job.portable(absolute=client is not None) for plan in plans]
-    if client is not None:
-        return on_dask(jobs, client)
-    return in_processes(jobs, workers=workers or 1)
 
 
 def _reporter(

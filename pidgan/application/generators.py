@@ -17,15 +17,7 @@ from pidgan.sample.species import pdg_id
 
 @dataclass(frozen=True, kw_only=True)
 class TrackGenerator:
-    """A generator of a track, and the entries that it serves.
-
-    Attributes:
-        generator: The generator.
-        pdg_id: PDG id of its species.
-        both_signs: Whether it serves the antiparticle too.
-        where: Path of the bundle, for messages.
-        sha256: Hash of the bundle.
-    """
+    """A generator of a track, and the species (or both signs of it) that it serves."""
 
     generator: Generator
     pdg_id: int
@@ -56,17 +48,7 @@ class TrackGenerator:
 def open_generators(
     track: str, given: Track, species_from: str | None
 ) -> tuple[TrackGenerator, ...]:
-    """Open the generators of a track.
-
-    Args:
-        track: Prefix of the track, for messages.
-        given: A bundle, a directory of bundles, or an open generator.
-        species_from: NAME of the branches with PDG ids; a directory needs it.
-
-    Raises:
-        BundleError: A bundle is refused.
-        NtupleError: A directory holds no bundle, or several for one species.
-    """
+    """Open the generators of a track; a directory of bundles needs `species_from`."""
     if not isinstance(given, str | Path):
         where = getattr(given, "path", type(given).__name__)
         return _described([(given, where)])

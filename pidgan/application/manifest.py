@@ -24,12 +24,7 @@ def manifest_path(output: Path) -> Path:
 
 
 def manifest_text(output: Path, content: Mapping[str, Any]) -> str:
-    """Return the text of a manifest.
-
-    Args:
-        output: The output, under any name.
-        content: What was asked for and done, ready for JSON.
-    """
+    """Return the text of the manifest of an output, under whatever name it lies."""
     versions = {name: package_version(name) for name in LIBRARIES}
     whole = {
         "schema": SCHEMA,
@@ -50,12 +45,7 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 
 def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
-    """Return whether an earlier run wrote an output; raise if another file is there.
-
-    Args:
-        output: The output.
-        request: What is asked for now, as a manifest records it.
-    """
+    """Return whether an earlier run wrote an output; raise if another file is there."""
     manifest = read_manifest(output)
     if not manifest and manifest_path(output).exists():
         reason = " and is not the manifest of an output"

@@ -31,7 +31,7 @@ from pidgan.application.one_track import (
     generate_branches,
     plan_track,
 )
-from pidgan.application.request import Request, Track
+from pidgan.application.request import Request, Track, path_of
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import Addition, check_writable, replaced_type, write_copy
@@ -80,14 +80,7 @@ class FileJob:
     threads: int
 
     def portable(self, *, absolute: bool) -> "FileJob":
-        """Return the job for another process.
-
-        Args:
-            absolute: Whether paths must not depend on the current directory.
-
-        Raises:
-            NtupleError: A generator is no file.
-        """
+        """Return the job for another process, or for another machine (`absolute`)."""
 
         def path(given: str | Path) -> str:
             is_relative = absolute and not is_remote(given)
@@ -95,7 +88,7 @@ class FileJob:
 
         tracks: dict[str, Track] = {}
         for track, given in self.request.tracks.items():
-            where = bundle_path(given)
+            where = path_of(given)
             if where is None:
                 raise NtupleError(
                     f"{track}: several processes need the path of a bundle, got a "
@@ -142,6 +135,11 @@ class FilePlan:
     job: FileJob
     trees: tuple[TreePlan, ...]
 
+    def with_share(self, threads: int, chunk_bytes: int) -> "FilePlan":
+        """Return the plan with a share of the machine."""
+        job = replace(self.job, threads=threads, chunk_bytes=chunk_bytes)
+        return replace(self, job=job)
+
     @property
     def tracks(self) -> tuple[TrackPlan, ...]:
         """The tracks of the first tree."""
@@ -156,16 +154,7 @@ class FilePlan:
 def plan_file(
     job: FileJob, generators: Generators, infos: Sequence[TreeInfo]
 ) -> FilePlan:
-    """Return what each tree of a file gets.
-
-    Args:
-        job: What is to be done.
-        generators: Generators of each track.
-        infos: Content of each tree.
-
-    Raises:
-        NtupleError: A branch that is needed is missing or of the wrong type.
-    """
+    """Return what each tree of a file gets; raise if a branch is missing."""
     trees = tuple(
         TreePlan(
             source=source,
@@ -190,11 +179,7 @@ def check_file(plan: FilePlan) -> None:
 def write_file(
     plan: FilePlan, progress: Progress | None = None
 ) -> tuple[Counts, list[str]]:
-    """Write the copy of a file and its manifest.
-
-    Returns:
-        The counts of each track, and notes on what the copy does not hold.
-    """
+    """Write a copy and its manifest; return counts, and notes on what it lacks."""
     job = plan.job
     names = ["generated", *STATUS_BITS]
     counts = {track.name: dict.fromkeys(names, 0) for track in plan.tracks}
@@ -234,11 +219,7 @@ def write_file(
 
 
 def run_job(job: FileJob) -> tuple[Counts, list[str]]:
-    """Do a job in a process that knows nothing else of it.
-
-    Raises:
-        NtupleError: The file cannot be processed, or a bundle has changed.
-    """
+    """Do a job in a process that knows nothing else of it."""
     if not job.overwrite and is_finished(job.output, job.record):
         manifest = read_manifest(job.output)
         return manifest["counts"], manifest["notes"]
@@ -251,11 +232,6 @@ def run_job(job: FileJob) -> tuple[Counts, list[str]]:
     }
     infos = [describe_tree(source) for source, _ in job.trees]
     return write_file(plan_file(job, generators, infos))
-
-
-def bundle_path(given: Track) -> str | Path | None:
-    """Return the path of a bundle or directory, None for another generator."""
-    return given if isinstance(given, str | Path) else getattr(given, "path", None)
 
 
 @functools.lru_cache(maxsize=8)

@@ -39,26 +39,14 @@ from pidgan.sample.cuts import Cut, parse_cut
 Rows = Mapping[str, npt.NDArray[Any]]
 """Columns with one row for each track."""
 
-OUTSIDE_RANGE = np.int8(1)
-"""Status bit: a condition lies outside the trained range; targets are generated."""
-
-MISSING = np.int8(2)
-"""Status bit: a condition is NaN, infinite or no known category; targets are NaN."""
-
-NO_BUNDLE = np.int8(4)
-"""Status bit: there is no bundle for the species; targets are NaN."""
-
-OUTSIDE_FIDUCIAL = np.int8(8)
-"""Status bit: the fiducial cut of the sample fails; targets are generated."""
-
-NOT_SELECTED = np.int8(16)
-"""Status bit: the selection fails; targets are NaN, or what they were before."""
-
-UNMATCHED = np.int8(32)
-"""Status bit: the PDG id is 0, a track without a true particle; targets are NaN."""
-
-DECAYED = np.int8(64)
-"""Status bit: the true particle comes from a decay in flight; targets are generated."""
+# Bits of the status. Only targets of the bits in WITHOUT_TARGETS are not generated.
+OUTSIDE_RANGE = np.int8(1)  # a condition lies outside the trained range
+MISSING = np.int8(2)  # a condition is NaN, infinite or no known category
+NO_BUNDLE = np.int8(4)  # there is no bundle for the species
+OUTSIDE_FIDUCIAL = np.int8(8)  # the fiducial cut of the sample fails
+NOT_SELECTED = np.int8(16)  # the selection fails; old values may stay
+UNMATCHED = np.int8(32)  # the PDG id is 0: a track without a true particle
+DECAYED = np.int8(64)  # the true particle comes from a decay in flight
 
 STATUS_BITS = {
     "outside_range": OUTSIDE_RANGE,
@@ -71,7 +59,6 @@ STATUS_BITS = {
 }
 
 WITHOUT_TARGETS = MISSING | NO_BUNDLE | NOT_SELECTED
-"""Status bits of entries without generated targets."""
 
 DECAYS_IN_FLIGHT = (211, 321, 13)
 """PDG ids of charged particles that reach the detector and decay in it: c tau of 7.8,
@@ -195,18 +182,7 @@ def plan_track(
     source: Source,
     tree: TreeInfo,
 ) -> TrackPlan:
-    """Return what a track gets in one tree.
-
-    Args:
-        track: Prefix of the track.
-        generators: Generators of the track.
-        request: What was asked for.
-        source: The tree, for messages.
-        tree: Content of the tree.
-
-    Raises:
-        NtupleError: A branch that is needed is missing, or holds no numbers.
-    """
+    """Return what a track gets in one tree; raise if it lacks a branch of numbers."""
     where = request.where
     plan = TrackPlan(
         name=track,
@@ -244,17 +220,10 @@ def plan_track(
 def generate_branches(
     track: TrackPlan, columns: Mapping[str, Any], *, start: int, threads: int = 1
 ) -> tuple[dict[str, Any], npt.NDArray[np.int8]]:
-    """Return the new branches of a track for a chunk, and the status of its rows.
+    """Return the new branches of a track for a chunk, and the status (rows,).
 
-    Args:
-        track: The plan.
-        columns: Arrays of the branches that it needs.
-        start: Running number of the first entry.
-        threads: Largest number of threads that generate; the result does not depend on
-            it.
-
-    Returns:
-        Arrays in the shape of the track's branches, and (rows,) status bits.
+    The branches have the shape of the track's own. `start` is the running number of the
+    first entry; the result does not depend on the number of threads.
     """
     rows, counts = lay_out(columns, track.needed, track.shape, where=track.label)
     keys = _keys(track, rows, counts, start)

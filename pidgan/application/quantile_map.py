@@ -2,9 +2,9 @@
 
 Simulation seldom has the occupancy of data. Where a factor is not enough, x of
 simulation becomes F_data^-1(F_simulation(x)) with the two distribution functions F, so
-that what is mapped is distributed as in data (G. Monge's transport in one dimension;
-"quantile mapping" elsewhere). Made by `make_quantile_map`, kept in a JSON file, applied
-by `pidgan.apply`.
+that mapped values are distributed as in data (G. Monge's transport in one dimension;
+"quantile mapping" elsewhere). `make_quantile_map` makes a map, a JSON file keeps it,
+and `pidgan.apply` applies it.
 """
 
 import json
@@ -32,8 +32,8 @@ class QuantileMap:
     """A piecewise linear, never falling function through pairs of quantiles.
 
     Attributes:
-        simulation: (n,), strictly rising values of simulation.
-        data: (n,), never falling values of data.
+        simulation: Strictly rising values of simulation, (n,).
+        data: Never falling values of data, (n,).
     """
 
     simulation: tuple[float, ...]
@@ -54,13 +54,10 @@ class QuantileMap:
             )
 
     def evaluate(self, values: FloatArray) -> npt.NDArray[np.float64]:
-        """Return what values of simulation become; beyond the ends, shifted alike.
+        """Return the mapped values (n,); beyond an end, all are shifted like the end.
 
         Args:
-            values: (n,); NaN stays NaN.
-
-        Returns:
-            (n,).
+            values: Values of simulation, (n,); NaN stays NaN.
         """
         x = np.asarray(values, dtype=np.float64)
         inside = np.clip(x, self.simulation[0], self.simulation[-1])
@@ -80,7 +77,7 @@ class QuantileMap:
         """Read a map that `save` wrote.
 
         Raises:
-            NtupleError: the file is missing, damaged or of a newer schema.
+            NtupleError: The file is missing, damaged or of a newer schema.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -111,13 +108,13 @@ def make_quantile_map(
     """Return the map that gives simulation the distribution of data.
 
     Args:
-        simulation: (n,), values in simulation.
-        data: (m,), values in data.
-        simulation_weights: (n,), of any sign; 1 if None.
-        data_weights: (m,), of any sign, such as sWeights; 1 if None.
+        simulation: Values in simulation, (n,).
+        data: Values in data, (m,).
+        simulation_weights: Weights of any sign, (n,); 1 if None.
+        data_weights: Weights of any sign, such as sWeights, (m,); 1 if None.
 
     Raises:
-        NtupleError: a value is not finite, or there are fewer than `MIN_EFFECTIVE`
+        NtupleError: A value is not finite, or there are fewer than `MIN_EFFECTIVE`
             effective rows.
 
     Example:

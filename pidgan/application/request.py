@@ -18,6 +18,11 @@ Mode: TypeAlias = Literal["append", "replace", "friend"]
 Elsewhere: TypeAlias = Literal["nan", "keep"]
 
 
+def path_of(given: Track) -> str | Path | None:
+    """Return the path of a bundle or directory, None for another generator."""
+    return given if isinstance(given, str | Path) else getattr(given, "path", None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What `apply` is asked for; the attributes are its arguments.
@@ -56,12 +61,13 @@ class Request:
                 "--elsewhere keep needs values to keep: --mode replace or --mode friend"
             )
 
-    def record(self, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return what a manifest says was asked for, ready for JSON.
+    @property
+    def has_paths(self) -> bool:
+        """Whether another process can open all generators."""
+        return all(path_of(given) is not None for given in self.tracks.values())
 
-        Args:
-            hashes: The sha256 of the generators of each track.
-        """
+    def record(self, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Return what a manifest says was asked for, with the hashes of each track."""
         return {
             "mode": self.mode,
             "seed": self.seed,

@@ -1,8 +1,8 @@
-"""Several tracks an entry: columns laid out with one row a track, and put back.
+"""Entries with several tracks: columns laid out with one row per track, and put back.
 
 A generator knows rows. In an ntuple, an entry holds one track (flat branches), a fixed
-number (`K_P[2]`) or any number (`Track_P[nTrack]`). `lay_out` repeats what belongs to
-the entry for each of its tracks, and `restore` gives a result the shape of the branches
+number (`K_P[2]`) or any number (`Track_P[nTrack]`). `lay_out` repeats the values of an
+entry for each of its tracks, and `restore` gives a result the shape of the branches
 that it comes from.
 """
 
@@ -28,13 +28,13 @@ def common_shape(
     """Return the shape of a track; flat branches fit every shape.
 
     Args:
-        types: all branches that are read with it.
-        own: names of those that hold the track; others, of a selection or a key, must
-            fit but say nothing of the shape.
-        where: tree and track, for messages.
+        types: Types of all branches that are read for the track.
+        own: Names of the branches that hold the track. Others, such as a selection's or
+            a key's, must fit but do not decide the shape.
+        where: Tree and track, for messages.
 
     Raises:
-        NtupleError: the shapes contradict each other.
+        NtupleError: The shapes contradict each other.
     """
     nested = {name: types[name] for name in own if types[name].shape}
     if len({kind.shape for kind in nested.values()}) > 1:
@@ -58,16 +58,16 @@ def lay_out(
     """Return columns with a row for each track, and the tracks of each entry.
 
     Args:
-        columns: arrays of a chunk: numpy (n,) or (n, k), or awkward (n, variable).
-        branches: names of those to lay out.
-        shape: what `common_shape` says of them.
-        where: tree and track, for messages.
+        columns: Arrays of a chunk: numpy (n,) or (n, k), or awkward (n, variable).
+        branches: Names of the columns to lay out.
+        shape: Shape of an entry, from `common_shape`.
+        where: Tree and track, for messages.
 
     Returns:
         (rows,) arrays by name, and (n,) counts; None if every entry is a row.
 
     Raises:
-        NtupleError: branches have different numbers of tracks in the same entry.
+        NtupleError: Branches have different numbers of tracks in the same entry.
     """
     if shape == ():
         return {name: columns[name] for name in branches}, None

@@ -15,17 +15,26 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pidgan.application.one_file import Counts, FileJob, run_job
+from pidgan.application.one_file import (
+    Counts,
+    FileJob,
+    FilePlan,
+    Progress,
+    run_job,
+    write_file,
+)
 from pidgan.errors import NtupleError
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.machine import available_cores, available_memory
 
-Done = tuple[int, Counts, list[str]]
-"""Number of a job, its counts and its notes."""
+Done = tuple[FilePlan, Counts, list[str]]
+"""A file that is done, its counts and its notes."""
+
+Result = tuple[int, Counts, list[str]]
+"""The number of a job, its counts and its notes."""
 
 MEMORY_SHARE = 20
 """A chunk takes at most this part of the memory: some five are alive at a time, each
@@ -35,15 +44,37 @@ CORES_PER_PROCESS = 4
 """Cores that a process uses well: one reads, one writes, the others generate."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """How the resources of this machine are shared.
+def do_files(
+    plans: Sequence[FilePlan],
+    *,
+    workers: int | None,
+    threads: int | None,
+    client: Any,
+    progress: Progress | None,
+) -> Iterator[Done]:
+    """Write all files where the arguments of `apply` say, and yield what is done."""
+    if client is not None:
+        jobs = [plan.job.portable(absolute=True) for plan in plans]
+        results = on_dask(jobs, client)
+    else:
+        can_move = all(plan.job.request.has_paths for plan in plans)
+        asked = 1 if workers is None and not can_move else workers
+        share = share_machine(len(plans), workers=asked, threads=threads)
+        plans = [plan.with_share(share.threads, share.chunk_bytes) for plan in plans]
+        if share.workers == 1:
+            for plan in plans:
+                yield plan, *write_file(plan, progress)
+            return
+        jobs = [plan.job.portable(absolute=False) for plan in plans]
+        results = in_processes(jobs, workers=share.workers)
+    for number, counts, notes in results:
+        if progress is not None:
+            progress(plans[number].entries)
+        yield plans[number], counts, notes
 
-    Attributes:
-        workers: Number of processes.
-        threads: Number of threads that generate in each process.
-        chunk_bytes: Largest size of a chunk.
-    """
+
+class Share(NamedTuple):
+    """Processes, threads of each, and bytes of a chunk."""
 
     workers: int
     threads: int
@@ -51,23 +82,13 @@ class Share:
 
 
 def share_machine(files: int, *, workers: int | None, threads: int | None) -> Share:
-    """Return how files share the cores and the memory of this machine.
-
-    Args:
-        files: Number of files to be done.
-        workers: Number of processes; None leaves the choice to this function.
-        threads: Number of threads of each process; None for its share of the cores.
-    """
+    """Return how files share the cores and the memory of this machine."""
     cores = available_cores()
     if workers is None:
         workers = cores // CORES_PER_PROCESS if may_start_processes() else 1
     workers = max(1, min(workers, files))
     memory = available_memory() // (MEMORY_SHARE * workers)
-    return Share(
-        workers=workers,
-        threads=threads or max(1, cores // workers),
-        chunk_bytes=min(CHUNK_BYTES, memory),
-    )
+    return Share(workers, threads or max(1, cores // workers), min(CHUNK_BYTES, memory))
 
 
 def may_start_processes() -> bool:
@@ -86,16 +107,8 @@ def may_start_processes() -> bool:
         return False
 
 
-def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Done]:
-    """Yield the results of jobs as they are done by processes of this machine.
-
-    Args:
-        jobs: One job per file.
-        workers: Number of processes.
-
-    Raises:
-        NtupleError: The first job that fails; those that run are finished.
-    """
+def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
+    """Yield results as they come; after the first failure those that run are ended."""
     # Forked processes would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
@@ -115,17 +128,8 @@ def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Done]:
         pool.shutdown(cancel_futures=True)
 
 
-def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Done]:
-    """Yield the results of jobs as they are done by the workers of a Dask cluster.
-
-    Args:
-        jobs: One job per file; all workers must see the paths.
-        client: A `dask.distributed.Client`.
-
-    Raises:
-        NtupleError: The first job that fails, or workers were lost with the same job
-            several times.
-    """
+def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Result]:
+    """Yield results as the workers of a Dask cluster, who see the paths, have them."""
     from distributed import KilledWorker
     from distributed import as_completed as completed
 

@@ -162,9 +162,9 @@ def _nothing(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
 def _check_writable(tree: Tree, source: Source) -> None:
     refused = tree.unwritable()
     if refused:
-        listed = ", ".join(f"{name!r} ({kind})" for name, kind in refused.items())
         raise NtupleError(
-            f"{source}: cannot write {listed}; write a friend tree (--mode friend)"
+            f"{source}: cannot write {_listed(refused)}; write a friend tree (--mode "
+            "friend)"
         )
 
 
@@ -184,7 +184,6 @@ def _plan(
     fitting = int(chunk_bytes * tree.entries / stored) if stored else chunk
     return CopyPlan(
         kept=kept,
-        needed=addition.needed,
         added=added,
         like=addition.like,
         rows=max(1, min(chunk, fitting)),
@@ -194,22 +193,33 @@ def _plan(
 def _copy_tree(tree: Tree, new: Any, addition: Addition, plan: CopyPlan) -> list[str]:
     """Copy a tree with its additions; return notes on what changes."""
     source = addition.source
-    copy = tree.copy(new, str(source.tree).partition(";")[0], plan)
+    append = tree.copy(new, str(source.tree).partition(";")[0], plan)
+    first = 0
 
-    def compute(piece: tuple[int, Any]) -> Any:
-        first, chunk = piece
-        fresh = addition.compute(first, copy.needed(chunk))
-        cast = {name: _cast(fresh[name], kind) for name, kind in plan.added.items()}
-        return copy.join(chunk, cast)
+    def compute(piece: Any) -> tuple[Any, dict[str, Any]]:
+        nonlocal first
+        arrays = tree.arrays(piece, addition.needed)
+        fresh = addition.compute(first, arrays)
+        first += len(next(iter(arrays.values()), ()))
+        return piece, {name: _cast(fresh[name], k) for name, k in plan.added.items()}
 
+    branches = list(dict.fromkeys([*plan.kept, *addition.needed]))
+    pieces = tree.pieces(branches, start=0, stop=tree.entries, chunk=plan.rows)
     with (
-        ahead(read_pieces(copy.pieces(), source)) as pieces,
-        ahead(map(compute, pieces)) as ready,
+        ahead(read_pieces(pieces, source)) as read,
+        ahead(map(compute, read)) as computed,
     ):
-        for chunk in ready:
+        for piece, fresh in computed:
             with copying(str(source)):
-                copy.write(chunk)
-    return list(copy.notes)
+                append(piece, fresh)
+    changed = tree.changed() if plan.kept else {}
+    kinds = "plain numbers, arrays or strings"
+    return [f"written as {kinds}: {_listed(changed)}"] if changed else []
+
+
+def _listed(branches: Mapping[str, str]) -> str:
+    """Return names with types for a message."""
+    return ", ".join(f"{name!r} ({kind})" for name, kind in branches.items())
 
 
 def _cast(values: Any, kind: BranchType) -> Any:

@@ -285,8 +285,9 @@ def _read(
         raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
     first, last, _ = slice(start, stop).indices(entries)
     wanted = list(dict.fromkeys(place.branch for place in places.values()))
-    pieces = tree.arrays(wanted, start=first, stop=last, chunk=chunk)
-    for arrays in read_pieces(pieces, source):
+    pieces = tree.pieces(wanted, start=first, stop=last, chunk=chunk)
+    read = (tree.arrays(piece, wanted) for piece in pieces)
+    for arrays in read_pieces(read, source):
         yield {
             name: arrays[place.branch]
             if place.element is None

@@ -1,7 +1,7 @@
 """Trees on disk: where one is, what it holds, and what every file format can do.
 
-`Format`, `Tree` and `Copy` are what the rest of the room knows of a file format; each
-one in `pidgan.files.formats` is a file that fulfils them. Damage, which every
+`Format` and `Tree` are what the rest of the room knows of a file format; each one in
+`pidgan.files.formats` is a file that fulfils them. Damage, which every
 library reports in its own way, becomes an `NtupleError` that names the file.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -78,51 +78,28 @@ class CopyPlan:
 
     Attributes:
         kept: Branches to copy.
-        needed: Branches from which the new ones are computed.
         added: New branches, each with its type.
         like: For each new branch with a variable number of values per entry, a branch
             of the tree that has as many.
-        rows: Entries of a chunk.
+        rows: Largest number of entries of a piece.
     """
 
     kept: Sequence[str]
-    needed: Sequence[str]
     added: Mapping[str, BranchType]
     like: Mapping[str, str]
     rows: int
 
-    @property
-    def read(self) -> list[str]:
-        """Branches to read."""
-        return list(dict.fromkeys([*self.kept, *self.needed]))
 
-
-class Copy(Protocol):
-    """A tree that is being copied with branches added, chunk by chunk.
-
-    A piece is a chunk in the form of the format's own library. The methods are called
-    by three threads, each on the next chunk.
-    """
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What of the tree changes in the copy."""
-
-    def pieces(self) -> Iterator[tuple[int, Any]]:
-        """Yield the number of the first entry and the piece of each chunk."""
-
-    def needed(self, piece: Any) -> dict[str, Any]:
-        """Return the arrays from which new branches are computed."""
-
-    def join(self, piece: Any, fresh: Mapping[str, Any]) -> Any:
-        """Return the piece to write, with the arrays of the new branches."""
-
-    def write(self, piece: Any) -> None:
-        """Append a joined piece to the copy."""
+Append: TypeAlias = Callable[[Any, Mapping[str, Any]], None]
+"""Function that appends a piece and the arrays of its new branches to a copy."""
 
 
 class Tree(Protocol):
-    """A tree of an open file."""
+    """A tree of an open file; a piece is a chunk in the form of the format's library.
+
+    Pieces are read, turned into arrays and appended to a copy by three threads, each on
+    the next piece.
+    """
 
     @property
     def entries(self) -> int:
@@ -135,18 +112,18 @@ class Tree(Protocol):
         """Return the branches that are not part of another."""
 
     def branch_type(self, name: str) -> BranchType | None:
-        """Return the type of a branch, None if it holds no numbers.
-
-        Arrays of arrays count as none.
-        """
+        """Return the type of a branch, None for arrays of arrays and for no numbers."""
 
     def stored_bytes(self, branches: Iterable[str]) -> int:
         """Return the uncompressed size of branches; 0 if it is unknown."""
 
-    def arrays(
+    def pieces(
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
-    ) -> Iterator[dict[str, Any]]:
-        """Yield arrays of branches of numbers, chunk by chunk.
+    ) -> Iterator[Any]:
+        """Yield consecutive pieces of a range of entries, of any branches."""
+
+    def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
+        """Return arrays of branches of numbers.
 
         Those with a variable number per entry are awkward, the others numpy, (n,) or
         (n, k).
@@ -155,7 +132,10 @@ class Tree(Protocol):
     def unwritable(self) -> dict[str, str]:
         """Return the branches that cannot be written again, with their types."""
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+    def changed(self) -> dict[str, str]:
+        """Return the branches whose copies have another type, with their types."""
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
         """Begin a copy of the tree in a new file of the same format."""
 
 

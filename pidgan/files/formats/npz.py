@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import BranchType, Copy, CopyPlan, Format
+from pidgan.files.trees import Append, BranchType, CopyPlan, Format
 
 _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
 
@@ -65,9 +65,9 @@ class NpzArrays:
     def stored_bytes(self, branches: Iterable[str]) -> int:
         return sum(self.file[name].nbytes for name in set(branches))
 
-    def arrays(
+    def pieces(
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Any]:
         lengths = {name: len(self.file[name]) for name in branches}
         if set(lengths.values()) - {self.entries}:
             listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
@@ -75,53 +75,39 @@ class NpzArrays:
                 f"arrays differ in their number of rows: {listed}, expected "
                 f"{self.entries}"
             )
-        flat = {
-            name: array.reshape(len(array), -1) if array.ndim > 1 else array
-            for name, array in ((name, self.file[name]) for name in branches)
-        }
         for first in range(start, stop, chunk):
-            last = min(first + chunk, stop)
-            yield {name: array[first:last] for name, array in flat.items()}
+            rows = slice(first, min(first + chunk, stop))
+            yield {name: self.file[name][rows] for name in branches}
+
+    def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
+        found = {name: piece[name] for name in branches}
+        return {
+            name: array.reshape(len(array), -1) if array.ndim > 1 else array
+            for name, array in found.items()
+        }
 
     def unwritable(self) -> dict[str, str]:
         return {}
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+    def changed(self) -> dict[str, str]:
+        return {}
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
         new |= {name: self.file[name] for name in plan.kept}
         for name, kind in plan.added.items():
             if None in kind.shape:
                 raise NtupleError(_VARIABLE.format(name))
             shape = (self.entries, *(int(n or 0) for n in kind.shape))
             new[name] = np.empty(shape, dtype=kind.number)
-        return _NpzCopy(arrays=self, new=new, plan=plan)
+        first = 0
 
+        def append(piece: Any, fresh: Mapping[str, Any]) -> None:
+            nonlocal first
+            for name, array in fresh.items():
+                new[name][first : first + len(array)] = array
+            first += max(map(len, fresh.values()), default=0)
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class _NpzCopy:
-    """Arrays that are being copied; a piece is its first entry and its arrays."""
-
-    arrays: NpzArrays
-    new: dict[str, Any]
-    plan: CopyPlan
-    notes: Sequence[str] = ()
-
-    def pieces(self) -> Iterator[tuple[int, Any]]:
-        stop, rows = self.arrays.entries, self.plan.rows
-        chunks = self.arrays.arrays(self.plan.needed, start=0, stop=stop, chunk=rows)
-        for first, arrays in zip(range(0, stop, rows), chunks, strict=True):
-            yield first, (first, arrays)
-
-    def needed(self, piece: Any) -> dict[str, Any]:
-        return dict(piece[1])
-
-    def join(self, piece: Any, fresh: Mapping[str, Any]) -> Any:
-        return piece[0], fresh
-
-    def write(self, piece: Any) -> None:
-        first, arrays = piece
-        for name, array in arrays.items():
-            self.new[name][first : first + len(array)] = array
+        return append
 
 
 @contextlib.contextmanager

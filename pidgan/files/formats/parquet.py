@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import BASKET_ENTRIES, BranchType, Copy, CopyPlan, Format
+from pidgan.files.trees import BASKET_ENTRIES, Append, BranchType, CopyPlan, Format
 
 
 @final
@@ -56,16 +56,9 @@ class ParquetTable:
             if column.path_in_schema.partition(".")[0] in wanted
         )
 
-    def arrays(
+    def pieces(
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
-    ) -> Iterator[dict[str, Any]]:
-        for batch in self.batches(branches, start=start, stop=stop, chunk=chunk):
-            yield _arrays(batch, branches)
-
-    def batches(
-        self, columns: Sequence[str], *, start: int, stop: int, chunk: int
     ) -> Iterator[Any]:
-        """Yield pyarrow batches of a range of rows."""
         metadata = self.file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         ends = np.cumsum(sizes, dtype=np.int64)
@@ -77,16 +70,22 @@ class ParquetTable:
         if not groups:
             return
         position = int(ends[groups[0]] - sizes[groups[0]])
-        for batch in self.file.iter_batches(chunk, row_groups=groups, columns=columns):
+        for batch in self.file.iter_batches(chunk, row_groups=groups, columns=branches):
             first, last = max(start - position, 0), min(stop - position, batch.num_rows)
             position += batch.num_rows
             if first < last:
                 yield batch.slice(first, last - first)
 
+    def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
+        return {name: _array(piece.column(name), name) for name in branches}
+
     def unwritable(self) -> dict[str, str]:
         return {}
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+    def changed(self) -> dict[str, str]:
+        return {}
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -96,49 +95,22 @@ class ParquetTable:
                 schema = schema.append(pa.field(column, _arrow_type(kind)))
         path, stack = new
         writer = stack.enter_context(pq.ParquetWriter(path, schema))
-        return _ParquetCopy(table=self, schema=schema, writer=writer, plan=plan)
 
+        def append(piece: Any, fresh: Mapping[str, Any]) -> None:
+            data = {name: piece.column(name) for name in plan.kept} | {
+                name: _arrow_column(array, schema.field(name).type)
+                for name, array in fresh.items()
+            }
+            writer.write_table(pa.table(data, schema=schema))
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class _ParquetCopy:
-    """A table that is being copied; its pieces are pyarrow batches."""
-
-    table: ParquetTable
-    schema: Any
-    writer: Any
-    plan: CopyPlan
-    notes: Sequence[str] = ()
-
-    def pieces(self) -> Iterator[tuple[int, Any]]:
-        first, rows = 0, {"start": 0, "stop": self.table.entries}
-        for batch in self.table.batches(self.plan.read, chunk=self.plan.rows, **rows):
-            yield first, batch
-            first += batch.num_rows
-
-    def needed(self, piece: Any) -> dict[str, Any]:
-        return _arrays(piece, self.plan.needed)
-
-    def join(self, piece: Any, fresh: Mapping[str, Any]) -> Any:
-        import pyarrow as pa
-
-        data = {name: piece.column(name) for name in self.plan.kept} | {
-            name: _arrow_column(array, self.schema.field(name).type)
-            for name, array in fresh.items()
-        }
-        return pa.table(data, schema=self.schema)
-
-    def write(self, piece: Any) -> None:
-        self.writer.write_table(piece)
-
-
-def _arrays(batch: Any, columns: Sequence[str]) -> dict[str, Any]:
-    """Return columns of a pyarrow batch as arrays, a null as NaN or as no number."""
-    return {name: _array(batch.column(name), name) for name in columns}
+        return append
 
 
 def _array(column: Any, name: str) -> Any:
-    """Return an arrow column as numpy, or awkward if lists vary in length."""
+    """Return an arrow column as numpy, or awkward if lists vary in length.
+
+    A null is NaN, or no number of a list.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,15 +1,15 @@
 """RNTuples of ROOT files, read and written by uproot."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import awkward as ak
 import numpy as np
 
-from pidgan.files.formats.entries import RootCopy, number_arrays, stored_bytes
-from pidgan.files.trees import BranchType, Copy, CopyPlan
+from pidgan.files.formats import uproot_trees
+from pidgan.files.trees import Append, BranchType, CopyPlan
 
 NUMBERS = {
     "bool": "bool",
@@ -35,11 +35,12 @@ class RNTuple:
     def entries(self) -> int:
         return int(self.tree.num_entries)
 
-    def typenames(self) -> dict[str, str]:
-        return {str(name): str(kind) for name, kind in self.tree.typenames().items()}
-
-    def names(self) -> list[str]:
-        return list(self.tree.keys(recursive=False))
+    # uproot does these alike for TTrees and RNTuples.
+    typenames = uproot_trees.typenames
+    names = uproot_trees.names
+    stored_bytes = uproot_trees.stored_bytes
+    pieces = uproot_trees.pieces
+    arrays = uproot_trees.arrays
 
     def branch_type(self, name: str) -> BranchType | None:
         kind = str(self.tree[name].typename)
@@ -51,15 +52,6 @@ class RNTuple:
         shape = (None,) if vector else (int(array[2]),) if array else ()
         return BranchType(np.dtype(NUMBERS[number]), shape)
 
-    def stored_bytes(self, branches: Iterable[str]) -> int:
-        return stored_bytes(self.tree, branches)
-
-    def arrays(
-        self, branches: Sequence[str], *, start: int, stop: int, chunk: int
-    ) -> Iterator[dict[str, Any]]:
-        types = {name: self.branch_type(name) for name in branches}
-        return number_arrays(self.tree, types, start=start, stop=stop, chunk=chunk)
-
     def unwritable(self) -> dict[str, str]:
         refused = {}
         for name, kind in self.tree.typenames(recursive=False).items():
@@ -69,9 +61,12 @@ class RNTuple:
                 refused[name] = kind
         return refused
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
+    def changed(self) -> dict[str, str]:
+        return {}
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
         written = new.mkrntuple(name, self._form(plan.kept, plan.added))
-        return RootCopy(tree=self.tree, new=written, plan=plan)
+        return uproot_trees.appending(written, plan.kept)
 
     def _form(self, kept: Sequence[str], added: Mapping[str, BranchType]) -> Any:
         """Return the awkward form of the fields that stay and of new ones."""

@@ -5,7 +5,8 @@ is done. Variable-length branches keep sharing their counter, and new ones share
 the branches they belong to.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -14,8 +15,8 @@ import numpy as np
 import uproot
 
 from pidgan.errors import NtupleError
-from pidgan.files.formats.entries import RootCopy, number_arrays, stored_bytes
-from pidgan.files.trees import BASKET_ENTRIES, BranchType, Copy, CopyPlan
+from pidgan.files.formats import uproot_trees
+from pidgan.files.trees import BASKET_ENTRIES, Append, BranchType, CopyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,12 @@ class TTree:
     def entries(self) -> int:
         return int(self.tree.num_entries)
 
-    def typenames(self) -> dict[str, str]:
-        return {str(name): str(kind) for name, kind in self.tree.typenames().items()}
-
-    def names(self) -> list[str]:
-        return list(self.tree.keys(recursive=False))
+    # uproot does these alike for TTrees and RNTuples.
+    typenames = uproot_trees.typenames
+    names = uproot_trees.names
+    stored_bytes = uproot_trees.stored_bytes
+    pieces = uproot_trees.pieces
+    arrays = uproot_trees.arrays
 
     def branch_type(self, name: str) -> BranchType | None:
         interpretation = self.tree[name].interpretation
@@ -53,20 +55,14 @@ class TTree:
             return BranchType(found.number, (None,)) if found and flat else None
         return _numerical_type(interpretation)
 
-    def stored_bytes(self, branches: Iterable[str]) -> int:
-        return stored_bytes(self.tree, branches)
-
-    def arrays(
-        self, branches: Sequence[str], *, start: int, stop: int, chunk: int
-    ) -> Iterator[dict[str, Any]]:
-        types = {name: self.branch_type(name) for name in branches}
-        return number_arrays(self.tree, types, start=start, stop=stop, chunk=chunk)
-
     def unwritable(self) -> dict[str, str]:
-        return self._layout().unwritable
+        return self._layout.unwritable
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Copy:
-        layout = self._layout() if plan.kept else _empty_layout()
+    def changed(self) -> dict[str, str]:
+        return self._layout.changed
+
+    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
+        layout = self._layout if plan.kept else _empty_layout()
         added = {branch: _mktree_type(kind) for branch, kind in plan.added.items()}
         counters = layout.counters | {
             branch: layout.counters.get(like) or self._counter(self.tree[like])
@@ -79,13 +75,9 @@ class TTree:
             counter_name=counters.__getitem__,
             initial_basket_capacity=self.entries // plan.rows + 3,
         )
-        notes = (
-            [f"written as plain numbers, arrays or strings: {_listed(layout.changed)}"]
-            if layout.changed
-            else []
-        )
-        return RootCopy(tree=self.tree, new=written, plan=plan, notes=notes)
+        return uproot_trees.appending(written, plan.kept)
 
+    @functools.cached_property
     def _layout(self) -> _Layout:
         """Return how the branches are written."""
         layout = _empty_layout()
@@ -180,8 +172,3 @@ def _is_packed(interpretation: Any) -> bool:
     """Return whether a branch is Double32_t or Float16_t, which uproot expands."""
     packed = uproot.interpretation.numerical.TruncatedNumerical
     return isinstance(getattr(interpretation, "content", interpretation), packed)
-
-
-def _listed(branches: Mapping[str, str]) -> str:
-    """Return names with types for a message."""
-    return ", ".join(f"{name!r} ({kind})" for name, kind in branches.items())
