@@ -157,7 +157,8 @@ def systematics(
     others count as with --other. A --scale says how well the analysis knows a
     condition. The default binning is that of the sample for maps.
     """
-    from pidgan.efficiency.systematics import VARIATIONS, run_systematics
+    from pidgan.efficiency.discrepancy import VARIATIONS
+    from pidgan.efficiency.systematics import run_systematics
 
     if misid and report is None:
         raise click.UsageError("--misid needs --report")

@@ -190,6 +190,18 @@ def count_bins(binning: Edges) -> int:
     return math.prod(bin_shape(binning))
 
 
+def edge_columns(binning: Edges, times: int) -> dict[str, FloatArray]:
+    """Return NAME_low and NAME_high of all bins in C order, repeated `times` times."""
+    shape = bin_shape(binning)
+    places = np.unravel_index(np.arange(math.prod(shape)), shape) if shape else ()
+    columns = {}
+    for (name, given), place in zip(binning.items(), places, strict=True):
+        edges = np.array(given)
+        columns[f"{name}_low"] = np.tile(edges[place], times)
+        columns[f"{name}_high"] = np.tile(edges[place + 1], times)
+    return columns
+
+
 def count_rows(columns: Columns) -> int:
     """Return the rows of the columns, all of which must have the same number."""
     if isinstance(columns, pd.DataFrame):

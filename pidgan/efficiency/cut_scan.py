@@ -21,7 +21,6 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import REPEATS, reference_frame
 from pidgan.efficiency.binning import Binning, bin_index
-from pidgan.efficiency.efficiency_map import MIN_EVENTS
 from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, PidganWarning
@@ -209,8 +208,7 @@ def _scan_one(
     for variation in found.variations.values():
         shift = variation @ fractions
         covariance = covariance + np.outer(shift, shift)
-    few = np.minimum(found.passing, found.failing) < MIN_EVENTS
-    return record, found.nominal @ fractions, covariance, few
+    return record, found.nominal @ fractions, covariance, found.few
 
 
 def _parse(generator: Generator, cut: str) -> Cut:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pidgan.efficiency.binning import Binning
-from pidgan.efficiency.table import EfficiencyTable, VarianceName, efficiency_table
+from pidgan.efficiency.intervals import VarianceName
+from pidgan.efficiency.table import EfficiencyTable, efficiency_table
 from pidgan.sample.dataset import Dataset
 
 

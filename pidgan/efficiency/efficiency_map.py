@@ -26,8 +26,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from pidgan.arrays import FloatArray
-from pidgan.efficiency.binning import bin_shape, count_bins
+from pidgan.arrays import BoolArray, FloatArray
+from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
+from pidgan.efficiency.histograms import weight_histogram
 from pidgan.errors import MapError, nearest
 from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.writing import writing_files
@@ -115,10 +116,14 @@ class EfficiencyMap:
         return bin_shape(self.binning)
 
     @property
+    def few(self) -> BoolArray:
+        """(n_cuts,), whether fewer than `MIN_EVENTS` effective rows pass, or fail."""
+        return np.asarray(np.minimum(self.passing, self.failing) < MIN_EVENTS)
+
+    @property
     def flagged(self) -> tuple[str, ...]:
-        """Cuts with fewer than `MIN_EVENTS` effective rows on either side."""
-        few = np.minimum(self.passing, self.failing) < MIN_EVENTS
-        return tuple(cut for cut, flag in zip(self.cuts, few, strict=True) if flag)
+        """Cuts with fewer than `MIN_EVENTS` effective rows on one side."""
+        return tuple(np.array(self.cuts)[self.few].tolist())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,11 +180,7 @@ class EfficiencyMap:
         """Return one row per cut and bin: edges, efficiencies, error, n_eff."""
         n_bins = len(self.n_eff)
         columns: dict[str, Any] = {"cut": np.repeat(np.array(self.cuts), n_bins)}
-        places = np.unravel_index(np.arange(n_bins), self.shape)
-        for (name, edges), place in zip(self.binning.items(), places, strict=True):
-            low, high = np.array(edges)[place], np.array(edges)[place + 1]
-            columns[f"{name}_low"] = np.tile(low, len(self.cuts))
-            columns[f"{name}_high"] = np.tile(high, len(self.cuts))
+        columns |= edge_columns(self.binning, len(self.cuts))
         for key in ("nominal", "error", "generated", "discrepancy"):
             columns[key] = getattr(self, key).reshape(-1)
         columns["n_eff"] = np.tile(self.n_eff, len(self.cuts))
@@ -288,27 +289,22 @@ class EfficiencyMap:
 
     def _histograms(self) -> dict[str, Any]:
         """Nominal, generated and discrepancy of each cut, numbered from 1."""
-        import hist
-
-        axes = [
-            hist.axis.Variable(list(edges), name=name, label=name)
-            for name, edges in self.binning.items()
-        ]
         own = np.einsum("cbb->cb", self.covariance)
         contents = {
             "nominal": (self.nominal, self.error**2),
             "generated": (self.generated, np.zeros_like(self.generated)),
             "discrepancy": (self.discrepancy, own),
         }
-        histograms: dict[str, Any] = {}
-        for i, cut in enumerate(self.cuts):
-            for kind, (values, variances) in contents.items():
-                histogram = hist.Hist(*axes, storage=hist.storage.Weight(), name=cut)
-                view = histogram.view(flow=False)
-                view["value"] = values[i].reshape(self.shape)
-                view["variance"] = variances[i].reshape(self.shape)
-                histograms[f"{kind}_{i + 1}"] = histogram
-        return histograms
+        return {
+            f"{kind}_{i + 1}": weight_histogram(
+                self.binning,
+                values[i].reshape(self.shape),
+                variances[i].reshape(self.shape),
+                name=cut,
+            )
+            for i, cut in enumerate(self.cuts)
+            for kind, (values, variances) in contents.items()
+        }
 
     def _correction_set(self, digest: str) -> dict[str, Any]:
         title = (

@@ -35,15 +35,9 @@ from pidgan.efficiency.binning import (
     choose_edges,
     count_bins,
 )
-from pidgan.efficiency.table import (
-    EfficiencyTable,
-    SortedRows,
-    VarianceName,
-    share_covariance,
-    sort_rows,
-    table_of_shares,
-    warn_of_table,
-)
+from pidgan.efficiency.intervals import VarianceName
+from pidgan.efficiency.sorted_rows import SortedRows, share_covariance, sort_rows
+from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.sample.cuts import Cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.weights import n_eff_of_sums
@@ -205,7 +199,9 @@ def compare_outcomes(
     real, generated = real[:, rows.order], generated[:, rows.order]
     covariance = share_covariance(np.concatenate([real, generated]), rows)
     first, second = (
-        table_of_shares(shares, rows, cuts=cuts, edges=edges, variance=variance)
+        EfficiencyTable.from_shares(
+            shares, rows, cuts=cuts, edges=edges, variance=variance
+        )
         for shares in (real, generated)
     )
     difference, error = _differences(real, generated, rows, variance)
@@ -345,7 +341,9 @@ class ComparedRows:
         index = bin_index(self.columns, edges)
         rows = sort_rows(index, self.weights, count_bins(edges))
         real, generated = (
-            table_of_shares(shares[:, rows.order], rows, cuts=self.cuts, edges=edges)
+            EfficiencyTable.from_shares(
+                shares[:, rows.order], rows, cuts=self.cuts, edges=edges
+            )
             for shares in (self.real, self.generated / self.repeats)
         )
         return real, generated

@@ -5,8 +5,8 @@ never saw, and stores the smoothed difference (`pidgan.efficiency.smoothing`) in
 efficiency map. `pid_efficiency` carries the map to an analysis. The map holds
 variations too, each one shift of the corrected efficiency in all bins together:
 
-- "binning": the difference with bins merged two by two along every axis, i.e. how much
-  depends on it being constant inside a bin, and on the smoothing;
+- "binning": the difference with bins merged two by two along every axis, which shows
+  how much depends on the smoothing and on a constant difference inside a bin;
 - "sweights_background", "sweights_signal", "sweights_range": the difference with the
   weights of other mass fits (`alternative_sweights`), where the reference has them;
 - "scale_NAME": the generated efficiency with a condition multiplied by a factor;
@@ -17,14 +17,13 @@ variations too, each one shift of the corrected efficiency in all bins together:
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from pidgan.application.manifest import package_version
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator
 from pidgan.bundle.reference import (
@@ -34,57 +33,20 @@ from pidgan.bundle.reference import (
     parse_cuts,
     reference_frame,
 )
-from pidgan.efficiency.binning import (
-    Binning,
-    bin_index,
-    bin_shape,
-    by_condition,
-    choose_edges,
-    count_bins,
-)
+from pidgan.efficiency.binning import Binning, bin_index, bin_shape, count_bins
+from pidgan.efficiency.discrepancy import VARIATIONS, Edges, map_from_rows
 from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
-from pidgan.efficiency.real_vs_generated import (
-    ComparedRows,
-    RealVsGenerated,
-    compare_rows,
-)
-from pidgan.efficiency.smoothing import (
-    MIN_N_EFF,
-    SmoothDifference,
-    is_measured,
-    prior_scale,
-    raw_covariance,
-    raw_difference,
-    regularise_variances,
-    smooth_difference,
-)
+from pidgan.efficiency.map_binning import map_edges
+from pidgan.efficiency.real_vs_generated import ComparedRows, compare_rows
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
 from pidgan.sample.species import pdg_id
-from pidgan.sample.weights import n_eff, n_eff_of_sums
 
 if TYPE_CHECKING:
     from pidgan.sample.dataset import Dataset
 
-VARIATIONS = ("binning", "sweights")
-"""What `run_systematics` varies by default."""
-
-Edges = Mapping[str, tuple[float, ...]]
-
 STREAM = "systematics"
 """Name of the random draws: those of a closure table are others."""
-
-WIDE_END = 4.0
-"""Width of an added end bin, in that of its neighbour, from which it is divided ..."""
-
-MAX_END_BINS = 3
-"""... into at most this many."""
-
-AUTO_BINS = 4
-"""Bins along an axis where the sample has no binning ..."""
-
-MAX_AXES = 3
-"""... for its first three conditions."""
 
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
@@ -138,7 +100,7 @@ def run_systematics(
     _check_variations(card, variations, scales or {}, others)
     parsed = _distinct(parse_cuts(card, cuts))
     frame = reference_frame(generator, reference)
-    edges = _map_edges(card, binning, frame)
+    edges = map_edges(card, binning, frame)
 
     def compare(
         one: Generator, names: Sequence[str]
@@ -157,9 +119,14 @@ def run_systematics(
 
     rows, result = compare(generator, variations)
     for name, factor in (scales or {}).items():
-        result.variations[f"scale_{name}"] = _scale_shift(
-            generator, frame, rows, edges, parsed, name, factor, seed
+        # The noise stays the same, and conditions within the trained range.
+        low, high = next(v.range for v in card.conditions if v.name == name)
+        scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
+        moved = count_passing(
+            generator, parsed, scaled, seed=seed, repeats=repeats, stream=STREAM
         )
+        change = (moved - rows.generated) / repeats
+        result.variations[f"scale_{name}"] = _mean_change(change, rows, edges)
     for number, other in enumerate(others):
         _, found = compare(other, ())
         shift = (found.nominal - result.nominal) / math.sqrt(len(others))
@@ -172,69 +139,6 @@ def run_systematics(
             stacklevel=2,
         )
     return result
-
-
-def map_from_rows(
-    rows: ComparedRows,
-    *,
-    edges: Edges,
-    empty_bins: Callable[[IntArray], FloatArray],
-    metadata: Mapping[str, Any],
-    variations: Sequence[str] = VARIATIONS,
-) -> EfficiencyMap:
-    """Return the map of rows whose real and generated targets were cut on.
-
-    Args:
-        rows: The rows.
-        edges: Edges by condition.
-        empty_bins: Function that returns the generated efficiency (n_cuts, n) of n
-            bins without rows, from their numbers.
-        metadata: Metadata of the map.
-        variations: Variations to include, of `VARIATIONS`.
-
-    Raises:
-        MapError: No bin has a positive sum of weights.
-    """
-    place = bin_index(rows.columns, edges)
-    found = rows.in_bins(edges).measured(MIN_N_EFF)
-    if not is_measured(found).any():
-        raise MapError(
-            f"reference of {len(place)} rows: no bin has a positive sum of weights; "
-            "expected more rows or fewer bins"
-        )
-    generated = _generated_everywhere(rows, place, found, empty_bins)
-    smooth, variances = _smooth(found, generated)
-    mean = np.array([cut.mean for cut in smooth])
-    populations = found.n_eff.reshape(-1)
-    shifts = {}
-    if "binning" in variations:
-        shifts["binning"] = _coarse_mean(rows, edges, generated, populations) - mean
-    if "sweights" in variations:
-        for name, weights in rows.alternatives.items():
-            other = replace(rows, weights=weights).tables(edges)
-            change = raw_difference(*other) - raw_difference(
-                found.real, found.generated
-            )
-            change = np.nan_to_num(change)
-            shifts[f"sweights_{name}"] = np.array(
-                [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
-            )
-    w, inside = rows.weights, place >= 0
-    passed, failed = rows.real & inside, ~rows.real & inside
-    return EfficiencyMap(
-        cuts=rows.cuts,
-        binning=dict(edges),
-        generated=generated,
-        discrepancy=mean,
-        covariance=np.array([cut.covariance for cut in smooth]),
-        operator=np.array([cut.operator for cut in smooth]),
-        raw_covariance=raw_covariance(found, variances),
-        n_eff=populations,
-        passing=n_eff_of_sums(np.maximum(passed @ w, 0), passed @ w**2),
-        failing=n_eff_of_sums(np.maximum(failed @ w, 0), failed @ w**2),
-        variations=shifts,
-        metadata={**metadata, "reference": _summary(rows, place)},
-    )
 
 
 def _check_variations(
@@ -266,32 +170,13 @@ def _check_variations(
             )
 
 
-def _scale_shift(
-    generator: Generator,
-    frame: pd.DataFrame,
-    rows: ComparedRows,
-    edges: Edges,
-    cuts: Sequence[Cut],
-    name: str,
-    factor: float,
-    seed: int,
-) -> FloatArray:
-    """Change of the generated efficiency where a condition is scaled, (n_cuts, n_bins).
-
-    The noise stays the same. Conditions stay within the trained range; a bin without
-    rows has the average change.
-    """
-    low, high = next(v.range for v in generator.card.conditions if v.name == name)
-    scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
-    moved = count_passing(
-        generator, cuts, scaled, seed=seed, repeats=rows.repeats, stream=STREAM
-    )
-    change = (moved - rows.generated) / rows.repeats
+def _mean_change(change: FloatArray, rows: ComparedRows, edges: Edges) -> FloatArray:
+    """Mean of a change (n_cuts, n) in each bin; in a bin without rows that of all."""
     place = bin_index(rows.columns, edges)
     inside, size = place >= 0, np.abs(rows.weights)
     n_bins = count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
-    shift = np.empty((len(cuts), n_bins))
+    shift = np.empty((len(change), n_bins))
     for cut, row in enumerate(change):
         total = np.bincount(place[inside], (size * row)[inside], n_bins)
         average = total.sum() / norm.sum()
@@ -307,96 +192,6 @@ def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
     return list(found.values())
 
 
-def _map_edges(
-    card: Card, binning: Binning | None, frame: pd.DataFrame
-) -> dict[str, tuple[float, ...]]:
-    """Edges by condition; bins of a name or a number cover the trained range."""
-    if binning is None:
-        return default_binning(card, frame)
-    chosen = by_condition(binning)
-    if not chosen:
-        raise MapError("the binning is empty, expected edges by condition")
-    ranges = {v.name: v.range for v in card.conditions}
-    weights = frame["weight"].to_numpy(np.float64)
-    try:
-        edges = choose_edges(chosen, frame[list(ranges)], weights, ranges=ranges)
-    except ValueError as error:
-        raise MapError(str(error)) from None
-    for name, wanted in chosen.items():
-        if isinstance(binning, str) or isinstance(wanted, str):
-            edges[name] = _cover(ranges[name], edges[name])
-    return edges
-
-
-def default_binning(
-    card: Card, frame: pd.DataFrame | None = None
-) -> dict[str, tuple[float, ...]]:
-    """Return the edges that are used where none are given.
-
-    Args:
-        card: Card of the generator.
-        frame: Conditions, for quantiles where the sample has no binning.
-    """
-    own = card.sample.map_binning or card.sample.binning
-    edges: dict[str, tuple[float, ...]] = {}
-    for variable in card.conditions:
-        name = variable.name
-        if name in own:
-            edges[name] = _cover(variable.range, own[name])
-        elif not own and frame is not None and len(edges) < MAX_AXES:
-            values = np.quantile(frame[name], np.linspace(0, 1, AUTO_BINS + 1))
-            low, high = variable.range
-            inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
-            edges[name] = (low, *inner, high)
-    return edges
-
-
-def _cover(range_: tuple[float, float], edges: Sequence[float]) -> tuple[float, ...]:
-    """Change the ends of a binning, or add bins, so that it covers the trained range.
-
-    An end much wider than the bin beside it is divided: an analysis fills it
-    differently.
-    """
-    low, high = range_
-    inner = [e for e in edges if low < e < high]
-    if len(inner) < 2:
-        return (low, *inner, high)
-    first, last = inner[1] - inner[0], inner[-1] - inner[-2]
-    left, right = (
-        min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
-        for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
-    )
-    return (
-        *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
-        *inner,
-        *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
-    )
-
-
-def _generated_everywhere(
-    rows: ComparedRows,
-    place: IntArray,
-    found: RealVsGenerated,
-    empty_bins: Callable[[IntArray], FloatArray],
-) -> FloatArray:
-    """Generated efficiency of every bin, (n_cuts, n_bins).
-
-    Where the weights do not allow an average, their absolute values are used.
-    """
-    inside = place >= 0
-    at, size = place[inside], np.abs(rows.weights[inside])
-    norm = np.bincount(at, size, found.n_eff.size)
-    result = found.generated.efficiency.reshape(len(rows.cuts), -1).copy()
-    for b in np.flatnonzero(~is_measured(found) & (norm > 0)):
-        chosen = at == b
-        share = rows.generated[:, inside][:, chosen] / rows.repeats
-        result[:, b] = share @ size[chosen] / norm[b]
-    empty = np.flatnonzero(norm <= 0)
-    if len(empty):
-        result[:, empty] = empty_bins(empty)
-    return result
-
-
 def generated_in_bins(
     generator: Generator,
     bins: IntArray,
@@ -404,7 +199,7 @@ def generated_in_bins(
     cuts: Sequence[Cut],
     seed: int,
 ) -> FloatArray:
-    """Generated efficiency (n_cuts, n) for conditions that fill each bin evenly."""
+    """Return generated efficiencies, (n_cuts, n), of conditions spread over n bins."""
     card, shape = generator.card, bin_shape(edges)
     rng = np.random.default_rng(seed)
     result = np.empty((len(cuts), len(bins)))
@@ -425,56 +220,9 @@ def generated_in_bins(
     return result
 
 
-def _smooth(
-    found: RealVsGenerated, generated: FloatArray
-) -> tuple[list[SmoothDifference], FloatArray]:
-    """Smooth each cut, twice: the variances need the efficiency that it finds."""
-    shape = found.real.shape
-    raw = raw_difference(found.real, found.generated)
-    scale = prior_scale(generated, found)
-    both = (found.real.efficiency + found.generated.efficiency).reshape(raw.shape)
-    variances = regularise_variances(found, both / 2)
-    first = [
-        smooth_difference(d, v, shape=shape, scale=s)
-        for d, v, s in zip(raw, variances, scale, strict=True)
-    ]
-    corrected = generated + np.array([cut.mean for cut in first])
-    variances = regularise_variances(found, corrected)
-    second = [
-        smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
-        for d, v, s, cut in zip(raw, variances, scale, first, strict=True)
-    ]
-    return second, variances
-
-
-def _coarse_mean(
-    rows: ComparedRows,
-    edges: Edges,
-    generated: FloatArray,
-    populations: FloatArray,
-) -> FloatArray:
-    """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
-    coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(len(populations)), bin_shape(edges))
-    merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
-    # One row more in each bin, so that merged empty bins have an average too.
-    norm = np.bincount(merged, populations + 1)
-    average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
-    smooth, _ = _smooth(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
-    return np.array([cut.mean[merged] for cut in smooth])
-
-
-def _metadata(
-    generator: Generator,
-    rows: ComparedRows,
-    seed: int,
-) -> dict[str, Any]:
+def _metadata(generator: Generator, rows: ComparedRows, seed: int) -> dict[str, Any]:
     card = generator.card
     content = json.loads(card.to_json())
-    try:
-        package = version("pidgan")
-    except PackageNotFoundError:
-        package = "unknown"
     return {
         "species": card.species,
         "pdgid": pdg_id(card.species),
@@ -483,18 +231,8 @@ def _metadata(
         "sample": card.sample.name,
         "seed": seed,
         "repeats": rows.repeats,
-        "versions": {"pidgan": package},
+        "versions": {"pidgan": package_version("pidgan")},
         "conditions": content["conditions"],
         "targets": content["targets"],
         "aliases": card.sample.aliases,
-    }
-
-
-def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
-    w = rows.weights
-    return {
-        "rows": len(w),
-        "rows_outside": int(np.count_nonzero(place < 0)),
-        "sum_weights": float(w.sum()),
-        "n_eff": n_eff(w),
     }

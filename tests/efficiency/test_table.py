@@ -10,16 +10,15 @@ import pytest
 from scipy.stats import binomtest
 
 from pidgan.efficiency.binning import bin_index, choose_edges, equal_population
+from pidgan.efficiency.intervals import efficiency_interval
+from pidgan.efficiency.sorted_rows import sort_rows
 from pidgan.efficiency.table import (
     EMPTY,
     NOT_POSITIVE,
     EfficiencyTable,
     cut_covariance,
-    efficiency_interval,
     efficiency_table,
     share_covariance,
-    sort_rows,
-    table_of_shares,
 )
 from pidgan.errors import CutError, DatasetError, PidganWarning, SampleError
 
@@ -318,7 +317,7 @@ def test_real_and_generated_of_the_same_rows_are_correlated() -> None:
     rows = sort_rows(np.zeros(4000, dtype=np.int64), w, 1)
     both = np.stack([real[rows.order], share[rows.order]])
     covariance = share_covariance(both, rows)[:, :, 0]
-    table = table_of_shares(
+    table = EfficiencyTable.from_shares(
         both, rows, cuts=("real", "generated"), edges={}, variance="pidcalib"
     )
     np.testing.assert_allclose(np.diag(covariance), table.variance)
