@@ -1,1 +1,25 @@
-"""Figures and pages that judge a generator on rows it was not trained on."""
+"""Reports that judge generators, and the figures that they draw.
+
+`validation` compares generated with real rows, of tracks and of showers, and `report`
+has the outcome, which saves itself as a page. `page` is the page of every report,
+`map_page` that of efficiency maps and working points, `family_comparison` that of
+families. `metrics`, `classifiers`, `shower_metrics`, `shower_distances` and `pads` are
+the distances behind the figures, `shower_validation` applies them to showers. `plots`
+draws.
+"""
+
+__all__ = [
+    "classifiers",
+    "family_comparison",
+    "map_page",
+    "metrics",
+    "pads",
+    "page",
+    "plots",
+    "report",
+    "shower_distances",
+    "shower_metrics",
+    "shower_page",
+    "shower_validation",
+    "validation",
+]

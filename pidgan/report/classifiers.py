@@ -136,10 +136,9 @@ def weighted_auc(
     that of DeLong et al., Biometrics 44 (1988) 837, with sums weighted by w^2.
 
     Args:
-        scores0: (n,) Scores of one sample.
-        scores1: (m,) Scores of the other sample; larger ones give a larger AUC.
-        weights0: (n,) Weights of any sign with a positive sum; None means 1.
-        weights1: (m,) Weights of the other sample.
+        scores0, scores1: (n,) and (m,) Scores of the two samples; larger scores of the
+            second one give a larger AUC.
+        weights0, weights1: (n,) and (m,) Weights with a positive sum; None means 1.
 
     Returns:
         The area and its error.

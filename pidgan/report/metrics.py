@@ -45,10 +45,8 @@ def weighted_ks(
     distributions. Equal values are stepped over together, so that ties count once.
 
     Args:
-        a: (n,) First sample.
-        b: (m,) Second sample.
-        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
-        weights_b: (m,) Weights of the second sample.
+        a, b: (n,) and (m,) Values of the two samples.
+        weights_a, weights_b: (n,) and (m,) Weights with a positive sum; None means 1.
 
     Returns:
         The distance, in [0, 1] for weights that are not negative.
@@ -72,10 +70,8 @@ def wasserstein(
     Weights of both signs give the same integral over signed distributions.
 
     Args:
-        a: (n,) First sample.
-        b: (m,) Second sample.
-        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
-        weights_b: (m,) Weights of the second sample.
+        a, b: (n,) and (m,) Values of the two samples.
+        weights_a, weights_b: (n,) and (m,) Weights with a positive sum; None means 1.
 
     Returns:
         The distance, in the unit of the variable.
@@ -102,10 +98,8 @@ def wasserstein_error(
     the two samples.
 
     Args:
-        a: (n,) First sample.
-        b: (m,) Second sample.
-        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
-        weights_b: (m,) Weights of the second sample.
+        a, b: (n,) and (m,) Values of the two samples.
+        weights_a, weights_b: (n,) and (m,) Weights with a positive sum; None means 1.
         seed: Seed of the replicas.
 
     Returns:
@@ -129,8 +123,7 @@ def ks_scale(n_a: float, n_b: float) -> float:
     distribution (Marsaglia, Tsang, Wang, J. Stat. Softw. 8 (2003) 18).
 
     Args:
-        n_a: Effective rows of one sample.
-        n_b: Effective rows of the other sample.
+        n_a, n_b: Effective numbers of rows of the two samples.
 
     Returns:
         The distance that equal distributions show on average.
@@ -153,10 +146,8 @@ def ks_error(
     follows the fluctuations.
 
     Args:
-        a: (n,) First sample.
-        b: (m,) Second sample.
-        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
-        weights_b: (m,) Weights of the second sample.
+        a, b: (n,) and (m,) Values of the two samples.
+        weights_a, weights_b: (n,) and (m,) Weights with a positive sum; None means 1.
     """
     values, step_a, step_b = _distributions(a, b, weights_a, weights_b)
     t = values[np.argmax(np.abs(step_a - step_b))]
@@ -179,8 +170,7 @@ def separation_power(
     are left out.
 
     Args:
-        counts_a: (n,) Sums of weights per bin of one sample.
-        counts_b: (n,) Sums of weights per bin of the other sample.
+        counts_a, counts_b: (n,) Sums of weights per bin of the two samples.
         normalise: Whether each histogram is first divided by its sum.
 
     Returns:
@@ -211,10 +201,8 @@ def energy_distance(
     makes the distance non-negative for weights of any sign, and its floor positive.
 
     Args:
-        a: (n, d) or (n,) First sample.
-        b: (m, d) or (m,) Second sample.
-        weights_a: (n,) Weights of any sign with a positive sum; None means 1.
-        weights_b: (m,) Weights of the second sample.
+        a, b: (n, d) and (m, d), or (n,) and (m,), Values of the two samples.
+        weights_a, weights_b: (n,) and (m,) Weights with a positive sum; None means 1.
         seed: Seed of the choice of rows where there are more than `max_rows`.
         max_rows: Largest number of rows of each sample that are used.
 

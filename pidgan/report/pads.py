@@ -1,10 +1,9 @@
 """Responses of a plane of pads: image moments, and their profiles in the conditions.
 
-A response is an image, amplitudes against pad and time bin. It is summed up by six
-moments; a profile gives mean and standard deviation of a moment in bins of a
-condition, and a chi2 compares the profiles of two samples at mean +- deviation, as
-arXiv:2012.04595 (A. Maevskiy et al., TPC of MPD, Sec. 4) does. What the chi2 of two
-real samples is says `chi2_floor`.
+A response is an image, amplitudes against pad and time bin. Six moments sum it up. A
+profile gives mean and standard deviation of a moment in bins of a condition, and a chi2
+compares the profiles of two samples at mean +- deviation, as in A. Maevskiy et al. (TPC
+of MPD), arXiv:2012.04595, Sec. 4. `chi2_floor` gives the chi2 of two real samples.
 """
 
 import dataclasses
@@ -14,21 +13,14 @@ from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
 
-MOMENTS = (
-    "pad_centre",
-    "time_centre",
-    "pad_width",
-    "time_width",
-    "covariance",
-    "sum",
-)
+MOMENTS = ("pad_centre", "time_centre", "pad_width", "time_width", "covariance", "sum")
 """Names of the moments; widths are variances, all in units of a pad or a time bin."""
 
 N_BINS = 19
-"""Bins of a profile, those of arXiv:2012.04595."""
+"""Number of bins of a profile, that of arXiv:2012.04595."""
 
 MIN_ROWS = 8
-"""Bins with fewer responses have no error of their deviation, and do not count."""
+"""Smallest number of responses of a bin that counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,10 +28,11 @@ class Profile:
     """Mean and standard deviation of a moment in bins of a condition.
 
     Attributes:
-        edges: (bins + 1,).
-        mean, deviation: (bins,), NaN in bins with less than `MIN_ROWS` responses.
-        mean_error, deviation_error: (bins,), their statistical errors.
-        rows: (bins,), responses.
+        edges: (bins + 1,) Edges of the bins.
+        mean, deviation: (bins,) Mean and standard deviation of the moment, NaN in bins
+            with fewer than `MIN_ROWS` responses.
+        mean_error, deviation_error: (bins,) Statistical errors of both.
+        rows: (bins,) Numbers of responses.
     """
 
     edges: FloatArray
@@ -52,7 +45,7 @@ class Profile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chi2:
-    """A chi2 with the number of its terms, and both by moment."""
+    """A chi2 with the number of its terms, and its parts by moment."""
 
     value: float
     terms: int
@@ -67,13 +60,14 @@ def image_moments(images: ArrayLike) -> FloatArray:
     sum p i j - (sum p i)(sum p j), and sum a.
 
     Args:
-        images: (n, pads, time bins), not negative.
+        images: (n, pads, time bins) Amplitudes, none negative.
 
     Returns:
-        (n, 6), in the order of `MOMENTS`; NaN but for the sum in empty images.
+        (n, 6) Moments in the order of `MOMENTS`; those of empty images are NaN, except
+        for the sum.
 
     Raises:
-        ValueError: another number of axes, or negative amplitudes.
+        ValueError: The number of axes is not 3, or an amplitude is negative or NaN.
 
     Example:
         >>> image_moments([[[0, 0], [1, 1]]])[0].tolist()
@@ -90,17 +84,8 @@ def image_moments(images: ArrayLike) -> FloatArray:
     pads, times = p.sum(axis=2), p.sum(axis=1)
     pad, time = pads @ i, times @ j
     both = np.einsum("nij,i,j->n", p, i, j)
-    return np.stack(
-        [
-            pad,
-            time,
-            pads @ i**2 - pad**2,
-            times @ j**2 - time**2,
-            both - pad * time,
-            total,
-        ],
-        axis=1,
-    )
+    widths = pads @ i**2 - pad**2, times @ j**2 - time**2
+    return np.stack([pad, time, *widths, both - pad * time, total], axis=1)
 
 
 def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
@@ -110,9 +95,9 @@ def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
     moment (H. Cramer, Mathematical Methods of Statistics (1946), Sec. 28.2).
 
     Args:
-        x: (n,), the condition.
-        values: (n,), a moment; rows with NaN do not count.
-        edges: rising edges of bins; the last bin includes its upper one.
+        x: (n,) Condition.
+        values: (n,) Moment; rows with NaN do not count.
+        edges: (bins + 1,) Rising edges; the last bin includes its upper edge.
     """
     x, values, edges = (np.asarray(v, dtype=np.float64) for v in (x, values, edges))
     place = np.searchsorted(edges, x, side="right") - 1
@@ -127,14 +112,8 @@ def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
         m4 = np.mean((y - mean) ** 4)
         error = np.sqrt(max(m4 - s**4, 0.0) / len(y)) / (2.0 * s) if s > 0 else 0.0
         rows[:4, b] = mean, s, s / np.sqrt(len(y) - 1), error
-    return Profile(
-        edges=edges,
-        mean=rows[0],
-        deviation=rows[1],
-        mean_error=rows[2],
-        deviation_error=rows[3],
-        rows=rows[4],
-    )
+    names = ("mean", "deviation", "mean_error", "deviation_error", "rows")
+    return Profile(edges=edges, **dict(zip(names, rows, strict=True)))
 
 
 def moments_chi2(
@@ -151,14 +130,15 @@ def moments_chi2(
     (delta mean +- delta deviation)^2 / (sum of the four squared errors).
 
     Args:
-        real: (n, pads, time bins).
-        generated: (m, pads, time bins).
-        conditions: (n, k), of the real responses; constant ones are left out.
-        generated_conditions: (m, k); none means those of the real ones.
-        bins: of each profile, of equal width over the range of the real ones.
+        real: (n, pads, time bins) Real responses.
+        generated: (m, pads, time bins) Generated responses.
+        conditions: (n, k) Conditions of the real responses; constant ones are left out.
+        generated_conditions: (m, k) Conditions of the generated responses; None means
+            those of the real ones.
+        bins: Number of bins of each profile, of equal width over the real conditions.
 
     Raises:
-        ValueError: no condition that varies.
+        ValueError: No condition varies.
     """
     x = _columns(conditions)
     x_g = x if generated_conditions is None else _columns(generated_conditions)
@@ -193,11 +173,11 @@ def chi2_floor(
     """Return the chi2 of random half against half of real responses, mean of splits.
 
     Args:
-        images: (n, pads, time bins).
-        conditions: (n, k).
-        splits: independent ways to halve the sample.
-        bins: of each profile.
-        seed: of the splits.
+        images: (n, pads, time bins) Real responses.
+        conditions: (n, k) Conditions of the responses.
+        splits: Number of independent ways to halve the sample.
+        bins: Number of bins of each profile.
+        seed: Seed of the splits.
     """
     images, x = np.asarray(images), _columns(conditions)
     rng = np.random.default_rng(seed)
@@ -221,12 +201,13 @@ def amplitude_spectrum(
     """Return the spectrum of log10(1 + a) and the share of amplitudes that are zero.
 
     Args:
-        images: amplitudes, any shape.
-        edges: of bins in log10(1 + a).
-        threshold: amplitudes below are zero (arXiv:2012.04595, Sec. 3).
+        images: Amplitudes a in any shape.
+        edges: Edges of the bins in log10(1 + a).
+        threshold: Value below which an amplitude counts as zero (arXiv:2012.04595,
+            Sec. 3).
 
     Returns:
-        Share of all amplitudes in each bin, zeros left out, and the share of zeros.
+        The share of all amplitudes in each bin, zeros left out, and the share of zeros.
 
     Example:
         >>> amplitude_spectrum([0.0, 0.5, 9.0, 99.0], [0.5, 1.5, 2.5])

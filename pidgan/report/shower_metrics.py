@@ -1,22 +1,13 @@
-"""How alike two samples of showers are, each figure with its error.
+"""Averages over showers, each with its error.
 
 Which to use when:
 
-- `energy_response`: mean and width of E_visible / E_incident in bins of the energy; the
-  first thing that a physics analysis asks for. `fit_resolution` sums it up.
+- `energy_response`: mean and width of E_visible / E_incident in bins of the energy, the
+  first figures that a physics analysis asks for; `fit_resolution` sums them up.
 - `longitudinal_profile`, `lateral_profile`, `cell_spectrum`: averages, to be drawn.
-- `separation`: of one observable, by histogram; 0 to 1.
-- `frechet_distance` (FPD) and `kernel_distance` (KPD): of many observables, without
-  training; FPD for comparison with papers, KPD also sees more than two moments.
-- `neighbour_figures` (PRDC): whether single showers are plausible (precision, density)
-  and all kinds of showers are generated (recall, coverage), which GANs may fail.
-- a classifier, `metrics.c2st` on `high_level` or `low_level`: the most sensitive.
-
-Samples of equal distributions do not give 0; `validation` puts the floor, the same
-figure of real against real, beside each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.optimize
@@ -29,38 +20,27 @@ from pidgan.calorimeter.observables import (
     check_cells,
     layer_edges,
     layer_energies,
-    observables,
 )
-from pidgan.report.metrics import separation_power
 
 ONE_SIGMA = 0.158655
 """Share of a normal distribution below one standard deviation below the mean."""
 
-_WIDTH_ERROR = 0.962  # of a width from quantiles, in widths: sqrt(0.925 / n), normal
+_WIDTH_ERROR = 0.962  # error of a width from quantiles, in widths: sqrt(0.925 / n)
 
-SEPARATION_BINS = 50
-"""Bins of a separation power: between the 0.1 % and 99.9 % quantiles of the real ones,
-with what lies beyond in a bin on each side."""
-
-FPD_POINTS, FPD_BATCHES = 10, 20  # of jetnet's fpd
-KPD_BATCHES, KPD_ROWS = 10, 5000  # of jetnet's kpd
-NEIGHBOURS = 5  # of prdc
-NEIGHBOUR_ROWS = 3000  # pairs are quadratic in rows: 72 MB of distances
-RADIAL_BINS = 20
-SPECTRUM_BINS = 60
+RADIAL_BINS, SPECTRUM_BINS = 20, 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """Response in m bins of the incident energy, each array (m,).
+    """Response in m bins of the incident energy; every array is (m,).
 
     Attributes:
-        energy: mean incident energy.
-        mean: of E_visible / E_incident.
-        mean_error: its standard error.
-        resolution: half of the central 68.3 % of the response over its median.
-        resolution_error: its standard error, for a normal distribution.
-        count: showers.
+        energy: Mean incident energy.
+        mean: Mean of E_visible / E_incident.
+        mean_error: Standard error of the mean.
+        resolution: Half of the central 68.3 % of the response over its median.
+        resolution_error: Standard error of the resolution of a normal distribution.
+        count: Number of showers.
     """
 
     energy: FloatArray
@@ -76,11 +56,11 @@ class ResolutionFit:
     """Terms of sigma / E = a / sqrt(E) + b / E + c, added in quadrature.
 
     Attributes:
-        stochastic: a, in the root of the unit of E.
-        noise: b, in the unit of E.
-        constant: c.
-        chi2: of the fit.
-        n_dof: degrees of freedom: bins less terms that are not 0.
+        stochastic: Term a, in the root of the unit of E.
+        noise: Term b, in the unit of E.
+        constant: Term c.
+        chi2: Chi-squared of the fit.
+        n_dof: Degrees of freedom: bins less terms that are not 0.
     """
 
     stochastic: float
@@ -95,9 +75,9 @@ class Curve:
     """Mean over showers in m bins.
 
     Attributes:
-        edges: (m + 1,).
-        mean: (m,).
-        error: (m,) standard error of the mean over showers.
+        edges: (m + 1,) Edges of the bins.
+        mean: (m,) Mean over showers.
+        error: (m,) Standard error of the mean.
     """
 
     edges: FloatArray
@@ -106,11 +86,11 @@ class Curve:
 
 
 def energy_edges(energies: ArrayLike, n_bins: int = 6) -> FloatArray:
-    """Return edges of energy bins: around each energy if they are few, else in ln E.
+    """Return edges of energy bins: around each energy if there are few, else in ln E.
 
     Args:
-        energies: (n,), above 0.
-        n_bins: number of bins where the energies are continuous.
+        energies: (n,) Energies above 0.
+        n_bins: Number of bins where the energies are continuous.
 
     Example:
         >>> energy_edges([1.0, 1.0, 4.0]).round(2).tolist()
@@ -137,49 +117,40 @@ def energy_response(
     """Return linearity and resolution in bins of the incident energy.
 
     Args:
-        visible: (n,) energies of showers.
-        incident: (n,) energies of the particles, in the same unit.
-        edges: (m + 1,) of the bins of `incident`.
+        visible: (n,) Energies of the showers.
+        incident: (n,) Energies of the particles, in the same unit.
+        edges: (m + 1,) Edges of bins of the incident energy.
     """
     e = np.asarray(incident, dtype=np.float64)
     ratio = np.asarray(visible, dtype=np.float64) / e
     bounds = np.asarray(edges, dtype=np.float64)
     place = np.searchsorted(bounds, e, side="right") - 1
-    rows = []
-    for i in range(len(bounds) - 1):
+    rows = np.full((len(bounds) - 1, 6), np.nan)
+    for i, row in enumerate(rows):
         r, energies = ratio[place == i], e[place == i]
-        if len(r) < 2:
-            rows.append([np.sqrt(bounds[i] * bounds[i + 1]), *[np.nan] * 4, len(r)])
-            continue
-        low, middle, high = np.quantile(r, [ONE_SIGMA, 0.5, 1 - ONE_SIGMA])
-        width = (high - low) / 2 / middle if middle > 0 else np.nan
-        error = np.std(r, ddof=1) / np.sqrt(len(r))
-        width_error = _WIDTH_ERROR * width / np.sqrt(len(r))
-        rows.append([energies.mean(), r.mean(), error, width, width_error, len(r)])
-    columns = np.array(rows).T
-    return Response(
-        energy=columns[0],
-        mean=columns[1],
-        mean_error=columns[2],
-        resolution=columns[3],
-        resolution_error=columns[4],
-        count=columns[5],
-    )
+        row[0], row[5] = np.sqrt(bounds[i] * bounds[i + 1]), len(r)
+        if len(r) >= 2:
+            low, middle, high = np.quantile(r, [ONE_SIGMA, 0.5, 1 - ONE_SIGMA])
+            width = (high - low) / 2 / middle if middle > 0 else np.nan
+            error = np.std(r, ddof=1) / np.sqrt(len(r))
+            width_error = _WIDTH_ERROR * width / np.sqrt(len(r))
+            row[:5] = energies.mean(), r.mean(), error, width, width_error
+    names = [field.name for field in fields(Response)]
+    return Response(**dict(zip(names, rows.T, strict=True)))
 
 
 def fit_resolution(response: Response) -> ResolutionFit:
     """Fit (sigma / E)^2 = a^2 / E + b^2 / E^2 + c^2, with no term below 0.
 
-    Source: the usual form, Particle Data Group, review of particle detectors, section
-    on calorimeters. Bins without a resolution are left out.
+    Bins without a resolution are left out. Source: Particle Data Group, review of
+    particle detectors, section on calorimeters.
     """
     good = np.isfinite(response.resolution) & (response.resolution > 0)
     e, s = response.energy[good], response.resolution[good]
     error = 2 * s * response.resolution_error[good]
     if not len(e):
-        return ResolutionFit(
-            stochastic=np.nan, noise=np.nan, constant=np.nan, chi2=np.nan, n_dof=0
-        )
+        terms = dict.fromkeys(("stochastic", "noise", "constant", "chi2"), np.nan)
+        return ResolutionFit(**terms, n_dof=0)
     design = np.stack([1 / e, 1 / e**2, np.ones(len(e))], axis=1) / error[:, None]
     scale = np.linalg.norm(design, axis=0)
     squares, norm = scipy.optimize.nnls(design / scale, s**2 / error)
@@ -196,7 +167,7 @@ def fit_resolution(response: Response) -> ResolutionFit:
 def longitudinal_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Curve:
     """Return the mean energy of each layer of a view, in the unit of the cells.
 
-    Edges are depths in mm where they are known and continuous, else layer numbers.
+    The edges are depths in mm where they are known and continuous, else layer numbers.
     """
     e = check_cells(cells, geometry)[:, geometry.view_slices[view]]
     energies = layer_energies(e, geometry.view(view))
@@ -212,10 +183,10 @@ def lateral_profile(
     """Return the mean share of energy against the distance to the centre of energy.
 
     Args:
-        cells: (n, n_cells).
-        geometry: of the cells.
-        view: with several cells in a layer.
-        bins: of the distance, mm, of equal width up to the farthest cell.
+        cells: (n, n_cells) Energies of the cells.
+        geometry: Geometry of the cells.
+        view: Name of a view with several cells in a layer.
+        bins: Number of equal bins of the distance, mm, up to the farthest cell.
     """
     part = geometry.view_slices[view]
     e = check_cells(cells, geometry)[:, part]
@@ -239,8 +210,8 @@ def cell_spectrum(cells: ArrayLike, edges: ArrayLike) -> Curve:
     """Return the mean number of cells of a shower in bins of their energy.
 
     Args:
-        cells: (n, k) energies.
-        edges: (m + 1,), above 0; empty cells are in none.
+        cells: (n, k) Energies of the cells.
+        edges: (m + 1,) Edges above 0, so that empty cells are in no bin.
     """
     e = np.asarray(cells, dtype=np.float64)
     bounds = np.asarray(edges, dtype=np.float64)
@@ -262,207 +233,7 @@ def spectrum_edges(cells: ArrayLike, bins: int = SPECTRUM_BINS) -> FloatArray:
     return np.geomspace(low, max(high, 2 * low) * (1 + 1e-9), bins + 1)
 
 
-def separation(real: ArrayLike, generated: ArrayLike) -> float:
-    """Return the separation power of one observable, (n,) against (m,).
-
-    `metrics.separation_power` in `SEPARATION_BINS` bins that the real values set; one
-    bin a value where these are few.
-    """
-    y = np.asarray(real, dtype=np.float64)
-    g = np.asarray(generated, dtype=np.float64)
-    values = np.unique(y)
-    if len(values) <= SEPARATION_BINS:
-        inner = (values[1:] + values[:-1]) / 2
-        around = [values[0] - 1e-9 - 1e-6 * abs(values[0])]
-        inner = np.concatenate([around, inner, [values[-1] * (1 + 1e-6) + 1e-9]])
-    else:
-        low, high = np.quantile(y, [0.001, 0.999])
-        inner = np.linspace(low, high, SEPARATION_BINS + 1)
-    edges = np.concatenate([[-np.inf], inner, [np.inf]])
-    return separation_power(np.histogram(y, edges)[0], np.histogram(g, edges)[0])
-
-
-def high_level(
-    cells: ArrayLike, geometry: Geometry, incident: ArrayLike, *, per_layer: bool = True
-) -> dict[str, FloatArray]:
-    """Return the observables that are compared: no energies, but ratios of energies."""
-    found = observables(cells, geometry, incident, per_layer=per_layer)
-    return {
-        name: values
-        for name, values in found.items()
-        if not name.rpartition(".")[2].startswith(("total", "layer["))
-    }
-
-
-def low_level(cells: ArrayLike, incident: ArrayLike) -> FloatArray:
-    """Return cells over the incident energy, as classifiers of the CaloChallenge do."""
-    return np.asarray(cells) / np.asarray(incident, dtype=np.float64)[:, None]
-
-
-def frechet_distance(
-    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
-) -> tuple[float, float]:
-    """Return the Frechet physics distance (FPD) and its error.
-
-    |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^1/2) of features, each divided by the
-    largest absolute real value; averaged over batches of sizes N, and extrapolated
-    linearly in 1 / N to infinite N. Source: Kansal et al., arXiv:2211.10295, section
-    III, and its implementation `jetnet.evaluation.fpd`, in which N goes from 20,000 to
-    50,000, with repetition. Here N goes from a fifth to nine tenths of the smaller
-    sample, without repetition: repeated rows would add a distance that does not vanish
-    with 1 / N.
-
-    Args:
-        real: (n, d).
-        generated: (m, d).
-        seed: of the batches.
-    """
-    x, y = _normalised(real, generated)
-    n = min(len(x), len(y))
-    rng = np.random.default_rng(seed)
-    inverse = np.linspace(5 / n, 10 / (9 * n), FPD_POINTS)
-    sizes = np.maximum((1 / inverse).astype(int), 2)
-    values = []
-    for size in sizes:
-        batch = []
-        for _ in range(FPD_BATCHES):
-            a, b = (s[rng.choice(len(s), size, replace=False)] for s in (x, y))
-            batch.append(_frechet(a, b))
-        values.append(np.mean(batch))
-    start = (max(float(values[-1]), 1e-12), 1.0)
-    found, covariance = scipy.optimize.curve_fit(
-        _line, 1 / sizes, values, p0=start, bounds=([0, 0], [np.inf, np.inf])
-    )
-    return float(found[0]), float(np.sqrt(covariance[0, 0]))
-
-
-def kernel_distance(
-    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
-) -> tuple[float, float]:
-    """Return the kernel physics distance (KPD) and its error.
-
-    The unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^4 of
-    features, each divided by the largest absolute real value: the median over 10
-    batches of up to 5000 rows, and half the range of their central 68 %. Source: Kansal
-    et al., arXiv:2211.10295, section III, and `jetnet.evaluation.kpd`.
-
-    Args:
-        real: (n, d).
-        generated: (m, d).
-        seed: of the batches.
-    """
-    x, y = _normalised(real, generated)
-    rng = np.random.default_rng(seed)
-    values = []
-    size = min(KPD_ROWS, len(x), len(y))
-    for _ in range(KPD_BATCHES):
-        a, b = (s[rng.choice(len(s), size)] for s in (x, y))
-        values.append(_polynomial_mmd(a, b))
-    low, high = np.quantile(values, [0.16275, 0.83725])
-    return float(np.median(values)), float((high - low) / 2)
-
-
-def neighbour_figures(
-    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
-) -> dict[str, float]:
-    """Return precision, recall, density and coverage (PRDC).
-
-    With B(x) the ball around x up to its fifth neighbour in its own sample: precision,
-    share of generated rows in any B(real); recall, share of real rows in any
-    B(generated); density, mean number of B(real) that hold a generated row, over 5;
-    coverage, share of B(real) that hold a generated row. Source: Naeem et al.,
-    arXiv:2002.09797, Eqs. 3 to 6. Columns are divided by the standard deviation of the
-    real ones. For equal distributions density is 1, and coverage 1 - 2^-5.
-
-    Args:
-        real: (n, d).
-        generated: (m, d).
-        seed: of the choice of rows, at most 3000 of each sample.
-    """
-    x, y = (np.asarray(s, dtype=np.float64) for s in (real, generated))
-    rng = np.random.default_rng(seed)
-    size = min(NEIGHBOUR_ROWS, len(x), len(y))
-    x, y = (s[rng.permutation(len(s))[:size]] for s in (x, y))
-    scale = x.std(axis=0)
-    scale[scale == 0] = 1.0
-    x, y = x / scale, y / scale
-    real_radius, generated_radius = _radius(x), _radius(y)
-    distance = cdist(x, y)
-    inside = distance < real_radius[:, None]
-    return {
-        "precision": float(inside.any(axis=0).mean()),
-        "recall": float((distance < generated_radius).any(axis=1).mean()),
-        "density": float(inside.sum(axis=0).mean() / NEIGHBOURS),
-        "coverage": float(inside.any(axis=1).mean()),
-    }
-
-
-def correlation_difference(real: ArrayLike, generated: ArrayLike) -> float:
-    """Return the root mean square difference of the correlations of columns.
-
-    Args:
-        real: (n, d), such as layer energies.
-        generated: (m, d).
-    """
-    first, second = (_correlation(np.asarray(s)) for s in (real, generated))
-    upper = np.triu_indices(len(first), k=1)
-    return float(np.sqrt(np.mean((first - second)[upper] ** 2)))
-
-
-def _correlation(columns: FloatArray) -> FloatArray:
-    centred = columns - columns.mean(axis=0)
-    size = np.sqrt((centred**2).sum(axis=0))
-    centred = centred / np.where(size > 0, size, 1.0)
-    return np.asarray(centred.T @ centred)
-
-
-def _line(t: FloatArray, offset: float, slope: float) -> FloatArray:
-    return offset + slope * t
-
-
 def _mean_curve(edges: FloatArray, values: FloatArray) -> Curve:
     n = max(len(values), 1)
     error = values.std(axis=0, ddof=1 if n > 1 else 0) / np.sqrt(n)
     return Curve(edges=edges, mean=values.mean(axis=0), error=error)
-
-
-def _normalised(real: ArrayLike, generated: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    x, y = (np.asarray(s, dtype=np.float64) for s in (real, generated))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"features of shapes {x.shape} and {y.shape} do not fit")
-    scale = np.abs(x).max(axis=0)
-    scale[scale == 0] = 1.0
-    return x / scale, y / scale
-
-
-def _frechet(a: FloatArray, b: FloatArray) -> float:
-    """Frechet distance of the normal distributions with two samples' moments.
-
-    tr (S_1 S_2)^1/2 is the sum of the roots of the eigenvalues of R S_2 R, with R the
-    root of S_1: symmetric, so that rounding cannot make it complex.
-    """
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    s1, s2 = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
-    value, vector = np.linalg.eigh(s1)
-    root = (vector * np.sqrt(np.maximum(value, 0))) @ vector.T
-    eigenvalues = np.linalg.eigvalsh(root @ s2 @ root)
-    cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()
-    return float(difference @ difference + np.trace(s1) + np.trace(s2) - 2 * cross)
-
-
-def _polynomial_mmd(a: FloatArray, b: FloatArray) -> float:
-    def mean(x: FloatArray, y: FloatArray, *, same: bool) -> float:
-        kernel = x @ y.T / x.shape[1] + 1.0
-        kernel *= kernel  # a power is twenty times as slow
-        kernel *= kernel
-        if not same:
-            return float(kernel.mean())
-        n = len(x)
-        return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
-
-    return mean(a, a, same=True) + mean(b, b, same=True) - 2 * mean(a, b, same=False)
-
-
-def _radius(x: FloatArray) -> FloatArray:
-    """Distance (n,) to the fifth neighbour; the row itself is the nearest of all."""
-    return np.asarray(np.partition(cdist(x, x), NEIGHBOURS, axis=1)[:, NEIGHBOURS])

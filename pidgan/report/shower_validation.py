@@ -21,22 +21,24 @@ from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
 from pidgan.report.classifiers import c2st
 from pidgan.report.report import Report, plain
+from pidgan.report.shower_distances import (
+    correlation_difference,
+    frechet_distance,
+    high_level,
+    kernel_distance,
+    low_level,
+    neighbour_figures,
+    separation,
+)
 from pidgan.report.shower_metrics import (
     Curve,
     Response,
     cell_spectrum,
-    correlation_difference,
     energy_edges,
     energy_response,
     fit_resolution,
-    frechet_distance,
-    high_level,
-    kernel_distance,
     lateral_profile,
     longitudinal_profile,
-    low_level,
-    neighbour_figures,
-    separation,
     spectrum_edges,
 )
 from pidgan.report.shower_page import ShowerData, shower_report
@@ -183,24 +185,25 @@ def _distances(
     y, g = observed
     whole = [name for name in y if "[" not in name]
     a, b = (np.stack([o[name] for name in whole], axis=1) for o in (y, g))
-    prdc = [neighbour_figures(a[half], b[~half]), neighbour_figures(a[~half], b[half])]
+    one, two = (neighbour_figures(a[m], b[~m]) for m in (half, ~half))
     floor = neighbour_figures(a[half], a[~half], seed=seed)
-    return {
-        "fpd": _with_floor(
-            lambda s, t: frechet_distance(s, t, seed=seed)[0], a, b, half
-        ),
-        "kpd": _with_floor(
-            lambda s, t: kernel_distance(s, t, seed=seed)[0], a, b, half
-        ),
-        "prdc": {
-            name: {
-                "value": (prdc[0][name] + prdc[1][name]) / 2,
-                "error": abs(prdc[0][name] - prdc[1][name]) / 2,
-                "floor": floor[name],
-            }
-            for name in floor
-        },
+
+    def first(distance: Callable[..., tuple[float, float]]) -> Any:
+        return lambda s, t: distance(s, t, seed=seed)[0]
+
+    found: dict[str, Any] = {
+        "fpd": _with_floor(first(frechet_distance), a, b, half),
+        "kpd": _with_floor(first(kernel_distance), a, b, half),
     }
+    found["prdc"] = {
+        name: {
+            "value": (one[name] + two[name]) / 2,
+            "error": abs(one[name] - two[name]) / 2,
+            "floor": floor[name],
+        }
+        for name in floor
+    }
+    return found
 
 
 def _estimates(
@@ -235,16 +238,14 @@ def _correlations(
 ) -> dict[str, Any]:
     """Differences of the correlations among layers' shares."""
     found = {}
-    for view in geometry.views:
+    for view in (one for one in geometry.views if one.has_depth):
         part = geometry.view_slices[view.name]
-        if view.has_depth:
-            starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
-            columns = [np.add.reduceat(e[:, part], starts, axis=1) for e in (y, g)]
-            columns = [
-                c / np.maximum(c.sum(axis=1, keepdims=True), 1e-30) for c in columns
-            ]
-            first, second = columns
-            found[view.name] = _with_floor(correlation_difference, first, second, half)
+        starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
+        layers = [np.add.reduceat(e[:, part], starts, axis=1) for e in (y, g)]
+        first, second = (
+            e / np.maximum(e.sum(axis=1, keepdims=True), 1e-30) for e in layers
+        )
+        found[view.name] = _with_floor(correlation_difference, first, second, half)
     return found
 
 
@@ -291,13 +292,11 @@ def _responses(
     part = geometry.view_slices[geometry.views[0].name]
     sums = [e[:, part].sum(axis=1) for e in (y, g)]
     edges = energy_edges(energy)
-    return {
-        name: (
-            energy_response(sums[0][rows], energy[rows], edges),
-            energy_response(sums[1][rows], energy[rows], edges),
-        )
-        for name, rows in species.items()
-    }
+    found = {}
+    for name, rows in species.items():
+        real, made = (energy_response(e[rows], energy[rows], edges) for e in sums)
+        found[name] = real, made
+    return found
 
 
 def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
@@ -313,30 +312,29 @@ def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
 
 def _response_figures(real: Response, generated: Response, unit: str) -> dict[str, Any]:
     """Linearity and resolution of both, their ratios, and the fits."""
-    ratio = generated.mean / real.mean - 1
-    ratio_error = np.hypot(
+    linearity = generated.mean / real.mean - 1
+    linearity_error = np.hypot(
         generated.mean_error / generated.mean, real.mean_error / real.mean
     )
-    width = generated.resolution / real.resolution
-    width_error = width * np.hypot(
+    ratio = generated.resolution / real.resolution
+    ratio_error = ratio * np.hypot(
         generated.resolution_error / generated.resolution,
         real.resolution_error / real.resolution,
     )
-    fits = [fit_resolution(r) for r in (real, generated)]
     return {
         "energy": real.energy.tolist(),
         "unit": unit,
         "showers": real.count.tolist(),
-        "linearity": ratio.tolist(),
-        "linearity_error": ratio_error.tolist(),
-        "worst_linearity": float(np.nanmax(np.abs(ratio))),
+        "linearity": linearity.tolist(),
+        "linearity_error": linearity_error.tolist(),
+        "worst_linearity": float(np.nanmax(np.abs(linearity))),
         "resolution_real": real.resolution.tolist(),
         "resolution_generated": generated.resolution.tolist(),
-        "resolution_ratio": width.tolist(),
-        "resolution_ratio_error": width_error.tolist(),
-        "worst_resolution": float(np.nanmax(np.abs(width - 1))),
-        "fit_real": asdict(fits[0]),
-        "fit_generated": asdict(fits[1]),
+        "resolution_ratio": ratio.tolist(),
+        "resolution_ratio_error": ratio_error.tolist(),
+        "worst_resolution": float(np.nanmax(np.abs(ratio - 1))),
+        "fit_real": asdict(fit_resolution(real)),
+        "fit_generated": asdict(fit_resolution(generated)),
     }
 
 
@@ -344,24 +342,18 @@ def _curves(
     y: FloatArray, g: FloatArray, geometry: Geometry
 ) -> dict[str, tuple[Curve, Curve]]:
     """Profiles and cell spectra of each view."""
-    found = {}
+    found: dict[str, tuple[Curve, Curve]] = {}
     for view in geometry.views:
         name, part = view.name, geometry.view_slices[view.name]
-        if view.has_depth:
-            found[f"profile/{name}"] = (
-                longitudinal_profile(y, geometry, name),
-                longitudinal_profile(g, geometry, name),
-            )
-        if view.has_plane:
-            found[f"lateral/{name}"] = (
-                lateral_profile(y, geometry, name),
-                lateral_profile(g, geometry, name),
-            )
         edges = spectrum_edges(y[:, part])
-        found[f"spectrum/{name}"] = (
-            cell_spectrum(y[:, part], edges),
-            cell_spectrum(g[:, part], edges),
-        )
+        if view.has_depth:
+            real, made = (longitudinal_profile(e, geometry, name) for e in (y, g))
+            found[f"profile/{name}"] = real, made
+        if view.has_plane:
+            real, made = (lateral_profile(e, geometry, name) for e in (y, g))
+            found[f"lateral/{name}"] = real, made
+        real, made = (cell_spectrum(e[:, part], edges) for e in (y, g))
+        found[f"spectrum/{name}"] = real, made
     return found
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,23 +47,18 @@ def compare_cuts(rows: TrackRows, cuts: Sequence[str]) -> CutComparison:
         edges = sample.binning.get(name) or quantile_edges(values, DEFAULT_BINS)
         binnings.append({name: edges})
     plane = {name: e for binning in binnings[:2] for name, e in binning.items()}
-    outcomes = rows.outcomes(cuts, rows.real, rows.generated)
-    floors = [rows.outcomes(cuts, floor, floor) for floor in rows.floors]
+    passing = partial(rows.passing, cuts=cuts)
+    outcomes = rows.outcomes(cuts, passing)
+    floors = [rows.outcomes(cuts, passing, floor=floor) for floor in rows.floors]
     *against, both, overall = (
         outcomes.in_bins(edges).measured() for edges in (*binnings, plane, {})
     )
     figures: dict[str, Any] = {}
     for i, cut in enumerate(cuts):
-
-        def passes(part: Part, cut: str = cut) -> BoolArray:
-            return np.asarray(rows.outcomes((cut,), part, part).real[0])
-
-        interval = overall.real.upper[i] - overall.real.lower[i]
+        share = share_figures(rows, partial(_passes, rows=rows, cut=cut))
+        half = float(overall.real.upper[i] - overall.real.lower[i]) / 2
         figures[cut] = {
-            "overall": {
-                **share_figures(rows, passes),
-                "real_error": float(interval) / 2,
-            },
+            "overall": {**share, "real_error": half},
             "pull_rms": _pull_figure(rows, both, floors, i),
             "against": {
                 name: found.figures(i)
@@ -71,6 +67,10 @@ def compare_cuts(rows: TrackRows, cuts: Sequence[str]) -> CutComparison:
             "map": both.figures(i),
         }
     return CutComparison(against=tuple(against), plane=both, figures=figures)
+
+
+def _passes(part: Part, *, rows: TrackRows, cut: str) -> BoolArray:
+    return np.asarray(rows.passing(part, [cut])[0])
 
 
 def _pull_figure(

@@ -18,7 +18,7 @@ from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report.classifiers import C2ST_MIN_ROWS, c2st
 from pidgan.report.metrics import ks_error, wasserstein, wasserstein_error, weighted_ks
 from pidgan.report.report import Measured, measured, missing
-from pidgan.report.track_rows import TrackRows, is_usable
+from pidgan.report.track_rows import Choice, TrackRows, is_usable
 from pidgan.sample.dataset import Part
 from pidgan.sample.weights import n_eff, with_differences
 
@@ -73,13 +73,9 @@ def tie_figures(rows: TrackRows) -> dict[str, Any]:
     return found
 
 
-def share_figures(
-    rows: TrackRows, choose: Callable[[Part], BoolArray]
-) -> dict[str, Any]:
+def share_figures(rows: TrackRows, choose: Choice) -> dict[str, Any]:
     """Return the shares of chosen rows, real and generated, and their difference."""
-    outcomes = rows.outcomes_of(
-        ("chosen",), lambda part: choose(part)[np.newaxis], rows.real, rows.generated
-    )
+    outcomes = rows.outcomes(("chosen",), lambda part: choose(part)[np.newaxis])
     found = outcomes.in_bins({}).measured()
     real = float(found.real.efficiency[0])
     shares = [f.weights[choose(f)].sum() / f.weights.sum() for f in rows.floors]

@@ -17,6 +17,7 @@ from pidgan.report.plots import (
     plot_target,
 )
 from pidgan.report.report import Measured, Report, figure_cells, figure_table
+from pidgan.report.track_efficiencies import CutComparison
 from pidgan.report.track_rows import TrackRows
 
 
@@ -27,18 +28,16 @@ class TrackData:
     Attributes:
         rows: Real and generated rows that were compared.
         edges: Quantile edges of the first two conditions, the kinematic bins.
-        efficiencies: Real and generated efficiencies against each condition.
-        misids: Efficiencies of each other species against each condition.
-        plane: Real and generated efficiencies in bins of the first two conditions.
+        cuts: Real and generated efficiencies of the cuts.
+        misid: The same for each other species.
         history: Losses of the training by name, against "step"; empty if unknown.
         mass_fit: Summary of the fit behind the sWeights; empty if there was none.
     """
 
     rows: TrackRows
     edges: dict[str, tuple[float, ...]]
-    efficiencies: tuple[RealVsGenerated, ...]
-    misids: tuple[RealVsGenerated, ...]
-    plane: RealVsGenerated
+    cuts: CutComparison
+    misid: Mapping[str, CutComparison]
     history: Mapping[str, Sequence[float]]
     mass_fit: Mapping[str, Any]
 
@@ -94,7 +93,8 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
             "Generated rows share the conditions of the real rows and those of the "
             "floor do not, so that a perfect generator can lie slightly below the "
             "floor. The AUC of a classifier is 0.5 if it cannot tell generated from "
-            "real rows. A pull is a difference divided by its uncertainty."
+            "real rows. A pull is a difference divided by its uncertainty. The "
+            f"conditions are {', '.join(data.rows.sample.condition_names)}."
         ),
         tables=[figure_table(_main_figures(figures, data))],
     )
@@ -235,28 +235,28 @@ def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Pic
 
 def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Section:
     """Efficiency and misID of one cut, and the map of their difference."""
-    found = figures["efficiency"][cut]
+    own = figures["efficiency"][cut]
     species = data.rows.sample.species
-    overall = [_overall_row(f"efficiency of {species}", found["overall"])]
+    overall = [_overall_row(f"efficiency of {species}", own["overall"])]
     overall += [
-        _overall_row(f"misID of {other}", figures[cut]["overall"])
-        for other, figures in figures["misid"].items()
+        _overall_row(f"misID of {other}", found[cut]["overall"])
+        for other, found in figures["misid"].items()
     ]
     pictures = [
         _efficiency_picture(item, cut, label=f"{kind} of {item.species}")
-        for kind, items in (
-            ("Efficiency", data.efficiencies),
-            ("MisID", data.misids),
+        for kind, found in (
+            ("Efficiency", data.cuts),
+            *(("MisID", other) for other in data.misid.values()),
         )
-        for item in items
+        for item in found.against
     ]
-    pictures.append(_map_picture(data.plane, cut))
+    pictures.append(_map_picture(data.cuts.plane, cut))
     return Section(
         title=cut,
         text="Sentinels fail the cut and stay in the denominator.",
         tables=[
             Table(rows=overall, title="All rows"),
-            figure_table([("rms of the pulls in bins", found["pull_rms"])]),
+            figure_table([("rms of the pulls in bins", own["pull_rms"])]),
         ],
         pictures=pictures,
     )

@@ -17,6 +17,8 @@ from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
 
+Choice = Callable[[Part], BoolArray]
+
 MAX_FLOOR_SAMPLES = 4
 MIN_FLOOR_SHARE = 0.7
 """Smallest share of the number of test rows that a sample of the floor may have: a
@@ -40,7 +42,7 @@ class TrackRows:
     generated: Part
     floors: tuple[Part, ...]
 
-    def where(self, choose: Callable[[Part], BoolArray]) -> "TrackRows":
+    def where(self, choose: Choice) -> "TrackRows":
         """Return the chosen rows; of the floor only samples with a positive sum."""
         floors = (take(part, choose(part)) for part in self.floors)
         return replace(
@@ -68,32 +70,31 @@ class TrackRows:
         """Return the flat bin of each row, negative outside."""
         return bin_index(self.columns(part), edges)
 
-    def outcomes(self, cuts: Sequence[str], real: Part, other: Part) -> ComparedRows:
-        """Return which real rows and which rows of the same conditions pass cuts."""
-        sample = self.sample
-        parsed = [parse_cut(cut, names=sample.target_names) for cut in cuts]
+    def passing(self, part: Part, cuts: Sequence[str]) -> BoolArray:
+        """Return which rows pass cuts, (n_cuts, n)."""
+        names = self.sample.target_names
+        columns = dict(zip(names, part.targets.T, strict=True))
+        parsed = [parse_cut(cut, names=names) for cut in cuts]
+        return np.array([cut.passes(columns, self.sample.sentinels) for cut in parsed])
 
-        def passes(part: Part) -> BoolArray:
-            columns = dict(zip(sample.target_names, part.targets.T, strict=True))
-            return np.array([cut.passes(columns, sample.sentinels) for cut in parsed])
-
-        return self.outcomes_of(cuts, passes, real, other)
-
-    def outcomes_of(
-        self,
-        names: Sequence[str],
-        passes: Callable[[Part], BoolArray],
-        real: Part,
-        other: Part,
+    def outcomes(
+        self, cuts: Sequence[str], passing: Choice, *, floor: Part | None = None
     ) -> ComparedRows:
-        """Return which rows are chosen by a function with an array (n_names, n)."""
+        """Return which real and generated rows are chosen, for efficiencies in bins.
+
+        Args:
+            cuts: Names of the choices.
+            passing: Function from rows to which of them are chosen, (n_cuts, n).
+            floor: Rows to take instead of both the real and the generated ones.
+        """
+        real = floor or self.real
         return ComparedRows(
             species=self.sample.species,
-            cuts=tuple(names),
+            cuts=tuple(cuts),
             columns=self.columns(real),
             weights=real.weights,
-            real=passes(real),
-            generated=passes(other).astype(np.int64),
+            real=passing(real),
+            generated=passing(floor or self.generated).astype(np.int64),
             repeats=1,
             units={v.name: v.package_unit for v in self.sample.conditions},
         )

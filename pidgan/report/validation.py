@@ -86,41 +86,17 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
-    return _validate_tracks(
-        generator,
-        dataset,
-        cuts=cut_texts(cuts or ()),
-        misid=misid,
-        seed=seed,
-        max_rows=max_rows,
-        c2st_rows=c2st_rows,
-    )
-
-
-def _validate_tracks(
-    generator: Generator,
-    dataset: Dataset,
-    *,
-    cuts: tuple[str, ...],
-    misid: Sequence[tuple[Generator, Dataset]],
-    seed: int,
-    max_rows: int,
-    c2st_rows: int,
-) -> Report:
     rows = prepare_rows(generator, dataset, seed=seed, max_rows=max_rows)
     sample = rows.sample
     edges = {
         name: quantile_edges(values, KINEMATIC_BINS)
         for name, values in list(rows.columns(rows.real).items())[:2]
     }
-    cuts = cuts or sample.cuts or median_cuts(rows)
-    compared = compare_cuts(rows, cuts)
-    others = {
-        data.sample.species: compare_cuts(
-            prepare_rows(other, data, seed=seed, max_rows=max_rows), cuts
-        )
-        for other, data in misid
-    }
+    texts = cut_texts(cuts or ()) or sample.cuts or median_cuts(rows)
+    compared, others = compare_cuts(rows, texts), {}
+    for other, data in misid:
+        rejected = prepare_rows(other, data, seed=seed, max_rows=max_rows)
+        others[data.sample.species] = compare_cuts(rejected, texts)
     figures = {
         "schema": FIGURES_SCHEMA,
         "sample": sample.name,
@@ -140,16 +116,15 @@ def _validate_tracks(
         "efficiency": compared.figures,
         "misid": {species: found.figures for species, found in others.items()},
     }
-    data = TrackData(
+    drawn = TrackData(
         rows=rows,
         edges=edges,
-        efficiencies=compared.against,
-        misids=tuple(item for found in others.values() for item in found.against),
-        plane=compared.plane,
+        cuts=compared,
+        misid=others,
         history=getattr(generator, "history", None) or {},
         mass_fit=dataset.info.get("fit") or {},
     )
-    return track_report(plain(figures), data)
+    return track_report(plain(figures), drawn)
 
 
 def _validate_showers(

@@ -6,19 +6,21 @@ import scipy.linalg
 from toy_showers import STACK
 
 from pidgan.calorimeter.geometry_file import load_geometry
-from pidgan.report.shower_metrics import (
-    cell_spectrum,
+from pidgan.report.shower_distances import (
     correlation_difference,
-    energy_edges,
-    energy_response,
-    fit_resolution,
     frechet_distance,
     high_level,
     kernel_distance,
-    lateral_profile,
-    longitudinal_profile,
     neighbour_figures,
     separation,
+)
+from pidgan.report.shower_metrics import (
+    cell_spectrum,
+    energy_edges,
+    energy_response,
+    fit_resolution,
+    lateral_profile,
+    longitudinal_profile,
     spectrum_edges,
 )
 

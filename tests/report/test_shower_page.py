@@ -81,7 +81,7 @@ def test_equal_showers_have_the_floor(showers: tuple[np.ndarray, np.ndarray]) ->
 def test_classifiers_see_the_difference(
     showers: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    from pidgan.report.shower_metrics import high_level
+    from pidgan.report.shower_distances import high_level
     from pidgan.report.shower_validation import _classifiers
 
     conditions, cells = showers

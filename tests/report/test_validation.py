@@ -106,7 +106,8 @@ def test_misid_is_that_of_the_other_species(report: Report) -> None:
     assert set(report.figures["misid"]) == {"K+"}
     found = report.figures["misid"]["K+"]["DLLk > 3"]["overall"]
     assert 0 < found["real"] < 1
-    assert {item.cuts for item in report.data.misids} == {("DLLk > 3", "DLLk > 5")}
+    (other,) = report.data.misid.values()
+    assert {item.cuts for item in other.against} == {("DLLk > 3", "DLLk > 5")}
 
 
 def test_atoms_and_ties_are_counted() -> None:
@@ -188,6 +189,20 @@ def test_unknown_cut_is_refused() -> None:
     generator = ToyGenerator(card=make_card())
     with pytest.raises(CutError, match="DLLk"):
         validate(generator, toy_dataset(500, signed=False), cuts=["DLLK2 > 0"])
+
+
+def test_one_cut_is_a_list_of_one() -> None:
+    generator, dataset = ToyGenerator(card=make_card()), toy_dataset(1500)
+    one = validate(generator, dataset, cuts="DLLk > 3", c2st_rows=200)
+    same = validate(generator, dataset, cuts=["DLLk > 3"], c2st_rows=200)
+    assert list(one.figures["efficiency"]) == ["DLLk > 3"]
+    assert one.to_json() == same.to_json()
+
+
+def test_tracks_are_judged_on_the_test_part() -> None:
+    generator = ToyGenerator(card=make_card())
+    with pytest.raises(DatasetError, match="'excluded' is for showers"):
+        validate(generator, toy_dataset(100), part="excluded")
 
 
 def test_rows_that_are_not_finite_are_left_out() -> None:

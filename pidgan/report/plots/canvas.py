@@ -35,8 +35,17 @@ FIRST = ("real", "data")
 
 DPI = 100
 
+_TICKS = {
+    "labelsize": 12.0,
+    "major.size": 6.0,
+    "minor.size": 3.0,
+    "major.width": 1.0,
+    "minor.width": 0.8,
+    "major.pad": 5.0,
+}
 _STYLE: dict[str, Any] = {
     **{k: v for k, v in mplhep.style.LHCb2.items() if not k.startswith("figure.")},
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in _TICKS.items()},
     "font.family": "serif",
     "font.serif": ["STIXGeneral", "Times New Roman", "DejaVu Serif"],
     "mathtext.fontset": "stix",
@@ -44,18 +53,6 @@ _STYLE: dict[str, Any] = {
     "axes.labelsize": 14.0,
     "axes.titlesize": 12.0,
     "axes.linewidth": 1.0,
-    "xtick.labelsize": 12.0,
-    "ytick.labelsize": 12.0,
-    "xtick.major.size": 6.0,
-    "ytick.major.size": 6.0,
-    "xtick.minor.size": 3.0,
-    "ytick.minor.size": 3.0,
-    "xtick.major.width": 1.0,
-    "ytick.major.width": 1.0,
-    "xtick.minor.width": 0.8,
-    "ytick.minor.width": 0.8,
-    "xtick.major.pad": 5.0,
-    "ytick.major.pad": 5.0,
     "legend.fontsize": 11.0,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
@@ -106,6 +103,21 @@ def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
                 axis.minorticks_off()  # they are half of the drawing time
         pairs.append((top, bottom))
     return figure, pairs
+
+
+def labelled_lines(
+    labels: Sequence[str], *, inches: float
+) -> tuple[Figure, Axes, FloatArray]:
+    """A figure with one horizontal line for each label, and the places of the lines."""
+    places = np.arange(len(labels))[::-1].astype(np.float64)
+    size = (8, 1.4 + inches * len(labels))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_ylim(-0.6, len(labels) - 0.4)
+    axis.set_yticks(places, labels)
+    axis.tick_params(axis="y", which="both", right=False, left=False)
+    axis.minorticks_off()
+    return figure, axis, places
 
 
 @dataclass(frozen=True, kw_only=True)

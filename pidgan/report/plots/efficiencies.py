@@ -23,6 +23,7 @@ from pidgan.report.plots.canvas import (
     draw_legend,
     is_log,
     label_axis,
+    labelled_lines,
     ratio_panels,
     series,
     style,
@@ -133,19 +134,17 @@ def plot_roc(
 
     The band around the corrected curve is the uncertainty of the efficiency at a given
     misID: that of the efficiency, and that of the misID times the generated slope.
-    Thresholds whose misID is not known to `MAX_RATIO` are not drawn.
+    Thresholds whose misID is not known to `MAX_RATIO` are not drawn. The misID is on a
+    logarithmic axis.
 
     Args:
         efficiency: (n,) "real", "generated" and "corrected" efficiencies at n
             thresholds.
-        misid: (n,) the same for the misID.
-        errors: (n,) uncertainties of efficiency and misID, "real" and "corrected".
-        species: names of the two.
-        cut: written above the figure.
-        point: a working point: misID, efficiency, and the errors of both.
-
-    Returns:
-        A figure; the misID is on a logarithmic axis.
+        misid: (n,) "real", "generated" and "corrected" misIDs at the same thresholds.
+        errors: (n,) Uncertainties of efficiency and misID, "real" and "corrected".
+        species: Names of the wanted and of the other species.
+        cut: The PID cut, written above the figure.
+        point: A working point: misID, efficiency, and the errors of both.
     """
     e, m = ({k: np.asarray(v) for k, v in d.items()} for d in (efficiency, misid))
     known = {
@@ -215,24 +214,18 @@ def plot_breakdown(
     *,
     title: str = "",
 ) -> Figure:
-    """Draw the parts of an uncertainty, one group of bars for each cut.
+    """Draw the parts of an uncertainty in per cent, one group of bars for each cut.
 
     Args:
-        labels: (n,) of the groups.
-        sources: (n,) size of each part by name.
-        total: (n,) all of them in quadrature.
-        title: written above the figure.
-
-    Returns:
-        A figure; sizes are in per cent.
+        labels: (n,) Names of the groups.
+        sources: (n,) Sizes of each part, by its name.
+        total: (n,) Sums of all parts in quadrature.
+        title: Text above the figure.
     """
     n = len(sources)
-    line = np.arange(len(labels))[::-1].astype(np.float64)
     width = 0.8 / max(n, 1)
     with style():
-        height = 1.5 + (0.35 + 0.17 * n) * len(labels)
-        figure = Figure(figsize=(8, height), dpi=DPI, layout="constrained")
-        axis = figure.add_subplot()
+        figure, axis, line = labelled_lines(labels, inches=0.35 + 0.17 * n)
         for i, (name, size) in enumerate(sources.items()):
             axis.barh(
                 line + 0.4 - (i + 0.5) * width,
@@ -244,11 +237,7 @@ def plot_breakdown(
         ends = 100 * np.asarray(total, dtype=np.float64)
         axis.vlines(ends, line - 0.42, line + 0.42, color=REAL, label="total", lw=2)
         axis.set_xlim(0, 1.15 * max(float(ends.max()), 1e-3))
-        axis.set_ylim(-0.7, len(labels) - 0.3)
-        axis.set_yticks(line, labels)
-        axis.tick_params(axis="y", which="both", right=False, left=False)
-        axis.minorticks_off()
-        axis.set_xlabel("uncertainty of the efficiency, absolute [%]", loc="right")
+        axis.set_xlabel("absolute uncertainty [%]", loc="right")
         axis.set_title(title, loc="left")
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
@@ -261,31 +250,22 @@ def plot_comparison(
     *,
     reference: Sequence[float],
 ) -> Figure:
-    """Draw quoted efficiencies minus reference ones, one line for each.
+    """Draw quoted minus reference efficiencies in per cent, one line for each.
 
     Args:
-        labels: (n,) of the lines.
-        values: (n,) quoted efficiencies.
-        errors: (n,) their total uncertainties.
-        reference: (n,) efficiencies to compare with.
-
-    Returns:
-        A figure; differences are in per cent.
+        labels: (n,) Names of the lines.
+        values: (n,) Quoted efficiencies.
+        errors: (n,) Total uncertainties of the quoted efficiencies.
+        reference: (n,) Efficiencies to compare with.
     """
     difference = 100 * (np.asarray(values) - np.asarray(reference))
     error = 100 * np.asarray(errors)
-    line = np.arange(len(labels))[::-1]
     with style():
-        figure = Figure(figsize=(8, 1.4 + 0.45 * len(labels)), layout="constrained")
-        axis = figure.add_subplot()
+        figure, axis, line = labelled_lines(labels, inches=0.45)
         axis.errorbar(difference, line, xerr=error, fmt="o", color=REAL)
         axis.axvline(0.0, color=FLOOR, linewidth=0.8)
         largest = float(np.max(np.abs(difference) + error))
         axis.set_xlim(-1.15 * largest, 1.15 * largest)
-        axis.set_ylim(-0.6, len(labels) - 0.4)
-        axis.set_yticks(line, labels)
-        axis.tick_params(axis="y", which="both", right=False, left=False)
-        axis.minorticks_off()
         axis.set_xlabel("quoted $-$ true efficiency [%]")
     return figure
 
@@ -303,13 +283,13 @@ def plot_map(
     """Draw generated minus real efficiency in two conditions, and its pull.
 
     Args:
-        edges_x: (m + 1,) of the first condition.
-        edges_y: (k + 1,) of the second.
-        difference: (m, k) generated minus real; NaN bins are hatched.
-        difference_error: (m, k) its error.
-        names: of the two conditions.
-        units: of the two conditions.
-        cut: written above the figure.
+        edges_x: (m + 1,) Edges of the bins of the first condition.
+        edges_y: (k + 1,) Edges of the bins of the second condition.
+        difference: (m, k) Generated minus real efficiency; NaN bins are hatched.
+        difference_error: (m, k) Uncertainty of the difference.
+        names: Names of the two conditions.
+        units: Units of the two conditions.
+        cut: The PID cut, written above the figure.
 
     Returns:
         A figure of two maps with colour scales symmetric about zero.

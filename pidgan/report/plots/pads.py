@@ -26,7 +26,7 @@ SIGNED = ("covariance",)
 """Moments that may be negative."""
 
 SMALLEST_SHARE = 1e-4
-"""Of the charge, that is drawn."""
+"""Smallest share of the charge that is drawn."""
 
 MARGIN = 0.35
 """Room beside the quartiles of the bands, in units of their distance."""
@@ -44,17 +44,17 @@ def plot_pads(
 ) -> Figure:
     """Draw the response of pads and time bins in bins of a condition.
 
-    Above, average images; below, the mean share of each pad in the charge: the response
-    of the pads, whose tails grow with the crossing angle.
+    The upper panels show average images, the lower ones the mean share of each pad in
+    the charge: the response of the pads, whose tails grow with the crossing angle.
 
     Args:
-        real: (n, pads, time bins), amplitudes.
-        x: (n,), the condition.
-        edges: of bins of the condition, one column of images each.
-        generated: (m, pads, time bins), drawn below the real ones.
-        generated_x: (m,); none means `x`.
-        name: of the condition.
-        unit: of the condition.
+        real: (n, pads, time bins) Real amplitudes.
+        x: (n,) Condition of the real responses.
+        edges: Edges of bins of the condition, each with one column of images.
+        generated: (m, pads, time bins) Generated amplitudes, drawn below the real ones.
+        generated_x: (m,) Condition of the generated responses; None means `x`.
+        name: Name of the condition.
+        unit: Unit of the condition.
 
     Returns:
         A figure with one colour scale, logarithmic, for all images, and one scale for
@@ -119,14 +119,14 @@ def plot_profiles(
 ) -> Figure:
     """Draw profiles of moments: mean, and mean +- standard deviation, with errors.
 
-    Single responses of a very large amplitude carry the deviation of a bin far away;
-    such bands run off the panel.
+    A single response of a very large amplitude can carry the band of its bin out of
+    the panel.
 
     Args:
-        real: a `calorimeter.pads.Profile` by the name of its moment.
-        generated: the same of generated responses, with the same names.
-        name: of the condition.
-        unit: of the condition.
+        real: Profiles (`report.pads.Profile`) of real responses, by name of the moment.
+        generated: Profiles of generated responses, with the same names.
+        name: Name of the condition.
+        unit: Unit of the condition.
     """
     with style():
         figure = Figure(figsize=(11.0, 6.0), dpi=DPI, layout="constrained")

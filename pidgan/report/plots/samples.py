@@ -45,16 +45,17 @@ def plot_target(
     """Draw a target: real points over the generated histogram, with their ratio.
 
     Args:
-        real: (n,) values of real rows.
-        generated: (n,) values of generated rows.
-        name: of the target.
-        unit: of the target.
-        weights: (n,) of both, of either sign; none means 1. Errors are sqrt(sum w^2).
-        sentinels: values kept out of the axis; their shares go into the legend.
-        panels: label and mask (n,) of each panel, such as kinematic bins; none means
-            one panel of all rows.
-        bins: number of bins.
-        log: logarithmic vertical axis.
+        real: (n,) Values of the real rows.
+        generated: (n,) Values of the generated rows.
+        name: Name of the target.
+        unit: Unit of the target.
+        weights: (n,) Weights of both, of either sign; None means 1. The errors are
+            sqrt(sum w^2).
+        sentinels: Values kept out of the axis; the legend gives their shares.
+        panels: Title and mask (n,) of each pair of panels, such as kinematic bins; none
+            means one pair for all rows.
+        bins: Number of bins.
+        log: Whether the vertical axis is logarithmic.
 
     Returns:
         A figure with one pair of panels for each of `panels`.
@@ -106,13 +107,13 @@ def plot_mass_fit(
     """Draw a mass fit with its components, and the pulls of the bins.
 
     Args:
-        edges: (m + 1,) of the bins.
-        counts: (m,) rows.
-        signal: (m,) fitted signal.
-        background: (m,) fitted background.
-        name: of the discriminant.
-        unit: of the discriminant.
-        title: written above the figure.
+        edges: (m + 1,) Edges of the bins.
+        counts: (m,) Numbers of rows.
+        signal: (m,) Fitted signal.
+        background: (m,) Fitted background.
+        name: Name of the discriminant.
+        unit: Unit of the discriminant.
+        title: Text above the figure.
 
     Returns:
         A figure with pulls (rows - fit) / sqrt(fit) in a second panel.
@@ -153,8 +154,8 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the losses of a training against its steps.
 
     Args:
-        history: "step" and any number of losses, lists of the same length; a loss
-            "validation_NAME" is drawn with "NAME".
+        history: Lists of the same length, "step" and any number of losses by name; a
+            loss "validation_NAME" is drawn with "NAME".
 
     Returns:
         A figure with one panel per loss.
@@ -165,14 +166,8 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     with style():
         columns = min(3, max(1, len(names)))
         rows = -(-max(1, len(names)) // columns)
-        figure = Figure(figsize=(4.6 * columns, 3.4 * rows), dpi=DPI)
-        figure.subplots_adjust(
-            left=0.65 / (4.6 * columns),
-            right=0.98,
-            bottom=0.6 / (3.4 * rows),
-            top=1 - 0.35 / (3.4 * rows),
-            wspace=0.2,
-            hspace=0.35,
+        figure = Figure(
+            figsize=(4.6 * columns, 3.4 * rows), dpi=DPI, layout="constrained"
         )
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, name in zip(axes, names, strict=False):

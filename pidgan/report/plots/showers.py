@@ -29,9 +29,12 @@ from pidgan.report.plots.canvas import (
     style,
 )
 
-DECADES = 4.5  # of energy that the colours of a picture span
+DECADES = 4.5
+"""Number of decades of energy that the colours of a picture span."""
+
 COLOURS = "viridis"
-EMPTY = "#f2f2f2"  # cells without energy, unlike cells with little
+EMPTY = "#f2f2f2"
+"""Colour of cells without energy, unlike that of cells with little energy."""
 
 
 def plot_shower(
@@ -44,47 +47,32 @@ def plot_shower(
     """Draw the energies of cells, a panel for each layer and row.
 
     Args:
-        outlines: by layer (n_cells, k, 2) corners of the cells, mm.
-        rows: label and, by layer, energies (n_cells,) of each line of panels; all
+        outlines: (n_cells, k, 2) Corners of the cells of each layer, mm.
+        rows: Label of each line of panels, and energies (n_cells,) of each layer; all
             panels have one scale of colours.
-        titles: of the layers.
-        unit: of the energies.
+        titles: Titles of the layers.
+        unit: Unit of the energies.
     """
     values = [np.asarray(e, dtype=np.float64) for _, layers in rows for e in layers]
     top = max((float(e.max()) for e in values if e.size), default=1.0)
     top = top if top > 0 else 1.0
     norm = LogNorm(vmin=top / 10**DECADES, vmax=top)
     n, m = len(rows), len(outlines)
-    panel, side, above, bar = 2.6, 0.85, 0.45, 0.95
-    width, height = side + m * panel + bar, n * panel + above + 0.6
     with style():
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        last = None
-        for i, (label, layers) in enumerate(rows):
-            for j, (shape, e) in enumerate(zip(outlines, layers, strict=True)):
-                x = (side + j * panel) / width
-                y = 1 - (above + (i + 1) * panel) / height
-                size = (0.93 * panel / width, 0.93 * panel / height)
-                axis = figure.add_axes((x, y, *size))
-                last = _draw_cells(axis, np.asarray(shape), np.asarray(e), norm)
-                axis.tick_params(labelleft=j == 0, labelbottom=i == n - 1)
-                if j == 0:
-                    axis.set_ylabel(f"{label}\n$y$ [mm]")
-                if i == n - 1:
-                    axis.set_xlabel("$x$ [mm]")
-                if i == 0 and titles:
-                    axis.set_title(titles[j])
-        if last is not None:
-            bottom = 1 - (above + n * panel) / height
-            area = figure.add_axes(
-                (
-                    1 - (bar - 0.05) / width,
-                    bottom,
-                    0.16 / width,
-                    0.93 * n * panel / height,
-                )
-            )
-            figure.colorbar(last, cax=area).set_label(f"Energy [{unit}]", loc="top")
+        figure = Figure(
+            figsize=(2.6 * m + 1.8, 2.6 * n + 1.0), dpi=DPI, layout="constrained"
+        )
+        axes = figure.subplots(n, m, sharex="col", sharey="col", squeeze=False)
+        drawn = None
+        for (label, layers), line in zip(rows, axes, strict=True):
+            for shape, e, axis in zip(outlines, layers, line, strict=True):
+                drawn = _draw_cells(axis, np.asarray(shape), np.asarray(e), norm)
+            line[0].set_ylabel(f"{label}\n$y$ [mm]")
+        for j, axis in enumerate(axes[-1]):
+            axis.set_xlabel("$x$ [mm]")
+            axes[0, j].set_title(titles[j] if titles else "")
+        if drawn is not None:
+            figure.colorbar(drawn, ax=axes, label=f"Energy [{unit}]")
     return figure
 
 
@@ -102,14 +90,14 @@ def plot_curves(
     """Draw a mean over showers, real points over the generated line, with their ratio.
 
     Args:
-        edges: (m + 1,).
-        real: (m,) mean and (m,) error.
-        generated: (m,) mean and (m,) error.
-        name: of the horizontal axis.
-        unit: of the horizontal axis.
-        what: the vertical axis.
-        logx: logarithmic horizontal axis.
-        logy: logarithmic vertical axis.
+        edges: (m + 1,) Edges of the bins.
+        real: (m,) Means and (m,) errors of real showers.
+        generated: (m,) Means and (m,) errors of generated showers.
+        name: Label of the horizontal axis.
+        unit: Unit of the horizontal axis.
+        what: Label of the vertical axis.
+        logx: Whether the horizontal axis is logarithmic.
+        logy: Whether the vertical axis is logarithmic.
     """
     data, made = _pair(real, generated, kind="line")
     with style():
@@ -143,14 +131,14 @@ def plot_response(
     """Draw mean response or resolution against the incident energy, with their ratio.
 
     Args:
-        energy: (m,).
-        real: (m,) value and (m,) error.
-        generated: (m,) value and (m,) error.
-        what: the vertical axis.
-        unit: of the energy.
-        curves: "real" and "generated" fits to draw: energies and values.
-        allowed: half range of the ratio that is shaded, such as 0.005.
-        zero: whether the vertical axis begins at 0.
+        energy: (m,) Mean incident energies.
+        real: (m,) Values and (m,) errors of real showers.
+        generated: (m,) Values and (m,) errors of generated showers.
+        what: Label of the vertical axis.
+        unit: Unit of the energies.
+        curves: Energies and values of fits to draw, "real" and "generated".
+        allowed: Half range of the ratio that is shaded, such as 0.005.
+        zero: Whether the vertical axis begins at 0.
     """
     x = np.asarray(energy, dtype=np.float64)
     data, made = _pair(real, generated, kind="points")
@@ -189,9 +177,9 @@ def plot_observables(
     """Draw distributions of observables, real points over the generated histogram.
 
     Args:
-        observables: name, unit, real (n,) and generated (n,) values of each.
-        bins: of each, between the 0.1 % and 99.9 % quantiles of the real values, which
-            is where the axes end; what lies beyond is missing.
+        observables: Name, unit, real (n,) and generated (n,) values of each.
+        bins: Number of bins between the 0.1 % and 99.9 % quantiles of the real values,
+            where the axes end; values beyond are not drawn.
     """
     with style():
         figure, pairs = ratio_panels(len(observables))
@@ -221,28 +209,30 @@ def plot_matrix(
     """Draw two matrices of correlations and their difference.
 
     Args:
-        real: (d, d).
-        generated: (d, d).
-        what: of the colours.
-        name: of both axes.
+        real: (d, d) Matrix of real showers.
+        generated: (d, d) Matrix of generated showers.
+        what: Label of the colours.
+        name: Label of both axes.
     """
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     with style():
-        figure = Figure(figsize=(12.6, 4.1), dpi=DPI)
+        figure = Figure(figsize=(12.6, 4.1), dpi=DPI, layout="constrained")
         items = (("real", y), ("generated", g), ("generated $-$ real", g - y))
-        for i, (title, matrix) in enumerate(items):
-            axis = figure.add_axes((0.055 + 0.325 * i, 0.15, 0.24, 0.74))
+        for i, (axis, (title, matrix)) in enumerate(
+            zip(figure.subplots(1, 3), items, strict=True)
+        ):
             reach = 1.0 if i < 2 else max(0.05, float(np.nanmax(np.abs(matrix))))
             image = axis.imshow(
                 matrix, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
             )
             axis.minorticks_off()
+            for scale in (axis.xaxis, axis.yaxis):
+                scale.set_major_locator(MaxNLocator(6, integer=True))
             axis.set_title(title)
             axis.set_xlabel(name)
             axis.set_ylabel(name)
-            area = figure.add_axes((0.3 + 0.325 * i, 0.15, 0.01, 0.74))
-            figure.colorbar(image, cax=area, label=what if i < 2 else "difference")
-            area.minorticks_off()
+            bar = figure.colorbar(image, ax=axis, label=what if i < 2 else "difference")
+            bar.ax.minorticks_off()
     return figure
 
 
