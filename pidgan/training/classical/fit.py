@@ -1,10 +1,9 @@
 """Classical parametrisations of showers, in place of a trained model.
 
-`fit_parametrisation` tunes one to the train part of a dataset. What it returns is
-exported, opened, judged and applied as any generator: the baseline that a learnt one
-has to beat. Which to use: `gflash` (`pidgan.training.classical.gflash`) has few
-parameters and needs few showers; `pca`
-(`pidgan.training.classical.principal_components`) follows a sample more closely.
+`fit_parametrisation` tunes one to the train part of a dataset. The result is exported,
+opened, judged and applied like any other generator: it is the baseline for models.
+`gflash` (`pidgan.training.classical.gflash`) has few parameters and needs few showers.
+`pca` (`pidgan.training.classical.principal_components`) follows a sample more closely.
 """
 
 import dataclasses
@@ -34,9 +33,9 @@ class Parametrised:
     """A parametrisation tuned to a dataset.
 
     Attributes:
-        card: what it is and what it was tuned to.
-        formula: the parametrisation, a function of conditions and noise.
-        held_out: rows it was not tuned to: conditions, targets and "weight".
+        card: Description of the parametrisation and of its sample.
+        formula: Parametrisation, a function of conditions and noise.
+        held_out: Rows outside the fit: conditions, targets and "weight".
     """
 
     card: Card
@@ -44,30 +43,30 @@ class Parametrised:
     held_out: pd.DataFrame
 
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        """Generate cells for given conditions and noise.
+        """Return energies of cells for conditions and noise.
 
         Args:
-            conditions: (n, n_conditions), package units.
-            noise: (n, n_noise), standard normal.
+            conditions: Conditions (n, n_conditions), package units.
+            noise: Standard normal numbers (n, n_noise).
 
         Returns:
-            (n, n_cells) float32, energies; NaN where a condition is not finite.
+            Energies (n, n_cells) float32, NaN where a condition is not finite.
         """
         n = len(self.card.targets)
         return in_blocks(self.evaluate, conditions, noise, n_targets=n, size=BLOCK_ROWS)
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
-        """Return cells (n, n_cells), as a formula in double precision.
+        """Return energies (n, n_cells) by formulas in double precision.
 
-        An energy near zero is the difference of numbers of the size of a spot's, and
-        rounding of single precision would be seen.
+        An energy near zero is a difference of energies of spots, in which rounding of
+        single precision is visible.
         """
         x, z = (f.with_precision(v, double=True) for v in (conditions, noise))
         made = f.with_precision(self.formula.sample(x, z), double=False)
         return f.where(f.at_least(made, self._threshold), made, 0.0)
 
     def reference(self) -> pd.DataFrame:
-        """Return rows it was not tuned to: conditions, targets and "weight"."""
+        """Return rows outside the fit: conditions, targets and "weight"."""
         return self.held_out
 
     @property
@@ -82,13 +81,13 @@ def fit_parametrisation(
     """Tune a parametrisation to the train part of a dataset of showers.
 
     Args:
-        dataset: from `build_dataset`, with cells and an incident energy.
-        family: which one.
-        seed: of the choice of showers for the lateral fit.
+        dataset: Dataset with cells and an incident energy.
+        family: Name of the parametrisation.
+        seed: Seed of the choice of showers for the lateral fit.
 
     Raises:
-        TrainingError: the dataset has no cells, or no incident energy.
-        DatasetError: too few showers.
+        TrainingError: The dataset has no cells, or no incident energy.
+        DatasetError: There are too few showers.
     """
     sample, cells = dataset.sample, dataset.sample.cells
     if cells is None or cells.incident is None:
