@@ -6,11 +6,10 @@ to the same tracks stands beside them as `{track}_TRUE_{variable}`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pidgan.arrays import AnyArray
 from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
 from pidgan.simulation.kinematics import P_RANGE, draw_occupancy
@@ -76,11 +75,11 @@ RUN_RANGE = (174_000, 185_700)
 class Jagged:
     """A branch with several values for each entry: all values, and counts by entry."""
 
-    content: npt.NDArray[Any]
-    counts: npt.NDArray[Any]
+    content: AnyArray
+    counts: AnyArray
 
 
-def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | Jagged]:
+def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
     """Simulate the analysis ntuple of n candidates, the tree `ANALYSIS_TREE`.
 
     Args:
@@ -126,9 +125,7 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, npt.NDArray[Any] | 
     }
 
 
-def _draw_decays(
-    n: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _draw_decays(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     """Draw n accepted decays: rows (n,) of `DECAYS` and momenta (2, n, 3)."""
     decays, momenta, found = [], [], 0
     while found < n:
@@ -145,9 +142,7 @@ def _draw_decays(
     return np.concatenate(decays)[:n], np.concatenate(momenta, axis=1)[:, :n]
 
 
-def _decay_parents(
-    n: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _decay_parents(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     """Draw n two-body decays, isotropic at rest, with measured momenta (2, n, 3)."""
     decay = rng.choice(len(DECAYS), n, p=[row[3] for row in DECAYS])
     mass = np.array([row[0] for row in DECAYS])[decay]
@@ -173,9 +168,7 @@ def _decay_parents(
     return decay, momenta
 
 
-def _draw_directions(
-    n: int, rng: np.random.Generator, *, eta: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
+def _draw_directions(n: int, rng: np.random.Generator, *, eta: AnyArray) -> AnyArray:
     """Return unit vectors (n, 3) with given pseudorapidity and uniform azimuth."""
     phi = rng.uniform(-np.pi, np.pi, n)
     transverse = 1.0 / np.cosh(eta)
@@ -185,8 +178,8 @@ def _draw_directions(
 
 
 def _parent_branches(
-    decay: npt.NDArray[Any], momenta: npt.NDArray[Any], rng: np.random.Generator
-) -> dict[str, npt.NDArray[Any] | Jagged]:
+    decay: AnyArray, momenta: AnyArray, rng: np.random.Generator
+) -> dict[str, AnyArray | Jagged]:
     """Return the branches of the candidate as a whole."""
     n = len(decay)
     total = momenta.sum(axis=0)
@@ -209,12 +202,12 @@ def _parent_branches(
 def _track_branches(
     track: str,
     *,
-    species: npt.NDArray[Any],
-    charge: npt.NDArray[Any],
-    momentum: npt.NDArray[Any],
-    n_tracks: npt.NDArray[Any],
+    species: AnyArray,
+    charge: AnyArray,
+    momentum: AnyArray,
+    n_tracks: AnyArray,
     rng: np.random.Generator,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Return the branches of one track: kinematics, truth and both PID responses."""
     p = np.linalg.norm(momentum, axis=1)
     eta = np.arctanh(momentum[:, 2] / p)

@@ -8,11 +8,10 @@ differ in kinematics, occupancy and species, so that weights matter.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.errors import nearest
 from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA
@@ -156,7 +155,7 @@ MODES = {
 
 def simulate_calibration(
     decay: str, n: int, *, seed: int = 1
-) -> dict[str, dict[str, npt.NDArray[Any]]]:
+) -> dict[str, dict[str, AnyArray]]:
     """Simulate a calibration sample of n candidates.
 
     Args:
@@ -192,8 +191,8 @@ def simulate_calibration(
 
 
 def draw_mass(
-    shape: MassShape, is_signal: npt.NDArray[np.bool_], *, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+    shape: MassShape, is_signal: BoolArray, *, rng: np.random.Generator
+) -> FloatArray:
     """Draw the discriminant of signal and background rows within the window.
 
     Args:
@@ -220,10 +219,10 @@ def draw_mass(
 def _draw_probes(
     mode: Mode,
     spectrum: Spectrum,
-    is_signal: npt.NDArray[np.bool_],
+    is_signal: BoolArray,
     *,
     rng: np.random.Generator,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Draw kinematics, event, truth and PID variables of probes."""
     n = len(is_signal)
     softer = replace(spectrum, pt_median=BACKGROUND_SOFTNESS * spectrum.pt_median)

@@ -14,9 +14,8 @@ fluctuations are rounded from GEANT showers in the same block.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from pidgan.arrays import AnyArray, FloatArray, IntArray
 
 SHOWER_TREE = "Showers"
 """Name of the tree of simulated showers."""
@@ -88,7 +87,7 @@ _ESCAPED = 0.003  # mean share of a GeV that leaves through the front face
 _ROWS = 2000
 
 
-def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
+def simulate_showers(n: int, *, seed: int) -> dict[str, AnyArray]:
     """Simulate showers of electrons and photons.
 
     Args:
@@ -120,7 +119,7 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
         for i in range(0, n, _ROWS)
     ]
     cells, profile = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    branches: dict[str, npt.NDArray[Any]] = {
+    branches: dict[str, AnyArray] = {
         name: values.astype(np.int32 if name == "species" else np.float32)
         for name, values in truth.items()
     }
@@ -129,7 +128,9 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, npt.NDArray[Any]]:
     return branches
 
 
-def _deposits(truth: dict[str, Array], rng: np.random.Generator) -> tuple[Array, Array]:
+def _deposits(
+    truth: dict[str, FloatArray], rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
     """Return energies of crystals (n, 36) and slices (n, 12)."""
     n, energy = len(truth["energy"]), truth["energy"]
     x, y, z, weight = _spots(truth, rng)
@@ -149,14 +150,14 @@ def _deposits(truth: dict[str, Array], rng: np.random.Generator) -> tuple[Array,
     )
 
 
-def _add(place: npt.NDArray[np.int64], deposit: Array, n: int, size: int) -> Array:
+def _add(place: IntArray, deposit: FloatArray, n: int, size: int) -> FloatArray:
     flat = np.bincount(place.ravel(), deposit.ravel(), minlength=n * size)
     return np.asarray(flat, dtype=np.float64).reshape(n, size)
 
 
 def _spots(
-    truth: dict[str, Array], rng: np.random.Generator
-) -> tuple[Array, Array, Array, Array]:
+    truth: dict[str, FloatArray], rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return positions (n, spots), mm, and shares of the energy with sum 1."""
     n, energy = len(truth["energy"]), truth["energy"]
     # The maximum is at ln(E / E_c) -+ 0.5 radiation lengths (Longo and Sestili); its

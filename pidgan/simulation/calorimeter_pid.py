@@ -12,11 +12,11 @@ cell by cell.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.simulation.detector import HYPOTHESES, MASSES
 from pidgan.simulation.tracks import (
     SPECIES,
@@ -28,8 +28,6 @@ from pidgan.simulation.tracks import (
     probe_branches,
     true_ids,
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 CALORIMETER_TREE = "Calo/DecayTree"
 """Name of the tree that `simulate_calorimeter` makes."""
@@ -126,7 +124,7 @@ def simulate_calorimeter_response(
     n_tracks: npt.ArrayLike,
     *,
     seed: int,
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> dict[str, FloatArray]:
     """Draw the true response to tracks of one species; each seed is another draw.
 
     Electromagnetic showers have the longitudinal profile (b t)^(a - 1) exp(-b t) with
@@ -172,7 +170,7 @@ def simulate_calorimeter_response(
 
 def simulate_calorimeter(
     species: str, n: int, *, seed: int = 1
-) -> dict[str, dict[str, npt.NDArray[Any]]]:
+) -> dict[str, dict[str, AnyArray]]:
     """Simulate a calibration sample of n tracks of one species, without background.
 
     Args:
@@ -205,8 +203,9 @@ def simulate_calorimeter(
         species, p, eta, n_tracks, seed=int(rng.integers(2**63))
     )
     charge = draw_charges(n, rng=rng)
+    ids: IntArray = np.full(n, 22, dtype=np.int32)
     if species == "gamma":
-        charge, ids = 0 * charge, np.full(n, 22, dtype=np.int32)
+        charge = np.zeros_like(charge)
     else:
         ids = true_ids(np.full(n, SPECIES[species]), charge)
     branches = probe_branches(

@@ -6,11 +6,10 @@ spread d. ProbNN-like variables are a softmax of the combined log-likelihoods ti
 probability that the track is no ghost.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.simulation.detector import DATA, HYPOTHESES, Detector
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_rich
 from pidgan.simulation.tracks import (
@@ -77,10 +76,10 @@ GHOST_LOGIT = (-4.0, 1.5, 0.004)
 
 def respond(
     tracks: Tracks, *, detector: Detector, rng: np.random.Generator
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Draw all PID variables of tracks and `isMuon`, each (n,), chunk by chunk."""
 
-    def respond_to(*columns: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def respond_to(*columns: AnyArray) -> dict[str, AnyArray]:
         names = ("species", "p", "eta", "n_tracks")
         chunk = Tracks(**dict(zip(names, columns, strict=True)))
         rich = simulate_rich(chunk, detector=detector, rng=rng)
@@ -96,7 +95,7 @@ def simulate_response(
     n_tracks: npt.ArrayLike,
     *,
     seed: int,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Draw the true response to tracks of one species; each seed is another draw.
 
     Args:
@@ -139,15 +138,15 @@ def simulate_response(
 
 
 def _ratio(
-    is_true: npt.NDArray[np.bool_], separation: float, rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+    is_true: BoolArray, separation: float, rng: np.random.Generator
+) -> FloatArray:
     """Draw log-likelihood ratios of two classes with a separation."""
     noise = rng.standard_normal(len(is_true), dtype=np.float32)
     mean = np.where(is_true, 0.5, -0.5) * separation**2
     return (mean + separation * noise).astype(np.float32)
 
 
-def _draw_is_muon(tracks: Tracks, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+def _draw_is_muon(tracks: Tracks, rng: np.random.Generator) -> BoolArray:
     """Draw which tracks leave hits in the muon stations."""
     decayed = -np.expm1(-FLIGHT_PATH / (FLIGHT_SCALE[tracks.species] * tracks.p))
     is_muon = tracks.species == HYPOTHESES.index("mu")
@@ -158,8 +157,8 @@ def _draw_is_muon(tracks: Tracks, rng: np.random.Generator) -> npt.NDArray[np.bo
 
 
 def _combine(
-    tracks: Tracks, rich: dict[str, npt.NDArray[Any]], rng: np.random.Generator
-) -> dict[str, npt.NDArray[Any]]:
+    tracks: Tracks, rich: dict[str, AnyArray], rng: np.random.Generator
+) -> dict[str, AnyArray]:
     """Add calorimeter and muon system to the RICH and form the ProbNN variables."""
     n = len(tracks.p)
     pi, k, p, mu, e = (tracks.species == h for h in range(len(HYPOTHESES)))

@@ -6,10 +6,10 @@ a better resolution and fewer background hits.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from pidgan.arrays import AnyArray
 
 HYPOTHESES = ("pi", "k", "p", "mu", "e")
 """Order of the particle types in the whole simulation."""
@@ -44,9 +44,7 @@ class Radiator:
         """Return the momentum m / sqrt(n^2 - 1) above which light is emitted, MeV."""
         return mass / float(np.sqrt(self.index**2 - 1.0))
 
-    def yield_fraction(
-        self, p: npt.NDArray[Any], mass: float | npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
+    def yield_fraction(self, p: AnyArray, mass: float | AnyArray) -> AnyArray:
         """Return sin^2(theta) / sin^2(theta_max) by Frank and Tamm, 0 below threshold.
 
         cos(theta) = 1 / (n beta), hence sin^2(theta) = 1 - (1 + m^2/p^2) / n^2.
@@ -54,12 +52,12 @@ class Radiator:
         sin2 = 1.0 - (1.0 + (mass / p) ** 2) / self.index**2
         return np.asarray(np.maximum(sin2, 0.0) / (1.0 - 1.0 / self.index**2))
 
-    def angle(self, yield_fraction: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def angle(self, yield_fraction: AnyArray) -> AnyArray:
         """Return the Cherenkov angle in rad that belongs to a yield fraction."""
         sin2_max = 1.0 - 1.0 / self.index**2
         return np.asarray(np.arcsin(np.sqrt(yield_fraction * sin2_max)))
 
-    def acceptance(self, theta: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def acceptance(self, theta: AnyArray) -> AnyArray:
         """Return the visible share of a ring for tracks at polar angle theta."""
         inner = (theta - self.inner_edge) / (self.edge_width * self.inner_edge)
         outer = (self.outer_edge - theta) / (self.edge_width * self.outer_edge)

@@ -7,10 +7,10 @@ kaons and 12 GeV for protons.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from pidgan.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
 P_RANGE = (3000.0, 200000.0)
 """Smallest and largest momentum of long tracks in the samples, MeV."""
@@ -59,7 +59,7 @@ SPECTRA = {
 
 def draw_p_eta(
     spectrum: Spectrum, n: int, *, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[FloatArray, FloatArray]:
     """Draw momentum and pseudorapidity of n tracks within `P_RANGE` and `ETA_RANGE`.
 
     Returns:
@@ -79,7 +79,7 @@ def draw_p_eta(
 
 def draw_occupancy(
     n: int, *, scale: float = 1.0, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+) -> tuple[IntArray, IntArray]:
     """Draw the tracks and the SPD hits of n events.
 
     Args:
@@ -99,8 +99,8 @@ def draw_occupancy(
 
 
 def momentum_components(
-    p: npt.NDArray[Any], eta: npt.NDArray[Any], *, rng: np.random.Generator
-) -> dict[str, npt.NDArray[np.float64]]:
+    p: AnyArray, eta: AnyArray, *, rng: np.random.Generator
+) -> dict[str, FloatArray]:
     """Return PT, PX, PY and PZ (n,) in the unit of p, with a uniform azimuth."""
     phi = rng.uniform(-np.pi, np.pi, len(p))
     pt = p / np.cosh(eta)
@@ -112,6 +112,6 @@ def momentum_components(
     }
 
 
-def _within(x: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArray[np.bool_]:
+def _within(x: AnyArray, limits: tuple[float, float]) -> BoolArray:
     """Return which values lie within closed limits."""
     return (x >= limits[0]) & (x <= limits[1])

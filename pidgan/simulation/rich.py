@@ -8,11 +8,10 @@ and all tracks of an event.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pidgan.arrays import AnyArray, FloatArray
 from pidgan.simulation.detector import HYPOTHESES, MASSES, Detector, Radiator
 from pidgan.simulation.tracks import Tracks
 
@@ -53,10 +52,10 @@ LIFETIMES = np.array([7804.5, 3711.0, np.inf, np.inf, np.inf])
 class _Rings:
     """Properties of tracks from which their photons are drawn."""
 
-    mass: npt.NDArray[Any]
-    p: npt.NDArray[Any]
-    scale: npt.NDArray[Any]
-    shift: npt.NDArray[Any]
+    mass: AnyArray
+    p: AnyArray
+    scale: AnyArray
+    shift: AnyArray
 
 
 def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) -> _Rings:
@@ -87,12 +86,12 @@ def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) ->
 def _draw_hits(
     tracks: Tracks,
     rings: _Rings,
-    mean: npt.NDArray[Any],
+    mean: AnyArray,
     *,
     radiator: Radiator,
     detector: Detector,
     rng: np.random.Generator,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[AnyArray, AnyArray]:
     """Draw the angles of all hits, flat, track after track, and how many each has.
 
     `mean` is the expected number (n,) of photo-electrons in a saturated ring.
@@ -121,22 +120,18 @@ def _draw_hits(
     return hits, n_photons + n_background
 
 
-def _expected_background(tracks: Tracks, radiator: Radiator) -> npt.NDArray[Any]:
+def _expected_background(tracks: Tracks, radiator: Radiator) -> AnyArray:
     """Return the hits that other tracks are expected to leave in the window, (n,)."""
     return np.asarray(radiator.background * tracks.n_tracks / OCCUPANCY_UNIT)
 
 
-def _resolution(
-    tracks: Tracks, radiator: Radiator, detector: Detector
-) -> npt.NDArray[np.float32]:
+def _resolution(tracks: Tracks, radiator: Radiator, detector: Detector) -> FloatArray:
     """Return the single-photon resolution with multiple scattering, (n,), rad."""
     width = np.hypot(radiator.resolution, detector.scattering / tracks.p)
     return np.asarray(width, dtype=np.float32)
 
 
-def _sum_per_track(
-    values: npt.NDArray[Any], starts: npt.NDArray[Any], counts: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
+def _sum_per_track(values: AnyArray, starts: AnyArray, counts: AnyArray) -> AnyArray:
     """Add up flat values by track; reduceat alone repeats a value for empty tracks."""
     padded = np.append(values, np.float32(0.0))
     return np.where(counts > 0, np.add.reduceat(padded, starts), np.float32(0.0))
@@ -145,12 +140,12 @@ def _sum_per_track(
 def _log_likelihoods(
     tracks: Tracks,
     rings: _Rings,
-    acceptance: npt.NDArray[Any],
+    acceptance: AnyArray,
     *,
     radiator: Radiator,
     detector: Detector,
     rng: np.random.Generator,
-) -> npt.NDArray[Any]:
+) -> AnyArray:
     """Return ln L_h - ln L_background of one radiator, (5, n), for used tracks.
 
     With mu_h expected photons of density f_h, and background density b,
@@ -194,7 +189,7 @@ def _log_likelihoods(
 
 def simulate_rich(
     tracks: Tracks, *, detector: Detector, rng: np.random.Generator
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> dict[str, FloatArray]:
     """Draw the RICH response of tracks: the five DLLs, or `SENTINEL` in all of them.
 
     DLL_h = ln L_h - ln L_pi, summed over the radiators that the track crosses;

@@ -14,11 +14,11 @@ and `simulate_tpc_response` for the truth at given conditions.
 
 import math
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.simulation.detector import MASSES
 from pidgan.simulation.tracks import (
     SPECIES,
@@ -30,8 +30,6 @@ from pidgan.simulation.tracks import (
     probe_branches,
     true_ids,
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 TPC_TREE = "TPC/DecayTree"
 """Name of the tree that `simulate_tpc` makes."""
@@ -209,7 +207,7 @@ def simulate_tpc_response(
     n_tracks: npt.ArrayLike,
     *,
     seed: int,
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> dict[str, FloatArray]:
     """Draw the true response to tracks of one species; each seed is another draw.
 
     Args:
@@ -253,7 +251,7 @@ def simulate_tpc_response(
 
 def simulate_tpc(
     species: str, n: int, *, seed: int = 1
-) -> dict[str, dict[str, npt.NDArray[Any]]]:
+) -> dict[str, dict[str, AnyArray]]:
     """Simulate a calibration sample of n tracks of one species, without background.
 
     Args:
@@ -311,7 +309,7 @@ def _minimum() -> float:
 
 
 @cache
-def _electron_quantiles() -> npt.NDArray[np.float32]:
+def _electron_quantiles() -> FloatArray:
     """Tabulate the electrons of a row by mean collisions and normal score, (96, 513).
 
     The distribution is a compound Poisson one. Its characteristic function is
@@ -334,9 +332,7 @@ def _electron_quantiles() -> npt.NDArray[np.float32]:
     return table
 
 
-def _draw_electrons(
-    mean: npt.NDArray[np.float32], rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
+def _draw_electrons(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Draw electrons for mean numbers of collisions, any shape."""
     table = _electron_quantiles()
     ratio = math.log(float(_LAMBDAS[1] / _LAMBDAS[0]))
@@ -355,10 +351,10 @@ def _draw_electrons(
 
 
 def _draw_charges(
-    mean: npt.NDArray[np.float32],
-    drift: npt.NDArray[np.float32],
+    mean: FloatArray,
+    drift: FloatArray,
     rng: np.random.Generator,
-) -> npt.NDArray[np.float32]:
+) -> FloatArray:
     """Draw electrons of clusters above threshold, after drift and avalanche."""
     electrons = _draw_electrons(mean, rng)
     low = np.flatnonzero(electrons < THRESHOLD)
@@ -382,7 +378,7 @@ def _respond(
     n_tracks: FloatArray,
     *,
     rng: np.random.Generator,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Return the truncated means of all and of the inner clusters, (n,) each."""
     n, shape = len(p), (len(p), N_ROWS)
     path = np.cosh(eta).astype(np.float32)[:, None] * ROW_HEIGHTS.astype(np.float32)
@@ -407,7 +403,7 @@ def _respond(
     return {"TPC_dEdx": _truncated_mean(signal), "TPC_dEdxInner": inner}
 
 
-def _truncated_mean(signal: npt.NDArray[Any]) -> FloatArray:
+def _truncated_mean(signal: AnyArray) -> FloatArray:
     """Return the mean (n,) of the share `TRUNCATION` of lowest finite values."""
     kept = np.floor(TRUNCATION * np.isfinite(signal).sum(axis=1)).astype(int)
     total = np.cumsum(np.sort(signal, axis=1), axis=1)
@@ -417,7 +413,7 @@ def _truncated_mean(signal: npt.NDArray[Any]) -> FloatArray:
 
 def _draw_conditions(
     species: str, n: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+) -> tuple[FloatArray, FloatArray, IntArray, IntArray]:
     """Draw momentum, pseudorapidity, clusters and tracks of the event, (n,) each."""
     columns = np.empty((4, 0))
     while columns.shape[1] < n:

@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.simulation.detector import MASSES
 from pidgan.simulation.tpc import (
     COLLISION_ENERGIES,
@@ -26,8 +27,6 @@ from pidgan.simulation.tpc import (
     bethe_bloch,
 )
 from pidgan.simulation.tracks import SPECIES
-
-FloatArray = npt.NDArray[np.float64]
 
 FIELD = 0.5
 """Magnetic field along z in T: arXiv:1402.4476."""
@@ -139,7 +138,7 @@ def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
 
 def simulate_clusters(
     helices: Helices, *, seed: int = 1
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+) -> tuple[FloatArray, BoolArray]:
     """Simulate the clusters that tracks leave in the rows `CLUSTER_ROWS`.
 
     Args:
@@ -171,7 +170,7 @@ def simulate_clusters(
 
 def _simulate(
     helices: Helices, rng: np.random.Generator
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+) -> tuple[FloatArray, BoolArray]:
     n, rows = len(helices.pt), CLUSTER_ROWS
     radii, height = ROW_RADII[rows], ROW_HEIGHTS[rows]
     shape = (n, len(radii))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from pidgan.arrays import FloatArray, IntArray
+from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.errors import nearest
 from pidgan.simulation.detector import PDG_IDS
 
@@ -25,7 +25,7 @@ SPECIES = {
 }
 """Index into `HYPOTHESES` of each particle name (names of the package `particle`)."""
 
-Branches = dict[str, NDArray[Any]]
+Branches = dict[str, AnyArray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class Tracks:
         n_tracks: Number of tracks (n,) in the event of each track.
     """
 
-    species: NDArray[Any]
-    p: NDArray[Any]
-    eta: NDArray[Any]
-    n_tracks: NDArray[Any]
+    species: AnyArray
+    p: AnyArray
+    eta: AnyArray
+    n_tracks: AnyArray
 
     def take(self, rows: Any) -> "Tracks":
         """Return some of the tracks."""
@@ -54,12 +54,12 @@ class Tracks:
         )
 
 
-def true_ids(species: NDArray[Any], charge: NDArray[Any]) -> NDArray[np.int32]:
+def true_ids(species: AnyArray, charge: AnyArray) -> IntArray:
     """Return the PDG identifiers (n,) of species with the given charges."""
     return np.asarray(PDG_IDS[species] * charge, dtype=np.int32)
 
 
-def draw_charges(n: int, *, rng: np.random.Generator) -> NDArray[np.int32]:
+def draw_charges(n: int, *, rng: np.random.Generator) -> IntArray:
     """Draw charges (n,) of +1 and -1, equally often."""
     return np.where(rng.random(n) < 0.5, np.int32(1), np.int32(-1))
 
@@ -79,8 +79,8 @@ def probe_branches(
     eta: FloatArray,
     *,
     charge: IntArray,
-    others: Mapping[str, NDArray[Any]],
-    response: Mapping[str, NDArray[Any]],
+    others: Mapping[str, AnyArray],
+    response: Mapping[str, AnyArray],
     ids: IntArray,
 ) -> Branches:
     """Return the branches (n,) of a calibration sample without background."""
@@ -96,7 +96,7 @@ def probe_branches(
 
 
 def in_chunks(
-    respond: Callable[..., Branches], columns: Sequence[NDArray[Any]], *, size: int
+    respond: Callable[..., Branches], columns: Sequence[AnyArray], *, size: int
 ) -> Branches:
     """Return the response to columns, computed for `size` tracks at a time."""
     parts = [
@@ -120,13 +120,15 @@ def check_number(n: int, things: str) -> None:
 
 def checked_columns(
     columns: Mapping[str, tuple[ArrayLike, float, float]],
-) -> list[NDArray[np.float64]]:
+) -> list[FloatArray]:
     """Return columns as arrays (n,), or raise a ValueError.
 
     Args:
         columns: Values, smallest and largest value allowed, by name.
     """
-    arrays = [np.asarray(values, dtype=np.float64) for values, *_ in columns.values()]
+    arrays: list[FloatArray] = [
+        np.asarray(values, dtype=np.float64) for values, *_ in columns.values()
+    ]
     shapes = [array.shape for array in arrays]
     if len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
         *names, last = columns
