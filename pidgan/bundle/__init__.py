@@ -1,4 +1,13 @@
 """The exported generator: one ONNX file, its card and its reference rows.
 
 The training world writes bundles, the analysis world opens and evaluates them.
+
+- `bundle`: opening, verification and evaluation of a bundle.
+- `c_file`: a bundle as one C99 file.
+- `card`: the description of a generator, and what all generators can do.
+- `formulas`: one language of formulas, for arrays and for graphs.
+- `noise`: standard normal noise keyed by integers.
+- `reference`: reference rows, and cuts on generated targets.
 """
+
+__all__ = ["bundle", "c_file", "card", "formulas", "noise", "reference"]

@@ -1,8 +1,8 @@
 """Write a bundle as one C99 file that needs nothing but the C library.
 
-The graph of the bundle is translated operator by operator (`c_operators`), so that the
-C code computes what the bundle does: in blocks of rows for speed, and for a single row
-as LHCb's stand-alone simulation calls it.
+`c_operators` translates the graph of the bundle operator by operator, so that the C
+code computes the same. It works on blocks of rows, for speed, and on single rows, for
+LHCb's stand-alone simulation.
 """
 
 import json
@@ -19,7 +19,7 @@ from pidgan.files.writing import refuse_existing, writing_file
 TEMPLATE = "generator.c"
 
 BLOCK_ROWS = 32
-"""Rows of a block: some vectors, and values that stay in the first cache."""
+"""Number of rows in a block, whose values stay in the first cache."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _KEYWORDS = frozenset(
@@ -47,20 +47,20 @@ def export_c(
     SQLamarr, `GenerativePlugin`); `NAME_row` is the same without a result, `NAME_batch`
     takes many rows. All numbers are in the units of the card, noise is standard normal.
     Rows with an input that is not finite give NaN. Nothing is allocated and there is no
-    state: the functions may run in several threads at once. With the macro
-    `PIDGAN_SELF_TEST` the file gets a `main` that runs the self-test of the card.
+    state: the functions may run in several threads at once. The macro
+    `PIDGAN_SELF_TEST` adds a `main` that runs the self-test of the card.
 
     Args:
-        bundle: from `open_bundle`.
-        path: of the file, ending in ".c".
-        name: of the entry point; by default the stem of the file.
-        overwrite: whether an existing file is replaced.
+        bundle: Bundle from `open_bundle`.
+        path: Path of the file, which ends in ".c".
+        name: Name of the entry point; the default is the stem of the file.
+        overwrite: Whether an existing file is replaced.
 
     Returns:
-        The path.
+        Path of the file.
 
     Raises:
-        BundleError: The name is no name in C, or the graph is too large.
+        BundleError: The name is not possible in C, or the graph is too large.
         NtupleError: The file exists, or it cannot be written.
     """
     path = Path(path)
@@ -75,7 +75,7 @@ def export_c(
 
 
 def c_source(bundle: Bundle, name: str) -> str:
-    """Return the C99 file of a bundle, as `export_c` writes it."""
+    """Return the text of the C99 file of a bundle."""
     graph, constants = bundle.graph, Constants()
     if any(value.dtype == "float64" for value in graph.values.values()):
         raise BundleError(
@@ -103,8 +103,8 @@ def c_source(bundle: Bundle, name: str) -> str:
         or re.search(rf"\b{name}\b", taken)
     ):
         raise BundleError(
-            f"{name!r} is no name for a C function, or is one inside the file; choose "
-            "another with --name"
+            f"{name!r} is no name for a C function, or the file has it already; choose "
+            "another name with --name"
         )
     card = bundle.card
     fill = code | {
@@ -120,11 +120,11 @@ def c_source(bundle: Bundle, name: str) -> str:
 
 
 def _comment(bundle: Bundle) -> str:
-    """Return the card, without the self-test, such that no comment ends in it."""
+    """Return the card without the self-test, as text that cannot end a comment."""
     content = json.loads(bundle.card.to_json())
     content.pop("self_test", None)
     text = json.dumps(content, indent=1, sort_keys=True)
-    # Within JSON these mean the same and do not end, begin or continue a comment.
+    # These escapes mean the same in JSON, and cannot end or continue a comment.
     for found, written in (("/", "\\u002f"), ("?", "\\u003f")):
         text = text.replace(found, written)
     return f"sha256 of the bundle: {bundle.sha256}\n\n{text}"

@@ -1,6 +1,6 @@
-"""The operators of a graph in C99: how each is written as loops over its numbers.
+"""Translations of the operators of a graph to loops in C99.
 
-The loops run over a block of rows, or over one row; see `c_writer`.
+The loops run over a block of rows, or over a single row (`c_writer`).
 """
 
 import math
@@ -24,12 +24,12 @@ from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
 from pidgan.bundle.onnx_values import Value
 
 MAX_STACK = 2**20
-"""Most bytes of local arrays; the stack of a thread may have no more than some MiB."""
+"""Largest size of local arrays in bytes; the stack of a thread has some MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Translation:
-    """The body of a C function, and the functions that it calls, by name."""
+    """The body of a C function, and the texts of functions that it calls, by name."""
 
     body: str
     functions: dict[str, str]
@@ -45,13 +45,14 @@ def translate(
     """Translate a graph from arrays `conditions` and `noise` to an array `targets`.
 
     Args:
-        nodes: the operators, in order.
-        values: what `onnx_graph.check_graph` returned for them.
-        constants: where the arrays of the file are collected.
-        rows: 1, or the number that the C file calls ROWS.
+        nodes: Operators, in order.
+        values: Values of the graph from `check_graph`.
+        constants: Constant arrays of the file; arrays of the graph are added.
+        rows: 1, or the number of rows in a block.
 
     Raises:
-        ValueError: the local arrays would be too large.
+        ValueError: The local arrays would be too large, or an operator has no
+            translation.
     """
     writer = Writer(rows=rows, constants=constants)
     writer.places |= {"conditions": "conditions", "noise": "noise"}
@@ -90,10 +91,7 @@ def translate(
 
 
 def _each(expression: str) -> Callable[[Step], None]:
-    """Return the translation of an operator that works number by number.
-
-    In the expression, {0}, {1}, ... are its inputs.
-    """
+    """Return the translation of an operator on numbers {0}, {1}, ... of its inputs."""
 
     def write(step: Step) -> None:
         value = step.outputs[0]
@@ -112,7 +110,7 @@ def _each(expression: str) -> Callable[[Step], None]:
 
 
 def _flat(step: Step, index: int) -> str:
-    """Return the operand of a loop over all numbers of a value."""
+    """Return the C expression of an input inside a loop over all numbers."""
     value = step.call.value(index)
     place = "0" if value.size == 1 else "i0"
     place = step.writer.at(place) if value.per_row else place
@@ -120,7 +118,7 @@ def _flat(step: Step, index: int) -> str:
 
 
 def _fold(function: str) -> Callable[[Step], None]:
-    """Return the translation of an operator on any number of inputs."""
+    """Return the translation of an operator with any number of inputs."""
 
     def write(step: Step) -> None:
         suffix = "" if step.outputs[0].dtype == "float32" else "_integer"
@@ -133,7 +131,7 @@ def _fold(function: str) -> Callable[[Step], None]:
 
 
 def _arithmetic(operator: str) -> Callable[[Step], None]:
-    """Return the translation of sums and products; those of integers wrap around."""
+    """Return the translation of sums and products; integers wrap around."""
 
     def write(step: Step) -> None:
         if step.outputs[0].dtype == "float32":
@@ -170,7 +168,7 @@ def _cast(step: Step) -> None:
 
 
 def _copy(step: Step) -> None:
-    """Identity and whatever changes the shape only."""
+    """Write an operator that changes the shape only, or nothing."""
     target = f"{step.target()}[{step.writer.at('i0')}]"
     step.writer.loop((step.outputs[0].size,), [f"{target} = {_flat(step, 0)};"])
 
@@ -183,7 +181,7 @@ def _move(
     given: Sequence[str],
     sizes: Sequence[int],
 ) -> None:
-    """Copy numbers: from the indices `taken` of an input to `given` of an output."""
+    """Copy numbers from indices `taken` of an input to indices `given` of an output."""
     at = step.writer.at
     value, result = step.call.value(source), step.outputs[output]
     left = f"{step.target(output)}[{at(position(given, result.shape))}]"
@@ -222,7 +220,7 @@ def _concat(step: Step) -> None:
 
 
 def _transpose(step: Step) -> None:
-    """Where the rows are makes no difference here; the other axes may change places."""
+    """Write a Transpose; the place of the rows makes no difference in C."""
     value, result = step.call.value(0), step.outputs[0]
     order = step.node.attributes["perm"]
     rows = value.rank - 1 if value.rows_last else 0
@@ -266,7 +264,7 @@ def _gather_elements(step: Step) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """The numbers along one axis, inside loops over the others, as C expressions."""
+    """C expressions of numbers along one axis, inside loops over other axes."""
 
     others: list[int]
     size: int
@@ -275,7 +273,7 @@ class _Line:
 
 
 def _along(step: Step, axis: int) -> _Line:
-    """Return how to run along an axis of the first input."""
+    """Return C expressions of numbers along an axis of the first input."""
     shape = step.call.value(0).shape
     others = [size for place, size in enumerate(shape) if place != axis]
 
@@ -390,8 +388,8 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "ReduceSum": _reduce("0", "y + X"),
     "ReduceMax": _reduce("-INFINITY", "larger(X, y)"),
 }
-"""How the operators of `onnx_operators.OPERATORS` are written in C, but those of
-convolutions, which track generators do without."""
+"""Translations of `onnx_operators.OPERATORS`, except for convolutions: generators for
+tracks have none."""
 
 
 _HELPERS = {

@@ -5,17 +5,17 @@ import numpy as np
 from pidgan.bundle.c_writer import Step
 
 TILE = 8
-"""Columns of a matrix product at a time: their sums stay in registers, and as many are
-in flight as hide the latency of an addition."""
+"""Number of columns of a product at a time. Their sums stay in registers and hide the
+latency of an addition."""
 
 
 def write_product(step: Step) -> None:
-    """Products of rows with a constant matrix, with or without a bias."""
+    """Write the product of rows with a constant matrix, with or without a bias."""
     call = step.call
     source = 0
     weights = call.value(1).constant
     if weights is None:
-        # Rows on the last axis: the matrix comes first.
+        # The matrix comes first if rows are on the last axis.
         source, weights = 1, call.value(0).constant
         weights = None if weights is None else weights.T
     assert weights is not None
@@ -47,8 +47,8 @@ static void {}(float *restrict y, const float *restrict x,
 def _dense_block(name: str, inputs: int, outputs: int) -> str:
     """Return the function y = w x + b for a block, `TILE` columns of w at a time.
 
-    The sums of a tile are scalars inside a loop over rows, which compilers turn into
-    as many vectors only where the sizes are constants: one function for each shape.
+    The sums of a tile are scalars in a loop over rows. Compilers turn them into vectors
+    only if sizes are constants, so that each shape has its own function.
     """
     rest = outputs % TILE
     lines = [_DENSE_HEAD.format(name)]
@@ -80,7 +80,7 @@ def _tile(width: int, j: str, inputs: int, outputs: int, *, indent: str) -> list
 
 
 def _dense_row(name: str, inputs: int, outputs: int) -> str:
-    """Return the function y = w x + b for one row; its sums are those of a block."""
+    """Return the function y = w x + b for one row, with the same sums as a block."""
     return f"""\
 {_DENSE_HEAD.format(name)}
     for (size_t j = 0; j < {outputs}; ++j)

@@ -1,9 +1,9 @@
-"""Text of C functions in the making: constant arrays, local arrays, loops, indices.
+"""Texts of C functions: constant arrays, local arrays, loops and indices.
 
-A computed value is a local array. In a block of rows, number i of row r lies at
-`i * ROWS + r`: neighbours in memory are rows, and a compiler turns the loops over r
-into vector instructions without having to reorder sums. For one row, number i lies at
-`i`. Arrays are used again as soon as their value is not needed any more.
+A computed value is a local array. Number i of row r in a block lies at `i * ROWS + r`:
+neighbours in memory are rows, and a compiler turns the loops over r into vector
+instructions without a new order of sums. Number i of a single row lies at `i`. An array
+is used again as soon as nobody needs its value any more.
 """
 
 import math
@@ -23,14 +23,14 @@ _PREFIXES = {"float": "v", "long long": "n", "int": "t"}
 
 
 class Constants:
-    """The constant arrays of the file, each written once."""
+    """The constant arrays of a file, each written once."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, bytes], str] = {}
         self._texts: list[str] = []
 
     def add(self, values: npt.NDArray[Any]) -> str:
-        """Return the name of an array with these numbers."""
+        """Return the name of the array with these numbers."""
         key = (str(values.dtype), values.tobytes())
         if key not in self._names:
             name = f"c{len(self._names)}"
@@ -39,13 +39,13 @@ class Constants:
         return self._names[key]
 
     def text(self) -> str:
-        """Return the definitions."""
+        """Return the definitions of all arrays."""
         return "\n".join(self._texts)
 
 
 @dataclass(kw_only=True)
 class _Slot:
-    """A local array of a C function, used for one value after the other."""
+    """A local array of a C function, which holds one value after another."""
 
     name: str
     size: int
@@ -53,7 +53,7 @@ class _Slot:
 
 @dataclass(kw_only=True)
 class Writer:
-    """The function under construction."""
+    """A C function under construction."""
 
     rows: int
     constants: Constants
@@ -65,7 +65,7 @@ class Writer:
     functions: dict[str, str] = field(default_factory=dict)
 
     def allocate(self, name: str, value: Value) -> str:
-        """Return the C array for a value: the smallest free one that is enough."""
+        """Return the C array for a value: the smallest free one that it fits into."""
         kind = C_TYPES[value.dtype]
         slots, free = (found.setdefault(kind, []) for found in (self.slots, self.free))
         if not free:
@@ -80,24 +80,24 @@ class Writer:
         return slot.name
 
     def stack(self) -> int:
-        """Return the bytes of all local arrays."""
+        """Return the size of all local arrays in bytes."""
         sizes = [
             slot.size * _BYTES[kind] for kind in self.slots for slot in self.slots[kind]
         ]
         return sum(sizes) * self.rows
 
     def release(self, name: str, dtype: str) -> None:
-        """Let others use the array of a value that nobody needs any more."""
+        """Free the array of a value that nobody needs any more."""
         slot = self.held.pop(name, None)
         if slot is not None:
             self.free[C_TYPES[dtype]].append(slot)
 
     def at(self, index: str) -> str:
-        """Return the index of the current row's number `index` in a computed value."""
+        """Return the place of number `index` of the current row in a computed value."""
         return index if self.rows == 1 else f"{_factor(index)} * ROWS + r"
 
     def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
-        """Write statements inside loops over i0, i1, ... and the rows r of a block."""
+        """Write statements inside loops over i0, i1, ... and over rows r."""
         indent = "    "
         loops = [(f"i{axis}", size) for axis, size in enumerate(sizes)]
         if self.rows > 1:
@@ -121,7 +121,7 @@ class Writer:
 
 
 class Step:
-    """A node being translated: its call, the C names of its inputs and outputs."""
+    """A node under translation: its call, and the C arrays of inputs and outputs."""
 
     def __init__(self, writer: Writer, node: Node, values: Mapping[str, Value]) -> None:
         self.writer = writer
@@ -141,12 +141,12 @@ class Step:
         return self.writer.places[self.node.outputs[index]]
 
     def operand(self, index: int, sizes: Sequence[int]) -> str:
-        """Return the C expression of an input inside loops over these sizes."""
+        """Return the C expression of an input inside loops over sizes."""
         value = self.call.value(index)
         shape = value.shape
         if value.constant is not None and any(v.rows_last for v in self.outputs):
-            shape = shape[:-1]  # which stands for the rows
-        # Leading axes of size 1 of a constant stand for the rows, or for nothing.
+            shape = shape[:-1]  # the last axis, 1, stands for the rows
+        # Further leading axes of a constant have size 1.
         shape = shape[len(shape) - len(sizes) :] if len(shape) > len(sizes) else shape
         first = len(sizes) - len(shape)
         terms = [
@@ -160,12 +160,12 @@ class Step:
 
 
 def strides(shape: Sequence[int]) -> list[int]:
-    """Return how far apart neighbours along each axis lie."""
+    """Return the distance between neighbours along each axis."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 def _factor(expression: str) -> str:
-    """Return a C expression such that it can be multiplied."""
+    """Return a C expression that can be a factor."""
     return expression if expression.isalnum() else f"({expression})"
 
 
@@ -179,10 +179,10 @@ def position(indices: Sequence[str], shape: Sequence[int]) -> str:
 
 
 def number_text(value: Any) -> str:
-    """Return a number as C reads it back exactly."""
+    """Return a number as text from which C reads it exactly."""
     if isinstance(value, np.bool_ | np.integer):
         number = int(value)
-        # -2^63 cannot be written as one number.
+        # C has no literal for -2^63.
         return f"(-{2**63 - 1}LL - 1)" if number == -(2**63) else str(number)
     if not np.isfinite(value):
         return "NAN" if np.isnan(value) else "-INFINITY" if value < 0 else "INFINITY"
@@ -200,7 +200,7 @@ def array_text(name: str, values: npt.NDArray[Any]) -> str:
 
 
 def _wrapped(numbers: Sequence[str]) -> str:
-    """Return numbers in lines of some."""
+    """Return numbers in lines of six."""
     return ",\n".join(
         "    " + ", ".join(numbers[first : first + 6])
         for first in range(0, len(numbers), 6)

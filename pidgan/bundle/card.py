@@ -1,4 +1,4 @@
-"""The card: what a generator is, what it was trained on, and how well it does.
+"""The card: a generator's description, its training and its validation.
 
 Everything after training sees a generator only through the `Generator` protocol: a
 card, and a function from conditions and standard normal noise to targets, both in
@@ -22,28 +22,28 @@ from pidgan.sample.variables import Variable
 Float32Array = npt.NDArray[np.float32]
 
 SCHEMA_VERSION = 3
-"""Raised whenever a field is added, removed or changes its meaning."""
+"""Version of the schema; a new or removed field, or a new meaning, raises it."""
 
 MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
-"""Bounds of the time and memory that reading takes; a card has some 10^5 characters."""
+"""Largest size of a card, so that reading is fast; a card has some 10^5 characters."""
 
 SAMPLE_ROWS = 65_536
-"""Rows sampled at a time: bounds the memory the noise takes (16 MiB at 64 numbers)."""
+"""Number of rows at a time, whose noise takes 16 MiB for 64 numbers in a row."""
 
 
 class CardVariable(BaseModel):
     """One condition or target of a generator, in package units.
 
     Attributes:
-        name: canonical name, the same in every bundle (`P`, `ETA`, `RichDLLk`).
-        unit: unit of the values that go in and come out.
-        range: lowest and highest trained value.
-        integer: whether only whole numbers occur.
-        categories: the only values of a categorical condition.
-        sentinels: values that mean "no answer"; a cut on them fails.
-        patterns: default branches in an analysis ntuple (`{track}_P`, `nTracks`).
-        atoms: values taken exactly by a finite share of rows.
+        name: Canonical name, the same in every bundle (`P`, `ETA`, `RichDLLk`).
+        unit: Unit of inputs and outputs.
+        range: Lowest and highest value in training.
+        integer: Whether only whole numbers occur.
+        categories: Values of a categorical condition.
+        sentinels: Values that mean "no answer"; rows with one fail a cut.
+        patterns: Default branches in an analysis ntuple (`{track}_P`, `nTracks`).
+        atoms: Values that a finite share of rows takes exactly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,15 +68,25 @@ class CardVariable(BaseModel):
 
 
 class Card(BaseModel):
-    """Everything a bundle says about itself.
+    """Description of a generator.
 
     Attributes:
-        sample: definition of the calibration sample, as it was used.
-        dataset: hash, rows per split, sum of weights, n_eff, seed and files.
-        family: how the generator was learnt; `settings`, `seed`, `steps` with which.
-        validation: figures, each with its floor; empty if never validated.
-        reference: file name, sha256 and rows of the reference file, if there is one.
-        self_test: conditions, noise and the targets they must give, as lists of rows.
+        schema_version: Version of the schema of the card.
+        detector: Name of the detector.
+        species: Name of the particle species.
+        conditions: Inputs of the generator.
+        targets: Outputs of the generator.
+        n_noise: Number of random inputs.
+        sample: Definition of the calibration sample in training.
+        dataset: Hash, rows in each part, sum of weights, n_eff, seed and files.
+        family: Name of the training method.
+        settings: Settings of the family.
+        seed: Seed of the training.
+        steps: Number of training steps.
+        versions: Versions of packages.
+        validation: Figures of the validation with their floors; empty without one.
+        reference: Name, sha256 and number of rows of the reference file; None without.
+        self_test: Rows of conditions and noise, and of targets that they must give.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,16 +118,16 @@ class Card(BaseModel):
 
     @property
     def condition_names(self) -> tuple[str, ...]:
-        """Names of the columns of `conditions`, in order."""
+        """Names of the conditions, in order."""
         return tuple(variable.name for variable in self.conditions)
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of the columns of `targets`, in order."""
+        """Names of the targets, in order."""
         return tuple(variable.name for variable in self.targets)
 
     def to_json(self) -> str:
-        """Return the card as JSON (ASCII only, no NaN: a missing figure is null)."""
+        """Return the card as ASCII JSON, where null stands for NaN."""
         content = _plain(self.model_dump(mode="python", by_alias=True))
         return json.dumps(content, allow_nan=False, sort_keys=True)
 
@@ -126,11 +136,11 @@ class Card(BaseModel):
         """Return the card that `to_json` wrote.
 
         Args:
-            text: the JSON.
-            where: name used in error messages, the file it came from.
+            text: JSON text of the card.
+            where: Name of the file in error messages.
 
         Raises:
-            BundleError: the text is damaged or its schema is newer than this package.
+            BundleError: The text is damaged, or its schema is too new.
         """
         try:
             content = _read_json(text)
@@ -156,7 +166,7 @@ class Card(BaseModel):
 def describe_variables(
     variables: tuple[Variable, ...], columns: npt.NDArray[Any]
 ) -> tuple[CardVariable, ...]:
-    """Describe columns by their definition and the range that was trained."""
+    """Return descriptions of the columns (n, k) of variables, with their ranges."""
     described = []
     for j, variable in enumerate(variables):
         column = columns[:, j]
@@ -176,45 +186,45 @@ def describe_variables(
 
 
 def _span(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return lowest and highest value; of a cell that is always zero, 0 to 1."""
+    """Return lowest and highest value; a constant value gets a range of length 1."""
     low, high = float(values.min()), float(values.max())
     return (low, high) if low < high else (low, low + 1)
 
 
 class Generator(Protocol):
-    """Anything that can sample: a trained model, a bundle, or a test's stand-in."""
+    """A trained model, a bundle, or any other function of conditions and noise."""
 
     @property
     def card(self) -> Card:
-        """The generator's card."""
+        """The card of the generator."""
 
     def generate(self, conditions: Float32Array, noise: Float32Array) -> Float32Array:
         """Return targets for conditions and standard normal noise.
 
         Args:
-            conditions: (n, n_conditions), in the units of the card.
-            noise: (n, n_noise), standard normal.
+            conditions: Conditions (n, n_conditions), in the units of the card.
+            noise: Standard normal numbers (n, n_noise).
 
         Returns:
-            (n, n_targets), in the units of the card.
+            Targets (n, n_targets), in the units of the card.
         """
 
 
 @runtime_checkable
 class KeyedGenerator(Protocol):
-    """A generator that makes its noise of keys itself, as a bundle does."""
+    """A generator that makes noise from keys by itself, such as a bundle."""
 
     def generate_keyed(
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
-        """Return targets for conditions and the keys of their noise.
+        """Return targets for conditions and keys of their noise.
 
         Args:
-            conditions: (n, n_conditions), in the units of the card.
-            keys: (n,), as `keyed_normal` takes them.
+            conditions: Conditions (n, n_conditions), in the units of the card.
+            keys: Keys (n,) of `keyed_normal`.
 
         Returns:
-            (n, n_targets), in the units of the card.
+            Targets (n, n_targets), in the units of the card.
         """
 
 
@@ -233,14 +243,14 @@ def sample_targets(
     never reach the generator; their targets are NaN.
 
     Args:
-        generator: what samples.
-        conditions: (n, n_conditions), in the units of the card.
-        seed: seed of the noise.
-        track: name of the track; another name gives independent noise.
-        start: running entry number of the first row.
+        generator: Model or bundle.
+        conditions: Conditions (n, n_conditions), in the units of the card.
+        seed: Seed of the noise.
+        track: Name of the track; another name gives independent noise.
+        start: Running entry number of the first row.
 
     Returns:
-        (n, n_targets), in the units of the card.
+        Targets (n, n_targets), in the units of the card.
     """
     card = generator.card
     x = np.asarray(conditions, dtype=np.float32)
@@ -266,7 +276,7 @@ def sample_targets(
 
 
 def _read_json(text: str) -> Any:
-    """Return what JSON says; refuse what only a damaged or hostile card has."""
+    """Return the content of JSON; refuse content of a damaged or hostile card only."""
     if len(text) > MAX_JSON_CHARACTERS:
         raise ValueError(
             f"{len(text)} characters, expected at most {MAX_JSON_CHARACTERS}"
@@ -291,13 +301,13 @@ def _read_json(text: str) -> Any:
 
 
 def _is_plain_text(text: str) -> bool:
-    """Return whether a text can be printed without steering a terminal."""
-    # Cc and Cs: control characters and halves of characters.
+    """Return whether a text can be printed without control of a terminal."""
+    # Categories Cc and Cs are control characters and halves of characters.
     return not any(category(c) in ("Cc", "Cs") for c in text if c not in "\n\t")
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with only what strict JSON knows."""
+    """Return a value made of types that strict JSON knows."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -312,7 +322,7 @@ def _plain(value: Any) -> Any:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Return one line for the first of pydantic's complaints."""
+    """Return the first problem that pydantic found, in one line."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "card"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

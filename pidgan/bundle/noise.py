@@ -2,16 +2,16 @@
 
 A generator needs random input that does not change with the size of a chunk, the
 number of workers or the order of the work. A sequential random generator cannot give
-that; a counter-based one can: number j of row i is a hash of (key i, j). The hash is
+it; a counter-based one can: number j of row i is a hash of (key i, j). The hash is
 SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, *Fast splittable pseudorandom number
 generators*, OOPSLA 2014, doi:10.1145/2660193.2660195, Fig. 13-17), whose 64-bit
 finalizer passes BigCrush on consecutive integers. Normals come from the transform of
-G. E. P. Box and M. E. Muller (Ann. Math. Statist. 29 (1958) 610), which uses up a
-fixed number of bits, as rejection methods do not.
+G. E. P. Box and M. E. Muller (Ann. Math. Statist. 29 (1958) 610), which uses a fixed
+number of bits; rejection methods do not.
 
-Which keys to use: `entry_keys` where the rows have a fixed order, with `position_keys`
-where an entry has several tracks; `column_keys` where rows may be skimmed, merged or
-re-ordered and branches identify them.
+Use `entry_keys` where rows have a fixed order, with `position_keys` where an entry has
+several tracks. Use `column_keys` where rows may be skimmed, merged or re-ordered and
+branches identify them.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 """Step of SplitMix64: the odd integer closest to 2^64 / golden ratio."""
 
 BLOCK_WORDS = 16_384
-"""Words worked on at a time: 128 KiB, so that every pass stays in the cache."""
+"""Number of words at a time: 128 KiB, so that every pass stays in the cache."""
 
 DOMAIN = b"pidgan noise 1"
-"""Mixed into every stream; to be changed with any change of the numbers."""
+"""Text that every stream depends on; it changes with any change of the numbers."""
 
 
 def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
@@ -38,14 +38,14 @@ def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
     With words w_j = mix64(key + (j + 1) gamma) of two 32-bit halves (a, b),
     u = (a + 1/2) / 2^32 and v = b / 2^32, the normals 2j and 2j + 1 of a row are
     sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v). The largest possible value
-    is sqrt(66 ln 2) = 6.76. Fewer numbers of the same key are the first of more.
+    is sqrt(66 ln 2) = 6.76. A larger `n_noise` only adds numbers to those of a key.
 
     Args:
-        keys: (n,), any integers; `entry_keys` and `column_keys` make good ones.
-        n_noise: normals per row.
+        keys: Integers (n,); `entry_keys` and `column_keys` make good ones.
+        n_noise: Number of normals in a row.
 
     Returns:
-        (n, n_noise), standard normal.
+        Standard normal numbers (n, n_noise).
 
     Example:
         >>> keys = entry_keys(seed=1, track="Kplus", start=0, stop=1000)
@@ -62,8 +62,7 @@ def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
     rows = max(1, BLOCK_WORDS // n_words)
     for first in range(0, len(keys), rows):
         block = keys[first : first + rows]
-        # The keys are hashed once more: those that differ by a multiple of gamma
-        # would otherwise share words.
+        # Without another hash, keys that differ by a multiple of gamma share words.
         words = _mix64(_mix64(block)[:, np.newaxis] + steps)
         _box_muller(words, noise[first : first + rows])
     return noise
@@ -73,13 +72,13 @@ def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
     """Return the keys of entries `start` to `stop - 1` of a seed and a track.
 
     Args:
-        seed: any integer.
-        track: name of the track; another name gives independent keys.
-        start: first running entry number.
-        stop: one past the last running entry number.
+        seed: Seed, any integer.
+        track: Name of the track; another name gives independent keys.
+        start: First running entry number.
+        stop: Last running entry number plus one.
 
     Returns:
-        (stop - start,) keys.
+        Keys (stop - start,).
 
     Example:
         >>> entry_keys(seed=1, track="Kplus", start=5, stop=8).shape
@@ -94,14 +93,14 @@ def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
 
 
 def position_keys(keys: UInt64Array, counts: npt.NDArray[np.integer]) -> UInt64Array:
-    """Return a key per track from the key of its entry and its place in the entry.
+    """Return the key of each track from the key of its entry and its place there.
 
     Args:
-        keys: (n,), of entries.
-        counts: (n,), tracks of each entry.
+        keys: Keys (n,) of entries.
+        counts: Number of tracks (n,) in each entry.
 
     Returns:
-        (sum of counts,) keys.
+        Keys (sum of counts,).
 
     Example:
         >>> keys = entry_keys(seed=1, track="Track", start=0, stop=3)
@@ -117,17 +116,17 @@ def position_keys(keys: UInt64Array, counts: npt.NDArray[np.integer]) -> UInt64A
 def column_keys(
     columns: Sequence[npt.NDArray[np.generic]], *, seed: int
 ) -> UInt64Array:
-    """Return a key per row that is a hash of the row's values and of the seed.
+    """Return the key of each row, a hash of its values and of the seed.
 
     Equal values give equal keys, whatever their floating-point width, the sign of a
-    zero or the payload of a NaN; the order of the columns matters.
+    zero or the payload of a NaN. The order of the columns matters.
 
     Args:
-        columns: arrays of integers, bools or floats, (n,) each.
-        seed: any integer.
+        columns: Arrays (n,) of integers, bools or floats.
+        seed: Seed, any integer.
 
     Returns:
-        (n,) keys.
+        Keys (n,).
 
     Example:
         >>> run, event = np.array([1, 1, 2]), np.array([10, 11, 10])
@@ -162,7 +161,7 @@ def _box_muller(words: UInt64Array, noise: npt.NDArray[np.float32]) -> None:
     radius *= np.float32(2.0**-32)
     np.log(radius, out=radius)
     radius *= np.float32(-2.0)
-    # Rounding puts the largest u at 1 and the smallest -2 ln u at -0.
+    # Rounding makes the largest u 1, and the smallest -2 ln u becomes -0.
     np.abs(radius, out=radius)
     np.sqrt(radius, out=radius)
     angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float32)
@@ -173,13 +172,13 @@ def _box_muller(words: UInt64Array, noise: npt.NDArray[np.float32]) -> None:
 
 
 def _digest(text: str) -> int:
-    """Return 64 bits of a hash of the text."""
+    """Return 64 bits of a hash of a text."""
     digest = hashlib.blake2b(DOMAIN + b"\0" + text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def _bits(column: npt.NDArray[np.generic]) -> UInt64Array:
-    """Return the values as 64-bit words, equal for equal values of a kind."""
+    """Return values as 64-bit words, equal for equal values of a kind."""
     if column.ndim != 1 or column.dtype.kind not in "biuf":
         raise TypeError(
             f"a key column has shape {column.shape} and type {column.dtype}, expected "

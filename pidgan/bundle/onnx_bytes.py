@@ -1,8 +1,8 @@
-"""What an ONNX file contains, read from its bytes without loading the graph.
+"""The content of an ONNX file, decoded from its bytes without an inference engine.
 
-An ONNX file is one protocol-buffer message. It is decoded here field by field against a
-closed list of fields, so that a file can be refused before an inference engine sees it:
-the engine would follow a reference to another file, and runs whatever it is given.
+An ONNX file is one protocol-buffer message. Its fields are decoded one by one against a
+closed list, so that a file can be refused before an inference engine sees it: the
+engine would follow a reference to another file, and run any operator.
 
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Encoding:
 https://protobuf.dev/programming-guides/encoding.
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_FIELDS = 1_000_000
-"""Most fields of a file, so that reading takes seconds at most; a generator has some
-thousands, however large its constants are."""
+"""Largest number of fields in a file, so that reading takes seconds. A generator has
+some thousands, however large its constants are."""
 
-# TensorProto.DataType of the types that a bundle may hold.
+# TensorProto.DataType of the types in bundles.
 DTYPES = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -29,14 +29,14 @@ _MAX_RANK = 8
 
 
 class _Field(NamedTuple):
-    """A field: its name; its message, or how a leaf is coded; whether it is a list."""
+    """A field: its name, its message or code, and whether it is a list."""
 
     name: str
     kind: str
     repeated: bool = False
 
 
-# Fields that say nothing about the numbers that come out.
+# Fields without influence on the outputs.
 _IGNORED = _Field("", "ignored")
 
 _MESSAGES: dict[str, dict[int, _Field]] = {
@@ -124,7 +124,7 @@ _MESSAGES: dict[str, dict[int, _Field]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An operator with the names of its inputs ("" where left out) and outputs."""
+    """An operator with names of inputs ("" for an absent one) and outputs."""
 
     operator: str
     domain: str
@@ -135,7 +135,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """An input or output; a dimension is a size, or the name of an open one."""
+    """An input or output of the graph; an open dimension has a name, others a size."""
 
     name: str
     dtype: str
@@ -144,16 +144,17 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxStructure:
-    """What the file holds.
+    """The content of an ONNX file.
 
     Attributes:
-        metadata: the entries of `metadata_props`.
-        opsets: version of each imported operator set ("" is the ONNX standard).
-        graph: the bytes of the graph.
-        nodes: in the order of the file.
-        constants: the initializers, by name.
-        inputs, outputs: of the graph.
-        refused: what the file has and no bundle may have, in words.
+        metadata: Entries of `metadata_props`.
+        opsets: Version of each imported operator set ("" is the ONNX standard).
+        graph: Bytes of the graph.
+        nodes: Operators, in the order of the file.
+        constants: Initializers by name.
+        inputs: Inputs of the graph.
+        outputs: Outputs of the graph.
+        refused: Descriptions of content that no bundle may have.
     """
 
     metadata: dict[str, str]
@@ -170,11 +171,11 @@ def read_onnx_structure(data: bytes) -> OnnxStructure:
     """Return the structure of an ONNX file.
 
     Args:
-        data: the whole file.
+        data: Bytes of the whole file.
 
     Raises:
-        ValueError: the bytes are not a protocol-buffer message of that shape, or a
-            constant's size contradicts its shape.
+        ValueError: The bytes are not an ONNX message, or the size of a constant
+            contradicts its shape.
     """
     decoder = _Decoder()
     view = memoryview(data)
@@ -195,7 +196,7 @@ def read_onnx_structure(data: bytes) -> OnnxStructure:
         nodes=tuple(_node(node) for node in graph["nodes"]),
         constants=_unique(
             "constant",
-            # What is refused may be without its numbers.
+            # A constant that is refused may have no numbers.
             (
                 (t.get("name", ""), _array(t))
                 for t in ([] if decoder.refused else graph["constants"])
@@ -208,7 +209,7 @@ def read_onnx_structure(data: bytes) -> OnnxStructure:
 
 
 class _Decoder:
-    """Decodes messages into dictionaries; keeps count and what is to be refused."""
+    """Decoder of messages, which counts fields and notes content to refuse."""
 
     def __init__(self) -> None:
         self.fields_left = MAX_FIELDS
@@ -221,7 +222,7 @@ class _Decoder:
             raise ValueError(f"more than {MAX_FIELDS} fields")
 
     def message(self, data: memoryview, kind: str) -> dict[str, Any]:
-        """Return the fields of a message by name; a list for each repeated one."""
+        """Return the fields of a message by name; a repeated field is a list."""
         known = _MESSAGES[kind]
         found: dict[str, Any] = {f.name: [] for f in known.values() if f.repeated}
         for number, value in _fields(data):
@@ -246,7 +247,7 @@ class _Decoder:
     def _values(
         self, value: "int | memoryview", field: _Field, message: str
     ) -> list[Any]:
-        """Return one value, or those of a packed list."""
+        """Return one value, or the values of a packed list."""
         if field.kind == "int":
             if isinstance(value, int):
                 return [_signed(value)]
@@ -290,7 +291,7 @@ def _node(found: dict[str, Any]) -> Node:
         given = [v for k, v in entry.items() if k in ("f", "i", "s") or v]
         if name in attributes or len(given) > 1:
             raise ValueError(f"attribute {name!r} is given twice")
-        # An empty list and the value 0 may both be left out of the file.
+        # A file may leave out an empty list, and the value 0.
         attributes[name] = given[0] if given else None
     return Node(
         operator=found.get("operator", ""),

@@ -9,33 +9,34 @@ from pidgan.bundle.onnx_values import Call, Value
 from pidgan.errors import nearest
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-"""Names of the standard operator set; everything else is a custom operator."""
+"""Names of the standard operator set; operators of other sets are custom ones."""
 
 OPSETS = range(13, 18)
-"""Versions of the operator set; within them, the rules of `onnx_operators` hold."""
+"""Versions of the operator set for which the rules of `onnx_operators` hold."""
 
 MAX_ROW_NUMBERS = 2**21
-"""Most numbers that the values of one row may have together. A generator has some
-thousands; one of 24 x 12 x 12 voxels has 3 10^5 to 1.5 10^6."""
+"""Largest size of all values of one row together. A generator has some thousands of
+numbers, or 3 10^5 to 1.5 10^6 with 24 x 12 x 12 voxels."""
 
 MAX_ROW_PRODUCTS = 2**30
-"""Most multiplications of one row; a generator has some 10^4 to 10^7."""
+"""Largest number of multiplications for one row; a generator has 10^4 to 10^7."""
 
 MAX_NODES = 10_000
+"""Largest number of operators."""
 
 
 def check_graph(structure: OnnxStructure) -> dict[str, Value]:
     """Return every value of a graph; nothing is computed.
 
     Args:
-        structure: from `read_onnx_structure`.
+        structure: Content of the file from `read_onnx_structure`.
 
     Returns:
-        Type and shape of the inputs, the constants and each operator's outputs.
+        Type and shape of each input, constant and output of an operator, by name.
 
     Raises:
-        ValueError: the graph uses what is not on the list, is out of order, mixes rows,
-            or is too large.
+        ValueError: The graph has an operator that is not on the list, is out of order,
+            mixes rows, or is too large.
     """
     if structure.refused:
         found = ", ".join(sorted(structure.refused))
@@ -126,7 +127,7 @@ def _define(values: dict[str, Value], name: str, value: Value, where: str) -> No
 
 
 def _check_order(structure: OnnxStructure, values: Mapping[str, Value]) -> None:
-    """Raise if an operator is unknown or needs what is not there yet."""
+    """Raise a ValueError if an operator is unknown, or needs a later value."""
     later = {name for node in structure.nodes for name in node.outputs}
     known = set(values)
     for number, node in enumerate(structure.nodes):

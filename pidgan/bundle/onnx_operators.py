@@ -1,11 +1,11 @@
 """The operators that a bundle may have, each with a rule for types and shapes.
 
-A closed list: each operator has a rule that gives the type and shape of what comes out,
-so that the memory a graph needs is known before it is asked for, and so that every row
-is seen to be computed on its own. `c_operators` translates the same list to C, but for
-convolutions.
+The list is closed: it has the operators that an exporter of this package writes. The
+rule of an operator gives type and shape of its outputs, so that the memory for a graph
+is known before anything is computed, and so that no operator mixes rows. `c_operators`
+translates the same list to C, except for convolutions.
 
-What the operators mean: https://onnx.ai/onnx/operators, operator sets 13 to 17.
+Definitions of the operators: https://onnx.ai/onnx/operators, operator sets 13 to 17.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Operator:
 
 
 def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Rule:
-    """Return the rule of operators that work number by number on equal types."""
+    """Return the rule of operators on numbers of equal types."""
 
     def rule(call: Call) -> list[Value]:
         count = max(len(call.inputs), least)
@@ -101,7 +101,7 @@ def _concat(call: Call) -> list[Value]:
 
 
 def slices(call: Call) -> list[range]:
-    """Return which indices of each axis, without the rows', a Slice takes."""
+    """Return the indices that a Slice takes along each axis but the rows'."""
     value = call.value(0)
     starts, stops = call.integers(1), call.integers(2)
     if starts is None or stops is None:
@@ -125,7 +125,7 @@ def _slice(call: Call) -> list[Value]:
 
 
 def _gather(call: Call) -> list[Value]:
-    """Rows of a constant table for each row, or fixed columns of each row."""
+    """Entries of a constant table for each row, or fixed columns of each row."""
     data, index = call.value(0), call.of_type(1, "int64")
     if data.per_row and index.per_row:
         raise ValueError("table and indices are both computed; use GatherElements")
@@ -165,7 +165,7 @@ def _reshape(call: Call) -> list[Value]:
     if call.integer("allowzero", 0) or not sizes:
         raise ValueError("allowzero is set, or the new shape is missing")
     if value.rows_last:
-        # The rows are what is left: all other numbers are said, and as many as before.
+        # All sizes but the number of rows are given, and their product is the same.
         *shape, rows = sizes
         if rows != -1 or min(shape, default=1) < 1 or math.prod(shape) != value.size:
             raise ValueError(f"({value.shape}, n) cannot become {sizes}")
@@ -216,7 +216,7 @@ def _transpose(call: Call) -> list[Value]:
 
 
 def _conv(call: Call) -> list[Value]:
-    """A convolution of (channels, ...) with a constant kernel, one group, no holes."""
+    """A convolution of (channels, ...) with a constant kernel, in one group, dense."""
     x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
     given = call.node.attributes
     if not x.per_row or w.constant is None:
@@ -256,7 +256,7 @@ def _conv(call: Call) -> list[Value]:
 
 
 def products(call: Call, output: Value) -> int:
-    """Return how many multiplications of a row an operator takes; 0 if few."""
+    """Return the number of multiplications for a row, 0 if they are few."""
     if call.node.operator in ("Gemm", "MatMul"):
         return output.size * call.value(0).shape[-1]
     if call.node.operator == "Conv":
@@ -265,7 +265,7 @@ def products(call: Call, output: Value) -> int:
 
 
 def _matmul(call: Call) -> list[Value]:
-    """Rows times a constant matrix; with rows on the last axis, the reverse."""
+    """Rows times a constant matrix, or the matrix times rows on the last axis."""
     x = call.of_type(0, *REAL)
     w = call.of_type(1, x.dtype)
     if w.rows_last and x.constant is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pidgan.bundle.onnx_bytes import Node
 
 REAL = ("float32", "float64")
-"""Types of real numbers. Networks are of the first; formulas may be of the second."""
+"""Types of real numbers. Networks use the first; formulas may use the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,12 @@ class Value:
     """Type and shape of a value.
 
     Attributes:
-        dtype: "float32", "float64", "int64" or "bool".
-        shape: without the axis of the rows.
-        per_row: whether an axis not in `shape`, the first one, is that of the rows; if
-            not, the value is a constant.
-        rows_last: whether that axis is the last one instead.
-        constant: its numbers.
+        dtype: Type of the numbers: "float32", "float64", "int64" or "bool".
+        shape: Sizes of all axes but the one of the rows.
+        per_row: Whether the value has an axis of rows, the first one; otherwise it is
+            a constant.
+        rows_last: Whether the axis of the rows is the last one instead.
+        constant: Numbers of a constant.
     """
 
     dtype: str
@@ -35,24 +35,24 @@ class Value:
 
     @property
     def size(self) -> int:
-        """Numbers of one row, or of the constant."""
+        """Number of numbers in one row, or in the constant."""
         return math.prod(self.shape)
 
     @property
     def rank(self) -> int:
-        """Number of axes, that of the rows included."""
+        """Number of axes with the one of the rows."""
         return len(self.shape) + self.per_row
 
 
 class Call:
-    """A node with the values that go in; what the rules below work on."""
+    """A node and the values of its inputs."""
 
     def __init__(self, node: Node, values: Mapping[str, Value]) -> None:
         self.node = node
         self.inputs = [values[name] if name else None for name in node.inputs]
 
     def value(self, index: int) -> Value:
-        """Return an input that has to be there."""
+        """Return an input, or raise a ValueError if it is missing."""
         found = self.optional(index)
         if found is None:
             raise ValueError(f"input {index} is missing")
@@ -63,7 +63,7 @@ class Call:
         return self.inputs[index] if index < len(self.inputs) else None
 
     def numbers(self, index: int) -> npt.NDArray[Any] | None:
-        """Return an input that has to be constant, None if it is left out."""
+        """Return the numbers of a constant input, None if it is left out."""
         found = self.optional(index)
         if found is None:
             return None
@@ -72,7 +72,7 @@ class Call:
         return found.constant
 
     def integers(self, index: int) -> list[int] | None:
-        """Return a constant list of integers, None if it is left out."""
+        """Return the integers of a constant input, None if it is left out."""
         found = self.numbers(index)
         if found is None:
             return None
@@ -83,7 +83,7 @@ class Call:
         return [int(number) for number in found.ravel()]
 
     def integer(self, name: str, default: int) -> int:
-        """Return an attribute."""
+        """Return an integer attribute."""
         found = self.node.attributes.get(name, default)
         found = 0 if found is None else found
         if not isinstance(found, int):
@@ -91,7 +91,7 @@ class Call:
         return found
 
     def axes(self, given: Sequence[int], value: Value) -> list[int]:
-        """Return axes as indices into the shape of a value; the rows' is refused."""
+        """Return axes as indices into the shape of a value, without the rows' axis."""
         found = []
         for axis in given:
             if not -value.rank <= axis < value.rank:
@@ -109,7 +109,7 @@ class Call:
         return self.axes([self.integer("axis", default)], value)[0]
 
     def of_type(self, index: int, *dtypes: str) -> Value:
-        """Return an input that has to be there and of some type."""
+        """Return an input with one of some types, or raise a ValueError."""
         found = self.value(index)
         if found.dtype not in dtypes:
             raise ValueError(
@@ -119,7 +119,7 @@ class Call:
 
 
 def broadcast(values: Sequence[Value]) -> Value:
-    """Return type and shape of values of one type combined number by number."""
+    """Return type and shape of a combination of values, number by number."""
     rank = max(value.rank for value in values)
     rows_last = any(value.rows_last for value in values)
     rows = rank - 1 if rows_last else 0

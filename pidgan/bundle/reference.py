@@ -1,8 +1,8 @@
-"""Reference rows of a generator, and how many of its draws for them pass cuts.
+"""Reference rows of a generator, and numbers of its draws that pass cuts.
 
-Reference rows were never trained on: conditions, real targets and weights. What the
-draws get wrong in the efficiency of a cut is shown by
-`pidgan.efficiency.real_vs_generated` and measured by `pidgan.efficiency.systematics`.
+Reference rows are conditions, real targets and weights of rows that no training saw.
+`pidgan.efficiency.real_vs_generated` shows differences between real and generated
+efficiencies, and `pidgan.efficiency.systematics` measures them.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
 REPEATS = 8
-"""Generated draws per row of the reference: 6 % more error than infinitely many."""
+"""Number of draws for each row: 6 % more error than infinitely many have."""
 
 
 def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
     """Return conditions, targets and "weight" of the reference, checked.
 
     Args:
-        generator: a model or a bundle.
-        reference: a table, or a dataset, of which the test part is used; None for the
-            reference of the generator itself.
+        generator: Model or bundle.
+        reference: Table, or dataset with a test part; None stands for the reference of
+            the generator.
 
     Raises:
-        MapError: there is none, or it cannot be used.
+        MapError: There is no reference, or it cannot be used.
     """
     card = generator.card
     if reference is None:
@@ -66,11 +66,11 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
 
 
 def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:
-    """Return cuts on targets and conditions, parsed; None stands for the sample's.
+    """Return parsed cuts on targets and conditions; None stands for the sample's cuts.
 
     Raises:
-        MapError: there is none.
-        CutError: one names an unknown variable or is not a comparison.
+        MapError: There is no cut.
+        CutError: A cut has an unknown variable, or is not a comparison.
     """
     chosen = card.sample.cuts if cuts is None else cuts
     texts = cut_texts(chosen)
@@ -81,7 +81,7 @@ def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:
 
 
 def passing(card: Card, cuts: Sequence[Cut], columns: Columns) -> BoolArray:
-    """Return which rows pass, (n_cuts, n), from conditions and targets by name."""
+    """Return whether rows pass cuts (n_cuts, n); columns are conditions and targets."""
     sentinels = {v.name: v.sentinels for v in card.targets}
     return np.array([cut.passes(columns, sentinels) for cut in cuts])
 
@@ -94,14 +94,14 @@ def draw_passing(
     seed: int,
     track: str,
 ) -> BoolArray:
-    """Return for which rows one draw passes, (n_cuts, n).
+    """Return whether one draw for each row passes cuts, (n_cuts, n).
 
     Args:
-        generator: what draws.
-        cuts: on its targets and conditions.
-        conditions: (n, n_conditions).
-        seed: as for `sample_targets`.
-        track: as for `sample_targets`.
+        generator: Model or bundle.
+        cuts: Cuts on targets and conditions.
+        conditions: Conditions (n, n_conditions).
+        seed: Seed of `sample_targets`.
+        track: Name of the track of `sample_targets`.
     """
     card = generator.card
     y = sample_targets(generator, conditions, seed=seed, track=track)
@@ -119,15 +119,15 @@ def count_passing(
     repeats: int,
     stream: str,
 ) -> IntArray:
-    """Return how many draws of each row pass, (n_cuts, n).
+    """Return the number of draws for each row that pass cuts, (n_cuts, n).
 
     Args:
-        generator: what draws.
-        cuts: on its targets and conditions.
-        frame: with a column for each condition.
-        seed: of the draws.
-        repeats: draws per row.
-        stream: another name gives independent draws.
+        generator: Model or bundle.
+        cuts: Cuts on targets and conditions.
+        frame: Table with a column for each condition.
+        seed: Seed of the draws.
+        repeats: Number of draws for each row.
+        stream: Name of the draws; another name gives independent ones.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
