@@ -36,65 +36,58 @@ class _Field(NamedTuple):
     repeated: bool = False
 
 
-# Fields without influence on the outputs.
-_IGNORED = _Field("", "ignored")
+def _ignored(*numbers: int) -> dict[int, _Field]:
+    """Fields without influence on the outputs, such as names and documentation."""
+    return dict.fromkeys(numbers, _Field("", "ignored"))
+
+
+def _refused(name: str, *numbers: int) -> dict[int, _Field]:
+    """Fields that no bundle may have."""
+    return dict.fromkeys(numbers, _Field(name, "refused"))
+
 
 _MESSAGES: dict[str, dict[int, _Field]] = {
     "model": {
-        1: _IGNORED,  # ir_version
-        2: _IGNORED,  # producer_name
-        3: _IGNORED,  # producer_version
-        4: _IGNORED,  # domain
-        5: _IGNORED,  # model_version
-        6: _IGNORED,  # doc_string
         7: _Field("graph", "graph"),
         8: _Field("opsets", "opset", True),
         14: _Field("metadata", "entry", True),
-        20: _Field("training information", "refused"),
-        25: _Field("functions", "refused"),
+        **_refused("training information", 20),
+        **_refused("functions", 25),
+        **_ignored(1, 2, 3, 4, 5, 6),
     },
     "opset": {1: _Field("domain", "text"), 2: _Field("version", "int")},
     "entry": {1: _Field("key", "text"), 2: _Field("value", "text")},
     "graph": {
         1: _Field("nodes", "node", True),
-        2: _IGNORED,  # name
         5: _Field("constants", "tensor", True),
-        10: _IGNORED,  # doc_string
         11: _Field("inputs", "port", True),
         12: _Field("outputs", "port", True),
-        13: _IGNORED,  # value_info: inferred again
-        14: _Field("quantization", "refused"),
-        15: _Field("sparse constants", "refused"),
-        16: _IGNORED,  # metadata_props
+        **_refused("quantization", 14),
+        **_refused("sparse constants", 15),
+        **_ignored(2, 10, 13, 16),
     },
     "node": {
         1: _Field("inputs", "text", True),
         2: _Field("outputs", "text", True),
-        3: _IGNORED,  # name
         4: _Field("operator", "text"),
         5: _Field("attributes", "attribute", True),
-        6: _IGNORED,  # doc_string
         7: _Field("domain", "text"),
-        8: _Field("overloads of functions", "refused"),
-        9: _IGNORED,  # metadata_props
+        **_refused("overloads of functions", 8),
+        **_ignored(3, 6, 9),
     },
     "attribute": {
         1: _Field("name", "text"),
         2: _Field("f", "float"),
         3: _Field("i", "int"),
         4: _Field("s", "text"),
-        5: _Field("constants inside operators", "refused"),
-        6: _Field("graphs inside operators", "refused"),
+        **_refused("constants inside operators", 5, 10),
+        **_refused("graphs inside operators", 6, 11),
         7: _Field("floats", "float", True),
         8: _Field("ints", "int", True),
         9: _Field("strings", "text", True),
-        10: _Field("constants inside operators", "refused"),
-        11: _Field("graphs inside operators", "refused"),
-        13: _IGNORED,  # doc_string
-        20: _IGNORED,  # type: follows from the field that is there
-        21: _Field("references to attributes of functions", "refused"),
-        22: _Field("sparse constants", "refused"),
-        23: _Field("sparse constants", "refused"),
+        **_refused("references to attributes of functions", 21),
+        **_refused("sparse constants", 22, 23),
+        **_ignored(13, 20),
     },
     "tensor": {
         1: _Field("dims", "int", True),
@@ -104,21 +97,19 @@ _MESSAGES: dict[str, dict[int, _Field]] = {
         7: _Field("ints", "int", True),
         8: _Field("name", "text"),
         9: _Field("raw", "bytes"),
-        12: _IGNORED,  # doc_string
-        13: _Field("data in another file", "refused"),
+        **_refused("data in another file", 13),
         14: _Field("location", "int"),
-        16: _IGNORED,  # metadata_props
+        **_ignored(12, 16),
     },
     "port": {
         1: _Field("name", "text"),
         2: _Field("type", "type"),
-        3: _IGNORED,  # doc_string
-        4: _IGNORED,  # metadata_props
+        **_ignored(3, 4),
     },
-    "type": {1: _Field("tensor", "tensor_type"), 6: _IGNORED},
+    "type": {1: _Field("tensor", "tensor_type"), **_ignored(6)},
     "tensor_type": {1: _Field("dtype", "int"), 2: _Field("shape", "shape")},
     "shape": {1: _Field("dims", "dim", True)},
-    "dim": {1: _Field("value", "int"), 2: _Field("parameter", "text"), 3: _IGNORED},
+    "dim": {1: _Field("value", "int"), 2: _Field("parameter", "text"), **_ignored(3)},
 }
 
 
