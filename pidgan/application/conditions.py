@@ -198,40 +198,30 @@ class Conditions:
             NtupleError: A condition has no branch, its unit makes no sense, or it has a
                 scale and a quantile map.
         """
-        return tuple(self._find(v, track, source, present) for v in variables)
-
-    def _find(
-        self,
-        variable: CardVariable,
-        track: str,
-        source: Source,
-        present: Mapping[str, str],
-    ) -> FoundCondition:
-        name = variable.name
-        scale = _given(self.scales, track, name) or 1.0
-        quantile_map = _given(self.opened_maps, track, name)
-        if scale != 1.0 and quantile_map is not None:
-            raise NtupleError(
-                f"{name} of {track} has a scale and a quantile map; give one"
+        found = []
+        for variable in variables:
+            name = variable.name
+            scale = _given(self.scales, track, name) or 1.0
+            quantile_map = _given(self.opened_maps, track, name)
+            if scale != 1.0 and quantile_map is not None:
+                raise NtupleError(
+                    f"{name} of {track} has a scale and a quantile map; give one"
+                )
+            unit = _given(self.units, track, name) or variable.unit
+            _check_unit(unit, variable, track)
+            branch = _given(self.branches, track, name)
+            inputs, derive = _origin(variable, branch, track, source, present)
+            found.append(
+                FoundCondition(
+                    variable=variable,
+                    inputs=inputs,
+                    derive=derive,
+                    unit=unit,
+                    scale=scale,
+                    quantile_map=quantile_map,
+                )
             )
-        unit = _given(self.units, track, name) or variable.unit
-        others = [alias for alias, u in PACKAGE_UNITS.items() if u == variable.unit]
-        allowed = (variable.unit, *others)
-        if unit not in allowed:
-            raise NtupleError(
-                f"unit of {name} of {track} is {unit!r}, expected "
-                f"{' or '.join(allowed)}"
-            )
-        branch = _given(self.branches, track, name)
-        inputs, derive = _origin(variable, branch, track, source, present)
-        return FoundCondition(
-            variable=variable,
-            inputs=inputs,
-            derive=derive,
-            unit=unit,
-            scale=scale,
-            quantile_map=quantile_map,
-        )
+        return tuple(found)
 
 
 def check_numbers(
@@ -288,6 +278,17 @@ def check_units(
                     f"{condition.unit} is expected: median {median:.4g} MeV, trained "
                     f"range {low:g} to {high:g} MeV; give --unit {variable.name}={fix}"
                 )
+
+
+def _check_unit(unit: str, variable: CardVariable, track: str) -> None:
+    """Raise if values in a unit cannot be converted to the unit of a condition."""
+    others = [alias for alias, own in PACKAGE_UNITS.items() if own == variable.unit]
+    allowed = (variable.unit, *others)
+    if unit not in allowed:
+        raise NtupleError(
+            f"unit of {variable.name} of {track} is {unit!r}, expected "
+            f"{' or '.join(allowed)}"
+        )
 
 
 def _origin(

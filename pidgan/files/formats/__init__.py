@@ -1,7 +1,7 @@
 """File formats: ROOT (`root`, with `ttree` and `rntuple`), `parquet`, `npz`.
 
-A module here with a `FORMAT`, a `pidgan.files.trees.Format`, is a file
-format that the whole package reads and writes. A new one is one new file.
+A module here with a `FORMAT`, a `pidgan.files.trees.Format`, is a file format that the
+whole package reads and writes. A new one is one new file.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pidgan.errors import NtupleError, nearest
-from pidgan.files.formats.root import FORMAT as ROOT
+from pidgan.files.formats import root
 from pidgan.files.trees import Format, Source, Tree, is_remote, reading
 
 HEADER_BYTES = 20
@@ -27,8 +27,7 @@ def _find_formats() -> tuple[Format, ...]:
 
 
 FORMATS = _find_formats()
-
-__all__ = ["FORMATS", "ROOT", "check_file", "find_tree", "format_of", "open_file"]
+ROOT = root.FORMAT
 
 
 def format_of(path: str | Path) -> Format:

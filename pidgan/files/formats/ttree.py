@@ -48,12 +48,8 @@ class TTree:
     arrays = uproot_trees.arrays
 
     def branch_type(self, name: str) -> BranchType | None:
-        interpretation = self.tree[name].interpretation
-        if isinstance(interpretation, uproot.AsJagged):
-            found = _numerical_type(interpretation.content)
-            flat = found is not None and found.shape == ()
-            return BranchType(found.number, (None,)) if found and flat else None
-        return _numerical_type(interpretation)
+        kind = _type(self.tree[name].interpretation)
+        return kind if kind is not None and len(kind.shape) < 2 else None
 
     def unwritable(self) -> dict[str, str]:
         return self._layout.unwritable
@@ -83,12 +79,13 @@ class TTree:
         layout = _empty_layout()
         for branch in self.tree.branches:
             name, interpretation = branch.name, branch.interpretation
-            kind = None if branch.branches else _written_type(interpretation)
-            if kind is None:
+            kind = _type(interpretation)
+            are_strings = isinstance(interpretation, uproot.AsStrings)
+            if branch.branches or (kind is None and not are_strings):
                 layout.unwritable[name] = branch.typename
                 continue
-            layout.types[name] = kind
-            if isinstance(kind, str) and kind.startswith("var"):
+            layout.types[name] = "string" if kind is None else _mktree_type(kind)
+            if kind is not None and kind.shape == (None,):
                 layout.counters[name] = self._counter(branch)
             if branch.classname == "TBranchElement" or _is_packed(interpretation):
                 layout.changed[name] = branch.typename
@@ -137,35 +134,24 @@ def _array_type(array: Any) -> Any:
 
 
 def _mktree_type(kind: BranchType) -> Any:
-    """Return the type of a new branch for uproot's `mktree`."""
+    """Return the type of a branch for uproot's `mktree`."""
     if kind.shape == (None,):
         return f"var * {kind.number.name}"
     return np.dtype((kind.number, kind.shape))
 
 
-def _numerical_type(interpretation: Any) -> BranchType | None:
-    """Return the type of an interpretation of uproot, None if not of numbers."""
-    if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
-        return None
-    kind = np.dtype(interpretation.numpy_dtype)
-    if kind.base.kind not in "biuf" or len(kind.shape) > 1:
-        return None
-    return BranchType(kind.base, kind.shape)
-
-
-def _written_type(interpretation: Any) -> Any:
-    """Return the type to write a branch with; None if uproot cannot write it."""
-    if isinstance(interpretation, uproot.AsStrings):
-        return "string"
+def _type(interpretation: Any) -> BranchType | None:
+    """Return the type of an interpretation of uproot; None if it cannot be written."""
     if isinstance(interpretation, uproot.AsJagged):
-        content = _written_type(interpretation.content)
+        content = _type(interpretation.content)
         # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
-        is_flat = isinstance(content, np.dtype) and content.shape == ()
-        return f"var * {content.name}" if is_flat else None
+        is_flat = content is not None and content.shape == ()
+        return BranchType(content.number, (None,)) if content and is_flat else None
     if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
         return None
     kind = np.dtype(interpretation.numpy_dtype)
-    return kind.newbyteorder("=") if kind.base.kind in "biuf" else None
+    number = kind.base.newbyteorder("=")
+    return BranchType(number, kind.shape) if number.kind in "biuf" else None
 
 
 def _is_packed(interpretation: Any) -> bool:
