@@ -19,6 +19,7 @@ from pidgan.cli import VERBS, cli
 from pidgan.efficiency.efficiency_map import _ARRAYS
 from pidgan.files.tables import write_table, write_trees
 from pidgan.sample.cells import Cells, Symmetry
+from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Discriminant, Sample
 from pidgan.sample.loading import list_samples, load_sample
@@ -156,6 +157,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         ("sample-definition", Discriminant.model_fields),
         ("sample-definition", Cells.model_fields),
         ("sample-definition", Symmetry.model_fields),
+        ("sample-definition", Clusters.model_fields),
         ("sample-definition", DERIVATIONS),
         ("bundle", Card.model_fields),
         ("bundle", CardVariable.model_fields),

@@ -16,6 +16,7 @@ from pidgan.cli.options import (
 )
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
+CLUSTER_ENTRIES = 50_000
 CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 
 
@@ -108,6 +109,19 @@ def showers(entries: int, output: Path, seed: int, overwrite: bool) -> None:
     from pidgan.simulation import SHOWER_TREE, simulate_showers
 
     _write(output, {SHOWER_TREE: simulate_showers(entries, seed=seed)}, overwrite)
+
+
+@simulate.command(epilog="Example: pidgan simulate clusters -n 50000 -o tracks.root")
+@entries_option(CLUSTER_ENTRIES)
+@output_option()
+@seed_option
+@overwrite_option
+def clusters(entries: int, output: Path, seed: int, overwrite: bool) -> None:
+    """Write tracks in a time projection chamber with their clusters."""
+    from pidgan.simulation import CLUSTER_TREE, simulate_cluster_tracks
+
+    branches = simulate_cluster_tracks(entries, seed=seed)
+    _write(output, {CLUSTER_TREE: branches}, overwrite)
 
 
 def _write(

@@ -122,11 +122,12 @@ def _without_constants(rows: Rows) -> Sample:
         return sample
     listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())
     kept = tuple(v for v in sample.conditions if v.name not in constant)
-    used = parse_cut(sample.fiducial).names if sample.fiducial else ()
-    if not kept or set(used) & set(constant):
+    used = set(parse_cut(sample.fiducial).names) if sample.fiducial else set()
+    used |= set(sample.clusters.helix.values()) if sample.clusters else set()
+    if not kept or used & set(constant):
         raise SampleError(
             f"{rows.where}: constant conditions, {listed}; expected one that varies, "
-            "and none of them in the fiducial cut"
+            "and none of them in the fiducial cut or the helix"
         )
     warnings.warn(
         f"{rows.where}: constant conditions are left out: {listed}",

@@ -25,7 +25,8 @@ definition needs no code:
     branches = ["K_P", "K_PT"]
     range = [1.8, 5.5]
 
-Showers have cells instead of targets, see `pidgan.sample.cells.Cells`. A categorical
+Showers have cells instead of targets, see `pidgan.sample.cells.Cells`, and the tracks
+of a time projection chamber clusters, see `pidgan.sample.clusters`. A categorical
 condition, one number of a closed list, has `categories` instead of a range.
 
 `extends = "run2_dstar_k"` (a shipped name, or a path beside the file) starts from
@@ -35,13 +36,14 @@ in package units (MeV, mm, ns, rad), whatever the unit of the branch.
 
 import json
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pidgan.errors import CutError, nearest
 from pidgan.sample.cells import Cells
+from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.variables import FROZEN, Range, Unit, Variable, check_range
 
@@ -96,6 +98,7 @@ class Sample(BaseModel):
         conditions: Conditions of the generator.
         variables: Targets of the generator, `targets` in the file.
         cells: Cells of a calorimeter, instead of targets.
+        clusters: Pad rows of a chamber, of which the clusters are the targets.
         exclude: Intervals by condition in which nothing is trained, so that a
             generator can be judged inside.
         selection: Cut on branches, applied first.
@@ -121,6 +124,7 @@ class Sample(BaseModel):
     conditions: Annotated[tuple[Variable, ...], Field(min_length=1)]
     variables: tuple[Variable, ...] = Field(default=(), alias="targets")
     cells: Cells | None = None
+    clusters: Clusters | None = None
     exclude: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
     selection: str | None = None
     fiducial: str | None = None
@@ -215,12 +219,27 @@ class Sample(BaseModel):
             ]
         return "\n".join([*lines, *(f"cut           {cut}" for cut in self.cuts)])
 
+    @model_validator(mode="before")
+    @classmethod
+    def _add_clusters(cls, content: Any) -> Any:
+        """Take the targets of a definition with clusters from its pad rows."""
+        given = content.get("clusters") if isinstance(content, dict) else None
+        if not given or content.get("targets") or content.get("variables"):
+            return content
+        try:
+            clusters = Clusters.model_validate(given)
+        except ValidationError:  # reported with its place in the definition
+            return content
+        return content | {"targets": clusters.variables()}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.clusters and self.variables != self.clusters.variables():
+            raise ValueError("expected either targets or clusters, got both")
         if self.variables and self.cells:
             raise ValueError("expected either targets or cells, got both")
         if not self.variables and not self.cells:
-            raise ValueError("key 'targets' is missing, or 'cells'")
+            raise ValueError("key 'targets' is missing, or 'cells' or 'clusters'")
         names = [*self.condition_names, *self.target_names]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -247,12 +266,14 @@ class Sample(BaseModel):
         """Refuse names that are not conditions, and edges that do not rise."""
         incident = self.cells.incident if self.cells else None
         symmetry = self.cells.symmetry if self.cells else None
+        helix = self.clusters.helix if self.clusters else {}
         for where, mentioned in (
             ("binning in", self.binning),
             ("map_binning in", self.map_binning),
             ("exclude names", self.exclude),
             ("cells.incident names", [incident] if incident else []),
             ("cells.symmetry names", symmetry.columns.values() if symmetry else []),
+            ("clusters.helix names", helix.values()),
         ):
             for name in mentioned:
                 if name not in self.condition_names:

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.sample.cells import Cells
+from pidgan.sample.clusters import Clusters
 from pidgan.sample.definition import WEIGHTINGS, Discriminant, Sample
 from pidgan.sample.species import pdg_id
 from pidgan.sample.variables import Variable
@@ -176,6 +177,7 @@ def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
         "targets": Variable,
         "discriminant": Discriminant,
         "cells": Cells,
+        "clusters": Clusters,
     }
     model = nested.get(str(location[0]), Sample) if len(location) > 1 else Sample
     fields = model.model_fields.items()

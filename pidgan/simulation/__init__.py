@@ -5,7 +5,8 @@
 - `simulate_response` makes the true response, with which both are compared.
 - `simulate_tpc` and `simulate_calorimeter` make calibration samples of a time
   projection chamber and of calorimeters.
-- `simulate_showers` makes showers cell by cell.
+- `simulate_showers` makes showers cell by cell, `simulate_cluster_tracks` tracks with
+  their clusters.
 
 The modules `calibration`, `calorimeter`, `calorimeter_pid`, `detector`, `kinematics`,
 `rich`, `tpc` and `tpc_clusters` hold constants and distributions that tests and studies
@@ -28,11 +29,13 @@ from pidgan.simulation.calorimeter_pid import (
 from pidgan.simulation.combined import simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
+from pidgan.simulation.tpc_clusters import CLUSTER_TREE, simulate_cluster_tracks
 from pidgan.simulation.tracks import SPECIES
 
 __all__ = [
     "ANALYSIS_TREE",
     "CALORIMETER_SPECIES",
+    "CLUSTER_TREE",
     "MODES",
     "RICH_MODES",
     "RICH_VARIABLES",
@@ -46,6 +49,7 @@ __all__ = [
     "simulate_calibration",
     "simulate_calorimeter",
     "simulate_calorimeter_response",
+    "simulate_cluster_tracks",
     "simulate_response",
     "simulate_showers",
     "simulate_tpc",

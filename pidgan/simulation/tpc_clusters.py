@@ -60,6 +60,13 @@ VERTEX_SPREAD = 50.0
 """Standard deviation of the vertex along the beam, mm."""
 
 
+CLUSTER_TREE = "Tracks"
+"""Tree of tracks with their clusters."""
+
+MISSING = -9999.0
+"""Stored position of a lost cluster."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Helices:
     """Parameters of tracks that start on the beam axis.
@@ -166,6 +173,34 @@ def simulate_clusters(
     positions = np.concatenate([positions for positions, _ in parts])
     found = np.concatenate([found for _, found in parts])
     return positions, found
+
+
+def simulate_cluster_tracks(n: int, *, seed: int = 1) -> dict[str, FloatArray]:
+    """Draw tracks and simulate their clusters, as branches of a tree.
+
+    Args:
+        n: Number of tracks.
+        seed: Seed of the random generator.
+
+    Returns:
+        Arrays (n,) by branch: the parameters "PT", "DIP", "PHI", "Z", "CHARGE" and
+        "SPECIES" of the track, and the position "x_0", "y_0", "z_0", "x_1" and so on of
+        the cluster in each row of `CLUSTER_ROWS`, mm, `MISSING` where it is lost.
+
+    Example:
+        >>> len(simulate_cluster_tracks(2, seed=1))
+        165
+    """
+    helices = draw_helices(n, seed=seed)
+    positions, found = simulate_clusters(helices, seed=seed + 1)
+    positions = np.where(found[:, :, None], positions, MISSING)
+    tracks = {name.upper(): values for name, values in vars(helices).items()}
+    clusters = {
+        f"{axis}_{row}": positions[:, row, k]
+        for row in range(positions.shape[1])
+        for k, axis in enumerate("xyz")
+    }
+    return tracks | clusters
 
 
 def _simulate(

@@ -119,6 +119,7 @@ def fit_conditions(
     transforms: Sequence[str],
     *,
     categories: Sequence[Sequence[float]] = (),
+    plain: Sequence[int] = (),
 ) -> ConditionTransform:
     """Fit the scaling of conditions; weights play no role in it.
 
@@ -127,6 +128,8 @@ def fit_conditions(
         transforms: a key of `TRANSFORMS` for each condition.
         categories: of each condition, the values it takes if it is categorical: it is
             one-hot coded then, whatever its transform.
+        plain: Conditions that networks also see as they are, in columns at the end. The
+            transform then has no `inverse`.
 
     Raises:
         DatasetError: a condition is constant, or not positive under a logarithm.
@@ -150,6 +153,7 @@ def fit_conditions(
             if scale == 0:  # such as the fraction of whole numbers
                 continue
             found.append((j, code, np.exp(centre) if code == LOG else centre, scale))
+    found += [(j, LINEAR, 0.0, 1.0) for j in plain]
     columns = [np.array(column) for column in zip(*found, strict=True)]
     return ConditionTransform(
         source=columns[0],

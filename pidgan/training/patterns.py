@@ -66,8 +66,5 @@ def pattern_update(network: keras.Model) -> Update:
         each = tf.nn.softmax_cross_entropy_with_logits(batch["pattern"], logits)
         return {"patterns": tf.reduce_mean(batch["positive_w"] * each)}
 
-    descent = Descent(
-        variables=network.trainable_variables,
-        optimizer=Optimizer(learning_rate=LEARNING_RATE, schedule=over_the_training),
-    )
-    return Update(losses=log_loss, descents=(descent,))
+    optimizer = Optimizer(LEARNING_RATE, schedule=over_the_training)
+    return Update(log_loss, Descent(network.trainable_variables, optimizer))

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.errors import PidganError, TrainingError, nearest
-from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff
 from pidgan.training import families
@@ -17,9 +17,19 @@ from pidgan.training.families.phases import Family, Phase
 from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.rows import Rows, device_rows
-from pidgan.training.targets import Targets, fit_targets, with_images
+from pidgan.training.targets import (
+    Targets,
+    fit_targets,
+    kind_of,
+    plain_conditions,
+    with_images,
+)
 
-DEFAULT_FAMILIES = {"variables": "distilled", "cells": "shower_sequence"}
+DEFAULT_FAMILIES = {
+    "variables": "distilled",
+    "cells": "shower_sequence",
+    "clusters": "clusters",
+}
 """Family that is taken without a choice, by the kind of targets."""
 
 MIN_TRAINING_ROWS = 50
@@ -51,7 +61,7 @@ def choose_family(
                 + nearest(recipe, families.RECIPES)
             )
         family = recipe
-    kind = "cells" if sample.cells else "variables"
+    kind = kind_of(sample)
     if family is None:
         family = DEFAULT_FAMILIES[kind]
     if not isinstance(family, str):
@@ -92,7 +102,7 @@ class Setup:
     targets: Targets
     family: Family
     patterns: Any
-    phases: tuple[Phase, ...]
+    phases: Sequence[Phase]
     rows: Rows
     validation: Rows
 
@@ -164,7 +174,12 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
     entry = families.TABLE[name]
     n_rows = round(n_eff(part.weights))  # mirror images are no rows more
     part = with_images(sample, part)
-    conditions = _fit_conditions(sample, part)
+    conditions = fit_conditions(
+        part.conditions,
+        [variable.transform for variable in sample.conditions],
+        categories=[variable.categories for variable in sample.conditions],
+        plain=plain_conditions(sample),
+    )
     targets = fit_targets(sample, part, plain=entry.published, lines=entry.lines)
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
@@ -174,10 +189,10 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
     if shape.n_patterns:
         patterns = pattern_network(shape=shape, seed=seed + 2)
         learnt = pattern_update(patterns)
-        phases = tuple(
-            dataclasses.replace(phase, updates=(*phase.updates, learnt))
+        phases = [
+            dataclasses.replace(phase, updates=[*phase.updates, learnt])
             for phase in phases
-        )
+        ]
     bring = functools.partial(
         device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed
     )
@@ -196,12 +211,4 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
             flatter=not entry.published,
         ),
         validation=bring(dataset.part("validation")),
-    )
-
-
-def _fit_conditions(sample: Sample, part: Part) -> ConditionTransform:
-    return fit_conditions(
-        part.conditions,
-        [variable.transform for variable in sample.conditions],
-        categories=[variable.categories for variable in sample.conditions],
     )

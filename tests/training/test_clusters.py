@@ -1,7 +1,8 @@
 """Clusters along tracks: both networks learn, and export as bundles that agree."""
 
+import dataclasses
+
 import numpy as np
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -9,32 +10,44 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.bundle import open_bundle
 from pidgan.cli import cli
-from pidgan.errors import PidganError
+from pidgan.errors import PidganError, SampleError, TrainingError
 from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.sample.building import build_dataset
+from pidgan.sample.clusters import SENTINEL
+from pidgan.sample.dataset import Dataset
+from pidgan.sample.loading import load_sample
 from pidgan.simulation.tpc_clusters import Helices, helix_points
-from pidgan.training.conditions import fit_conditions
+from pidgan.training import families
 from pidgan.training.export import check_parity, export_bundle
-from pidgan.training.families.clusters import (
-    ClusterSettings,
-    cluster_model,
-    cluster_sample,
-    train_clusters,
-    with_helix,
-)
-from pidgan.training.networks.helix import SENTINEL, Frame
+from pidgan.training.loop import train
+from pidgan.training.model import open_model
+from pidgan.training.networks.helix import Frame
 
 RADII = (200.0, 400.0, 600.0, 800.0)
 FRAME = Frame(radii=RADII, field=0.5, n_sectors=6, drift_length=1000.0)
 ROWS = len(RADII)
-CONDITIONS = {
-    "PT": {"unit": "MeV", "range": (300, 2000), "transform": "log"},
-    "DIP": {"range": (-1, 1)},
-    "PHI": {"unit": "rad", "range": (-4, 4), "transform": "angle"},
-    "Z": {"unit": "mm", "range": (-200, 200)},
-    "CHARGE": {"categories": (-1, 1)},
-}
-SAMPLE = cluster_sample(CONDITIONS, ROWS, "a test")
-HELIX = (0, 1, 2, 3, 4)
+DEFINITION = """
+schema = 1
+title = "Clusters along tracks"
+detector = "chamber"
+species = "pi+"
+source = "a test"
+unweighted = true
+conditions = [
+    {name = "PT", unit = "MeV", range = [300, 2000], transform = "log"},
+    {name = "DIP", range = [-1, 1]},
+    {name = "PHI", unit = "rad", range = [-4, 4], transform = "angle"},
+    {name = "Z", unit = "mm", range = [-200, 200]},
+    {name = "CHARGE", categories = [-1, 1]},
+]
+
+[clusters]
+radii = [200, 400, 600, 800]
+field = 0.5
+sectors = 6
+drift_length = 1000
+helix = {pt = "PT", dip = "DIP", phi = "PHI", z = "Z", charge = "CHARGE"}
+"""
 STEPS = 300
 WIDTHS = (0.5, 2.0)
 LOST = 1 / 3
@@ -62,13 +75,34 @@ def tracks(n: int, seed: int):
     return conditions, targets.reshape(n, -1).astype(np.float32)
 
 
-def scaling(x):
-    found = fit_conditions(
-        x,
-        [variable.transform for variable in SAMPLE.conditions],
-        categories=[variable.categories for variable in SAMPLE.conditions],
-    )
-    return with_helix(found, HELIX)
+def columns(sample, x, y):
+    names = [*sample.condition_names, *sample.target_names]
+    return dict(zip(names, np.concatenate([x, y], axis=1).T, strict=True))
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory):
+    path = tmp_path_factory.mktemp("definition") / "chamber.toml"
+    path.write_text(DEFINITION)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(definition, tmp_path_factory) -> Dataset:
+    path = tmp_path_factory.mktemp("tracks") / "tracks.npz"
+    sample = load_sample(definition)
+    np.savez(path, **columns(sample, *tracks(5000, 1)))
+    return build_dataset(sample, path, shares=(0.8, 0.1, 0.1))
+
+
+SMALL = families.Clusters(
+    width=8,
+    critic_width=8,
+    critic_output=8,
+    n_latent=2,
+    average=0.9,
+    learning_rate=1e-2,
+)
 
 
 @pytest.fixture(
@@ -77,35 +111,11 @@ def scaling(x):
     params=[("recurrent", 1.0, 1.0), ("convolutional", 5.0, 0.0)],
     ids=["recurrent", "convolutional"],
 )
-def model(request):
-    x, y = tracks(4000, 1)
-    conditions = scaling(x)
-    network, reconstruction, taught = request.param
-    settings = ClusterSettings(
-        network=network,
-        reconstruction=reconstruction,
-        taught=taught,
-        width=8,
-        critic_width=8,
-        critic_output=8,
-        n_latent=2,
-        average=0.9,
-        learning_rate=1e-2,
-    )
-    trained = train_clusters(
-        conditions.forward(x), y, FRAME, settings=settings, steps=STEPS
-    )
-    held_out = np.concatenate(tracks(400, 2), axis=1)
-    names = [*SAMPLE.condition_names, *SAMPLE.target_names]
-    return cluster_model(
-        trained,
-        sample=SAMPLE,
-        conditions=conditions,
-        settings=settings,
-        held_out=pd.DataFrame(held_out, columns=names).assign(weight=1.0),
-        seed=1,
-        steps=STEPS,
-    )
+def model(request, dataset):
+    names = ("network", "reconstruction", "taught")
+    chosen = dict(zip(names, request.param, strict=True))
+    family = dataclasses.replace(SMALL, **chosen)
+    return train(dataset, family=family, steps=STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -186,18 +196,71 @@ def test_clusters_are_written_beside_tracks(bundle, tmp_path):
     assert np.abs(residuals).max() < 8 * max(WIDTHS)
 
 
-def test_unknown_networks_too_few_tracks_and_rows_that_do_not_fit():
-    x, y = tracks(10, 1)
-    x = scaling(x).forward(x)
-    dense = ClusterSettings(network="dense")
-    with pytest.raises(PidganError, match="no network 'dense'"):
-        train_clusters(x, y, FRAME, settings=dense, steps=1)
-    with pytest.raises(PidganError, match="got 1 tracks"):
-        train_clusters(x[:1], y[:1], FRAME, settings=ClusterSettings(), steps=1)
-    with pytest.raises(PidganError, match="got 9 targets, expected 3 for each of 4"):
-        train_clusters(x, y[:, :9], FRAME, settings=ClusterSettings(), steps=1)
-    with pytest.raises(PidganError, match=r"row 3 is 799 mm off .* in mm"):
-        train_clusters(x, 1e-3 * y, FRAME, settings=ClusterSettings(), steps=1)
-    x[:, -5] = 10.0  # MeV
+def test_the_command_line_knows_clusters(definition, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sample = load_sample(definition)
+    write_trees("tracks.root", {"T": columns(sample, *tracks(300, 9))})
+    small = [
+        ("width", 4),
+        ("critic_width", 4),
+        ("n_latent", 2),
+        ("network", "recurrent"),
+    ]
+    chosen = [word for name, value in small for word in ("--set", f"{name}={value}")]
+    for command in (
+        ["prepare", str(definition), "tracks.root", "-o", "data"],
+        ["train", "data", "--steps", "2", "-o", "model", *chosen],
+        ["export", "model", "-o", "chamber.onnx"],
+    ):
+        result = CliRunner().invoke(cli, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    x = Dataset.open("data").part("test").conditions
+    model = open_model("model")
+    noise = np.random.default_rng(1).standard_normal((len(x), model.card.n_noise))
+    made = open_bundle("chamber.onnx").generate(x, noise.astype("f4"))
+    expected = model.generate(x, noise)
+    np.testing.assert_array_equal(made == SENTINEL, expected == SENTINEL)
+    np.testing.assert_allclose(made, expected, atol=0.01)
+
+
+def test_an_interrupted_training_continues(dataset, tmp_path) -> None:
+    def interrupt(_) -> None:
+        raise KeyboardInterrupt
+
+    options = {"family": SMALL, "directory": tmp_path}
+    whole = train(dataset, family=SMALL, steps=30)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, steps=30, progress=interrupt, **options)
+    resumed = train(dataset, resume=True, **options)
+    for one, other in zip(
+        whole.generator.variables, resumed.generator.variables, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_definitions_that_do_not_fit_are_named(definition, tmp_path) -> None:
+    cases = (
+        ('pt = "PT"', 'pt = "P"', "clusters.helix names 'P', which is not a condition"),
+        ('pt = "PT", ', "", "expected a condition for each of pt"),
+        ("field = 0.5", "field = -1", "clusters.field is -1"),
+        ("field = 0.5", "feld = 0.5", "unknown key 'clusters.feld'; closest: 'field'"),
+    )
+    for old, new, message in cases:
+        path = tmp_path / "wrong.toml"
+        path.write_text(DEFINITION.replace(old, new))
+        with pytest.raises(SampleError, match=message):
+            load_sample(path)
+
+
+def test_targets_that_do_not_fit_are_named(definition, dataset) -> None:
+    with pytest.raises(TrainingError, match="expected one of clusters"):
+        train(dataset, family="energy", steps=1)
+    with pytest.raises(PidganError, match=r"'network' .* is 'dense'"):
+        train(dataset, family="clusters", settings={"network": "dense"}, steps=1)
+    wrong = dataclasses.replace(dataset, targets=1e-3 * dataset.targets)
+    with pytest.raises(PidganError, match=r"mm off .* in mm"):
+        train(wrong, family=SMALL, steps=1)
+    x = dataset.conditions.copy()
+    x[:, 0] = np.linspace(10, 11, len(x))  # MeV
     with pytest.raises(PidganError, match="do not reach"):
-        train_clusters(x, y, FRAME, settings=ClusterSettings(), steps=1)
+        train(dataclasses.replace(dataset, conditions=x), family=SMALL, steps=1)

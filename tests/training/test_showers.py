@@ -502,17 +502,12 @@ def test_a_sequence_forgets_steps_that_made_it_worse(dataset: Dataset) -> None:
 def with_rate(phase: Any, rate: float) -> Any:
     """A phase of which all descents have another learning rate."""
     replace = dataclasses.replace
-    updates = [
-        replace(
-            update,
-            descents=tuple(
-                replace(d, optimizer=replace(d.optimizer, learning_rate=rate))
-                for d in update.descents
-            ),
-        )
-        for update in phase.updates
-    ]
-    return replace(phase, updates=tuple(updates))
+    updates = []
+    for update in phase.updates:
+        optimizer = replace(update.descent.optimizer, learning_rate=rate)
+        descent = replace(update.descent, optimizer=optimizer)
+        updates.append(replace(update, descent=descent))
+    return replace(phase, updates=updates)
 
 
 def test_few_showers_have_more_weight_decay(dataset: Dataset) -> None:

@@ -30,7 +30,7 @@ from pidgan.training.families.settings import (
     make_settings,
 )
 
-Targets = Literal["variables", "cells"]
+Targets = Literal["variables", "cells", "clusters"]
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
@@ -41,7 +41,8 @@ class Entry:
     Attributes:
         module: Module in this package, with a function `build`.
         settings: Name of the dataclass of its settings.
-        targets: Kind of targets that it generates: "variables" of a track, or "cells".
+        targets: Kind of targets that it generates: "variables" of a track, "cells" of
+            a calorimeter or "clusters" along a track.
         published: Whether it is a recipe as it was published, which sees the columns of
             the targets as they are, and rows as often as they are in the sample.
         lines: Whether it sees logarithms in a common unit instead of normal scores.
@@ -74,6 +75,7 @@ TABLE: Mapping[str, Entry] = {
     "shower_flow": Entry(module="showers", settings="ShowerFlow", targets="cells"),
     "shower_vae": Entry(module="showers", settings="ShowerVae", targets="cells"),
     "shower_gan": Entry(module="showers", settings="ShowerGan", targets="cells"),
+    "clusters": Entry(module="clusters", settings="Clusters", targets="clusters"),
 }
 """All families by name; a new one is a line here and a file."""
 

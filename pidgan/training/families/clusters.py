@@ -1,18 +1,19 @@
-"""Generators of clusters along a track: convolutional or recurrent.
+"""Family `clusters`: clusters along a track, by convolutional or recurrent networks.
 
-Both make, row by row, the distance of a cluster to the helix that the conditions
-describe (`models.helix`), and whether it is found. Which to use when: `convolutional`
-knows of the neighbours of a row and is faster in training; `recurrent` steps from row
-to row as a track does, and carries on what happened before.
+Row by row, a generator makes the distance of a cluster to the helix that the conditions
+describe (`pidgan.training.networks.helix`), and whether the cluster is found. Which
+network to use when: `convolutional` knows of the neighbours of a row and trains faster;
+`recurrent` steps from row to row as a track does, and remembers what happened before.
 
-- Whether a cluster is found is a probability of its own, trained by its log-loss. As
-  a by-product of a game it is learnt late or not at all.
-- The distances play against a critic as a Cramér GAN (`models.adversarial`,
-  arXiv:1705.10743), which sees the rows that are found in the real track.
+- Whether a cluster is found has a probability of its own, which is trained with its
+  log-loss. It is learnt late or not at all as a by-product of a game.
+- The distances play against the critic of a Cramér GAN
+  (`pidgan.training.families.cramer`), which sees the rows that are found in the real
+  track.
 - With `reconstruction` the generator is also pulled to the true clusters, as the "+"
   models of ALICE are (K. Deja, T. Trzcinski, L. Graczykowski, EPJ Web Conf. 214 (2019)
-  06003). The squared error that they add leaves no width to a generator; here each
-  error counts in units of a width that is learnt with it, a Gaussian likelihood.
+  06003). The squared error that these models add leaves no width to a generator; here
+  each error counts in units of a width that is learnt with it, a Gaussian likelihood.
 
 With m, the triangular matrix S and b functions of the conditions and a few latent
 numbers, and standard normal noise u and v, the two distances are m + S (u + b(u)), and
@@ -20,36 +21,26 @@ a cluster is found if Phi(v) is below its probability.
 """
 
 import dataclasses
-import itertools
-import time
-from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
-
-from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
-from pidgan.bundle.card import Card, CardVariable
 from pidgan.bundle.formulas import Array
-from pidgan.errors import PidganError
-from pidgan.sample.definition import Sample
-from pidgan.sample.variables import Variable
+from pidgan.sample.clusters import HELIX
 from pidgan.training.backend import keras, tf
-from pidgan.training.conditions import LINEAR, ConditionTransform
-from pidgan.training.families.cramer import critic_loss, generator_loss
-from pidgan.training.model import Model
+from pidgan.training.families import cramer
+from pidgan.training.families.phases import (
+    Batch,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+    over_the_training,
+)
 from pidgan.training.networks.evaluation import evaluate
-from pidgan.training.networks.helix import COLUMNS, FEATURES, SENTINEL, Frame
-from pidgan.training.networks.updates import cosine, length
-from pidgan.training.targets.physical import PhysicalTransform
+from pidgan.training.networks.helix import FEATURES, Frame
+from pidgan.training.networks.perceptrons import Shape
 
-Network = Literal["recurrent", "convolutional"]
-
-#: Losses by name: of generator, flags and likelihood, of the critic and its penalty.
-LOSSES = ("game", "flags", "likelihood", "critic", "penalty")
-#: Smallest share of the learning rate, at the end.
-FINAL_RATE = 0.02
 #: Largest |ln| of the width in mm.
 MAX_LOG_WIDTH = 4.0
 #: Logit of the share of found clusters to begin with.
@@ -57,20 +48,26 @@ INITIAL_FLAG = 2.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClusterSettings:
-    """What can be chosen.
+class Clusters:
+    """Clusters along a track, by a game and, if asked for, a likelihood.
 
     Attributes:
-        network: "recurrent" or "convolutional".
-        reconstruction: factor of the likelihood of the true clusters; 0 leaves it out.
-        taught: with `reconstruction`, share of the updates before the game begins.
-        n_latent: latent numbers of a track.
-        width: channels of each layer.
-        batch_size, learning_rate, critic_learning_rate, average: of the training.
-        critic_width, critic_output, penalty: of the critic.
+        network: Network of the generator, "recurrent" or "convolutional".
+        reconstruction: Factor of the likelihood of the true clusters; 0 leaves it out.
+        taught: Share of the steps before the game begins, if there is a likelihood.
+        n_latent: Number of latent numbers of a track.
+        width: Number of channels of each layer of the generator.
+        batch_size: Number of tracks of a step.
+        learning_rate: Learning rate of the generator at the start.
+        critic_learning_rate: Learning rate of the critic at the start.
+        average: Momentum of the averaged weights of the generator.
+        critic_width: Number of channels of each layer of the critic.
+        critic_output: Number of outputs of the critic h.
+        penalty: Factor lambda of the gradient penalty.
+        xla: Whether the steps are compiled with XLA.
     """
 
-    network: Network = "recurrent"
+    network: Literal["recurrent", "convolutional"] = "recurrent"
     reconstruction: float = 0.0
     taught: float = 0.5
     n_latent: int = 4
@@ -82,19 +79,20 @@ class ClusterSettings:
     critic_width: int = 32
     critic_output: int = 32
     penalty: float = 10.0
+    xla: bool = False
 
 
 class ClusterGenerator:
-    """A generator: (conditions, noise) -> positions.
+    """A generator: (conditions, noise) -> distances to the helix and flags.
 
     The conditions are the columns that networks see, followed by the helix. The noise
     has `n_latent` numbers of the track, then one of each row for its distance along the
-    pads, for that in z, and for being found. The output has the 3 coordinates of row
-    after row in mm, or the sentinel.
+    pads, for that in z, and for being found. The output has the distances along the
+    pads of all rows, those in z, and the flags, positive where a cluster is found.
     """
 
     def __init__(
-        self, frame: Frame, n_conditions: int, settings: ClusterSettings, *, seed: int
+        self, frame: Frame, n_conditions: int, settings: Clusters, *, seed: int
     ) -> None:
         """Build the network.
 
@@ -111,14 +109,13 @@ class ClusterGenerator:
         self.variables: list[Any] = list(self.network.trainable_variables)
 
     def __call__(self, inputs: dict[str, Array]) -> Array:
-        """Return positions, (n, 3 n_rows)."""
+        """Return the coordinates, (n, 3 n_rows)."""
         x, noise = inputs["conditions"], inputs["noise"]
-        rows = self._cross(x)
-        parts = self._parts(rows, x, noise)
+        parts = self._parts(self._cross(x), x, noise)
         first = self.n_latent + 2 * self.n_rows
         drawn = f.uniform(f.columns(noise, first, first + self.n_rows))
         flag = f.sigmoid(parts["logit"]) - drawn
-        return self.frame.place(rows, {**parts, "flag": flag})
+        return f.concatenate([parts["along"], parts["z"], flag])
 
     def distances(self, x: Any, noise: Any) -> dict[str, Any]:
         """Return distances and what they are made of, for the training.
@@ -148,7 +145,7 @@ class ClusterGenerator:
 
     def _cross(self, x: Array) -> dict[str, Array]:
         n = self.n_conditions
-        return self.frame.cross(f.columns(x, n, n + len(COLUMNS)))
+        return self.frame.cross(f.columns(x, n, n + len(HELIX)))
 
     def _parts(
         self, rows: dict[str, Array], x: Array, noise: Array
@@ -213,7 +210,7 @@ class ToPlanes(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _network(
-    n_conditions: int, n_rows: int, settings: ClusterSettings, *, seed: int
+    n_conditions: int, n_rows: int, settings: Clusters, *, seed: int
 ) -> keras.Model:
     """Build the network: all rows' m, then their ln S_11, S_21, ln S_22, b, logit."""
     layers, width = keras.layers, settings.width
@@ -270,7 +267,7 @@ def _network(
 
 
 def _critic(
-    n_conditions: int, n_rows: int, settings: ClusterSettings, *, seed: int
+    n_conditions: int, n_rows: int, settings: Clusters, *, seed: int
 ) -> keras.Model:
     """Build h: conditions and rows (features, two distances, flag) to R^k."""
     layers, width = keras.layers, settings.critic_width
@@ -293,305 +290,97 @@ def _critic(
     return keras.Model({"conditions": conditions, "rows": rows}, h, name="critic")
 
 
-def with_helix(
-    conditions: ConditionTransform, columns: tuple[int, ...]
-) -> ConditionTransform:
-    """Append the helix, as it is, to the columns that networks see.
+def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
+    """Return the generator, a phase that teaches it if asked for, and the game."""
+    s = settings
+    frame: Frame = shape.transform.frame
+    n_rows, n_conditions = len(frame.radii), shape.n_conditions - len(HELIX)
+    generator = ClusterGenerator(frame, n_conditions, s, seed=seed)
+    critic = _critic(n_conditions, n_rows, s, seed=seed + 1)
 
-    What comes of it has no `inverse`: some conditions are there twice.
+    def make(batch: Batch, seed: Any, copies: int) -> dict[str, Any]:
+        x = tf.tile(batch["x"], (copies, 1))
+        size = (tf.shape(x)[0], generator.n_noise)
+        return generator.distances(x, tf.random.stateless_normal(size, seed))
 
-    Args:
-        conditions: fitted scaling.
-        columns: which conditions pt, dip, phi, z and charge are.
-    """
-    k = len(columns)
-    return ConditionTransform(
-        source=np.concatenate([conditions.source, columns]),
-        code=np.concatenate([conditions.code, np.full(k, LINEAR)]),
-        centre=np.concatenate([conditions.centre, np.zeros(k, np.float32)]),
-        scale=np.concatenate([conditions.scale, np.ones(k, np.float32)]),
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainedClusters:
-    """A trained generator.
-
-    Attributes:
-        generator: `ClusterGenerator`.
-        n_noise: numbers of noise for a track.
-        history: mean of each loss in parts of the training, about a tenth each, and
-            "seconds".
-    """
-
-    generator: Any
-    n_noise: int
-    history: dict[str, list[float]]
-
-
-def train_clusters(
-    conditions: FloatArray,
-    targets: FloatArray,
-    frame: Frame,
-    *,
-    settings: ClusterSettings,
-    steps: int,
-    seed: int = 1,
-) -> TrainedClusters:
-    """Train a generator of clusters.
-
-    Args:
-        conditions: (n, n_columns), scaled, the last five as of `with_helix`.
-        targets: (n, 3 n_rows), positions in mm, the sentinel where missing.
-        frame: chamber.
-        settings: what can be chosen.
-        steps: updates.
-        seed: of weights and batches.
-
-    Raises:
-        PidganError: an unknown network, too few tracks, positions that are not in the
-            rows of the frame (`Frame.residuals`), or a loss that is not finite.
-    """
-    if settings.network not in ("recurrent", "convolutional"):
-        raise PidganError(
-            f"no network {settings.network!r}; there are recurrent and convolutional"
-        )
-    if len(conditions) < 2:
-        raise PidganError(f"got {len(conditions)} tracks to train on, expected more")
-    if targets.shape[1] != 3 * len(frame.radii):
-        raise PidganError(
-            f"got {targets.shape[1]} targets, expected 3 for each of "
-            f"{len(frame.radii)} rows"
-        )
-    keras.utils.set_random_seed(seed % 2**31)
-    play = _Play(conditions, targets, frame, settings=settings, seed=seed)
-    taught = round(steps * settings.taught) if settings.reconstruction else 0
-    began, history = time.perf_counter(), dict[str, list[float]]()
-    edges = {0, taught, *(round(steps * k / 10) for k in range(11))}
-    for first, end in itertools.pairwise(sorted(edges)):
-        bounds = map(tf.constant, (first, end, steps))
-        losses = play.run(*bounds, playing=first >= taught)
-        for key, value in losses.items():
-            history.setdefault(key, []).append(float(value))
-            if not np.isfinite(history[key][-1]):
-                raise PidganError(f"training diverged: loss {key!r} is not finite")
-    play.optimizer.finalize_variable_values(play.generator.variables)
-    history["seconds"] = [time.perf_counter() - began]
-    generator = play.generator
-    return TrainedClusters(
-        generator=generator, n_noise=generator.n_noise, history=history
-    )
-
-
-class _Play:
-    """Networks, data and one update of both."""
-
-    def __init__(
-        self,
-        conditions: FloatArray,
-        targets: FloatArray,
-        frame: Frame,
-        *,
-        settings: ClusterSettings,
-        seed: int,
-    ) -> None:
-        self.settings = s = settings
-        self.seed = seed
-        self.n_rows = n_rows = len(frame.radii)
-        n_conditions = conditions.shape[1] - len(COLUMNS)
-        self.generator = ClusterGenerator(frame, n_conditions, s, seed=seed)
-        y, found = frame.residuals(targets, conditions[:, n_conditions:])
-        self.data = tuple(
-            tf.constant(v, dtype=tf.float32) for v in (conditions, y, found)
-        )
-        self.critic = _critic(n_conditions, n_rows, s, seed=seed + 1)
-        self.optimizer = keras.optimizers.Adam(
-            s.learning_rate, beta_1=0.5, use_ema=True, ema_momentum=s.average
-        )
-        self.critic_optimizer = keras.optimizers.Adam(
-            s.critic_learning_rate, beta_1=0.5, beta_2=0.9
-        )
-        self.optimizer.build(self.generator.variables)
-        self.critic_optimizer.build(self.critic.trainable_variables)
-
-    @tf.function  # type: ignore[untyped-decorator]
-    def run(self, first: Any, end: Any, steps: Any, *, playing: bool) -> Any:
-        """Do updates from the first to before the end and return the mean losses."""
-        sums = {key: tf.constant(0.0) for key in LOSSES}
-        for step in tf.range(first, end):
-            losses = self._update(step, steps, playing=playing)
-            sums = {key: sums[key] + losses[key] for key in LOSSES}
-        return {k: v / tf.cast(end - first, tf.float32) for k, v in sums.items()}
-
-    def _update(self, step: Any, steps: Any, *, playing: bool) -> dict[str, Any]:
-        s = self.settings
-        seed = tf.stack([tf.constant(self.seed % 2**31), step])
-        rate = cosine(step, steps, final=FINAL_RATE)
-        self.optimizer.learning_rate = s.learning_rate * rate
-        self.critic_optimizer.learning_rate = s.critic_learning_rate * rate
-        index = tf.random.stateless_uniform(
-            (s.batch_size,), seed, maxval=self.data[0].shape[0], dtype=tf.int32
-        )
-        x, y, found = (tf.gather(v, index) for v in self.data)
-        copies = 2 if playing else 1
-        noise = tf.random.stateless_normal(
-            (copies * s.batch_size, self.generator.n_noise),
-            tf.random.fold_in(seed, 1),
-        )
-        zero = tf.constant(0.0)
-        game, critic, penalty = zero, zero, zero
-        with tf.GradientTape(persistent=True) as tape:
-            made = self.generator.distances(tf.tile(x, (copies, 1)), noise)
-            once = {key: value[: s.batch_size] for key, value in made.items()}
-            flags = _log_loss(once["logit"], found)
-            likelihood = _likelihood(once, y, found)
-            loss = flags + s.reconstruction * likelihood
-            if playing:
-                y_g, y_g2 = tf.split(made["y"], 2)
-                h_r, h_g, h_g2 = self._h(x, found, y, y_g, y_g2)
-                ones = tf.ones(s.batch_size)
-                game = generator_loss(h_r, h_g, h_g2, ones)
-                loss += game
-                critic = critic_loss(h_r, h_g, h_g2, ones)
-                penalty = self._penalty(x, found, (y, y_g, y_g2), seed)
-                total = critic + s.penalty * penalty
-        if playing:
-            variables = self.critic.trainable_variables
-            self.critic_optimizer.apply(tape.gradient(total, variables), variables)
-        variables = self.generator.variables
-        gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
-        self.optimizer.apply(gradients, variables)
-        losses = (game, flags, likelihood, critic, penalty)
-        return dict(zip(LOSSES, losses, strict=True))
-
-    def _h(self, x: Any, found: Any, *ys: Any) -> list[Any]:
-        """Return the critic's transformation of several sets of distances."""
-        k = len(ys)
+    def h(batch: Batch, *ys: tf.Tensor) -> list[tf.Tensor]:
+        """Return h of several sets of distances; lost clusters are not seen."""
+        k, found = len(ys), _truth(batch)[1]
         flags = tf.tile(found[:, :, None], (k, 1, 1))
-        features = tf.tile(self.generator.features(x), (k, 1, 1))
-        y = flags * tf.concat(ys, axis=0)
-        conditions = tf.tile(x[:, : self.generator.n_conditions], (k, 1))
-        rows = tf.concat([features, y, flags], axis=2)
-        return list(tf.split(self.critic({"conditions": conditions, "rows": rows}), k))
+        features = tf.tile(generator.features(batch["x"]), (k, 1, 1))
+        rows = tf.concat([features, flags * tf.concat(ys, axis=0), flags], axis=2)
+        conditions = tf.tile(batch["x"][:, :n_conditions], (k, 1))
+        return list(tf.split(critic({"conditions": conditions, "rows": rows}), k))
 
-    def _penalty(self, x: Any, found: Any, ys: tuple[Any, ...], seed: Any) -> Any:
-        """Return (|grad f| - 1)^2 between real and generated distances."""
-        y, y_g, y_g2 = ys[0], tf.stop_gradient(ys[1]), tf.stop_gradient(ys[2])
-        share = tf.random.stateless_uniform(
-            (self.settings.batch_size, 1, 1), tf.random.fold_in(seed, 2)
-        )
-        y_hat = share * y + (1 - share) * y_g
-        with tf.GradientTape() as tape:
-            tape.watch(y_hat)
-            h_hat, h_g2 = self._h(x, found, y_hat, y_g2)
-            f_hat = length(h_hat - h_g2) - length(h_hat)
-        gradient = tf.reshape(tape.gradient(f_hat, y_hat), (y_hat.shape[0], -1))
-        return tf.reduce_mean(tf.square(length(gradient) - 1))
+    def taught_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        return _log_losses(make(batch, seed, 1), batch)
+
+    def game_losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        made, (y_r, _) = make(batch, seed, 2), _truth(batch)
+        y_g, y_g2 = tf.split(made["y"], 2)
+        h_r, h_g, h_g2 = h(batch, y_r, y_g, y_g2)
+        fixed, fixed2 = tf.stop_gradient(y_g), tf.stop_gradient(y_g2)
+
+        def f_at(y_hat: tf.Tensor) -> tf.Tensor:
+            return cramer.f(*h(batch, y_hat, fixed2))
+
+        w = batch["w"]
+        once = {name: tf.split(value, 2)[0] for name, value in made.items()}
+        return {
+            "game": cramer.generator_loss(h_r, h_g, h_g2, w),
+            **_log_losses(once, batch),
+            "critic": cramer.critic_loss(h_r, h_g, h_g2, w),
+            "penalty": cramer.gradient_penalty(f_at, y_r, fixed, seed=seed),
+        }
+
+    known = {"flags": 1.0, "likelihood": s.reconstruction}
+    optimizer = Optimizer(
+        s.learning_rate,
+        schedule=over_the_training,
+        beta_1=0.5,
+        average=s.average,
+    )
+    of_critic = Descent(
+        critic.trainable_variables,
+        Optimizer(
+            s.critic_learning_rate,
+            schedule=over_the_training,
+            beta_1=0.5,
+            beta_2=0.9,
+        ),
+        {"critic": 1.0, "penalty": s.penalty},
+    )
+    taught = Update(taught_losses, Descent(generator.variables, optimizer, known))
+    of_generator = Descent(generator.variables, optimizer, {"game": 1.0, **known})
+    game = Update(game_losses, of_generator, of_critic)
+    share = s.taught if s.reconstruction else 0.0
+    return Family(
+        generator=generator,
+        n_noise=generator.n_noise,
+        phases=[
+            Phase("teach", share, s.batch_size, updates=[taught]),
+            Phase("play", 1 - share, s.batch_size, updates=[game]),
+        ],
+        losses=taught_losses,
+    )
 
 
-def _log_loss(logit: Any, found: Any) -> Any:
-    """Return the mean log-loss of the flags."""
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=found, logits=logit)
-    return tf.reduce_mean(losses)
+def _truth(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return true distances (n, n_rows, 2), and 1 where a cluster is found."""
+    along, z, flag = tf.split(batch["y"], 3, axis=1)
+    return tf.stack([along, z], axis=2), tf.cast(flag > 0, tf.float32)
 
 
-def _likelihood(made: dict[str, Any], y: Any, found: Any) -> Any:
-    """Return -log of the normal density N(m, S S^T) of a found cluster, on average."""
+def _log_losses(made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """Return the log-loss of the flags, and -log of the density of found clusters.
+
+    The density is the normal one, N(m, S S^T).
+    """
+    (y, found), w = _truth(batch), batch["w"][:, None]
+    flags = tf.nn.sigmoid_cross_entropy_with_logits(labels=found, logits=made["logit"])
     apart = (y - made["m"]) * tf.exp(-made["log_width"])
     u = apart[:, :, 0]
     v = apart[:, :, 1] - made["slant"] * u * tf.exp(-made["log_width"][:, :, 1])
-    losses = 0.5 * (u**2 + v**2) + tf.reduce_sum(made["log_width"], axis=2)
-    return tf.reduce_sum(found * losses) / tf.reduce_sum(found)
-
-
-def cluster_sample(conditions: Mapping[str, Any], n_rows: int, source: str) -> Sample:
-    """Return the definition of a sample of clusters in a fixed number of rows.
-
-    Args:
-        conditions: keys of `pidgan.sample.variables.Variable` by the name of the
-            condition.
-        n_rows: places that a track may have a cluster at.
-        source: where the sample is from.
-    """
-    targets = [
-        {
-            "name": f"{axis}_{row}",
-            "unit": "mm",
-            "range": (-5000.0, 5000.0),
-            "sentinels": (SENTINEL,),
-        }
-        for row in range(n_rows)
-        for axis in "xyz"
-    ]
-    return Sample.model_validate(
-        {
-            "schema": 1,
-            "name": "clusters",
-            "title": "Clusters along tracks",
-            "detector": "time projection chamber",
-            "species": "pi+",
-            "source": source,
-            "unweighted": True,
-            "conditions": [{"name": k, **v} for k, v in conditions.items()],
-            "targets": targets,
-        }
-    )
-
-
-def cluster_model(
-    trained: TrainedClusters,
-    *,
-    sample: Sample,
-    conditions: ConditionTransform,
-    settings: ClusterSettings,
-    held_out: pd.DataFrame,
-    seed: int,
-    steps: int,
-) -> Model:
-    """Join a generator and its transforms to a model, which can be exported.
-
-    `open_model` knows families of `train` only: it does not read such a model.
-
-    Args:
-        trained: from `train_clusters`.
-        sample: from `cluster_sample`.
-        conditions: scaling of the conditions.
-        settings: of the training.
-        held_out: tracks never trained on: conditions, targets and "weight".
-        seed: of the training.
-        steps: of the training.
-    """
-
-    def describe(variable: Variable) -> CardVariable:
-        column = held_out[variable.name].to_numpy()
-        valid = column[~np.isin(column, variable.sentinels)]
-        return CardVariable(
-            name=variable.name,
-            unit=variable.package_unit,
-            range=(float(valid.min()), float(valid.max())),
-            integer=variable.integer,
-            sentinels=variable.sentinels,
-            patterns=variable.patterns,
-        )
-
-    card = Card(
-        detector=sample.detector,
-        species=sample.species,
-        conditions=tuple(map(describe, sample.conditions)),
-        targets=tuple(map(describe, sample.targets)),
-        n_noise=trained.n_noise,
-        sample=sample,
-        family="clusters",
-        settings=dataclasses.asdict(settings),
-        seed=seed,
-        steps=steps,
-    )
-    return Model(
-        card=card,
-        conditions=conditions,
-        targets=PhysicalTransform(n_targets=len(sample.targets)),
-        generator=trained.generator,
-        patterns=None,
-        history=trained.history,
-        held_out=held_out,
-    )
+    each = 0.5 * (u**2 + v**2) + tf.reduce_sum(made["log_width"], axis=2)
+    likelihood = tf.reduce_sum(w * found * each) / tf.reduce_sum(found)
+    return {"flags": tf.reduce_mean(w * flags), "likelihood": likelihood}

@@ -164,30 +164,22 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         return {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
 
     of_critic = Descent(
-        variables=critic.trainable_variables,
-        optimizer=Optimizer(
-            learning_rate=s.critic_learning_rate, beta_1=0.5, beta_2=0.9
-        ),
-        factors={"critic": 1.0, "penalty": s.penalty},
+        critic.trainable_variables,
+        Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9),
+        {"critic": 1.0, "penalty": s.penalty},
     )
     of_generator = Descent(
-        variables=generator.variables,
-        optimizer=Optimizer(
-            learning_rate=s.learning_rate, beta_1=0.5, average=s.average
-        ),
+        generator.variables,
+        Optimizer(s.learning_rate, beta_1=0.5, average=s.average),
     )
-    play = Phase(
-        "play",
-        s.play,
-        batch_size=s.batch_size,
-        updates=(
-            Update(losses=critic_losses, descents=(of_critic,), times=s.critic_updates),
-            Update(losses=generator_losses, descents=(of_generator,)),
-        ),
-    )
+    updates = [
+        Update(critic_losses, of_critic, times=s.critic_updates),
+        Update(generator_losses, of_generator),
+    ]
+    play = Phase("play", s.play, s.batch_size, updates=updates)
     return Family(
         generator=generator,
         n_noise=shape.n_targets,
-        phases=(*taught, play),
+        phases=[*taught, play],
         needs_positive_weights=s.teach > 0 or s.distil > 0,
     )

@@ -90,7 +90,7 @@ def build(settings: Distilled, *, shape: Shape, seed: int) -> Family:
 
 def taught_generator(
     s: Distilled, *, shape: Shape, seed: int
-) -> tuple[OnePassGenerator, tuple[Phase, ...]]:
+) -> tuple[OnePassGenerator, list[Phase]]:
     """Return a generator and the phases in which a flow is fitted and teaches it."""
     generator = OnePassGenerator(shape=shape, width=s.width, layers=s.layers, seed=seed)
     teacher = SplineFlow(
@@ -118,29 +118,16 @@ def taught_generator(
         distance = batch["weight"] * tf.abs(y_g - batch["y_t"])
         return {"distance": tf.reduce_mean(tf.reduce_sum(distance, axis=0))}
 
+    decay = s.teach_weight_decay * decay_of_few(shape.n_rows)
     of_teacher = Descent(
-        variables=teacher.variables,
-        optimizer=Optimizer(
-            learning_rate=s.teach_learning_rate,
-            weight_decay=s.teach_weight_decay * decay_of_few(shape.n_rows),
-        ),
+        teacher.variables, Optimizer(s.teach_learning_rate, weight_decay=decay)
     )
-    of_generator = Descent(
-        variables=generator.variables,
-        optimizer=Optimizer(learning_rate=s.distil_learning_rate),
-    )
-    return generator, (
+    of_generator = Descent(generator.variables, Optimizer(s.distil_learning_rate))
+    taught = [Update(teach, of_teacher)]
+    distilled = [Update(distil, of_generator)]
+    return generator, [
+        Phase("teach", s.teach, s.teach_batch_size, updates=taught),
         Phase(
-            "teach",
-            s.teach,
-            batch_size=s.teach_batch_size,
-            updates=(Update(losses=teach, descents=(of_teacher,)),),
+            "distil", s.distil, s.distil_batch_size, updates=distilled, prepare=answer
         ),
-        Phase(
-            "distil",
-            s.distil,
-            batch_size=s.distil_batch_size,
-            prepare=answer,
-            updates=(Update(losses=distil, descents=(of_generator,)),),
-        ),
-    )
+    ]

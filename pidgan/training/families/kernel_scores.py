@@ -109,19 +109,12 @@ def build(settings: Energy, *, shape: Shape, seed: int) -> Family:
         y_g = draw(generator, batch, n_noise=s.n_noise, copies=s.samples, seed=seed)
         return {"score": kernel_score(kernel, batch["y"], y_g, batch[w])}
 
-    descent = Descent(
-        variables=generator.trainable_variables,
-        optimizer=Optimizer(learning_rate=s.learning_rate, average=s.average),
-    )
-    fit = Phase(
-        "fit",
-        batch_size=s.batch_size,
-        updates=(Update(losses=losses, descents=(descent,)),),
-    )
+    optimizer = Optimizer(s.learning_rate, average=s.average)
+    update = Update(losses, Descent(generator.trainable_variables, optimizer))
     return Family(
         generator=generator,
         n_noise=s.n_noise,
-        phases=(fit,),
+        phases=[Phase("fit", 1.0, s.batch_size, updates=[update])],
         needs_positive_weights=w == "positive_w",
     )
 

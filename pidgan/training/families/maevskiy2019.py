@@ -137,42 +137,25 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
         i = tf.cast(clock.step, tf.float32)
         return s.penalty * (2 / math.pi) * tf.atan(i / PENALTY_STEPS)
 
-    optimizer = Optimizer(
-        kind="rmsprop", learning_rate=s.learning_rate, schedule=_published_rate
-    )
-    of_generator = Descent(
-        variables=generator.trainable_variables,
-        optimizer=optimizer,
-        factors={"generator": 1.0},
-    )
+    optimizer = Optimizer(s.learning_rate, kind="rmsprop", schedule=_published_rate)
+    of_generator = Descent(generator.trainable_variables, optimizer, {"generator": 1.0})
     of_critic = Descent(
-        variables=critic.trainable_variables,
-        optimizer=optimizer,
-        factors={"critic": 1.0, "penalty": strength},
+        critic.trainable_variables, optimizer, {"critic": 1.0, "penalty": strength}
     )
 
-    def phase(name: str, share: float, critic_updates: int) -> Phase:
-        both = Update(
-            losses=functools.partial(losses, 0), descents=(of_generator, of_critic)
-        )
-        more = [
-            Update(losses=functools.partial(losses, k), descents=(of_critic,))
-            for k in range(1, critic_updates)
-        ]
-        return Phase(
-            name,
-            share,
-            batch_size=critic_updates * s.batch_size,
-            updates=(both, *more),
-        )
+    def phase(name: str, share: float, n: int) -> Phase:
+        each = [functools.partial(losses, k) for k in range(n)]
+        both = Update(each[0], of_generator, of_critic)
+        more = [Update(own, of_critic) for own in each[1:]]
+        return Phase(name, share, n * s.batch_size, updates=[both, *more])
 
     return Family(
         generator=generator,
         n_noise=s.n_noise,
-        phases=(
+        phases=[
             phase("begin", s.begin, s.first_critic_updates),
             phase("play", 1 - s.begin, s.critic_updates),
-        ),
+        ],
     )
 
 

@@ -6,10 +6,10 @@ The training loop owns all that moves: the keras optimizers, the learning rates,
 averages of weights and the order in which phases run (`pidgan.training.descents`).
 
 Example, a generator that minimises one loss:
-    >>> descent = Descent(variables=[], optimizer=Optimizer(learning_rate=1e-3))
-    >>> update = Update(losses=lambda batch, seed: {"score": 0.0}, descents=(descent,))
-    >>> Phase("fit", batch_size=512, updates=(update,)).share
-    1.0
+    >>> descent = Descent([], Optimizer(1e-3))
+    >>> update = Update(lambda batch, seed: {"score": 0.0}, descent)
+    >>> Phase("fit", 1.0, 512, updates=[update]).batch_size
+    512
 """
 
 import dataclasses
@@ -55,13 +55,13 @@ def over_the_training(clock: Clock) -> tf.Tensor:
     return cosine(clock.step, clock.total, final=FINAL_RATE)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
     """The choice of an optimizer.
 
     Attributes:
-        kind: "adam" (Kingma and Ba, arXiv:1412.6980) or "rmsprop".
         learning_rate: Learning rate at the start.
+        kind: "adam" (Kingma and Ba, arXiv:1412.6980) or "rmsprop".
         schedule: Share of the learning rate that is left at a given time.
         beta_1, beta_2: Decay rates of the two moments of Adam.
         weight_decay: Decoupled weight decay (arXiv:1711.05101); None for none.
@@ -70,8 +70,9 @@ class Optimizer:
             phase ends; 0 keeps the last ones.
     """
 
-    kind: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float
+    _: dataclasses.KW_ONLY
+    kind: Literal["adam", "rmsprop"] = "adam"
     schedule: Schedule = over_the_phase
     beta_1: float = 0.9
     beta_2: float = 0.999
@@ -80,7 +81,7 @@ class Optimizer:
     average: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Descent:
     """Variables that go down the gradient of a sum of losses.
 
@@ -100,23 +101,31 @@ class Descent:
     keeps_best: bool = False
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Update:
-    """One evaluation of losses and the descents that follow from it.
+    """One evaluation of losses and the descent, or two, that follow from it.
 
     Attributes:
         losses: Function of a batch and of a seed of noise that returns losses by name.
-        descents: Descents, all with gradients at the same weights.
+        descent: Descent along the gradient of these losses.
+        other: Another descent, whose gradient is at the same weights.
         times: Number of times that the update is done in each step, each time with
             noise of its own; None does it once, with the noise of the step.
     """
 
     losses: Losses
-    descents: tuple[Descent, ...]
+    descent: Descent
+    other: Descent | None = None
+    _: dataclasses.KW_ONLY
     times: int | None = None
 
+    @property
+    def descents(self) -> tuple[Descent, ...]:
+        """The descents, in order."""
+        return (self.descent,) if self.other is None else (self.descent, self.other)
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
     """A part of a training in which every step does the same updates.
 
@@ -131,10 +140,10 @@ class Phase:
     """
 
     name: str
-    share: float = 1.0
-    _: dataclasses.KW_ONLY
+    share: float
     batch_size: int
-    updates: tuple[Update, ...]
+    _: dataclasses.KW_ONLY
+    updates: Sequence[Update]
     prepare: Callable[[Batch, Any], Batch] | None = None
     settle: Callable[[], None] | None = None
 
@@ -155,6 +164,6 @@ class Family:
 
     generator: Any
     n_noise: int
-    phases: tuple[Phase, ...]
+    phases: Sequence[Phase]
     losses: Losses | None = None
     needs_positive_weights: bool = False

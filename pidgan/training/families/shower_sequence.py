@@ -138,28 +138,22 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         return {k: v for each in losses_of for k, v in each(batch, seed).items()}
 
-    updates = [
-        Update(
-            losses=losses_of[k],
-            descents=(
-                Descent(
-                    variables=part.model.variables,
-                    optimizer=Optimizer(
-                        learning_rate=s.learning_rate,
-                        weight_decay=part.weight_decay,
-                        clip=10.0,
-                        average=s.average,
-                    ),
-                    keeps_best=True,
-                ),
-            ),
+    def descent(part: Part) -> Descent:
+        optimizer = Optimizer(
+            s.learning_rate,
+            weight_decay=part.weight_decay,
+            clip=10.0,
+            average=s.average,
         )
-        for k, part in enumerate(parts)
+        return Descent(part.model.variables, optimizer, keeps_best=True)
+
+    updates = [
+        Update(own, descent(part)) for own, part in zip(losses_of, parts, strict=True)
     ]
     return Family(
         generator=SequenceGenerator(parts),
         n_noise=shape.n_targets,
-        phases=(Phase("likelihood", batch_size=s.batch_size, updates=tuple(updates)),),
+        phases=[Phase("likelihood", 1.0, s.batch_size, updates=updates)],
         losses=losses,
     )
 

@@ -164,30 +164,20 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
         for _, part in parts:
             part.settle()
 
-    descent = Descent(
-        variables=[v for _, part in parts for v in part.variables],
-        optimizer=Optimizer(
-            learning_rate=s.learning_rate,
-            weight_decay=s.weight_decay,
-            clip=10.0,
-            average=s.average,
-        ),
+    optimizer = Optimizer(
+        s.learning_rate, weight_decay=s.weight_decay, clip=10.0, average=s.average
     )
-    likelihood = Phase(
-        "likelihood",
-        s.likelihood,
-        batch_size=s.batch_size,
-        updates=(Update(losses=losses, descents=(descent,)),),
-        settle=settle,
+    update = Update(
+        losses, Descent([v for _, part in parts for v in part.variables], optimizer)
     )
-    phases = [likelihood]
+    phases = [
+        Phase("likelihood", s.likelihood, s.batch_size, updates=[update], settle=settle)
+    ]
     constrained = _observables(shape, s.constrain)
     seen = _observables(shape, s.critic_sees)
     if s.play:
         phases.append(_play(parts, seen, constrained, s, shape, seed))
-    return Family(
-        generator=generator, n_noise=n_noise, phases=tuple(phases), losses=losses
-    )
+    return Family(generator=generator, n_noise=n_noise, phases=phases, losses=losses)
 
 
 def _join(parts: Parts, n_conditions: int, n_noise: int) -> Any:
@@ -291,28 +281,18 @@ def _play(
         return losses
 
     of_critic = Descent(
-        variables=critic.trainable_variables,
-        optimizer=Optimizer(
-            learning_rate=s.critic_learning_rate, beta_1=0.5, beta_2=0.9
-        ),
-        factors={"critic": 1.0, "penalty": s.penalty},
+        critic.trainable_variables,
+        Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9),
+        {"critic": 1.0, "penalty": s.penalty},
     )
     of_shape = Descent(
-        variables=part.played,
-        optimizer=Optimizer(
-            learning_rate=s.play_learning_rate, beta_1=0.5, average=s.average
-        ),
+        part.played, Optimizer(s.play_learning_rate, beta_1=0.5, average=s.average)
     )
-    return Phase(
-        "play",
-        s.play,
-        batch_size=s.play_batch_size,
-        prepare=prepare,
-        updates=(
-            Update(losses=critic_losses, descents=(of_critic,), times=s.critic_updates),
-            Update(losses=generator_losses, descents=(of_shape,)),
-        ),
-    )
+    updates = [
+        Update(critic_losses, of_critic, times=s.critic_updates),
+        Update(generator_losses, of_shape),
+    ]
+    return Phase("play", s.play, s.play_batch_size, updates=updates, prepare=prepare)
 
 
 def _make_parts(shape: Shape, s: ShowerFlow, seed: int) -> Parts:

@@ -60,21 +60,12 @@ def build(settings: Flow, *, shape: Shape, seed: int) -> Family:
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         return {"likelihood": flow.loss(batch)}
 
-    descent = Descent(
-        variables=flow.variables,
-        optimizer=Optimizer(
-            learning_rate=s.learning_rate,
-            weight_decay=s.weight_decay * decay_of_few(shape.n_rows),
-        ),
-    )
-    fit = Phase(
-        "fit",
-        batch_size=s.batch_size,
-        updates=(Update(losses=losses, descents=(descent,)),),
-    )
+    decay = s.weight_decay * decay_of_few(shape.n_rows)
+    optimizer = Optimizer(s.learning_rate, weight_decay=decay)
+    update = Update(losses, Descent(flow.variables, optimizer))
     return Family(
         generator=FlowGenerator(flow, shape),
         n_noise=shape.n_targets,
-        phases=(fit,),
+        phases=[Phase("fit", 1.0, s.batch_size, updates=[update])],
         needs_positive_weights=True,
     )

@@ -91,18 +91,14 @@ def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
         }
 
     descent = Descent(
-        variables=[*decoder.trainable_variables, *encoder.trainable_variables],
-        optimizer=Optimizer(learning_rate=s.learning_rate, average=s.average),
-        factors={"likelihood": 1.0, "divergence": s.beta},
+        [*decoder.trainable_variables, *encoder.trainable_variables],
+        Optimizer(s.learning_rate, average=s.average),
+        {"likelihood": 1.0, "divergence": s.beta},
     )
-    fit = Phase(
-        "fit",
-        batch_size=s.batch_size,
-        updates=(Update(losses=losses, descents=(descent,)),),
-    )
+    fit = Phase("fit", 1.0, s.batch_size, updates=[Update(losses, descent)])
     return Family(
         generator=generator,
         n_noise=s.n_latent + shape.n_targets,
-        phases=(fit,),
+        phases=[fit],
         needs_positive_weights=True,
     )

@@ -108,24 +108,17 @@ def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
 
     # Momentum of earlier steps is that of another game: beta_1 = 0 in Algorithm 1.
     of_critic = Descent(
-        variables=critic.trainable_variables,
-        optimizer=Optimizer(
-            learning_rate=s.critic_learning_rate, beta_1=0.0, beta_2=0.9
-        ),
-        factors={"penalty": s.penalty, "distance": -1.0},
+        critic.trainable_variables,
+        Optimizer(s.critic_learning_rate, beta_1=0.0, beta_2=0.9),
+        {"penalty": s.penalty, "distance": -1.0},
     )
     of_generator = Descent(
-        variables=generator.trainable_variables,
-        optimizer=Optimizer(
-            learning_rate=s.learning_rate, beta_1=0.0, beta_2=0.9, average=s.average
-        ),
+        generator.trainable_variables,
+        Optimizer(s.learning_rate, beta_1=0.0, beta_2=0.9, average=s.average),
     )
-    play = Phase(
-        "play",
-        batch_size=s.batch_size,
-        updates=(
-            Update(losses=critic_losses, descents=(of_critic,), times=s.critic_updates),
-            Update(losses=generator_losses, descents=(of_generator,)),
-        ),
-    )
-    return Family(generator=generator, n_noise=s.n_noise, phases=(play,))
+    updates = [
+        Update(critic_losses, of_critic, times=s.critic_updates),
+        Update(generator_losses, of_generator),
+    ]
+    play = Phase("play", 1.0, s.batch_size, updates=updates)
+    return Family(generator=generator, n_noise=s.n_noise, phases=[play])

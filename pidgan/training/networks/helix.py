@@ -13,17 +13,11 @@ from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
+from pidgan.sample.clusters import SENTINEL
 from pidgan.training.backend import tf
-
-COLUMNS = ("pt", "dip", "phi", "z", "charge")
-"""Parameters of a helix that starts on the beam axis: transverse momentum in MeV,
-tangent of the dip angle, azimuth in rad, z in mm, and charge."""
 
 FEATURES = 3
 """Numbers that `Frame.features` says of a row."""
-
-SENTINEL = -9999.0
-"""All three coordinates of a row without a cluster."""
 
 MAX_OFF = 1.0
 """Largest distance of a cluster to the radius of its row, mm."""
@@ -58,7 +52,7 @@ class Frame:
         phi - charge arcsin h and z = z0 + 2 R dip arcsin h, with R = r / 2h.
 
         Args:
-            helix: (n, 5), the parameters of `COLUMNS`.
+            helix: (n, 5), the parameters of `pidgan.sample.clusters.HELIX`.
 
         Returns:
             "azimuth" in rad, "z" in mm, and "slope", the tangent of the angle to the

@@ -2,14 +2,14 @@
 
 - `tracks`: PID variables of a track, with atoms and ties; `track_fits` finds these.
 - `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
-- `physical`: targets that a generator makes as they are.
+- `clusters`: positions of clusters along the helix of a track.
 
 Everything else in the training world knows the protocol `Targets` only. Which kind a
-sample has is decided here, by `fit_targets`, `read_targets` and `with_images`.
+sample has is decided here, by `kind_of` and the functions after it.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.targets.cell_fits import fit_cells
 from pidgan.training.targets.cells import CellTransform, mirror_images
+from pidgan.training.targets.clusters import cluster_transform
 from pidgan.training.targets.track_fits import fit_columns, fit_tracks
 from pidgan.training.targets.tracks import TargetTransform
 
@@ -89,6 +90,21 @@ class Targets(Protocol):
         """Return the fields as arrays, for `read_targets`."""
 
 
+Kind = Literal["variables", "cells", "clusters"]
+
+
+def kind_of(sample: Sample) -> Kind:
+    """Return the kind of targets that a sample has."""
+    if sample.cells is not None:
+        return "cells"
+    return "variables" if sample.clusters is None else "clusters"
+
+
+def plain_conditions(sample: Sample) -> tuple[int, ...]:
+    """Return the conditions that networks also see as they are: those of a helix."""
+    return () if sample.clusters is None else cluster_transform(sample).helix
+
+
 def fit_targets(
     sample: Sample, part: Part, *, plain: bool = False, lines: bool = False
 ) -> Targets:
@@ -103,6 +119,8 @@ def fit_targets(
             normal scores.
     """
     cells = sample.cells
+    if sample.clusters is not None:
+        return cluster_transform(sample)
     if cells is None:
         if plain:
             return fit_columns(part.targets, part.weights)
@@ -125,6 +143,8 @@ def fit_targets(
 
 def read_targets(sample: Sample, arrays: Mapping[str, Any]) -> Targets:
     """Rebuild the targets of a sample from the arrays of `Targets.to_arrays`."""
+    if sample.clusters is not None:
+        return cluster_transform(sample)
     if sample.cells is None:
         return TargetTransform.from_arrays(arrays)
     return CellTransform.from_arrays(arrays)
