@@ -29,7 +29,6 @@ from pidgan.bundle.reference import (
 )
 from pidgan.efficiency.binning import (
     Binning,
-    Columns,
     bin_index,
     bin_shape,
     choose_edges,
@@ -164,106 +163,127 @@ class RealVsGenerated:
         return result
 
 
-def compare_outcomes(
-    real: BoolArray,
-    generated: BoolArray | FloatArray,
+@dataclass(frozen=True, kw_only=True)
+class ComparedRows:
+    """Outcomes of cuts on reference rows, from which records in any bins are made.
+
+    Attributes:
+        species: Species of the rows.
+        cuts: Texts of the cuts.
+        columns: (n,) arrays by name: conditions, and targets if a binning needs them.
+        weights: (n,) weights of any sign.
+        real: (n_cuts, n) whether the real targets pass.
+        generated: (n_cuts, n) number of generated draws that pass.
+        repeats: Generated draws per row.
+        units: Units by column; a column without one has none.
+        alternatives: (n,) weights of other mass fits by name.
+    """
+
+    species: str
+    cuts: tuple[str, ...]
+    columns: dict[str, FloatArray]
+    weights: FloatArray
+    real: BoolArray
+    generated: IntArray
+    repeats: int
+    units: dict[str, str] = field(default_factory=dict)
+    alternatives: dict[str, FloatArray] = field(default_factory=dict)
+
+    def tables(
+        self, edges: Mapping[str, tuple[float, ...]]
+    ) -> tuple[EfficiencyTable, EfficiencyTable]:
+        """Return real and generated efficiencies in bins, without their covariance."""
+        rows, *outcomes = self._sorted(edges)
+        first, second = (
+            EfficiencyTable.from_shares(passes, rows, cuts=self.cuts, edges=edges)
+            for passes in outcomes
+        )
+        return first, second
+
+    def in_bins(
+        self,
+        edges: Mapping[str, tuple[float, ...]],
+        *,
+        variance: VarianceName = "wilson",
+    ) -> RealVsGenerated:
+        """Return the record in bins.
+
+        Args:
+            edges: Increasing edges by column; empty gives one bin of everything.
+            variance: Formula of the intervals, "wilson" or "pidcalib".
+        """
+        rows, real, generated = self._sorted(edges)
+        covariance = share_covariance(np.concatenate([real, generated]), rows)
+        first, second = (
+            EfficiencyTable.from_shares(
+                shares, rows, cuts=self.cuts, edges=edges, variance=variance
+            )
+            for shares in (real, generated)
+        )
+        difference, error = _differences(real, generated, rows, variance)
+        moments, n_moment = _moments(real, generated, rows)
+        shape = bin_shape(edges)
+        return RealVsGenerated(
+            species=self.species,
+            units=tuple(self.units.get(name, "1") for name in edges),
+            real=first,
+            generated=second,
+            covariance=covariance.reshape(*covariance.shape[:2], *shape),
+            difference=difference.reshape(first.efficiency.shape),
+            difference_error=error.reshape(first.efficiency.shape),
+            moments=moments.reshape(*moments.shape[:2], *shape),
+            n_moment=n_moment.reshape(shape),
+            repeats=self.repeats,
+        )
+
+    def _sorted(
+        self, edges: Mapping[str, tuple[float, ...]]
+    ) -> tuple[SortedRows, BoolArray, FloatArray]:
+        """Rows by bin, whether they pass, and the share of their draws that do."""
+        index = bin_index(self.columns, edges)
+        rows = sort_rows(index, self.weights, count_bins(edges))
+        generated = self.generated[:, rows.order] / self.repeats
+        return rows, self.real[:, rows.order], generated
+
+
+def compare_rows(
+    generator: Generator,
+    frame: pd.DataFrame,
+    cuts: Sequence[Cut],
     *,
-    cuts: Sequence[str],
-    columns: Columns,
-    weights: FloatArray,
-    edges: Mapping[str, tuple[float, ...]],
-    species: str,
-    units: Mapping[str, str],
-    repeats: int = 1,
-    variance: VarianceName = "wilson",
-) -> RealVsGenerated:
-    """Return the record of rows whose outcomes are known.
+    seed: int = 1,
+    repeats: int = REPEATS,
+    stream: str = STREAM,
+) -> ComparedRows:
+    """Return which reference rows pass cuts, and how many of their draws.
 
     Args:
-        real: (n_cuts, n) whether the real targets pass.
-        generated: (n_cuts, n) whether the generated targets pass, or the share of
-            several draws that do.
-        cuts: Texts of the cuts, or names of what else the rows may be chosen by.
-        columns: Named columns of n rows, for the binning.
-        weights: (n,) weights of any sign.
-        edges: Increasing edges by column; empty gives one bin of everything.
-        species: Species of the rows.
-        units: Units by column; a column without one has none.
+        generator: A model or a bundle.
+        frame: Reference rows, from `reference_frame`.
+        cuts: Cuts on targets and conditions, from `parse_cuts`.
+        seed: Seed of the generated draws.
         repeats: Generated draws per row.
-        variance: Formula of the intervals, "wilson" or "pidcalib".
-
-    Returns:
-        The record.
+        stream: Name of the draws; another name gives independent ones.
     """
-    rows = sort_rows(bin_index(columns, edges), weights, count_bins(edges))
-    real, generated = real[:, rows.order], generated[:, rows.order]
-    covariance = share_covariance(np.concatenate([real, generated]), rows)
-    first, second = (
-        EfficiencyTable.from_shares(
-            shares, rows, cuts=cuts, edges=edges, variance=variance
-        )
-        for shares in (real, generated)
-    )
-    difference, error = _differences(real, generated, rows, variance)
-    moments, n_moment = _moments(real, generated, rows)
-    shape = bin_shape(edges)
-    return RealVsGenerated(
-        species=species,
-        units=tuple(units.get(name, "1") for name in edges),
-        real=first,
-        generated=second,
-        covariance=covariance.reshape(*covariance.shape[:2], *shape),
-        difference=difference.reshape(len(real), *shape),
-        difference_error=error.reshape(len(real), *shape),
-        moments=moments.reshape(*moments.shape[:2], *shape),
-        n_moment=n_moment.reshape(shape),
+    card = generator.card
+    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
+    return ComparedRows(
+        species=card.species,
+        cuts=tuple(cut.text for cut in cuts),
+        columns=columns,
+        units={v.name: v.unit for v in card.conditions},
+        weights=columns["weight"],
+        real=passing(card, cuts, frame),
+        generated=count_passing(
+            generator, cuts, frame, seed=seed, repeats=repeats, stream=stream
+        ),
         repeats=repeats,
+        alternatives={
+            name.removeprefix(ALTERNATIVE_WEIGHT): values
+            for name, values in columns.items()
+            if name.startswith(ALTERNATIVE_WEIGHT)
+        },
     )
-
-
-def _differences(
-    real: BoolArray,
-    generated: BoolArray | FloatArray,
-    rows: SortedRows,
-    variance: VarianceName,
-) -> tuple[FloatArray, FloatArray]:
-    """Return generated minus real, and its error, (n_cuts, n_bins) each.
-
-    With d = sum w (g - r) / S, V = sum w^2 (g - r - d)^2 and u = S2 / S, the error is
-    sqrt(V + u^2 / 2) / (S + u): Wilson's term counts once for each efficiency.
-    """
-    w, w2 = rows.weights, rows.weights**2
-    s, s2 = rows.total(w), rows.total(w2)
-    s = np.where(s > 0, s, np.nan)
-    u = s2 / s
-    differences, errors = np.empty((2, len(real), rows.n_bins))
-    for cut, (r, g) in enumerate(zip(real, generated, strict=True)):
-        step = g.astype(np.float64) - r
-        d = rows.total(w * step) / s
-        v = rows.total(w2 * step**2) - 2 * d * rows.total(w2 * step) + d**2 * s2
-        v = np.maximum(v, 0.0)  # rounding, where all rows agree
-        wilson = np.sqrt(v + u**2 / 2) / (s + u)
-        differences[cut] = d
-        errors[cut] = wilson if variance == "wilson" else np.sqrt(v) / s
-    return differences, errors
-
-
-def _moments(
-    real: BoolArray, generated: BoolArray | FloatArray, rows: SortedRows
-) -> tuple[FloatArray, FloatArray]:
-    """Return mean products of r - g, (n_cuts, n_cuts, n_bins), and their n_eff."""
-    w2 = rows.weights * rows.weights
-    s2, s4 = rows.total(w2), rows.total(w2 * w2)
-    norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
-    residual = [
-        rows.weights * (r.astype(np.float64) - g)
-        for r, g in zip(real, generated, strict=True)
-    ]
-    moments = np.empty((len(residual), len(residual), rows.n_bins))
-    for i, first in enumerate(residual):
-        for j, second in enumerate(residual[: i + 1]):
-            moments[i, j] = moments[j, i] = rows.total(first * second) / norm
-    return moments, n_eff_of_sums(s2, s4)
 
 
 def closure_table(
@@ -308,102 +328,46 @@ def closure_table(
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedRows:
-    """Outcomes of cuts on reference rows, from which records in any bins are made.
+def _differences(
+    real: BoolArray,
+    generated: FloatArray,
+    rows: SortedRows,
+    variance: VarianceName,
+) -> tuple[FloatArray, FloatArray]:
+    """Return generated minus real, and its error, (n_cuts, n_bins) each.
 
-    Attributes:
-        species: Species of the rows.
-        cuts: Texts of the cuts.
-        columns: (n,) arrays by name: conditions, and targets if a binning needs them.
-        weights: (n,) weights of any sign.
-        real: (n_cuts, n) whether the real targets pass.
-        generated: (n_cuts, n) number of generated draws that pass.
-        repeats: Generated draws per row.
-        units: Units by column; a column without one has none.
-        alternatives: (n,) weights of other mass fits by name.
+    With d = sum w (g - r) / S, V = sum w^2 (g - r - d)^2 and u = S2 / S, the error is
+    sqrt(V + u^2 / 2) / (S + u): Wilson's term counts once for each efficiency.
     """
-
-    species: str
-    cuts: tuple[str, ...]
-    columns: dict[str, FloatArray]
-    weights: FloatArray
-    real: BoolArray
-    generated: IntArray
-    repeats: int
-    units: dict[str, str] = field(default_factory=dict)
-    alternatives: dict[str, FloatArray] = field(default_factory=dict)
-
-    def tables(
-        self, edges: Mapping[str, tuple[float, ...]]
-    ) -> tuple[EfficiencyTable, EfficiencyTable]:
-        """Return real and generated efficiencies in bins, without their covariance."""
-        index = bin_index(self.columns, edges)
-        rows = sort_rows(index, self.weights, count_bins(edges))
-        real, generated = (
-            EfficiencyTable.from_shares(
-                shares[:, rows.order], rows, cuts=self.cuts, edges=edges
-            )
-            for shares in (self.real, self.generated / self.repeats)
-        )
-        return real, generated
-
-    def in_bins(
-        self,
-        edges: Mapping[str, tuple[float, ...]],
-        *,
-        variance: VarianceName = "wilson",
-    ) -> RealVsGenerated:
-        """Return the record in bins with these edges by column; see `closure_table`."""
-        return compare_outcomes(
-            self.real,
-            self.generated / self.repeats,
-            cuts=self.cuts,
-            columns=self.columns,
-            weights=self.weights,
-            edges=edges,
-            species=self.species,
-            units=self.units,
-            repeats=self.repeats,
-            variance=variance,
-        )
+    w, w2 = rows.weights, rows.weights**2
+    s, s2 = rows.total(w), rows.total(w2)
+    s = np.where(s > 0, s, np.nan)
+    u = s2 / s
+    differences, errors = np.empty((2, len(real), rows.n_bins))
+    for cut, (r, g) in enumerate(zip(real, generated, strict=True)):
+        step = g.astype(np.float64) - r
+        d = rows.total(w * step) / s
+        v = rows.total(w2 * step**2) - 2 * d * rows.total(w2 * step) + d**2 * s2
+        v = np.maximum(v, 0.0)  # rounding, where all rows agree
+        wilson = np.sqrt(v + u**2 / 2) / (s + u)
+        differences[cut] = d
+        errors[cut] = wilson if variance == "wilson" else np.sqrt(v) / s
+    return differences, errors
 
 
-def compare_rows(
-    generator: Generator,
-    frame: pd.DataFrame,
-    cuts: Sequence[Cut],
-    *,
-    seed: int = 1,
-    repeats: int = REPEATS,
-    stream: str = STREAM,
-) -> ComparedRows:
-    """Return which reference rows pass cuts, and how many of their draws.
-
-    Args:
-        generator: A model or a bundle.
-        frame: Reference rows, from `reference_frame`.
-        cuts: Cuts on targets and conditions, from `parse_cuts`.
-        seed: Seed of the generated draws.
-        repeats: Generated draws per row.
-        stream: Name of the draws; another name gives independent ones.
-    """
-    card = generator.card
-    columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
-    return ComparedRows(
-        species=card.species,
-        cuts=tuple(cut.text for cut in cuts),
-        columns=columns,
-        units={v.name: v.unit for v in card.conditions},
-        weights=columns["weight"],
-        real=passing(card, cuts, frame),
-        generated=count_passing(
-            generator, cuts, frame, seed=seed, repeats=repeats, stream=stream
-        ),
-        repeats=repeats,
-        alternatives={
-            name.removeprefix(ALTERNATIVE_WEIGHT): values
-            for name, values in columns.items()
-            if name.startswith(ALTERNATIVE_WEIGHT)
-        },
-    )
+def _moments(
+    real: BoolArray, generated: FloatArray, rows: SortedRows
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean products of r - g, (n_cuts, n_cuts, n_bins), and their n_eff."""
+    w2 = rows.weights * rows.weights
+    s2, s4 = rows.total(w2), rows.total(w2 * w2)
+    norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
+    residual = [
+        rows.weights * (r.astype(np.float64) - g)
+        for r, g in zip(real, generated, strict=True)
+    ]
+    moments = np.empty((len(residual), len(residual), rows.n_bins))
+    for i, first in enumerate(residual):
+        for j, second in enumerate(residual[: i + 1]):
+            moments[i, j] = moments[j, i] = rows.total(first * second) / norm
+    return moments, n_eff_of_sums(s2, s4)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.efficiency.binning import Binning, choose_edges
 from pidgan.efficiency.real_vs_generated import (
     MIN_BIN_EFF,
     ComparedRows,
@@ -39,12 +40,15 @@ class CutComparison:
     figures: dict[str, Any]
 
 
-def compare_cuts(rows: TrackRows, cuts: Sequence[str]) -> CutComparison:
+def compare_cuts(
+    rows: TrackRows, cuts: Sequence[str], binning: Binning | None = None
+) -> CutComparison:
     """Compare efficiencies against each condition and in bins of the first two."""
-    sample = rows.sample
+    sample, columns = rows.sample, rows.columns(rows.real)
+    chosen = choose_edges(binning, columns, rows.real.weights, default=sample.binning)
     binnings: list[dict[str, tuple[float, ...]]] = []
-    for name, values in rows.columns(rows.real).items():
-        edges = sample.binning.get(name) or quantile_edges(values, DEFAULT_BINS)
+    for name, values in columns.items():
+        edges = chosen.get(name) or quantile_edges(values, DEFAULT_BINS)
         binnings.append({name: edges})
     plane = {name: e for binning in binnings[:2] for name, e in binning.items()}
     passing = partial(rows.passing, cuts=cuts)

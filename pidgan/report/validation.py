@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pidgan.bundle.card import Generator, sample_targets
+from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError
 from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
@@ -37,6 +38,7 @@ def validate(
     dataset: Dataset,
     *,
     cuts: str | Sequence[str] | None = None,
+    binning: Binning | None = None,
     misid: Sequence[tuple[Generator, Dataset]] = (),
     part: PartName = "test",
     seed: int = 1,
@@ -55,6 +57,8 @@ def validate(
         generator: Anything that can sample: a model or an opened bundle.
         dataset: Dataset whose train part the generator was trained on.
         cuts: One PID cut or several; None means the standard cuts of the sample.
+        binning: Binning as in `pidgan.efficiency_table`; None means that of the
+            sample. A condition without bins has some of equal population.
         misid: Generators of other species with their datasets, for the misID of the
             cuts.
         part: Rows to judge. Showers can also be judged on "excluded", the intervals
@@ -75,10 +79,10 @@ def validate(
         >>> report.save("kaon-report")  # doctest: +SKIP
     """
     if dataset.sample.cells is not None:
-        if cuts or misid:
+        if cuts or misid or binning:
             raise DatasetError(
-                f"dataset {dataset.sample.name!r} has showers; cuts and misid are for "
-                "tracks"
+                f"dataset {dataset.sample.name!r} has showers; cuts, binning and misid "
+                "are for tracks"
             )
         return _validate_showers(generator, dataset, part=part, seed=seed)
     if part != "test":
@@ -93,10 +97,10 @@ def validate(
         for name, values in list(rows.columns(rows.real).items())[:2]
     }
     texts = cut_texts(cuts or ()) or sample.cuts or median_cuts(rows)
-    compared, others = compare_cuts(rows, texts), {}
+    compared, others = compare_cuts(rows, texts, binning), {}
     for other, data in misid:
         rejected = prepare_rows(other, data, seed=seed, max_rows=max_rows)
-        others[data.sample.species] = compare_cuts(rejected, texts)
+        others[data.sample.species] = compare_cuts(rejected, texts, binning)
     figures = {
         "schema": FIGURES_SCHEMA,
         "sample": sample.name,

@@ -1,5 +1,7 @@
 """Real and generated efficiencies of the same rows: values, covariance, bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,8 @@ from toy_generator import ToyGenerator, location, make_card, make_sample
 
 from pidgan.bundle.reference import parse_cuts
 from pidgan.efficiency.real_vs_generated import (
+    ComparedRows,
     closure_table,
-    compare_outcomes,
     compare_rows,
 )
 from pidgan.efficiency.table import efficiency_table
@@ -71,16 +73,23 @@ def test_the_record_agrees_with_itself() -> None:
 def test_outcomes_of_one_draw_are_shares_of_zero_or_one() -> None:
     rng = np.random.default_rng(1)
     real, generated = rng.random((2, 2, 500)) < 0.7
-    options = {
-        "cuts": ("y > 0", "y > 1"),
-        "columns": {"x": rng.random(500)},
-        "weights": rng.choice([1.2, -0.3], 500, p=[0.9, 0.1]),
-        "edges": {"x": (0.0, 0.4, 1.0)},
-        "species": "K+",
-        "units": {"x": "MeV"},
-    }
-    found = compare_outcomes(real, generated, **options)
-    again = compare_outcomes(real, generated.astype(np.float64), **options)
+    rows = ComparedRows(
+        species="K+",
+        cuts=("y > 0", "y > 1"),
+        columns={"x": rng.random(500)},
+        weights=rng.choice([1.2, -0.3], 500, p=[0.9, 0.1]),
+        real=real,
+        generated=generated.astype(np.int64),
+        repeats=1,
+        units={"x": "MeV"},
+    )
+    edges = {"x": (0.0, 0.4, 1.0)}
+    found = rows.in_bins(edges)
+    again = replace(rows, generated=3 * rows.generated, repeats=3).in_bins(edges)
+    for table, expected in zip(
+        rows.tables(edges), (found.real, found.generated), strict=True
+    ):
+        np.testing.assert_array_equal(table.efficiency, expected.efficiency)
     np.testing.assert_array_equal(found.difference, again.difference)
     np.testing.assert_allclose(found.generated.upper, again.generated.upper)
     np.testing.assert_allclose(found.covariance, again.covariance)

@@ -10,12 +10,13 @@ import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
 from pidgan.bundle.card import CardVariable
-from pidgan.efficiency.real_vs_generated import compare_outcomes
+from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
 from pidgan.report.page import Section, Table
 from pidgan.report.report import Report
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
+from pidgan.sample.loading import load_binning
 
 
 def toy_dataset(n: int, *, seed: int = 1, signed: bool = True) -> Dataset:
@@ -100,6 +101,22 @@ def test_summary_is_a_table(report: Report) -> None:
     assert lines[0].startswith("Validation of toy: K+; ")
     assert any(line.startswith("weighted KS, DLLk") for line in lines)
     assert all(len(line) < 120 for line in lines[1:])
+
+
+def test_one_cut_and_any_binning_can_be_given() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PidganWarning)
+        report = validate(
+            ToyGenerator(card=make_card()),
+            toy_dataset(1500),
+            cuts="DLLk > 3",
+            binning={"P": 4, "ETA": "muons"},
+            c2st_rows=200,
+        )
+    assert list(report.figures["efficiency"]) == ["DLLk > 3"]
+    momentum, eta = report.data.efficiencies
+    assert momentum.real.shape == (4,)
+    assert eta.binning == {"ETA": load_binning("muons")["ETA"]}
 
 
 def test_misid_is_that_of_the_other_species(report: Report) -> None:
@@ -226,16 +243,16 @@ def test_pulls_of_pairs_are_standard_normal() -> None:
     for _ in range(40):
         weights = rng.choice([1.2, -0.6], 4000, p=[0.8, 0.2])
         real, generated = rng.random((2, 1, 4000)) < 0.9
-        found = compare_outcomes(
-            real,
-            generated,
+        rows = ComparedRows(
+            species="K+",
             cuts=("y > 0",),
             columns={"bin": np.repeat(np.arange(10), 400)},
             weights=weights,
-            edges={"bin": tuple(range(11))},
-            species="K+",
-            units={},
+            real=real,
+            generated=generated.astype(np.int64),
+            repeats=1,
         )
+        found = rows.in_bins({"bin": tuple(range(11))})
         pulls.append(found.pull)
     assert np.std(pulls) == pytest.approx(1.0, abs=0.12)
 
