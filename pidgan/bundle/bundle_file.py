@@ -38,13 +38,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleFile:
-    """The content of a file that is a bundle.
-
-    Attributes:
-        data: All bytes.
-        card: Description of the generator.
-        graph: Computation of the generator.
-    """
+    """The bytes of a file that is a bundle, its card and its graph."""
 
     data: bytes
     card: Card
@@ -57,11 +51,7 @@ class BundleFile:
 
 
 def read_bundle_file(path: Path) -> BundleFile:
-    """Read a bundle and check its size, card, checksum, inputs, outputs and graph.
-
-    Raises:
-        BundleError: The file is refused.
-    """
+    """Read a bundle and check size, card, checksum, ports and graph."""
     data = _read(path)
     try:
         structure = read_onnx_structure(data)

@@ -14,7 +14,7 @@ from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
 from pidgan.bundle.self_test import TOLERANCE, read_self_test
 from pidgan.errors import BundleError
-from pidgan.files.writing import refuse_existing, writing_file
+from pidgan.files.writing import writing_file
 
 TEMPLATE = "generator.c"
 
@@ -66,11 +66,9 @@ def export_c(
     path = Path(path)
     if path.suffix != ".c":
         raise BundleError(f"{path}: the name of a C file ends in .c")
-    refuse_existing(path, overwrite=overwrite)
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
-    text = c_source(bundle, name)
     with writing_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="ascii")
+        temporary.write_text(c_source(bundle, name), encoding="ascii")
     return path
 
 

@@ -44,15 +44,8 @@ def translate(
 ) -> Translation:
     """Translate a graph from arrays `conditions` and `noise` to an array `targets`.
 
-    Args:
-        nodes: Operators, in order.
-        values: Values of the graph from `check_graph`.
-        constants: Constant arrays of the file; arrays of the graph are added.
-        rows: 1, or the number of rows in a block.
-
-    Raises:
-        ValueError: The local arrays would be too large, or an operator has no
-            translation.
+    The number of rows is 1, or the size of a block. A ValueError says that local arrays
+    would be too large, or that an operator has no translation.
     """
     writer = Writer(rows=rows, constants=constants)
     writer.places |= {"conditions": "conditions", "noise": "noise"}

@@ -47,8 +47,7 @@ static void {}(float *restrict y, const float *restrict x,
 def _dense_block(name: str, inputs: int, outputs: int) -> str:
     """Return the function y = w x + b for a block, `TILE` columns of w at a time.
 
-    The sums of a tile are scalars in a loop over rows. Compilers turn them into vectors
-    only if sizes are constants, so that each shape has its own function.
+    Compilers turn the sums of a tile into vectors only if sizes are constants.
     """
     rest = outputs % TILE
     lines = [_DENSE_HEAD.format(name)]

@@ -135,18 +135,7 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxStructure:
-    """The content of an ONNX file.
-
-    Attributes:
-        metadata: Entries of `metadata_props`.
-        opsets: Version of each imported operator set ("" is the ONNX standard).
-        graph: Bytes of the graph.
-        nodes: Operators, in the order of the file.
-        constants: Initializers by name.
-        inputs: Inputs of the graph.
-        outputs: Outputs of the graph.
-        refused: Descriptions of content that no bundle may have.
-    """
+    """The content of an ONNX file; `refused` describes what no bundle may have."""
 
     metadata: dict[str, str]
     opsets: dict[str, int]
@@ -159,15 +148,7 @@ class OnnxStructure:
 
 
 def read_onnx_structure(data: bytes) -> OnnxStructure:
-    """Return the structure of an ONNX file.
-
-    Args:
-        data: Bytes of the whole file.
-
-    Raises:
-        ValueError: The bytes are not an ONNX message, or the size of a constant
-            contradicts its shape.
-    """
+    """Return the content of an ONNX file, or raise a ValueError if it is damaged."""
     decoder = _Decoder()
     view = memoryview(data)
     model = decoder.message(view, "model")

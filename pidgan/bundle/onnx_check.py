@@ -26,17 +26,10 @@ MAX_NODES = 10_000
 
 
 def check_graph(structure: OnnxStructure) -> dict[str, Value]:
-    """Return every value of a graph; nothing is computed.
+    """Return type and shape of every value of a graph; nothing is computed.
 
-    Args:
-        structure: Content of the file from `read_onnx_structure`.
-
-    Returns:
-        Type and shape of each input, constant and output of an operator, by name.
-
-    Raises:
-        ValueError: The graph has an operator that is not on the list, is out of order,
-            mixes rows, or is too large.
+    A ValueError says that the graph has an operator that is not on the list, is out of
+    order, mixes rows, or is too large.
     """
     if structure.refused:
         found = ", ".join(sorted(structure.refused))

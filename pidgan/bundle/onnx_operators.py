@@ -25,14 +25,7 @@ Rule = Callable[[Call], list[Value]]
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """An operator of a bundle.
-
-    Attributes:
-        rule: Function that returns types and shapes of the outputs.
-        most_inputs: Largest number of inputs.
-        attributes: Names of the attributes that it may have.
-        rows_last: Whether the rows may be on the last axis.
-    """
+    """An operator: its rule, and the inputs, attributes and rows that it may have."""
 
     rule: Rule
     most_inputs: int

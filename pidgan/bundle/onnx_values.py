@@ -16,15 +16,10 @@ REAL = ("float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """Type and shape of a value.
+    """Type and shape of a value, without the axis of the rows.
 
-    Attributes:
-        dtype: Type of the numbers: "float32", "float64", "int64" or "bool".
-        shape: Sizes of all axes but the one of the rows.
-        per_row: Whether the value has an axis of rows, the first one; otherwise it is
-            a constant.
-        rows_last: Whether the axis of the rows is the last one instead.
-        constant: Numbers of a constant.
+    The axis of the rows is the first one, or the last one. A value without rows is a
+    constant and has numbers.
     """
 
     dtype: str

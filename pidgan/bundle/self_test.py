@@ -22,13 +22,7 @@ FEW = 32
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """Rows of a self-test, float32.
-
-    Attributes:
-        conditions: Conditions (n, n_conditions).
-        noise: Noise (n, n_noise).
-        targets: Targets (n, n_targets) that they give.
-    """
+    """Rows of conditions, noise and the targets that they must give, float32."""
 
     conditions: npt.NDArray[np.float32]
     noise: npt.NDArray[np.float32]
@@ -58,11 +52,7 @@ class SelfTest:
 
 
 def read_self_test(card: Card, where: str) -> SelfTest:
-    """Return the self-test of a card.
-
-    Raises:
-        BundleError: The card has no self-test, or a damaged one.
-    """
+    """Return the self-test of a card, or raise a BundleError if it is damaged."""
     test = card.self_test
     if test is None:
         raise BundleError(f"{where}: the card has no self-test, expected one")

@@ -108,14 +108,9 @@ def layer_energies(cells: FloatArray, view: View) -> FloatArray:
 
 
 def moments(e: FloatArray, at: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return mean, root variance and skewness of positions weighted with energies.
+    """Return mean, root variance and skewness, (n,) each, of positions (k,).
 
-    Args:
-        e: Energies (n, k).
-        at: Positions (k,).
-
-    Returns:
-        Three arrays (n,), 0 where the sum of energies is not above 0.
+    Weights are energies (n, k); all moments are 0 where their sum is not above 0.
     """
     total = e.sum(axis=1)
     scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)

@@ -47,11 +47,7 @@ RUN_RANGE = (173_000, 185_700)
 
 @dataclass(frozen=True, kw_only=True)
 class MassShape:
-    """Distribution of the discriminant, MeV.
-
-    Signal is a sum of two Gaussians with one mean, background is exp(-m / slope). Both
-    are cut off at the edges of the window.
-    """
+    """Signal of two Gaussians with one mean, and background exp(-m / slope), MeV."""
 
     branch: str
     window: tuple[float, float]
@@ -64,13 +60,9 @@ class MassShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Mode:
-    """A calibration mode.
+    """A calibration mode: species, trees for positive and negative probes, mass.
 
-    Attributes:
-        species: Species of the signal probes.
-        trees: Names of the trees for positive and for negative probes.
-        mass: Distribution of the discriminant.
-        mixture: Shares of the species of background probes, as in `HYPOTHESES`.
+    Shares of the species of background probes are in the order of `HYPOTHESES`.
     """
 
     species: str
@@ -193,16 +185,7 @@ def simulate_calibration(
 def draw_mass(
     shape: MassShape, is_signal: BoolArray, *, rng: np.random.Generator
 ) -> FloatArray:
-    """Draw the discriminant of signal and background rows within the window.
-
-    Args:
-        shape: Distribution of the discriminant.
-        is_signal: Whether each row is signal (n,).
-        rng: Source of randomness.
-
-    Returns:
-        Masses (n,), MeV.
-    """
+    """Draw masses (n,) of signal and background rows within the window, MeV."""
     low, high = shape.window
     # The inverse of the cumulative exponential that is cut off at both edges.
     span = np.expm1(-(high - low) / shape.slope)

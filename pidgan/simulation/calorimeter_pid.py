@@ -17,17 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arrays import AnyArray, FloatArray, IntArray
+from pidgan.simulation import tracks
 from pidgan.simulation.detector import HYPOTHESES, MASSES
-from pidgan.simulation.tracks import (
-    SPECIES,
-    check_number,
-    check_species,
-    checked_columns,
-    draw_charges,
-    in_chunks,
-    probe_branches,
-    true_ids,
-)
 
 CALORIMETER_TREE = "Calo/DecayTree"
 """Name of the tree that `simulate_calorimeter` makes."""
@@ -154,9 +145,9 @@ def simulate_calorimeter_response(
         >>> bool(0.8 < response["Calo_EoverP"][0] < 1.2)
         True
     """
-    check_species(species, CALORIMETER_SPECIES)
+    tracks.check_species(species, CALORIMETER_SPECIES)
     # The parametrisation of electromagnetic showers does not hold at lower energies.
-    columns = checked_columns(
+    columns = tracks.checked_columns(
         {
             "p": (p, 0.5 * P_RANGE[0], np.inf),
             "eta": (eta, -MAX_ETA, MAX_ETA),
@@ -164,7 +155,7 @@ def simulate_calorimeter_response(
         }
     )
     rng = np.random.default_rng(seed)
-    found = in_chunks(partial(_respond, species, rng=rng), columns, size=CHUNK)
+    found = tracks.in_chunks(partial(_respond, species, rng=rng), columns, size=CHUNK)
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -192,8 +183,8 @@ def simulate_calorimeter(
         >>> len(trees[CALORIMETER_TREE]["probe_Calo_EoverP"])
         100
     """
-    check_species(species, CALORIMETER_SPECIES)
-    check_number(n, "tracks")
+    tracks.check_species(species, CALORIMETER_SPECIES)
+    tracks.check_number(n, "tracks")
     rng = np.random.default_rng([seed, CALORIMETER_SPECIES.index(species)])
     low, high = np.log(P_RANGE)
     p = np.exp(rng.uniform(low, high, n))
@@ -202,13 +193,13 @@ def simulate_calorimeter(
     response = simulate_calorimeter_response(
         species, p, eta, n_tracks, seed=int(rng.integers(2**63))
     )
-    charge = draw_charges(n, rng=rng)
+    charge = tracks.draw_charges(n, rng=rng)
     ids: IntArray = np.full(n, 22, dtype=np.int32)
     if species == "gamma":
         charge = np.zeros_like(charge)
     else:
-        ids = true_ids(np.full(n, SPECIES[species]), charge)
-    branches = probe_branches(
+        ids = tracks.true_ids(np.full(n, tracks.SPECIES[species]), charge)
+    branches = tracks.probe_branches(
         p,
         eta,
         charge=charge,
@@ -268,8 +259,8 @@ def _deposits(
         hcal = np.stack([leaked, 0.0 * leaked, 0.0 * leaked], axis=1)
         return energy, energy[:, None] * fractions, hcal, spread
     momentum = p * (1.0 + TRACK_RESOLUTION * rng.standard_normal(n))
-    name = HYPOTHESES[SPECIES[species]]
-    mass = MASSES[SPECIES[species]]
+    name = HYPOTHESES[tracks.SPECIES[species]]
+    mass = MASSES[tracks.SPECIES[species]]
     # The mass of a meson becomes visible energy, the mass of a baryon does not.
     energy = np.hypot(momentum, mass) - (mass if name in ("p", "mu") else 0.0)
     depth = np.full(n, np.inf)
@@ -302,9 +293,8 @@ def _deposits(
 def _radiate(p: FloatArray, eta: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return the energy in the cluster of electrons with a measured momentum.
 
-    An electron keeps a share z of its energy behind t radiation lengths; -ln z is gamma
-    distributed with shape t / ln 2 (H. Bethe, W. Heitler, Proc. R. Soc. A 146 (1934)
-    83). The momentum is measured before a random part of up to half of this loss.
+    -ln z of the share z that t radiation lengths leave is gamma distributed with shape
+    t / ln 2 (H. Bethe, W. Heitler, Proc. R. Soc. A 146 (1934) 83).
     """
     lost = -np.expm1(-rng.gamma(MATERIAL * np.cosh(eta) / np.log(2.0)))
     # A track with a larger loss would not be found.

@@ -190,18 +190,10 @@ def _log_likelihoods(
 def simulate_rich(
     tracks: Tracks, *, detector: Detector, rng: np.random.Generator
 ) -> dict[str, FloatArray]:
-    """Draw the RICH response of tracks: the five DLLs, or `SENTINEL` in all of them.
+    """Draw the five DLLs of tracks, (n,) each, or `SENTINEL` in all of them.
 
-    DLL_h = ln L_h - ln L_pi, summed over the radiators that the track crosses;
-    "bt" is the hypothesis of a particle below every threshold, ln L_background.
-
-    Args:
-        tracks: True tracks; a few thousand at a time fit into a CPU cache.
-        detector: Constants of the detector.
-        rng: Source of randomness.
-
-    Returns:
-        Values (n,) of each of `RICH_VARIABLES`.
+    DLL_h = ln L_h - ln L_pi, summed over the radiators that the track crosses; "bt" is
+    the hypothesis of a particle below every threshold, ln L_background.
     """
     order = np.argsort(-tracks.p, kind="stable")
     ordered = tracks.take(order)

@@ -19,17 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arrays import AnyArray, FloatArray, IntArray
+from pidgan.simulation import tracks
 from pidgan.simulation.detector import MASSES
-from pidgan.simulation.tracks import (
-    SPECIES,
-    check_number,
-    check_species,
-    checked_columns,
-    draw_charges,
-    in_chunks,
-    probe_branches,
-    true_ids,
-)
 
 TPC_TREE = "TPC/DecayTree"
 """Name of the tree that `simulate_tpc` makes."""
@@ -232,7 +223,7 @@ def simulate_tpc_response(
         (1,)
     """
     index = _index(species)
-    columns = checked_columns(
+    columns = tracks.checked_columns(
         {
             "p": (p, 0.0, np.inf),
             "eta": (eta, -MAX_ETA, MAX_ETA),
@@ -241,7 +232,7 @@ def simulate_tpc_response(
         }
     )
     rng = np.random.default_rng(seed)
-    result = in_chunks(partial(_respond, index, rng=rng), columns, size=CHUNK)
+    result = tracks.in_chunks(partial(_respond, index, rng=rng), columns, size=CHUNK)
     for name, hypothesis in zip(("e", "mu", "pi", "k", "p"), TPC_SPECIES, strict=True):
         result[f"TPC_NSigma{name}"] = n_sigma(
             result["TPC_dEdx"], columns[0], columns[2], species=hypothesis
@@ -272,28 +263,28 @@ def simulate_tpc(
         >>> len(trees[TPC_TREE]["probe_TPC_NSigmak"])
         100
     """
-    check_species(species, TPC_SPECIES)
-    check_number(n, "tracks")
+    tracks.check_species(species, TPC_SPECIES)
+    tracks.check_number(n, "tracks")
     rng = np.random.default_rng([seed, TPC_SPECIES.index(species)])
     p, eta, n_clusters, n_tracks = _draw_conditions(species, n, rng)
-    charge = draw_charges(n, rng=rng)
+    charge = tracks.draw_charges(n, rng=rng)
     response = simulate_tpc_response(
         species, p, eta, n_clusters, n_tracks, seed=int(rng.integers(2**63))
     )
-    branches = probe_branches(
+    branches = tracks.probe_branches(
         p,
         eta,
         charge=charge,
         others={"probe_TPC_nClusters": n_clusters, "nTracks": n_tracks},
         response=response,
-        ids=true_ids(np.full(n, _index(species)), charge),
+        ids=tracks.true_ids(np.full(n, _index(species)), charge),
     )
     return {TPC_TREE: branches}
 
 
 def _index(species: str) -> int:
-    check_species(species, tuple(SPECIES))
-    return SPECIES[species]
+    tracks.check_species(species, tuple(tracks.SPECIES))
+    return tracks.SPECIES[species]
 
 
 def _aleph(bg: FloatArray) -> FloatArray:

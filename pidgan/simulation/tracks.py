@@ -30,14 +30,7 @@ Branches = dict[str, AnyArray]
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks:
-    """True tracks.
-
-    Attributes:
-        species: Index (n,) into `HYPOTHESES`.
-        p: Momentum (n,), MeV.
-        eta: Pseudorapidity (n,).
-        n_tracks: Number of tracks (n,) in the event of each track.
-    """
+    """True tracks (n,): index into `HYPOTHESES`, p in MeV, eta, tracks of the event."""
 
     species: AnyArray
     p: AnyArray
@@ -121,11 +114,7 @@ def check_number(n: int, things: str) -> None:
 def checked_columns(
     columns: Mapping[str, tuple[ArrayLike, float, float]],
 ) -> list[FloatArray]:
-    """Return columns as arrays (n,), or raise a ValueError.
-
-    Args:
-        columns: Values, smallest and largest value allowed, by name.
-    """
+    """Return columns (n,), given with their smallest and largest values allowed."""
     arrays: list[FloatArray] = [
         np.asarray(values, dtype=np.float64) for values, *_ in columns.values()
     ]

@@ -16,17 +16,10 @@ ROLES = ("energy", "theta", "phi", "x0", "y0", "species")
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """The conditions of showers and their scales.
+    """Names and scales of conditions; a name in `ROLES` has a meaning.
 
-    Attributes:
-        names: Names of the conditions. A name in `ROLES` has a meaning: energy in the
-            unit of the cells, angles in rad, impact point on the front face (z = 0) in
-            mm, species as a code.
-        energy: Scale of the energies.
-        species: Codes of the species that occur.
-        centre: Mean of each condition without a meaning.
-        scale: Standard deviation of each condition without a meaning.
-        origin: Impact point (2,), mm, if x0 and y0 are no conditions.
+    Energies are in the unit of the cells, angles in rad, the impact point at z = 0 in
+    mm, the species is a code; `origin` is the impact point without x0 and y0.
     """
 
     names: tuple[str, ...]
@@ -87,16 +80,7 @@ class Beam:
 
 
 def fit_beam(conditions: FloatArray, names: Sequence[str]) -> Beam:
-    """Return the scales of conditions.
-
-    Args:
-        conditions: Conditions (n, c).
-        names: Names (c,) of the conditions, see `Beam`.
-
-    Raises:
-        ValueError: There is no energy, the number of names is wrong, or an energy is
-            not positive.
-    """
+    """Return the scales of conditions (n, c), or raise a ValueError."""
     if conditions.ndim != 2 or conditions.shape[1] != len(names):
         raise ValueError(
             f"conditions of shape {conditions.shape} for {len(names)} names, "

@@ -26,17 +26,50 @@ from functools import partial
 
 import numpy as np
 
-from pidgan.arrays import FloatArray
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.training.classical.beam import Beam
-from pidgan.training.classical.depth_slices import Depth
 from pidgan.training.classical.lateral_profile import fill_cells, normalise, spread
 from pidgan.training.classical.normal_numbers import Numbers, shift_axis, spots
 
 MAX_TAU = 2.0
 """Largest distance tau - 1 from the maximum: there is little energy beyond it."""
+
+
+PLANE_SLICES = 12
+"""Number of depths, each with its own axis, that fill a layer with the whole shower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """Slices of the depth, and the layers that they belong to.
+
+    Attributes:
+        nodes: Depths (s, 3) at which the profile is evaluated, mm.
+        steps: Weights (s, 3) of these depths in the integral, mm.
+        z: Middle (s,) of each slice, mm; 0 if positions are unknown.
+        layers: Number (s,) of the layer of each slice, by view.
+    """
+
+    nodes: FloatArray
+    steps: FloatArray
+    z: FloatArray
+    layers: tuple[IntArray, ...]
+
+    def shares(self, peak: Array, shape: Array) -> Array:
+        """Return shares (n, s) of slices, integrals of f(z), for T and a - 1 (n, 1)."""
+        ratio = self.nodes.reshape(1, -1) / peak
+        density = f.exp(shape * (f.log(ratio) - ratio + 1.0))
+        n = len(self.nodes)
+        integral = np.repeat(np.eye(n), self.nodes.shape[1], axis=0)
+        return normalise(f.matmul(density, integral * self.steps.reshape(-1, 1)))
+
+    def in_layers(self, slices: Array, v: int) -> Array:
+        """Return shares (n, layers) of the layers of a view from shares of slices."""
+        layers = self.layers[v]
+        return f.matmul(slices, np.eye(int(layers.max()) + 1)[layers])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +159,7 @@ class GFlash:
     def image(
         self, conditions: Array, shower: tuple[Array, Array, Array], v: int, i: int
     ) -> Array:
-        """Return expected shares (n, n_cells) of the cells of layer i of view v.
-
-        Args:
-            conditions: Conditions (n, c).
-            shower: Shares (n, s) of the slices, depth (n, 1) of the maximum, and shift
-                (n, 2) of the axis.
-            v: Number of the view.
-            i: Number of the layer in the view.
-        """
+        """Return expected shares (n, n_cells) of the cells of layer i of view v."""
         slices, peak, shift = shower
         layer = self.geometry.views[v].layers[i]
         z, groups = self.groups(v, i)
@@ -156,7 +181,13 @@ class GFlash:
         """Return depths (g,) at which a layer is filled, and their slices (s, g)."""
         if self.depth is None:
             return np.zeros(1), np.ones((1, 1))
-        return self.depth.groups(self.geometry.views[v], (v, i))
+        own = np.flatnonzero(self.depth.layers[v] == i)
+        # A layer that holds the whole shower is filled at several depths.
+        n = 1 if self.geometry.views[v].has_depth else min(PLANE_SLICES, len(own))
+        group = np.arange(len(own)) * n // len(own)
+        matrix = np.zeros((len(self.depth.z), n))
+        matrix[own, group] = 1
+        return self.depth.z @ (matrix / matrix.sum(axis=0)), matrix
 
 
 def lateral_weights(
@@ -166,13 +197,8 @@ def lateral_weights(
 
     2 r R^2 / (r^2 + R^2)^2 is the average of Gaussian profiles over their variance
     R^2 / 2x with exponential x: a Student distribution with two degrees of freedom. For
-    widths in geometric progression the weights are proportional to x exp(-x).
-
-    Args:
-        parameters: Coefficients (3, 4), see `GFlash.lateral`.
-        widths: Gaussian widths (k,), mm.
-        tau: Distances tau - 1 (n, g) to the maximum.
-        u: Logarithms ln(E / E_scale) (n, 1).
+    widths in geometric progression the weights are proportional to x exp(-x). Distances
+    tau - 1 to the maximum are (n, g), and u = ln(E / E_scale) is (n, 1).
     """
     g = tau.shape[-1]
     core, tail, logit = (

@@ -6,30 +6,21 @@ from functools import partial
 
 import numpy as np
 import scipy.optimize
+import scipy.special
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
 from pidgan.bundle.formulas import log
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import layer_energies
-from pidgan.training.classical.depth_slices import Depth, fit_depth
+from pidgan.training.classical import sample_fits as fits
 from pidgan.training.classical.gflash import (
+    Depth,
     GFlash,
     distance_to_maximum,
     lateral_weights,
 )
 from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
-from pidgan.training.classical.sample_fits import (
-    Showers,
-    centre,
-    expected_cells,
-    fit_axis,
-    fit_jitter,
-    fit_positive,
-    fit_spots,
-    main_view,
-    read_showers,
-)
 
 MIN_SHOWERS = 200
 """Smallest number of showers that determines two dozen parameters."""
@@ -49,6 +40,15 @@ MOMENT_WEIGHT = 2.5  # weight of the second moment of an image, beside its cells
 ROUNDS, EVALUATIONS = 3, 5  # of the lateral fit, within which the parameters settle
 SHARE_FLOOR = 1e-4  # variance of the share of a single spot
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
+
+MIN_SLICES = 16
+"""Smallest number of slices: a shower is a few of them wide."""
+
+UNKNOWN_SHAPE = 3.0
+"""Parameter a of the average shower, where positions of layers are unknown."""
+
+# Points and weights of the integral over a slice.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
 def fit_gflash(
@@ -76,11 +76,13 @@ def fit_gflash(
     Raises:
         DatasetError: There are too few showers with energy.
     """
-    showers = read_showers(cells, conditions, geometry, names=names, least=MIN_SHOWERS)
+    showers = fits.read_showers(
+        cells, conditions, geometry, names=names, least=MIN_SHOWERS
+    )
     x, beam, views = showers.x, showers.beam, showers.views
     features = beam.features(x)
     columns = [np.log(showers.totals[:, 0] / x[:, beam.names.index("energy")])]
-    depth = fit_depth(geometry, views)
+    depth = _fit_depth(geometry, views)
     if depth is not None:
         columns = [*_fit_profiles(depth, _first_profile(geometry, views)), *columns]
     mean, sigma, mixing = _fit_normal(features, np.stack(columns, axis=1))
@@ -107,6 +109,46 @@ def fit_gflash(
     rows = np.random.default_rng(seed).permutation(len(x))[:FIT_SHOWERS]
     chosen = replace(showers, x=x[rows], views=[part[rows] for part in views])
     return _with_plane(start, chosen, [column[rows] for column in columns])
+
+
+def _fit_depth(geometry: Geometry, views: Sequence[FloatArray]) -> Depth | None:
+    """Return slices of the depth by the first view with layers, None without one."""
+    first = next((v for v, view in enumerate(geometry.views) if view.has_depth), None)
+    if first is None:
+        return None
+    view = geometry.views[first]
+    n = len(view.layers)
+    known = all(la.z is not None and la.thickness is not None for la in view.layers)
+    if known:
+        front = np.array([la.z for la in view.layers], dtype=np.float64)
+        edges = np.stack([front, front + [la.thickness for la in view.layers]], axis=1)
+    else:
+        mean = layer_energies(views[first], view).sum(axis=0)
+        share = np.clip(np.cumsum(mean) / mean.sum(), 1e-6, 1 - 1e-4)
+        ends = scipy.special.gammaincinv(UNKNOWN_SHAPE, np.append(0, share))
+        ends = np.maximum.accumulate(ends) + 1e-3 * np.arange(n + 1)
+        edges = np.stack([ends[:-1], ends[1:]], axis=1)
+    pieces = -(-MIN_SLICES // n)
+    fractions = np.linspace(0, 1, pieces + 1)
+    bounds = edges[:, :1] + (edges[:, 1:] - edges[:, :1]) * fractions
+    low, high = bounds[:, :-1].ravel(), bounds[:, 1:].ravel()
+    low, high = low - edges[0, 0], high - edges[0, 0]  # the shower starts at the front
+    middle, half = (low + high) / 2, (high - low) / 2
+    own = np.repeat(np.arange(n), pieces)
+    layers = []
+    for other in geometry.views:
+        if len(other.layers) not in (1, n):
+            raise ValueError(
+                f"views {view.name!r} and {other.name!r} have {n} and "
+                f"{len(other.layers)} layers, expected equal numbers or one layer"
+            )
+        layers.append(own if len(other.layers) == n else np.zeros_like(own))
+    return Depth(
+        nodes=middle[:, None] + half[:, None] * _NODES,
+        steps=half[:, None] * _WEIGHTS,
+        z=middle + edges[0, 0] if known else np.zeros(len(middle)),
+        layers=tuple(layers),
+    )
 
 
 def _first_profile(geometry: Geometry, views: Sequence[FloatArray]) -> FloatArray:
@@ -178,16 +220,16 @@ def _with_layer_spot(
     # The fit of T and a used two degrees of freedom of the layers.
     n = layers.shape[1]
     unit = ((layers - expected) ** 2 / some).sum(axis=1) / (2 * max(n - 2, 1))
-    return replace(start, layer_spot=fit_positive(features, unit))
+    return replace(start, layer_spot=fits.fit_positive(features, unit))
 
 
 def _with_plane(
-    start: GFlash, showers: Showers, columns: Sequence[FloatArray]
+    start: GFlash, showers: fits.Showers, columns: Sequence[FloatArray]
 ) -> GFlash:
     """Add lateral profiles, and the fluctuations of the axis and of cells."""
     geometry, x, views = start.geometry, showers.x, showers.views
-    main, at = main_view(geometry)
-    origin_x, origin_y = centre(at, views[main])[0].mean(axis=0).tolist()
+    main, at = fits.main_view(geometry)
+    origin_x, origin_y = fits.centre(at, views[main])[0].mean(axis=0).tolist()
     beam = replace(start.beam, origin=(origin_x, origin_y))
     start = replace(start, beam=beam, widths=widths_of(geometry))
     peak, slices = np.ones((len(x), 1)), None
@@ -201,29 +243,24 @@ def _with_plane(
 
     def expected(model: GFlash, shift: FloatArray, v: int) -> FloatArray:
         image = partial(model.image, x, (slices, peak, shift), v)
-        return expected_cells(geometry.views[v], views[v], image)
+        return fits.expected_cells(geometry.views[v], views[v], image)
 
     image = partial(expected, v=main)
-    start, shift, hidden = fit_axis(
+    start, shift, hidden = fits.fit_axis(
         start, at, views[main], beam=beam, fit=fit, image=image
     )
     images = [expected(start, shift, v) for v in range(len(views))]
     features = beam.features(x)
-    spot = fit_spots(features, geometry, views, images)
+    spot = fits.fit_spots(features, geometry, views, images)
     step = float(start.widths[0])
     compared = (views[main], images[main], image(start, shift + step))
-    jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
+    jitter = fits.fit_jitter(features, at, compared, step=step, spot=spot[main])
     return replace(start, cell_spot=spot, jitter=jitter, hidden=hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Images:
-    """Cells (n, k) of a layer that the lateral fit compares.
-
-    `kernels` (n, g, w, k) are integrals of Gaussians at g depths, `share` (n, g) and
-    `tau` (n, g) belong to these depths. `real` has shares of the energy of the layer,
-    `weight` (n, 1) is its share of the view, `square` has squared distances, mm^2.
-    """
+    """Shares of the cells of a layer, with all numbers that do not change in a fit."""
 
     kernels: FloatArray
     share: FloatArray
@@ -274,8 +311,8 @@ def _fit_lateral(
     profile = shower[0] is not None
     deep = any(geometry.views[v].has_depth for v, _ in places)
     free = np.array([[True, profile, deep, True]] * 3)
-    main, at = main_view(geometry)
-    rms = float(centre(at, views[main])[1].mean())
+    main, at = fits.main_view(geometry)
+    rms = float(fits.centre(at, views[main])[1].mean())
     result = np.zeros((3, 4))
     result[:, 0] = np.log(0.3 * rms), np.log(1.5 * rms), 2.0
     if profile:
@@ -314,7 +351,7 @@ def _images(
     views: Sequence[FloatArray],
     shower: tuple[FloatArray | None, FloatArray, FloatArray],
 ) -> _Images:
-    """Cells of a layer of the first showers, and all that does not change in a fit."""
+    """Cells of a layer of the first showers."""
     (v, i), n = place, len(x)
     slices, peak, shift = shower
     view, layer = start.geometry.views[v], start.geometry.views[v].layers[i]

@@ -45,15 +45,7 @@ def fill_cells(
     image: Callable[[int], Array],
     unit: Array,
 ) -> list[Array]:
-    """Return energies of the cells of each layer of a view, made of spots.
-
-    Args:
-        view: View of n_cells cells.
-        layers: Energies (n, layers) of the layers.
-        numbers: Noise of the cells.
-        image: Function from a layer's number to expected shares of its cells.
-        unit: Mean energy (n, 1) of a spot.
-    """
+    """Return energies of cells made of spots with mean energy `unit`, by layer."""
     parts = []
     for i, layer in enumerate(view.layers):
         own = f.take(layers, [i])
@@ -70,16 +62,10 @@ def spread(
     widths: FloatArray,
     scale: Array | None = None,
 ) -> Array:
-    """Return the share of each Gaussian in each cell of a layer.
+    """Return shares (n, m, k, n_cells) of k Gaussians in the cells of a layer.
 
-    Args:
-        layer: Layer of n_cells cells.
-        axis: Coordinates x and y of the centre, (n, m) each, mm: m depths of a shower.
-        widths: Standard deviations (k,), mm.
-        scale: Factor (n, 1) on the widths of a shower; None means 1.
-
-    Returns:
-        Shares (n, m, k, n_cells), without energy beside the cells.
+    The axis is x and y, (n, m) each, at m depths of a shower; `scale` (n, 1) is a
+    factor on the widths. Energy beside the cells is left out.
     """
     x, y = axis
     m = x.shape[-1]

@@ -96,11 +96,8 @@ def interpolate(table: Array, g: Array) -> Array:
 def shift_axis(noise: Array, jitter: Array, hidden: FloatArray) -> Array:
     """Return shifts (n, 2) of the axis from its expected place, mm.
 
-    Args:
-        noise: Standard normal numbers (n, 2).
-        jitter: Standard deviation (n, 1), mm.
-        hidden: Quantiles (2, knots) of the axis, mm, if no condition gives it; empty
-            otherwise.
+    They are normal with standard deviation `jitter` (n, 1), or have quantiles `hidden`
+    (2, knots) if no condition gives the axis.
     """
     if not hidden.size:
         return noise * jitter

@@ -166,16 +166,7 @@ class PCA:
         v: int,
         i: int,
     ) -> Array:
-        """Return expected shares (n, n_cells) of the cells of layer i of view v.
-
-        Args:
-            conditions: Conditions (n, c).
-            features: Features (n, m) of the conditions.
-            shower: Depth (n, 2) of `depth_of`; shift (n, 2) of the axis with the factor
-                (n, 1) on the width.
-            v: Number of the view.
-            i: Number of the layer in the view.
-        """
+        """Return expected shares (n, n_cells) of the cells of layer i of view v."""
         z, moved = shower
         layer, k = self.geometry.views[v].layers[i], len(self.widths)
         x, y = self.beam.axis(conditions, self.axis_depth((v, i), z))

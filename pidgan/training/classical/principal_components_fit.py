@@ -15,6 +15,7 @@ from pidgan.bundle.formulas import log
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import layer_energies
 from pidgan.errors import DatasetError
+from pidgan.training.classical import sample_fits as fits
 from pidgan.training.classical.beam import Beam
 from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
 from pidgan.training.classical.normal_numbers import KNOTS, spots
@@ -23,16 +24,6 @@ from pidgan.training.classical.principal_components import (
     PCA,
     shift_features,
     table_weights,
-)
-from pidgan.training.classical.sample_fits import (
-    centre,
-    expected_cells,
-    fit_axis,
-    fit_jitter,
-    fit_positive,
-    fit_spots,
-    main_view,
-    read_showers,
 )
 
 MIN_ROWS = 100
@@ -67,7 +58,9 @@ def fit_pca(
     Raises:
         DatasetError: There are too few showers with energy.
     """
-    showers = read_showers(cells, conditions, geometry, names=names, least=MIN_ROWS)
+    showers = fits.read_showers(
+        cells, conditions, geometry, names=names, least=MIN_ROWS
+    )
     x, beam, views = showers.x, showers.beam, showers.views
     rng = np.random.default_rng(seed)
     layers = [
@@ -104,7 +97,7 @@ def fit_pca(
     z = chain.depth_of(layers[0]) if layers else None
     if z is not None:
         mean = np.linalg.lstsq(features, z[:, 0], rcond=None)[0]
-        variance = fit_positive(features, (z[:, 0] - features @ mean) ** 2)
+        variance = fits.fit_positive(features, (z[:, 0] - features @ mean) ** 2)
         chain = replace(chain, depth=np.stack([mean, variance / 2], axis=1))
     if not any(view.has_plane for view in geometry.views):
         return chain
@@ -180,9 +173,9 @@ def _with_plane(
 ) -> PCA:
     """Add lateral shapes, fluctuations of width and axis, and spots."""
     geometry = chain.geometry
-    main, at = main_view(geometry)
+    main, at = fits.main_view(geometry)
     real = views[main]
-    origin_x, origin_y = centre(at, real)[0].mean(axis=0).tolist()
+    origin_x, origin_y = fits.centre(at, real)[0].mean(axis=0).tolist()
     beam = replace(chain.beam, origin=(origin_x, origin_y))
     chain = replace(chain, beam=beam, widths=widths_of(geometry))
     features = beam.features(x)
@@ -205,15 +198,17 @@ def _with_plane(
     ) -> FloatArray:
         moved = (shift, np.full((1, 1), scale))
         image = partial(model.image, x, features, (z, moved), v)
-        return expected_cells(geometry.views[v], views[v], image)
+        return fits.expected_cells(geometry.views[v], views[v], image)
 
     image = partial(expected, v=main)
-    chain, shift, hidden = fit_axis(chain, at, real, beam=beam, fit=fit, image=image)
+    chain, shift, hidden = fits.fit_axis(
+        chain, at, real, beam=beam, fit=fit, image=image
+    )
     images = [expected(chain, shift, v=v) for v in range(len(views))]
-    spot = fit_spots(features, geometry, views, images)
+    spot = fits.fit_spots(features, geometry, views, images)
     step = float(chain.widths[0])
     compared = (real, images[main], image(chain, shift + step))
-    jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
+    jitter = fits.fit_jitter(features, at, compared, step=step, spot=spot[main])
     middle = _log_width(at, images[main])
     wider = image(chain, shift, scale=np.exp(WIDTH_STEP))
     slope = (_log_width(at, wider) - middle).mean() / WIDTH_STEP
@@ -226,13 +221,13 @@ def _with_plane(
         cell_spot=spot,
         jitter=jitter,
         hidden=hidden,
-        width_spread=fit_positive(features, squares) / 2,
+        width_spread=fits.fit_positive(features, squares) / 2,
     )
 
 
 def _log_width(at: FloatArray, e: FloatArray) -> FloatArray:
     """Logarithm (n,) of the width of images; an image of one cell is a narrow one."""
-    width = np.hypot(*centre(at, e)[1].T)
+    width = np.hypot(*fits.centre(at, e)[1].T)
     return np.asarray(np.log(np.maximum(width, 0.1 * np.median(width))))
 
 

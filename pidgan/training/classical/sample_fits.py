@@ -25,14 +25,7 @@ _Model = TypeVar("_Model")
 
 @dataclass(frozen=True, kw_only=True)
 class Showers:
-    """Showers with energy in every view.
-
-    Attributes:
-        beam: Names and scales of the conditions.
-        x: Conditions (n, c).
-        views: Energies (n, n_cells) of the cells, by view.
-        totals: Energies (n, views) of the views.
-    """
+    """Showers with energy in every view: conditions, cells by view, view energies."""
 
     beam: Beam
     x: FloatArray
@@ -53,11 +46,7 @@ def read_showers(
     names: Sequence[str],
     least: int,
 ) -> Showers:
-    """Return the showers with energy in every view.
-
-    Raises:
-        DatasetError: There are fewer than `least`.
-    """
+    """Return the showers with energy in every view, at least `least` of them."""
     x = np.asarray(conditions, dtype=np.float64)
     e = check_cells(cells, geometry)
     beam = fit_beam(x, names)
@@ -76,13 +65,7 @@ def read_showers(
 def expected_cells(
     view: View, e: FloatArray, image: Callable[[int], FloatArray]
 ) -> FloatArray:
-    """Return expected energies (n, n_cells) of a view, given the energies of layers.
-
-    Args:
-        view: View of the cells.
-        e: Energies (n, n_cells) of the cells.
-        image: Function from a layer's number to expected shares of its cells.
-    """
+    """Return expected energies (n, n_cells) of a view, given those of its layers."""
     layers = layer_energies(e, view)
     parts = [
         layers[:, [i]] * (image(i) if layer.n_cells > 1 else np.ones((1, 1)))
@@ -165,17 +148,8 @@ def fit_axis(
 ) -> tuple[_Model, FloatArray, FloatArray]:
     """Fit lateral profiles, and the axis of each shower if no condition gives it.
 
-    Args:
-        start: Model without lateral profiles.
-        at: Positions (k, 3) of the cells, mm.
-        real: Energies (n, k) of the cells.
-        beam: Conditions of the showers.
-        fit: Function that fits profiles for known shifts (n, 2) of the axis.
-        image: Expected energies (n, k) of a model with shifts (n, 2).
-
-    Returns:
-        Model with profiles, shifts (n, 2) and their quantiles (2, knots), which are
-        empty if a condition gives the axis.
+    The result is the model, shifts (n, 2) of the axis and their quantiles (2, knots),
+    which are empty if a condition gives the axis.
     """
     shift: FloatArray = np.zeros((len(real), 2))
     hidden: FloatArray = np.empty((2, 0))
@@ -216,12 +190,7 @@ def fit_jitter(
 ) -> FloatArray:
     """Return coefficients (m,) of ln(standard deviation) of the axis, mm.
 
-    Args:
-        features: Features (n, m).
-        at: Positions (k, 3) of the cells, mm.
-        images: Energies (n, k): real, expected, and expected with a moved axis.
-        step: Distance in x and in y by which the axis is moved, mm.
-        spot: Coefficients (m,) from `fit_spot`, whose spots move the centre too.
+    Images (n, k) are real, expected, and expected with the axis moved by `step`.
     """
     real, expected, moved = images
     middle, width = centre(at, expected)
