@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pidgan.application import manifest
 from pidgan.application.conditions import Conditions
 from pidgan.application.generators import open_generators
-from pidgan.application.manifest import is_finished, read_manifest
 from pidgan.application.one_file import (
     Counts,
     FileJob,
@@ -197,9 +197,9 @@ def apply(
     )
     plans = _plan(job, generators, find_sources(files), files_part)
     finished = {
-        str(plan.job.output): read_manifest(plan.job.output)["counts"]
+        str(plan.job.output): manifest.read(plan.job.output)["counts"]
         for plan in plans
-        if not overwrite and is_finished(plan.job.output, plan.job.record)
+        if not overwrite and manifest.is_finished(plan.job.output, plan.job.record)
     }
     pending = [plan for plan in plans if str(plan.job.output) not in finished]
     for plan in pending:

@@ -18,12 +18,12 @@ LIBRARIES = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
 """Packages whose versions a manifest records."""
 
 
-def manifest_path(output: Path) -> Path:
+def path_of(output: Path) -> Path:
     """Return where the manifest of an output lies."""
     return output.with_name(f"{output.name}.json")
 
 
-def manifest_text(output: Path, content: Mapping[str, Any]) -> str:
+def text(output: Path, content: Mapping[str, Any]) -> str:
     """Return the text of the manifest of an output, under whatever name it lies."""
     versions = {name: package_version(name) for name in LIBRARIES}
     whole = {
@@ -35,10 +35,10 @@ def manifest_text(output: Path, content: Mapping[str, Any]) -> str:
     return json.dumps(whole, indent=2)
 
 
-def read_manifest(output: Path) -> dict[str, Any]:
+def read(output: Path) -> dict[str, Any]:
     """Return the manifest beside an output, empty if there is none."""
     try:
-        content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
+        content = json.loads(path_of(output).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and "request" in content else {}
@@ -46,10 +46,10 @@ def read_manifest(output: Path) -> dict[str, Any]:
 
 def is_finished(output: Path, request: Mapping[str, Any]) -> bool:
     """Return whether an earlier run wrote an output; raise if another file is there."""
-    manifest = read_manifest(output)
-    if not manifest and manifest_path(output).exists():
+    manifest = read(output)
+    if not manifest and path_of(output).exists():
         reason = " and is not the manifest of an output"
-        raise exists_error(manifest_path(output), reason)
+        raise exists_error(path_of(output), reason)
     if not output.exists():
         return False
     old = {**manifest.get("request", {}), "output": manifest.get("output")}

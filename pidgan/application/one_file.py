@@ -16,22 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.application import manifest, one_track
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
 from pidgan.application.generators import TrackGenerator, open_generators
-from pidgan.application.manifest import (
-    is_finished,
-    manifest_path,
-    manifest_text,
-    read_manifest,
-)
-from pidgan.application.one_track import (
-    STATUS_BITS,
-    WITHOUT_TARGETS,
-    TrackPlan,
-    generate_branches,
-    plan_track,
-)
-from pidgan.application.request import Request, Track, path_of
+from pidgan.application.one_track import TrackPlan, generate_branches, plan_track
+from pidgan.application.request import Request, Track, bundle_path
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import Addition, check_writable, replaced_type, write_copy
@@ -60,14 +49,10 @@ class FileJob:
     """What is to be done with one file.
 
     Attributes:
-        request: What is asked for.
         record: The request as the manifest records it, with the state of the input.
         trees: The trees, each with the running number of its first entry.
-        output: The copy.
-        overwrite: Whether an existing output is replaced.
         chunk: Largest number of entries of a chunk.
         chunk_bytes: Largest size of a chunk.
-        threads: Number of threads that generate.
     """
 
     request: Request
@@ -88,7 +73,7 @@ class FileJob:
 
         tracks: dict[str, Track] = {}
         for track, given in self.request.tracks.items():
-            where = path_of(given)
+            where = bundle_path(given)
             if where is None:
                 raise NtupleError(
                     f"{track}: several processes need the path of a bundle, got a "
@@ -181,7 +166,7 @@ def write_file(
 ) -> tuple[Counts, list[str]]:
     """Write a copy and its manifest; return counts, and notes on what it lacks."""
     job = plan.job
-    names = ["generated", *STATUS_BITS]
+    names = ["generated", *one_track.STATUS_BITS]
     counts = {track.name: dict.fromkeys(names, 0) for track in plan.tracks}
     additions = [
         Addition(
@@ -195,8 +180,8 @@ def write_file(
     ]
     # Without --overwrite, the manifest of an output that is gone is replaced too.
     refuse_existing(job.output, overwrite=job.overwrite)
-    paths = job.output, manifest_path(job.output)
-    with writing_files(paths, overwrite=True) as (output, manifest):
+    paths = job.output, manifest.path_of(job.output)
+    with writing_files(paths, overwrite=True) as (output, beside):
         notes = write_copy(
             additions,
             output,
@@ -214,15 +199,15 @@ def write_file(
             "counts": counts,
             "notes": notes,
         }
-        manifest.write_text(manifest_text(output, content), encoding="utf-8")
+        beside.write_text(manifest.text(output, content), encoding="utf-8")
     return counts, notes
 
 
 def run_job(job: FileJob) -> tuple[Counts, list[str]]:
     """Do a job in a process that knows nothing else of it."""
-    if not job.overwrite and is_finished(job.output, job.record):
-        manifest = read_manifest(job.output)
-        return manifest["counts"], manifest["notes"]
+    if not job.overwrite and manifest.is_finished(job.output, job.record):
+        found = manifest.read(job.output)
+        return found["counts"], found["notes"]
     request = job.request
     generators = {
         track: _generators(
@@ -300,6 +285,8 @@ def _computation(
 
 def _count(counts: dict[str, int], status: npt.NDArray[np.int8]) -> None:
     """Add the rows of a chunk to the counts of a track."""
-    counts["generated"] += int(np.count_nonzero((status & WITHOUT_TARGETS) == 0))
-    for name, bit in STATUS_BITS.items():
+    counts["generated"] += int(
+        np.count_nonzero((status & one_track.WITHOUT_TARGETS) == 0)
+    )
+    for name, bit in one_track.STATUS_BITS.items():
         counts[name] += int(np.count_nonzero(status & bit))

@@ -12,26 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
 from pidgan.application.generators import TrackGenerator
 from pidgan.application.request import Request
-from pidgan.application.several_tracks import (
-    Counts,
-    Shape,
-    common_shape,
-    lay_out,
-    restore,
-)
+from pidgan.application.several_tracks import Counts, Shape, common_shape
 from pidgan.arrays import BoolArray
+from pidgan.bundle import noise
 from pidgan.bundle.bundle import BLOCK_ROWS
 from pidgan.bundle.card import Generator
-from pidgan.bundle.noise import (
-    UInt64Array,
-    column_keys,
-    entry_keys,
-    keyed_normal,
-    position_keys,
-)
+from pidgan.bundle.noise import UInt64Array
 from pidgan.errors import NtupleError
 from pidgan.files.tables import BranchType, Source, TreeInfo
 from pidgan.sample.cuts import Cut, parse_cut
@@ -74,14 +64,10 @@ class TrackPlan:
     """A track in one tree: its generators with their conditions there.
 
     Attributes:
-        name: Prefix of the track.
         label: Tree and track, for messages.
-        request: What was asked for.
-        generators: Generators of the track.
-        conditions: Conditions of each generator.
         widths: For each target its numbers per track: None for one, as for all targets
             but the views of showers, whose cells are an array.
-        selection: Cut that a track must pass to get new targets, if there is one.
+        selection: Cut that a track must pass to get new targets.
         kept: Branches whose values stay where the selection fails, with their types.
         read: Branches to read, with their types.
         shape: Shape of the track in an entry.
@@ -225,7 +211,9 @@ def generate_branches(
     The branches have the shape of the track's own. `start` is the running number of the
     first entry; the result does not depend on the number of threads.
     """
-    rows, counts = lay_out(columns, track.needed, track.shape, where=track.label)
+    rows, counts = several_tracks.lay_out(
+        columns, track.needed, track.shape, where=track.label
+    )
     keys = _keys(track, rows, counts, start)
     selected = np.ones(len(keys), dtype=np.bool_)
     if track.selection is not None:
@@ -250,7 +238,9 @@ def generate_branches(
         status[selected] |= flags[selected]
     flat = {track.branch(target): column for target, column in targets.items()}
     flat[track.status] = status
-    nested = {name: restore(v, track.shape, counts) for name, v in flat.items()}
+    nested = {
+        name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
+    }
     return nested, status
 
 
@@ -289,10 +279,12 @@ def _keys(
                 "only"
             )
     if track.identity:
-        return column_keys([rows[name] for name in track.identity], seed=seed)
+        return noise.column_keys([rows[name] for name in track.identity], seed=seed)
     entries = len(next(iter(rows.values())) if counts is None else counts)
-    keys = entry_keys(seed=seed, track=track.name, start=start, stop=start + entries)
-    return keys if counts is None else position_keys(keys, counts)
+    keys = noise.entry_keys(
+        seed=seed, track=track.name, start=start, stop=start + entries
+    )
+    return keys if counts is None else noise.position_keys(keys, counts)
 
 
 def _initial(
@@ -321,8 +313,8 @@ def _generate(
 
     def fill(first: int) -> None:
         block = slice(first, first + BLOCK_ROWS)
-        noise = keyed_normal(keys[block], n_noise=generator.card.n_noise)
-        y[block] = generator.generate(x[block], noise)
+        z = noise.keyed_normal(keys[block], n_noise=generator.card.n_noise)
+        y[block] = generator.generate(x[block], z)
 
     starts = range(0, len(x), BLOCK_ROWS)
     if threads == 1 or len(starts) < 2:

@@ -18,7 +18,7 @@ Mode: TypeAlias = Literal["append", "replace", "friend"]
 Elsewhere: TypeAlias = Literal["nan", "keep"]
 
 
-def path_of(given: Track) -> str | Path | None:
+def bundle_path(given: Track) -> str | Path | None:
     """Return the path of a bundle or directory, None for another generator."""
     return given if isinstance(given, str | Path) else getattr(given, "path", None)
 
@@ -64,7 +64,7 @@ class Request:
     @property
     def has_paths(self) -> bool:
         """Whether another process can open all generators."""
-        return all(path_of(given) is not None for given in self.tracks.values())
+        return all(bundle_path(given) is not None for given in self.tracks.values())
 
     def record(self, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Return what a manifest says was asked for, with the hashes of each track."""

@@ -1,4 +1,4 @@
-"""File formats: ROOT (`root`, with `ttree` and `rntuple`), `parquet`, `npz`.
+"""File formats: `root` (TTrees and RNTuples), `parquet`, `npz`.
 
 A module here with a `FORMAT`, a `pidgan.files.trees.Format`, is a file format that the
 whole package reads and writes. A new one is one new file.
