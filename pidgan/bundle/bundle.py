@@ -29,14 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Float32Array = npt.NDArray[np.float32]
-NoiseOf = Callable[[Any], Float32Array]
-"""Function from an index of rows to their noise."""
-
-BLOCK_ROWS = 2048
-"""Largest number of rows in a call of the network, which fit in the cache of a core."""
-
-BLOCK_NUMBERS = 2**30
-"""Largest size of all values of these rows together: 4 GiB if nothing were freed."""
+NoiseOf = Callable[[Any], Float32Array]  # function from an index of rows to their noise
+BLOCK_ROWS = 2048  # most rows in a call, which fit in the cache of a core
+BLOCK_NUMBERS = 2**30  # most numbers in all values of a call: 4 GiB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,10 @@ from pidgan.bundle.onnx_check import check_graph
 from pidgan.bundle.onnx_values import Value
 from pidgan.errors import BundleError, nearest
 
-CARD_KEY = "pidgan_card"
-"""Key of the card in the metadata of the ONNX file."""
-
-CHECKSUM_KEY = "pidgan_sha256"
-"""Key of the checksum of graph and card in the metadata."""
-
-CHECKSUM_SCHEMA = 2
-"""First version of the schema of the card whose bundles all have a checksum."""
-
-MAX_BYTES = 256 * 2**20
-"""Largest size of a bundle; a generator has 100 kB to 10 MB."""
+CARD_KEY = "pidgan_card"  # key of the card in the metadata of the ONNX file
+CHECKSUM_KEY = "pidgan_sha256"  # key of the checksum of graph and card in the metadata
+CHECKSUM_SCHEMA = 2  # first version of the schema with a checksum
+MAX_BYTES = 256 * 2**20  # largest size of a bundle; a generator has 100 kB to 10 MB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ from pidgan.files.writing import writing_file
 
 TEMPLATE = "generator.c"
 
-BLOCK_ROWS = 32
-"""Number of rows in a block, whose values stay in the first cache."""
+BLOCK_ROWS = 32  # number of rows in a block, whose values stay in the first cache
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _KEYWORDS = frozenset(

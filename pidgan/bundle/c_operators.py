@@ -23,8 +23,7 @@ from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
 from pidgan.bundle.onnx_values import Value
 
-MAX_STACK = 2**20
-"""Largest size of local arrays in bytes; the stack of a thread has some MiB."""
+MAX_STACK = 2**20  # bytes of local arrays; the stack of a thread has some MiB
 
 
 @dataclass(frozen=True, kw_only=True)

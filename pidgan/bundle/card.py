@@ -28,8 +28,7 @@ MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
 """Largest size of a card, so that reading is fast; a card has some 10^5 characters."""
 
-SAMPLE_ROWS = 65_536
-"""Number of rows at a time, whose noise takes 16 MiB for 64 numbers in a row."""
+SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 MiB
 
 
 class CardVariable(BaseModel):

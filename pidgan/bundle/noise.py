@@ -25,11 +25,8 @@ UInt64Array = npt.NDArray[np.uint64]
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 """Step of SplitMix64: the odd integer closest to 2^64 / golden ratio."""
 
-BLOCK_WORDS = 16_384
-"""Number of words at a time: 128 KiB, so that every pass stays in the cache."""
-
-DOMAIN = b"pidgan noise 1"
-"""Text that every stream depends on; it changes with any change of the numbers."""
+BLOCK_WORDS = 16_384  # words at a time: 128 KiB stay in the cache
+DOMAIN = b"pidgan noise 1"  # new numbers need another text
 
 
 def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:

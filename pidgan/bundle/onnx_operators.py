@@ -17,8 +17,7 @@ import numpy as np
 
 from pidgan.bundle.onnx_values import REAL, Call, Value, broadcast
 
-MANY_INPUTS = 1000
-"""Largest number of inputs of an operator that takes any number."""
+MANY_INPUTS = 1000  # largest number of inputs of an operator that takes any number
 
 Rule = Callable[[Call], list[Value]]
 

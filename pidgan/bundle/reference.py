@@ -17,8 +17,7 @@ from pidgan.errors import MapError, nearest
 from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
-REPEATS = 8
-"""Number of draws for each row: 6 % more error than infinitely many have."""
+REPEATS = 8  # number of draws for each row: 6 % more error than infinitely many have
 
 
 def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:

@@ -9,15 +9,13 @@ import numpy.typing as npt
 from pidgan.bundle.card import Card
 from pidgan.errors import BundleError
 
-TOLERANCE = 1e-4
-"""Largest difference of a target y, in units of max(1, |y|)."""
+TOLERANCE = 1e-4  # largest difference of a target y, in units of max(1, |y|)
 
 EXCUSED = 0.01
 """Share of rows, rounded up, that may differ more. Rounding on another type of CPU can
 carry a row at the edge of a discrete choice across it."""
 
-FEW = 32
-"""Number of rows below which no row may differ more."""
+FEW = 32  # number of rows below which no row may differ more
 
 
 @dataclass(frozen=True, kw_only=True)

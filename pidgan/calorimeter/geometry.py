@@ -24,8 +24,7 @@ from pidgan.errors import nearest
 
 Kind = Literal["rectangular", "cylindrical", "list"]
 
-ARC_STEPS = 60
-"""Number of straight lines that stand for a full circle in a drawing."""
+ARC_STEPS = 60  # number of straight lines that stand for a full circle in a drawing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,7 @@ MIRRORS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
 }
 """Matrix that maps (x, y) to its mirror image, by the name of the mirror."""
 
-TOLERANCE = 1e-6
-"""Largest distance of a mirrored cell from a cell, in units of the smallest cell."""
+TOLERANCE = 1e-6  # distance of mirrored cells from cells, in cell sizes
 
 
 def mirror_showers(

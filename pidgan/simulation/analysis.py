@@ -22,14 +22,12 @@ from pidgan.simulation.tracks import (
     true_ids,
 )
 
-ANALYSIS_TREE = "DecayTree"
-"""Name of the tree of the analysis ntuple."""
+ANALYSIS_TREE = "DecayTree"  # name of the tree of the analysis ntuple
 
 TRACKS = ("Kplus", "piminus")
 """Prefixes of the two tracks, in charge-conjugate decays too."""
 
-TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")
-"""Variables with the response of data beside the simulated one."""
+TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")  # those with a `TRUE` response
 
 # Parent mass in MeV, species of the K and of the pi candidate (index into
 # HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.
@@ -40,35 +38,16 @@ DECAYS = (
     (2286.46, 2, 0, 0.02),  # Lambda_c+ -> p pi-, the rest of the decay lost
 )
 
-D_PT_SHAPE = 2.0
-"""Shape of the gamma distribution of the parents' pT."""
-
-D_PT_MEAN = 4000.0
-"""Mean pT of the parents in MeV: charm hadrons of b decays are harder than prompt."""
-
-D_ETA = (3.2, 0.8)
-"""Mean and spread of the parents' pseudorapidity."""
-
-TRACK_ETA_RANGE = (2.0, 5.0)
-"""Pseudorapidities of accepted tracks: LHCb's acceptance."""
-
-MIN_TRACK_PT = 500.0
-"""Smallest pT of accepted tracks, MeV."""
-
-MOMENTUM_RESOLUTION = 0.005
-"""Relative momentum resolution of long tracks: LHCb, arXiv:1412.6352."""
-
-OCCUPANCY = 1.25
-"""Mean number of tracks relative to events of the calibration samples."""
-
-TRACKS_PER_VERTEX = 150.0
-"""Number of tracks for each further primary vertex."""
-
-VERTEX_ERRORS = np.array([0.012, 0.012, 0.09])
-"""Typical errors of the decay vertex along x, y and z, mm."""
-
-RUN_RANGE = (174_000, 185_700)
-"""First and last run number, of data taking in 2016."""
+D_PT_SHAPE = 2.0  # shape of the gamma distribution of the parents' pT
+D_PT_MEAN = 4000.0  # mean pT of the parents, MeV: harder than prompt charm
+D_ETA = (3.2, 0.8)  # mean and spread of the parents' pseudorapidity
+TRACK_ETA_RANGE = (2.0, 5.0)  # pseudorapidities of accepted tracks: LHCb's acceptance
+MIN_TRACK_PT = 500.0  # smallest pT of accepted tracks, MeV
+MOMENTUM_RESOLUTION = 0.005  # relative, for long tracks: LHCb, arXiv:1412.6352
+OCCUPANCY = 1.25  # mean number of tracks relative to events of the calibration samples
+TRACKS_PER_VERTEX = 150.0  # number of tracks for each further primary vertex
+VERTEX_ERRORS = np.array([0.012, 0.012, 0.09])  # decay vertex along x, y, z, mm
+RUN_RANGE = (174_000, 185_700)  # first and last run number, of data taking in 2016
 
 
 @dataclass(frozen=True)

@@ -35,14 +35,9 @@ from pidgan.simulation.tracks import (
 RICH_MODES = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
 """Names of the calibration modes."""
 
-BACKGROUND_SOFTNESS = 0.85
-"""Median pT of background probes relative to signal: combinations are softer."""
-
-BACKGROUND_OCCUPANCY = 1.15
-"""Mean number of tracks in background events relative to signal events."""
-
-RUN_RANGE = (173_000, 185_700)
-"""First and last run number, of data taking in 2016."""
+BACKGROUND_SOFTNESS = 0.85  # median pT of background relative to signal probes
+BACKGROUND_OCCUPANCY = 1.15  # mean number of tracks relative to signal events
+RUN_RANGE = (173_000, 185_700)  # first and last run number, of data taking in 2016
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,35 +17,16 @@ import numpy as np
 
 from pidgan.arrays import AnyArray, FloatArray, IntArray
 
-SHOWER_TREE = "Showers"
-"""Name of the tree of simulated showers."""
-
-RADIATION_LENGTH = 8.9
-"""Radiation length of PbWO4, mm."""
-
-CRITICAL_ENERGY = 9.64
-"""Critical energy of PbWO4, MeV."""
-
-MOLIERE_RADIUS = 19.6
-"""Moliere radius of PbWO4, mm."""
-
-CELL = 22.0
-"""Width of a crystal, mm."""
-
-N_CELLS = 6
-"""Number of crystals along x and along y; the origin is the centre of the block."""
-
-SLICE = 20.0
-"""Thickness of a slice of the longitudinal profile, mm."""
-
-N_SLICES = 12
-"""Number of slices of the longitudinal profile."""
-
-ENERGY_RANGE = (1e3, 1e5)
-"""Smallest and largest incident energy, MeV; its logarithm is uniform."""
-
-MAX_ANGLE = 0.26
-"""Largest angle between particle and normal, rad; directions are uniform."""
+SHOWER_TREE = "Showers"  # name of the tree of simulated showers
+RADIATION_LENGTH = 8.9  # radiation length of PbWO4, mm
+CRITICAL_ENERGY = 9.64  # critical energy of PbWO4, MeV
+MOLIERE_RADIUS = 19.6  # Moliere radius of PbWO4, mm
+CELL = 22.0  # width of a crystal, mm
+N_CELLS = 6  # number of crystals along x and along y, around the origin
+SLICE = 20.0  # thickness of a slice of the longitudinal profile, mm
+N_SLICES = 12  # number of slices of the longitudinal profile
+ENERGY_RANGE = (1e3, 1e5)  # incident energies, MeV, with uniform logarithm
+MAX_ANGLE = 0.26  # largest angle between particle and normal, rad
 
 GEOMETRY: dict[str, Any] = {
     "name": "simulated block",

@@ -20,14 +20,12 @@ from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.simulation import tracks
 from pidgan.simulation.detector import HYPOTHESES, MASSES
 
-CALORIMETER_TREE = "Calo/DecayTree"
-"""Name of the tree that `simulate_calorimeter` makes."""
+CALORIMETER_TREE = "Calo/DecayTree"  # tree that `simulate_calorimeter` makes
 
 CALORIMETER_SPECIES = ("e+", "mu+", "pi+", "K+", "p", "gamma")
 """Species to choose from; an antiparticle responds like its particle."""
 
-NO_CLUSTER = -999.0
-"""Width and depth of tracks without electromagnetic energy above threshold."""
+NO_CLUSTER = -999.0  # width and depth without electromagnetic energy
 
 ECAL_EDGES = np.array([0.0, 3.0, 9.0, 18.0, 25.0])
 """Depths between the electromagnetic layers, radiation lengths. Chosen."""
@@ -35,45 +33,23 @@ ECAL_EDGES = np.array([0.0, 3.0, 9.0, 18.0, 25.0])
 HCAL_EDGES = np.array([0.0, 1.0, 3.0, 6.0])
 """Depths between the hadronic layers at eta = 0, interaction lengths. Chosen."""
 
-CRITICAL_ENERGY = 9.64
-"""Critical energy of electrons in lead tungstate, MeV (Particle Data Group, 2024)."""
-
-Z_EFFECTIVE = 68.4
-"""Effective atomic number of lead tungstate (hep-ex/0001020, Eq. 9)."""
-
-MOLIERE_RADIUS = 19.6
-"""Moliere radius of lead tungstate, mm (Particle Data Group, 2024)."""
-
-X0_PER_LAMBDA = 22.8
-"""Radiation lengths in an interaction length of lead tungstate: 203 mm / 8.9 mm."""
-
-ECAL_IONISATION = 9.1
-"""Most probable deposit of a minimum-ionising particle, MeV per radiation length."""
-
-HCAL_IONISATION = 210.0
-"""Most probable deposit in the hadronic calorimeter, MeV per interaction length."""
-
-IONISATION_SPREAD = 0.08
-"""Relative width of the Landau-like distribution of a deposit. Chosen."""
-
-MATERIAL = 0.3
-"""Radiation lengths before the calorimeter at eta = 0; they grow with cosh(eta)."""
-
-RECOVERED = 0.8
-"""Share of radiated energy that the cluster of an electron includes. Chosen."""
-
-TRACK_RESOLUTION = 0.006
-"""Relative momentum resolution. Chosen."""
-
-HADRON_TO_ELECTRON = (0.5, 0.75)
-"""Response to the hadronic part over response to electrons, in both calorimeters."""
+CRITICAL_ENERGY = 9.64  # MeV, electrons in lead tungstate (Particle Data Group, 2024)
+Z_EFFECTIVE = 68.4  # effective atomic number of lead tungstate (hep-ex/0001020, Eq. 9)
+MOLIERE_RADIUS = 19.6  # mm, lead tungstate (Particle Data Group, 2024)
+X0_PER_LAMBDA = 22.8  # radiation lengths in an interaction length: 203 mm / 8.9 mm
+ECAL_IONISATION = 9.1  # most probable deposit, MeV per radiation length
+HCAL_IONISATION = 210.0  # most probable deposit, MeV per interaction length
+IONISATION_SPREAD = 0.08  # relative width of the Landau-like deposit. Chosen.
+MATERIAL = 0.3  # radiation lengths before the calorimeter at eta = 0
+RECOVERED = 0.8  # share of radiated energy in the cluster of an electron. Chosen.
+TRACK_RESOLUTION = 0.006  # relative momentum resolution. Chosen.
+HADRON_TO_ELECTRON = (0.5, 0.75)  # response to the hadronic part over electrons
 
 NEUTRAL_POWER = {"pi": (0.82, 1000.0), "k": (0.82, 1000.0), "p": (0.82, 2600.0)}
 """k and E0 (MeV) of the mean share 1 - (E / E0)^(k - 1) that goes into neutral pions:
 R. Wigmans, Calorimetry, 2nd ed. (2017), Sec. 2.3.1."""
 
-NEUTRAL_SPREAD = 0.22
-"""Standard deviation of this share. Chosen: its tail makes E/p near 1."""
+NEUTRAL_SPREAD = 0.22  # standard deviation of this share. Chosen.
 
 INTERACTION_LENGTHS = {"pi": 1.15, "k": 1.3, "p": 1.0}
 """Interaction length of each hadron over the nuclear one of protons. Chosen."""
@@ -82,30 +58,16 @@ STOCHASTIC = (0.9, 22.0)
 """Sampling and light fluctuations s in sigma = s sqrt(E), square root of MeV, in both
 calorimeters: 2.8 % and 70 % of the square root of GeV."""
 
-CONSTANT = (0.006, 0.03)
-"""Relative resolution at high energy of both calorimeters."""
-
-NOISE = (25.0, 150.0)
-"""Noise of a layer within the cluster in both calorimeters, MeV."""
-
-THRESHOLDS = (75.0, 500.0)
-"""Energy below which a layer is set to 0 in both calorimeters, MeV."""
-
-PILE_UP = 0.25
-"""Mean energy in the cluster from each other track of the event, MeV. Chosen."""
-
-P_RANGE = (1e3, 100e3)
-"""Smallest and largest momentum in the sample, MeV."""
-
-MAX_ETA = 1.4
-"""Largest absolute pseudorapidity of the barrel."""
-
-MAX_TRACKS = 1000
-"""Number of tracks that every event stays below."""
+CONSTANT = (0.006, 0.03)  # relative resolution at high energy of both calorimeters
+NOISE = (25.0, 150.0)  # noise of a layer within the cluster in both calorimeters, MeV
+THRESHOLDS = (75.0, 500.0)  # energy below which a layer is set to 0, MeV
+PILE_UP = 0.25  # mean energy from each other track of the event, MeV. Chosen.
+P_RANGE = (1e3, 100e3)  # smallest and largest momentum in the sample, MeV
+MAX_ETA = 1.4  # largest absolute pseudorapidity of the barrel
+MAX_TRACKS = 1000  # number of tracks that every event stays below
 
 _DEPTHS = np.arange(0.125, 25.0, 0.25)
-CHUNK = 8192
-"""Number of tracks at a time."""
+CHUNK = 8192  # number of tracks at a time
 
 
 def simulate_calorimeter_response(

@@ -20,39 +20,21 @@ from pidgan.simulation.tracks import (
     in_chunks,
 )
 
-MIN_P = 1.0
-"""Smallest momentum of a simulated track, MeV."""
-
-CHUNK = 8192
-"""Number of tracks at a time, whose hits fit into a CPU cache."""
+MIN_P = 1.0  # smallest momentum of a simulated track, MeV
+CHUNK = 8192  # number of tracks at a time, whose hits fit into a CPU cache
 
 HADRON_SEPARATION = 0.9
 """Separation of kaons and protons from pions without the RICH: an effective number that
 makes the combined DLLK follow real calibration tables."""
 
-ECAL_SEPARATION = 3.2
-"""Separation of electrons from hadrons by E/p in the calorimeter."""
-
-ECAL_MAX_ETA = 4.2
-"""Inner edge of the calorimeter, 25 mrad, with a margin for the beam pipe."""
-
-MUON_SEPARATION = 2.5
-"""Separation of muons from hadrons with hits in the muon stations."""
-
-NOT_MUON = -4.0
-"""Mean log-likelihood ratio of tracks without hits in the muon stations."""
-
-MUON_EFFICIENCY = 0.975
-"""Share of muons above `MUON_MIN_P` with hits in the stations: arXiv:1306.0249."""
-
-MUON_MIN_P = 3000.0
-"""Momentum in MeV that a muon needs to reach the muon stations: arXiv:1306.0249."""
-
-MUON_ETA_RANGE = (1.85, 4.9)
-"""Acceptance of the muon stations."""
-
-PUNCH_THROUGH = 0.006
-"""Share of hadrons that leave hits in the muon stations: arXiv:1306.0249."""
+ECAL_SEPARATION = 3.2  # separation of electrons from hadrons by E/p in the calorimeter
+ECAL_MAX_ETA = 4.2  # inner edge of the calorimeter, 25 mrad, with a margin
+MUON_SEPARATION = 2.5  # separation of muons from hadrons with hits in the muon stations
+NOT_MUON = -4.0  # mean log-likelihood ratio of tracks without hits in the muon stations
+MUON_EFFICIENCY = 0.975  # muons with hits in the stations: arXiv:1306.0249
+MUON_MIN_P = 3000.0  # MeV, to reach the muon stations: arXiv:1306.0249
+MUON_ETA_RANGE = (1.85, 4.9)  # acceptance of the muon stations
+PUNCH_THROUGH = 0.006  # hadrons with hits in the stations: arXiv:1306.0249
 
 FLIGHT_PATH = 5000.0
 """Length of the path, mm, on which a hadron may decay to a muon with hits in the
@@ -61,11 +43,8 @@ stations. It is less than the 12 m to the calorimeter, as most kinks spoil the t
 FLIGHT_SCALE = np.array([55.9, 7.5, np.inf, np.inf, np.inf])
 """c tau / m in mm / MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""
 
-NETWORK_SHARPNESS = 0.6
-"""Factor from log-likelihoods to the logits of the networks."""
-
-NETWORK_SEPARATION = 1.0
-"""Further separation of each species that only the networks see."""
+NETWORK_SHARPNESS = 0.6  # factor from log-likelihoods to the logits of the networks
+NETWORK_SEPARATION = 1.0  # further separation that only the networks see
 
 NETWORK_PRIOR = np.array([1.5, 0.0, -0.7, -1.0, -1.5])
 """Logarithm of the abundance of each species in training, as in `HYPOTHESES`."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from pidgan.arrays import AnyArray
 
-HYPOTHESES = ("pi", "k", "p", "mu", "e")
-"""Order of the particle types in the whole simulation."""
+HYPOTHESES = ("pi", "k", "p", "mu", "e")  # order of particles in the simulation
 
 MASSES = np.array([139.57039, 493.677, 938.27209, 105.65838, 0.51099895])
 """Masses in MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""

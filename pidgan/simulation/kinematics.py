@@ -12,26 +12,13 @@ import numpy as np
 
 from pidgan.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
-P_RANGE = (3000.0, 200000.0)
-"""Smallest and largest momentum of long tracks in the samples, MeV."""
-
-ETA_RANGE = (1.5, 5.5)
-"""Smallest and largest pseudorapidity in the samples."""
-
-MAX_TRACKS = 1000
-"""Number of tracks that every event stays below."""
-
-MEAN_TRACKS = 180.0
-"""Mean number of tracks of a triggered Run 2 event."""
-
-TRACKS_SHAPE = 3.0
-"""Shape of the gamma distribution of the number of tracks."""
-
-SPD_PER_TRACK = 1.9
-"""Mean number of hits in the scintillating pad detector for each track."""
-
-SPD_SPREAD = 0.2
-"""Relative spread of the hits for a given number of tracks."""
+P_RANGE = (3000.0, 200000.0)  # momenta of long tracks in the samples, MeV
+ETA_RANGE = (1.5, 5.5)  # smallest and largest pseudorapidity in the samples
+MAX_TRACKS = 1000  # number of tracks that every event stays below
+MEAN_TRACKS = 180.0  # mean number of tracks of a triggered Run 2 event
+TRACKS_SHAPE = 3.0  # shape of the gamma distribution of the number of tracks
+SPD_PER_TRACK = 1.9  # mean hits in the scintillating pad detector for each track
+SPD_SPREAD = 0.2  # relative spread of the hits for a given number of tracks
 
 
 @dataclass(frozen=True, kw_only=True)

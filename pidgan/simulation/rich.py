@@ -18,31 +18,22 @@ from pidgan.simulation.tracks import Tracks
 RICH_VARIABLES = ("RichDLLk", "RichDLLp", "RichDLLmu", "RichDLLe", "RichDLLbt")
 """The five differences of log-likelihoods to the pion hypothesis."""
 
-SENTINEL = -999.0
-"""LHCb's value for a track without RICH information."""
+SENTINEL = -999.0  # LHCb's value for a track without RICH information
 
 MIN_YIELD_FRACTION = 0.02
 """Smallest share of the saturated yield above threshold: less than half a
 photo-electron, which LHCb's reconstruction does not look for."""
 
-MIN_ACCEPTANCE = 0.1
-"""Smallest visible share of a ring with detectable photons."""
-
-FAILED_FRACTION = 0.004
-"""Share of tracks for which the RICH reconstruction has no result."""
-
-EMPTY_FRACTION = 0.004
-"""Share of tracks whose photon candidates are all rejected: every DLL is exactly 0."""
+MIN_ACCEPTANCE = 0.1  # smallest visible share of a ring with detectable photons
+FAILED_FRACTION = 0.004  # share of tracks without a result of the reconstruction
+EMPTY_FRACTION = 0.004  # share of tracks without photon candidates: DLLs are 0
 
 SCATTERED_HITS = 2.0
 """Expected number of hits of a track that do not depend on the occupancy. They are
 uniform in angle in the likelihood, so that b never vanishes."""
 
-OCCUPANCY_UNIT = 180.0
-"""Number of tracks in the event to which `background` of a radiator refers."""
-
-WEAK_SHAPE = 20.0
-"""Shape of the gamma distribution of the photons that a mostly lost ring keeps."""
+OCCUPANCY_UNIT = 180.0  # tracks of the event to which `background` refers
+WEAK_SHAPE = 20.0  # shape of the gamma distribution of the photons of a lost ring
 
 LIFETIMES = np.array([7804.5, 3711.0, np.inf, np.inf, np.inf])
 """c tau in mm in the order of `HYPOTHESES`; infinite where decays play no role."""

@@ -28,43 +28,24 @@ from pidgan.simulation.tpc import (
 )
 from pidgan.simulation.tracks import SPECIES
 
-FIELD = 0.5
-"""Magnetic field along z in T: arXiv:1402.4476."""
+FIELD = 0.5  # magnetic field along z in T: arXiv:1402.4476
 
 DIFFUSION = (0.0661, 0.0699)
 """Transverse and longitudinal diffusion, mm for the square root of 1 mm of drift
 (0.0209 and 0.0221 cm for the square root of 1 cm: AliceO2, TPC gas parameters)."""
 
-READ_OUT = (0.3, 0.3)
-"""Error of a cluster along the pads and in z from noise and sampling, mm. Chosen."""
-
-LOST = 0.04
-"""Share of clusters lost by chance. Chosen."""
-
-N_SECTORS = 18
-"""Number of sectors in azimuth."""
-
-DEAD_ZONE = 12.0
-"""Half width of the border between two sectors, mm. Chosen."""
-
-CLUSTER_ROWS = np.arange(1, N_ROWS, 3)
-"""Pad rows with a cluster: every third one, 53 for each track."""
-
-PT_RANGE = (250.0, 5000.0)
-"""Smallest and largest transverse momentum, MeV; softer tracks curl up."""
-
-MAX_DIP = 0.8
-"""Tangent of the largest dip angle."""
-
-VERTEX_SPREAD = 50.0
-"""Standard deviation of the vertex along the beam, mm."""
+READ_OUT = (0.3, 0.3)  # error along the pads and in z, mm. Chosen.
+LOST = 0.04  # share of clusters lost by chance. Chosen.
+N_SECTORS = 18  # number of sectors in azimuth
+DEAD_ZONE = 12.0  # half width of the border between two sectors, mm. Chosen.
+CLUSTER_ROWS = np.arange(1, N_ROWS, 3)  # every third pad row, 53 for each track
+PT_RANGE = (250.0, 5000.0)  # transverse momenta, MeV; softer tracks curl up
+MAX_DIP = 0.8  # tangent of the largest dip angle
+VERTEX_SPREAD = 50.0  # standard deviation of the vertex along the beam, mm
 
 
-CLUSTER_TREE = "Tracks"
-"""Tree of tracks with their clusters."""
-
-MISSING = -9999.0
-"""Stored position of a lost cluster."""
+CLUSTER_TREE = "Tracks"  # tree of tracks with their clusters
+MISSING = -9999.0  # stored position of a lost cluster
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

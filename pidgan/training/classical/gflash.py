@@ -34,12 +34,10 @@ from pidgan.training.classical.beam import Beam
 from pidgan.training.classical.lateral_profile import fill_cells, normalise, spread
 from pidgan.training.classical.normal_numbers import Numbers, shift_axis, spots
 
-MAX_TAU = 2.0
-"""Largest distance tau - 1 from the maximum: there is little energy beyond it."""
+MAX_TAU = 2.0  # largest distance tau - 1 from the maximum, with little energy beyond
 
 
-PLANE_SLICES = 12
-"""Number of depths, each with its own axis, that fill a layer with the whole shower."""
+PLANE_SLICES = 12  # most depths, with an axis each, in a layer with all energy
 
 
 @dataclass(frozen=True, kw_only=True)

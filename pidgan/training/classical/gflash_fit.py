@@ -22,8 +22,7 @@ from pidgan.training.classical.gflash import (
 )
 from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
 
-MIN_SHOWERS = 200
-"""Smallest number of showers that determines two dozen parameters."""
+MIN_SHOWERS = 200  # smallest number of showers that determines two dozen parameters
 
 # Depth grid of the fit of each shower: ln T in units of the depth, and ln(a - 1).
 GRID_T = np.linspace(np.log(0.02), np.log(2.0), 90)
@@ -41,11 +40,8 @@ ROUNDS, EVALUATIONS = 3, 5  # of the lateral fit, within which the parameters se
 SHARE_FLOOR = 1e-4  # variance of the share of a single spot
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
 
-MIN_SLICES = 16
-"""Smallest number of slices: a shower is a few of them wide."""
-
-UNKNOWN_SHAPE = 3.0
-"""Parameter a of the average shower, where positions of layers are unknown."""
+MIN_SLICES = 16  # smallest number of slices: a shower is a few of them wide
+UNKNOWN_SHAPE = 3.0  # a of the average shower, if positions are unknown
 
 # Points and weights of the integral over a slice.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)

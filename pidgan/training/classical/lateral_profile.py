@@ -15,11 +15,8 @@ from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry, Layer, View
 from pidgan.training.classical.normal_numbers import FAR, Numbers, spots, tail
 
-WIDTH_STEP = 2.0
-"""Ratio of neighbouring Gaussian widths: a sum over them follows a power law to 1 %."""
-
-NARROWEST = 0.1
-"""Smallest Gaussian width in units of the smallest cell; narrower ones look alike."""
+WIDTH_STEP = 2.0  # ratio of neighbouring widths: a power law is followed to 1 %
+NARROWEST = 0.1  # smallest Gaussian width in units of the smallest cell
 
 
 def widths_of(geometry: Geometry) -> FloatArray:

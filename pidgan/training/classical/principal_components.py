@@ -32,8 +32,7 @@ from pidgan.training.classical.beam import Beam
 from pidgan.training.classical.lateral_profile import fill_cells, normalise, spread
 from pidgan.training.classical.normal_numbers import Numbers, interpolate, shift_axis
 
-MOST_WIDER = 1.0
-"""Largest |ln(width)| about the mean."""
+MOST_WIDER = 1.0  # largest |ln(width)| about the mean
 
 # Gauss' and Hermite's points, in widths of the profile, and weights: a layer that holds
 # a whole shower is filled at three depths, as the shower may have an angle.

@@ -26,9 +26,7 @@ from pidgan.training.classical.principal_components import (
     table_weights,
 )
 
-MIN_ROWS = 100
-"""Smallest number of showers of a species around one energy with a distribution."""
-
+MIN_ROWS = 100  # smallest number of showers of a species around one energy
 STEP = 0.5  # of ln E between tables, where energies are continuous
 MOST_ENERGIES = 12  # largest number of energies with a table
 SHAPE_ENERGIES = 4  # largest number of energies with lateral shapes
