@@ -15,17 +15,18 @@ class Shape:
     """Sizes of the arrays that the networks of one model exchange.
 
     Attributes:
-        n_conditions: scaled conditions.
-        n_patterns: classes of discrete structure, one-hot coded.
-        n_targets: coordinates of the targets.
-        n_energies: leading coordinates of showers that are sums over cells.
-        image: layers, rows and columns of the grid that the other coordinates of
+        n_conditions: Number of columns of the scaled conditions.
+        n_patterns: Number of classes of discrete structure; 0 where there are none.
+        n_targets: Number of coordinates.
+        n_energies: Number of leading coordinates of showers that are sums over cells.
+        image: Layers, rows and columns of the grid that the other coordinates of
             showers fill, if they fill one.
-        transform, geometry: a `CellTransform` and its `Geometry`, of showers.
-        n_rows: effective number of rows of the training part, mirror images not
+        transform: `CellTransform` of showers.
+        geometry: `Geometry` of showers.
+        n_rows: Effective number of rows of the training part, mirror images not
             counted; 0 if unknown.
-        free: for each pattern, 1 for each coordinate that is continuous in it; without
-            it all are, in the only pattern.
+        free: 1 for each coordinate that is continuous, for each pattern; without it all
+            are, in the only pattern.
     """
 
     n_conditions: int
@@ -47,7 +48,6 @@ def residual_network(
     blocks: int,
     seed: int,
     name: str,
-    activation: str = "relu",
     output_scale: float = 1.0,
 ) -> keras.Model:
     """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
@@ -55,33 +55,17 @@ def residual_network(
     He et al., arXiv:1603.05027 (pre-activation blocks).
 
     Args:
-        inputs: size of each named input; they are concatenated in this order.
-        n_outputs: size of the output.
-        width: of every hidden layer.
-        blocks: number of residual blocks.
-        seed: of the initial weights.
-        name: of the model.
-        activation: between the layers.
-        output_scale: of the variance of the initial output.
+        inputs: Size of each named input; they are concatenated in this order.
+        n_outputs: Size of the output.
+        width: Width of every hidden layer.
+        blocks: Number of residual blocks.
+        seed: Seed of the initial weights.
+        name: Name of the model.
+        output_scale: Variance of the initial output.
     """
-    seeds = keras.random.SeedGenerator(seed)
-
-    def dense(units: int, scale: float = 1.0) -> keras.layers.Dense:
-        initializer = keras.initializers.VarianceScaling(
-            scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
-        )
-        return keras.layers.Dense(units, kernel_initializer=initializer)
-
-    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
-    joined = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
-    v = dense(width)(joined)
-    for _ in range(blocks):
-        hidden = keras.layers.Activation(activation)(v)
-        hidden = dense(width, scale=2.0)(hidden)
-        hidden = keras.layers.Activation(activation)(hidden)
-        v = keras.layers.Add()([v, dense(width, scale=0.5)(hidden)])
-    v = keras.layers.Activation(activation)(v)
-    output = dense(n_outputs, scale=output_scale)(v)
+    entries, v = _entries(inputs)
+    body = Residual(width=width, blocks=blocks, seed=seed)
+    output = _dense(n_outputs, output_scale, body.seeds)(body(v))
     return keras.Model(entries, output, name=name)
 
 
@@ -90,10 +74,10 @@ class Residual:
 
     def __init__(self, *, width: int, blocks: int, seed: int) -> None:
         """Make the layers; they are built when they are first called."""
-        seeds = keras.random.SeedGenerator(seed)
-        self.first = _dense(width, 1.0, seeds)
+        self.seeds = keras.random.SeedGenerator(seed)
+        self.first = _dense(width, 1.0, self.seeds)
         self.blocks = [
-            (_dense(width, 2.0, seeds), _dense(width, 0.5, seeds))
+            (_dense(width, 2.0, self.seeds), _dense(width, 0.5, self.seeds))
             for _ in range(blocks)
         ]
 
@@ -126,13 +110,6 @@ class Take(keras.layers.Layer):  # type: ignore[misc]
         return v[:, self.start : self.stop]
 
 
-def _dense(units: int, scale: float, seeds: Any) -> Any:
-    initializer = keras.initializers.VarianceScaling(
-        scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
-    )
-    return keras.layers.Dense(units, kernel_initializer=initializer)
-
-
 def plain_network(
     inputs: dict[str, int],
     *,
@@ -144,22 +121,27 @@ def plain_network(
 ) -> keras.Model:
     """Build a multilayer perceptron: ReLU layers of one width, then a linear one.
 
-    Args:
-        inputs: size of each named input; they are concatenated in this order.
-        n_outputs: size of the output.
-        width: of every hidden layer.
-        layers: number of hidden layers.
-        seed: of the initial weights.
-        name: of the model.
+    Arguments are those of `residual_network`, but for `layers`, the number of hidden
+    layers.
     """
-    seeds = keras.random.SeedGenerator(seed)
-
-    def dense(units: int) -> keras.layers.Dense:
-        initializer = keras.initializers.GlorotUniform(seed=seeds)
-        return keras.layers.Dense(units, kernel_initializer=initializer)
-
-    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
-    v = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    initializer = keras.initializers.GlorotUniform(keras.random.SeedGenerator(seed))
+    entries, v = _entries(inputs)
     for _ in range(layers):
-        v = keras.layers.Activation("relu")(dense(width)(v))
-    return keras.Model(entries, dense(n_outputs)(v), name=name)
+        v = keras.layers.Dense(width, kernel_initializer=initializer)(v)
+        v = keras.layers.Activation("relu")(v)
+    output = keras.layers.Dense(n_outputs, kernel_initializer=initializer)(v)
+    return keras.Model(entries, output, name=name)
+
+
+def _entries(inputs: dict[str, int]) -> tuple[list[Any], Any]:
+    """Return the named inputs that are not empty, and all of them joined."""
+    entries = [keras.Input((size,), name=key) for key, size in inputs.items() if size]
+    joined = keras.layers.Concatenate()(entries) if len(entries) > 1 else entries[0]
+    return entries, joined
+
+
+def _dense(units: int, scale: float, seeds: Any) -> Any:
+    initializer = keras.initializers.VarianceScaling(
+        scale=scale, mode="fan_in", distribution="truncated_normal", seed=seeds
+    )
+    return keras.layers.Dense(units, kernel_initializer=initializer)
