@@ -4,9 +4,9 @@ A formula calls the functions below on values (n, ...). Given arrays or tensors 
 compute; given `Traced` values they append the operators to a graph, so that what is
 exported cannot differ from what was fitted. The first axis is that of the rows.
 
-What takes many small steps a row is several times faster with the rows on the *last*
-axis: `turn` puts them there and back. On such values work the formulas number by number
-and `product`, `stack`, `pick`, `fold` and `largest`.
+A formula of many small steps a row is several times faster with the rows on the *last*
+axis: `turn` puts them there and back. Words that work number by number, `product`,
+`stack`, `pick`, `fold` and `largest` are for such values.
 
 Numpy says what a word means. What it does on another kind of value is in the *arm* of
 that kind: `pidgan.bundle.graph_values.GraphArm`, and one of tensors that
@@ -128,7 +128,7 @@ def with_precision(x: Array, *, double: bool) -> Array:
 def precise(x: Array) -> Array:
     """Return x in double precision, in a graph only where that asks for it.
 
-    For formulas whose rounding grows: what they compute is the reference of a graph.
+    Formulas whose rounding grows use it: what they compute is the reference of a graph.
     """
     arm = _arm(x)
     return arm.precise(x) if arm else x.astype(np.float64, copy=False)
@@ -245,7 +245,7 @@ def index(x: Array, first: Any = 0) -> Array:
 
     Args:
         x: values without a fraction.
-        first: what to add, the places where tables begin: constant whole numbers, or
+        first: places where tables begin, which are added: constant whole numbers, or
             values as x.
     """
     arm = _arm(x)
@@ -278,7 +278,7 @@ def in_bin(values: Array, bins: Array, *, ahead: int = 0) -> Array:
 
     Args:
         values: (..., k), or (..., k + 1) of edges.
-        bins: from `bins`.
+        bins: what `bins` returned.
         ahead: 0 for the bin itself or its lower edge, 1 for its upper edge.
     """
     arm = _arm(values)

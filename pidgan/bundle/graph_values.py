@@ -15,7 +15,7 @@ class Recorder(Protocol):
     """A graph under construction, as `pidgan.training.export` has one.
 
     Attributes:
-        double: whether `precise` values of the graph are in double precision.
+        double: Whether `precise` values of the graph are in double precision.
     """
 
     double: bool

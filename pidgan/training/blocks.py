@@ -20,11 +20,12 @@ def in_blocks(
     """Return targets (n, n_targets) float32; NaN where a condition is not finite.
 
     Args:
-        evaluate: from conditions and noise of some rows, float32, to targets.
+        evaluate: Function of conditions and noise of some rows, float32, that returns
+            their targets.
         conditions: (n, n_conditions), package units.
         noise: (n, n_noise), standard normal.
-        n_targets: number of targets.
-        size: largest number of rows in a block.
+        n_targets: Number of targets.
+        size: Largest number of rows in a block.
     """
     targets = np.full((len(conditions), n_targets), np.nan, dtype=np.float32)
     for start in range(0, len(conditions), size):

@@ -35,15 +35,16 @@ class ConditionTransform:
     - `LINEAR`: x; `LOG`: log(x / c) / scale, with `centre` c. The division inside the
       logarithm keeps it near zero, where single precision is finest: networks are
       steep in momentum near thresholds.
-    - `SIN`, `COS`: of an angle, which together have no edge at a full turn.
-    - `WHOLE`, `FRACTION`: floor(x) and x - floor(x), of a position in units of pads.
+    - `SIN`, `COS`: sine and cosine of an angle, which together have no edge at a full
+      turn.
+    - `WHOLE`, `FRACTION`: floor(x) and x - floor(x) of a position in units of pads.
     - `EQUAL`: 1 where x is the category `centre`, 0 elsewhere.
 
     Attributes:
-        source: (n_columns,), the condition of each column.
-        code: (n_columns,), one of the above.
-        centre: (n_columns,), in the units of the condition.
-        scale: (n_columns,), positive.
+        source: Condition of each column, (n_columns,).
+        code: Code of each column, (n_columns,), one of the above.
+        centre: Centre of each column in the units of the condition, (n_columns,).
+        scale: Scale of each column, (n_columns,), positive.
     """
 
     source: IntArray
@@ -125,9 +126,9 @@ def fit_conditions(
 
     Args:
         conditions: (n, n_conditions), package units.
-        transforms: a key of `TRANSFORMS` for each condition.
-        categories: of each condition, the values it takes if it is categorical: it is
-            one-hot coded then, whatever its transform.
+        transforms: Key of `TRANSFORMS` for each condition.
+        categories: Values of each condition that is categorical, empty for others; it
+            is one-hot coded, whatever its transform.
         plain: Conditions that networks also see as they are, in columns at the end. The
             transform then has no `inverse`.
 

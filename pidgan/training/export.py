@@ -46,9 +46,9 @@ class Parity:
     """Comparison of two evaluations of the same rows.
 
     Attributes:
-        rows: compared.
-        differing: rows beyond the tolerance.
-        largest: largest |difference| / max(1, |y|) among the other rows.
+        rows: Number of rows that are compared.
+        differing: Number of rows beyond the tolerance.
+        largest: Largest |difference| / max(1, |y|) among the other rows.
     """
 
     rows: int
@@ -67,12 +67,12 @@ def export_bundle(
     """Write a model as a bundle, with its reference file beside it.
 
     Args:
-        model: from `train`, `refine` or `fit_parametrisation`.
-        path: of the bundle, ending in ".onnx"; the reference file is named
+        model: Result of `train`, `refine` or `fit_parametrisation`.
+        path: Path of the bundle, ending in ".onnx"; the reference file is named
             "<stem>.reference.parquet".
-        report: from `validate`; its headline figures go onto the card.
-        reference: rows never trained on; those of the model by default.
-        overwrite: whether existing files are replaced.
+        report: Result of `validate`, whose headline figures go onto the card.
+        reference: Rows never trained on; those of the model by default.
+        overwrite: Whether existing files are replaced.
 
     Returns:
         The path of the bundle.
@@ -167,8 +167,8 @@ def build_graph(model: Exported, *, double: bool = False) -> onnx.ModelProto:
     """Return the ONNX graph (conditions, noise) -> targets of a model.
 
     Args:
-        model: model to write.
-        double: whether formulas whose rounding grows are in double precision.
+        model: Model to write.
+        double: Whether formulas whose rounding grows are in double precision.
     """
     graph = OnnxGraph(double=double)
     conditions = graph.value("conditions", len(model.card.conditions))

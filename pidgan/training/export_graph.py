@@ -18,7 +18,7 @@ class OnnxGraph:
     """Nodes and constants of a graph.
 
     Attributes:
-        double: whether `precise` values of formulas are in double precision.
+        double: Whether `precise` values of formulas are in double precision.
     """
 
     def __init__(self, *, double: bool = False) -> None:
@@ -58,9 +58,9 @@ class OnnxGraph:
         """Return the graph with its inputs and its outputs by name, all float32.
 
         Args:
-            inputs: from `value`.
-            outputs: values of the graph by the name that they get, (n, width) each.
-            version: version of this package, for the file's header.
+            inputs: Values that `value` returned.
+            outputs: Values of the graph by the name that they get, (n, width) each.
+            version: Version of this package, for the file's header.
         """
         renamed = [
             helper.make_node("Identity", [value.name], [name])

@@ -34,15 +34,15 @@ class Model:
     """A generator as keras networks, before it is exported.
 
     Attributes:
-        card: what it is and what it was trained on.
-        conditions: scaling of the conditions.
-        targets: discrete structure and quantiles of the targets.
-        generator: function (conditions, pattern, noise) -> coordinates: a keras
+        card: Description of the generator and of its training.
+        conditions: Scaling of the conditions.
+        targets: Map between targets and coordinates.
+        generator: Function (conditions, pattern, noise) -> coordinates: a keras
             network, or a `pidgan.training.networks.evaluation.Generator`.
-        patterns: keras network from conditions to pattern logits, None if there is
+        patterns: Keras network from conditions to pattern logits, None if there is
             only one pattern.
-        history: losses by name, each a list, beside "step".
-        held_out: rows never trained on: conditions, targets and "weight".
+        history: Losses by name, each a list, beside "step".
+        held_out: Rows never trained on: conditions, targets and "weight".
     """
 
     card: Card

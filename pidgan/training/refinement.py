@@ -44,12 +44,12 @@ class RefinedModel:
     """A model that chooses among candidates of another one.
 
     Attributes:
-        card: of the refined generator.
-        base: what makes the candidates.
-        ratio: keras network from (conditions, pattern, coordinates) to log r.
-        candidates: how many there are for each row.
-        losses: of the classifier on held-out rows, the first before training; 2 log 2
-            where nothing can be told apart.
+        card: Card of the refined generator.
+        base: Model that makes the candidates.
+        ratio: Keras network from (conditions, pattern, coordinates) to log r.
+        candidates: Number of candidates for each row.
+        losses: Losses of the classifier on held-out rows, the first before training;
+            2 log 2 where nothing can be told apart.
     """
 
     card: Card

@@ -26,43 +26,45 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.bundle import formulas as tracing
+from pidgan.bundle import formulas as f
 from pidgan.training.backend import keras, tf
 from pidgan.training.targets.cells import NO_EDGE
 
 N_OUTPUTS = 5
-"""Of a network: edge, location, logarithm of the scale, skewness, tails."""
+"""Outputs of a network: edge, location, logarithm of the scale, skewness, tails."""
 
 BOUNDS = np.array([6.0, 30.0, 5.0, 1.5, 0.7], dtype=np.float32)
-"""Of the outputs, by b tanh(o / b)."""
+"""Bounds b of the outputs o, by b tanh(o / b)."""
 
 FIRST_EDGE = -3.0
 LEAST_SCALE = 1e-3
-MOST_INNER = 8.0  # of what sinh is taken of, in a likelihood
+MOST_INNER = 8.0  # largest argument of sinh in a likelihood
 MOST_V = 12.0
-LEAST = -1e3  # coordinate of what holds no energy, up to a few units
+LEAST = -1e3  # coordinate of a cell without energy, up to a few units
 NOTHING = -14.0  # logarithm of a share of energy that is seen as nothing
 LEVEL = 0.25  # unit of logarithms of shares
 LEAST_REST = 3e-2  # share of energy, below which rounding is not to matter
 NEAR = 0.1  # square of the distance, in cells, below which a cell holds the axis
-SHARPNESS = 6.0  # of the edge of a cell: a thin layer is not much wider than the core
+SHARPNESS = 6.0  # how steep a cell ends: a thin layer is hardly wider than the core
 TINY = 1e-6
-LEAST_ABOVE = 1e-2  # of u - c where there is energy, in what is generated
+LEAST_ABOVE = 1e-2  # least u - c of a generated coordinate with energy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
-    """Who comes when, and who sees whom: n coordinates.
+    """The order of n coordinates, and which earlier ones each sees.
 
     Attributes:
-        stages: coordinates that are made at once, in turn.
-        window: (n, slots), earlier coordinates that each sees; n for none.
-        group: (n,), equal for coordinates whose shares have the sum 1; -1 for others.
-        place: (n, dimensions), in cells; no dimension where there is no place.
-        depth: (n,), from -1 in the first layer to 1 in the last; zeros for a plane.
-        slope, offset: (n,), logarithm of a share, slope z + offset.
-        least, most: (n,), between which coordinates lie that hold energy.
-        edge: (n,), below which there is no energy; `NO_EDGE` where there always is.
+        stages: Coordinates that are made at once, in turn.
+        window: Earlier coordinates that each sees, n for none, (n, slots).
+        group: Equal numbers where shares have the sum 1, -1 for others, (n,).
+        place: Place in cells, (n, dimensions), or without dimension.
+        depth: -1 in the first layer to 1 in the last, zeros for a plane, (n,).
+        slope: Slope of the logarithm of a share, slope z + offset, (n,).
+        offset: Its offset, (n,).
+        least: Least coordinate that holds energy, (n,).
+        most: Largest coordinate, (n,).
+        edge: Coordinate below which there is no energy, or `NO_EDGE`, (n,).
     """
 
     stages: tuple[IntArray, ...]
@@ -132,12 +134,12 @@ class Sequence:
         """Draw the initial weights.
 
         Args:
-            order: of the coordinates.
-            n_context: numbers that all coordinates see.
-            width: of the hidden layers.
-            memory: sums over earlier coordinates that later ones see.
-            axes: points from which cells see their distance.
-            seed: of the initial weights.
+            order: Order of the coordinates.
+            n_context: Number of numbers that all coordinates see.
+            width: Width of the hidden layers.
+            memory: Number of sums over earlier coordinates that later ones see.
+            axes: Number of points from which cells see their distance.
+            seed: Seed of the initial weights.
         """
         self.order, self.width = order, width
         n, slots = order.window.shape
@@ -184,9 +186,9 @@ class Sequence:
             z: (m, n), coordinates.
             free: (m, n), 1 where there is energy.
             context: (m, n_context).
-            blur: (m, n), what is added to the logarithms of shares that are summed up.
-                In a sample the sums are not as exact as in the data, where the last
-                cell could be told from all others.
+            blur: (m, n), noise on the logarithms of shares that are summed up. Sums of
+                generated cells are not as exact as in the data, where the last cell
+                could be told from all others.
         """
         outputs = self._outputs(z, free, context, blur)
         outputs = BOUNDS * tf.tanh(outputs / BOUNDS)
@@ -256,47 +258,45 @@ class Sequence:
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (n, m); arrays of numpy, or values of a graph.
 
-        Rows are on the last axis. What holds no energy is around `LEAST`, the
+        Rows are on the last axis. A coordinate without energy is around `LEAST`, the
         higher the nearer it came to its edge.
 
         Args:
             noise: (n, m), standard normal.
             context: (n_context, m).
         """
-        t, order = tracing, self.order
+        order = self.order
         w = {name: v.numpy() for name, v in self.weights.items()}
-        hidden = t.relu(t.product(w["context"].T, context) + w["context_bias"][:, None])
+        hidden = f.relu(f.product(w["context"].T, context) + w["context_bias"][:, None])
         axes, tilts = (
-            self._traced_axes(name, hidden, context, w) if name in w else []
+            self._axes_of(name, hidden, context, w) if name in w else []
             for name in ("axis", "tilt")
         )
-        known = t.product(w["told"].T, hidden)
+        known = f.product(w["told"].T, hidden)
         made, turn = [], np.concatenate(order.stages)
         # Lookups beyond the last coordinate find nothing.
-        levels, which = t.pick(noise, [0]) * 0.0, np.array([order.n])
+        levels, which = f.pick(noise, [0]) * 0.0, np.array([order.n])
         codes = order.codes
         spent = memory = None
         for number, members in enumerate(order.stages):
             told = known
             if number:
-                told = known + t.product(w["memory"].T, memory)
-            seen = self._traced_past((levels, which), spent, members)
-            seen += _traced_place(
-                axes, tilts, order.place[members], order.depth[members]
-            )
-            v = t.product(w["first"].T, t.stack(seen))
+                told = known + f.product(w["memory"].T, memory)
+            seen = self._past((levels, which), spent, members)
+            seen += _place(axes, tilts, order.place[members], order.depth[members])
+            v = f.product(w["first"].T, f.stack(seen))
             v = v + w["first_bias"][members][:, :, None]
-            v = t.relu(v + t.fold(told, (1, self.width)))
-            v = t.relu(t.product(w["second"].T, v))
-            v = t.product(w["last"].T / BOUNDS[:, None], v)
-            v = t.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
+            v = f.relu(v + f.fold(told, (1, self.width)))
+            v = f.relu(f.product(w["second"].T, v))
+            v = f.product(w["last"].T / BOUNDS[:, None], v)
+            v = f.tanh(v + (w["last_bias"][members] / BOUNDS)[:, :, None])
             outputs = v * BOUNDS[None, :, None]
-            u = t.pick(noise, members)
-            z, energy, above = _traced_map(outputs, u, order.empties[members])
+            u = f.pick(noise, members)
+            z, energy, above = _map(outputs, u, order.empties[members])
             least = np.where(order.empties, LEAST, order.least)[members][:, None]
-            z = t.maximum(t.minimum(z, order.most[members][:, None]), least)
+            z = f.maximum(f.minimum(z, order.most[members][:, None]), least)
             # Where all of a layer would be zero, the nearest to its edge is not.
-            below = t.minimum(above, 0.0) + order.edge[members][:, None]
+            below = f.minimum(above, 0.0) + order.edge[members][:, None]
             z = energy * z + (1.0 - energy) * (below + LEAST)
             made.append(z)
             if number == len(order.stages) - 1:
@@ -304,64 +304,56 @@ class Sequence:
             log_share = z * order.slope[members][:, None]
             log_share = log_share + order.offset[members][:, None]
             level = energy * _softplus(log_share - NOTHING) * LEVEL
-            share = energy * t.exp(log_share)
+            share = energy * f.exp(log_share)
             kept = np.concatenate([w["keep_level"][members], w["keep_share"][members]])
-            kept = t.product(kept.T, t.stack([level, share]))
+            kept = f.product(kept.T, f.stack([level, share]))
             memory = kept if memory is None else memory + kept
-            share = t.product(codes[:, members], share)
+            share = f.product(codes[:, members], share)
             spent = share if spent is None else spent + share
             # Only what a later one looks up is kept.
             which = np.concatenate([which, members])
             later = [order.window[m].ravel() for m in order.stages[number + 1 :]]
             needed = np.isin(which, np.append(np.concatenate(later), order.n))
-            levels = t.pick(t.stack([levels, level]), np.flatnonzero(needed))
+            levels = f.pick(f.stack([levels, level]), np.flatnonzero(needed))
             which = which[needed]
-        return t.pick(t.stack(made), np.argsort(turn))
+        return f.pick(f.stack(made), np.argsort(turn))
 
-    def _traced_axes(
+    def _axes_of(
         self, name: str, hidden: Any, context: Any, w: dict[str, FloatArray]
     ) -> list[Any]:
         """Return the axes' points or slopes in each dimension, (1, axes, m)."""
-        t = tracing
-        axis = t.product(w[name].T, context)
-        axis = axis + t.product(w[f"{name}_hidden"].T, hidden)
+        axis = f.product(w[name].T, context)
+        axis = axis + f.product(w[f"{name}_hidden"].T, hidden)
         first = np.arange(self.axes)
         return [
-            t.fold(t.pick(axis, first + d * self.axes), (1, self.axes))
+            f.fold(f.pick(axis, first + d * self.axes), (1, self.axes))
             for d in range(self.dimensions)
         ]
 
-    def _traced_past(
+    def _past(
         self, past: tuple[Any, IntArray], spent: Any, members: IntArray
     ) -> list[Any]:
-        """Return what members see of earlier coordinates, and what is left.
-
-        Args:
-            past: levels, and which coordinates they are of.
-            spent: sums of shares by group; None before the first.
-            members: the coordinates.
-        """
-        t, order = tracing, self.order
+        """Return the numbers that members see of earlier coordinates and the rest."""
+        order = self.order
         levels, which = past
         k, slots = len(members), order.window.shape[1]
         place = np.zeros(order.n + 1, dtype=np.int64)
         place[which] = np.arange(len(which))
-        window = t.pick(levels, place[order.window[members]].ravel())
+        window = f.pick(levels, place[order.window[members]].ravel())
         if spent is None:
-            rest = t.pick(levels, [0] * k) + 1.0
+            rest = f.pick(levels, [0] * k) + 1.0
         else:
-            rest = t.relu(1.0 - t.pick(spent, order.row[members]))
-        rest = t.fold(rest, (k, 1))
-        return [t.fold(window, (k, slots)), rest, t.log(rest + LEAST_REST)]
+            rest = f.relu(1.0 - f.pick(spent, order.row[members]))
+        rest = f.fold(rest, (k, 1))
+        return [f.fold(window, (k, slots)), rest, f.log(rest + LEAST_REST)]
 
 
-def _traced_place(
+def _place(
     axes: list[Any], tilts: list[Any], place: FloatArray, depth: FloatArray
 ) -> list[Any]:
-    """Return what cells at places (k, dimensions) and depths see of the axes."""
+    """Return the numbers that cells at some places see of the axes."""
     if not axes:
         return []
-    t = tracing
     distances = [place[:, d][:, None, None] - axis for d, axis in enumerate(axes)]
     if tilts:
         distances = [
@@ -371,35 +363,35 @@ def _traced_place(
     square = distances[0] * distances[0]
     for distance in distances[1:]:
         square = square + distance * distance
-    seen = [*(t.tanh(v * 2.0) for v in distances), t.log(square + NEAR)]
+    seen = [*(f.tanh(v * 2.0) for v in distances), f.log(square + NEAR)]
     if tilts:
-        seen += [t.tanh((t.absolute(v) - 0.5) * SHARPNESS) for v in distances]
+        seen += [f.tanh((f.absolute(v) - 0.5) * SHARPNESS) for v in distances]
     return seen
 
 
-def _traced_map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any, Any]:
+def _map(outputs: Any, u: Any, empties: BoolArray) -> tuple[Any, Any, Any]:
     """Return coordinates (k, m), 1 where there is energy, else 0, and u - c."""
-    t, k = tracing, len(empties)
+    k = len(empties)
     c, location, log_scale, skew, log_tail = (
-        t.fold(t.pick(outputs, [i]), (k,)) for i in range(N_OUTPUTS)
+        f.fold(f.pick(outputs, [i]), (k,)) for i in range(N_OUTPUTS)
     )
     may = empties.astype(np.float32)[:, None]
     c = c if empties.all() else c * may - BOUNDS[0] * (1 - may)
     above = u - c
-    none = t.negative(above)
+    none = f.negative(above)
     energy = 1.0 - (none if empties.all() else none * may)
-    a = t.maximum(above, LEAST_ABOVE)
+    a = f.maximum(above, LEAST_ABOVE)
     # 1 - exp(-a) = 2 T / (1 + T), T = tanh(a / 2): no rounding where a is small.
-    half = t.tanh(a * 0.5)
-    v = a + t.log(2.0 * half / (1.0 + half)) - _softplus(-c)
-    v = t.maximum(t.minimum(v, MOST_V), -MOST_V)
-    size = t.absolute(v)
-    asinh = t.log(size + t.sqrt(size * size + 1.0)) * (1.0 - 2.0 * t.negative(v))
-    grown = t.exp(t.exp(log_tail) * (asinh + skew))
-    scale = (t.exp(log_scale) + LEAST_SCALE) * 0.5
+    half = f.tanh(a * 0.5)
+    v = a + f.log(2.0 * half / (1.0 + half)) - _softplus(-c)
+    v = f.maximum(f.minimum(v, MOST_V), -MOST_V)
+    size = f.absolute(v)
+    asinh = f.log(size + f.sqrt(size * size + 1.0)) * (1.0 - 2.0 * f.negative(v))
+    grown = f.exp(f.exp(log_tail) * (asinh + skew))
+    scale = (f.exp(log_scale) + LEAST_SCALE) * 0.5
     return location + scale * (grown - 1.0 / grown), energy, above
 
 
 def _softplus(x: Any) -> Any:
-    # Of what is bounded from above.
-    return tracing.log(1.0 + tracing.exp(x))
+    # Its argument is bounded from above.
+    return f.log(1.0 + f.exp(x))

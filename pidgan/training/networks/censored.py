@@ -6,8 +6,8 @@ the likelihood of censored data (Tobin, Econometrica 26 (1958) 24),
 
     log N(y; m, s) where y is observed,   log Phi((edge - m) / s) where it is not.
 
-What needs a number everywhere, such as a flow or a critic, gets `impute`: a fresh draw
-of N(m, s) below the edge in place of what is censored.
+A flow or a critic needs a number everywhere: `impute` draws from N(m, s) below the edge
+wherever a coordinate is censored.
 """
 
 from typing import Any

@@ -8,8 +8,8 @@ two couplings lies a fixed rotation, so that every direction is changed.
 Last comes a linear map, learnt by its inverse, a triangular matrix: most of what
 coordinates have to do with each other is a covariance, and takes few rows to learn.
 
-In contrast to `pidgan.training.networks.autoregressive`, whose network for a number
-sees all numbers before it, sampling takes one pass, and is exported as it is.
+Sampling takes one pass and is exported as it is; in the flow of
+`pidgan.training.networks.autoregressive` each number has to wait for those before it.
 """
 
 from typing import Any
@@ -30,12 +30,12 @@ class CouplingFlow:
         """Make the layers; they are built when they are first called.
 
         Args:
-            n: how many numbers.
-            couplings: how many couplings; one number, without halves, has none.
-            width: of the hidden layers of each coupling.
-            blocks: residual blocks of each coupling.
-            seed: of the rotations and the initial weights.
-            name: how names of layers begin.
+            n: Number of numbers.
+            couplings: Number of couplings; one number, without halves, has none.
+            width: Width of the hidden layers of each coupling.
+            blocks: Number of residual blocks of each coupling.
+            seed: Seed of the rotations and the initial weights.
+            name: Beginning of the names of layers.
         """
         self.n, kept = n, (n + 1) // 2
         couplings = couplings if n > 1 else 0

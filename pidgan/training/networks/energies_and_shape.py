@@ -10,6 +10,7 @@
 Both know of coordinates below an edge, see `pidgan.training.networks.censored`.
 """
 
+import math
 from typing import Any, Protocol
 
 from pidgan.training.backend import keras, tf
@@ -25,7 +26,7 @@ class Part(Protocol):
     """A model of n coordinates given a context.
 
     Attributes:
-        n_noise: numbers of noise for a row.
+        n_noise: Number of noise numbers of a row.
     """
 
     n_noise: int
@@ -115,19 +116,15 @@ class LatentPart:
         """Join networks that are built when they are first called.
 
         Args:
-            n: coordinates.
-            name: how the losses are called.
-            latent: latent numbers.
-            decoder: from these and the context to location and scale.
-            encoder: from coordinates and context to what the latent numbers were.
+            n: Number of coordinates.
+            name: Beginning of the names of the losses.
+            latent: Number of latent numbers.
+            decoder: Network from latent numbers and context to location and scale.
+            encoder: Network from coordinates and context to the latent numbers.
         """
         self.n, self.n_noise = n, latent + n
-        self.name, self.latent, self.decoder, self.encoder = (
-            name,
-            latent,
-            decoder,
-            encoder,
-        )
+        self.name, self.latent = name, latent
+        self.decoder, self.encoder = decoder, encoder
         self.heads = [
             keras.layers.Dense(latent, kernel_initializer="zeros") for _ in range(2)
         ]
@@ -203,10 +200,11 @@ class ConvolutionalStandard:
         """Make the layers; they are built when they are first called.
 
         Args:
-            image: layers, rows and columns; one layer makes it an image.
-            channels: of the finest hidden grid; coarser ones have twice as many.
-            width: of the dense layers before.
-            seed: of the initial weights.
+            image: Layers, rows and columns; one layer makes it an image.
+            channels: Channels of the finest hidden grid; coarser ones have twice as
+                many.
+            width: Width of the dense layers before it.
+            seed: Seed of the initial weights.
         """
         grid = image[1:] if image[0] == 1 else image
         doublings = [_halvings(n) for n in grid]
@@ -221,7 +219,7 @@ class ConvolutionalStandard:
         self.body = Residual(width=width, blocks=1, seed=seed)
         most = channels * 2**rounds
         self.start = keras.layers.Dense(
-            most * _product(coarse), kernel_initializer=_initializer(seeds)
+            most * math.prod(coarse), kernel_initializer=_initializer(seeds)
         )
         self.coarse = (*coarse, most)
         self.factors = [
@@ -241,7 +239,7 @@ class ConvolutionalStandard:
             for _ in range(2)
         ]
         self.skips = [
-            keras.layers.Dense(_product(grid), kernel_initializer="zeros")
+            keras.layers.Dense(math.prod(grid), kernel_initializer="zeros")
             for _ in range(2)
         ]
 
@@ -270,13 +268,6 @@ class ConvolutionalStandard:
 def _halvings(n: int) -> int:
     """Return how often, at most twice, n can be divided by 2."""
     return 2 if n % 4 == 0 else int(n % 2 == 0)
-
-
-def _product(sizes: Any) -> int:
-    result = 1
-    for size in sizes:
-        result *= int(size)
-    return result
 
 
 def _initializer(seeds: Any) -> Any:

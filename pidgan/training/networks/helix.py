@@ -34,10 +34,10 @@ class Frame:
     """A chamber of pad rows in a field along z.
 
     Attributes:
-        radii: of the rows, mm.
-        field: T.
-        n_sectors: in azimuth; a border lies at azimuth 0.
-        drift_length: largest |z|, mm.
+        radii: Radii of the rows, mm.
+        field: Magnetic field, T.
+        n_sectors: Number of sectors in azimuth; a border lies at azimuth 0.
+        drift_length: Largest |z|, mm.
     """
 
     radii: tuple[float, ...]
@@ -48,7 +48,7 @@ class Frame:
     def cross(self, helix: Array) -> dict[str, Array]:
         """Find where helices cross the rows.
 
-        With h = 0.2998 B r / 2 pt the sine of half of the turning angle, the azimuth is
+        The sine of half of the turning angle is h = 0.2998 B r / 2 pt; the azimuth is
         phi - charge arcsin h and z = z0 + 2 R dip arcsin h, with R = r / 2h.
 
         Args:
@@ -70,10 +70,10 @@ class Frame:
         }
 
     def features(self, rows: dict[str, Array]) -> Array:
-        """Say what matters to a cluster: distance to the border, slope, drift.
+        """Return what a cluster depends on: distance to the border, slope, drift.
 
         Args:
-            rows: from `cross`.
+            rows: What `cross` returned.
 
         Returns:
             (n, `FEATURES` n_rows), one feature of all rows after another.
@@ -90,8 +90,8 @@ class Frame:
         """Put clusters beside the helix.
 
         Args:
-            rows: from `cross`.
-            clusters: distances "along" the pads and in "z", mm, and "flag", positive
+            rows: What `cross` returned.
+            clusters: Distances "along" the pads and in "z", mm, and "flag", positive
                 where a cluster is found: (n, n_rows) each.
 
         Returns:

@@ -68,9 +68,9 @@ class OnePassGenerator:
 
         Args:
             batch: "x", "pattern", "free" and the coordinates "y".
-            earlier: the noise of these, (n, n_targets).
-            z: (n_targets, n).
-            seed: of the small shifts of the known coordinates.
+            earlier: Noise of these coordinates, (n, n_targets).
+            z: Noise of the coordinates to make, (n_targets, n).
+            seed: Seed of the small shifts of the known coordinates.
 
         Returns:
             (n_targets, n).

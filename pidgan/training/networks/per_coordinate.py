@@ -19,8 +19,8 @@ from pidgan.training.networks.perceptrons import Shape
 class CoordinateNetworks:
     """One multilayer perceptron with ReLU layers of one width for each coordinate.
 
-    With skips, pairs of layers are residual blocks as in `networks.residual_network`:
-    a likelihood gains by them. Without, an exported graph has fewer operators.
+    Skips make residual blocks of pairs of layers, as in `residual_network`; a
+    likelihood gains by them. An exported graph without skips has fewer operators.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class CoordinateNetworks:
         """Draw the initial weights.
 
         Args:
-            shape: of the model.
-            n_extra: inputs of every network after the coordinates.
-            n_outputs: of each network.
-            width: of every hidden layer.
-            layers: number of hidden layers; odd with skips.
-            skips: whether every second layer is added to what it began with.
-            seed: of the initial weights.
+            shape: Sizes of the arrays of the model.
+            n_extra: Number of inputs of every network after the coordinates.
+            n_outputs: Number of outputs of each network.
+            width: Width of every hidden layer.
+            layers: Number of hidden layers; odd with skips.
+            skips: Whether pairs of layers are residual blocks.
+            seed: Seed of the initial weights.
         """
         self.shape, self.n_extra, self.skips = shape, n_extra, skips
         d = shape.n_targets
@@ -86,9 +86,9 @@ class CoordinateNetworks:
         """Return the last hidden values of network j, (n, width).
 
         Args:
-            j: coordinate.
-            known: conditions, perhaps the pattern, and the coordinates before j.
-            extra: the first of the extra inputs, the others being zero.
+            j: Number of the coordinate.
+            known: Conditions, perhaps the pattern, and the coordinates before j.
+            extra: The first of the extra inputs, the others being zero.
         """
         joined = f.concatenate([*known, *extra])
         first = self.n_inputs - self.n_extra
@@ -140,10 +140,10 @@ def in_turn(
     """Return coordinates (n, n_targets), made one after the other.
 
     Args:
-        shape: sizes of the arrays of the model.
-        inputs: "conditions" and perhaps "pattern".
-        free: from `free_coordinates`; the others are zero.
-        make: returns coordinate j, (n, 1), given j and what comes before it.
+        shape: Sizes of the arrays of the model.
+        inputs: Values of "conditions" and perhaps "pattern".
+        free: What `free_coordinates` returned; other coordinates are zero.
+        make: Function that returns coordinate j, (n, 1), given j and all before it.
     """
     known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
     first = len(known)

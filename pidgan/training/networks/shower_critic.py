@@ -1,4 +1,4 @@
-"""What a critic sees of a shower, beside its coordinates: energies and moments.
+"""Observables that a critic sees of a shower, beside its coordinates.
 
 A critic of cells alone does not see the distribution of energies, nor where a shower
 lies (ATLAS, ATL-SOFT-PUB-2020-006; CMS, Erdmann et al., arXiv:1807.01954). So these are
@@ -21,7 +21,7 @@ from pidgan.training.backend import tf
 from pidgan.training.targets.cells import ALONE, CellTransform
 
 OBSERVABLES = ("total", "layers", "centre", "width")
-"""What can be asked for: the total; the share of each layer in its view; for each view
+"""Names of observables: the total; the share of each layer in its view; for each view
 the mean position in x, y and z, and the standard deviations."""
 
 SMALL = 1e-6

@@ -58,7 +58,7 @@ def spline(
     Args:
         v: any shape (...).
         parameters: (..., 3 n_bins - 1), unconstrained.
-        inverse: whether to map back.
+        inverse: Whether to map back.
 
     Returns:
         The images, (...), and the logarithm of |dy/dx| of the *forward* map, (...).

@@ -29,9 +29,9 @@ class Targets(Protocol):
     """A fitted map between targets in physical units and what networks make.
 
     Attributes:
-        has_signed_weights: whether rows may have negative weights, for which a
+        has_signed_weights: Whether rows may have negative weights, for which a
             likelihood needs E[w | x, y].
-        has_flatter_rows: whether rows that are rare in the conditions are drawn more
+        has_flatter_rows: Whether rows that are rare in the conditions are drawn more
             often than they come.
     """
 
@@ -58,7 +58,7 @@ class Targets(Protocol):
         """Return the rows of a part in the coordinates that networks see.
 
         Args:
-            part: rows with targets in physical units.
+            part: Rows with targets in physical units.
 
         Returns:
             Which rows of the part fit the structure, (n,); and of those, m in number,
@@ -67,7 +67,7 @@ class Targets(Protocol):
             "free", (m, n_coordinates) float32.
 
         Raises:
-            TrainingError: the weights are not those that this kind can have.
+            TrainingError: This kind cannot have such weights.
         """
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
@@ -111,11 +111,11 @@ def fit_targets(
     """Fit the targets of a sample, on training rows only.
 
     Args:
-        sample: definition, which says what kind of targets there are.
-        part: training rows.
-        plain: whether each target of a track is seen through its quantiles and nothing
+        sample: Definition, which says the kind of targets.
+        part: Training rows.
+        plain: Whether each target of a track is seen through its quantiles and nothing
             else, as published recipes do.
-        lines: whether energies of cells are seen as logarithms in a common unit, not as
+        lines: Whether energies of cells are seen as logarithms in a common unit, not as
             normal scores.
     """
     cells = sample.cells

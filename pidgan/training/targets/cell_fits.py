@@ -47,12 +47,12 @@ def fit_cells(
     Args:
         cells: (n, n_cells), energies.
         conditions: (n, n_conditions), package units.
-        geometry: whose cells these are.
-        incident: number of the condition that is the incident energy; -1 for none.
+        geometry: Geometry of the cells.
+        incident: Number of the condition that is the incident energy; -1 for none.
         scheme: "layers" or "cells".
-        scale: "log" or "logit", of shares.
-        threshold: what is less on the way back is zero.
-        lines: whether coordinates are logarithms in a common unit, not normal scores:
+        scale: "log" or "logit", the scale on which shares are seen.
+        threshold: Energy below which a cell is zero on the way back.
+        lines: Whether coordinates are logarithms in a common unit, not normal scores:
             the same for all cells of a layer, and for all layers of a view. The total
             over the incident energy is seen through its logit: near 1 what counts is
             what is missing.

@@ -65,17 +65,17 @@ class CellTransform:
     and the share of each cell in its layer; with scheme `cells` the cells alone.
 
     Attributes:
-        incident: number of the condition that is the incident energy; -1 for none.
-        layer_of: (n_cells,), layer of each cell; empty for scheme `cells`.
-        view_of: (n_layers,), view of each layer.
-        place: (n_quantities,), coordinate of each quantity, or `ONE` or `ZERO`.
-        logit: whether shares are seen through their logit, not their logarithm.
-        edge: (n_coordinates,), normal score below which a quantity is zero.
-        z_min: (n_coordinates,), normal score of the first knot, above the edge.
-        z_max: (n_coordinates,), normal score of the last knot.
-        knots: (n_coordinates, N_KNOTS), logarithm or logit of the quantity at the
-            knots, not falling.
-        threshold: cells below are zero, in the unit of the cells.
+        incident: Number of the condition that is the incident energy; -1 for none.
+        layer_of: Layer of each cell, (n_cells,); empty for scheme `cells`.
+        view_of: View of each layer, (n_layers,).
+        place: Coordinate of each quantity, or `ONE` or `ZERO`, (n_quantities,).
+        logit: Whether shares are seen through their logit, not their logarithm.
+        edge: Normal score below which a quantity is zero, (n_coordinates,).
+        z_min: Normal score of the first knot, above the edge, (n_coordinates,).
+        z_max: Normal score of the last knot, (n_coordinates,).
+        knots: Logarithm or logit of the quantity at the knots, not falling,
+            (n_coordinates, N_KNOTS).
+        threshold: Energy below which a cell is zero, in the unit of the cells.
     """
 
     has_signed_weights: ClassVar[bool] = False

@@ -10,14 +10,14 @@ from pidgan.bundle.formulas import Array
 def interpolate(knots: FloatArray, position: Array, start: Array) -> Array:
     """Return values on straight lines between knots.
 
-    Beyond the ends of a table stays the value there. NaN, such as of the logarithm of a
-    negative condition, is no place in a table: it looks up the first knot, and its
+    The value at the end of a table holds beyond it. NaN, which the logarithm of a
+    negative condition is, has no place in a table: it looks up the first knot, and its
     fraction stays NaN.
 
     Args:
         knots: (n_tables, n_knots).
-        position: in units of the distance between knots, any shape.
-        start: number of the first knot of each value's table, counted through all
+        position: Place in units of the distance between knots, any shape.
+        start: Number of the first knot of each value's table, counted through all
             tables; constant whole numbers, or values.
     """
     n_knots = knots.shape[-1]

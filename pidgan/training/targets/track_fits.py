@@ -45,8 +45,8 @@ def fit_tracks(
 
     Args:
         targets: (n, n_targets), physical values and sentinels.
-        weights: (n,), of any sign; only the quantiles use them.
-        sentinels: of each target, values that are atoms however rare they are.
+        weights: (n,), with any sign; only the quantiles use them.
+        sentinels: Values of each target that are atoms, however rare they are.
     """
     y = targets.astype(np.float32)
     declared = [
@@ -159,11 +159,11 @@ def _fit_continuous(
 def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
     """Fit the quantile transform of each target, and nothing else.
 
-    For published recipes: no differences, no atoms, no decorrelation.
+    Published recipes use it: no differences, no atoms, no decorrelation.
 
     Args:
         targets: (n, n_targets), physical values.
-        weights: (n,), of any sign.
+        weights: (n,), with any sign.
     """
     y = targets.astype(np.float32)
     d = y.shape[1]
@@ -263,8 +263,8 @@ def _last_knot(n: int) -> float:
 def _fit_quantiles(values: FloatArray, weights: FloatArray, z_max: float) -> FloatArray:
     """Return the weighted quantiles at normal scores from -z_max to z_max.
 
-    With signed weights the empirical distribution function is not monotone; as it
-    only defines coordinates here, its running maximum serves.
+    The empirical distribution function of signed weights is not monotone; as it only
+    defines coordinates here, its running maximum serves.
     """
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(weights[order])

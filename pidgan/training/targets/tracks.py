@@ -9,12 +9,12 @@ learnt as a class, which also says in which quarter of its range a target is tha
 are differences of: a class that is rare at some conditions is learnt better than a
 second peak of a density.
 
-What is continuous given the pattern is mapped to a normal distribution by its smoothed
-weighted quantiles, and then to uncorrelated coordinates of unit variance within the
-pattern. Targets of one track are strongly correlated: without the latter, directions in
-which they hardly vary would not count in a loss. The map is triangular: each coordinate
-is a target less what the targets before it say of it, so that a sharp edge in one
-target stays one in a single coordinate. Principal axes spread it over all.
+Continuous targets, given the pattern, are mapped to a normal distribution by their
+smoothed weighted quantiles, and then to uncorrelated coordinates of unit variance
+within the pattern. Targets of one track are strongly correlated: directions in which
+they hardly vary would otherwise not count in a loss. The map is triangular: each
+coordinate is a target less all that the targets before it say of it, so that a sharp
+edge in one target stays one in a single coordinate. Principal axes spread it over all.
 """
 
 import dataclasses
@@ -43,18 +43,19 @@ class TargetTransform:
     """Targets as a pattern of atoms and, where continuous, whitened coordinates.
 
     Attributes:
-        base: (n_targets,), the target that is subtracted from each, or -1.
-        patterns: (n_patterns, n_targets), 1 where the coordinate is continuous.
-        atoms: (n_patterns, n_targets), value of the coordinate where it is not.
-        low, high: (n_patterns, n_targets), the interval, without its upper end, that a
-            continuous coordinate is in; infinite where it is not bounded.
-        table: (n_patterns, n_targets), which quantile transform each coordinate has.
-        z_max: (n_targets,), last knot of the quantile transforms; the first is -z_max
+        base: Target that is subtracted from each target, or -1, (n_targets,).
+        patterns: 1 where the coordinate is continuous, (n_patterns, n_targets).
+        atoms: Value of the coordinate where it is not, (n_patterns, n_targets).
+        low: Lower end of the interval that a continuous coordinate is in, infinite
+            where it is not bounded, (n_patterns, n_targets).
+        high: Upper end of that interval, which is not part of it.
+        table: Quantile transform of each coordinate, (n_patterns, n_targets).
+        z_max: Last knot of the quantile transforms, (n_targets,); the first is -z_max
             and the knots are equidistant in the normal score.
-        knots: (n_tables, N_KNOTS), coordinate values at the knots, not decreasing.
-        mixing: (n_patterns, n_targets, n_targets), upper triangular, from whitened
-            coordinates to normal scores, z = y mixing; zero in rows and columns of
-            atoms.
+        knots: Coordinate values at the knots, not decreasing, (n_tables, N_KNOTS).
+        mixing: Upper triangular matrices from whitened coordinates to normal scores,
+            z = y mixing, zero in rows and columns of atoms, (n_patterns, n_targets,
+            n_targets).
     """
 
     has_signed_weights: ClassVar[bool] = True
