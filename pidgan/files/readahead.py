@@ -2,68 +2,40 @@
 
 Reading, generating and writing of an ntuple release Python's lock most of the time
 (decompression, inference, compression); stages that are chained by `ahead` overlap.
-The order of what comes out is that of what went in.
 """
 
 import contextlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
 
 @contextlib.contextmanager
 def ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
-    """Give the items while a thread makes the next one.
+    """Give the items, in order, while a thread makes the next one.
 
     At most two items are alive that were not taken: one that waits, one in the making.
     An exception of the thread is raised where its item would have come. The thread has
     ended when the block ends, however it ends.
-
-    Args:
-        items: what to go through; only the thread touches it.
 
     Example:
         >>> with ahead(range(3)) as numbers:
         ...     list(numbers)
         [0, 1, 2]
     """
-    waiting: queue.Queue[tuple[_T | None, BaseException | None, bool]] = queue.Queue(1)
-    stopped = threading.Event()
-
-    def put(item: tuple[_T | None, BaseException | None, bool]) -> bool:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put(item, timeout=0.1)
-                return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((item, None, False)):
-                    return
-        # Whatever it is, it belongs to the thread that takes the items.
-        except BaseException as error:
-            put((None, error, True))
-        else:
-            put((None, None, True))
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
 
     def take() -> Iterator[_T]:
-        while True:
-            item, error, ended = waiting.get()
-            if error is not None:
-                raise error
-            if ended:
-                return
-            yield item  # type: ignore[misc]
+        waiting: deque[Any] = deque(pool.submit(next, iterator, end) for _ in range(2))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, iterator, end))
+            yield item
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     try:
         yield take()
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
