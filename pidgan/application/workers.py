@@ -108,7 +108,7 @@ def may_start_processes() -> bool:
 
 
 def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
-    """Yield results as they come; after the first failure those that run are ended."""
+    """Yield results as they come; after a failure, files in work are still finished."""
     # Forked processes would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
