@@ -23,6 +23,7 @@ from pidgan.cli.options import (
     seed_option,
     species_from_option,
     suffix_option,
+    track_option,
     weights_option,
 )
 from pidgan.files.writing import refuse_existing
@@ -160,7 +161,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 
 @click.command(
     "quantile-map",
-    epilog="Example: pidgan quantile-map mc.root --data data.root --branch nTracks "
+    epilog="Example: pidgan quantile-map mc.root --data data.root --variable nTracks "
     "--data-weights sweight -o nTracks.json",
 )
 @files_argument
@@ -171,9 +172,18 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     metavar="FILE[:TREE]",
     help="File of data; can be repeated.",
 )
-@click.option("--branch", required=True, help="Branch that is compared.")
 @click.option(
-    "--data-branch", help="Name of the branch in data, if it is different there."
+    "--variable",
+    "--branch",
+    "branch",
+    required=True,
+    metavar="BRANCH",
+    help="Branch of the variable that is compared.",
+)
+@click.option(
+    "--data-branch",
+    metavar="BRANCH",
+    help="Branch of the variable in data, if it has another name there.",
 )
 @weights_option
 @click.option(
@@ -227,15 +237,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
 @files_argument
-@click.option(
-    "--track",
-    "tracks",
-    multiple=True,
-    required=True,
-    metavar="TRACK=BUNDLE",
-    callback=reads(parse_pairs),
-    help="Prefix of a track and its bundle, or folder of bundles; can be repeated.",
-)
+@track_option(required=True, callback=reads(parse_pairs))
 @output_option()
 @click.option(
     "--mode",

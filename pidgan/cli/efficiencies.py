@@ -29,6 +29,7 @@ from pidgan.cli.options import (
     seed_option,
     species_from_option,
     suffix_option,
+    track_option,
     weights_option,
 )
 from pidgan.files.writing import refuse_existing
@@ -209,15 +210,9 @@ def systematics(
     multiple=True,
     metavar="TRACK=MAP.json",
     help="Prefix of a track and its efficiency map from `pidgan systematics`; can be "
-    "repeated for a joint selection. With --track, MAP.json alone is enough.",
+    "repeated for a joint selection. MAP.json alone is the map of every --track TRACK.",
 )
-@click.option(
-    "--track",
-    "tracks",
-    multiple=True,
-    metavar="TRACK",
-    help="Prefix of a track whose map is given by --map MAP.json; can be repeated.",
-)
+@track_option(required=False)
 @cut_option
 @binning_option
 @click.option(
@@ -327,20 +322,25 @@ def efficiency(
     click.echo(dumped or "\n\n".join(texts))
 
 
-def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
-    """Return the map of each track, of TRACK=MAP.json or of --track and MAP.json."""
-    if not maps:
-        raise click.UsageError("--map is missing: expected --map TRACK=MAP.json")
-    if len(set(tracks)) < len(tracks):
-        raise click.UsageError(f"a track is given twice: {', '.join(tracks)}")
-    if len(maps) == 1 and tracks and ("=" not in maps[0] or Path(maps[0]).exists()):
-        return dict.fromkeys(tracks, maps[0])
-    for text in maps:
-        if "=" not in text:
-            raise click.UsageError(
-                f"--map {text}: expected TRACK=MAP.json, or one map and --track"
-            )
-    return parse_pairs(maps)
+def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
+    """Return the map of each track, of TRACK=MAP.json or of TRACK and MAP.json."""
+    shared = [text for text in maps if "=" not in text or Path(text).exists()]
+    alone = [text for text in tracks if "=" not in text]
+    pairs = parse_pairs(text for text in (*tracks, *maps) if "=" in text)
+    if shared and len(maps) == 1 and alone:
+        return dict.fromkeys(alone, shared[0])
+    if shared or not pairs:
+        raise click.UsageError(
+            f"--map {shared[0] if shared else 'is missing'}: expected TRACK=MAP.json "
+            "for each track, or one MAP.json and --track TRACK"
+        )
+    given = [text.partition("=")[0] for text in tracks]
+    names = given if alone else list(pairs)
+    if sorted(names) != sorted(pairs):
+        raise click.UsageError(
+            f"tracks are {', '.join(names)}, but maps are given for {', '.join(pairs)}"
+        )
+    return {name: pairs[name] for name in names}
 
 
 def _parse_ratio(text: str) -> tuple[int, int]:
@@ -377,7 +377,7 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
 @click.option(
     "--max-misid",
     "--misid",
-    "misid",
+    "max_misid",
     type=float,
     help="Highest misID allowed for any OTHER species, from 0 to 1.",
 )
@@ -388,6 +388,7 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
     help="Thresholds at which the cut is evaluated.  [default: quantiles of all "
     "species]",
 )
+@binning_option
 @report_option
 @seed_option
 @overwrite_option
@@ -404,31 +405,21 @@ def find_working_point(
 
     BUNDLE is the species to keep, OTHER are the species to reject, each with its
     reference file beside it. Give either --efficiency or --max-misid. Efficiencies
-    refer to the kinematics of the reference rows. With --report, ROC curves are drawn.
+    refer to the kinematics of the reference rows, and are corrected in bins: by default
+    bins of equal population. With --report, ROC curves are drawn.
     """
     from pidgan.efficiency.working_point import working_point
 
-    _check_wanted(options["efficiency"], options["misid"], others)
     if report is not None:
         from pidgan.report.map_page import write_working_point_report
 
         refuse_existing(report, overwrite=overwrite)
-    found = working_point(
-        open_generator(signal), [open_generator(path) for path in others], **options
-    )
+    rejected = [open_generator(path) for path in others]
+    try:
+        found = working_point(open_generator(signal), rejected, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     click.echo(found.to_json() if as_json else found.text())
     if report is not None:
         path = write_working_point_report(found, report, overwrite=overwrite)
         click.echo(str(path), err=True)
-
-
-def _check_wanted(
-    efficiency: float | None, misid: float | None, others: Sequence[Path]
-) -> None:
-    wanted = [value for value in (efficiency, misid) if value is not None]
-    if len(wanted) != 1:
-        raise click.UsageError("give --efficiency or --max-misid, one of the two")
-    if misid is not None and not others:
-        raise click.UsageError("--max-misid needs the bundle of another species")
-    if not 0 < wanted[0] < 1:
-        raise click.UsageError(f"{wanted[0]:g}: expected a number between 0 and 1")

@@ -105,6 +105,19 @@ def species_option(*names: str) -> Callable[..., Any]:
     )
 
 
+def track_option(**changes: Any) -> Callable[..., Any]:
+    """Return the option for the prefixes of tracks."""
+    return click.option(
+        "--track",
+        "tracks",
+        multiple=True,
+        metavar="TRACK=PATH",
+        help="Prefix of a track and its bundle, folder of bundles or map; can be "
+        "repeated.",
+        **changes,
+    )
+
+
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace an existing output."
 )

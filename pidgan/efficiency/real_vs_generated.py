@@ -134,15 +134,15 @@ class RealVsGenerated:
             moments=kept(self.moments),
         )
 
-    def figures(self, cut: int) -> dict[str, Any]:
-        """Return the edges, and the arrays of the cut of this number as lists."""
+    def figures(self, number: int) -> dict[str, Any]:
+        """Return the edges, and the arrays of the cut with this number as lists."""
         arrays = {
-            "real": self.real.efficiency[cut],
-            "generated": self.generated.efficiency[cut],
-            "difference": self.difference[cut],
-            "difference_error": self.difference_error[cut],
+            "real": self.real.efficiency[number],
+            "generated": self.generated.efficiency[number],
+            "difference": self.difference[number],
+            "difference_error": self.difference_error[number],
             "n_eff": self.n_eff,
-            "pull": self.pull[cut],
+            "pull": self.pull[number],
         }
         edges = {name: list(values) for name, values in self.binning.items()}
         return {"edges": edges, **{name: a.tolist() for name, a in arrays.items()}}

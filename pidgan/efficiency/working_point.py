@@ -106,7 +106,7 @@ def working_point(
     *,
     cut: str,
     efficiency: float | None = None,
-    misid: float | None = None,
+    max_misid: float | None = None,
     thresholds: Sequence[float] | FloatArray | None = None,
     binning: Binning | None = None,
     seed: int = 1,
@@ -118,8 +118,9 @@ def working_point(
         signal: Bundle or model of the species to keep, with a reference.
         rejected: Bundles or models of the species to reject, with a reference each.
         cut: Cut with `x` for the threshold, such as "RichDLLk > x & RichDLLp < 5".
-        efficiency: Wanted corrected efficiency of the signal, unless `misid` is given.
-        misid: Wanted corrected misID of the rejected species of which most passes.
+        efficiency: Wanted corrected efficiency of the signal.
+        max_misid: Highest corrected misID allowed for any rejected species, instead of
+            an efficiency.
         thresholds: Thresholds at which the cut is evaluated; by default quantiles of
             all species.
         binning: Binning of the correction, as in `run_systematics`; by default bins of
@@ -136,16 +137,16 @@ def working_point(
     """
     wishes = [
         (name, float(value))
-        for name, value in (("efficiency", efficiency), ("misid", misid))
+        for name, value in (("efficiency", efficiency), ("misid", max_misid))
         if value is not None
     ]
     if len(wishes) != 1:
-        raise ValueError("give efficiency or misid, one of the two")
+        raise ValueError("give either efficiency or max_misid")
     ((wanted, target),) = wishes
     if not 0 < target < 1:
         raise ValueError(f"{wanted} is {target:g}, expected a number between 0 and 1")
     if wanted == "misid" and not rejected:
-        raise ValueError("misid needs the bundle of another species")
+        raise ValueError("max_misid needs the bundle of another species")
 
     def scan_at(x: Sequence[float] | FloatArray | None) -> CutScan:
         return scan_cut(

@@ -47,7 +47,7 @@ class MapInput:
 
 
 def write_map_report(
-    efficiency: MapInput,
+    nominal: MapInput,
     directory: str | Path,
     *,
     misid: Sequence[MapInput] = (),
@@ -61,7 +61,7 @@ def write_map_report(
     the reference rows.
 
     Args:
-        efficiency: Map of the signal species.
+        nominal: Map of the signal species.
         directory: Directory to write into; a new one appears complete or not at all.
         misid: Maps of other species with the same cuts, whose misID is shown too.
         overwrite: Whether the report in an existing directory is replaced.
@@ -73,7 +73,7 @@ def write_map_report(
         PidganError: The directory exists and `overwrite` is not set.
     """
     refuse_existing(directory, overwrite=overwrite)
-    views = [_view(one, misid=i > 0) for i, one in enumerate((efficiency, *misid))]
+    views = [_view(one, misid=i > 0) for i, one in enumerate((nominal, *misid))]
     meta = views[0].map.metadata
     return write_page(
         directory,

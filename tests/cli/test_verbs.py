@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS
+from pidgan.cli.efficiencies import _parse_maps
 from pidgan.cli.group import EntriesLine
 from pidgan.report.classifiers import TREES
 from pidgan.sample.dataset import Dataset
@@ -403,3 +406,21 @@ def test_report_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> N
     assert "MisID of pi+" in (tmp_path / "report/report.html").read_text()
     assert run(*words, "--overwrite", "--misid", pion).code == 2
     _one_line(run(*words, "--overwrite", "--cut", "DLLkk > 0"), "closest: 'DLLk'")
+
+
+def test_ways_to_give_maps_of_tracks() -> None:
+    both = {"K": "k.json", "pi": "pi.json"}
+    assert _parse_maps([], ["K=k.json", "pi=pi.json"]) == both
+    assert _parse_maps(["K=k.json"], ["pi=pi.json"]) == both
+    assert list(_parse_maps(["pi", "K"], ["K=k.json", "pi=pi.json"])) == ["pi", "K"]
+    assert _parse_maps(["K", "L"], ["k.json"]) == {"K": "k.json", "L": "k.json"}
+    for tracks, maps, message in (
+        ([], [], "--map is missing"),
+        (["K"], [], "--map is missing"),
+        ([], ["k.json"], "--map k.json: expected TRACK=MAP.json"),
+        (["K"], ["k.json", "pi=pi.json"], "--map k.json: expected"),
+        (["K", "p"], ["K=k.json"], "tracks are K, p, but maps are given for K"),
+        (["K=k.json"], ["K=pi.json"], "'K' is given twice"),
+    ):
+        with pytest.raises(click.UsageError, match=re.escape(message)):
+            _parse_maps(tracks, maps)

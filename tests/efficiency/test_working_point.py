@@ -92,7 +92,7 @@ def test_efficiency_is_reached() -> None:
 
 def test_misid_is_reached_for_a_falling_and_a_rising_cut() -> None:
     for cut in ("DLLk > x", "x < DLLk & P > 0"):
-        found = working_point(KAON, [PION], cut=cut, misid=0.05, repeats=2)
+        found = working_point(KAON, [PION], cut=cut, max_misid=0.05, repeats=2)
         assert found.points[1].value == pytest.approx(0.05, abs=2e-3)
         assert PION.truth(found.threshold) == pytest.approx(
             0.05, abs=3 * found.points[1].error
@@ -122,9 +122,9 @@ def test_few_rows_are_told() -> None:
         ),
         ({"thresholds": []}, ValueError, "thresholds"),
         ({"efficiency": 1.5}, ValueError, "between 0 and 1"),
-        ({"misid": 0.1}, ValueError, "one of the two"),
+        ({"max_misid": 0.1}, ValueError, "give either"),
         (
-            {"efficiency": None, "misid": 0.1, "rejected": []},
+            {"efficiency": None, "max_misid": 0.1, "rejected": []},
             ValueError,
             "other species",
         ),

@@ -1,0 +1,230 @@
+"""The public surface: its names are frozen, and a name means the same everywhere.
+
+The surface is what docs/reference/api.md lists, and the command line. A change that is
+meant is written into the frozen list by
+
+    python tests/test_surface.py > tests/surface.txt
+"""
+
+import importlib
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from pidgan.cli import VERBS, cli
+
+TESTS = Path(__file__).parent
+API = TESTS.parent / "docs" / "reference" / "api.md"
+DIRECTIVE = re.compile(
+    r"^\.\. auto(?:function|class|exception):: ([\w.]+)(?:\(\))?\n"
+    r"(?:   :members: (.*)\n)?",
+    re.MULTILINE,
+)
+
+# Words that have more than one meaning in the surface, with the reason.
+SEVERAL_MEANINGS = {
+    "chunk": "entries at a time; apply chooses it from the memory",
+    "columns": "named arrays, or numbers of columns",
+    "conditions": "values of conditions, or where an ntuple has them (Conditions)",
+    "frame": "a table, or a frame of axes",
+    "helix": "a helix in the formulas of several libraries",
+    "misid": "generators of other species with rows, or with their maps",
+    "model": "anything that can be exported, or a model alone",
+    "name": "the name of whatever the function is about",
+    "noise": "noise of a model in training, or of a bundle",
+    "progress": "what is called gets what the stage knows",
+    "reference": "rows of a table, or a dataset too where it can be split",
+    "sample": "a definition, or its name or path too where it can be loaded",
+    "settings": "settings of one family, of several, or as a value",
+    "steps": "updates of a training that has no budget",
+    "values": "numbers",
+    "weights": "numbers, or a branch where the rows are in a file",
+}
+# Options, of any verb or of one, without an argument of the same name: the reason.
+OF_THE_COMMAND_LINE = {
+    "as_json": "how the result is printed",
+    "quiet": "how progress is printed",
+    "report": "a page is written by another function",
+    "overwrite": "results are written by their own method",
+    "output": "results are written by their own method",
+    "scheduler": "client, of an address",
+    "no_correction": "correction=False",
+    "train members": "models are trained by train_members",
+    "systematics misid": "a page is written by another function",
+    "export kind": "a C file is written by export_c",
+    "export name": "a C file is written by export_c",
+    "export dataset": "the report of validate",
+    "efficiency latex": "results are written by their own method",
+    "efficiency over": "results are divided by each other",
+    "efficiency ratios": "results are divided by each other",
+    "efficiency columns": "a friend tree is written by another function",
+    "efficiency tracks": "maps, by track",
+    "quantile-map branch": "values, of a branch",
+    "quantile-map data_branch": "values, of a branch",
+    "quantile-map weights": "simulation_weights, of a branch",
+}
+# Differences of an option between verbs, with the reason.
+DIFFERENT_OPTIONS = {
+    ("entries", "default"): "each simulation has its own size",
+    ("output", "default"): "the demo has a name of its own",
+    ("output", "required"): "a table need not be written",
+    ("species", "type"): "a time projection chamber sees no photons",
+    ("tracks", "required"): "maps may have their tracks with them",
+}
+# One spelling of several arguments, with the reason.
+SHARED_SPELLINGS = {"--cut": "a working point is that of one cut"}
+
+
+def listed() -> Iterator[tuple[str, Any]]:
+    """Yield names and objects of the reference, methods with their class."""
+    for path, members in DIRECTIVE.findall(API.read_text(encoding="utf-8")):
+        module, _, name = path.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        yield name, found
+        for member in filter(None, (part.strip() for part in members.split(","))):
+            method = inspect.getattr_static(found, member)
+            yield f"{name}.{member}", getattr(method, "__func__", method)
+
+
+def text_of(name: str, found: Any) -> str:
+    """Return a line of the frozen list."""
+    if inspect.isclass(found):
+        fields = [f for f in getattr(found, "__annotations__", ()) if f[0] != "_"]
+        return f"class {name}: {', '.join(fields)}"
+    if not callable(found):
+        return f"{name}"
+    plain = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(found).parameters.values()
+        if parameter.name not in ("self", "cls")
+    ]
+    return f"{name}{inspect.Signature(plain)}"
+
+
+def surface() -> str:
+    """Return the frozen list as it is now."""
+    import pidgan
+
+    lines = [f"pidgan.{name}" for name in sorted(pidgan.__all__)]
+    return "\n".join([*lines, *(text_of(*pair) for pair in listed())]) + "\n"
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield verbs and their commands, those of groups too."""
+    for verb, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            for name, sub in command.commands.items():
+                yield f"{verb} {name}", sub
+        else:
+            yield verb, command
+
+
+def plain(annotation: Any) -> frozenset[str]:
+    """Return the alternatives of an annotation, modules and None left out."""
+    text = inspect.formatannotation(annotation).strip("'\"")
+    parts = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text).split(" | ")
+    return frozenset(part for part in parts if part != "None")
+
+
+def arguments() -> dict[str, dict[str, inspect.Parameter]]:
+    """Return the parameters of the surface by argument and function."""
+    found: dict[str, dict[str, inspect.Parameter]] = defaultdict(dict)
+    for name, function in listed():
+        if callable(function) and not inspect.isclass(function):
+            for parameter in inspect.signature(function).parameters.values():
+                found[parameter.name][name] = parameter
+    return found
+
+
+def options() -> dict[str, dict[str, click.Option]]:
+    """Return the options by argument and verb."""
+    found: dict[str, dict[str, click.Option]] = defaultdict(dict)
+    for verb, command in commands():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                found[str(parameter.name)][verb] = parameter
+    return found
+
+
+pytestmark = pytest.mark.skipif(not API.is_file(), reason="the reference is not here")
+
+
+def test_surface_is_frozen() -> None:
+    pytest.importorskip("tensorflow")
+    frozen = (TESTS / "surface.txt").read_text(encoding="utf-8")
+    assert surface() == frozen, __doc__
+
+
+def test_an_argument_means_the_same_everywhere() -> None:
+    pytest.importorskip("tensorflow")
+    wrong = {}
+    for argument, uses in arguments().items():
+        if argument in SEVERAL_MEANINGS or argument in ("self", "cls"):
+            continue
+        types = {plain(use.annotation) for use in uses.values()} - {frozenset(["Any"])}
+        empty = inspect.Parameter.empty
+        defaults = {repr(u.default) for u in uses.values() if u.default is not empty}
+        if len(types) > 1 or len(defaults) > 1:
+            wrong[argument] = {name: str(use) for name, use in uses.items()}
+    assert not wrong
+
+
+def test_words_of_several_meanings_are_used() -> None:
+    pytest.importorskip("tensorflow")
+    assert not set(SEVERAL_MEANINGS) - set(arguments())
+
+
+@pytest.mark.parametrize("argument", options())
+def test_an_option_means_the_same_in_every_verb(argument: str) -> None:
+    uses = options()[argument]
+    first = next(iter(uses.values())).to_info_dict()
+    for verb, option in uses.items():
+        for key, value in option.to_info_dict().items():
+            if (argument, key) not in DIFFERENT_OPTIONS:
+                assert value == first[key], (verb, key)
+
+
+def test_a_spelling_is_of_one_option() -> None:
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for argument, uses in options().items():
+        for option in uses.values():
+            spellings[option.opts[0]].add(argument)
+    shared = {name for name, found in spellings.items() if len(found) > 1}
+    assert shared == set(SHARED_SPELLINGS)
+
+
+@pytest.mark.parametrize(
+    ("verb", "argument"),
+    [
+        (verb, str(parameter.name))
+        for verb, command in commands()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+    ],
+)
+def test_options_are_arguments(verb: str, argument: str) -> None:
+    """An option has the name of the argument, in the singular if it is repeated."""
+    if {argument, f"{verb} {argument}"} & set(OF_THE_COMMAND_LINE):
+        return
+    spellings = {text.lstrip("-") for text in options()[argument][verb].opts}
+    name = {"settings": "set"}.get(argument, argument.replace("_", "-"))
+    assert spellings & {name, name.removesuffix("s"), name.removesuffix("es")}
+    if " " in verb:
+        return
+    pytest.importorskip("tensorflow")
+    module, _, function = VERBS[verb].rpartition(".")
+    found = inspect.signature(getattr(importlib.import_module(module), function))
+    is_condition = argument in ("branches", "units", "scales", "quantile_maps")
+    assert argument in found.parameters or (
+        is_condition and "conditions" in found.parameters
+    )
+
+
+if __name__ == "__main__":
+    print(surface(), end="")
