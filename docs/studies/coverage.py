@@ -29,12 +29,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pidgan.bundle.card import Card, CardVariable, Generator, sample_targets
-from pidgan.efficiency.binning import bin_index, count_bins
-from pidgan.efficiency.discrepancy import map_from_rows
-from pidgan.efficiency.map_binning import default_binning
+from pidgan.efficiency.binning import bin_index, count_bins, default_binning
 from pidgan.efficiency.pid_efficiency import combine_rows
 from pidgan.efficiency.real_vs_generated import ComparedRows
-from pidgan.efficiency.systematics import generated_in_bins
+from pidgan.efficiency.systematics import generated_in_bins, map_from_rows
 from pidgan.files.tables import write_trees
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.loading import load_sample

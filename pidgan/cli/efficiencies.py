@@ -75,8 +75,8 @@ def table(
     of all its rows. The default binning is that of the sample. With -o, the table is
     also written: .csv, .parquet, or .root with histograms.
     """
-    from pidgan.efficiency.dataset_table import dataset_table
     from pidgan.efficiency.real_vs_generated import closure_table
+    from pidgan.efficiency.table import dataset_table
     from pidgan.efficiency.table_files import check_suffix, save_tables
     from pidgan.sample.dataset import Dataset
 
@@ -158,8 +158,7 @@ def systematics(
     others count as with --other. A --scale says how well the analysis knows a
     condition. The default binning is that of the sample for maps.
     """
-    from pidgan.efficiency.discrepancy import VARIATIONS
-    from pidgan.efficiency.systematics import run_systematics
+    from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report is None:
         raise click.UsageError("--misid needs --report")

@@ -1,1 +1,21 @@
-"""Efficiencies of PID cuts: real against generated, and their uncertainties."""
+"""Efficiencies of PID cuts: real against generated, and their uncertainties.
+
+`table` gives efficiencies of any rows in bins, `real_vs_generated` the record of real
+against generated ones, `systematics` an efficiency map of their differences,
+`efficiency_map` the map and its files, `working_point` the threshold for a wanted
+efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
+`binning` has bins of conditions, `selections` selections of several tracks,
+`table_files` tables as files.
+"""
+
+__all__ = [
+    "binning",
+    "efficiency_map",
+    "pid_efficiency",
+    "real_vs_generated",
+    "selections",
+    "systematics",
+    "table",
+    "table_files",
+    "working_point",
+]

@@ -49,11 +49,10 @@ selection of `apply` fails."""
 
 @dataclass(frozen=True, kw_only=True)
 class TrackRows:
-    """A track in each row.
+    """A track in each row (n,).
 
-    Attributes:
-        place: (n,) bin of its map, -1 outside.
-        passed: (n,) whether it passes a cut, by the number of the cut in its map.
+    `place` is the bin of its map, -1 outside; `passed` whether it passes a cut, by the
+    number of the cut in the map.
     """
 
     place: IntArray
@@ -65,8 +64,6 @@ class Rows:
     """The rows that are used.
 
     Attributes:
-        tracks: Tracks by prefix.
-        weights: (n,) weights of any sign.
         cell: (n,) bin of the analysis, -1 outside.
         binning: Edges of the analysis bins by branch; empty for one bin of all rows.
         n_invalid: Rows left out, without targets.
@@ -98,18 +95,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to read.
-
-    Attributes:
-        maps: Map of each track.
-        cuts: Numbers of the cuts that are needed, by track.
-        suffix: Suffix of the generated columns.
-        species_from: NAME of the branches `{track}_NAME` with PDG ids.
-        weights: Branch with weights.
-        binning: Bins of the analysis by branch.
-        conditions: Branches, units, scales and quantile maps of conditions.
-        chunk: Rows read at a time.
-    """
+    """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track."""
 
     maps: Mapping[str, EfficiencyMap]
     cuts: Mapping[str, Sequence[int]]
@@ -148,16 +134,7 @@ class _Plan:
 
 
 def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
-    """Read every file.
-
-    Args:
-        files: files, `FILE:TREE` or patterns.
-        request: what to read.
-
-    Raises:
-        MapError: no row can be used, or a track was generated for another species.
-        NtupleError: a file, tree or branch is missing, or a unit is wrong.
-    """
+    """Return the rows of all files; raise if none can be used."""
     check_conditions(request.conditions, request.maps)
     sources = find_sources(files)
     for path in dict.fromkeys(source.path for source in sources):
@@ -165,10 +142,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     by_source = {
         _identity(source): list(_read_source(source, request)) for source in sources
     }
-    chunks = [part for found in by_source.values() for part in found]
-    parts = [chunk.rows for chunk in chunks]
+    parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
-    if not any(len(part.weights) for part in parts):
+    if not any(len(part.kept) for part in parts):
         which = " and ".join(
             f"{track}_{request.species_from} = {m.metadata['species']}"
             for track, m in request.maps.items()
@@ -179,28 +155,23 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
             f"{f' with {which}' if request.species_from else ''} "
             f"({n_invalid} without targets)"
         )
-    weights = np.concatenate([part.weights for part in parts])
-    columns = {
-        name: np.concatenate([chunk.columns[name] for chunk in chunks])
-        for name in by_condition(request.binning)
+    joined = {
+        key: np.concatenate([part.arrays[key] for part in parts])
+        for key in parts[0].arrays
     }
+    weights = joined["", "weight"]
+    columns = {name: joined[None, name] for name in by_condition(request.binning)}
     edges = choose_edges(request.binning, columns, weights)
-    cell = bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64)
     return Rows(
         tracks={
             track: TrackRows(
-                place=np.concatenate([part.tracks[track].place for part in parts]),
-                passed={
-                    number: np.concatenate(
-                        [part.tracks[track].passed[number] for part in parts]
-                    )
-                    for number in request.cuts[track]
-                },
+                place=joined[track, "place"],
+                passed={number: joined[track, number] for number in numbers},
             )
-            for track in request.maps
+            for track, numbers in request.cuts.items()
         },
         weights=weights,
-        cell=cell,
+        cell=bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64),
         binning=edges,
         n_invalid=n_invalid,
         origin={name: _origin(found) for name, found in by_source.items()},
@@ -210,15 +181,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
 def check_bundles(
     path: str, maps: Mapping[str, EfficiencyMap], suffix: str = ""
 ) -> None:
-    """Raise if a file says that a track was generated for another species.
+    """Raise if the manifest of a file says that a track has another species.
 
-    `apply` writes a manifest beside its output. A file without one, or with columns of
-    another suffix, is not judged.
-
-    Args:
-        path: the file.
-        maps: the map of each track.
-        suffix: suffix of the generated columns.
+    A file without a manifest, or with columns of another suffix, is not judged.
     """
     try:
         content = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
@@ -265,16 +230,7 @@ def find_track_conditions(
     needed: Sequence[str],
     conditions: Conditions,
 ) -> tuple[FoundCondition, ...]:
-    """Return where a tree holds conditions of a map for a track.
-
-    Args:
-        track: prefix of the track.
-        efficiency_map: its map.
-        source: the tree.
-        tree: what it holds.
-        needed: names of the conditions.
-        conditions: Branches, units, scales and quantile maps of conditions.
-    """
+    """Return where a tree holds the needed conditions of a map for a track."""
     variables = [
         CardVariable.model_validate(v)
         for v in efficiency_map.metadata["conditions"]
@@ -298,15 +254,15 @@ def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """The used rows of a chunk, their numbers in it, and how many it has.
+    """Arrays of the used rows of a chunk, by track and by what they hold.
 
-    The bins of the analysis are found from `columns` when all rows are known.
+    `kept` numbers them among the rows that were read.
     """
 
-    rows: Rows
-    columns: Mapping[str, npt.NDArray[Any]]
-    n_read: int
+    arrays: Mapping[tuple[str | None, str | int], npt.NDArray[Any]]
     kept: IntArray
+    n_read: int
+    n_invalid: int
 
 
 def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan:
@@ -402,7 +358,7 @@ def _read_chunk(
     """Return the rows of a chunk that are used."""
     n = len(next(iter(rows.values())))
     chosen, valid = np.ones(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
-    tracks = {}
+    arrays: dict[tuple[str | None, str | int], npt.NDArray[Any]] = {}
     for plan in plans:
         columns = {name: rows[branch] for name, branch in plan.targets.items()}
         columns |= {c.variable.name: c.evaluate(rows) for c in plan.conditions}
@@ -417,26 +373,16 @@ def _read_chunk(
             v["name"]: tuple(v["sentinels"])
             for v in plan.efficiency_map.metadata["targets"]
         }
-        tracks[plan.track] = (
-            bin_index(columns, plan.efficiency_map.binning),
-            {k: cut.passes(columns, sentinels) for k, cut in plan.cuts.items()},
-        )
+        arrays[plan.track, "place"] = bin_index(columns, plan.efficiency_map.binning)
+        for number, cut in plan.cuts.items():
+            arrays[plan.track, number] = cut.passes(columns, sentinels)
     keep = chosen & valid
     weights = rows[request.weights] if request.weights else np.ones(n)
-    used = Rows(
-        tracks={
-            track: TrackRows(
-                place=place[keep], passed={k: v[keep] for k, v in passed.items()}
-            )
-            for track, (place, passed) in tracks.items()
-        },
-        weights=np.asarray(weights, dtype=np.float64)[keep],
-        cell=np.zeros(np.count_nonzero(keep), dtype=np.int64),
-        n_invalid=int(np.count_nonzero(chosen & ~valid)),
-    )
+    arrays |= {(None, name): rows[name] for name in by_condition(request.binning)}
+    arrays["", "weight"] = np.asarray(weights, dtype=np.float64)
     return _Part(
-        rows=used,
-        columns={name: rows[name][keep] for name in by_condition(request.binning)},
-        n_read=n,
+        arrays={key: values[keep] for key, values in arrays.items()},
         kept=np.flatnonzero(keep),
+        n_read=n,
+        n_invalid=int(np.count_nonzero(chosen & ~valid)),
     )

@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.errors import DatasetError, nearest
+from pidgan.bundle.card import Card
+from pidgan.errors import DatasetError, MapError, nearest
 from pidgan.sample.loading import load_binning
 
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
@@ -26,6 +27,18 @@ CELLS = 2000
 rows, finer than any bin that has an efficiency."""
 
 _HALVINGS = 40  # of the population that is sought; far below one row
+
+WIDE_END = 4.0
+"""Width of an added end bin, relative to its neighbour, from which it is divided ..."""
+
+MAX_END_BINS = 3
+"""... into at most this many."""
+
+AUTO_BINS = 4
+"""Bins along an axis where the sample has no binning ..."""
+
+MAX_AXES = 3
+"""... for its first three conditions."""
 
 
 def choose_edges(
@@ -86,6 +99,63 @@ def by_condition(binning: Binning) -> Mapping[str, Any]:
     return load_binning(binning) if isinstance(binning, str) else binning
 
 
+def map_edges(
+    card: Card, binning: Binning | None, frame: pd.DataFrame
+) -> dict[str, tuple[float, ...]]:
+    """Return the edges of an efficiency map, as in `run_systematics`."""
+    if binning is None:
+        return default_binning(card, frame)
+    chosen = by_condition(binning)
+    if not chosen:
+        raise MapError("the binning is empty, expected edges by condition")
+    ranges = {v.name: v.range for v in card.conditions}
+    weights = frame["weight"].to_numpy(np.float64)
+    try:
+        edges = choose_edges(chosen, frame[list(ranges)], weights, ranges=ranges)
+    except ValueError as error:
+        raise MapError(str(error)) from None
+    for name, wanted in chosen.items():
+        if isinstance(binning, str) or isinstance(wanted, str):
+            edges[name] = _cover(ranges[name], edges[name])
+    return edges
+
+
+def default_binning(
+    card: Card, frame: pd.DataFrame | None = None
+) -> dict[str, tuple[float, ...]]:
+    """Return the edges of a map where none are given; quantiles if there are rows."""
+    own = card.sample.map_binning or card.sample.binning
+    edges: dict[str, tuple[float, ...]] = {}
+    for variable in card.conditions:
+        name = variable.name
+        if name in own:
+            edges[name] = _cover(variable.range, own[name])
+        elif not own and frame is not None and len(edges) < MAX_AXES:
+            values = np.quantile(frame[name], np.linspace(0, 1, AUTO_BINS + 1))
+            low, high = variable.range
+            inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
+            edges[name] = (low, *inner, high)
+    return edges
+
+
+def _cover(range_: tuple[float, float], edges: Sequence[float]) -> tuple[float, ...]:
+    """Edges that cover the trained range, with new ones at an end that is wide."""
+    low, high = range_
+    inner = [e for e in edges if low < e < high]
+    if len(inner) < 2:
+        return (low, *inner, high)
+    first, last = inner[1] - inner[0], inner[-1] - inner[-2]
+    left, right = (
+        min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
+        for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
+    )
+    return (
+        *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
+        *inner,
+        *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
+    )
+
+
 def equal_population(
     values: ArrayLike, n_bins: int, *, weights: ArrayLike | None = None
 ) -> FloatArray:
@@ -96,15 +166,15 @@ def equal_population(
     largest value, so that every row has a bin.
 
     Args:
-        values: (n,), of a condition.
-        n_bins: how many bins.
-        weights: (n,) of any sign; none means 1.
+        values: (n,) values of a condition.
+        n_bins: Number of bins.
+        weights: (n,) weights of any sign; None means 1.
 
     Returns:
         (n_bins + 1,) edges.
 
     Raises:
-        DatasetError: the values do not allow so many bins.
+        DatasetError: The values do not allow so many bins.
     """
     if n_bins < 1:
         raise ValueError(f"{n_bins} bins of equal population, expected at least 1")
@@ -141,17 +211,10 @@ def check_edges(name: str, given: Any) -> FloatArray:
 
 
 def bin_index(columns: Columns, binning: Edges) -> IntArray:
-    """Return the flat bin of each row, in C order, or -1 outside the binning.
+    """Return the flat bin (n,) of each row in C order, or -1 outside; NaN is outside.
 
-    A bin contains its lower edge and not its upper one, as in ROOT and
-    boost-histogram. NaN is outside.
-
-    Args:
-        columns: named columns of n rows; more than the binning needs is fine.
-        binning: increasing edges by column name; empty gives one bin of everything.
-
-    Returns:
-        (n,) flat index in [0, product of bin numbers), or -1.
+    A bin contains its lower edge and not its upper one, as in ROOT and boost-histogram.
+    Empty edges give one bin of everything.
 
     Example:
         >>> bin_index({"P": np.array([5.0, 15.0, 99.0])}, {"P": (0.0, 10.0, 20.0)})
@@ -181,12 +244,7 @@ def bin_shape(binning: Edges) -> tuple[int, ...]:
 
 
 def count_bins(binning: Edges) -> int:
-    """Return the product of the bins along each condition.
-
-    Example:
-        >>> count_bins({"P": (0.0, 10.0, 20.0), "ETA": (2.0, 3.0, 4.0, 5.0)})
-        6
-    """
+    """Return the product of the bins along each condition."""
     return math.prod(bin_shape(binning))
 
 
@@ -226,13 +284,7 @@ def _named(condition: str, name: str) -> tuple[float, ...]:
 
 
 def _largest_population(s: FloatArray, s2: FloatArray, n_bins: int) -> list[int] | None:
-    """Inner edges, as numbers of cells, for the largest population of n_bins bins.
-
-    Args:
-        s: (n_cells + 1,), sum w of all cells before.
-        s2: (n_cells + 1,), the same of w^2.
-        n_bins: how many bins.
-    """
+    """Inner edges, as numbers of cells, from sums of w and w^2 of all cells before."""
     low, high, best = 0.0, max(s[-1], 0.0) ** 2 / s2[-1] if s2[-1] > 0 else 0.0, None
     if n_bins == 1:
         return [] if high > 0 else None

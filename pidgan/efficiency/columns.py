@@ -1,13 +1,13 @@
 """Branches with the efficiency of each candidate, named as PIDCalib2 names them.
 
-For each selection, `{track}_PIDCalibEff` and `{track}_PIDCalibErr` are the corrected
-efficiency of the map in the bin of the track, and its uncertainty; `PIDCalibEff` and
-`PIDCalibErr` are those of the candidate, the product over its tracks. With several
-selections their names go in between: `{track}_RichDLLk_gt_5_PIDCalibEff`.
+`{track}_PIDCalibEff` and `{track}_PIDCalibErr` are the corrected efficiency of the map
+in the bin of the track, and its uncertainty; `PIDCalibEff` and `PIDCalibErr` are the
+product over the tracks of the candidate, and its uncertainty. The names of several
+selections go in between: `{track}_RichDLLk_gt_5_PIDCalibEff`.
 
 PIDCalib2 adds the relative errors of the tracks in quadrature. Here errors that tracks
-share, because they use the same map, are added with their correlation. Where a track
-lies outside its map, or has no conditions, both numbers are NaN.
+share, because they use the same map, are added with their correlation. Both numbers are
+NaN where a track lies outside its map, or has no conditions.
 """
 
 import re
@@ -85,7 +85,7 @@ def write_efficiency_columns(
 
     The branches are `{track}_PIDCalibEff`, `{track}_PIDCalibErr`, `PIDCalibEff` and
     `PIDCalibErr` (float64), with the name of the selection before `PIDCalib` if there
-    are several. The trees have the names and entries of those of the input, which is
+    are several. The trees have the names and entries of the input's trees. The input is
     never changed and needs no generated columns.
 
     Args:
@@ -125,12 +125,9 @@ def write_efficiency_columns(
 
 
 def selection_names(selections: Sequence[Selection]) -> list[str]:
-    """Return what tells branches of selections apart; nothing, if there is one.
+    """Return prefixes such as `RichDLLk_gt_5_` that tell branches of selections apart.
 
-    Example:
-        >>> texts = ("RichDLLk > 5", "RichDLLk - RichDLLp >= -0.5")
-        >>> selection_names([Selection(text=text, cuts={}) for text in texts])
-        ['RichDLLk_gt_5_', 'RichDLLk_minus_RichDLLp_ge_minus_0p5_']
+    One selection alone has none.
     """
     if len(selections) == 1:
         return [""]
@@ -223,12 +220,9 @@ def _addition(
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """A selection in every bin of the maps of its tracks.
+    """A selection in every bin (n_bins,) of the maps of its tracks.
 
-    Attributes:
-        efficiency: by track, (n_bins,).
-        covariance: by two tracks of one map, (n_bins, n_bins).
-        shifts: by map and variation, then by track, (n_bins,).
+    The covariance is given by two tracks of one map, shifts by map and variation.
     """
 
     efficiency: Mapping[str, FloatArray]

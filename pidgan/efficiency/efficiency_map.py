@@ -6,8 +6,8 @@ efficiency. `MAP.npz` holds the arrays at full precision, and `MAP.root` histogr
 All three can be read without this package:
 
 - the covariance of cut i between all bins is `covariance[i]`;
-- that between cuts i and j, `einsum("ab,b,cb->ac", operator[i],
-  raw_covariance[i, j], operator[j])`: what the rows they share say. How much the
+- the covariance between cuts i and j, due to the rows that they share, is
+  `einsum("ab,b,cb->ac", operator[i], raw_covariance[i, j], operator[j])`; how much the
   *smoothing* of two cuts is wrong together is not known and counts as independent.
 
 The variations in MAP.json are `nominal`, `<name>_up` and `<name>_down`: eigenvectors of
@@ -28,7 +28,7 @@ import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
-from pidgan.efficiency.histograms import weight_histogram
+from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, nearest
 from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.writing import writing_files
@@ -68,18 +68,19 @@ class EfficiencyMap:
     Bins are numbered in C order of the binning.
 
     Attributes:
-        cuts: the cuts it knows; it refuses others.
-        binning: edges by condition, in package units.
-        generated: (n_cuts, n_bins), efficiency of generated targets.
-        discrepancy: (n_cuts, n_bins), smoothed real minus generated efficiency.
-        covariance: (n_cuts, n_bins, n_bins), of `discrepancy`, cut by cut.
-        operator: (n_cuts, n_bins, n_bins), from raw to smoothed discrepancy.
-        raw_covariance: (n_cuts, n_cuts, n_bins), of raw discrepancies within a bin.
-        n_eff: (n_bins,), effective rows of the reference in each bin.
-        passing: (n_cuts,), effective rows of the reference that pass.
-        failing: (n_cuts,), effective rows of the reference that fail.
+        cuts: Cuts that the map knows; it refuses others.
+        binning: Edges by condition, in package units.
+        generated: (n_cuts, n_bins) efficiency of the generated targets.
+        discrepancy: (n_cuts, n_bins) smoothed real minus generated efficiency.
+        covariance: (n_cuts, n_bins, n_bins) covariance of `discrepancy`, cut by cut.
+        operator: (n_cuts, n_bins, n_bins) matrix from raw to smoothed discrepancies.
+        raw_covariance: (n_cuts, n_cuts, n_bins) covariance of raw discrepancies within
+            a bin.
+        n_eff: (n_bins,) effective rows of the reference in each bin.
+        passing: (n_cuts,) effective rows of the reference that pass.
+        failing: (n_cuts,) effective rows of the reference that fail.
         variations: (n_cuts, n_bins) shifts of the efficiency by name.
-        metadata: species, detector, bundle, reference, seed, versions; conditions and
+        metadata: Species, detector, bundle, reference, seed, versions; conditions and
             targets as in the bundle's card.
     """
 
@@ -141,8 +142,8 @@ class EfficiencyMap:
         """Return the number of a cut; spaces and spelling of `and` do not matter.
 
         Raises:
-            MapError: the map does not hold that cut.
-            CutError: the text is not a cut on variables of the map.
+            MapError: The map does not hold that cut.
+            CutError: The text is not a cut on variables of the map.
         """
         wanted, *known = (
             parse_cut(text, names=self.names, aliases=self.aliases).canonical
@@ -168,7 +169,7 @@ class EfficiencyMap:
         """Return the covariance (n_cuts, n_cuts) of mean discrepancies sum_b f_b d_b.
 
         Args:
-            fractions: (n_bins,), share of the analysis' rows in each bin.
+            fractions: (n_bins,) share of the analysis' rows in each bin.
         """
         pull = np.einsum("a,cab->cb", fractions, self.operator)
         joint = np.einsum("ib,ijb,jb->ij", pull, self.raw_covariance, pull)
@@ -192,8 +193,8 @@ class EfficiencyMap:
         Each file is written under a temporary name; none appears if one fails.
 
         Args:
-            path: name of the JSON file.
-            overwrite: replace existing files.
+            path: Name of the JSON file.
+            overwrite: Whether to replace existing files.
 
         Returns:
             The files.
@@ -218,7 +219,7 @@ class EfficiencyMap:
         """Read a map that `save` wrote.
 
         Raises:
-            MapError: a file is missing, damaged, too new or of another map.
+            MapError: A file is missing, damaged, too new or of another map.
         """
         path = Path(path)
         arrays_path = path.with_suffix(".npz")

@@ -1,15 +1,15 @@
-"""Efficiencies as linear functions of what is uncertain, so that errors can cancel.
+"""Efficiencies as linear functions of uncertain quantities: common errors cancel.
 
-An estimate keeps, beside its value, its derivatives: by the discrepancy of each map in
-each cut and bin, by the fluctuation of each analysis sample, and its shift under each
-further variation. A function of estimates has the derivatives that the chain rule
-gives, J times those of its arguments, and then
+An estimate keeps, beside its value, its derivatives by the discrepancy of each map in
+each cut and bin and by the fluctuation of each analysis sample, and its shift under
+each further variation. The derivatives of a function of estimates follow from the
+chain rule, J times the derivatives of its arguments, and then
 
     covariance = sum_s J_s S_s J_s^T + sum_m G_m C_m G_m^T + sum_v s_v s_v^T,
 
 with S the statistical covariance of the samples, C the covariance of the maps'
-discrepancies, G the gradients and s the shifts. What two efficiencies share therefore
-cancels in their ratio, whether they are of two cuts, bins, tracks or ntuples.
+discrepancies, G the gradients and s the shifts. An error that two efficiencies share
+therefore cancels in their ratio, whether they are of two cuts, bins, tracks or ntuples.
 
 This is first order: do not divide by an efficiency that is compatible with zero.
 """
@@ -27,15 +27,19 @@ from scipy import sparse
 
 from pidgan.arrays import FloatArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.quoted import Estimate, finite_matrix
-from pidgan.efficiency.tabulate import estimate_latex, estimate_text
+from pidgan.efficiency.quoted import (
+    Estimate,
+    estimate_latex,
+    estimate_text,
+    finite_matrix,
+)
 from pidgan.errors import PidganWarning
 
 MIN_SIGNIFICANCE = 3.0
 """Number of its uncertainties that a denominator must differ from zero by."""
 
 Origin = tuple[Any, str]
-"""What shifts estimates together: a map or a sample, and the name of the variation."""
+"""Origin of a shift: a map or a sample, and the name of the variation."""
 
 
 class Sample(Protocol):
@@ -57,12 +61,12 @@ class Estimates:
     a single element, or be a number. `a[numbers]` selects. All results are Estimates.
 
     Attributes:
-        labels: what each is.
-        values: (n,); NaN where there is none.
-        samples: by sample, (n, n_sample), derivatives by the estimates made from it.
-        gradients: by map, (n, n_cuts * n_bins), derivatives by its discrepancies.
-        shifts: (n,), by what shifts them.
-        maps: the maps by the keys of `gradients`.
+        labels: Names of the quantities.
+        values: (n,) values; NaN where there is none.
+        samples: (n, n_sample) derivatives by the estimates made from a sample.
+        gradients: (n, n_cuts * n_bins) derivatives by the discrepancies of a map.
+        shifts: (n,) shift of each value, by origin.
+        maps: Maps by the keys of `gradients`.
     """
 
     labels: tuple[str, ...]
@@ -117,14 +121,14 @@ class Estimates:
         return _combine(a, b, a.values + b.values, (one, one), "+")
 
     def linear(self, matrix: Any, *, labels: Sequence[str]) -> "Estimates":
-        """Return `matrix` times the values: sums, averages, selections.
+        """Return a matrix (m, n) times the values: sums, averages, selections.
 
         Args:
-            matrix: (m, n), an array or a sparse one.
-            labels: (m,), what the results are.
+            matrix: (m, n) coefficients, an array or a sparse one.
+            labels: (m,) names of the results.
         """
         j = sparse.csr_array(matrix)
-        # Zero times NaN is nothing: only what is used must have a value.
+        # Zero times NaN counts as zero: only values that are used must exist.
         lost = np.isnan(self.values)
         values = j @ np.where(lost, 0.0, self.values)
         values[(abs(j) @ lost.astype(np.float64)) > 0] = np.nan
@@ -164,7 +168,7 @@ class Estimates:
         return total
 
     def content(self) -> dict[str, Any]:
-        """Return everything for JSON; what has no value is null."""
+        """Return everything for JSON, with null for NaN."""
         results = [one.content() for one in self]
         return {"results": results, **self.covariances()}
 
@@ -231,12 +235,7 @@ def stack(parts: Iterable[Estimates]) -> Estimates:
 
 
 def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
-    """Return G C G^T, the covariance (n, n) that a map's discrepancies cause.
-
-    Args:
-        efficiency_map: the map.
-        gradient: (n, n_cuts * n_bins) sparse, derivatives by its discrepancies.
-    """
+    """Return G C G^T (n, n) of derivatives (n, n_cuts * n_bins) by discrepancies."""
     n_bins = len(efficiency_map.n_eff)
     n = gradient.shape[0]
     total = np.zeros((n, n))
@@ -259,7 +258,7 @@ def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
 
 
 def map_key(efficiency_map: EfficiencyMap) -> str:
-    """Return what tells a map from others, however it was opened."""
+    """Return a hash that tells a map from others, however it was opened."""
     digest = hashlib.sha256()
     for array in (
         efficiency_map.discrepancy,

@@ -1,14 +1,14 @@
 """The record of real against generated efficiencies, from rows that have both.
 
-The efficiencies are those of the same rows: real targets and targets generated at the
-conditions of each row share the fluctuations of conditions and weights, and are never
-independent. With r_i = 0 or 1, g_i the share of K generated draws that pass, and s any
-of the two for any cut,
+Real and generated efficiencies belong to the same rows: real targets and targets
+generated at the conditions of each row share the fluctuations of conditions and
+weights, and are never independent. Let r_i be 0 or 1, g_i the share of K generated
+draws that pass, and s one of the two for any cut. Then
 
     cov(e_a, e_b) = sum w^2 (s_a - e_a) (s_b - e_b) / (sum w)^2
 
-in a bin. Only the bundle and its reference file are needed, for any cut. For the
-efficiency on another sample, with its systematic uncertainty: `run_systematics`.
+in a bin. Only the bundle and its reference file are needed, for any cut. Use
+`run_systematics` for the efficiency on another sample with its systematic uncertainty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,12 @@ from pidgan.efficiency.binning import (
     choose_edges,
     count_bins,
 )
-from pidgan.efficiency.intervals import VarianceName
-from pidgan.efficiency.sorted_rows import SortedRows, share_covariance, sort_rows
+from pidgan.efficiency.sorted_rows import (
+    SortedRows,
+    VarianceName,
+    share_covariance,
+    sort_rows,
+)
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.sample.cuts import Cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
@@ -48,7 +52,7 @@ MIN_BIN_EFF = 20.0
 """Effective rows below which the figures of a bin say nothing."""
 
 STREAM = "closure"
-"""Name of the random draws of a comparison: those of a map are others."""
+"""Name of the random draws, which differ from the draws of an efficiency map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,13 +261,7 @@ def compare_rows(
 ) -> ComparedRows:
     """Return which reference rows pass cuts, and how many of their draws.
 
-    Args:
-        generator: A model or a bundle.
-        frame: Reference rows, from `reference_frame`.
-        cuts: Cuts on targets and conditions, from `parse_cuts`.
-        seed: Seed of the generated draws.
-        repeats: Generated draws per row.
-        stream: Name of the draws; another name gives independent ones.
+    Another name of the stream gives independent draws.
     """
     card = generator.card
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}

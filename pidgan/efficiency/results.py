@@ -5,20 +5,20 @@ selection, pass_t = 0 or 1, and the discrepancy d_t of the map in the row's bin 
 
     value = sum_i w_i v_i / W,      v_i = prod_t v_ti,    v_ti = pass_ti + d_t(b_t(i)).
 
-Given the conditions the responses of the tracks are independent, in data as among the
+The responses of the tracks are independent at given conditions, in data as among the
 generated draws; then E[v_i] is the product of the corrected efficiencies. Uncertainties
-are linear in what is uncertain:
+are propagated linearly:
 
     stat: cov_kl = sum_i w_i^2 (v_ki - value_k) (v_li - value_l) / W^2,
     calibration, and every variation of the map: by the gradient
     G_tb = sum_{i: b_t(i) = b} w_i prod_{s != t} v_si / W,
     transfer = sum_tb G_tb d_tb (e_tb (1 - e_tb) / g_tb (1 - g_tb) - 1),
 
-with g and e the generated efficiency in a bin for the rows of the map and for those of
-the analysis. The transfer is how much the correction would change if the error of the
-generator in a bin were a constant shift of the logit of the efficiency: it matters
-where the analysis fills a wide bin differently. Gradients by the same map, of several
-tracks, add up: their errors are the same error.
+with g and e the generated efficiency in a bin for the rows of the map and of the
+analysis. The transfer is the change of the correction if the error of the generator in
+a bin were a constant shift of the logit of the efficiency: it matters where the
+analysis fills a wide bin differently. Gradients of several tracks by the same map add
+up, because their errors are the same error.
 """
 
 import json
@@ -42,8 +42,13 @@ from pidgan.efficiency.estimates import (
     map_key,
     warn_of_relatives,
 )
-from pidgan.efficiency.quoted import PidEfficiency, finite, label_of
-from pidgan.efficiency.row_covariance import RowSample
+from pidgan.efficiency.quoted import (
+    PidEfficiency,
+    efficiency_latex,
+    efficiency_text,
+    finite,
+    label_of,
+)
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.sums import (
     EMPTY,
@@ -51,10 +56,10 @@ from pidgan.efficiency.sums import (
     USABLE,
     Cells,
     Part,
+    RowSample,
     integrate,
     sum_cells,
 )
-from pidgan.efficiency.tabulate import efficiency_latex, efficiency_text
 from pidgan.errors import MapError, PidganWarning
 
 Outside = Literal["grow", "refuse"]
@@ -123,7 +128,7 @@ class PidEfficiencies:
         return pd.DataFrame(rows)
 
     def content(self) -> dict[str, Any]:
-        """Return everything for JSON; no value, and an edge at infinity, is null."""
+        """Return everything for JSON, with null for NaN and infinity."""
         return {
             "results": [one.content() for one in self.results],
             "bins": {k: [*map(finite, edges)] for k, edges in self.binning.items()},
@@ -152,18 +157,7 @@ def combine(
     correction: bool = True,
     outside: Outside = "grow",
 ) -> PidEfficiencies:
-    """Return the efficiencies of selections; `pid_efficiency` reads the rows.
-
-    Args:
-        selections: Selections of one or several tracks.
-        rows: The rows, in the bins of the analysis.
-        maps: Map of each track.
-        correction: Whether to add the correction, as in `pid_efficiency`.
-        outside: Treatment of rows outside the map, as in `pid_efficiency`.
-
-    Raises:
-        MapError: No sum of weights is positive.
-    """
+    """Return the efficiencies of selections; `pid_efficiency` reads the rows."""
     if outside not in ("grow", "refuse"):
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
     edges = dict(rows.binning)

@@ -18,28 +18,14 @@ from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """A selection, as cuts of efficiency maps.
-
-    Attributes:
-        text: as it was written.
-        cuts: by track, the number of its cut in the map of that track.
-    """
+    """A selection, and by track the number of its cut in the map of that track."""
 
     text: str
     cuts: Mapping[str, int]
 
 
 def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
-    """Return which cut of its map is required of each track.
-
-    Args:
-        text: the selection; names are `{track}_{target}`, or targets alone.
-        maps: the map of each track.
-
-    Raises:
-        CutError: the text is no cut, or does not split into one cut for each track.
-        MapError: a map does not hold the cut on its track.
-    """
+    """Return which cut of its map a selection requires of each track."""
     cut = parse_cut(text)
     owners = {name: _owner(name, list(maps)) for name in cut.names}
     if not any(owners.values()):
@@ -72,14 +58,7 @@ def parse_selections(
 def open_maps(
     maps: Mapping[str, EfficiencyMap | str | Path],
 ) -> dict[str, EfficiencyMap]:
-    """Return the efficiency map of each track, opened once for each file.
-
-    Args:
-        maps: Map, or its JSON file, by the prefix of the track.
-
-    Raises:
-        MapError: A file is no map.
-    """
+    """Return the efficiency map by track, each file opened once."""
     if not isinstance(maps, Mapping):
         raise TypeError(
             f"maps is {maps!r}, expected a mapping of track to efficiency map, such as "
@@ -96,11 +75,7 @@ def open_maps(
 
 
 def shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
-    """Return all cuts of the maps, which must be the same for every track.
-
-    Raises:
-        CutError: The maps hold different cuts.
-    """
+    """Return all cuts of the maps, which must be the same for every track."""
     (track, own), *others = maps.items()
     for other, found in others:
         if found.cuts != own.cuts:

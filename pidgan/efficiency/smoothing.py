@@ -72,13 +72,9 @@ _START_AMPLITUDE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothDifference:
-    """The posterior of one cut.
+    """The posterior of one cut: mean (n_bins,), covariance, A, and ln t of its terms.
 
-    Attributes:
-        mean: (n_bins,).
-        covariance: (n_bins, n_bins).
-        operator: (n_bins, n_bins), A; columns of unmeasured bins are zero.
-        log_amplitudes: ln t, of the terms of K that the grid has.
+    Columns of A, the operator (n_bins, n_bins), are zero for unmeasured bins.
     """
 
     mean: FloatArray
@@ -104,11 +100,9 @@ def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> Floa
     / sum_b' O_bb' n_b' v_b', at least 1, with O the product of all O_j. A bin with
     F = n f v effective rows that differ gets (F q + 5 f v) / (F + 5).
 
-    Args:
-        found: Efficiencies of the rows, NaN in bins that are not measured.
-        efficiency: (n_cuts, n_bins) best knowledge of the efficiency in each bin. It
-            should not come from the bin alone: where the variance of a bin follows its
-            own fluctuation, the average over bins is biased.
+    The efficiency (n_cuts, n_bins) that is known best should not come from the bin
+    alone: where the variance of a bin follows its own fluctuation, the average over
+    bins is biased.
     """
     n, n_moment = found.n_eff.reshape(-1), found.n_moment.reshape(-1)
     p = (n * np.clip(efficiency, 0, 1) + 0.5) / (n + 1)
@@ -130,12 +124,9 @@ def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> Floa
 
 
 def raw_covariance(found: RealVsGenerated, variances: FloatArray) -> FloatArray:
-    """Return the covariance of the raw differences of all cuts in each bin.
+    """Return the covariance of raw differences, (n_cuts, n_cuts, n_bins).
 
-    The correlation is that of r - g; the variances are those given.
-
-    Returns:
-        (n_cuts, n_cuts, n_bins), zero in unmeasured bins.
+    The correlation is that of r - g; it is zero in unmeasured bins.
     """
     moments = found.moments.reshape(*found.moments.shape[:2], -1)
     spread = np.sqrt(np.einsum("iib->ib", moments))
@@ -157,14 +148,10 @@ def smooth_difference(
     scale: FloatArray,
     start: FloatArray | None = None,
 ) -> SmoothDifference:
-    """Return the posterior of the differences of one cut in all bins.
+    """Return the posterior of the raw differences (n_bins,) of one cut.
 
-    Args:
-        difference: (n_bins,), raw; NaN where unmeasured.
-        variance: (n_bins,), of the raw differences.
-        shape: bins along each axis.
-        scale: (n_bins,), the diagonal of D.
-        start: ln t to begin the search with.
+    They are NaN where unmeasured; the scale is the diagonal of D, and the search for
+    ln t begins at the start.
     """
     measured = np.isfinite(difference)
     terms = _terms(tuple(shape)) * (scale[:, np.newaxis] * scale)

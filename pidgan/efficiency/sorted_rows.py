@@ -1,14 +1,31 @@
-"""Rows in the order of their bins, and sums over the rows of each bin."""
+"""Efficiencies in bins from weights of any sign, with their uncertainties.
+
+With S = sum w, P = sum of w over the rows that pass, S2 and P2 the same sums of w^2,
+the efficiency is e = P / S. Two uncertainties are offered:
+
+- ``wilson`` (default): the score interval of Wilson (J. Am. Stat. Assoc. 22 (1927)
+  209) with its binomial term n e (1 - e) replaced by the weighted one; it has a
+  finite width at e = 0 and e = 1, and is Wilson's own for unit weights. Use this.
+- ``pidcalib``: |(1 - 2e) P2 + e^2 S2| / S^2 (LHCb-PUB-2016-021, Eq. 13), symmetric and
+  zero at e = 0 and e = 1, however few the rows. Use it to reproduce tables made with
+  PIDCalib.
+
+Neither includes the uncertainty of the mass fit behind sWeights.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from pidgan.arrays import FloatArray, IntArray
+
+VarianceName = Literal["wilson", "pidcalib"]
+
+Z = 1.0  # intervals are quoted at one standard deviation, 68.27 %
 
 PRODUCT_SIZE = 200_000
 """Multiplications in a matrix product: so few that BLAS starts no threads for it, on
@@ -17,13 +34,10 @@ which a busy machine would wait longer than the product takes."""
 
 @dataclass(frozen=True, kw_only=True)
 class SortedRows:
-    """Rows ordered by their bin, those outside left out; made by `sort_rows`.
+    """The m of n rows that have a bin, ordered by it; made by `sort_rows`.
 
-    Attributes:
-        order: (m,) number of each row among the n that were sorted.
-        weights: (m,) weights of any sign.
-        starts: (n_bins + 1,) first row of each bin.
-        n: Number of rows before those outside were left out.
+    `order` (m,) numbers them among the n, `starts` (n_bins + 1,) has the first row of
+    each bin.
     """
 
     order: IntArray
@@ -48,13 +62,7 @@ class SortedRows:
 
 
 def sort_rows(index: IntArray, weights: FloatArray, n_bins: int) -> SortedRows:
-    """Order rows by bin, so that sums over a bin read memory once.
-
-    Args:
-        index: (n,) bin of each row, -1 outside.
-        weights: (n,) weights of any sign.
-        n_bins: Number of bins.
-    """
+    """Order rows by their bin (n,), -1 outside, so that sums read memory once."""
     # numpy sorts integers of 16 bits by radix, ten times as fast.
     small = index.astype(np.int16) if n_bins < np.iinfo(np.int16).max else index
     order = np.argsort(small, kind="stable")
@@ -68,14 +76,9 @@ def sort_rows(index: IntArray, weights: FloatArray, n_bins: int) -> SortedRows:
 
 
 def share_covariance(shares: NDArray[Any], rows: SortedRows) -> FloatArray:
-    """Return sum w^2 (s_a - e_a) (s_b - e_b) / S^2 in each bin.
+    """Return sum w^2 (s_a - e_a) (s_b - e_b) / S^2, (n, n, n_bins), of shares (n, m).
 
-    Args:
-        shares: (n, m) whether each row passes, or the share of its draws that do.
-        rows: Rows, from `sort_rows`.
-
-    Returns:
-        (n, n, n_bins); NaN where S <= 0.
+    A share is whether a row passes, or the part of its draws that do.
     """
     w, w2 = rows.weights, rows.weights**2
     s, s2 = rows.total(w), rows.total(w2)
@@ -95,3 +98,43 @@ def share_covariance(shares: NDArray[Any], rows: SortedRows) -> FloatArray:
     mixed = e[:, np.newaxis] * passed2
     value = np.moveaxis(products, 0, -1) - mixed - np.swapaxes(mixed, 0, 1)
     return np.asarray((value + e[:, np.newaxis] * e * s2) / s**2)
+
+
+def efficiency_interval(
+    passed: ArrayLike,
+    total: ArrayLike,
+    passed2: ArrayLike,
+    total2: ArrayLike,
+    *,
+    variance: VarianceName = "wilson",
+    spread: ArrayLike = 0.0,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return e, its variance and the ends of its one-sigma interval from sums.
+
+    V = (1 - 2e) P2 + e^2 S2 = sum w^2 (pass - e)^2 is the weighted n e (1 - e). With
+    the effective weight of one row u = S2 / S, Wilson's interval becomes
+    (P + z^2 u / 2 -+ z sqrt(V + z^2 u^2 / 4)) / (S + z^2 u).
+
+    Rows of which a share s passes (the part of several generated draws) count with
+    P = sum w s and P2 = sum w^2 s; V = sum w^2 (s - e)^2 is then smaller by
+    sum w^2 s (1 - s).
+
+    The variance is the squared half width; all are NaN where S <= 0. Weights of both
+    signs can put e itself outside [0, 1]; nothing is clipped.
+    """
+    if variance not in ("wilson", "pidcalib"):
+        raise ValueError(f"variance {variance!r}: expected 'wilson' or 'pidcalib'")
+    p, s, p2, s2 = np.broadcast_arrays(
+        *(np.asarray(a, dtype=np.float64) for a in (passed, total, passed2, total2))
+    )
+    s = np.where(s > 0, s, np.nan)
+    e = p / s
+    v = np.abs((1 - 2 * e) * p2 + e**2 * s2 - spread)
+    if variance == "pidcalib":
+        half, centre = np.sqrt(v) / s, e
+    else:
+        u = s2 / s
+        norm = s + Z**2 * u
+        half = Z * np.sqrt(v + (Z * u / 2) ** 2) / norm
+        centre = (p + Z**2 * u / 2) / norm
+    return e, half**2, centre - half, centre + half

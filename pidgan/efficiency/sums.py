@@ -1,10 +1,14 @@
-"""Sums over the rows of each analysis bin: values, gradients and shifts.
+"""Sums over the rows of each analysis bin: values, gradients, shifts, covariance.
 
-The formulas are in `pidgan.efficiency.results`.
+The formulas are in `pidgan.efficiency.results`. A row with weight w and value v
+contributes w (v - mean) / W to the fluctuation of the mean of its bin. The statistical
+covariance of two means, also between results of two calls, is the sum of the products
+of these contributions over the rows that both have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,17 +26,13 @@ from pidgan.sample.weights import n_eff_of_sums
 USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
 """Values of `Cells.status`."""
 
+BLOCK_ROWS = 100_000
+"""Rows whose values for all selections are in memory at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """The bins of an analysis, (n_cells,) each.
-
-    Attributes:
-        n_rows: rows in each.
-        sums: their sum of weights, W.
-        n_eff: W^2 / sum w^2.
-        status: `USABLE`, `EMPTY` or `NOT_POSITIVE`.
-    """
+    """The bins of an analysis, (n_cells,) each: rows, W, W^2 / sum w^2, and status."""
 
     n_rows: IntArray
     sums: FloatArray
@@ -40,7 +40,7 @@ class Cells:
     status: IntArray
 
     def share(self, sums: NDArray[Any]) -> FloatArray:
-        """Sums (n_cells, ...) divided by those of the weights; zero where unusable."""
+        """Sums (n_cells, ...) over sums of weights; zero where unusable."""
         usable = (self.status == USABLE).reshape(-1, *[1] * (sums.ndim - 1))
         norm = np.where(usable, self.sums.reshape(usable.shape), 1.0)
         return np.where(usable, sums / norm, 0.0)
@@ -55,15 +55,10 @@ class Part:
     """One selection in all bins, (n_cells,) each.
 
     Attributes:
-        selection: the selection.
-        corrected: its efficiency with the correction.
-        generated: that of the generated targets.
-        n_passing: generated rows that pass.
-        outside_fraction: share of the sum of weights with a track outside its map.
-        gradients: by map, sparse (n_cells, n_cuts * n_bins).
-        shifts: by what shifts it.
-        outside: by track, the uncertainty from rows outside its map.
-        few: whether the reference has few rows on one side of a cut.
+        outside_fraction: Share of the sum of weights with a track outside its map.
+        gradients: Sparse (n_cells, n_cuts * n_bins) derivatives by map.
+        outside: Uncertainty from rows outside the map, by track.
+        few: Whether the reference has few rows on one side of a cut.
     """
 
     selection: Selection
@@ -82,12 +77,7 @@ class Part:
 
 
 def sum_cells(rows: Rows, n_cells: int) -> Cells:
-    """Return the bins of rows, which all lie in one.
-
-    Args:
-        rows: the rows.
-        n_cells: number of bins.
-    """
+    """Return the bins of rows, which all lie in one."""
     sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
     squares = np.bincount(rows.cell, rows.weights**2, n_cells)
     n_rows = np.bincount(rows.cell, minlength=n_cells)
@@ -104,14 +94,7 @@ def factors_of(
     *,
     correction: bool,
 ) -> list[FloatArray]:
-    """Return v_t (n,) of each track; without the correction, whether it passes.
-
-    Args:
-        selection: the selection.
-        rows: the rows.
-        maps: the map of each track.
-        correction: whether to add the discrepancy.
-    """
+    """Return v_t (n,) of each track; without the correction, whether it passes."""
     factors: list[FloatArray] = []
     for track, number in selection.cuts.items():
         own = rows.tracks[track]
@@ -121,6 +104,114 @@ def factors_of(
             values += np.append(maps[track].discrepancy[number], 0.0)[own.place]
         factors.append(values)
     return factors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowSample:
+    """The rows behind estimates, numbered selection by selection, bin by bin.
+
+    Attributes:
+        rows: The rows, including those in no bin.
+        correction: Whether the values have the correction.
+        means: (n_selections, n_cells) values.
+        sums: (n_cells,) sums of weights; zero where a bin has no value.
+    """
+
+    rows: Rows
+    selections: tuple[Selection, ...]
+    maps: Mapping[str, EfficiencyMap]
+    correction: bool
+    means: FloatArray
+    sums: FloatArray
+
+    @cached_property
+    def covariance(self) -> FloatArray:
+        """(n, n), at least the covariance of half a row on either side."""
+        n_selections, n_cells = self.means.shape
+        blocks = np.zeros((n_cells, n_selections, n_selections))
+        squares = np.zeros(n_cells)
+        for one, chosen in self._blocks():
+            influence = self._influence(one, chosen)
+            blocks[one] += influence @ influence.T
+            squares[one] += (self.rows.weights[chosen] ** 2).sum()
+        result = np.zeros((self.means.size, self.means.size))
+        n_eff = n_eff_of_sums(self.sums, squares)
+        for cell in np.flatnonzero(squares > 0):
+            p = 0.5 / (n_eff[cell] + 1)
+            floor = p * (1 - p) / n_eff[cell]
+            block = blocks[cell]
+            lift = np.maximum(floor - np.diag(block), 0.0)
+            at = np.arange(n_selections) * n_cells + cell
+            result[np.ix_(at, at)] = block + np.diag(lift)
+        return result
+
+    def shared_covariance(self, other: "RowSample") -> FloatArray | None:
+        """(n, n_other), due to rows that both have; None if there are none."""
+        result = None
+        first_start = 0
+        for name, (n_rows, used) in self.rows.origin.items():
+            second_start = 0
+            for other_name, (other_n, other_used) in other.rows.origin.items():
+                if name == other_name and n_rows == other_n:
+                    _, i, j = np.intersect1d(
+                        used, other_used, assume_unique=True, return_indices=True
+                    )
+                    cross = self._cross(other, i + first_start, j + second_start)
+                    result = cross if result is None else result + cross
+                second_start += len(other_used)
+            first_start += len(used)
+        return result
+
+    def _cross(self, other: "RowSample", i: IntArray, j: IntArray) -> FloatArray:
+        """Sum over rows i of this sample, which are rows j of the other."""
+        total = np.zeros((self.means.size, other.means.size))
+        for start in range(0, len(i), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            first, second = (
+                s._spread(rows) for s, rows in ((self, i[block]), (other, j[block]))
+            )
+            total += (first @ second.T).toarray()
+        return total
+
+    def _spread(self, chosen: IntArray) -> Any:
+        """(n, n_chosen) sparse, influence of rows on every estimate."""
+        n_selections, n_cells = self.means.shape
+        cells = self.rows.cell[chosen]
+        at = np.flatnonzero((cells >= 0) & (self.sums[cells] > 0))
+        cells = cells[at]
+        influence = self._influence(cells, chosen[at])
+        rows = np.arange(n_selections)[:, np.newaxis] * n_cells + cells
+        columns = np.broadcast_to(at, rows.shape)
+        return sparse.csr_array(
+            (influence.ravel(), (rows.ravel(), columns.ravel())),
+            shape=(self.means.size, len(chosen)),
+        )
+
+    def _blocks(self) -> Iterator[tuple[int, IntArray]]:
+        """Yield (bin, rows), never many rows at a time."""
+        order = np.argsort(self.rows.cell, kind="stable")
+        limits = np.searchsorted(
+            self.rows.cell[order], np.arange(self.means.shape[1] + 1)
+        )
+        for cell in np.flatnonzero(self.sums > 0):
+            rows = order[limits[cell] : limits[cell + 1]]
+            for start in range(0, len(rows), BLOCK_ROWS):
+                yield int(cell), rows[start : start + BLOCK_ROWS]
+
+    def _influence(self, cell: Any, chosen: IntArray) -> FloatArray:
+        """(n_selections, n_chosen), contributions of rows in a bin to fluctuations."""
+        rows = self.rows.take(chosen)
+        values = np.array(
+            [
+                np.prod(
+                    factors_of(s, rows, self.maps, correction=self.correction), axis=0
+                )
+                for s in self.selections
+            ]
+        )
+        means = self.means[:, cell]
+        means = means if means.ndim == 2 else means[:, np.newaxis]
+        return np.asarray((values - means) * (rows.weights / self.sums[cell]))
 
 
 def integrate(
@@ -133,12 +224,7 @@ def integrate(
 ) -> Part:
     """Return the efficiency of a selection in each bin, with its derivatives.
 
-    Args:
-        selection: the selection.
-        rows: the rows, all in bins of the analysis.
-        maps: the map of each track.
-        keys: what tells the maps apart.
-        cells: the bins.
+    The keys tell the maps of the tracks apart.
     """
     flags = factors_of(selection, rows, maps, correction=False)
     factors = factors_of(selection, rows, maps, correction=True)
@@ -199,7 +285,7 @@ def _gradient(
 def _flat(
     own: TrackRows, rows: Rows, efficiency_map: EfficiencyMap, *, n_cells: int
 ) -> tuple[BoolArray, IntArray, tuple[int, int]]:
-    """Return which rows lie in the map, their bins of analysis and map, the shape."""
+    """Whether each row lies in the map, their bins of analysis and map, the shape."""
     n_bins = len(efficiency_map.n_eff)
     inside = own.place >= 0
     flat = rows.cell[inside] * n_bins + own.place[inside]
@@ -207,7 +293,7 @@ def _flat(
 
 
 def _widen(gradient: FloatArray, number: int, efficiency_map: EfficiencyMap) -> Any:
-    """Return a gradient by one cut as a sparse one by all cuts of the map."""
+    """Gradient by one cut as a sparse one by all cuts of the map."""
     block = sparse.csr_array(gradient)
     n_cells, n_bins = gradient.shape
     return sparse.csr_array(
@@ -224,10 +310,10 @@ def _transfer(
     *,
     gradient: FloatArray,
 ) -> FloatArray:
-    """Return sum_b G_b d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), e_b of the analysis.
+    """sum_b G_b d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), with e_b of the analysis.
 
     The estimate of e (1 - e) is unbiased for few rows; bins with fewer than two
-    effective rows do not tell, and are left out.
+    effective rows are left out.
     """
     n_cells = len(gradient)
     inside, flat, shape = _flat(own, rows, efficiency_map, n_cells=n_cells)

@@ -1,7 +1,7 @@
 """Tables: efficiencies of several cuts in bins of the conditions, with all sums.
 
-The uncertainties are those of `pidgan.efficiency.intervals`. MisID is the same quantity
-for rows of another species.
+Sums and uncertainties are those of `pidgan.efficiency.sorted_rows`. MisID is the same
+quantity for rows of another species.
 """
 
 import math
@@ -25,11 +25,17 @@ from pidgan.efficiency.binning import (
     count_rows,
     edge_columns,
 )
-from pidgan.efficiency.histograms import axis_edges, weight_histogram, weight_sums
-from pidgan.efficiency.intervals import VarianceName, efficiency_interval
-from pidgan.efficiency.sorted_rows import SortedRows, share_covariance, sort_rows
+from pidgan.efficiency.sorted_rows import (
+    SortedRows,
+    VarianceName,
+    efficiency_interval,
+    share_covariance,
+    sort_rows,
+)
+from pidgan.efficiency.table_files import axis_edges, weight_histogram, weight_sums
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.weights import n_eff_of_sums
 
 Content = Literal["efficiency", "passed", "total"]
@@ -51,7 +57,7 @@ class EfficiencyTable:
 
     Arrays of bins have the shape of the binning, (n_1, ..., n_d); arrays of cuts and
     bins have the cut first. Bins without a positive sum of weights hold NaN. Sums are
-    written as in `pidgan.efficiency.intervals`.
+    written as in `pidgan.efficiency.sorted_rows`.
 
     Attributes:
         cuts: The cuts, in the order of the first axis.
@@ -192,17 +198,7 @@ class EfficiencyTable:
         variance: VarianceName = "wilson",
         sentinel_rows: IntArray | None = None,
     ) -> Self:
-        """Make a table of rows that pass, or of which a known share passes.
-
-        Args:
-            shares: (n_cuts, m) whether each row passes, or the share of its draws that
-                do, in the order of `rows`.
-            rows: Rows, from `sort_rows`.
-            cuts: Texts of the cuts.
-            edges: Edges of the bins by condition.
-            variance: Formula of the intervals, "wilson" or "pidcalib".
-            sentinel_rows: (n_cuts,) number of rows without a value for each cut.
-        """
+        """Make a table of rows (m,) of which shares (n_cuts, m) pass, in bins."""
         w, w2 = rows.weights, rows.weights**2
         n_rows = np.diff(rows.starts)
         p = np.array([rows.total(w * s) for s in shares])
@@ -303,7 +299,8 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
-    edges, rows, parsed = _prepare(frame, cuts, binning, weights, aliases)
+    edges, rows = _bins(frame, binning, weights)
+    parsed = _parse(frame, cuts, aliases)
     passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
     table = EfficiencyTable.from_shares(
         passes,
@@ -315,6 +312,32 @@ def efficiency_table(
     )
     warn_of_table(table)
     return table
+
+
+def dataset_table(
+    dataset: Dataset,
+    *,
+    cuts: str | Sequence[str] | None = None,
+    binning: Binning | None = None,
+    variance: VarianceName = "wilson",
+) -> EfficiencyTable:
+    """Return real efficiencies of all rows of a dataset, as `efficiency_table`.
+
+    Cuts and binning are those of the sample by default; excluded intervals are left
+    out.
+    """
+    parts = [dataset.frame(part) for part in ("train", "validation", "test")]
+    frame = pd.concat(parts, ignore_index=True)
+    sample = dataset.sample
+    return efficiency_table(
+        frame,
+        cuts or sample.cuts,
+        binning=sample.binning if binning is None else binning,
+        weights=frame["weight"].to_numpy(),
+        variance=variance,
+        sentinels=sample.sentinels,
+        aliases=sample.aliases,
+    )
 
 
 def warn_of_table(table: EfficiencyTable) -> None:
@@ -364,28 +387,21 @@ def cut_covariance(
     Returns:
         (n_cuts, n_cuts, ...) with the shape of the binning last; NaN where S <= 0.
     """
-    edges, rows, parsed = _prepare(frame, cuts, binning, weights, aliases)
+    edges, rows = _bins(frame, binning, weights)
+    parsed = _parse(frame, cuts, aliases)
     passes, _ = _passes(frame, parsed, rows, sentinels)
     covariance = share_covariance(passes, rows)
     return covariance.reshape(len(parsed), len(parsed), *bin_shape(edges))
 
 
-def _prepare(
-    frame: Columns,
-    cuts: str | Sequence[str],
-    binning: Binning | None,
-    weights: ArrayLike | None,
-    aliases: Mapping[str, str] | None,
-) -> tuple[dict[str, tuple[float, ...]], SortedRows, list[Cut]]:
-    """Edges, rows sorted by bin, and cuts checked against the columns."""
-    w = _weights(weights, count_rows(frame))
-    edges = choose_edges(binning, frame, w)
-    rows = sort_rows(bin_index(frame, edges), w, count_bins(edges))
-    texts = cut_texts(cuts)
+def _parse(
+    frame: Columns, cuts: str | Sequence[str], aliases: Mapping[str, str] | None
+) -> list[Cut]:
+    """The cuts, checked against the columns."""
+    texts, names = cut_texts(cuts), [str(name) for name in frame]
     if not texts:
         raise ValueError("no cut given")
-    names = [str(name) for name in frame]
-    return edges, rows, [parse_cut(t, names=names, aliases=aliases) for t in texts]
+    return [parse_cut(text, names=names, aliases=aliases) for text in texts]
 
 
 def _passes(
@@ -416,8 +432,11 @@ def _passes(
     return passes, missing
 
 
-def _weights(weights: ArrayLike | None, n: int) -> FloatArray:
-    """Weights as floats, ones by default; raises where they cannot be used."""
+def _bins(
+    frame: Columns, binning: Binning | None, weights: ArrayLike | None
+) -> tuple[dict[str, tuple[float, ...]], SortedRows]:
+    """Edges, and rows sorted by bin with their weights, which must be usable."""
+    n = count_rows(frame)
     if n == 0:
         raise DatasetError("efficiency of no rows: the table is empty")
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -428,4 +447,5 @@ def _weights(weights: ArrayLike | None, n: int) -> FloatArray:
         raise DatasetError(f"{count} of {n} weights are not finite")
     if w.sum() <= 0:
         raise DatasetError(f"sum of weights is {w.sum():.6g}, expected a positive sum")
-    return w
+    edges = choose_edges(binning, frame, w)
+    return edges, sort_rows(bin_index(frame, edges), w, count_bins(edges))

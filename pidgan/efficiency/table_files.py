@@ -1,12 +1,14 @@
-"""Tables of efficiencies as files: CSV, Parquet, or ROOT histograms."""
+"""Tables of efficiencies as histograms and as files: CSV, Parquet, ROOT."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pidgan.errors import PidganError
+from pidgan.arrays import FloatArray
+from pidgan.errors import DatasetError, PidganError
 from pidgan.files.tables import write_histograms, write_table
 from pidgan.files.writing import writing_file
 
@@ -26,17 +28,7 @@ def save_tables(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write tables of efficiencies in the format that the name of the file says.
-
-    Args:
-        path: File, .csv, .parquet, or .root for histograms.
-        frame: Rows of the tables, for .csv and .parquet.
-        tables: `EfficiencyTable` by name, for histograms `NAME_1`, one for each cut.
-        overwrite: Replace an existing file.
-
-    Raises:
-        PidganError: A histogram would have more than three axes or none.
-    """
+    """Write the rows of tables, or a ROOT histogram `NAME_1` ... for each cut."""
     output = Path(path)
     check_suffix(output)
     if output.suffix == ".parquet":
@@ -59,3 +51,49 @@ def save_tables(
     }
     write_histograms(output, histograms, overwrite=overwrite)
     return output
+
+
+def weight_histogram(
+    edges: Mapping[str, Sequence[float]],
+    values: FloatArray,
+    variances: FloatArray,
+    *,
+    name: str,
+    cuts: Sequence[str] = (),
+) -> Any:
+    """Return a `hist.Hist` with storage `Weight`; cuts, if any, are its first axis."""
+    import hist
+
+    axes = [hist.axis.StrCategory(list(cuts), name="cut")] if cuts else []
+    axes += [
+        hist.axis.Variable(
+            list(bins), name=condition, label=condition, overflow=False, underflow=False
+        )
+        for condition, bins in edges.items()
+    ]
+    result = hist.Hist(*axes, storage=hist.storage.Weight(), name=name)
+    view = result.view(flow=False)
+    view["value"], view["variance"] = values, variances
+    return result
+
+
+def axis_edges(histogram: Any) -> dict[str, tuple[float, ...]]:
+    """Return the edges of the axes by their name, or by "name" of their metadata."""
+    edges = {}
+    for i, axis in enumerate(histogram.axes):
+        metadata = getattr(axis, "metadata", None)
+        named = metadata.get("name") if isinstance(metadata, Mapping) else None
+        name = str(getattr(axis, "name", "") or named or f"axis_{i}")
+        edges[name] = tuple(map(float, axis.edges))
+    return edges
+
+
+def weight_sums(name: str, histogram: Any) -> FloatArray:
+    """Return the sums of w and of w^2 of a histogram, (2, ...)."""
+    view = histogram.view(flow=False)
+    if view.dtype.names is None or not {"value", "variance"} <= set(view.dtype.names):
+        raise DatasetError(
+            f"histogram {name!r} has no sums of squared weights, expected the storage "
+            "Weight"
+        )
+    return np.array([view["value"], view["variance"]])

@@ -24,6 +24,7 @@ from toy_map import (
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Estimates, map_covariance, stack
+from pidgan.efficiency.quoted import latex_number
 from pidgan.efficiency.results import PidEfficiencies, combine
 from pidgan.efficiency.selections import (
     Selection,
@@ -31,7 +32,6 @@ from pidgan.efficiency.selections import (
     parse_selection,
     parse_selections,
 )
-from pidgan.efficiency.tabulate import latex_number
 from pidgan.errors import CutError, MapError, PidganWarning
 
 BINS = {"x": (0.0, 1.0, 2.0)}

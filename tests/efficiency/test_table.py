@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pidgan.efficiency.binning import bin_index, choose_edges, equal_population
-from pidgan.efficiency.intervals import efficiency_interval
-from pidgan.efficiency.sorted_rows import sort_rows
+from pidgan.efficiency.sorted_rows import efficiency_interval, sort_rows
 from pidgan.efficiency.table import (
     EMPTY,
     NOT_POSITIVE,

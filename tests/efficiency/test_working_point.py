@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
-from pidgan.efficiency.cut_scan import CutScan, scan_cut
-from pidgan.efficiency.working_point import working_point
+from pidgan.efficiency.working_point import CutScan, scan_cut, working_point
 from pidgan.errors import CutError, MapError, PidganWarning
 
 ROWS = 12_000
