@@ -42,7 +42,7 @@ OWNERS = {
     "keras": "training/",
     "tensorflow": "training/",
     "onnx": "training/export",
-    "sklearn": ("sample/weights", "report/classifiers"),
+    "sklearn": ("sample/weights", "report/metrics"),
     "jinja2": "report/page",
 }
 MAX_LINES, MANY_LINES, MANY_FILES = 600, 450, 6

@@ -16,7 +16,7 @@ import numpy as np
 
 from pidgan.bundle.bundle import open_bundle
 from pidgan.files.tables import write_trees
-from pidgan.report.classifiers import c2st
+from pidgan.report.metrics import c2st
 from pidgan.sample.building import build_dataset
 from pidgan.sample.clusters import SENTINEL
 from pidgan.simulation import CLUSTER_TREE, simulate_cluster_tracks

@@ -23,7 +23,8 @@ from pidgan.report.pads import (
     moments_chi2,
     profile,
 )
-from pidgan.report.plots import plot_pads, plot_profiles, png
+from pidgan.report.plots import png
+from pidgan.report.plots.pads import plot_pads, plot_profiles
 
 SHAPE = (8, 16)
 EDGES = (0, 3, 6, 9, 12, 15)

@@ -29,7 +29,7 @@ import pidgan
 from pidgan.bundle.card import sample_targets
 from pidgan.efficiency.binning import bin_index
 from pidgan.files.tables import write_trees
-from pidgan.report.classifiers import c2st, weighted_auc
+from pidgan.report.metrics import c2st, weighted_auc
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.loading import load_sample

@@ -233,7 +233,7 @@ def format_table(found: Sequence[QuotedVsTrue]) -> str:
 def _write_summary(work: Path, found: Sequence[QuotedVsTrue]) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
     from pidgan.report.page import Picture, Section, Table, with_error, write_page
-    from pidgan.report.plots import plot_comparison
+    from pidgan.report.plots.efficiencies import plot_comparison
 
     content = [{**dataclasses.asdict(row), "pull": row.pull} for row in found]
     (work / "demo.json").write_text(json.dumps(content, indent=1))

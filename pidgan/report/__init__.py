@@ -3,13 +3,11 @@
 `validation` compares generated with real rows, of tracks and of showers, and `report`
 has the outcome, which saves itself as a page. `page` is the page of every report,
 `map_page` that of efficiency maps and working points, `family_comparison` that of
-families. `metrics`, `classifiers`, `shower_metrics`, `shower_distances` and `pads` are
-the distances behind the figures, `shower_validation` applies them to showers. `plots`
-draws.
+families. `metrics`, `shower_metrics` and `pads` are the distances behind the
+figures, `shower_validation` applies them to showers. `plots` draws.
 """
 
 __all__ = [
-    "classifiers",
     "family_comparison",
     "map_page",
     "metrics",
@@ -17,7 +15,6 @@ __all__ = [
     "page",
     "plots",
     "report",
-    "shower_distances",
     "shower_metrics",
     "shower_page",
     "shower_validation",

@@ -22,8 +22,8 @@ from pidgan.efficiency.real_vs_generated import (
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
 from pidgan.report.page import Picture, Section, Table, with_error, write_page
-from pidgan.report.plots import (
-    Figure,
+from pidgan.report.plots import Figure
+from pidgan.report.plots.efficiencies import (
     plot_breakdown,
     plot_corrected,
     plot_map,

@@ -16,6 +16,7 @@ import pandas as pd
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import Figure, png
+from pidgan.report.plots.samples import plot_history
 
 HTML_NAME, JSON_NAME = "report.html", "report.json"
 TEMPLATE = "report/report.html"
@@ -126,6 +127,15 @@ def render_page(title: str, sections: Iterable[Section], *, lead: str = "") -> s
         .render(title=title, lead=lead, sections=list(sections))
     )
     return page
+
+
+def training_sections(history: Mapping[str, Sequence[float]]) -> list[Section]:
+    """Return the section of the losses by name, against "step"; none without them."""
+    if not history.get("step"):
+        return []
+    caption = "Losses against the number of generator steps."
+    picture = Picture(figure=plot_history(history), caption=caption)
+    return [Section(title="Training", pictures=[picture])]
 
 
 def text_of(value: Any) -> str:

@@ -1,10 +1,20 @@
-"""Averages over showers, each with its error.
+"""Averages over showers with errors, and how alike two samples of showers are.
 
 Which to use when:
 
 - `energy_response`: mean and width of E_visible / E_incident in bins of the energy, the
   first figures that a physics analysis asks for; `fit_resolution` sums them up.
 - `longitudinal_profile`, `lateral_profile`, `cell_spectrum`: averages, to be drawn.
+- `separation`: one observable by its histogram, from 0 to 1.
+- `frechet_distance` (FPD) and `kernel_distance` (KPD): many observables without
+  training. FPD serves the comparison with papers, KPD sees more than two moments.
+- `neighbour_figures` (PRDC): precision and density say whether single showers are
+  plausible, recall and coverage whether all kinds of showers are generated.
+- a classifier, `metrics.c2st` on `high_level` or `low_level`: the most sensitive.
+
+Features are (n, d) of real and (m, d) of generated showers. Samples of equal
+distributions do not give 0. `shower_validation` puts the floor, the same figure for
+real showers against real showers, beside each.
 """
 
 from dataclasses import dataclass, fields
@@ -20,7 +30,9 @@ from pidgan.calorimeter.observables import (
     check_cells,
     layer_edges,
     layer_energies,
+    observables,
 )
+from pidgan.report.metrics import separation_power
 
 ONE_SIGMA = 0.158655
 """Share of a normal distribution below one standard deviation below the mean."""
@@ -32,15 +44,10 @@ RADIAL_BINS, SPECTRUM_BINS = 20, 60
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """Response in m bins of the incident energy; every array is (m,).
+    """Response E_visible / E_incident in m bins of the mean incident energy, (m,) each.
 
-    Attributes:
-        energy: Mean incident energy.
-        mean: Mean of E_visible / E_incident.
-        mean_error: Standard error of the mean.
-        resolution: Half of the central 68.3 % of the response over its median.
-        resolution_error: Standard error of the resolution of a normal distribution.
-        count: Number of showers.
+    The resolution is half of the central 68.3 % of the response over its median; its
+    error is that of a normal distribution.
     """
 
     energy: FloatArray
@@ -55,12 +62,8 @@ class Response:
 class ResolutionFit:
     """Terms of sigma / E = a / sqrt(E) + b / E + c, added in quadrature.
 
-    Attributes:
-        stochastic: Term a, in the root of the unit of E.
-        noise: Term b, in the unit of E.
-        constant: Term c.
-        chi2: Chi-squared of the fit.
-        n_dof: Degrees of freedom: bins less terms that are not 0.
+    They are the stochastic term a, the noise b and the constant c. The degrees of
+    freedom are the bins less the terms that are not 0.
     """
 
     stochastic: float
@@ -72,13 +75,7 @@ class ResolutionFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Mean over showers in m bins.
-
-    Attributes:
-        edges: (m + 1,) Edges of the bins.
-        mean: (m,) Mean over showers.
-        error: (m,) Standard error of the mean.
-    """
+    """Mean over showers (m,) with its standard error, in bins with edges (m + 1,)."""
 
     edges: FloatArray
     mean: FloatArray
@@ -86,16 +83,7 @@ class Curve:
 
 
 def energy_edges(energies: ArrayLike, n_bins: int = 6) -> FloatArray:
-    """Return edges of energy bins: around each energy if there are few, else in ln E.
-
-    Args:
-        energies: (n,) Energies above 0.
-        n_bins: Number of bins where the energies are continuous.
-
-    Example:
-        >>> energy_edges([1.0, 1.0, 4.0]).round(2).tolist()
-        [0.5, 2.0, 8.0]
-    """
+    """Return edges of energy bins: around each of a few energies, else in ln E."""
     e = np.asarray(energies, dtype=np.float64)
     values = np.unique(e)
     if len(values) > 2 * n_bins:
@@ -114,13 +102,7 @@ def energy_edges(energies: ArrayLike, n_bins: int = 6) -> FloatArray:
 def energy_response(
     visible: ArrayLike, incident: ArrayLike, edges: ArrayLike
 ) -> Response:
-    """Return linearity and resolution in bins of the incident energy.
-
-    Args:
-        visible: (n,) Energies of the showers.
-        incident: (n,) Energies of the particles, in the same unit.
-        edges: (m + 1,) Edges of bins of the incident energy.
-    """
+    """Return linearity and resolution in bins of the incident energy."""
     e = np.asarray(incident, dtype=np.float64)
     ratio = np.asarray(visible, dtype=np.float64) / e
     bounds = np.asarray(edges, dtype=np.float64)
@@ -180,14 +162,7 @@ def longitudinal_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Cur
 def lateral_profile(
     cells: ArrayLike, geometry: Geometry, view: str, *, bins: int = RADIAL_BINS
 ) -> Curve:
-    """Return the mean share of energy against the distance to the centre of energy.
-
-    Args:
-        cells: (n, n_cells) Energies of the cells.
-        geometry: Geometry of the cells.
-        view: Name of a view with several cells in a layer.
-        bins: Number of equal bins of the distance, mm, up to the farthest cell.
-    """
+    """Return the mean share of energy against the distance to the centre of energy."""
     part = geometry.view_slices[view]
     e = check_cells(cells, geometry)[:, part]
     at = geometry.centres[part][:, :2]
@@ -207,12 +182,7 @@ def lateral_profile(
 
 
 def cell_spectrum(cells: ArrayLike, edges: ArrayLike) -> Curve:
-    """Return the mean number of cells of a shower in bins of their energy.
-
-    Args:
-        cells: (n, k) Energies of the cells.
-        edges: (m + 1,) Edges above 0, so that empty cells are in no bin.
-    """
+    """Return the mean number of cells of a shower in bins of their energy."""
     e = np.asarray(cells, dtype=np.float64)
     bounds = np.asarray(edges, dtype=np.float64)
     m = len(bounds) - 1
@@ -237,3 +207,197 @@ def _mean_curve(edges: FloatArray, values: FloatArray) -> Curve:
     n = max(len(values), 1)
     error = values.std(axis=0, ddof=1 if n > 1 else 0) / np.sqrt(n)
     return Curve(edges=edges, mean=values.mean(axis=0), error=error)
+
+
+SEPARATION_BINS = 50
+"""Bins of a separation power between the 0.1 % and 99.9 % quantiles of the real values;
+one more bin on each side holds the rest."""
+
+FPD_POINTS, FPD_BATCHES = 10, 20
+"""Numbers of sample sizes and of batches, those of `jetnet.evaluation.fpd`."""
+
+KPD_BATCHES, KPD_ROWS = 10, 5000
+"""Numbers of batches and of rows, those of `jetnet.evaluation.kpd`."""
+
+NEIGHBOURS, NEIGHBOUR_ROWS = 5, 3000
+"""Neighbour of PRDC that sets the radius, and largest number of rows, whose distances
+then take 72 MB."""
+
+
+def separation(real: ArrayLike, generated: ArrayLike) -> float:
+    """Return the separation power of one observable, (n,) against (m,).
+
+    It is `metrics.separation_power` in `SEPARATION_BINS` bins, which the real values
+    set. Where there are few different values, each has a bin of its own.
+    """
+    y = np.asarray(real, dtype=np.float64)
+    g = np.asarray(generated, dtype=np.float64)
+    values = np.unique(y)
+    if len(values) <= SEPARATION_BINS:
+        inner = (values[1:] + values[:-1]) / 2
+        around = [values[0] - 1e-9 - 1e-6 * abs(values[0])]
+        inner = np.concatenate([around, inner, [values[-1] * (1 + 1e-6) + 1e-9]])
+    else:
+        low, high = np.quantile(y, [0.001, 0.999])
+        inner = np.linspace(low, high, SEPARATION_BINS + 1)
+    edges = np.concatenate([[-np.inf], inner, [np.inf]])
+    return separation_power(np.histogram(y, edges)[0], np.histogram(g, edges)[0])
+
+
+def high_level(
+    cells: ArrayLike, geometry: Geometry, incident: ArrayLike, *, per_layer: bool = True
+) -> dict[str, FloatArray]:
+    """Return the observables that are compared: ratios of energies, no energies."""
+    found = observables(cells, geometry, incident, per_layer=per_layer)
+    return {
+        name: values
+        for name, values in found.items()
+        if not name.rpartition(".")[2].startswith(("total", "layer["))
+    }
+
+
+def low_level(cells: ArrayLike, incident: ArrayLike) -> FloatArray:
+    """Return cells over the incident energy, as classifiers of the CaloChallenge do."""
+    return np.asarray(cells) / np.asarray(incident, dtype=np.float64)[:, None]
+
+
+def frechet_distance(
+    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
+) -> tuple[float, float]:
+    """Return the Frechet physics distance (FPD) and its error.
+
+    |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^1/2) of features, each divided by the
+    largest absolute real value. It is averaged over batches of N rows and extrapolated
+    linearly in 1 / N to infinite N. Source: Kansal et al., arXiv:2211.10295, section
+    III, and `jetnet.evaluation.fpd`, in which N goes from 20,000 to 50,000, with
+    repetition. Here N goes from a fifth to nine tenths of the smaller sample, without
+    repetition: repeated rows would add a distance that does not vanish with 1 / N.
+    """
+    x, y = _normalised(real, generated)
+    n = min(len(x), len(y))
+    rng = np.random.default_rng(seed)
+    inverse = np.linspace(5 / n, 10 / (9 * n), FPD_POINTS)
+    sizes = np.maximum((1 / inverse).astype(int), 2)
+    values = []
+    for size in sizes:
+        batch = []
+        for _ in range(FPD_BATCHES):
+            a, b = (s[rng.choice(len(s), size, replace=False)] for s in (x, y))
+            batch.append(_frechet(a, b))
+        values.append(np.mean(batch))
+    start = (max(float(values[-1]), 1e-12), 1.0)
+    found, covariance = scipy.optimize.curve_fit(
+        lambda t, offset, slope: offset + slope * t,
+        1 / sizes,
+        values,
+        p0=start,
+        bounds=([0, 0], [np.inf, np.inf]),
+    )
+    return float(found[0]), float(np.sqrt(covariance[0, 0]))
+
+
+def kernel_distance(
+    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
+) -> tuple[float, float]:
+    """Return the kernel physics distance (KPD) and its error.
+
+    The distance is the unbiased squared maximum mean discrepancy with the kernel
+    (x.y / d + 1)^4 of features, each divided by the largest absolute real value: the
+    median over 10 batches of up to 5000 rows. The error is half the range of their
+    central 68 %. Source: Kansal et al., arXiv:2211.10295, section III, and
+    `jetnet.evaluation.kpd`.
+    """
+    x, y = _normalised(real, generated)
+    rng = np.random.default_rng(seed)
+    values = []
+    size = min(KPD_ROWS, len(x), len(y))
+    for _ in range(KPD_BATCHES):
+        a, b = (s[rng.choice(len(s), size)] for s in (x, y))
+        values.append(_polynomial_mmd(a, b))
+    low, high = np.quantile(values, [0.16275, 0.83725])
+    return float(np.median(values)), float((high - low) / 2)
+
+
+def neighbour_figures(
+    real: ArrayLike, generated: ArrayLike, *, seed: int = 1
+) -> dict[str, float]:
+    """Return precision, recall, density and coverage (PRDC).
+
+    B(x) is the ball around x up to its fifth neighbour in its own sample. Precision is
+    the share of generated rows in any B(real), recall the share of real rows in any
+    B(generated), density the mean number of B(real) that hold a generated row, over 5,
+    and coverage the share of B(real) that hold a generated row. Source: Naeem et al.,
+    arXiv:2002.09797, Eqs. 3 to 6. Columns are divided by the standard deviation of the
+    real ones. Equal distributions have density 1 and coverage 1 - 2^-5.
+    """
+    x, y = (np.asarray(s, dtype=np.float64) for s in (real, generated))
+    rng = np.random.default_rng(seed)
+    size = min(NEIGHBOUR_ROWS, len(x), len(y))
+    x, y = (s[rng.permutation(len(s))[:size]] for s in (x, y))
+    scale = x.std(axis=0)
+    scale[scale == 0] = 1.0
+    x, y = x / scale, y / scale
+    real_radius, generated_radius = _radius(x), _radius(y)
+    distance = cdist(x, y)
+    inside = distance < real_radius[:, None]
+    return {
+        "precision": float(inside.any(axis=0).mean()),
+        "recall": float((distance < generated_radius).any(axis=1).mean()),
+        "density": float(inside.sum(axis=0).mean() / NEIGHBOURS),
+        "coverage": float(inside.any(axis=1).mean()),
+    }
+
+
+def correlation_difference(real: ArrayLike, generated: ArrayLike) -> float:
+    """Return the root mean square difference of the correlations of columns."""
+    first, second = (_correlation(np.asarray(s)) for s in (real, generated))
+    upper = np.triu_indices(len(first), k=1)
+    return float(np.sqrt(np.mean((first - second)[upper] ** 2)))
+
+
+def _correlation(columns: FloatArray) -> FloatArray:
+    """Correlations of columns; 0 for a column that does not vary."""
+    centred = columns - columns.mean(axis=0)
+    size = np.sqrt((centred**2).sum(axis=0))
+    centred = centred / np.where(size > 0, size, 1.0)
+    return np.asarray(centred.T @ centred)
+
+
+def _normalised(real: ArrayLike, generated: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    x, y = (np.asarray(s, dtype=np.float64) for s in (real, generated))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"features of shapes {x.shape} and {y.shape} do not fit")
+    scale = np.abs(x).max(axis=0)
+    scale[scale == 0] = 1.0
+    return x / scale, y / scale
+
+
+def _frechet(a: FloatArray, b: FloatArray) -> float:
+    """Frechet distance of the normal distributions with two samples' moments."""
+    # tr (S_1 S_2)^1/2 is the sum of the roots of the eigenvalues of R S_2 R, with R the
+    # root of S_1: symmetric, so that rounding cannot make it complex.
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    s1, s2 = np.atleast_2d(np.cov(a.T)), np.atleast_2d(np.cov(b.T))
+    value, vector = np.linalg.eigh(s1)
+    root = (vector * np.sqrt(np.maximum(value, 0))) @ vector.T
+    eigenvalues = np.linalg.eigvalsh(root @ s2 @ root)
+    cross = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+    return float(difference @ difference + np.trace(s1) + np.trace(s2) - 2 * cross)
+
+
+def _polynomial_mmd(a: FloatArray, b: FloatArray) -> float:
+    def mean(x: FloatArray, y: FloatArray, *, same: bool) -> float:
+        kernel = x @ y.T / x.shape[1] + 1.0
+        kernel *= kernel  # a power is twenty times as slow
+        kernel *= kernel
+        if not same:
+            return float(kernel.mean())
+        n = len(x)
+        return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+
+    return mean(a, a, same=True) + mean(b, b, same=True) - 2 * mean(a, b, same=False)
+
+
+def _radius(x: FloatArray) -> FloatArray:
+    """Distance (n,) to the fifth neighbour; the row itself is the nearest of all."""
+    return np.asarray(np.partition(cdist(x, x), NEIGHBOURS, axis=1)[:, NEIGHBOURS])

@@ -9,10 +9,15 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report.page import Picture, Section, Table, with_error
-from pidgan.report.plots import (
+from pidgan.report.page import (
+    Picture,
+    Section,
+    Table,
+    training_sections,
+    with_error,
+)
+from pidgan.report.plots.showers import (
     plot_curves,
-    plot_history,
     plot_matrix,
     plot_observables,
     plot_response,
@@ -52,19 +57,11 @@ _LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", *_DEPTHS)
 
 @dataclass(frozen=True, kw_only=True)
 class ShowerData:
-    """What the figures of showers are measured from, and drawn from.
+    """Measurements that the sections are drawn from; pairs are real and generated.
 
-    Attributes:
-        geometry: Geometry of the cells.
-        energy_unit: Unit of the cells and of the incident energies.
-        response: Real and generated `Response` by species, "all" first.
-        curves: Real and generated `Curve` by name: "profile/VIEW", "lateral/VIEW" and
-            "spectrum/VIEW".
-        observables: Real and generated values, (n,) each, by name.
-        average: Real and generated mean cells, (n_cells,) each.
-        single: Real and generated cells of some showers, (k, n_cells) each.
-        single_energy: (k,) Incident energies of those showers.
-        history: Losses of the training by name, against "step"; empty if unknown.
+    The response is by species, "all" first, curves are named "profile/VIEW",
+    "lateral/VIEW" and "spectrum/VIEW". Cells are averages (n_cells,) and `single`
+    showers (k, n_cells), the history lists of losses by name, against "step".
     """
 
     geometry: Geometry
@@ -148,16 +145,7 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
     )
     if "speed" in figures:
         yield Section(title="Speed", tables=[Table(rows=figures["speed"])])
-    if data.history.get("step"):
-        yield Section(
-            title="Training",
-            pictures=[
-                Picture(
-                    figure=plot_history(data.history),
-                    caption="Losses against the number of generator steps.",
-                )
-            ],
-        )
+    yield from training_sections(data.history)
     yield _response(figures, data)
     yield _pictures(data)
     yield _profiles(data)

@@ -19,26 +19,24 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
-from pidgan.report.classifiers import c2st
+from pidgan.report.metrics import c2st
 from pidgan.report.report import Report, plain
-from pidgan.report.shower_distances import (
-    correlation_difference,
-    frechet_distance,
-    high_level,
-    kernel_distance,
-    low_level,
-    neighbour_figures,
-    separation,
-)
 from pidgan.report.shower_metrics import (
     Curve,
     Response,
     cell_spectrum,
+    correlation_difference,
     energy_edges,
     energy_response,
     fit_resolution,
+    frechet_distance,
+    high_level,
+    kernel_distance,
     lateral_profile,
     longitudinal_profile,
+    low_level,
+    neighbour_figures,
+    separation,
     spectrum_edges,
 )
 from pidgan.report.shower_page import ShowerData, shower_report

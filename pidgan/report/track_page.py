@@ -8,30 +8,28 @@ import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
-from pidgan.report.page import Picture, Section, Table, text_of, with_error
-from pidgan.report.plots import (
-    plot_efficiency,
-    plot_history,
-    plot_map,
-    plot_mass_fit,
-    plot_target,
+from pidgan.report.page import (
+    Picture,
+    Section,
+    Table,
+    text_of,
+    training_sections,
+    with_error,
 )
+from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
+from pidgan.report.plots.samples import plot_mass_fit, plot_target
 from pidgan.report.report import Measured, Report, figure_cells, figure_table
-from pidgan.report.track_efficiencies import CutComparison
+from pidgan.report.track_figures import CutComparison
 from pidgan.report.track_rows import TrackRows
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackData:
-    """What the figures of tracks are measured from, and drawn from.
+    """Measurements that the sections are drawn from.
 
-    Attributes:
-        rows: Real and generated rows that were compared.
-        edges: Quantile edges of the first two conditions, the kinematic bins.
-        cuts: Real and generated efficiencies of the cuts.
-        misid: The same for each other species.
-        history: Losses of the training by name, against "step"; empty if unknown.
-        mass_fit: Summary of the fit behind the sWeights; empty if there was none.
+    `edges` are those of the kinematic bins, `misid` has the efficiencies of each other
+    species, `history` lists of losses by name, against "step". History and mass fit are
+    empty if they are not known.
     """
 
     rows: TrackRows
@@ -100,16 +98,7 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
     )
     if data.mass_fit:
         yield _fit_section(data.mass_fit)
-    if data.history.get("step"):
-        yield Section(
-            title="Training",
-            pictures=[
-                Picture(
-                    figure=plot_history(data.history),
-                    caption="Losses against the number of generator steps.",
-                )
-            ],
-        )
+    yield from training_sections(data.history)
     for t in range(len(data.rows.sample.targets)):
         yield _target_section(figures, data, t)
     text = "Shares of rows in which two targets are exactly equal and both measured."

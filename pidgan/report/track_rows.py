@@ -20,21 +20,14 @@ from pidgan.sample.definition import Sample
 Choice = Callable[[Part], BoolArray]
 
 MAX_FLOOR_SAMPLES = 4
-MIN_FLOOR_SHARE = 0.7
-"""Smallest share of the number of test rows that a sample of the floor may have: a
-floor of fewer rows is too high."""
+MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackRows:
-    """Real and generated rows of one species, and samples of real rows for the floor.
+    """Real rows of one species, generated rows of the same conditions, and the floor.
 
-    Attributes:
-        sample: Definition of the calibration sample.
-        real: Rows of the test part.
-        generated: Rows with the conditions and weights of the real ones, and generated
-            targets.
-        floors: Samples of the train part, each of about the size of the test part.
+    The floor is samples of the train part, each of about the size of the test part.
     """
 
     sample: Sample
@@ -80,13 +73,7 @@ class TrackRows:
     def outcomes(
         self, cuts: Sequence[str], passing: Choice, *, floor: Part | None = None
     ) -> ComparedRows:
-        """Return which real and generated rows are chosen, for efficiencies in bins.
-
-        Args:
-            cuts: Names of the choices.
-            passing: Function from rows to which of them are chosen, (n_cuts, n).
-            floor: Rows to take instead of both the real and the generated ones.
-        """
+        """Return which real and generated rows are chosen, for efficiencies in bins."""
         real = floor or self.real
         return ComparedRows(
             species=self.sample.species,
@@ -130,11 +117,7 @@ def check_names(generator: Generator, dataset: Dataset) -> None:
 def prepare_rows(
     generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
 ) -> TrackRows:
-    """Return the rows to compare, generated targets included.
-
-    Raises:
-        DatasetError: The generator has other variables, or there are no usable rows.
-    """
+    """Return the rows to compare, generated targets included."""
     check_names(generator, dataset)
     sample = dataset.sample
     real = take(dataset.part("test"), slice(max_rows))

@@ -15,12 +15,14 @@ from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError
 from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
-from pidgan.report.track_efficiencies import (
+from pidgan.report.track_figures import (
+    c2st_figure,
     compare_cuts,
     median_cuts,
     quantile_edges,
+    target_figures,
+    tie_figures,
 )
-from pidgan.report.track_figures import c2st_figure, target_figures, tie_figures
 from pidgan.report.track_page import TrackData, track_report
 from pidgan.report.track_rows import check_names, prepare_rows
 from pidgan.sample.cuts import cut_texts

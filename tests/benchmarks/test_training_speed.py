@@ -28,7 +28,7 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
-from pidgan.report.classifiers import c2st
+from pidgan.report.metrics import c2st
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.weights import with_differences

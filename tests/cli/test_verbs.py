@@ -19,7 +19,7 @@ from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS
 from pidgan.cli.efficiencies import _parse_maps
 from pidgan.cli.group import EntriesLine
-from pidgan.report.classifiers import TREES
+from pidgan.report.metrics import TREES
 from pidgan.sample.dataset import Dataset
 
 

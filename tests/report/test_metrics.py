@@ -7,13 +7,14 @@ import pytest
 from scipy import stats
 
 from pidgan.errors import DatasetError
-from pidgan.report.classifiers import c2st, weighted_auc
 from pidgan.report.metrics import (
+    c2st,
     energy_distance,
     ks_error,
     ks_scale,
     separation_power,
     wasserstein,
+    weighted_auc,
     weighted_ks,
 )
 from pidgan.sample.weights import n_eff, positive_weights, with_differences

@@ -9,19 +9,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from pidgan.report.pads import MOMENTS, image_moments, profile
-from pidgan.report.plots import (
+from pidgan.report.plots import png
+from pidgan.report.plots.efficiencies import (
     plot_breakdown,
     plot_corrected,
     plot_efficiency,
-    plot_history,
     plot_map,
-    plot_mass_fit,
-    plot_pads,
-    plot_profiles,
     plot_roc,
-    plot_target,
-    png,
 )
+from pidgan.report.plots.pads import plot_pads, plot_profiles
+from pidgan.report.plots.samples import plot_history, plot_mass_fit, plot_target
 
 EDGES = np.array([3e3, 10e3, 30e3, 100e3])
 
@@ -193,8 +190,9 @@ def test_drawn_histogram_holds_the_weights() -> None:
 
 def test_pyplot_is_not_imported() -> None:
     code = (
-        "import sys, pidgan.report.plots as p;"
-        "p.png(p.plot_history({'step': [1, 2], 'a': [1.0, 2.0]}));"
+        "import sys, pidgan.report.plots.samples as p;"
+        "from pidgan.report.plots import png;"
+        "png(p.plot_history({'step': [1, 2], 'a': [1.0, 2.0]}));"
         "print(len(sys.modules.get('matplotlib.pyplot').get_fignums())"
         " if 'matplotlib.pyplot' in sys.modules else 0)"
     )

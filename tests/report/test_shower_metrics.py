@@ -6,21 +6,19 @@ import scipy.linalg
 from toy_showers import STACK
 
 from pidgan.calorimeter.geometry_file import load_geometry
-from pidgan.report.shower_distances import (
-    correlation_difference,
-    frechet_distance,
-    high_level,
-    kernel_distance,
-    neighbour_figures,
-    separation,
-)
 from pidgan.report.shower_metrics import (
     cell_spectrum,
+    correlation_difference,
     energy_edges,
     energy_response,
     fit_resolution,
+    frechet_distance,
+    high_level,
+    kernel_distance,
     lateral_profile,
     longitudinal_profile,
+    neighbour_figures,
+    separation,
     spectrum_edges,
 )
 

@@ -81,7 +81,7 @@ def test_equal_showers_have_the_floor(showers: tuple[np.ndarray, np.ndarray]) ->
 def test_classifiers_see_the_difference(
     showers: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    from pidgan.report.shower_distances import high_level
+    from pidgan.report.shower_metrics import high_level
     from pidgan.report.shower_validation import _classifiers
 
     conditions, cells = showers
@@ -155,7 +155,8 @@ def test_depth_has_the_unit_that_is_known(
 def test_showers_of_any_geometry_are_drawn() -> None:
     pytest.importorskip("matplotlib")
     from pidgan.calorimeter.geometry_file import load_geometry
-    from pidgan.report.plots import plot_shower, png
+    from pidgan.report.plots import png
+    from pidgan.report.plots.showers import plot_shower
 
     geometry = load_geometry(
         {

@@ -1,4 +1,4 @@
-"""The canvas of all figures: style, panels, axes and their labels."""
+"""The canvas of all figures: style, panels, series, axes and their labels."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,10 @@ SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8
 LEAST_RATIO, MAX_RATIO = 0.05, 0.5
 """Smallest and largest half range of a ratio panel around 1."""
 
-SMALLEST = 1e-5
-"""Smallest value of a logarithmic axis, relative to the largest one."""
-
-WIDE_BINS = 20
-"""Bins up to this number have horizontal bars that show their width."""
-
+SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest one
+WIDE_BINS = 20  # number of bins up to which horizontal bars show their width
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
-FIRST = ("real", "data")
-"""First words of the line of a legend that comes first."""
-
+FIRST = ("real", "data")  # words that begin the first line of a legend
 DPI = 100
 
 _TICKS = {
@@ -122,17 +116,10 @@ def labelled_lines(
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Values of one sample in bins or at points, with their intervals.
+    """Values (m,) in bins or at points with ends of their intervals; NaN is a gap.
 
-    Attributes:
-        values: (m,) Values; NaN ones are not drawn.
-        low: (m,) Lower ends of the intervals.
-        high: (m,) Upper ends of the intervals.
-        label: Text in the legend; a series without one is not listed.
-        colour: Colour of points, line and band.
-        kind: "points" with error bars, a "line" with a band (steps in bins), or the
-            "band" alone.
-        dashed: Whether a line is dashed.
+    A "line" is drawn as steps in bins and has a band. Without a label it is not listed
+    in the legend.
     """
 
     values: FloatArray
@@ -205,27 +192,10 @@ def draw_comparison(
 ) -> None:
     """Draw series in the upper panel, and how they differ in the lower one.
 
-    mplhep's own panels compare counts with independent errors; efficiencies of the
-    same rows are neither, so that these panels are drawn here.
-
-    Args:
-        panels: Upper and lower panel.
-        x: (m + 1,) Edges of bins, or (m,) points.
-        real: The series that the others are compared with.
-        others: The other series.
-        what: Label of the vertical axis.
-        name: Label of the horizontal axis.
-        unit: Unit of the horizontal axis.
-        title: Text above the figure.
-        zero: Whether the vertical axis begins at 0.
-        log: Whether the vertical axis is logarithmic.
-        logx: Whether the horizontal axis is logarithmic.
-        below: Series of the lower panel. None means ratios to the real series, whose
-            own interval is then a grey band.
-        about: Value in the lower panel that stands for no difference.
-        label: Label of the lower panel.
-        least: Smallest half range of the lower panel.
-        most: Largest half range of the lower panel; arrows show what lies outside.
+    The lower panel shows the series `below` about the value `about`, else ratios to
+    the real series, whose interval is a grey band. Arrows point to values outside its
+    half range, which lies between `least` and `most`. mplhep's own panels compare
+    counts with independent errors; efficiencies of the same rows are neither.
     """
     top, bottom = panels
     if logx:
@@ -309,15 +279,7 @@ def set_limits(
     zero: bool = False,
     log: bool = False,
 ) -> None:
-    """Set vertical limits around values, with room above them for the legend.
-
-    Args:
-        axis: Axis whose limits are set.
-        values: Values that are drawn; those that are not finite do not count.
-        room: Free part above, in units of the range of the values.
-        zero: Whether the axis begins at 0, or below it where values are negative.
-        log: Whether the axis is logarithmic.
-    """
+    """Set vertical limits around values, with room above them for the legend."""
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
     if log and len(positive):

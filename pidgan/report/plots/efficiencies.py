@@ -41,18 +41,10 @@ def plot_efficiency(
     cut: str = "",
     label: str = "Efficiency",
 ) -> Figure:
-    """Draw real and generated efficiency (or misID) and their difference.
+    """Draw real and generated efficiency (or misID) in bins, and their difference.
 
-    Args:
-        edges: (m + 1,) Edges of the bins of a condition.
-        real: (m,) Efficiency of real rows, and (2, m) ends of its interval; NaN bins
-            are not drawn.
-        generated: (m,) Efficiency of generated rows, and (2, m) ends of its interval.
-        difference: (m,) Generated minus real efficiency, and (m,) its uncertainty.
-        condition: Name of the condition.
-        unit: Unit of the condition.
-        cut: The PID cut, written above the figure.
-        label: Label of the vertical axis, such as "MisID of pi+".
+    `real` and `generated` are values (m,) and ends of their intervals (2, m),
+    `difference` is generated minus real (m,) and its uncertainty (m,).
     """
     below = series(*difference, colour=GENERATED)
     largest = np.abs([below.low, below.high])
@@ -85,23 +77,10 @@ def plot_corrected(
     label: str = "Efficiency",
     log: bool = False,
 ) -> Figure:
-    """Draw real, generated and corrected efficiency (or misID), with their ratio.
+    """Draw real, generated and corrected efficiency (or misID), with ratios to real.
 
-    Args:
-        positions: (m + 1,) Edges of the bins of a condition, or (m,) thresholds.
-        real: (m,) Efficiency of real rows, and (2, m) ends of its interval; NaN bins
-            are not drawn.
-        generated: (m,) Efficiency of generated rows.
-        corrected: (m,) Generated efficiency plus discrepancy, and (m,) its uncertainty.
-        axis_name: Name of the condition, or of the variable of the threshold.
-        unit: Unit of the condition or threshold.
-        cut: The PID cut, written above the figure.
-        label: Label of the vertical axis, such as "MisID of pi+".
-        log: Whether the vertical axis is logarithmic.
-
-    Returns:
-        A figure whose second panel has the ratios to the real efficiency, with the
-        uncertainty of the latter as a grey band.
+    `positions` are edges (m + 1,) of a condition or thresholds (m,), `real` is values
+    and ends of their intervals (2, m), `corrected` is values and uncertainties.
     """
     line: dict[str, Any] = {"kind": "line", "label": "generated", "colour": GENERATED}
     made = series(generated, dashed=True, **line)
@@ -136,15 +115,6 @@ def plot_roc(
     misID: that of the efficiency, and that of the misID times the generated slope.
     Thresholds whose misID is not known to `MAX_RATIO` are not drawn. The misID is on a
     logarithmic axis.
-
-    Args:
-        efficiency: (n,) "real", "generated" and "corrected" efficiencies at n
-            thresholds.
-        misid: (n,) "real", "generated" and "corrected" misIDs at the same thresholds.
-        errors: (n,) Uncertainties of efficiency and misID, "real" and "corrected".
-        species: Names of the wanted and of the other species.
-        cut: The PID cut, written above the figure.
-        point: A working point: misID, efficiency, and the errors of both.
     """
     e, m = ({k: np.asarray(v) for k, v in d.items()} for d in (efficiency, misid))
     known = {
@@ -214,14 +184,7 @@ def plot_breakdown(
     *,
     title: str = "",
 ) -> Figure:
-    """Draw the parts of an uncertainty in per cent, one group of bars for each cut.
-
-    Args:
-        labels: (n,) Names of the groups.
-        sources: (n,) Sizes of each part, by its name.
-        total: (n,) Sums of all parts in quadrature.
-        title: Text above the figure.
-    """
+    """Draw the parts (n,) of the uncertainties of n cuts, and their totals, in %."""
     n = len(sources)
     width = 0.8 / max(n, 1)
     with style():
@@ -250,14 +213,7 @@ def plot_comparison(
     *,
     reference: Sequence[float],
 ) -> Figure:
-    """Draw quoted minus reference efficiencies in per cent, one line for each.
-
-    Args:
-        labels: (n,) Names of the lines.
-        values: (n,) Quoted efficiencies.
-        errors: (n,) Total uncertainties of the quoted efficiencies.
-        reference: (n,) Efficiencies to compare with.
-    """
+    """Draw quoted minus reference efficiencies (n,) in per cent, one line for each."""
     difference = 100 * (np.asarray(values) - np.asarray(reference))
     error = 100 * np.asarray(errors)
     with style():
@@ -280,20 +236,7 @@ def plot_map(
     units: tuple[str, str] = ("1", "1"),
     cut: str = "",
 ) -> Figure:
-    """Draw generated minus real efficiency in two conditions, and its pull.
-
-    Args:
-        edges_x: (m + 1,) Edges of the bins of the first condition.
-        edges_y: (k + 1,) Edges of the bins of the second condition.
-        difference: (m, k) Generated minus real efficiency; NaN bins are hatched.
-        difference_error: (m, k) Uncertainty of the difference.
-        names: Names of the two conditions.
-        units: Units of the two conditions.
-        cut: The PID cut, written above the figure.
-
-    Returns:
-        A figure of two maps with colour scales symmetric about zero.
-    """
+    """Draw generated minus real efficiency (m, k) in two conditions, and its pull."""
     d = np.asarray(difference, dtype=np.float64)
     pull = d / np.asarray(difference_error, dtype=np.float64)
     scales, shown = zip(*map(display_unit, units), strict=True)

@@ -46,19 +46,6 @@ def plot_pads(
 
     The upper panels show average images, the lower ones the mean share of each pad in
     the charge: the response of the pads, whose tails grow with the crossing angle.
-
-    Args:
-        real: (n, pads, time bins) Real amplitudes.
-        x: (n,) Condition of the real responses.
-        edges: Edges of bins of the condition, each with one column of images.
-        generated: (m, pads, time bins) Generated amplitudes, drawn below the real ones.
-        generated_x: (m,) Condition of the generated responses; None means `x`.
-        name: Name of the condition.
-        unit: Unit of the condition.
-
-    Returns:
-        A figure with one colour scale, logarithmic, for all images, and one scale for
-        all shares.
     """
     samples = [("real", np.asarray(real), np.asarray(x))]
     if generated is not None:
@@ -121,12 +108,6 @@ def plot_profiles(
 
     A single response of a very large amplitude can carry the band of its bin out of
     the panel.
-
-    Args:
-        real: Profiles (`report.pads.Profile`) of real responses, by name of the moment.
-        generated: Profiles of generated responses, with the same names.
-        name: Name of the condition.
-        unit: Unit of the condition.
     """
     with style():
         figure = Figure(figsize=(11.0, 6.0), dpi=DPI, layout="constrained")

@@ -1,4 +1,4 @@
-"""Figures of samples and trainings: distributions of targets, mass fits, losses."""
+"""Figures of samples and trainings: targets, mass fits, losses, families."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,21 +44,8 @@ def plot_target(
 ) -> Figure:
     """Draw a target: real points over the generated histogram, with their ratio.
 
-    Args:
-        real: (n,) Values of the real rows.
-        generated: (n,) Values of the generated rows.
-        name: Name of the target.
-        unit: Unit of the target.
-        weights: (n,) Weights of both, of either sign; None means 1. The errors are
-            sqrt(sum w^2).
-        sentinels: Values kept out of the axis; the legend gives their shares.
-        panels: Title and mask (n,) of each pair of panels, such as kinematic bins; none
-            means one pair for all rows.
-        bins: Number of bins.
-        log: Whether the vertical axis is logarithmic.
-
-    Returns:
-        A figure with one pair of panels for each of `panels`.
+    Values are (n,), errors sqrt(sum w^2). Sentinels are not drawn; the legend gives
+    their shares. `panels` are titles and masks (n,), one pair of panels for each.
     """
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -104,20 +91,7 @@ def plot_mass_fit(
     unit: str = "MeV",
     title: str = "",
 ) -> Figure:
-    """Draw a mass fit with its components, and the pulls of the bins.
-
-    Args:
-        edges: (m + 1,) Edges of the bins.
-        counts: (m,) Numbers of rows.
-        signal: (m,) Fitted signal.
-        background: (m,) Fitted background.
-        name: Name of the discriminant.
-        unit: Unit of the discriminant.
-        title: Text above the figure.
-
-    Returns:
-        A figure with pulls (rows - fit) / sqrt(fit) in a second panel.
-    """
+    """Draw a mass fit with its components, and the pulls (rows - fit) / sqrt(fit)."""
     e, n = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     s, b = np.asarray(signal), np.asarray(background)
     centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
@@ -151,14 +125,9 @@ def plot_mass_fit(
 
 
 def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the losses of a training against its steps.
+    """Draw the losses of a training, lists by name, against the list "step".
 
-    Args:
-        history: Lists of the same length, "step" and any number of losses by name; a
-            loss "validation_NAME" is drawn with "NAME".
-
-    Returns:
-        A figure with one panel per loss.
+    A loss "validation_NAME" is drawn with "NAME".
     """
     steps = np.asarray(history["step"], dtype=np.float64)
     names = [k for k in history if k != "step" and not k.startswith("validation_")]
@@ -233,3 +202,36 @@ def _outside_text(
         if mask.any() and abs(share) >= 0.005:
             texts.append(f"{share:.2f}% {text}")
     return f" ({', '.join(texts)})" if texts else ""
+
+
+PANEL = (3.2, 0.38, 1.6)  # width; height of a line; height of everything else, inches
+
+
+def plot_families(
+    names: Sequence[str],
+    figures: Mapping[str, tuple[Sequence[float], Sequence[float] | None]],
+) -> Figure:
+    """Draw a panel for each figure, with values (n,) and floors (n,) or None."""
+    width, line, rest = PANEL
+    with style():
+        figure = Figure(
+            figsize=(width * len(figures) + 0.8, line * len(names) + rest),
+            dpi=DPI,
+            layout="constrained",
+        )
+        axes = figure.subplots(1, len(figures), sharey=True, squeeze=False)[0]
+        places = np.arange(len(names))[::-1]
+        marks = {"color": FLOOR, "markersize": 12, "label": "floor"}
+        for axis, (label, (values, floors)) in zip(axes, figures.items(), strict=True):
+            axis.plot(values, places, "o", color=GENERATED, label="family")
+            if floors is not None:
+                axis.plot(floors, places, "|", **marks)
+            axis.set_xlabel(label, loc="right")
+            axis.margins(x=0.15)
+            axis.grid(axis="y", alpha=0.3)
+            axis.minorticks_off()
+        axes[0].set_yticks(places, names)
+        axes[0].set_ylim(-0.6, max(len(names), 1) - 0.4)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    return figure

@@ -44,14 +44,10 @@ def plot_shower(
     titles: Sequence[str] = (),
     unit: str = "MeV",
 ) -> Figure:
-    """Draw the energies of cells, a panel for each layer and row.
+    """Draw energies of cells, a column for each layer and a line for each sample.
 
-    Args:
-        outlines: (n_cells, k, 2) Corners of the cells of each layer, mm.
-        rows: Label of each line of panels, and energies (n_cells,) of each layer; all
-            panels have one scale of colours.
-        titles: Titles of the layers.
-        unit: Unit of the energies.
+    The outlines of a layer are corners (n_cells, k, 2) in mm. All panels have one scale
+    of colours.
     """
     values = [np.asarray(e, dtype=np.float64) for _, layers in rows for e in layers]
     top = max((float(e.max()) for e in values if e.size), default=1.0)
@@ -87,17 +83,9 @@ def plot_curves(
     logx: bool = False,
     logy: bool = False,
 ) -> Figure:
-    """Draw a mean over showers, real points over the generated line, with their ratio.
+    """Draw means over showers in bins, real and generated, with their ratio.
 
-    Args:
-        edges: (m + 1,) Edges of the bins.
-        real: (m,) Means and (m,) errors of real showers.
-        generated: (m,) Means and (m,) errors of generated showers.
-        name: Label of the horizontal axis.
-        unit: Unit of the horizontal axis.
-        what: Label of the vertical axis.
-        logx: Whether the horizontal axis is logarithmic.
-        logy: Whether the vertical axis is logarithmic.
+    `real` and `generated` are values (m,) and errors (m,).
     """
     data, made = _pair(real, generated, kind="line")
     with style():
@@ -128,17 +116,10 @@ def plot_response(
     allowed: float | None = None,
     zero: bool = False,
 ) -> Figure:
-    """Draw mean response or resolution against the incident energy, with their ratio.
+    """Draw response or resolution against the incident energy, with the ratio.
 
-    Args:
-        energy: (m,) Mean incident energies.
-        real: (m,) Values and (m,) errors of real showers.
-        generated: (m,) Values and (m,) errors of generated showers.
-        what: Label of the vertical axis.
-        unit: Unit of the energies.
-        curves: Energies and values of fits to draw, "real" and "generated".
-        allowed: Half range of the ratio that is shaded, such as 0.005.
-        zero: Whether the vertical axis begins at 0.
+    `real` and `generated` are values (m,) and errors (m,), `curves` are energies and
+    values of fits. The ratio is shaded within `allowed` of 1.
     """
     x = np.asarray(energy, dtype=np.float64)
     data, made = _pair(real, generated, kind="points")
@@ -174,12 +155,9 @@ def plot_response(
 def plot_observables(
     observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]], *, bins: int = 40
 ) -> Figure:
-    """Draw distributions of observables, real points over the generated histogram.
+    """Draw distributions of observables: name, unit, real and generated values (n,).
 
-    Args:
-        observables: Name, unit, real (n,) and generated (n,) values of each.
-        bins: Number of bins between the 0.1 % and 99.9 % quantiles of the real values,
-            where the axes end; values beyond are not drawn.
+    The axes end at the 0.1 % and 99.9 % quantiles of the real values.
     """
     with style():
         figure, pairs = ratio_panels(len(observables))
@@ -206,14 +184,7 @@ def plot_observables(
 def plot_matrix(
     real: ArrayLike, generated: ArrayLike, *, what: str, name: str
 ) -> Figure:
-    """Draw two matrices of correlations and their difference.
-
-    Args:
-        real: (d, d) Matrix of real showers.
-        generated: (d, d) Matrix of generated showers.
-        what: Label of the colours.
-        name: Label of both axes.
-    """
+    """Draw two matrices of correlations (d, d) and their difference."""
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     with style():
         figure = Figure(figsize=(12.6, 4.1), dpi=DPI, layout="constrained")
