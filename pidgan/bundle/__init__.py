@@ -4,7 +4,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 
 - `bundle`: opening, verification and evaluation of a bundle.
 - `c_file`: a bundle as one C99 file.
-- `card`: the description of a generator, and what all generators can do.
+- `card`: the description of a generator, and the protocol of generators.
 - `formulas`: one language of formulas, for arrays and for graphs.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.

@@ -112,15 +112,7 @@ class Bundle:
     def generate_keyed(
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
-        """Return targets for conditions and keys of their noise (`keyed_normal`).
-
-        Args:
-            conditions: Conditions (n, n_conditions), in the units of the card.
-            keys: Keys (n,) of the noise.
-
-        Returns:
-            Targets (n, n_targets), in the units of the card.
-        """
+        """Return targets for conditions and keys (n,) for `keyed_normal`."""
         x = checked(conditions, "conditions", len(self.card.conditions))
         if keys.shape != (len(x),):
             raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")

@@ -216,15 +216,7 @@ class KeyedGenerator(Protocol):
     def generate_keyed(
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
-        """Return targets for conditions and keys of their noise.
-
-        Args:
-            conditions: Conditions (n, n_conditions), in the units of the card.
-            keys: Keys (n,) of `keyed_normal`.
-
-        Returns:
-            Targets (n, n_targets), in the units of the card.
-        """
+        """Return targets for conditions and keys (n,) of their noise."""
 
 
 def sample_targets(

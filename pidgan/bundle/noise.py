@@ -35,7 +35,7 @@ def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
     With words w_j = mix64(key + (j + 1) gamma) of two 32-bit halves (a, b),
     u = (a + 1/2) / 2^32 and v = b / 2^32, the normals 2j and 2j + 1 of a row are
     sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v). The largest possible value
-    is sqrt(66 ln 2) = 6.76. A larger `n_noise` only adds numbers to those of a key.
+    is sqrt(66 ln 2) = 6.76. A larger `n_noise` only adds numbers to a row.
 
     Args:
         keys: Integers (n,); `entry_keys` and `column_keys` make good ones.

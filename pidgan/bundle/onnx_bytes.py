@@ -135,7 +135,7 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxStructure:
-    """The content of an ONNX file; `refused` describes what no bundle may have."""
+    """The content of an ONNX file; `refused` tells what no bundle may have."""
 
     metadata: dict[str, str]
     opsets: dict[str, int]

@@ -24,10 +24,9 @@ from pidgan.simulation.tracks import (
 
 ANALYSIS_TREE = "DecayTree"  # name of the tree of the analysis ntuple
 
-TRACKS = ("Kplus", "piminus")
-"""Prefixes of the two tracks, in charge-conjugate decays too."""
+TRACKS = ("Kplus", "piminus")  # prefixes of the tracks, for both charges
 
-TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")  # those with a `TRUE` response
+TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")  # with the response of data too
 
 # Parent mass in MeV, species of the K and of the pi candidate (index into
 # HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.

@@ -36,7 +36,7 @@ hep-ex/0001020. The fit starts there."""
 FIT_NUMBERS = 2_000_000  # largest number of Gaussian integrals that a fit keeps
 FIT_SHOWERS = 1000  # largest number of showers in the lateral fit
 MOMENT_WEIGHT = 2.5  # weight of the second moment of an image, beside its cells
-ROUNDS, EVALUATIONS = 3, 5  # of the lateral fit, within which the parameters settle
+ROUNDS, EVALUATIONS = 3, 5  # steps of the lateral fit, in which parameters settle
 SHARE_FLOOR = 1e-4  # variance of the share of a single spot
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
 

@@ -211,7 +211,7 @@ def shift_features(beam: Beam, conditions: Array) -> Array:
 
 
 def table_weights(beam: Beam, conditions: Array, nodes: FloatArray) -> Array:
-    """Return weights (n, b) of tables: of a species, and interpolated in energy."""
+    """Return weights (n, b) of the tables of a species, interpolated in energy."""
     hat = _hats(beam.log_energy(conditions), nodes)
     if len(beam.species) == 1:
         return hat

@@ -27,12 +27,12 @@ from pidgan.training.classical.principal_components import (
 )
 
 MIN_ROWS = 100  # smallest number of showers of a species around one energy
-STEP = 0.5  # of ln E between tables, where energies are continuous
+STEP = 0.5  # distance in ln E between tables, where energies are continuous
 MOST_ENERGIES = 12  # largest number of energies with a table
 SHAPE_ENERGIES = 4  # largest number of energies with lateral shapes
 FIT_NUMBERS = 4_000_000  # largest number of numbers in a lateral fit
 FIT_SHOWERS = 2000  # largest number of showers in a lateral fit
-WIDTH_STEP = 0.1  # of ln(width), for the derivative
+WIDTH_STEP = 0.1  # change of ln(width), for the derivative
 
 
 def fit_pca(

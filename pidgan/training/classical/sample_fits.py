@@ -15,9 +15,9 @@ from pidgan.errors import DatasetError
 from pidgan.training.classical.beam import Beam, fit_beam
 from pidgan.training.classical.normal_numbers import KNOTS
 
-AXIS_STEPS = 6  # of Newton's method for an axis that is not known
-SCORING_STEPS = 30  # of a fit that converges quadratically
-MOST_CHANGE = 5.0  # of ln(mean) above the one of all rows; E^-2 over two decades has 4
+AXIS_STEPS = 6  # steps of Newton's method for an unknown axis
+SCORING_STEPS = 30  # steps of a fit that converges quadratically
+MOST_CHANGE = 5.0  # largest ln(mean) above all rows; E^-2 over two decades has 4
 OUTER = 0.01  # share of the shower's energy below which a cell determines spots
 
 _Model = TypeVar("_Model")
@@ -65,7 +65,7 @@ def read_showers(
 def expected_cells(
     view: View, e: FloatArray, image: Callable[[int], FloatArray]
 ) -> FloatArray:
-    """Return expected energies (n, n_cells) of a view, given those of its layers."""
+    """Return expected energies (n, n_cells) of a view with given layer energies."""
     layers = layer_energies(e, view)
     parts = [
         layers[:, [i]] * (image(i) if layer.n_cells > 1 else np.ones((1, 1)))
