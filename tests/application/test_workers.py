@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
+from many_files import ENTRIES, FILES, TARGETS, command, contents, same, write
 from toy_generator import ToyGenerator, make_card, toy_onnx, with_self_test
 
 from pidgan.application.apply import apply
@@ -25,10 +26,6 @@ from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns, write_trees
 
 pytest.importorskip("onnx")
-
-FILES = 5
-ENTRIES = 2000
-TARGETS = ["K_DLLk", "K_DLLp", "K_pidgan_status"]
 
 
 @pytest.fixture
@@ -44,30 +41,6 @@ def inputs(tmp_path: Path) -> str:
     for i in range(FILES):
         write(tmp_path / f"in/part{8 + i}.root", i)
     return f"{tmp_path}/in/*.root:T"
-
-
-def write(path: Path, seed: int, entries: int = ENTRIES) -> None:
-    rng = np.random.default_rng(seed)
-    n = entries + 100 * seed
-    data = {"K_P": rng.uniform(5e3, 9e4, n), "K_ETA": rng.uniform(2, 4.5, n)}
-    data["event"] = rng.integers(0, 2**60, n)
-    write_trees(path, {"T": data}, overwrite=True)
-
-
-def contents(directory: Path) -> dict[str, np.ndarray]:
-    """The generated columns of each output."""
-    return {
-        path.name: read_columns(Source(str(path), "T"), TARGETS).to_numpy()
-        for path in sorted(directory.glob("*.root"))
-    }
-
-
-def same(one: Path, other: Path) -> None:
-    first, second = contents(one), contents(other)
-    assert len(first) == FILES
-    assert first.keys() == second.keys()
-    for name, values in first.items():
-        np.testing.assert_array_equal(values, second[name])
 
 
 @pytest.fixture
@@ -315,12 +288,6 @@ def test_without_a_scheduler_or_dask_one_line_says_so(
         else ("needs dask.distributed: pip install '.[scale]'")
     )
     assert expected in errors[0]
-
-
-def command(bundle: Path, inputs: str, output: Path, *options: str) -> list[str]:
-    program = "from pidgan.cli import main; main()"
-    words = ["apply", inputs, "--track", f"K={bundle}", "-o", output, "--chunk", "500"]
-    return [sys.executable, "-c", program, *map(str, words), *options]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

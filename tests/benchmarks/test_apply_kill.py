@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_scheduling import FILES, command, same, write
+from many_files import FILES, command, same, write
 from toy_generator import make_card, toy_onnx, with_self_test
 
 MOMENTS = 20
