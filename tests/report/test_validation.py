@@ -114,7 +114,7 @@ def test_one_cut_and_any_binning_can_be_given() -> None:
             c2st_rows=200,
         )
     assert list(report.figures["efficiency"]) == ["DLLk > 3"]
-    momentum, eta = report.data.own.against
+    momentum, eta = report.data.cuts.against
     assert momentum.real.shape == (4,)
     assert eta.binning == {"ETA": load_binning("muons")["ETA"]}
 
