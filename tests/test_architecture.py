@@ -33,7 +33,7 @@ ROOMS = {
 # The one room, or files of it, that may import a heavy library.
 OWNERS = {
     "uproot": "files/",
-    "iminuit": "sample/mass_fit",
+    "iminuit": "sample/sweights",
     "sweights": "sample/sweights",
     "onnxruntime": "bundle/bundle",
     "distributed": "application/workers",

@@ -8,30 +8,14 @@ from typing import Any
 
 import click
 
+from pidgan.cli import options
 from pidgan.cli.group import EntriesLine, open_generator
-from pidgan.cli.options import (
-    PATH,
-    condition_options,
-    dataset_argument,
-    files_argument,
-    json_option,
-    output_option,
-    overwrite_option,
-    parse_fraction,
-    parse_pairs,
-    reads,
-    seed_option,
-    species_from_option,
-    suffix_option,
-    track_option,
-    weights_option,
-)
 from pidgan.files.writing import refuse_existing
 
 
 @click.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
-@click.argument("model", metavar="MODEL|BUNDLE", type=PATH)
-@output_option()
+@click.argument("model", metavar="MODEL|BUNDLE", type=options.PATH)
+@options.output()
 @click.option(
     "--format",
     "kind",
@@ -40,14 +24,15 @@ from pidgan.files.writing import refuse_existing
     help="Format of the output: a bundle, or one C99 file without dependencies.",
 )
 @click.option(
-    "--name", help="Name of the function in the C file.  [default: the stem of PATH]"
+    "--name",
+    help="Name of the function in the C file.  [default: the stem of PATH]",
 )
 @click.option(
     "--dataset",
-    type=PATH,
+    type=options.PATH,
     help="Dataset on which the model is validated first; the figures go onto the card.",
 )
-@overwrite_option
+@options.overwrite
 def export(
     model: Path,
     output: Path,
@@ -87,25 +72,25 @@ def export(
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
-def _export_c(generator: Any, output: Path, report: Any, **options: Any) -> Path:
+def _export_c(generator: Any, output: Path, report: Any, **given: Any) -> Path:
     """Write a C file of a bundle, or of a model by way of one."""
     from pidgan.bundle.bundle import Bundle, open_bundle
     from pidgan.bundle.c_file import export_c
 
     if isinstance(generator, Bundle):
-        return export_c(generator, output, **options)
+        return export_c(generator, output, **given)
     from pidgan.training.export import export_bundle
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         bundle = open_bundle(export_bundle(generator, path, report=report))
-        return export_c(bundle, output, **options)
+        return export_c(bundle, output, **given)
 
 
 @click.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
-@click.argument("model", type=PATH)
-@dataset_argument
-@output_option()
+@click.argument("model", type=options.PATH)
+@options.dataset
+@options.output()
 @click.option(
     "--candidates",
     default=8,
@@ -120,10 +105,10 @@ def _export_c(generator: Any, output: Path, report: Any, **options: Any) -> Path
     type=click.IntRange(min=1),
     help="Number of updates of the classifier.",
 )
-@seed_option
-@overwrite_option
+@options.seed
+@options.overwrite
 def refine(
-    model: Path, dataset: Path, output: Path, overwrite: bool, **options: Any
+    model: Path, dataset: Path, output: Path, overwrite: bool, **given: Any
 ) -> None:
     """Write a bundle that corrects a model with a classifier of real and generated.
 
@@ -136,16 +121,16 @@ def refine(
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
 
-    refined = refine_model(open_model(model), Dataset.open(dataset), **options)
+    refined = refine_model(open_model(model), Dataset.open(dataset), **given)
     path = export_bundle(refined, output, overwrite=overwrite)
     before, after = refined.losses[0], min(refined.losses)
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
 
 
 @click.command(epilog="Example: pidgan inspect kaon.onnx --verify")
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=options.PATH)
 @click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
-@json_option
+@options.as_json
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     """Show the card of a bundle."""
     from pidgan.bundle.bundle import open_bundle
@@ -164,7 +149,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     epilog="Example: pidgan quantile-map mc.root --data data.root --variable nTracks "
     "--data-weights sweight -o nTracks.json",
 )
-@files_argument
+@options.files
 @click.option(
     "--data",
     multiple=True,
@@ -185,12 +170,12 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     metavar="BRANCH",
     help="Branch of the variable in data, if it has another name there.",
 )
-@weights_option
+@options.weights
 @click.option(
     "--data-weights", metavar="BRANCH", help="Branch that holds weights in data."
 )
-@output_option()
-@overwrite_option
+@options.output()
+@options.overwrite
 def quantile_map(
     files: Sequence[str],
     data: Sequence[str],
@@ -227,7 +212,7 @@ def _read_values(
 
 
 def _parse_part(text: str) -> tuple[int, int]:
-    found = parse_fraction(text)
+    found = options.parse_fraction(text)
     if found is None or found[0] > found[1]:
         raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
     return found
@@ -236,9 +221,9 @@ def _parse_part(text: str) -> tuple[int, int]:
 @click.command(
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
-@files_argument
-@track_option(required=True, callback=reads(parse_pairs))
-@output_option()
+@options.files
+@options.tracks(required=True, callback=options.reads(options.parse_pairs))
+@options.output()
 @click.option(
     "--mode",
     type=click.Choice(["append", "replace", "friend"]),
@@ -246,7 +231,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     help="Way of writing: add branches, replace branches of the same name, or write a "
     "friend tree with the new branches only.",
 )
-@species_from_option
+@options.species_from
 @click.option(
     "--mother-from",
     metavar="NAME",
@@ -263,13 +248,15 @@ def _parse_part(text: str) -> tuple[int, int]:
     default="nan",
     help="Value for tracks that fail --where: NaN, or the value that they have.",
 )
-@condition_options
-@suffix_option
+@options.conditions
+@options.suffix
 @click.option(
     "--key",
     default="",
     metavar="BRANCH,...",
-    callback=reads(lambda text: tuple(name for name in text.split(",") if name)),
+    callback=options.reads(
+        lambda text: tuple(name for name in text.split(",") if name)
+    ),
     help="Branches that key the noise, instead of the entry number.",
 )
 @click.option(
@@ -277,7 +264,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     "--part",
     "files_part",
     metavar="I/N",
-    callback=reads(_parse_part),
+    callback=options.reads(_parse_part),
     help="Part I of N of the files, counted from 1, for arrays of batch jobs.",
 )
 @click.option(
@@ -302,9 +289,9 @@ def _parse_part(text: str) -> tuple[int, int]:
 )
 @click.option("--dry-run", is_flag=True, help="Print the mapping and write nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress, as for logs.")
-@seed_option
-@overwrite_option
-@json_option
+@options.seed
+@options.overwrite
+@options.as_json
 def apply(
     files: Sequence[str],
     tracks: dict[str, str],
@@ -312,7 +299,7 @@ def apply(
     scheduler: str | None,
     quiet: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple.
 
@@ -321,14 +308,14 @@ def apply(
     import pidgan
     from pidgan.application.workers import dask_client
 
-    given = contextlib.nullcontext() if scheduler is None else dask_client(scheduler)
-    with given as client:
+    none = contextlib.nullcontext()
+    with none if scheduler is None else dask_client(scheduler) as client:
         summary = pidgan.apply(
             tracks,
             list(files),
             output,
             client=client,
             progress=None if quiet else EntriesLine(),
-            **options,
+            **given,
         )
     click.echo(summary.to_json() if as_json else summary.text())

@@ -6,13 +6,13 @@ and applied to the tracks of an analysis ntuple with other kinematics and occupa
 The efficiency that is quoted there is then compared with the true response.
 """
 
-import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import pidgan
 from pidgan.files.tables import find_sources, read_columns, write_trees
@@ -37,36 +37,6 @@ SPECIES = {"kaon": ("dstar_k", "Kplus", "K+"), "pion": ("dstar_pi", "piminus", "
 CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLk - RichDLLp > 0")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QuotedVsTrue:
-    """Efficiency quoted for an analysis ntuple, and the true one of the simulation.
-
-    Attributes:
-        species: Species of the tracks.
-        cut: PID cut.
-        value: Quoted efficiency, with the correction.
-        stat: Statistical uncertainty of the quoted efficiency.
-        syst: Systematic uncertainty of the quoted efficiency.
-        total: Both uncertainties in quadrature.
-        generated: Efficiency without the correction.
-        truth: True efficiency of the simulated response.
-    """
-
-    species: str
-    cut: str
-    value: float
-    stat: float
-    syst: float
-    total: float
-    generated: float
-    truth: float
-
-    @property
-    def pull(self) -> float:
-        """(value - truth) / total."""
-        return (self.value - self.truth) / self.total
-
-
 def run_demo(
     output: str | Path,
     *,
@@ -74,7 +44,7 @@ def run_demo(
     budget: str | float | None = None,
     overwrite: bool = False,
     echo: Callable[[str], None] = print,
-) -> list[QuotedVsTrue]:
+) -> pd.DataFrame:
     """Run everything, print a table and write report.html.
 
     Args:
@@ -85,13 +55,15 @@ def run_demo(
         echo: Function that is called with a line of text for each stage.
 
     Returns:
-        Quoted and true efficiencies of three cuts, for kaons and for pions.
+        Quoted and true efficiencies, a row for each species and cut: value, stat, syst
+        and total as quoted, generated before the correction, truth, and
+        pull = (value - truth) / total.
 
     Raises:
         NtupleError: The folder exists.
     """
     with writing_folder(output, mark="demo.json", overwrite=overwrite) as work:
-        analysis = work / "analysis.root"
+        analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
         branches = simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
         write_trees(analysis, {ANALYSIS_TREE: branches})
         trained = {}
@@ -102,28 +74,20 @@ def run_demo(
             echo(f"{name}: validation on rows never trained on, export, systematics")
             _judge(work, name, trained, seed=seed)
         echo("apply: generators replace the simulated response of the analysis ntuple")
-        replaced = work / "analysis-pid.root"
         tracks = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
-        pidgan.apply(
-            tracks,
-            [analysis],
-            replaced,
-            mode="replace",
-            species_from="TRUEID",
-            seed=seed,
-        )
+        given: Any = {"mode": "replace", "species_from": "TRUEID", "seed": seed}
+        pidgan.apply(tracks, [analysis], replaced, **given)
         echo("efficiency: quoted from the calibration sample, compared with the truth")
-        found = [
+        found = pd.DataFrame(
             row
             for name, (_, track, species) in SPECIES.items()
             for row in _quote(
+                {track: work / f"{name}-map.json"},
                 replaced,
-                track,
-                work / f"{name}-map.json",
                 species=species,
                 truth=true_efficiencies(analysis, track, species, seed=seed),
             )
-        ]
+        )
         echo(format_table(found))
         _write_summary(work, found)
     echo(f"{Path(output) / 'report.html'}")
@@ -159,25 +123,21 @@ def _judge(
 
 
 def _quote(
-    path: Path, track: str, efficiency_map: Path, *, species: str, truth: Any
-) -> list[QuotedVsTrue]:
-    """Return the efficiencies of an ntuple beside the true ones."""
-    found = pidgan.pid_efficiency(
-        {track: efficiency_map}, path, cuts=CUTS, species_from="TRUEID"
-    )
-    return [
-        QuotedVsTrue(
-            species=species,
-            cut=row.cut,
-            value=row.value,
-            stat=row.stat,
-            syst=float(np.sqrt(sum(v**2 for v in row.syst.values()))),
-            total=row.total,
-            generated=row.generated,
-            truth=truth[row.cut],
-        )
-        for row in found
-    ]
+    maps: Mapping[str, Path], path: Path, *, species: str, truth: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Yield the efficiencies of an ntuple beside the true ones."""
+    for row in pidgan.pid_efficiency(maps, path, cuts=CUTS, species_from="TRUEID"):
+        yield {
+            "species": species,
+            "cut": row.cut,
+            "value": row.value,
+            "stat": row.stat,
+            "syst": float(np.sqrt(sum(v**2 for v in row.syst.values()))),
+            "total": row.total,
+            "generated": row.generated,
+            "truth": truth[row.cut],
+            "pull": (row.value - truth[row.cut]) / row.total,
+        }
 
 
 def true_efficiencies(
@@ -211,54 +171,55 @@ def true_efficiencies(
     return dict(zip(CUTS, means, strict=True))
 
 
-def format_table(found: Sequence[QuotedVsTrue]) -> str:
+def format_table(found: pd.DataFrame) -> str:
     """Return the comparison as text, efficiencies in per cent."""
-    lines = [
-        f"{'species':8} {'cut':24} {'quoted +- stat +- syst [%]':28} "
-        f"{'truth [%]':>10} {'pull':>6}"
-    ]
-    for row in found:
-        quoted = " +- ".join(f"{100 * v:.2f}" for v in (row.value, row.stat, row.syst))
-        lines.append(
-            f"{row.species:8} {row.cut:24} {quoted:>27}  "
-            f"{100 * row.truth:10.2f} {row.pull:6.2f}"
-        )
-    within = [sum(abs(row.pull) <= n for row in found) for n in (1, 3)]
-    lines.append(
+    percent = (100 * found[["value", "stat", "syst", "truth"]]).map("{:.2f}".format)
+    shown = found[["species", "cut"]].assign(
+        **{
+            "quoted +- stat +- syst [%]": percent[["value", "stat", "syst"]].agg(
+                " +- ".join, axis=1
+            ),
+            "truth [%]": percent["truth"],
+            "pull": found["pull"].map("{:.2f}".format),
+        }
+    )
+    within = [int((found["pull"].abs() <= n).sum()) for n in (1, 3)]
+    return (
+        f"{shown.to_string(index=False)}\n"
         f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
     )
-    return "\n".join(lines)
 
 
-def _write_summary(work: Path, found: Sequence[QuotedVsTrue]) -> None:
+def _write_summary(work: Path, found: pd.DataFrame) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
     from pidgan.report.page import Picture, Section, Table, with_error, write_page
     from pidgan.report.plots.efficiencies import plot_comparison
 
-    content = [{**dataclasses.asdict(row), "pull": row.pull} for row in found]
-    (work / "demo.json").write_text(json.dumps(content, indent=1))
+    rows = found.to_dict("records")
+    (work / "demo.json").write_text(json.dumps(rows, indent=1))
     figure = plot_comparison(
-        [f"{row.species}: {row.cut}" for row in found],
-        [row.value for row in found],
-        [row.total for row in found],
-        reference=[row.truth for row in found],
+        list(found["species"] + ": " + found["cut"]),
+        found["value"].tolist(),
+        found["total"].tolist(),
+        reference=found["truth"].tolist(),
     )
     table = Table(
         title="Efficiencies on the analysis ntuple",
         rows=[
             {
-                "species": row.species,
-                "cut": row.cut,
-                "quoted": with_error(row.value, row.total, unit="%"),
-                "statistical": f"{row.stat:.2%}",
-                "systematic": f"{row.syst:.2%}",
-                "true": f"{row.truth:.2%}",
-                "pull": f"{row.pull:.2f}",
-                "generated": f"{row.generated:.2%}",
+                "species": row["species"],
+                "cut": row["cut"],
+                "quoted": with_error(row["value"], row["total"], unit="%"),
+                "statistical": f"{row['stat']:.2%}",
+                "systematic": f"{row['syst']:.2%}",
+                "true": f"{row['truth']:.2%}",
+                "pull": f"{row['pull']:.2f}",
+                "generated": f"{row['generated']:.2%}",
             }
-            for row in found
+            for row in rows
         ],
     )
+    caption = "Quoted minus true efficiency with the total uncertainty."
     sections = [
         Section(
             title="Quoted and true efficiency",
@@ -267,12 +228,7 @@ def _write_summary(work: Path, found: Sequence[QuotedVsTrue]) -> None:
             "that of the simulated detector for the same tracks. The pull is their "
             "difference over the total uncertainty.",
             tables=[table],
-            pictures=[
-                Picture(
-                    figure=figure,
-                    caption="Quoted minus true efficiency with the total uncertainty.",
-                )
-            ],
+            pictures=[Picture(figure=figure, caption=caption)],
         ),
         Section(
             title="Files",

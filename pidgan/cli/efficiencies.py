@@ -7,31 +7,8 @@ from typing import Any
 
 import click
 
+from pidgan.cli import options
 from pidgan.cli.group import open_generator, open_generators, open_pairs, open_rows
-from pidgan.cli.options import (
-    PATH,
-    binning_option,
-    condition_options,
-    cut_option,
-    files_argument,
-    generator_argument,
-    json_option,
-    misid_option,
-    output_option,
-    overwrite_option,
-    parse_fraction,
-    parse_numbers,
-    parse_pairs,
-    reads,
-    reference_argument,
-    report_option,
-    scale_option,
-    seed_option,
-    species_from_option,
-    suffix_option,
-    track_option,
-    weights_option,
-)
 from pidgan.files.writing import refuse_existing
 
 # Columns of a table that are printed, edges before them.
@@ -45,20 +22,20 @@ SHOWN = (
     epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
     "--binning ETA=1.8,3.3,5 -o kaon.csv"
 )
-@click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=PATH)
-@reference_argument
-@cut_option
-@binning_option
+@click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=options.PATH)
+@options.reference
+@options.cuts
+@options.binning
 @click.option(
     "--variance",
     type=click.Choice(["wilson", "pidcalib"]),
     default="wilson",
     help="Formula of the uncertainty.",
 )
-@output_option(required=False)
-@seed_option
-@overwrite_option
-@json_option
+@options.output(required=False)
+@options.seed
+@options.overwrite
+@options.as_json
 def table(
     source: Path,
     reference: Path | None,
@@ -66,7 +43,7 @@ def table(
     seed: int,
     overwrite: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Give real and generated efficiencies in bins of the conditions.
 
@@ -87,11 +64,11 @@ def table(
         if (source / "dataset.json").is_file():
             if reference is not None:
                 raise click.UsageError("a DATASET alone takes no second argument")
-            real = dataset_table(Dataset.open(source), **options)
+            real = dataset_table(Dataset.open(source), **given)
             frame, tables = real.frame(), {"efficiency": real}
         else:
             found = closure_table(
-                open_generator(source), open_rows(reference), seed=seed, **options
+                open_generator(source), open_rows(reference), seed=seed, **given
             )
             frame = found.frame()
             tables = {"real": found.real, "generated": found.generated}
@@ -110,11 +87,11 @@ def table(
 @click.command(
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
-@generator_argument
-@reference_argument
-@cut_option
-@binning_option
-@output_option()
+@options.generator
+@options.reference
+@options.cuts
+@options.binning
+@options.output()
 @click.option(
     "--variation",
     "variations",
@@ -123,21 +100,21 @@ def table(
     help="Systematic variation: binning, sweights or none; can be repeated.  "
     "[default: binning, sweights]",
 )
-@scale_option
+@options.scales
 @click.option(
     "--other",
     "--also",
     "others",
     multiple=True,
     metavar="MODEL|BUNDLE",
-    type=PATH,
+    type=options.PATH,
     help="Generator with another seed or replica, or folder of members, for the "
     "uncertainty of the training; can be repeated.",
 )
-@report_option
-@misid_option
-@seed_option
-@overwrite_option
+@options.report
+@options.misid
+@options.seed
+@options.overwrite
 def systematics(
     generator: Path,
     reference: Path | None,
@@ -149,7 +126,7 @@ def systematics(
     report: Path | None,
     misid: Sequence[str],
     overwrite: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Measure real-minus-generated efficiencies and write them as a map.
 
@@ -167,7 +144,7 @@ def systematics(
         from pidgan.report.map_page import MapInput, write_map_report
 
         refuse_existing(report, overwrite=overwrite)
-    options |= {"variations": [n for n in variations or VARIATIONS if n != "none"]}
+    given |= {"variations": [n for n in variations or VARIATIONS if n != "none"]}
     opened, *members = open_generators(generator)
     rows = open_rows(reference)
     found = run_systematics(
@@ -176,23 +153,23 @@ def systematics(
         cuts=cuts or None,
         binning=binning,
         others=members + [one for path in others for one in open_generators(path)],
-        **options,
+        **given,
     )
     paths = [*found.save(output, overwrite=overwrite)]
     if report is not None:
         rejected = [
             MapInput(
                 map=run_systematics(
-                    one, its_rows, cuts=found.cuts, binning=binning, **options
+                    one, its_rows, cuts=found.cuts, binning=binning, **given
                 ),
                 generator=one,
                 reference=its_rows,
             )
             for one, its_rows in open_pairs(misid)
         ]
-        given = MapInput(map=found, generator=opened, reference=rows)
+        nominal = MapInput(map=found, generator=opened, reference=rows)
         paths.append(
-            write_map_report(given, report, misid=rejected, overwrite=overwrite)
+            write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
         )
     for path in paths:
         click.echo(str(path))
@@ -202,7 +179,7 @@ def systematics(
     epilog="Example: pidgan efficiency out.root --map Kplus=kaon-map.json "
     '--cut "RichDLLk > 0"'
 )
-@files_argument
+@options.files
 @click.option(
     "--map",
     "maps",
@@ -211,15 +188,15 @@ def systematics(
     help="Prefix of a track and its efficiency map from `pidgan systematics`; can be "
     "repeated for a joint selection. MAP.json alone is the map of every --track TRACK.",
 )
-@track_option(required=False)
-@cut_option
-@binning_option
+@options.tracks(required=False)
+@options.cuts
+@options.binning
 @click.option(
     "--ratio",
     "ratios",
     multiple=True,
     metavar="I/J",
-    callback=reads(lambda texts: [_parse_ratio(text) for text in texts]),
+    callback=options.reads(lambda texts: [_parse_ratio(text) for text in texts]),
     help="Ratio of two results, numbered from 1 in the order printed; can be repeated.",
 )
 @click.option(
@@ -228,32 +205,34 @@ def systematics(
     metavar="FILE[:TREE]",
     help="Other ntuple: the ratio to the same efficiencies on it is given too.",
 )
-@click.option("--latex", type=PATH, metavar="PATH", help="File for a LaTeX table.")
+@click.option(
+    "--latex", type=options.PATH, metavar="PATH", help="File for a LaTeX table."
+)
 @click.option(
     "--columns",
-    type=PATH,
+    type=options.PATH,
     metavar="PATH",
     help="File for a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
     "candidate, from its bin of the map.",
 )
-@species_from_option
-@weights_option
+@options.species_from
+@options.weights
 @click.option(
     "--no-correction",
     is_flag=True,
     help="Leave the generated value and add the full difference to the uncertainty, "
     "which then over-covers.",
 )
-@suffix_option
+@options.suffix
 @click.option(
     "--outside",
     type=click.Choice(["grow", "refuse"]),
     default="grow",
     help="Treatment of rows outside the map: a larger uncertainty, or an error.",
 )
-@condition_options
-@overwrite_option
-@json_option
+@options.conditions
+@options.overwrite
+@options.as_json
 def efficiency(
     files: Sequence[str],
     maps: Sequence[str],
@@ -268,7 +247,7 @@ def efficiency(
     overwrite: bool,
     conditions: Any,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Give the efficiency of PID cuts with statistical and systematic uncertainty.
 
@@ -285,16 +264,16 @@ def efficiency(
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
     opened = open_maps(_parse_maps(tracks, maps))
-    options |= {"correction": not no_correction, "conditions": conditions}
-    options["cuts"] = list(cuts) or None
+    given |= {"correction": not no_correction, "conditions": conditions}
+    given["cuts"] = list(cuts) or None
     try:
-        found = pid_efficiency(opened, list(files), binning=binning, **options)
+        found = pid_efficiency(opened, list(files), binning=binning, **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     quotients = _quotients(found, ratios)
     content, texts, tables = found.content(), [found.text()], [found.latex()]
     if over:
-        other = pid_efficiency(opened, list(over), binning=found.binning, **options)
+        other = pid_efficiency(opened, list(over), binning=found.binning, **given)
         quotients.append(found / other)
         content["over"] = other.content()
         texts.append(other.text())
@@ -325,7 +304,7 @@ def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
     """Return the map of each track, of TRACK=MAP.json or of TRACK and MAP.json."""
     shared = [text for text in maps if "=" not in text or Path(text).exists()]
     alone = [text for text in tracks if "=" not in text]
-    pairs = parse_pairs(text for text in (*tracks, *maps) if "=" in text)
+    pairs = options.parse_pairs(text for text in (*tracks, *maps) if "=" in text)
     if shared and len(maps) == 1 and alone:
         return dict.fromkeys(alone, shared[0])
     if shared or not pairs:
@@ -343,7 +322,7 @@ def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
 
 
 def _parse_ratio(text: str) -> tuple[int, int]:
-    found = parse_fraction(text)
+    found = options.parse_fraction(text)
     if found is None:
         raise click.UsageError(f"--ratio {text}: expected I/J, counted from 1")
     return found
@@ -362,8 +341,8 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
     epilog='Example: pidgan working-point kaon.onnx pion.onnx --cut "RichDLLk > x" '
     "--efficiency 0.9",
 )
-@click.argument("signal", metavar="BUNDLE", type=PATH)
-@click.argument("others", metavar="[OTHER]...", nargs=-1, type=PATH)
+@click.argument("signal", metavar="BUNDLE", type=options.PATH)
+@click.argument("others", metavar="[OTHER]...", nargs=-1, type=options.PATH)
 @click.option(
     "--cut",
     required=True,
@@ -383,22 +362,22 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
 @click.option(
     "--thresholds",
     metavar="X,X,...",
-    callback=reads(parse_numbers),
+    callback=options.reads(options.parse_numbers),
     help="Thresholds at which the cut is evaluated.  [default: quantiles of all "
     "species]",
 )
-@binning_option
-@report_option
-@seed_option
-@overwrite_option
-@json_option
+@options.binning
+@options.report
+@options.seed
+@options.overwrite
+@options.as_json
 def find_working_point(
     signal: Path,
     others: Sequence[Path],
     report: Path | None,
     overwrite: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Find the threshold at which a cut has a wanted efficiency or misID.
 
@@ -415,7 +394,7 @@ def find_working_point(
         refuse_existing(report, overwrite=overwrite)
     rejected = [open_generator(path) for path in others]
     try:
-        found = working_point(open_generator(signal), rejected, **options)
+        found = working_point(open_generator(signal), rejected, **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(found.to_json() if as_json else found.text())

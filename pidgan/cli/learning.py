@@ -8,27 +8,12 @@ from typing import Any
 
 import click
 
+from pidgan.cli import options
 from pidgan.cli.group import (
     TrainingLine,
     fail,
     open_generator,
     open_pairs,
-)
-from pidgan.cli.options import (
-    budget_option,
-    cut_option,
-    dataset_argument,
-    files_argument,
-    generator_argument,
-    json_option,
-    misid_option,
-    output_option,
-    overwrite_option,
-    parse_numbers,
-    reads,
-    seed_option,
-    settings_option,
-    steps_option,
 )
 from pidgan.files.writing import refuse_existing
 
@@ -36,7 +21,7 @@ from pidgan.files.writing import refuse_existing
 def _parse_shares(text: str) -> tuple[float, ...]:
     from pidgan.sample.building import check_shares
 
-    shares = tuple(parse_numbers(text))
+    shares = tuple(options.parse_numbers(text))
     try:
         check_shares(shares)
     except ValueError as error:
@@ -46,7 +31,7 @@ def _parse_shares(text: str) -> tuple[float, ...]:
 
 @click.command(epilog="Example: pidgan samples run2_dstar_k")
 @click.argument("name", required=False)
-@json_option
+@options.as_json
 def samples(name: str | None, as_json: bool) -> None:
     """List the calibration samples that ship, or show one of them."""
     from pidgan.sample.loading import list_samples, load_sample
@@ -66,19 +51,19 @@ def samples(name: str | None, as_json: bool) -> None:
 
 @click.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
 @click.argument("sample")
-@files_argument
-@output_option()
-@seed_option
+@options.files
+@options.output()
+@options.seed
 @click.option(
     "--shares",
     default="0.6,0.1,0.3",
     metavar="TRAIN,VALIDATION,TEST",
-    callback=reads(_parse_shares),
+    callback=options.reads(_parse_shares),
     help="Fractions of rows for training, monitoring and testing.",
 )
-@overwrite_option
+@options.overwrite
 def prepare(
-    sample: str, files: Sequence[str], output: Path, overwrite: bool, **options: Any
+    sample: str, files: Sequence[str], output: Path, overwrite: bool, **given: Any
 ) -> None:
     """Build a dataset: selection, sWeights, split.
 
@@ -87,14 +72,14 @@ def prepare(
     from pidgan.sample.building import build_dataset
 
     refuse_existing(output, overwrite=overwrite)
-    dataset = build_dataset(sample, list(files), **options)
+    dataset = build_dataset(sample, list(files), **given)
     dataset.save(output, overwrite=overwrite)
     click.echo(f"{output}: {dataset.text()}")
 
 
 @click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
-@dataset_argument
-@output_option()
+@options.dataset
+@options.output()
 @click.option(
     "--family",
     "--recipe",
@@ -103,9 +88,9 @@ def prepare(
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
     "families` lists them.  [default: distilled; for cells shower_sequence]",
 )
-@budget_option
-@steps_option
-@seed_option
+@options.budget
+@options.steps
+@options.seed
 @click.option(
     "--members",
     type=click.IntRange(min=1),
@@ -114,21 +99,21 @@ def prepare(
 @click.option(
     "--resume", is_flag=True, help="Continue a training from its last checkpoint."
 )
-@settings_option
-@overwrite_option
+@options.settings
+@options.overwrite
 def train(
     dataset: Path,
     output: Path,
     members: int | None,
     overwrite: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Train a generator on a dataset."""
-    _check_length(options)
+    _check_length(given)
     from pidgan.sample.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    may_write = overwrite or options["resume"] or not _holds_training(output)
+    may_write = overwrite or given["resume"] or not _holds_training(output)
     refuse_existing(output, overwrite=may_write)
     import pidgan
     from pidgan.training.members import train_members
@@ -136,11 +121,11 @@ def train(
     show = TrainingLine()
     try:
         if members is not None:
-            options |= {"members": members, "overwrite": overwrite}
-            model, *_ = train_members(opened, output, progress=show.show, **options)
+            given |= {"members": members, "overwrite": overwrite}
+            model, *_ = train_members(opened, output, progress=show.show, **given)
         else:
-            model = pidgan.train(opened, directory=output, progress=show, **options)
-            model.save(output, overwrite=overwrite or options["resume"])
+            model = pidgan.train(opened, directory=output, progress=show, **given)
+            model.save(output, overwrite=overwrite or given["resume"])
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
     finally:
@@ -149,8 +134,8 @@ def train(
     click.echo(f"{output}: {model.card.family}, {model.card.steps} steps{count}")
 
 
-def _check_length(options: Mapping[str, Any]) -> None:
-    if options["budget"] is not None and options["steps"] is not None:
+def _check_length(given: Mapping[str, Any]) -> None:
+    if given["budget"] is not None and given["steps"] is not None:
         raise click.UsageError("give --budget or --steps, not both")
 
 
@@ -162,7 +147,7 @@ def _holds_training(output: Path) -> bool:
 
 @click.command(epilog="Example: pidgan families energy")
 @click.argument("name", required=False)
-@json_option
+@options.as_json
 def families(name: str | None, as_json: bool) -> None:
     """List the families and published recipes, or the settings of one of them."""
     from pidgan.training.families import describe_family, list_families
@@ -178,33 +163,33 @@ def families(name: str | None, as_json: bool) -> None:
 
 
 @click.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
-@dataset_argument
-@output_option()
+@options.dataset
+@options.output()
 @click.option(
     "--families",
     metavar="NAME,...",
     help="Families and recipes to train, with commas.  [default: every family]",
 )
-@budget_option
-@steps_option
-@settings_option
-@seed_option
-@overwrite_option
-@json_option
+@options.budget
+@options.steps
+@options.settings
+@options.seed
+@options.overwrite
+@options.as_json
 def compare(
     dataset: Path,
     output: Path,
     families: str | None,
     overwrite: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Train several families on the same rows for the same time, and judge them.
 
     PATH becomes a folder with a bundle of each family, comparison.json and
     comparison.png.
     """
-    _check_length(options)
+    _check_length(given)
     from pidgan.sample.dataset import Dataset
 
     opened = Dataset.open(dataset)
@@ -212,14 +197,14 @@ def compare(
     from pidgan.report.family_comparison import compare_families
 
     if families is not None:
-        options["families"] = [name.strip() for name in families.split(",")]
-    options["settings"] = _by_family(options["settings"])
+        given["families"] = [name.strip() for name in families.split(",")]
+    given["settings"] = _by_family(given["settings"])
     found = compare_families(
         opened,
         output,
         overwrite=overwrite,
         progress=TrainingLine().show,
-        **options,
+        **given,
     )
     click.echo(found.to_json() if as_json else found.text())
     click.echo(f"{output}", err=True)
@@ -237,11 +222,11 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 @click.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
-@generator_argument
-@dataset_argument
-@output_option()
-@cut_option
-@misid_option
+@options.generator
+@options.dataset
+@options.output()
+@options.cuts
+@options.misid
 @click.option(
     "--part",
     default="test",
@@ -249,9 +234,9 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     help="Rows that are judged: the test part, or for showers the intervals that the "
     "definition excludes.",
 )
-@seed_option
-@overwrite_option
-@json_option
+@options.seed
+@options.overwrite
+@options.as_json
 def validate(
     generator: Path,
     dataset: Path,
@@ -259,7 +244,7 @@ def validate(
     misid: Sequence[str],
     overwrite: bool,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Compare generated with real rows that were never trained on."""
     refuse_existing(output, overwrite=overwrite)
@@ -268,7 +253,7 @@ def validate(
     opened, data = open_generator(generator), Dataset.open(dataset)
     import pidgan
 
-    report = pidgan.validate(opened, data, misid=open_pairs(misid), **options)
+    report = pidgan.validate(opened, data, misid=open_pairs(misid), **given)
     path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())
     click.echo(f"{path}", err=True)

@@ -81,21 +81,21 @@ def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     return lambda _, __, given: None if given is None else parse(given)
 
 
-def output_option(**changes: Any) -> Callable[..., Any]:
+def output(**changes: Any) -> Callable[..., Any]:
     """Return the option for an output, which may have a default or be left out."""
     settings = {"required": True, "type": PATH, "metavar": "PATH", **changes}
     help_text = "File or folder that is written."
     return click.option("-o", "--output", help=help_text, **settings)
 
 
-def entries_option(default: int) -> Callable[..., Any]:
+def entries(default: int) -> Callable[..., Any]:
     """Return the option for the size of a simulated sample."""
     size = click.IntRange(min=1)
     help_text = "Number of simulated entries."
     return click.option("-n", "--entries", type=size, default=default, help=help_text)
 
 
-def species_option(*names: str) -> Callable[..., Any]:
+def species(*names: str) -> Callable[..., Any]:
     """Return the option for the species that a detector sees."""
     return click.option(
         "--species",
@@ -105,7 +105,7 @@ def species_option(*names: str) -> Callable[..., Any]:
     )
 
 
-def track_option(**changes: Any) -> Callable[..., Any]:
+def tracks(**changes: Any) -> Callable[..., Any]:
     """Return the option for the prefixes of tracks."""
     return click.option(
         "--track",
@@ -118,23 +118,23 @@ def track_option(**changes: Any) -> Callable[..., Any]:
     )
 
 
-overwrite_option = click.option(
+overwrite = click.option(
     "--overwrite", is_flag=True, help="Replace an existing output."
 )
-seed_option = click.option(
+seed = click.option(
     "--seed", default=1, help="Seed of all random numbers; the same seed repeats a run."
 )
-json_option = click.option(
+as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
-cut_option = click.option(
+cuts = click.option(
     "--cut",
     "cuts",
     multiple=True,
     metavar="CUT",
     help='PID cut on targets, e.g. "RichDLLk > 0"; can be repeated.',
 )
-binning_option = click.option(
+binning = click.option(
     "--binning",
     "--bins",
     "binning",
@@ -145,32 +145,32 @@ binning_option = click.option(
     "for each condition its edges, P=3e3,2e4,1e5, a number of bins of equal "
     "population, P=10, or a binning, P=hadrons; can be repeated.",
 )
-misid_option = click.option(
+misid = click.option(
     "--misid",
     multiple=True,
     metavar="GENERATOR[=ROWS]",
     help="Model or bundle of another species, whose misID by the same cuts the report "
     "shows, with its dataset or reference, e.g. pion-model=pion; can be repeated.",
 )
-report_option = click.option(
+report = click.option(
     "--report",
     type=PATH,
     metavar="DIR",
     help="New folder for report.html, a page with figures. Needs the training "
     "dependencies.",
 )
-budget_option = click.option(
+budget = click.option(
     "--budget",
     metavar="DURATION",
     callback=reads(parse_duration),
     help="Wall-clock time of one training, e.g. 20m.  [default: 10m; in demo 75s]",
 )
-steps_option = click.option(
+steps = click.option(
     "--steps",
     type=click.IntRange(min=1),
     help="Number of updates of one training, instead of a budget.",
 )
-settings_option = click.option(
+settings = click.option(
     "--set",
     "settings",
     multiple=True,
@@ -179,29 +179,27 @@ settings_option = click.option(
     help="Setting of a family, e.g. width=128, or energy.width=128 where several "
     "families are trained; can be repeated. `pidgan families NAME` lists them.",
 )
-weights_option = click.option(
+weights = click.option(
     "--weights", metavar="BRANCH", help="Branch that holds weights, e.g. sWeights."
 )
-species_from_option = click.option(
+species_from = click.option(
     "--species-from",
     metavar="NAME",
     help="Branch {track}_NAME with the PDG id of each track, e.g. TRUEID; a bundle or "
     "map is used only for its own species.",
 )
-suffix_option = click.option(
+suffix = click.option(
     "--suffix", default="", help="Suffix of the names of generated columns."
 )
-reference_argument = click.argument(
+reference = click.argument(
     "reference", metavar="[DATASET|REFERENCE]", required=False, type=PATH
 )
-generator_argument = click.argument("generator", metavar="MODEL|BUNDLE", type=PATH)
-dataset_argument = click.argument("dataset", type=PATH)
-files_argument = click.argument(
-    "files", nargs=-1, required=True, metavar="FILE[:TREE]..."
-)
+generator = click.argument("generator", metavar="MODEL|BUNDLE", type=PATH)
+dataset = click.argument("dataset", type=PATH)
+files = click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 
 
-scale_option = click.option(
+scales = click.option(
     "--scale",
     "scales",
     multiple=True,
@@ -228,7 +226,7 @@ _condition_options = (
         callback=reads(parse_pairs),
         help="Unit of a condition in the file, e.g. P=GeV; can be repeated.",
     ),
-    scale_option,
+    scales,
     click.option(
         "--quantile-map",
         "quantile_maps",
@@ -241,7 +239,7 @@ _condition_options = (
 )
 
 
-def condition_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def conditions(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where conditions are and how their values change.
 
     The command gets them as one argument, `conditions`.

@@ -21,15 +21,7 @@ from pidgan.arrays import FloatArray
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A density on the unit interval, up to its norm.
-
-    Attributes:
-        names: Names of the parameters.
-        limits: Lowest and highest value of each parameter.
-        start: Function that guesses the parameters from position and width of a peak.
-        density: Function of x and the parameters, up to its norm.
-        integral: Indefinite integral of the density, up to a constant.
-    """
+    """A density on the unit interval, up to its norm, with its integral."""
 
     names: tuple[str, ...]
     limits: tuple[tuple[float, float], ...]

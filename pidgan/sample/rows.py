@@ -1,7 +1,7 @@
 """The rows of a calibration sample, from its files to the rows that are usable."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +9,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pidgan.arrays import BoolArray
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
+from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
-from pidgan.sample.shower_arrays import check_energies, energies, stack_views
-from pidgan.sample.variables import Variable
+from pidgan.sample.variables import UNIT_FACTORS, Variable
 
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
 # "#" cannot begin the name of a variable, so these columns never collide with one.
 CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
 _NOT_FINITE = "NaN or infinite"
+#: Relative difference up to which two views hold the same total energy.
+VIEWS_AGREE = 1e-3
+#: No calorimeter shows more than its incident energy, but for fluctuations and
+#: calibrations.
+MOST_RESPONSE = 3.0
 
 
 class Rows:
     """Rows of a calibration sample, with an account of the rows that were dropped.
 
-    Attributes:
-        sample: Definition of the sample.
-        where: Name of the files in messages.
-        columns: Array (n, ...) of each variable in package units, and of `CELLS`,
-            `MASS` and `WEIGHT` where the sample has them.
-        files: Source and number of rows of each file.
-        dropped: Number of rows dropped for each reason.
+    `columns` has an array (n, ...) for each variable in package units, and for `CELLS`,
+    `MASS` and `WEIGHT` where the sample has them; `where` names the files in messages.
     """
 
     def __init__(self, sample: Sample, sources: Sequence[Source]) -> None:
@@ -97,20 +97,7 @@ class Rows:
 
 
 def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
-    """Read the rows of a sample that can be used.
-
-    Rows are dropped in a fixed order: outside the selection; with a NaN or infinity;
-    outside the fiducial cut; outside the range of a condition, target or discriminant.
-
-    Args:
-        sample: Definition of the sample.
-        files: Files, patterns or addresses.
-
-    Raises:
-        SampleError: The data do not fit the definition.
-        DatasetError: No rows are left.
-        NtupleError: A file, tree or branch is missing.
-    """
+    """Read the rows of a sample that can be used; drop the others in a fixed order."""
     rows = Rows(sample, find_sources(files, trees=sample.trees))
     if rows.columns:
         rows.drop(~_is_finite(rows.columns), _NOT_FINITE)
@@ -118,8 +105,7 @@ def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
     for variable in (*sample.conditions, *sample.variables):
         _check_unit(rows, variable)
     if sample.cells:
-        values = rows.columns[CELLS]
-        check_energies(values, sample.cells, rows.columns, where=rows.where)
+        _check_energies(rows, sample.cells)
     _keep_inside(rows)
     rows.check_any()
     _warn_dropped(rows)
@@ -136,7 +122,24 @@ def _iterate(
         return
     for arrays in iterate_rows(source, sample.branches):
         flat = {name: array for name, array in arrays.items() if array.ndim == 1}
-        yield pd.DataFrame(flat), stack_views(arrays, sample.cells, source)
+        yield pd.DataFrame(flat), _stack_views(arrays, sample.cells, source)
+
+
+def _stack_views(
+    arrays: Mapping[str, FloatArray], cells: Cells, source: Source
+) -> FloatArray:
+    """Return the cells of all views (n, n_cells) from branches with one view each."""
+    found = []
+    for view in cells.layout.views:
+        array = arrays[cells.arrays[view.name]]
+        array = array[:, None] if array.ndim == 1 else array
+        if array.shape[1] != view.n_cells:
+            raise SampleError(
+                f"{source}: the array of view {view.name!r} has {array.shape[1]} "
+                f"cells, the geometry {view.n_cells}"
+            )
+        found.append(array)
+    return np.concatenate(found, axis=1)
 
 
 def _columns(
@@ -145,7 +148,9 @@ def _columns(
     """Derive and convert the columns of a chunk."""
     columns: dict[str, npt.NDArray[Any]] = {}
     if sample.cells and cells is not None:
-        columns[CELLS] = energies(cells, sample.cells)
+        energies = cells.astype(np.float32) * UNIT_FACTORS[sample.cells.unit]
+        energies[energies < sample.cells.threshold] = 0
+        columns[CELLS] = energies.astype(np.float32)
     for variable in (*sample.conditions, *sample.variables):
         columns[variable.name] = variable.evaluate(frame)
         columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
@@ -198,8 +203,32 @@ def _check_unit(rows: Rows, variable: Variable) -> None:
     raise SampleError(f"{account}; check branch, unit and range")
 
 
+def _check_energies(rows: Rows, cells: Cells) -> None:
+    """Refuse views that differ in their total, and a wrong unit of energy."""
+    totals = {
+        name: rows.columns[CELLS][:, part].sum(axis=1, dtype=np.float64)
+        for name, part in cells.layout.view_slices.items()
+    }
+    first, *others = totals.items()
+    for name, total in others if cells.scheme == "layers" else ():
+        bad = np.abs(total - first[1]) > VIEWS_AGREE * np.abs(first[1])
+        if bad.any() and cells.threshold == 0:
+            raise SampleError(
+                f"{rows.where}: views {first[0]!r} and {name!r} hold different "
+                f"energies in {bad.sum()} of {len(bad)} rows, expected equal ones; "
+                f'set scheme = "cells", or give each a definition of its own'
+            )
+    if cells.incident:
+        response = float(np.median(first[1] / rows.columns[cells.incident]))
+        if response > MOST_RESPONSE:
+            raise SampleError(
+                f"{rows.where}: the cells hold {response:.3g} times the incident "
+                f"energy {cells.incident!r} (median); check cells.unit = {cells.unit!r}"
+            )
+
+
 def _keep_inside(rows: Rows) -> None:
-    """Drop rows outside the fiducial cut and the ranges, in a fixed order."""
+    """Drop rows outside the fiducial cut and the ranges, one after the other."""
     sample = rows.sample
     if sample.fiducial:
         cut = parse_cut(sample.fiducial, names=sample.condition_names)

@@ -9,18 +9,28 @@ Diberder, arXiv:physics/0402083; H. Dembinski et al., arXiv:2112.04574.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 from scipy.stats import chi2 as chi2_distribution
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
 from pidgan.sample.definition import Discriminant
-from pidgan.sample.mass_fit import MassFit, fit_mass
+from pidgan.sample.mass_shapes import BACKGROUNDS, MEAN, SIGNALS, WIDTH, Component
 
+#: Bins of the fit: a fifth of the narrowest peak in use, so nothing is lost.
+N_BINS = 200
+#: Bins are merged to this many expected rows before chi2 is taken.
+MIN_EXPECTED = 20.0
+#: Signal yield over its uncertainty, below which there is no peak to weight.
+MIN_SIGNIFICANCE = 4.0
+#: Background yield over its uncertainty, below which nothing is there to subtract.
+MIN_BACKGROUND = 2.0
 #: Fewer rows than this determine no shape.
 MIN_ROWS = 100
 #: A fit with a smaller p-value describes the histogram badly enough to be looked at.
@@ -34,6 +44,9 @@ _OTHER_SIGNAL = {
     "double_gauss": "crystal_ball",
     "crystal_ball": "double_gauss",
 }
+
+
+_Shapes = tuple[Component, Component]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +80,12 @@ class SweightResult:
     @property
     def summary(self) -> dict[str, Any]:
         """Result without the weights, as plain numbers and lists, for JSON."""
-        return {
-            "yields": {name: list(pair) for name, pair in self.yields.items()},
-            "parameters": {name: list(pair) for name, pair in self.parameters.items()},
-            "chi2": self.chi2,
-            "n_dof": self.n_dof,
-            "p_value": self.p_value,
-            "edges": self.edges.tolist(),
-            "counts": self.counts.tolist(),
-            "signal": self.signal.tolist(),
-            "background": self.background.tolist(),
-        }
+        found = {name: value for name, value in vars(self).items() if name != "weights"}
+        for name in ("edges", "counts", "signal", "background"):
+            found[name] = found[name].tolist()
+        for name in ("yields", "parameters"):
+            found[name] = {key: list(pair) for key, pair in found[name].items()}
+        return found
 
 
 def compute_sweights(
@@ -111,30 +119,37 @@ def compute_sweights(
     low, high = discriminant.range
     where += _unfilled(values, low, high)
     position = (values - low) / (high - low)
-    fit = fit_mass(position, discriminant, where=where)
-    weights = _weights(position, fit, where)
-    p_value = float(chi2_distribution.sf(fit.chi2, fit.n_dof)) if fit.n_dof > 0 else 1.0
+    histogram, edges = np.histogram(position, bins=N_BINS, range=(0.0, 1.0))
+    counts = histogram.astype(np.float64)
+    shapes, parameters, errors = _fit(counts, edges, discriminant, where)
+    yields = _unbinned_yields(position, shapes, errors, where)
+    expected = [
+        n * np.diff(shape.cumulative(edges))
+        for n, shape in zip(yields, shapes, strict=True)
+    ]
+    # The two yields are parameters too.
+    chi2, n_dof = _goodness(counts, expected[0] + expected[1], len(parameters) + 2)
+    p_value = float(chi2_distribution.sf(chi2, n_dof)) if n_dof > 0 else 1.0
     if p_value < POOR_P_VALUE:
         warnings.warn(
-            f"{where}: the fit describes the data poorly, chi2/ndof = {fit.chi2:.0f}/"
-            f"{fit.n_dof}, p-value {p_value:.1g} (expected > {POOR_P_VALUE:g}); look "
-            f"at its plot, then change 'signal', 'background' or 'range' of the "
-            f"discriminant",
+            f"{where}: the fit describes the data poorly, chi2/ndof = {chi2:.0f}/"
+            f"{n_dof}, p-value {p_value:.1g} (expected > {POOR_P_VALUE:g}); look at "
+            "its plot, then change 'signal', 'background' or 'range'",
             PidganWarning,
             stacklevel=2,
         )
-    both = zip(("signal", "background"), fit.yields, fit.yield_errors, strict=True)
+    both = zip(("signal", "background"), yields, errors, strict=True)
     return SweightResult(
-        weights=weights,
+        weights=_weights(position, shapes, yields, where),
         yields={name: (value, error) for name, value, error in both},
-        parameters=_in_mev(fit.parameters, low, high),
-        chi2=fit.chi2,
-        n_dof=fit.n_dof,
+        parameters=_in_mev(parameters, low, high),
+        chi2=chi2,
+        n_dof=n_dof,
         p_value=p_value,
-        edges=low + (high - low) * fit.edges,
-        counts=fit.counts,
-        signal=fit.expected[0],
-        background=fit.expected[1],
+        edges=low + (high - low) * edges,
+        counts=counts,
+        signal=expected[0],
+        background=expected[1],
     )
 
 
@@ -201,24 +216,168 @@ def _unfilled(values: FloatArray, low: float, high: float) -> str:
     return f" (rows span {first:.6g} to {last:.6g}, 'range' is {low:g} to {high:g})"
 
 
-def _weights(position: FloatArray, fit: MassFit, where: str) -> FloatArray:
+def _start(counts: FloatArray) -> tuple[float, float, float]:
+    """Guess position and width of the peak and its share, sidebands subtracted."""
+    n = len(counts)
+    side = n // 10
+    left, right = counts[:side].mean(), counts[-side:].mean()
+    excess = counts - np.linspace(left, right, n)
+    smooth = np.convolve(excess, np.ones(5) / 5, mode="same")
+    peak = int(np.argmax(smooth))
+    above = smooth > 0.5 * smooth[peak]
+    first = last = peak
+    while first > 0 and above[first - 1]:
+        first -= 1
+    while last < n - 1 and above[last + 1]:
+        last += 1
+    width = (last - first + 1) / n / 2.355  # full width at half maximum of a Gaussian
+    share = float(np.clip(excess.sum() / counts.sum(), 0.05, 0.95))
+    return float(np.clip((peak + 0.5) / n, 0.05, 0.95)), width, share
+
+
+def _fit(
+    counts: FloatArray, edges: FloatArray, discriminant: Discriminant, where: str
+) -> tuple[_Shapes, dict[str, tuple[float, float]], tuple[float, float]]:
+    """Return signal and background, their parameters, and the errors of the yields."""
+    try:
+        from iminuit import Minuit
+        from iminuit.cost import ExtendedBinnedNLL
+    except ImportError:
+        raise FitError(
+            f"{where} needs iminuit and sweights: install pidgan's extra 'train'"
+        ) from None
+
+    signal = SIGNALS[discriminant.signal]
+    background = BACKGROUNDS[discriminant.background]
+    split = 2 + len(signal.names)
+
+    def components(p: Sequence[float]) -> tuple[Component, Component]:
+        return (
+            Component(shape=signal, parameters=tuple(p[2:split])),
+            Component(shape=background, parameters=tuple(p[split:])),
+        )
+
+    def expected(x: FloatArray, p: Sequence[float]) -> FloatArray:
+        peak, floor = components(p)
+        return p[0] * peak.cumulative(x) + p[1] * floor.cumulative(x)
+
+    n = float(counts.sum())
+    mean, width, share = _start(counts)
+    guess = (*signal.start(mean, width), *background.start(mean, width))
+    names = ("signal", "background", *signal.names, *background.names)
+    minuit = Minuit(
+        ExtendedBinnedNLL(counts, edges, expected),
+        (share * n, (1 - share) * n, *guess),
+        name=names,
+    )
+    minuit.limits = ((0, 2 * n), (0, 2 * n), *signal.limits, *background.limits)
+    minuit.strategy = 1
+    minuit.migrad(ncall=20_000)
+    if not minuit.valid:
+        minuit.simplex(ncall=5_000)
+        minuit.migrad(ncall=20_000)
+    if not minuit.valid:
+        raise FitError(
+            f"{where} did not converge after {minuit.nfcn} calls ({discriminant.signal}"
+            f" + {discriminant.background}, {int(n)} rows); try a simpler 'signal' or "
+            f"'background', or another 'range'"
+        )
+    values, errors = tuple(minuit.values), tuple(minuit.errors)
+    _check_peak(values, errors, discriminant, where)
+    parameters = {
+        name: (float(value), float(error))
+        for name, value, error in zip(names[2:], values[2:], errors[2:], strict=True)
+    }
+    return components(values), parameters, (float(errors[0]), float(errors[1]))
+
+
+def _check_peak(
+    values: Sequence[float],
+    errors: Sequence[float],
+    discriminant: Discriminant,
+    where: str,
+) -> None:
+    if values[0] < MIN_SIGNIFICANCE * errors[0]:
+        raise FitError(
+            f"{where} finds no signal: {values[0]:.0f} +- {errors[0]:.0f} rows; check "
+            f"that branch, 'unit' and 'range' of the discriminant hold the peak"
+        )
+    limits = dict(zip(("mean", "width"), (MEAN, WIDTH), strict=True))
+    for (name, (low, high)), value in zip(limits.items(), values[2:4], strict=True):
+        if not low * 1.01 < value < high * 0.99:
+            raise FitError(
+                f"{where}: the signal's {name} ran to the end of what is allowed; "
+                f"check that 'range' = {list(discriminant.range)} holds the whole peak"
+            )
+
+
+def _unbinned_yields(
+    position: FloatArray,
+    shapes: _Shapes,
+    errors: tuple[float, float],
+    where: str,
+) -> tuple[float, float]:
+    """Maximise the likelihood in the yields alone; their sum is the number of rows."""
+    peak, floor = (shape.density(position) for shape in shapes)
+
+    def slope(fraction: float) -> float:
+        total = fraction * peak + (1 - fraction) * floor
+        return float(np.sum((peak - floor) / total))
+
+    ends = (1e-6, 1 - 1e-6)
+    with np.errstate(all="ignore"):
+        if not slope(ends[0]) > 0 > slope(ends[1]):
+            raise _pure(where, "its yield runs to the end of what is allowed")
+        fraction = brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
+    n_signal, n_background = fraction * len(position), (1 - fraction) * len(position)
+    if n_background < MIN_BACKGROUND * errors[1]:
+        raise _pure(where, f"{n_background:.0f} +- {errors[1]:.0f} rows")
+    return float(n_signal), float(n_background)
+
+
+def _pure(where: str, account: str) -> FitError:
+    return FitError(
+        f"{where} cannot tell signal from background ({account}); a pure sample is "
+        f"declared with unweighted = true"
+    )
+
+
+def _weights(
+    position: FloatArray, shapes: _Shapes, yields: tuple[float, float], where: str
+) -> FloatArray:
     from sweights import Cows
 
     # Computed by summing over rows, which makes the sum rule exact.
     cows = Cows(
         position,
-        lambda x: fit.signal.density(x),
-        lambda x: fit.background.density(x),
-        yields=list(fit.yields),
+        *(shape.density for shape in shapes),
+        yields=list(yields),
         range=(0.0, 1.0),
     )
     weights = np.asarray(cows(position), dtype=np.float64)
-    if not np.isclose(weights.sum(), fit.yields[0], rtol=1e-6):
+    if not np.isclose(weights.sum(), yields[0], rtol=1e-6):
         raise FitError(
             f"{where}: the sWeights sum to {weights.sum():.6g}, expected the signal "
-            f"yield {fit.yields[0]:.6g}; signal and background are too alike"
+            f"yield {yields[0]:.6g}; signal and background are too alike"
         )
     return weights
+
+
+def _goodness(
+    counts: FloatArray, expected: FloatArray, n_parameters: int
+) -> tuple[float, int]:
+    """Return chi2 and degrees of freedom in bins of at least `MIN_EXPECTED` rows."""
+    merged: list[tuple[float, float]] = []
+    n = mu = 0.0
+    for count, value in zip(counts, expected, strict=True):
+        n, mu = n + float(count), mu + float(value)
+        if mu >= MIN_EXPECTED:
+            merged.append((n, mu))
+            n = mu = 0.0
+    if merged:
+        merged[-1] = (merged[-1][0] + n, merged[-1][1] + mu)
+    observed, model = np.array(merged).T if merged else np.zeros((2, 0))
+    return float(np.sum((observed - model) ** 2 / model)), len(merged) - n_parameters
 
 
 def _in_mev(
