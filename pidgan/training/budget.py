@@ -34,12 +34,8 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
-def time_step(run: Callable[[int, int, int, int, int], object]) -> float:
-    """Return the seconds that a step takes, without the time to compile it.
-
-    Args:
-        run: Function that does some steps of a phase, see `pidgan.training.steps`.
-    """
+def time_step(run: Callable[..., object]) -> float:
+    """Return the seconds that a step takes, without the time to compile it."""
 
     def each(steps: int) -> float:
         start = time.perf_counter()
@@ -51,15 +47,9 @@ def time_step(run: Callable[[int, int, int, int, int], object]) -> float:
 
 
 def steps_within(budget: float, *, began: float, cost: float) -> int:
-    """Return the number of steps that fit in what is left of a budget.
+    """Return the number of steps that fit in a budget in seconds; warn if it is small.
 
-    Args:
-        budget: Wall-clock time of the training in seconds.
-        began: Time at which the training began, of `time.perf_counter`.
-        cost: Mean time of a step in seconds.
-
-    Warns:
-        PidganWarning: The steps are few.
+    The training `began` at a time of `time.perf_counter`; a step has the `cost`.
     """
     left = budget - (time.perf_counter() - began)
     steps = max(1, int(left / cost))

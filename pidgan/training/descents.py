@@ -1,12 +1,12 @@
-"""The optimizers of a training: they do what the phases of a family say."""
+"""The optimizers of a training: they do what phases say, in compiled steps."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pidgan.training.backend import keras, tf
-from pidgan.training.families.phases import (
+from pidgan.training.phases import (
     Batch,
     Clock,
     Descent,
@@ -15,21 +15,25 @@ from pidgan.training.families.phases import (
     Schedule,
     Update,
 )
+from pidgan.training.rows import Rows
+
+# Stream of random numbers of the noise, apart from that of the batches.
+NOISE = 1
+
+Steps = Callable[[int, int, int, int, int], dict[str, float]]
+"""Function of the first step, the number of steps, the begin and the end of the phase
+and the number of all steps, which returns the mean losses."""
 
 
 class Descents:
-    """The optimizers of all phases that take part, and the best weights so far.
-
-    Attributes:
-        phases: Phases of which the share is not zero.
-    """
+    """The optimizers of all phases that take part, and the best weights so far."""
 
     def __init__(self, phases: Iterable[Phase]) -> None:
         """Build an optimizer for each descent; phases may share a descent."""
         self.phases = [phase for phase in phases if phase.share > 0]
         self._optimizers: dict[Descent, Any] = {}
         self._best: dict[Descent, _Best] = {}
-        for descent in [d for phase in self.phases for d in _descents(phase)]:
+        for descent in [d for phase in self.phases for d in phase.descents]:
             if descent not in self._optimizers:
                 optimizer = _make(descent.optimizer)
                 optimizer.build(list(descent.variables))
@@ -68,7 +72,7 @@ class Descents:
             choice = descent.optimizer
             rate = choice.learning_rate * choice.schedule(clock)
             self._optimizers[descent].learning_rate = rate
-        with tf.GradientTape(persistent=len(update.descents) > 1) as tape:
+        with tf.GradientTape(persistent=update.other is not None) as tape:
             losses = update.losses(batch, seed)
             sums = [_weighted(losses, d.factors, clock) for d in update.descents]
         gradients = [
@@ -79,6 +83,36 @@ class Descents:
             self._optimizers[descent].apply(gradient, list(descent.variables))
         return losses
 
+    def compile(self, phase: Phase, rows: Rows, *, seed: int, xla: bool) -> Steps:
+        """Return a function that does some steps of a phase.
+
+        Rows and noise of step i are functions of (seed, i) alone.
+        """
+
+        # A function of its own is traced once, though the loop below has it twice.
+        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+        def one_step(step: Any, begin: Any, end: Any, total: Any) -> dict[str, Any]:
+            stream = tf.stack([tf.constant(seed % 2**31), step])
+            batch = rows.batch(stream, phase.batch_size)
+            clock = Clock(step=step, begin=begin, end=end, total=total)
+            return self.step(phase, batch, tf.random.fold_in(stream, NOISE), clock)
+
+        @tf.function(jit_compile=xla)  # type: ignore[untyped-decorator]
+        def loop(first: Any, n: Any, begin: Any, end: Any, total: Any) -> Any:
+            sums = one_step(first, begin, end, total)
+            i = tf.constant(1)
+            while i < n:
+                losses = one_step(first + i, begin, end, total)
+                sums = {key: sums[key] + losses[key] for key in sums}
+                i += 1
+            return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
+
+        def run(*numbers: int) -> dict[str, float]:
+            losses = loop(*map(tf.constant, numbers))
+            return {key: float(value) for key, value in losses.items()}
+
+        return run
+
     def watch(self, phase: Phase, batch: Batch, seed: Any) -> None:
         """Keep averaged weights where their loss on a validation batch is the least."""
         for update in phase.updates:
@@ -87,16 +121,15 @@ class Descents:
                     continue
                 now = [v.numpy() for v in descent.variables]
                 self._average(descent)
-                losses = update.losses(batch, seed)
-                loss = _weighted(losses, descent.factors, None)
+                loss = _weighted(update.losses(batch, seed), descent.factors, None)
                 self._best[descent].keep(loss, descent.variables)
                 _assign(descent.variables, now)
 
     def end(self, phase: Phase) -> None:
         """Put the averaged weights, or the best, in place of the last ones."""
         later = self.phases[self.phases.index(phase) + 1 :]
-        needed = {d for other in later for d in _descents(other)}
-        for descent in _descents(phase):
+        needed = {descent for other in later for descent in other.descents}
+        for descent in phase.descents:
             if descent in needed:
                 continue
             if descent in self._best:
@@ -145,21 +178,15 @@ def _make(choice: Optimizer) -> Any:
     )
 
 
-def _descents(phase: Phase) -> list[Descent]:
-    return [descent for update in phase.updates for descent in update.descents]
-
-
 def _weighted(
     losses: Mapping[str, Any], factors: Mapping[str, float | Schedule], clock: Any
 ) -> Any:
     """Return the sum of losses with their factors; of all losses without any."""
     terms = []
     for name, factor in (factors or dict.fromkeys(losses, 1.0)).items():
-        loss = losses[name]
-        if callable(factor):
-            terms.append(factor(clock) * loss)
-        else:
-            terms.append(loss if factor == 1 else factor * loss)
+        number = factor(clock) if callable(factor) else factor
+        is_one = isinstance(number, float) and number == 1
+        terms.append(losses[name] if is_one else number * losses[name])
     return sum(terms[1:], start=terms[0])
 
 

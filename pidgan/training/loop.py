@@ -8,35 +8,28 @@ after a short timing, so that `steps` repeats it.
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pidgan.errors import TrainingError
+from pidgan.files.tables import read_arrays
+from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset
 from pidgan.training.backend import keras, tf
-from pidgan.training.budget import (
-    TIMED_STEPS,
-    parse_duration,
-    steps_within,
-    time_step,
-)
-from pidgan.training.checkpoint import (
-    CHECKPOINT,
-    check_identity,
-    read_checkpoint,
-    restore,
-    save_checkpoint,
-)
-from pidgan.training.descents import Descents
-from pidgan.training.families.phases import Phase
+from pidgan.training.budget import TIMED_STEPS, parse_duration, steps_within, time_step
+from pidgan.training.descents import Descents, Steps
 from pidgan.training.model import Model
 from pidgan.training.networks.updates import held_out_losses
+from pidgan.training.phases import Phase
 from pidgan.training.setup import Setup, choose_family, set_up
-from pidgan.training.steps import Steps, compile_steps
 
+CHECKPOINT = "checkpoint.npz"
 DEFAULT_BUDGET = 600.0
 # One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
@@ -138,15 +131,7 @@ def train(
 
 
 class Training:
-    """One training: its optimizers, its step counter and its history.
-
-    Attributes:
-        setup: Transforms, networks and rows.
-        settings: Settings of the family, in which "xla" has been decided.
-        descents: Optimizers of the phases that take part.
-        step, steps: Number of steps done, and of the whole training.
-        history: Losses by name, each a list, beside "step".
-    """
+    """One training: its optimizers, its history, and its steps, done and wanted."""
 
     def __init__(self, setup: Setup) -> None:
         """Build the optimizers."""
@@ -226,16 +211,30 @@ class Training:
 
     def save(self, checkpoint: Path | None) -> None:
         """Write a checkpoint, if there is a place for it."""
+        if checkpoint is None:
+            return
         state = {**self._identity(), "step": self.step, "steps": self.steps}
         state["history"] = self.history
-        save_checkpoint(checkpoint, state, self.variables)
+        arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
+        with writing_file(checkpoint, overwrite=True) as temporary:
+            np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
-        state, arrays = read_checkpoint(checkpoint)
+        try:
+            arrays = read_arrays(checkpoint)
+            state = json.loads(str(arrays.pop("state")))
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"{checkpoint} is damaged ({error})") from error
         self.choose_xla(bool(state.get("settings", {}).get("xla")))
-        check_identity(checkpoint, state, self._identity())
-        restore(self.variables, arrays)
+        for key, mine in self._identity().items():
+            if state.get(key) != mine:
+                raise TrainingError(
+                    f"{checkpoint} is of another training: {key} was "
+                    f"{state.get(key)!r}, now {mine!r}"
+                )
+        for i, variable in enumerate(self.variables):
+            variable.assign(arrays[f"v{i}"])
         self.step, self.steps = state["step"], state["steps"]
         self.history = state["history"]
 
@@ -259,12 +258,9 @@ class Training:
 
     def _steps_of(self, phase: Phase) -> Steps:
         if phase not in self._compiled:
-            self._compiled[phase] = compile_steps(
-                phase,
-                descents=self.descents,
-                rows=self.setup.rows,
-                seed=self.setup.seed,
-                xla=bool(self.settings.xla),
+            rows, seed = self.setup.rows, self.setup.seed
+            self._compiled[phase] = self.descents.compile(
+                phase, rows, seed=seed, xla=bool(self.settings.xla)
             )
         return self._compiled[phase]
 

@@ -13,14 +13,8 @@ import numpy as np
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.training.backend import keras, tf
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Optimizer,
-    Update,
-    over_the_training,
-)
 from pidgan.training.networks.perceptrons import Shape, residual_network
+from pidgan.training.phases import Batch, Descent, Optimizer, Update, over_the_training
 
 WIDTH = 32
 BLOCKS = 2

@@ -2,7 +2,7 @@
 
 A generator learns the targets *given* the conditions, which does not depend on how
 often a condition comes: with every weight multiplied by a function of the conditions,
-its losses have the same optimum. What it learns well within a training does depend on
+its losses have the same optimum. How well it learns them in a training does depend on
 it. Rows are drawn with a probability in proportion to
 
     density(x)^(-FLATTENING), at most MOST_OFTEN times the mean,
@@ -20,7 +20,7 @@ from pidgan.arrays import FloatArray, IntArray
 
 FLATTENING = 0.25
 MOST_OFTEN = 10.0
-# The density is that of every so many-th row; more would not make it better.
+# Rows that the density is taken from; more would not make it better.
 REFERENCE_ROWS = 20_000
 NEIGHBOURS = 10
 # Mean number of times that a row is in the list: fractions of it are lost.
@@ -28,15 +28,10 @@ REPEATS = 8
 
 
 def draw_probabilities(x: FloatArray, dimension: int) -> FloatArray:
-    """Return how often each row is drawn, mean 1.
+    """Return how often each row is drawn (n,), mean 1, at conditions (n, c).
 
-    Args:
-        x: (n, c) conditions as networks see them.
-        dimension: number of conditions that are continuous; an angle has two columns.
-
-    Returns:
-        (n,); ones where most rows share their conditions with others, whose density
-        has no meaning.
+    They are ones where most rows share their conditions with others, whose density has
+    no meaning. The dimension is the number of conditions that are continuous.
     """
     rows = np.asarray(x, dtype=np.float64)
     known = rows[:: max(1, len(rows) // REFERENCE_ROWS)]
@@ -52,14 +47,7 @@ def draw_probabilities(x: FloatArray, dimension: int) -> FloatArray:
 
 
 def flatter_draws(x: FloatArray, dimension: int) -> IntArray:
-    """Return numbers of rows, each as often as it is to be drawn, in ascending order.
-
-    Args:
-        x, dimension: of `draw_probabilities`.
-
-    Returns:
-        (REPEATS n,) int32.
-    """
+    """Return numbers of rows (REPEATS n,), each as often as it is to be drawn."""
     often = np.cumsum(draw_probabilities(x, dimension))
     n = REPEATS * len(often)
     places = (np.arange(n) + 0.5) / n * often[-1]

@@ -26,9 +26,7 @@ class Rows:
         arrays: Scaled conditions "x", coordinates "y", weights "w" of mean 1, number of
             the "pattern"; "free" where the pattern does not say it; "positive_w",
             E[w | x, y] of mean 1, where a likelihood needs it.
-        targets: Transform of the targets.
-        draws: Numbers of rows, each as often as it is to be drawn; None draws all rows
-            alike.
+        draws: Numbers of rows, each as often as it is to be drawn; None for all alike.
     """
 
     arrays: dict[str, tf.Tensor]
@@ -70,14 +68,8 @@ def device_rows(
 ) -> Rows:
     """Bring the rows of a part to the device; those that fit no pattern are left out.
 
-    Args:
-        part: Rows in physical units.
-        sample: Definition of the sample.
-        conditions: Scaling of the conditions.
-        targets: Transform of the targets.
-        seed: Seed of smeared conditions and of the classifier of positive weights.
-        positive: Whether "positive_w" is needed, where weights have both signs.
-        flatter: Whether rare rows are drawn more often, where that makes sense.
+    Where weights have both signs, "positive_w" is made if it is asked for; `flatter`
+    draws rare rows more often where that makes sense.
     """
     kept, found = targets.rows(part)
     weights = part.weights[kept]

@@ -12,18 +12,12 @@ from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff
 from pidgan.training import families
+from pidgan.training import targets as kinds
 from pidgan.training.conditions import ConditionTransform, fit_conditions
-from pidgan.training.families.phases import Family, Phase
 from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
+from pidgan.training.phases import Family, Phase
 from pidgan.training.rows import Rows, device_rows
-from pidgan.training.targets import (
-    Targets,
-    fit_targets,
-    kind_of,
-    plain_conditions,
-    with_images,
-)
 
 DEFAULT_FAMILIES = {
     "variables": "distilled",
@@ -38,20 +32,7 @@ MIN_TRAINING_ROWS = 50
 def choose_family(
     family: Any, recipe: str | None, settings: Mapping[str, Any] | None, sample: Sample
 ) -> Any:
-    """Return the settings of the family that is asked for, as one value.
-
-    Args:
-        family: Name of a family or recipe, or a value `families.<Name>(...)`; None for
-            the default of the sample.
-        recipe: Second spelling of `family` for a published recipe.
-        settings: Settings by name, if the family is given by name.
-        sample: Definition of the sample.
-
-    Raises:
-        PidganError: There is no such family, recipe or setting, or a value has another
-            type.
-        TrainingError: The family learns another kind of targets.
-    """
+    """Return the settings of the family that `train` is asked for, as one value."""
     if recipe is not None:
         if family is not None:
             raise ValueError("give a family or a recipe, not both")
@@ -61,7 +42,7 @@ def choose_family(
                 + nearest(recipe, families.RECIPES)
             )
         family = recipe
-    kind = kind_of(sample)
+    kind = kinds.kind_of(sample)
     if family is None:
         family = DEFAULT_FAMILIES[kind]
     if not isinstance(family, str):
@@ -83,23 +64,16 @@ class Setup:
     """A training that has not begun.
 
     Attributes:
-        dataset: Dataset that is trained on.
-        seed: Seed of weights, batches and noise.
-        settings: Settings of the family, `families.<Name>(...)`.
-        conditions: Scaling of the conditions.
-        targets: Transform of the targets.
-        family: Generator, losses and phases of the family.
         patterns: Network of the patterns of discrete structure; None without any.
         phases: Phases of the family, in which the patterns are learnt too.
-        rows: Training rows on the device.
-        validation: Validation rows on the device.
+        rows, validation: Rows of two parts of the dataset, on the device.
     """
 
     dataset: Dataset
     seed: int
     settings: Any
     conditions: ConditionTransform
-    targets: Targets
+    targets: kinds.Targets
     family: Family
     patterns: Any
     phases: Sequence[Phase]
@@ -117,13 +91,7 @@ class Setup:
         return families.TABLE[self.name].published
 
     def model(self, settings: Any, *, steps: int, history: Any) -> Model:
-        """Return the model of the generator as it is now.
-
-        Args:
-            settings: Settings that the training was done with.
-            steps: Number of steps of the training.
-            history: Losses by name.
-        """
+        """Return the model of the generator as it is now."""
         dataset, sample = self.dataset, self.dataset.sample
         card = Card(
             detector=sample.detector,
@@ -154,16 +122,7 @@ class Setup:
 
 
 def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
-    """Fit the transforms, build the networks and bring the rows to the device.
-
-    Args:
-        dataset: Dataset from `build_dataset`.
-        settings: Settings of the family, `families.<Name>(...)`.
-        seed: Seed of weights, batches and noise.
-
-    Raises:
-        TrainingError: There are too few rows.
-    """
+    """Fit the transforms, build the networks and bring the rows to the device."""
     sample, part = dataset.sample, dataset.part("train")
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
@@ -173,14 +132,14 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
     name = families.name_of(settings)
     entry = families.TABLE[name]
     n_rows = round(n_eff(part.weights))  # mirror images are no rows more
-    part = with_images(sample, part)
+    part = kinds.with_images(sample, part)
     conditions = fit_conditions(
         part.conditions,
         [variable.transform for variable in sample.conditions],
         categories=[variable.categories for variable in sample.conditions],
-        plain=plain_conditions(sample),
+        plain=kinds.plain_conditions(sample),
     )
-    targets = fit_targets(sample, part, plain=entry.published, lines=entry.lines)
+    targets = kinds.fit_targets(sample, part, plain=entry.published, lines=entry.lines)
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
     family = families.build_family(settings, shape=shape, seed=seed)

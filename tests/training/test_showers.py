@@ -132,7 +132,7 @@ def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
 def start() -> Any:
     """The time of the first step, at which rates are at their start."""
     from pidgan.training.backend import tf
-    from pidgan.training.families.phases import Clock
+    from pidgan.training.phases import Clock
 
     first, last = tf.constant(0), tf.constant(1)
     return Clock(step=first, begin=first, end=last, total=last)

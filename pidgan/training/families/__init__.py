@@ -2,12 +2,11 @@
 
 A family is one file: its settings (a frozen dataclass, whose docstring says what each
 of them means), its losses, and `build`, which returns the generator and the phases of
-the training (`phases.Family`). The table below makes it known by name. Settings are
-values, `families.WganGp(width=64)`; a family that does a little more than another has
-the fields of that other.
+the training (`pidgan.training.phases`). The table below makes it known by name.
+Settings are values, `families.WganGp(width=64)`; a family that does a little more than
+another has the fields of that other.
 
 Modules:
-    phases: the language of phases, updates, descents and optimizers.
     settings: types, meanings and texts of settings.
     distilled, cramer, wgan_gp, kernel_scores, vae, spline_flow, maevskiy2019: tracks.
     shower_sequence, showers: the cells of a calorimeter.
@@ -23,24 +22,24 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pidgan.errors import PidganError, PidganWarning, nearest
-from pidgan.training.families.phases import Family
 from pidgan.training.families.settings import (
     Setting,
     describe_settings,
     make_settings,
 )
+from pidgan.training.phases import Family
 
 Targets = Literal["variables", "cells", "clusters"]
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """Where a family is, and what it learns from.
 
     Attributes:
-        module: Module in this package, with a function `build`.
-        settings: Name of the dataclass of its settings.
+        home: Module in this package, with a function `build`, and dataclass of the
+            settings.
         targets: Kind of targets that it generates: "variables" of a track, "cells" of
             a calorimeter or "clusters" along a track.
         published: Whether it is a recipe as it was published, which sees the columns of
@@ -48,34 +47,26 @@ class Entry:
         lines: Whether it sees logarithms in a common unit instead of normal scores.
     """
 
-    module: str
-    settings: str
+    home: str
     targets: Targets = "variables"
     published: bool = False
     lines: bool = False
 
 
 TABLE: Mapping[str, Entry] = {
-    "distilled": Entry(module="distilled", settings="Distilled"),
-    "cramer": Entry(module="cramer", settings="Cramer"),
-    "wgan_gp": Entry(module="wgan_gp", settings="WganGp"),
-    "energy": Entry(module="kernel_scores", settings="Energy"),
-    "mmd": Entry(module="kernel_scores", settings="Mmd"),
-    "vae": Entry(module="vae", settings="Vae"),
-    "flow": Entry(module="spline_flow", settings="Flow"),
-    "maevskiy2019": Entry(
-        module="maevskiy2019", settings="Maevskiy2019", published=True
-    ),
-    "shower_sequence": Entry(
-        module="shower_sequence",
-        settings="ShowerSequence",
-        targets="cells",
-        lines=True,
-    ),
-    "shower_flow": Entry(module="showers", settings="ShowerFlow", targets="cells"),
-    "shower_vae": Entry(module="showers", settings="ShowerVae", targets="cells"),
-    "shower_gan": Entry(module="showers", settings="ShowerGan", targets="cells"),
-    "clusters": Entry(module="clusters", settings="Clusters", targets="clusters"),
+    "distilled": Entry("distilled.Distilled"),
+    "cramer": Entry("cramer.Cramer"),
+    "wgan_gp": Entry("wgan_gp.WganGp"),
+    "energy": Entry("kernel_scores.Energy"),
+    "mmd": Entry("kernel_scores.Mmd"),
+    "vae": Entry("vae.Vae"),
+    "flow": Entry("spline_flow.Flow"),
+    "maevskiy2019": Entry("maevskiy2019.Maevskiy2019", published=True),
+    "shower_sequence": Entry("shower_sequence.ShowerSequence", "cells", lines=True),
+    "shower_flow": Entry("showers.ShowerFlow", "cells"),
+    "shower_vae": Entry("showers.ShowerVae", "cells"),
+    "shower_gan": Entry("showers.ShowerGan", "cells"),
+    "clusters": Entry("clusters.Clusters", "clusters"),
 }
 """All families by name; a new one is a line here and a file."""
 
@@ -192,102 +183,63 @@ def parse_settings(family: str, settings: Mapping[str, Any]) -> Any:
         32
     """
     kind = _settings_type(family)
-    fields = _names(kind)
+    fields = kind.__dataclass_fields__
     for name in sorted(set(settings) - set(fields)):
-        owners = [other for other in TABLE if _has(other, name, like=family)]
+        like = [n for n, e in TABLE.items() if e.targets == TABLE[family].targets]
+        owners = [n for n in like if name in _settings_type(n).__dataclass_fields__]
         hint = f"; family {owners[0]!r} has it" if owners else nearest(name, fields)
         raise PidganError(f"family {family!r} has no setting {name!r}{hint}")
     return make_settings(kind, settings, family=family)
 
 
-def _has(name: str, setting: str, *, like: str) -> bool:
-    """Return whether a family for the same targets as another has a setting."""
-    same = TABLE[name].targets == TABLE[like].targets
-    return same and setting in _names(_settings_type(name))
-
-
 def name_of(settings: Any) -> str:
-    """Return the name of the family that a value of settings is of.
-
-    Raises:
-        TypeError: The value is not `families.<Name>(...)`.
-    """
-    for name, entry in TABLE.items():
-        if (type(settings).__name__, _module(settings)) == (
-            entry.settings,
-            entry.module,
-        ):
-            return name
-    raise TypeError(
-        f"family is {settings!r}, expected a name or a value such as "
-        "pidgan.training.families.WganGp(width=64)"
-    )
+    """Return the name of the family that a value `families.<Name>(...)` is of."""
+    kind = type(settings)
+    home = f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+    names = [name for name, entry in TABLE.items() if entry.home == home]
+    if not names:
+        raise TypeError(
+            f"family is {settings!r}, expected a name or a value such as "
+            "pidgan.training.families.WganGp(width=64)"
+        )
+    return names[0]
 
 
 def build_family(settings: Any, *, shape: Any, seed: int) -> Family:
-    """Build the generator of a family and the phases that train it.
-
-    Args:
-        settings: Value of the family's settings, `families.<Name>(...)`.
-        shape: Sizes of the arrays, a `networks.perceptrons.Shape`.
-        seed: Seed of the initial weights.
-
-    Raises:
-        PidganError: A setting has no meaning.
-    """
-    module = importlib.import_module(f"{__name__}.{TABLE[name_of(settings)].module}")
+    """Build the generator of a family and its phases, from `families.<Name>(...)`."""
+    module = importlib.import_module(type(settings).__module__)
     family: Family = module.build(settings, shape=shape, seed=seed)
     return family
 
 
 def warn_outside_ranges(family: str, settings: Any) -> None:
     """Warn of each chosen setting of a family of tracks that is outside `RANGES`."""
-    if TABLE[family].targets != "variables":
-        return
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.name not in RANGES or value == field.default:
-            continue
-        least, most = RANGES[field.name]
-        if not least <= value <= most:
+    fields = dataclasses.fields(settings)
+    chosen = {f.name: getattr(settings, f.name) for f in fields}
+    defaults = {f.name: f.default for f in fields}
+    known = RANGES if TABLE[family].targets == "variables" else {}
+    for name in chosen.keys() & known.keys():
+        (least, most), value = known[name], chosen[name]
+        if value != defaults[name] and not least <= value <= most:
             warnings.warn(
-                f"setting {field.name!r} of family {family!r} is {value:g}, outside "
-                f"the range that is tested, {least:g} to {most:g}",
+                f"setting {name!r} of family {family!r} is {value:g}, outside the "
+                f"range that is tested, {least:g} to {most:g}",
                 PidganWarning,
                 stacklevel=3,
             )
 
 
-def find_entry(name: str) -> Entry:
-    """Return the entry of a family in the table.
-
-    Raises:
-        PidganError: There is no such family.
-    """
+def _settings_type(name: str) -> Any:
     if name not in TABLE:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(TABLE)}" + nearest(name, TABLE)
         )
-    return TABLE[name]
-
-
-def _settings_type(name: str) -> type:
-    entry = find_entry(name)
-    module = importlib.import_module(f"{__name__}.{entry.module}")
-    kind: type = getattr(module, entry.settings)
-    return kind
-
-
-def _names(kind: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-def _module(settings: Any) -> str:
-    return type(settings).__module__.rpartition(".")[2]
+    module, _, kind = TABLE[name].home.partition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), kind)
 
 
 def __getattr__(name: str) -> Any:
     for family, entry in TABLE.items():
-        if entry.settings == name:
+        if entry.home.endswith(f".{name}"):
             return _settings_type(family)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,7 +28,10 @@ from pidgan.bundle.formulas import Array
 from pidgan.sample.clusters import HELIX
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
-from pidgan.training.families.phases import (
+from pidgan.training.networks.evaluation import evaluate
+from pidgan.training.networks.helix import FEATURES, Frame
+from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.phases import (
     Batch,
     Descent,
     Family,
@@ -37,9 +40,6 @@ from pidgan.training.families.phases import (
     Update,
     over_the_training,
 )
-from pidgan.training.networks.evaluation import evaluate
-from pidgan.training.networks.helix import FEATURES, Frame
-from pidgan.training.networks.perceptrons import Shape
 
 #: Largest |ln| of the width in mm.
 MAX_LOG_WIDTH = 4.0

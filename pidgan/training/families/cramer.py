@@ -23,16 +23,9 @@ from typing import Any
 
 from pidgan.training.backend import tf
 from pidgan.training.families.distilled import Distilled, taught_generator
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import draw, length, named_inputs, repeat_batch
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000

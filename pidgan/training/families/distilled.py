@@ -17,17 +17,10 @@ import dataclasses
 from typing import Any
 
 from pidgan.training.backend import tf
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.autoregressive import SplineFlow, decay_of_few
 from pidgan.training.networks.one_pass import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Scale below which a distance in `distil` is not counted in units of the noise.
 EPSILON = 0.5

@@ -20,14 +20,6 @@ from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import (
     Kernel,
@@ -35,6 +27,7 @@ from pidgan.training.networks.updates import (
     kernel_score,
     minus_distance,
 )
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Each scale is twice the one before it.
 SCALE_STEP = 2.0

@@ -30,7 +30,9 @@ from pidgan.training.families.cramer import (
     generator_loss,
     gradient_penalty,
 )
-from pidgan.training.families.phases import (
+from pidgan.training.networks.perceptrons import Shape, plain_network
+from pidgan.training.networks.updates import draw, named_inputs
+from pidgan.training.phases import (
     Batch,
     Clock,
     Descent,
@@ -39,8 +41,6 @@ from pidgan.training.families.phases import (
     Phase,
     Update,
 )
-from pidgan.training.networks.perceptrons import Shape, plain_network
-from pidgan.training.networks.updates import draw, named_inputs
 
 DECAY, DECAY_STEPS = 0.98, 200
 PENALTY_STEPS = 1e4

@@ -8,9 +8,9 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pidgan.errors import PidganError, nearest
+import pydantic
 
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+from pidgan.errors import PidganError, nearest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,16 +48,8 @@ def describe_settings(kind: type) -> tuple[Setting, ...]:
     )
 
 
-def make_settings(kind: type, settings: Mapping[str, Any], *, family: str) -> Any:
-    """Return the settings of a family as one value, with some of them chosen.
-
-    Texts become numbers where a number is expected, so that settings may come from a
-    command line.
-
-    Args:
-        kind: Dataclass of the settings.
-        settings: Chosen values by name; all names must be settings.
-        family: Name of the family, for messages.
+def make_settings(kind: Any, settings: Mapping[str, Any], *, family: str) -> Any:
+    """Return the settings of a family, with some chosen by name; texts are converted.
 
     Raises:
         PidganError: A value has another type than the setting.
@@ -65,47 +57,20 @@ def make_settings(kind: type, settings: Mapping[str, Any], *, family: str) -> An
     hints = typing.get_type_hints(kind)
     chosen = {}
     for name, value in settings.items():
+        hint, words = hints[name], _in_words(hints[name])
+        if isinstance(value, str) and value.lower() == "none" and "none" in words:
+            value = None
         try:
-            chosen[name] = _convert(value, hints[name])
+            if isinstance(value, bool) and "bool" not in words:
+                raise ValueError
+            chosen[name] = pydantic.TypeAdapter(hint).validate_python(value)
         except ValueError as error:
+            names = [n for n in typing.get_args(hint) if isinstance(n, str)]
             raise PidganError(
-                f"setting {name!r} of family {family!r} is {value!r}, expected "
-                f"{_in_words(hints[name])}{error}"
+                f"setting {name!r} of family {family!r} is {value!r}, expected {words}"
+                + nearest(str(value), names)
             ) from error
     return kind(**chosen)
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    """Return a value of a type; ValueError, with a hint of its own, if it is none."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            return None
-        (hint,) = (a for a in typing.get_args(hint) if a is not type(None))
-    if typing.get_origin(hint) is Literal:
-        names = typing.get_args(hint)
-        if value not in names:
-            raise ValueError(nearest(str(value), names))
-        return value
-    if hint is str:
-        if not isinstance(value, str):
-            raise ValueError("")
-        return value
-    if hint is bool:
-        found = _TRUTH.get(str(value).lower())
-        if found is None:
-            raise ValueError("")
-        return found
-    if isinstance(value, bool):
-        raise ValueError("")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError("") from None
-    if hint is int:
-        if number != int(number):
-            raise ValueError("")
-        return int(number)
-    return number
 
 
 def _in_words(hint: Any) -> str:

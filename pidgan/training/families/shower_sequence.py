@@ -33,16 +33,9 @@ from pidgan.bundle.formulas import (
 from pidgan.bundle.graph_values import Traced
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 from pidgan.training.targets.cells import CellTransform
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:

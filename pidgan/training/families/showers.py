@@ -29,14 +29,6 @@ from pidgan.training.families.cramer import (
     generator_loss,
     gradient_penalty,
 )
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.censored import Standard
 from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.energies_and_shape import (
@@ -47,6 +39,7 @@ from pidgan.training.networks.energies_and_shape import (
 )
 from pidgan.training.networks.perceptrons import Residual, Shape, Take, residual_network
 from pidgan.training.networks.shower_critic import Observables, constraint, standardise
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # A part and the number of coordinates that it makes.
 Parts = list[tuple[int, Part]]

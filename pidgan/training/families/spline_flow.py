@@ -10,20 +10,13 @@ the weights are E[w | x, y] (arXiv:1905.11719).
 import dataclasses
 from typing import Any
 
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.autoregressive import (
     FlowGenerator,
     SplineFlow,
     decay_of_few,
 )
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,10 @@ import dataclasses
 from typing import Any
 
 from pidgan.training.backend import tf
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.decoder import Decoder, moments
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import named_inputs
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,16 +16,9 @@ from typing import Any
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.cramer import gradient_penalty
-from pidgan.training.families.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import draw, named_inputs
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 A family is a generator and a list of phases. A phase is data: which losses are computed
 on a batch, and which variables follow the gradient of their sum, with which optimizer.
 The training loop owns all that moves: the keras optimizers, the learning rates, the
-averages of weights and the order in which phases run (`pidgan.training.descents`).
+averages of weights and the order in which phases run.
 
 Example, a generator that minimises one loss:
     >>> descent = Descent([], Optimizer(1e-3))
@@ -28,13 +28,7 @@ FINAL_RATE = 0.01
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clock:
-    """The time of an update, in steps (integer tensors).
-
-    Attributes:
-        step: Number of steps done since the training began.
-        begin, end: Steps at which the running phase begins and ends.
-        total: Number of steps of the training.
-    """
+    """The number of a step, of those at which its phase begins and ends, and of all."""
 
     step: Any
     begin: Any
@@ -57,15 +51,14 @@ def over_the_training(clock: Clock) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """The choice of an optimizer.
+    """The choice of an optimizer: Adam (arXiv:1412.6980) or RMSprop.
 
     Attributes:
         learning_rate: Learning rate at the start.
-        kind: "adam" (Kingma and Ba, arXiv:1412.6980) or "rmsprop".
         schedule: Share of the learning rate that is left at a given time.
         beta_1, beta_2: Decay rates of the two moments of Adam.
-        weight_decay: Decoupled weight decay (arXiv:1711.05101); None for none.
-        clip: Largest norm of the gradient of all variables together; None for any.
+        weight_decay: Decoupled weight decay (arXiv:1711.05101).
+        clip: Largest norm of the gradient of all variables together.
         average: Momentum of the averaged weights, which replace the last ones when the
             phase ends; 0 keeps the last ones.
     """
@@ -86,8 +79,6 @@ class Descent:
     """Variables that go down the gradient of a sum of losses.
 
     Attributes:
-        variables: Variables of keras, in a fixed order.
-        optimizer: Choice of the optimizer.
         factors: Factor of each loss in the sum, by the name of the loss: a number, or a
             function of time. Losses without a factor are only recorded; without any
             factor, the sum is over all losses.
@@ -103,11 +94,10 @@ class Descent:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Update:
-    """One evaluation of losses and the descent, or two, that follow from it.
+    """One evaluation of losses by name, and the descent, or two, that follow from it.
 
     Attributes:
-        losses: Function of a batch and of a seed of noise that returns losses by name.
-        descent: Descent along the gradient of these losses.
+        losses: Function of a batch and of a seed of noise.
         other: Another descent, whose gradient is at the same weights.
         times: Number of times that the update is done in each step, each time with
             noise of its own; None does it once, with the noise of the step.
@@ -127,13 +117,11 @@ class Update:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """A part of a training in which every step does the same updates.
+    """A part of a training in which every step does the same updates, in turn.
 
     Attributes:
-        name: Name of the phase.
         share: Share of the steps of the training; a phase with share 0 is left out.
         batch_size: Number of rows of one step.
-        updates: Updates of one step, in turn.
         prepare: Function of a batch and of a seed that returns the batch with what all
             updates of a step need; no gradient passes through it.
         settle: Function that is called when the phase has ended, after averaging.
@@ -147,17 +135,19 @@ class Phase:
     prepare: Callable[[Batch, Any], Batch] | None = None
     settle: Callable[[], None] | None = None
 
+    @property
+    def descents(self) -> list[Descent]:
+        """The descents of all updates, in order."""
+        return [descent for update in self.updates for descent in update.descents]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
     """A generator and how it is learnt.
 
     Attributes:
-        generator: Function of (conditions, pattern, noise) that returns coordinates: a
-            keras network of layers that the export knows, or an object that writes
-            itself.
+        generator: Function of (conditions, pattern, noise) that returns coordinates.
         n_noise: Number of standard normal numbers that the generator takes for a row.
-        phases: Phases of the training, in order.
         losses: Losses on rows that are not trained on; None for the energy score.
         needs_positive_weights: Whether batches must have "positive_w", E[w | x, y].
     """
