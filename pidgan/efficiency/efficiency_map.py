@@ -48,16 +48,14 @@ the smoothed difference is then little more than its prior."""
 
 MAX_ROOT_AXES = 3
 
-_ARRAYS = (
-    "generated",
-    "discrepancy",
-    "covariance",
-    "operator",
-    "raw_covariance",
-    "n_eff",
-    "passing",
-    "failing",
-)
+# Arrays with their axes: cuts and bins.
+_ARRAYS = {
+    **dict.fromkeys(("generated", "discrepancy"), "cb"),
+    **dict.fromkeys(("covariance", "operator"), "cbb"),
+    "raw_covariance": "ccb",
+    "n_eff": "b",
+    **dict.fromkeys(("passing", "failing"), "c"),
+}
 _MARK = "pidgan: "
 
 
@@ -250,20 +248,10 @@ class EfficiencyMap:
         return result
 
     def _check(self) -> None:
-        n_cuts, n_bins = len(self.cuts), count_bins(self.binning)
-        shapes = {
-            "generated": (n_cuts, n_bins),
-            "discrepancy": (n_cuts, n_bins),
-            "covariance": (n_cuts, n_bins, n_bins),
-            "operator": (n_cuts, n_bins, n_bins),
-            "raw_covariance": (n_cuts, n_cuts, n_bins),
-            "n_eff": (n_bins,),
-            "passing": (n_cuts,),
-            "failing": (n_cuts,),
-        }
+        sizes = {"c": len(self.cuts), "b": count_bins(self.binning)}
         arrays = {name: getattr(self, name) for name in _ARRAYS} | self.variations
         for name, array in arrays.items():
-            expected = shapes.get(name, (n_cuts, n_bins))
+            expected = tuple(sizes[axis] for axis in _ARRAYS.get(name, "cb"))
             if array.shape != expected:
                 raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
             if not np.isfinite(array).all():

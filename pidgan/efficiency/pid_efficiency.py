@@ -1,42 +1,168 @@
 """Efficiency of PID selections on an analysis ntuple, with its uncertainty.
 
 `pid_efficiency` reads ntuples with generated columns and gives the efficiency of cuts
-on one or several tracks, in total or in bins; `combine_rows` does the same with arrays.
-The formulas are in `pidgan.efficiency.results`, ratios in
-`pidgan.efficiency.estimates`. `write_efficiency_columns` writes the efficiency of each
+on one or several tracks, in total or in bins. Ratios are in
+`pidgan.efficiency.estimates`; `write_efficiency_columns` writes the efficiency of each
 candidate instead.
+
+For rows i of an analysis bin, with weights w and W = sum w, and for the tracks t of a
+selection, pass_t = 0 or 1, and the discrepancy d_t of the map in the row's bin b_t(i),
+
+    value = sum_i w_i v_i / W,      v_i = prod_t v_ti,    v_ti = pass_ti + d_t(b_t(i)).
+
+The responses of the tracks are independent at given conditions, in data as among the
+generated draws; then E[v_i] is the product of the corrected efficiencies. Uncertainties
+are propagated linearly:
+
+    stat: cov_kl = sum_i w_i^2 (v_ki - value_k) (v_li - value_l) / W^2,
+    calibration, and every variation of the map: by the gradient
+    G_tb = sum_{i: b_t(i) = b} w_i prod_{s != t} v_si / W,
+    transfer = sum_tb G_tb d_tb (e_tb (1 - e_tb) / g_tb (1 - g_tb) - 1),
+
+with g and e the generated efficiency in a bin for the rows of the map and of the
+analysis. The transfer is the change of the correction if the error of the generator in
+a bin were a constant shift of the logit of the efficiency: it matters where the
+analysis fills a wide bin differently. Gradients of several tracks by the same map add
+up, because their errors are the same error.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from pidgan.application.conditions import Conditions
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.efficiency.analysis_rows import Request, Rows, TrackRows, read_rows
-from pidgan.efficiency.binning import Binning
+from pidgan.efficiency import quoted
+from pidgan.efficiency.analysis_rows import (
+    Request,
+    Rows,
+    TrackRows,
+    check_places,
+    read_rows,
+)
+from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.estimates import Estimates
+from pidgan.efficiency.estimates import Estimates, Origin, map_key, warn_of_relatives
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
-from pidgan.efficiency.results import (
-    Outside,
-    PidEfficiencies,
-    combine,
-    warn_of_invalid,
-)
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
+from pidgan.efficiency.sums import (
+    EMPTY,
+    NOT_POSITIVE,
+    USABLE,
+    Cells,
+    Part,
+    RowSample,
+    integrate,
+    sum_cells,
+)
+from pidgan.errors import MapError
 
 __all__ = [
     "Estimate",
     "Estimates",
     "PidEfficiencies",
     "PidEfficiency",
+    "combine",
     "combine_rows",
     "pid_efficiency",
     "write_efficiency_columns",
 ]
+
+Outside = Literal["grow", "refuse"]
+
+MAX_ESTIMATES = 5000
+"""Most selections times bins: a covariance of more is larger than 200 MB."""
+
+_FLAGS = {EMPTY: "empty", NOT_POSITIVE: "sum of weights not positive"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PidEfficiencies:
+    """Efficiencies of several selections, in several bins, on the same rows.
+
+    The first selection in all bins comes first. Ratios are those of `estimates`:
+    `found.estimates[1] / found.estimates[0]`, or `found / other` for all.
+
+    Attributes:
+        results: Efficiencies, one per selection and bin.
+        estimates: The same with all derivatives, for ratios and sums.
+        binning: Edges of the analysis bins by branch; empty for one bin of all rows.
+        n_outside_bins: Rows outside these bins, left out.
+    """
+
+    results: tuple[PidEfficiency, ...]
+    estimates: Estimates
+    binning: dict[str, tuple[float, ...]]
+    n_outside_bins: int
+
+    def __iter__(self) -> Iterator[PidEfficiency]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, number: int) -> PidEfficiency:
+        return self.results[number]
+
+    def __truediv__(self, other: "PidEfficiencies") -> Estimates:
+        return self.estimates / other.estimates
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(n, n), of the values; the diagonal is total^2; NaN without a value."""
+        return self.estimates.covariance
+
+    @property
+    def covariances(self) -> dict[str, FloatArray]:
+        """Parts of `covariance` by name: "stat", then those of `syst`."""
+        return {"stat": self.estimates.stat, **self.estimates.systematics}
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row per selection and bin: edges, value, every uncertainty."""
+        rows = []
+        for one in self.results:
+            edges = {
+                f"{name}_{end}": edge
+                for name, pair in one.bin.items()
+                for end, edge in zip(("low", "high"), pair, strict=True)
+            }
+            numbers = {"value": one.value, "stat": one.stat, **one.syst}
+            numbers |= {"total": one.total, "generated": one.generated}
+            counts = {"n_rows": one.n_rows, "n_eff": one.n_eff}
+            flags = {"flags": ", ".join(one.flags)}
+            rows.append({"cut": one.cut, **edges, **numbers, **counts, **flags})
+        return pd.DataFrame(rows)
+
+    def content(self) -> dict[str, Any]:
+        """Return everything for JSON, with null for NaN and infinity."""
+        return {
+            "results": [one.content() for one in self.results],
+            "bins": {
+                k: [*map(quoted.finite, edges)] for k, edges in self.binning.items()
+            },
+            "n_outside_bins": self.n_outside_bins,
+            **self.estimates.covariances(),
+        }
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.content(), indent=2, allow_nan=False)
+
+    def text(self) -> str:
+        """Return a table: value and uncertainties in per cent."""
+        return quoted.efficiency_text(self.results, self.binning, self.n_outside_bins)
+
+    def latex(self) -> str:
+        """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
+        return quoted.efficiency_latex(self.results, list(self.binning))
 
 
 def pid_efficiency(
@@ -108,7 +234,6 @@ def pid_efficiency(
         chunk=chunk,
     )
     rows = read_rows(files, request)
-    warn_of_invalid(rows, list(opened))
     return combine(selections, rows, opened, correction=correction, outside=outside)
 
 
@@ -122,16 +247,10 @@ def combine_rows(
     correction: bool = True,
     outside: Outside = "grow",
 ) -> PidEfficiencies:
-    """Return the efficiencies of cuts on one track, from arrays.
+    """Return the efficiencies of cuts of a map on one track, from arrays.
 
-    Args:
-        efficiency_map: The map.
-        numbers: Numbers of the cuts in the map.
-        place: (n,) bin of each row in the map, -1 outside.
-        passed: (n_cuts, n) whether each row passes the cuts.
-        weights: (n,) weights of any sign.
-        correction: Whether to add the correction, as in `pid_efficiency`.
-        outside: Treatment of rows outside the map, as in `pid_efficiency`.
+    Each row has its bin in the map `place` (n,), -1 outside, and passes cuts or not
+    (n_cuts, n).
     """
     flags = dict(zip(numbers, np.asarray(passed, dtype=np.bool_), strict=True))
     place = np.asarray(place, dtype=np.int64)
@@ -150,3 +269,155 @@ def combine_rows(
         correction=correction,
         outside=outside,
     )
+
+
+def combine(
+    selections: Sequence[Selection],
+    rows: Rows,
+    maps: Mapping[str, EfficiencyMap],
+    *,
+    correction: bool = True,
+    outside: Outside = "grow",
+) -> PidEfficiencies:
+    """Return the efficiencies of selections; `pid_efficiency` reads the rows."""
+    if outside not in ("grow", "refuse"):
+        raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
+    edges = dict(rows.binning)
+    n_cells = count_bins(edges)
+    if len(selections) * n_cells > MAX_ESTIMATES:
+        raise MapError(
+            f"{len(selections)} selections in {n_cells} bins of the analysis: got "
+            f"{len(selections) * n_cells} efficiencies, at most {MAX_ESTIMATES}"
+        )
+    inside = rows.cell >= 0
+    n_outside_bins = int(np.count_nonzero(~inside))
+    used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
+    check_places(used, maps, refuse=outside == "refuse")
+    cells = sum_cells(used, n_cells)
+    if not (cells.status == USABLE).any():
+        where = " in the bins of the analysis" if edges else ""
+        raise MapError(
+            f"{len(used.weights)} rows{where} with a sum of weights of "
+            f"{used.weights.sum():.6g}, expected a positive sum"
+        )
+    keys = {track: map_key(efficiency_map) for track, efficiency_map in maps.items()}
+    warn_of_relatives({keys[track]: maps[track] for track in maps})
+    parts = [
+        integrate(selection, used, maps, keys, cells=cells) for selection in selections
+    ]
+    sample = RowSample(
+        rows=rows,
+        selections=tuple(selections),
+        maps=maps,
+        correction=correction,
+        means=np.array([part.values(correction) for part in parts]),
+        sums=np.where(cells.status == USABLE, cells.sums, 0.0),
+    )
+    estimates = _estimates(parts, sample, maps, keys, cells=cells, edges=edges)
+    return PidEfficiencies(
+        results=tuple(
+            _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
+        ),
+        estimates=estimates,
+        binning=edges,
+        n_outside_bins=n_outside_bins,
+    )
+
+
+def _estimates(
+    parts: Sequence[Part],
+    sample: RowSample,
+    maps: Mapping[str, EfficiencyMap],
+    keys: Mapping[str, str],
+    *,
+    cells: Cells,
+    edges: Mapping[str, Sequence[float]],
+) -> Estimates:
+    """Return the values of all selections in all bins, with their derivatives."""
+    n_cells = len(cells.sums)
+    columns: list[dict[Origin, FloatArray]] = []
+    for part in parts:
+        shifts = dict(part.shifts)
+        for track, error in part.outside.items():
+            # Nothing is known there; only these rows are wrong in the same way.
+            shifts[(sample, track), "outside"] = error
+        if not sample.correction:
+            own = frozenset(keys[track] for track in part.selection.cuts)
+            shifts[own, "uncorrected"] = part.corrected - part.generated
+        columns.append(shifts)
+    origins = list(dict.fromkeys(origin for shifts in columns for origin in shifts))
+    by_key = {keys[track]: efficiency_map for track, efficiency_map in maps.items()}
+    gradients = {}
+    for key, efficiency_map in by_key.items():
+        shape = (n_cells, efficiency_map.discrepancy.size)
+        empty = sparse.csr_array(shape)
+        blocks = [part.gradients.get(key, empty) for part in parts]
+        gradients[key] = sparse.vstack(blocks, format="csr")
+    usable = np.tile(cells.status == USABLE, len(parts))
+    values = np.where(usable, sample.means.ravel(), np.nan)
+    ranges = _ranges(edges)
+    return Estimates(
+        labels=tuple(
+            quoted.label_of(p.selection.text, r) for p in parts for r in ranges
+        ),
+        values=values,
+        samples={sample: sparse.eye_array(len(values), format="csr")},
+        gradients=gradients,
+        shifts={
+            origin: np.concatenate(
+                [shifts.get(origin, np.zeros(n_cells)) for shifts in columns]
+            )
+            for origin in origins
+        },
+        maps=by_key,
+    )
+
+
+def _describe(
+    parts: Sequence[Part],
+    estimates: Estimates,
+    cells: Cells,
+    edges: Mapping[str, Sequence[float]],
+    *,
+    n_invalid: int,
+) -> Iterator[PidEfficiency]:
+    """Yield the result of each selection in each bin."""
+    ranges = _ranges(edges)
+    places = [(part, cell) for part in parts for cell in range(len(cells.sums))]
+    for (part, cell), one in zip(places, estimates, strict=True):
+        usable = cells.status[cell] == USABLE
+        generated = part.generated[cell] if usable else np.nan
+        flags = [] if usable else [_FLAGS[int(cells.status[cell])]]
+        if usable and part.n_passing[cell] == 0:
+            flags.append("nothing passes")
+        if usable and part.n_passing[cell] == cells.n_rows[cell]:
+            flags.append("everything passes")
+        if part.few:
+            flags.append("few reference rows")
+        yield PidEfficiency(
+            cut=part.selection.text,
+            value=one.value,
+            stat=one.stat,
+            syst=one.syst,
+            total=one.total,
+            generated=float(generated),
+            correction=float(part.corrected[cell] - generated),
+            n_rows=int(cells.n_rows[cell]),
+            n_eff=float(cells.n_eff[cell]),
+            outside_fraction=float(part.outside_fraction[cell]),
+            n_invalid=n_invalid,
+            few_events=part.few,
+            bin=ranges[cell],
+            flags=tuple(flags),
+        )
+
+
+def _ranges(
+    edges: Mapping[str, Sequence[float]],
+) -> list[dict[str, tuple[float, float]]]:
+    """Return the edges of each bin, in C order."""
+    pairs = [
+        [(name, (low, high)) for low, high in pairwise(values)]
+        for name, values in edges.items()
+    ]
+    return [dict(one) for one in product(*pairs)]

@@ -332,7 +332,7 @@ def _differences(
     rows: SortedRows,
     variance: VarianceName,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return generated minus real, and its error, (n_cuts, n_bins) each.
+    """Generated minus real efficiency, and its error, (n_cuts, n_bins) each.
 
     With d = sum w (g - r) / S, V = sum w^2 (g - r - d)^2 and u = S2 / S, the error is
     sqrt(V + u^2 / 2) / (S + u): Wilson's term counts once for each efficiency.
@@ -356,7 +356,7 @@ def _differences(
 def _moments(
     real: BoolArray, generated: FloatArray, rows: SortedRows
 ) -> tuple[FloatArray, FloatArray]:
-    """Return mean products of r - g, (n_cuts, n_cuts, n_bins), and their n_eff."""
+    """Mean products of r - g, (n_cuts, n_cuts, n_bins), and their effective rows."""
     w2 = rows.weights * rows.weights
     s2, s4 = rows.total(w2), rows.total(w2 * w2)
     norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)

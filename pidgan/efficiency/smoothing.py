@@ -140,6 +140,31 @@ def raw_covariance(found: RealVsGenerated, variances: FloatArray) -> FloatArray:
     return covariance
 
 
+def smooth_cuts(
+    found: RealVsGenerated, generated: FloatArray
+) -> tuple[list[SmoothDifference], FloatArray]:
+    """Smooth each cut, and return the variances of the raw differences.
+
+    This takes two steps, because the variances need the efficiency that it finds.
+    """
+    shape = found.real.shape
+    raw = raw_difference(found.real, found.generated)
+    scale = prior_scale(generated, found)
+    both = (found.real.efficiency + found.generated.efficiency).reshape(raw.shape)
+    variances = regularise_variances(found, both / 2)
+    first = [
+        smooth_difference(d, v, shape=shape, scale=s)
+        for d, v, s in zip(raw, variances, scale, strict=True)
+    ]
+    corrected = generated + np.array([cut.mean for cut in first])
+    variances = regularise_variances(found, corrected)
+    second = [
+        smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
+        for d, v, s, cut in zip(raw, variances, scale, first, strict=True)
+    ]
+    return second, variances
+
+
 def smooth_difference(
     difference: FloatArray,
     variance: FloatArray,

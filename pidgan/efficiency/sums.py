@@ -1,11 +1,12 @@
 """Sums over the rows of each analysis bin: values, gradients, shifts, covariance.
 
-The formulas are in `pidgan.efficiency.results`. A row with weight w and value v
+The formulas are in `pidgan.efficiency.pid_efficiency`. A row with weight w and value v
 contributes w (v - mean) / W to the fluctuation of the mean of its bin. The statistical
 covariance of two means, also between results of two calls, is the sum of the products
 of these contributions over the rows that both have.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
+from pidgan.errors import PidganWarning
 from pidgan.sample.weights import n_eff_of_sums
 
 USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
@@ -77,12 +79,22 @@ class Part:
 
 
 def sum_cells(rows: Rows, n_cells: int) -> Cells:
-    """Return the bins of rows, which all lie in one."""
+    """Return the bins of rows, which all lie in one; warn of bins without a value."""
     sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
     squares = np.bincount(rows.cell, rows.weights**2, n_cells)
     n_rows = np.bincount(rows.cell, minlength=n_cells)
     status = np.where(np.isfinite(sums) & (sums > 0), USABLE, NOT_POSITIVE)
     status[n_rows == 0] = EMPTY
+    empty = int(np.count_nonzero(status == EMPTY))
+    negative = int(np.count_nonzero(status == NOT_POSITIVE))
+    if 0 < empty + negative < n_cells:
+        warnings.warn(
+            f"{empty + negative} of {n_cells} bins of the analysis have no "
+            f"efficiency: {empty} without rows, {negative} with a sum of weights that "
+            "is not positive",
+            PidganWarning,
+            stacklevel=4,
+        )
     n_eff = n_eff_of_sums(sums, squares)
     return Cells(n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
 

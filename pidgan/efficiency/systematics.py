@@ -49,13 +49,10 @@ from pidgan.efficiency.real_vs_generated import (
 )
 from pidgan.efficiency.smoothing import (
     MIN_N_EFF,
-    SmoothDifference,
     is_measured,
-    prior_scale,
     raw_covariance,
     raw_difference,
-    regularise_variances,
-    smooth_difference,
+    smooth_cuts,
 )
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
@@ -183,7 +180,7 @@ def map_from_rows(
             "expected more rows or fewer bins"
         )
     generated = _generated_everywhere(rows, place, found, empty_bins)
-    smooth, variances = _smooth(found, generated)
+    smooth, variances = smooth_cuts(found, generated)
     mean = np.array([cut.mean for cut in smooth])
     populations = found.n_eff.reshape(-1)
     shifts = {}
@@ -241,28 +238,6 @@ def _generated_everywhere(
     return result
 
 
-def _smooth(
-    found: RealVsGenerated, generated: FloatArray
-) -> tuple[list[SmoothDifference], FloatArray]:
-    """Smooth each cut, twice: the variances need the efficiency that it finds."""
-    shape = found.real.shape
-    raw = raw_difference(found.real, found.generated)
-    scale = prior_scale(generated, found)
-    both = (found.real.efficiency + found.generated.efficiency).reshape(raw.shape)
-    variances = regularise_variances(found, both / 2)
-    first = [
-        smooth_difference(d, v, shape=shape, scale=s)
-        for d, v, s in zip(raw, variances, scale, strict=True)
-    ]
-    corrected = generated + np.array([cut.mean for cut in first])
-    variances = regularise_variances(found, corrected)
-    second = [
-        smooth_difference(d, v, shape=shape, scale=s, start=cut.log_amplitudes)
-        for d, v, s, cut in zip(raw, variances, scale, first, strict=True)
-    ]
-    return second, variances
-
-
 def _coarse_mean(
     rows: ComparedRows,
     edges: Edges,
@@ -276,7 +251,7 @@ def _coarse_mean(
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, populations + 1)
     average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
-    smooth, _ = _smooth(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
+    smooth, _ = smooth_cuts(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
     return np.array([cut.mean[merged] for cut in smooth])
 
 

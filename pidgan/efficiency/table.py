@@ -241,7 +241,8 @@ class EfficiencyTable:
         )
         status = np.where(s <= 0, NOT_POSITIVE, FILLED).astype(np.int8)
         status[is_empty] = EMPTY
-        none = np.zeros(len(p), dtype=np.int64)
+        if sentinel_rows is None:
+            sentinel_rows = np.zeros(len(p), dtype=np.int64)
         return cls(
             cuts=tuple(cuts),
             binning=dict(edges),
@@ -258,7 +259,7 @@ class EfficiencyTable:
             n_eff=shaped(n_eff_of_sums(np.maximum(s, 0), s2)),
             status=shaped(status),
             rows_outside=rows_outside,
-            sentinel_rows=none if sentinel_rows is None else sentinel_rows,
+            sentinel_rows=sentinel_rows,
         )
 
 
@@ -321,11 +322,7 @@ def dataset_table(
     binning: Binning | None = None,
     variance: VarianceName = "wilson",
 ) -> EfficiencyTable:
-    """Return real efficiencies of all rows of a dataset, as `efficiency_table`.
-
-    Cuts and binning are those of the sample by default; excluded intervals are left
-    out.
-    """
+    """Return efficiencies of all rows of a dataset, but not of excluded intervals."""
     parts = [dataset.frame(part) for part in ("train", "validation", "test")]
     frame = pd.concat(parts, ignore_index=True)
     sample = dataset.sample
@@ -410,10 +407,7 @@ def _passes(
     rows: SortedRows,
     sentinels: Mapping[str, tuple[float, ...]] | None,
 ) -> tuple[BoolArray, IntArray]:
-    """Which rows pass, (n_cuts, m), and how many have no value for a cut, (n_cuts,).
-
-    Columns are sorted, and their sentinels found, once for all cuts.
-    """
+    """Whether rows pass, (n_cuts, m), and how many have no value for a cut."""
     columns: dict[str, FloatArray] = {}
     for name in dict.fromkeys(name for cut in cuts for name in cut.names):
         stored = np.asarray(frame[name])
@@ -423,13 +417,11 @@ def _passes(
             values[stored == stored.dtype.type(sentinel)] = np.nan
         columns[name] = values[rows.order]
     unusable = {name: ~np.isfinite(values) for name, values in columns.items()}
-    passes = np.empty((len(cuts), len(rows.order)), dtype=np.bool_)
-    missing = np.empty(len(cuts), dtype=np.int64)
-    for i, cut in enumerate(cuts):
-        passes[i] = cut.passes(columns)
-        flags = [unusable[name] for name in cut.names]
-        missing[i] = np.count_nonzero(np.logical_or.reduce(flags))
-    return passes, missing
+    missing = [
+        np.count_nonzero(np.logical_or.reduce([unusable[name] for name in cut.names]))
+        for cut in cuts
+    ]
+    return np.array([cut.passes(columns) for cut in cuts]), np.array(missing)
 
 
 def _bins(

@@ -24,8 +24,8 @@ from toy_map import (
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Estimates, map_covariance, stack
+from pidgan.efficiency.pid_efficiency import PidEfficiencies, combine
 from pidgan.efficiency.quoted import latex_number
-from pidgan.efficiency.results import PidEfficiencies, combine
 from pidgan.efficiency.selections import (
     Selection,
     open_maps,
