@@ -172,14 +172,21 @@ def matmul(x: Array, matrix: Constant) -> Array:
     return arm.matmul(x, matrix) if arm else x @ like(x, matrix)
 
 
-def affine(x: Array, matrix: Constant, constant: Constant) -> Array:
-    """Return x (n, k) times a constant matrix (k, m), plus a constant (m,)."""
+def affine(
+    x: Array, matrix: Constant, constant: Constant, offset: Constant = None
+) -> Array:
+    """Return x (n, k) times a constant matrix (k, m), plus constants (m,).
+
+    A graph adds the offset to the constant beforehand. Arrays and tensors add it last.
+    """
     arm = _arm(x)
-    return (
-        arm.affine(x, matrix, constant)
-        if arm
-        else x @ like(x, matrix) + like(x, constant)
-    )
+    if offset is not None and isinstance(x, Traced):
+        constant, offset = np.asarray(constant) + offset, None
+    if arm:
+        made = arm.affine(x, matrix, constant)
+    else:
+        made = x @ like(x, matrix) + like(x, constant)
+    return made if offset is None else made + like(x, offset)
 
 
 def columns(x: Array, start: int, stop: int) -> Array:

@@ -69,6 +69,7 @@ WORDS: dict[str, Any] = {
     "total": lambda x, z: x / (1.0 + f.absolute(f.total(x, 1))),
     "matmul": lambda x, z: f.matmul(x, MATRIX),
     "affine": lambda x, z: f.affine(x, MATRIX, CONSTANT),
+    "affine_offset": lambda x, z: f.affine(x, MATRIX, CONSTANT, CONSTANT[::-1]),
     "columns": lambda x, z: f.columns(z, 1, 3) - f.columns(x, 0, 2),
     "reshape": lambda x, z: f.reshape(f.reshape(z, (2, 2)), (4,)),
     "take": lambda x, z: f.take(x, [2, 0, 0, 1], axis=1),

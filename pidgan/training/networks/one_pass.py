@@ -54,8 +54,8 @@ class OnePassGenerator:
 
         def make(j: int, known: list[Array]) -> Array:
             v = self.networks.hidden(j, known, [f.columns(seen, 0, j + 1)])
-            kernel, bias = self.networks.weights(-1, j)
-            outputs = f.affine(v, kernel, bias + np.array([0, 1], dtype=np.float32))
+            offset = np.array([0, 1], dtype=np.float32)
+            outputs = f.affine(v, *self.networks.weights(-1, j), offset)
             shift, scale = (f.columns(outputs, i, i + 1) for i in (0, 1))
             return shift + scale * f.columns(noise, j, j + 1)
 
