@@ -21,7 +21,7 @@ from pidgan.sample.variables import Variable
 
 Float32Array = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the schema; a new or removed field, or a new meaning, raises it."""
 
 MAX_JSON_CHARACTERS = 16 * 2**20
