@@ -23,7 +23,7 @@ from pidgan.application.one_track import TrackPlan, generate_branches, plan_trac
 from pidgan.application.request import Request, Track, bundle_path
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.copying import Addition, check_writable, replaced_type, write_copy
+from pidgan.files.copying import check_writable, replaced_type, write_copy
 from pidgan.files.tables import (
     BranchType,
     Source,
@@ -31,7 +31,7 @@ from pidgan.files.tables import (
     describe_tree,
     iterate_entries,
 )
-from pidgan.files.trees import is_remote
+from pidgan.files.trees import Addition, is_remote
 from pidgan.files.writing import refuse_existing, writing_files
 
 Counts: TypeAlias = dict[str, dict[str, int]]

@@ -33,7 +33,7 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import map_key
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.errors import CutError
-from pidgan.files.copying import Addition, copy_file
+from pidgan.files.copying import copy_file
 from pidgan.files.tables import (
     BranchType,
     Source,
@@ -42,6 +42,7 @@ from pidgan.files.tables import (
     find_sources,
     iterate_entries,
 )
+from pidgan.files.trees import Addition
 
 _WORDS = {
     ">=": "ge",

@@ -7,8 +7,8 @@ the same time, each on the next chunk.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from pidgan.files.formats import find_tree, format_of, open_file, open_tree
 from pidgan.files.readahead import ahead
 from pidgan.files.trees import (
     BASKET_ENTRIES,
+    Addition,
     BranchType,
-    CopyPlan,
     Source,
     Tree,
     copying,
@@ -32,31 +32,6 @@ from pidgan.files.writing import writing_file
 
 CHUNK_BYTES = 100_000_000
 """Most bytes of a chunk, whatever number of entries is asked for."""
-
-Compute = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
-"""From the first entry's number and the arrays of a chunk to its new branches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Addition:
-    """Branches to add to a tree, and how to compute them.
-
-    Attributes:
-        source: The tree.
-        needed: Branches of numbers that `compute` gets: numpy arrays (n,) or (n, k),
-            or awkward arrays (n, variable).
-        types: Type of each new branch. A branch that exists keeps its type.
-        compute: Function of the first entry's number and the arrays of a chunk's
-            `needed` that returns the new branches.
-        like: For each new branch with a variable number of values per entry, a branch
-            of the tree that has as many.
-    """
-
-    source: Source
-    needed: tuple[str, ...]
-    types: Mapping[str, BranchType]
-    compute: Compute
-    like: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_writable(source: Source) -> None:
@@ -121,8 +96,15 @@ def write_copy(
         def copy(addition: Addition) -> list[str]:
             tree = find_tree(file, addition.source)
             with reading(str(addition.source)):
-                plan = _plan(tree, addition, keep, chunk, chunk_bytes)
-            return _copy_tree(tree, new, addition, plan)
+                if keep:
+                    _check_writable(tree, addition.source)
+                kept = tree.names() if keep else []
+                whole = _with_old_types(addition, tree, kept)
+                stored = tree.stored_bytes([*kept, *addition.needed])
+            # A chunk of a wide tree has fewer entries than asked for.
+            fitting = int(chunk_bytes * tree.entries / stored) if stored else chunk
+            rows = max(1, min(chunk, fitting))
+            return _copy_tree(tree, new, whole, kept, rows)
 
         def copy_other(name: str) -> list[str]:
             source = Source(path, name)
@@ -168,32 +150,21 @@ def _check_writable(tree: Tree, source: Source) -> None:
         )
 
 
-def _plan(
-    tree: Tree, addition: Addition, keep: bool, chunk: int, chunk_bytes: int
-) -> CopyPlan:
-    """Return what the copy of a tree holds; raise if it cannot be written."""
-    if keep:
-        _check_writable(tree, addition.source)
-    kept = tree.names() if keep else []
-    added = dict(addition.types)
-    for name in added.keys() & set(kept):
+def _with_old_types(addition: Addition, tree: Tree, kept: Sequence[str]) -> Addition:
+    """Return an addition whose branches that replace others have the types of those."""
+    types = dict(addition.types)
+    for name in types.keys() & set(kept):
         where = f"{addition.source}, branch {name!r}"
-        added[name] = replaced_type(added[name], tree.branch_type(name), where=where)
-    stored = tree.stored_bytes([*kept, *addition.needed])
-    # A chunk of a wide tree has fewer entries than asked for.
-    fitting = int(chunk_bytes * tree.entries / stored) if stored else chunk
-    return CopyPlan(
-        kept=kept,
-        added=added,
-        like=addition.like,
-        rows=max(1, min(chunk, fitting)),
-    )
+        types[name] = replaced_type(types[name], tree.branch_type(name), where=where)
+    return replace(addition, types=types)
 
 
-def _copy_tree(tree: Tree, new: Any, addition: Addition, plan: CopyPlan) -> list[str]:
+def _copy_tree(
+    tree: Tree, new: Any, addition: Addition, kept: Sequence[str], rows: int
+) -> list[str]:
     """Copy a tree with its additions; return notes on what changes."""
-    source = addition.source
-    append = tree.copy(new, str(source.tree).partition(";")[0], plan)
+    source, types = addition.source, addition.types
+    append = tree.copy(new, addition, kept=kept, rows=rows)
     first = 0
 
     def compute(piece: Any) -> tuple[Any, dict[str, Any]]:
@@ -201,10 +172,10 @@ def _copy_tree(tree: Tree, new: Any, addition: Addition, plan: CopyPlan) -> list
         arrays = tree.arrays(piece, addition.needed)
         fresh = addition.compute(first, arrays)
         first += len(next(iter(arrays.values()), ()))
-        return piece, {name: _cast(fresh[name], k) for name, k in plan.added.items()}
+        return piece, {name: _cast(fresh[name], kind) for name, kind in types.items()}
 
-    branches = list(dict.fromkeys([*plan.kept, *addition.needed]))
-    pieces = tree.pieces(branches, start=0, stop=tree.entries, chunk=plan.rows)
+    branches = list(dict.fromkeys([*kept, *addition.needed]))
+    pieces = tree.pieces(branches, start=0, stop=tree.entries, chunk=rows)
     with (
         ahead(read_pieces(pieces, source)) as read,
         ahead(map(compute, read)) as computed,
@@ -212,7 +183,7 @@ def _copy_tree(tree: Tree, new: Any, addition: Addition, plan: CopyPlan) -> list
         for piece, fresh in computed:
             with copying(str(source)):
                 append(piece, fresh)
-    changed = tree.changed() if plan.kept else {}
+    changed = tree.changed() if kept else {}
     kinds = "plain numbers, arrays or strings"
     return [f"written as {kinds}: {_listed(changed)}"] if changed else []
 

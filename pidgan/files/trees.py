@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -72,22 +72,30 @@ class TreeInfo:
     types: dict[str, BranchType]
 
 
+Compute = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
+"""From the first entry's number and the arrays of a chunk to its new branches."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class CopyPlan:
-    """Content of the copy of a tree.
+class Addition:
+    """Branches to add to a tree, and how to compute them.
 
     Attributes:
-        kept: Branches to copy.
-        added: New branches, each with its type.
+        source: The tree.
+        needed: Branches of numbers that `compute` gets: numpy arrays (n,) or (n, k),
+            or awkward arrays (n, variable).
+        types: Type of each new branch. A branch that exists keeps its type.
+        compute: Function of the first entry's number and the arrays of a chunk's
+            `needed` that returns the new branches.
         like: For each new branch with a variable number of values per entry, a branch
             of the tree that has as many.
-        rows: Largest number of entries of a piece.
     """
 
-    kept: Sequence[str]
-    added: Mapping[str, BranchType]
-    like: Mapping[str, str]
-    rows: int
+    source: Source
+    needed: tuple[str, ...]
+    types: Mapping[str, BranchType]
+    compute: Compute
+    like: Mapping[str, str] = field(default_factory=dict)
 
 
 Append: TypeAlias = Callable[[Any, Mapping[str, Any]], None]
@@ -135,8 +143,10 @@ class Tree(Protocol):
     def changed(self) -> dict[str, str]:
         """Return the branches whose copies have another type, with their types."""
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
-        """Begin a copy of the tree in a new file of the same format."""
+    def copy(
+        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
+    ) -> Append:
+        """Begin a copy of some branches, in pieces of `rows`, and of new branches."""
 
 
 def _no_size(header: bytes) -> int:

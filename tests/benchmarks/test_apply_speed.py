@@ -20,9 +20,10 @@ from pidgan.application.apply import apply
 from pidgan.application.one_track import NOT_SELECTED
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.noise import keyed_normal
-from pidgan.files.copying import Addition, write_copy
+from pidgan.files.copying import write_copy
 from pidgan.files.formats.root import COMPRESSION
 from pidgan.files.tables import BranchType, Source
+from pidgan.files.trees import Addition
 
 ENTRIES = int(os.environ.get("PIDGAN_BENCHMARK_ENTRIES", 5_000_000))
 BRANCHES = 30

@@ -13,8 +13,9 @@ import pytest
 import uproot
 
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.copying import Addition, check_writable, copy_file
+from pidgan.files.copying import check_writable, copy_file
 from pidgan.files.tables import BranchType, Source, read_columns, write_trees
+from pidgan.files.trees import Addition
 
 ENTRIES = 1000
 

@@ -8,7 +8,7 @@ import pytest
 
 from pidgan.errors import NtupleError
 from pidgan.files import formats
-from pidgan.files.copying import Addition, copy_file
+from pidgan.files.copying import copy_file
 from pidgan.files.finding import find_outputs, find_sources
 from pidgan.files.formats import npz
 from pidgan.files.tables import (
@@ -19,6 +19,7 @@ from pidgan.files.tables import (
     read_columns,
     write_trees,
 )
+from pidgan.files.trees import Addition
 
 
 def test_the_formats_of_the_package() -> None:

@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import Append, BranchType, CopyPlan, Format
+from pidgan.files.trees import Addition, Append, BranchType, Format
 
 _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
 
@@ -92,9 +92,11 @@ class NpzArrays:
     def changed(self) -> dict[str, str]:
         return {}
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
-        new |= {name: self.file[name] for name in plan.kept}
-        for name, kind in plan.added.items():
+    def copy(
+        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
+    ) -> Append:
+        new |= {name: self.file[name] for name in kept}
+        for name, kind in addition.types.items():
             if None in kind.shape:
                 raise NtupleError(_VARIABLE.format(name))
             shape = (self.entries, *(int(n or 0) for n in kind.shape))

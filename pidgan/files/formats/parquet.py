@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import BASKET_ENTRIES, Append, BranchType, CopyPlan, Format
+from pidgan.files.trees import BASKET_ENTRIES, Addition, Append, BranchType, Format
 
 
 @final
@@ -85,19 +85,21 @@ class ParquetTable:
     def changed(self) -> dict[str, str]:
         return {}
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
+    def copy(
+        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
+    ) -> Append:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = self.file.schema_arrow if plan.kept else pa.schema([])
-        for column, kind in plan.added.items():
+        schema = self.file.schema_arrow if kept else pa.schema([])
+        for column, kind in addition.types.items():
             if schema.get_field_index(column) < 0:
                 schema = schema.append(pa.field(column, _arrow_type(kind)))
         path, stack = new
         writer = stack.enter_context(pq.ParquetWriter(path, schema))
 
         def append(piece: Any, fresh: Mapping[str, Any]) -> None:
-            data = {name: piece.column(name) for name in plan.kept} | {
+            data = {name: piece.column(name) for name in kept} | {
                 name: _arrow_column(array, schema.field(name).type)
                 for name, array in fresh.items()
             }

@@ -21,9 +21,9 @@ import uproot
 from pidgan.errors import NtupleError, one_line
 from pidgan.files.trees import (
     BASKET_ENTRIES,
+    Addition,
     Append,
     BranchType,
-    CopyPlan,
     Format,
     Tree,
     reading,
@@ -136,21 +136,23 @@ class TTree:
     def changed(self) -> dict[str, str]:
         return self._layout.changed
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
-        layout = self._layout if plan.kept else _empty_layout()
-        added = {branch: _mktree_type(kind) for branch, kind in plan.added.items()}
+    def copy(
+        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
+    ) -> Append:
+        layout = self._layout if kept else _empty_layout()
+        added = {branch: _mktree_type(kind) for branch, kind in addition.types.items()}
         counters = layout.counters | {
             branch: layout.counters.get(like) or self._counter(self.tree[like])
-            for branch, like in plan.like.items()
+            for branch, like in addition.like.items()
         }
         written = new.mktree(
-            name,
+            addition.source.name,
             layout.types | added,
             title=self.tree.title,
             counter_name=counters.__getitem__,
-            initial_basket_capacity=self.entries // plan.rows + 3,
+            initial_basket_capacity=self.entries // rows + 3,
         )
-        return _appending(written, plan.kept)
+        return _appending(written, kept)
 
     @functools.cached_property
     def _layout(self) -> _Layout:
@@ -279,9 +281,11 @@ class RNTuple:
     def changed(self) -> dict[str, str]:
         return {}
 
-    def copy(self, new: Any, name: str, plan: CopyPlan) -> Append:
-        written = new.mkrntuple(name, self._form(plan.kept, plan.added))
-        return _appending(written, plan.kept)
+    def copy(
+        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
+    ) -> Append:
+        written = new.mkrntuple(addition.source.name, self._form(kept, addition.types))
+        return _appending(written, kept)
 
     def _form(self, kept: Sequence[str], added: Mapping[str, BranchType]) -> Any:
         """Return the awkward form of the fields that stay and of new ones."""
