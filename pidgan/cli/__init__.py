@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pidgan import TRAINING_HINT
-from pidgan.cli import applying, efficiencies, learning, simulating
+from pidgan.cli import applying, efficiencies, learning, simulating  # noqa: F401
 from pidgan.cli.group import cli, fail
 from pidgan.errors import PidganError, PidganWarning
 
@@ -37,27 +37,6 @@ VERBS = {
     "efficiency": "pidgan.pid_efficiency",
     "working-point": "pidgan.efficiency.working_point.working_point",
 }
-
-for _command in (
-    simulating.demo,
-    simulating.simulate,
-    learning.samples,
-    learning.prepare,
-    learning.train,
-    learning.families,
-    learning.compare,
-    learning.validate,
-    efficiencies.table,
-    efficiencies.systematics,
-    applying.export,
-    applying.refine,
-    applying.inspect,
-    applying.quantile_map,
-    applying.apply,
-    efficiencies.efficiency,
-    efficiencies.find_working_point,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import EntriesLine, open_generator
+from pidgan.cli.group import EntriesLine, cli, open_generator
 from pidgan.files.writing import refuse_existing
 
 
-@click.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
+@cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
 @click.argument("model", metavar="MODEL|BUNDLE", type=options.PATH)
 @options.output()
 @click.option(
@@ -24,8 +24,7 @@ from pidgan.files.writing import refuse_existing
     help="Format of the output: a bundle, or one C99 file without dependencies.",
 )
 @click.option(
-    "--name",
-    help="Name of the function in the C file.  [default: the stem of PATH]",
+    "--name", help="Name of the function in the C file.  [default: the stem of PATH]"
 )
 @click.option(
     "--dataset",
@@ -87,7 +86,7 @@ def _export_c(generator: Any, output: Path, report: Any, **given: Any) -> Path:
         return export_c(bundle, output, **given)
 
 
-@click.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
+@cli.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
 @click.argument("model", type=options.PATH)
 @options.dataset
 @options.output()
@@ -127,7 +126,7 @@ def refine(
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
 
 
-@click.command(epilog="Example: pidgan inspect kaon.onnx --verify")
+@cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")
 @click.argument("bundle", type=options.PATH)
 @click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
 @options.as_json
@@ -144,7 +143,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
         click.echo("self-test     passed")
 
 
-@click.command(
+@cli.command(
     "quantile-map",
     epilog="Example: pidgan quantile-map mc.root --data data.root --variable nTracks "
     "--data-weights sweight -o nTracks.json",
@@ -218,7 +217,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     return found
 
 
-@click.command(
+@cli.command(
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
 @options.files

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import open_generator, open_generators, open_pairs, open_rows
+from pidgan.cli.group import cli, open_generator, open_generators, open_pairs, open_rows
 from pidgan.files.writing import refuse_existing
 
 # Columns of a table that are printed, edges before them.
@@ -18,7 +18,7 @@ SHOWN = (
 )
 
 
-@click.command(
+@cli.command(
     epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
     "--binning ETA=1.8,3.3,5 -o kaon.csv"
 )
@@ -84,7 +84,7 @@ def table(
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
 
 
-@click.command(
+@cli.command(
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
 @options.generator
@@ -175,7 +175,7 @@ def systematics(
         click.echo(str(path))
 
 
-@click.command(
+@cli.command(
     epilog="Example: pidgan efficiency out.root --map Kplus=kaon-map.json "
     '--cut "RichDLLk > 0"'
 )
@@ -336,7 +336,7 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
     return [found.estimates[i - 1] / found.estimates[j - 1] for i, j in ratios]
 
 
-@click.command(
+@cli.command(
     "working-point",
     epilog='Example: pidgan working-point kaon.onnx pion.onnx --cut "RichDLLk > x" '
     "--efficiency 0.9",

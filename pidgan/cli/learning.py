@@ -11,6 +11,7 @@ import click
 from pidgan.cli import options
 from pidgan.cli.group import (
     TrainingLine,
+    cli,
     fail,
     open_generator,
     open_pairs,
@@ -29,7 +30,7 @@ def _parse_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-@click.command(epilog="Example: pidgan samples run2_dstar_k")
+@cli.command(epilog="Example: pidgan samples run2_dstar_k")
 @click.argument("name", required=False)
 @options.as_json
 def samples(name: str | None, as_json: bool) -> None:
@@ -49,7 +50,7 @@ def samples(name: str | None, as_json: bool) -> None:
         click.echo(f"{key:24} {sample.species:4} {sample.title}")
 
 
-@click.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
+@cli.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
 @click.argument("sample")
 @options.files
 @options.output()
@@ -77,7 +78,7 @@ def prepare(
     click.echo(f"{output}: {dataset.text()}")
 
 
-@click.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
+@cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @options.dataset
 @options.output()
 @click.option(
@@ -102,11 +103,7 @@ def prepare(
 @options.settings
 @options.overwrite
 def train(
-    dataset: Path,
-    output: Path,
-    members: int | None,
-    overwrite: bool,
-    **given: Any,
+    dataset: Path, output: Path, members: int | None, overwrite: bool, **given: Any
 ) -> None:
     """Train a generator on a dataset."""
     _check_length(given)
@@ -145,7 +142,7 @@ def _holds_training(output: Path) -> bool:
     return any(any(output.glob(name)) for name in names)
 
 
-@click.command(epilog="Example: pidgan families energy")
+@cli.command(epilog="Example: pidgan families energy")
 @click.argument("name", required=False)
 @options.as_json
 def families(name: str | None, as_json: bool) -> None:
@@ -162,7 +159,7 @@ def families(name: str | None, as_json: bool) -> None:
         click.echo(found[0].text())
 
 
-@click.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
+@cli.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
 @options.dataset
 @options.output()
 @click.option(
@@ -200,11 +197,7 @@ def compare(
         given["families"] = [name.strip() for name in families.split(",")]
     given["settings"] = _by_family(given["settings"])
     found = compare_families(
-        opened,
-        output,
-        overwrite=overwrite,
-        progress=TrainingLine().show,
-        **given,
+        opened, output, overwrite=overwrite, progress=TrainingLine().show, **given
     )
     click.echo(found.to_json() if as_json else found.text())
     click.echo(f"{output}", err=True)
@@ -221,7 +214,7 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-@click.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
+@cli.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
 @options.generator
 @options.dataset
 @options.output()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pidgan.cli import options
+from pidgan.cli.group import cli
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
 CLUSTER_ENTRIES = 50_000
@@ -14,7 +15,7 @@ DECAYS = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
 CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 
 
-@click.command(epilog="Example: pidgan demo -o demo")
+@cli.command(epilog="Example: pidgan demo -o demo")
 @options.output(required=False, default="pidgan-demo")
 @options.seed
 @options.overwrite
@@ -26,7 +27,7 @@ def demo(output: Path, **given: Any) -> None:
     run_demo(output, echo=lambda line: click.echo(line, err=True), **given)
 
 
-@click.group(epilog="Example: pidgan simulate rich --decay dstar_k -n 200000 -o k.root")
+@cli.group(epilog="Example: pidgan simulate rich --decay dstar_k -n 200000 -o k.root")
 def simulate() -> None:
     """Write simulated data with known truth."""
 

@@ -150,9 +150,7 @@ def _without_constants(rows: Rows) -> Sample:
     return sample.model_copy(update=update)
 
 
-def _weigh(
-    rows: Rows,
-) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
+def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
     """Return the weights, the weights of other mass fits, and a summary of the fit."""
     sample, where = rows.sample, rows.where
     fit: dict[str, Any] = {}

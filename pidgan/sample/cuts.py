@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import CutError, nearest
 
 #: Names of one and the same variable: the short name of PIDCalib, the branch in Run 1
@@ -91,10 +91,8 @@ class Cut:
     expression: ast.expr = field(repr=False, compare=False)
 
     def passes(
-        self,
-        columns: Columns,
-        sentinels: Mapping[str, Sequence[float]] | None = None,
-    ) -> NDArray[np.bool_]:
+        self, columns: Columns, sentinels: Mapping[str, Sequence[float]] | None = None
+    ) -> BoolArray:
         """Return which rows pass.
 
         Args:
@@ -112,14 +110,14 @@ class Cut:
         """
         arrays, usable = self._arrays(columns, sentinels or {})
         with np.errstate(all="ignore"):
-            result = _logical(self.expression, arrays, usable)
+            result = _logical(self.text, self.expression, arrays, usable)
         return np.asarray(result & usable)
 
     def _arrays(
         self, columns: Columns, sentinels: Mapping[str, Sequence[float]]
-    ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        arrays: dict[str, NDArray[np.float64]] = {}
-        usable: NDArray[np.bool_] = np.ones(1, dtype=bool)
+    ) -> tuple[dict[str, FloatArray], BoolArray]:
+        arrays: dict[str, FloatArray] = {}
+        usable: BoolArray = np.ones(1, dtype=bool)
         for name in self.names:
             if name not in columns:
                 raise _unknown(self.text, name, list(columns))
@@ -171,8 +169,10 @@ def parse_cut(
     tree = _syntax_tree(text)
     try:
         resolved = _Resolver(text, known, dict(aliases or {})).visit(tree)
-        _check_logical(text, resolved)
         used = _names(resolved)
+        nothing = dict.fromkeys(used, np.zeros(0))
+        # Of no rows, to refuse what is not a cut.
+        _logical(text, resolved, nothing, np.zeros(0, dtype=bool))
     except RecursionError:
         raise CutError(f"cut {text[:40]!r}... is nested too deeply") from None
     if not used:
@@ -190,7 +190,7 @@ def compared_values(
     name: str,
     columns: Columns,
     sentinels: Mapping[str, Sequence[float]] | None = None,
-) -> NDArray[np.float64]:
+) -> FloatArray:
     """Return the values that a cut compares with a name, as `a - b` in `a - b > x`.
 
     Args:
@@ -230,7 +230,7 @@ def compared_values(
             values[stored == stored.dtype.type(sentinel)] = np.nan
         usable[column] = values
     with np.errstate(all="ignore"):
-        return np.asarray(_number(found[0], usable), dtype=np.float64)
+        return np.asarray(_number(cut.text, found[0], usable), dtype=np.float64)
 
 
 def _syntax_tree(text: str) -> ast.expr:
@@ -325,44 +325,6 @@ def _plain(name: str) -> str:
     return short.removesuffix(base) + _FIRST.get(base, base)
 
 
-def _check_logical(text: str, node: ast.expr) -> None:
-    match node:
-        case ast.BoolOp(values=values):
-            for value in values:
-                _check_logical(text, value)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            _check_logical(text, operand)
-        case ast.Compare(left=left, ops=ops, comparators=comparators):
-            for operator in ops:
-                if type(operator) not in _COMPARISONS:
-                    raise _refused(text, node)
-            for operand in (left, *comparators):
-                _check_number(text, operand)
-        case ast.Name(id=name):
-            raise CutError(
-                f"cut {text!r}: {name!r} stands without a comparison; write {name} == 1"
-            )
-        case _:
-            raise _refused(text, node)
-
-
-def _check_number(text: str, node: ast.expr) -> None:
-    match node:
-        case ast.Name() | ast.Constant():
-            return
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            _check_number(text, operand)
-        case ast.BinOp(left=left, op=operator, right=right):
-            if type(operator) not in _ARITHMETIC:
-                raise _refused(text, node)
-            _check_number(text, left)
-            _check_number(text, right)
-        case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
-            _check_number(text, argument)
-        case _:
-            raise _refused(text, node)
-
-
 def _refused(text: str, node: ast.expr) -> CutError:
     return CutError(
         f"cut {text!r}: {ast.unparse(node)!r} is not allowed; a cut holds comparisons "
@@ -371,18 +333,20 @@ def _refused(text: str, node: ast.expr) -> CutError:
 
 
 def _logical(
-    node: ast.expr, arrays: Mapping[str, NDArray[np.float64]], usable: Any
+    text: str, node: ast.expr, arrays: Mapping[str, FloatArray], usable: BoolArray
 ) -> Any:
     """Evaluate the logical part; clears `usable` where an operand is not finite."""
     match node:
         case ast.BoolOp(op=operator, values=values):
-            parts = [_logical(value, arrays, usable) for value in values]
+            parts = [_logical(text, value, arrays, usable) for value in values]
             join = np.logical_and if isinstance(operator, ast.And) else np.logical_or
             return join.reduce(parts)
-        case ast.UnaryOp(operand=operand):
-            return np.logical_not(_logical(operand, arrays, usable))
-        case ast.Compare(left=left, ops=ops, comparators=comparators):
-            numbers = [_number(part, arrays) for part in (left, *comparators)]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return np.logical_not(_logical(text, operand, arrays, usable))
+        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
+            type(operator) in _COMPARISONS for operator in ops
+        ):
+            numbers = [_number(text, part, arrays) for part in (left, *comparators)]
             for number in numbers:
                 usable &= np.isfinite(number)  # a division by zero passes no cut
             pairs = zip(ops, numbers[:-1], numbers[1:], strict=True)
@@ -392,20 +356,27 @@ def _logical(
                     for op, a, b in pairs
                 ]
             )
-    raise TypeError(f"unchecked expression {ast.dump(node)}")
+        case ast.Name(id=name):
+            raise CutError(
+                f"cut {text!r}: {name!r} stands without a comparison; write {name} == 1"
+            )
+    raise _refused(text, node)
 
 
-def _number(node: ast.expr, arrays: Mapping[str, NDArray[np.float64]]) -> Any:
+def _number(text: str, node: ast.expr, arrays: Mapping[str, FloatArray]) -> Any:
+    """Evaluate an arithmetic expression."""
     match node:
         case ast.Name(id=name):
             return arrays[name]
         case ast.Constant(value=value):
             return value
-        case ast.UnaryOp(op=operator, operand=operand):
-            return _SIGNS[type(operator)](_number(operand, arrays))
-        case ast.BinOp(left=left, op=operator, right=right):
+        case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _SIGNS:
+            return _SIGNS[type(operator)](_number(text, operand, arrays))
+        case ast.BinOp(left=left, op=operator, right=right) if (
+            type(operator) in _ARITHMETIC
+        ):
             function = _ARITHMETIC[type(operator)]
-            return function(_number(left, arrays), _number(right, arrays))
-        case ast.Call(args=[argument]):
-            return np.abs(_number(argument, arrays))
-    raise TypeError(f"unchecked expression {ast.dump(node)}")
+            return function(_number(text, left, arrays), _number(text, right, arrays))
+        case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
+            return np.abs(_number(text, argument, arrays))
+    raise _refused(text, node)

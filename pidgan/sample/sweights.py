@@ -312,10 +312,7 @@ def _check_peak(
 
 
 def _unbinned_yields(
-    position: FloatArray,
-    shapes: _Shapes,
-    errors: tuple[float, float],
-    where: str,
+    position: FloatArray, shapes: _Shapes, errors: tuple[float, float], where: str
 ) -> tuple[float, float]:
     """Maximise the likelihood in the yields alone; their sum is the number of rows."""
     peak, floor = (shape.density(position) for shape in shapes)

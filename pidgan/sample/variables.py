@@ -31,38 +31,22 @@ PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
 FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-def _eta_from_p_pt(p: FloatArray, pt: FloatArray) -> FloatArray:
-    # p and pt do not tell forward from backward; tracks of LHCb are forward.
-    with np.errstate(all="ignore"):
-        return np.asarray(np.arccosh(p / pt))
-
-
-def _pt_from_px_py(px: FloatArray, py: FloatArray) -> FloatArray:
-    return np.hypot(px, py)
-
-
-def _p_from_px_py_pz(px: FloatArray, py: FloatArray, pz: FloatArray) -> FloatArray:
-    return np.hypot(np.hypot(px, py), pz)
-
-
-def _eta_from_px_py_pz(px: FloatArray, py: FloatArray, pz: FloatArray) -> FloatArray:
-    with np.errstate(all="ignore"):
-        return np.asarray(np.arcsinh(pz / np.hypot(px, py)))
-
-
-def _p_from_pt_eta(pt: FloatArray, eta: FloatArray) -> FloatArray:
-    with np.errstate(all="ignore"):
-        return np.asarray(pt * np.cosh(eta))
-
-
+_quiet = np.errstate(all="ignore")
 #: The closed list of derivations: names of the inputs, and a function of their arrays.
-#: Impossible input (pt > p, pt = 0) gives NaN or infinity.
+#: Impossible input (pt > p, pt = 0) gives NaN or infinity. p and pt do not tell forward
+#: from backward; tracks of LHCb are forward.
 DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., FloatArray]]] = {
-    "eta_from_p_pt": (("p", "pt"), _eta_from_p_pt),
-    "eta_from_px_py_pz": (("px", "py", "pz"), _eta_from_px_py_pz),
-    "p_from_px_py_pz": (("px", "py", "pz"), _p_from_px_py_pz),
-    "pt_from_px_py": (("px", "py"), _pt_from_px_py),
-    "p_from_pt_eta": (("pt", "eta"), _p_from_pt_eta),
+    "eta_from_p_pt": (("p", "pt"), _quiet(lambda p, pt: np.arccosh(p / pt))),
+    "eta_from_px_py_pz": (
+        ("px", "py", "pz"),
+        _quiet(lambda px, py, pz: np.arcsinh(pz / np.hypot(px, py))),
+    ),
+    "p_from_px_py_pz": (
+        ("px", "py", "pz"),
+        lambda px, py, pz: np.hypot(np.hypot(px, py), pz),
+    ),
+    "pt_from_px_py": (("px", "py"), np.hypot),
+    "p_from_pt_eta": (("pt", "eta"), _quiet(lambda pt, eta: pt * np.cosh(eta))),
 }
 
 
