@@ -1,6 +1,7 @@
 """An efficiency map that is known exactly, and rows of an analysis to go with it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from toy_generator import make_card
 
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.pid_efficiency import PidEfficiencies, combine
+from pidgan.efficiency.selections import Selection
 
 CUTS = ("DLLk > 0", "DLLk > 5")
 EDGES = (3e3, 1e4, 3e4, 1e5)
@@ -78,3 +81,25 @@ def draw_rows(seed: int, n: int, *, weighted: bool = False) -> Rows:
     # Background that the negative weights subtract: it is like the signal here.
     weights = rng.choice([1.3, -0.5], n, p=[0.8, 0.2]) if weighted else np.ones(n)
     return Rows(tracks=tracks, weights=weights, cell=cell)
+
+
+def combine_rows(
+    efficiency_map: EfficiencyMap,
+    numbers: Sequence[int],
+    *,
+    place: np.ndarray,
+    passed: np.ndarray,
+    weights: np.ndarray,
+    **options: Any,
+) -> PidEfficiencies:
+    """Efficiencies of cuts of a map on one track, from arrays."""
+    flags = dict(zip(numbers, passed, strict=True))
+    rows = Rows(
+        tracks={"track": TrackRows(place=place, passed=flags)},
+        weights=weights,
+        cell=np.zeros(len(place), dtype=np.int64),
+    )
+    selections = [
+        Selection(text=efficiency_map.cuts[k], cuts={"track": k}) for k in numbers
+    ]
+    return combine(selections, rows, {"track": efficiency_map}, **options)

@@ -29,9 +29,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pidgan.bundle.card import Card, CardVariable, Generator, sample_targets
+from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.binning import bin_index, count_bins, default_binning
-from pidgan.efficiency.pid_efficiency import combine_rows
+from pidgan.efficiency.pid_efficiency import combine
 from pidgan.efficiency.real_vs_generated import ComparedRows
+from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.systematics import generated_in_bins, map_from_rows
 from pidgan.files.tables import write_trees
 from pidgan.sample.cuts import parse_cut
@@ -455,13 +457,13 @@ def quote(
     for number in range(-1, MOMENTUM_BINS):
         own = np.ones(len(p), dtype=bool) if number < 0 else in_bin == number
         here = own[analysis]
-        (result,) = combine_rows(
-            efficiency_map,
-            [0],
-            place=place[here],
-            passed=passed[:, here],
+        rows = Rows(
+            tracks={"track": TrackRows(place=place[here], passed={0: passed[0, here]})},
             weights=np.ones(int(here.sum())),
+            cell=np.zeros(int(here.sum()), dtype=np.int64),
         )
+        selection = Selection(text=efficiency_map.cuts[0], cuts={"track": 0})
+        (result,) = combine([selection], rows, {"track": efficiency_map})
         # What remains with a perfect generator: the two samples' statistics.
         inside = place[here][place[here] >= 0]
         share = np.bincount(inside, minlength=len(efficiency_map.n_eff)) / here.sum()

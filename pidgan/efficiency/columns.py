@@ -21,7 +21,6 @@ import numpy as np
 from pidgan.application.conditions import (
     UNIT_CHECK_ENTRIES,
     Conditions,
-    FoundCondition,
     check_numbers,
     check_units,
 )
@@ -44,32 +43,11 @@ from pidgan.files.tables import (
 )
 from pidgan.files.trees import Addition
 
-_WORDS = {
-    ">=": "ge",
-    "<=": "le",
-    "==": "eq",
-    "!=": "ne",
-    ">": "gt",
-    "<": "lt",
-    "-": "minus",
-    "+": "plus",
-    "*": "times",
-    "/": "over",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Track:
-    """A track, and where a tree holds the conditions of its map."""
-
-    name: str
-    efficiency_map: EfficiencyMap
-    conditions: tuple[FoundCondition, ...]
-
-    @property
-    def inputs(self) -> list[str]:
-        """Branches to read."""
-        return [name for condition in self.conditions for name in condition.inputs]
+_SIGNS = (">=", "<=", "==", "!=", ">", "<", "-", "+", "*", "/", "&&", "&", "||", "|")
+_WORDS = (
+    *("ge", "le", "eq", "ne", "gt", "lt"),
+    *("minus", "plus", "times", "over", "and", "and", "or", "or"),
+)
 
 
 def write_efficiency_columns(
@@ -144,9 +122,7 @@ def selection_names(selections: Sequence[Selection]) -> list[str]:
 def _name(text: str) -> str:
     """Return a cut as part of a branch's name."""
     text = re.sub(r"(\d)\.(\d)", r"\1p\2", text)
-    for sign, word in (("&&", " and "), ("&", " and "), ("||", " or "), ("|", " or ")):
-        text = text.replace(sign, word)
-    for sign, word in _WORDS.items():
+    for sign, word in zip(_SIGNS, _WORDS, strict=True):
         text = text.replace(sign, f" {word} ")
     return "_".join(re.findall(r"\w+", text.replace("!", " not ")))
 
@@ -159,23 +135,16 @@ def _addition(
 ) -> Addition:
     """Return the new branches of a tree; raise if it does not hold what they need."""
     tree = describe_tree(source)
-    tracks = [
-        _Track(
-            name=name,
-            efficiency_map=efficiency_map,
-            conditions=find_track_conditions(
-                name,
-                efficiency_map,
-                source,
-                tree,
-                needed=list(efficiency_map.binning),
-                conditions=conditions,
-            ),
+    found = {
+        track: find_track_conditions(
+            track, own, source, tree, needed=list(own.binning), conditions=conditions
         )
-        for name, efficiency_map in maps.items()
-    ]
+        for track, own in maps.items()
+    }
     where = f"{source}, {', '.join(maps)}"
-    inputs = list(dict.fromkeys(name for t in tracks for name in t.inputs))
+    inputs = list(
+        dict.fromkeys(name for own in found.values() for c in own for name in c.inputs)
+    )
     check_numbers(inputs, tree, source, ", ".join(maps))
     shape = common_shape(
         {name: tree.types[name] for name in inputs}, own=inputs, where=where
@@ -183,8 +152,8 @@ def _addition(
     if tree.entries:
         head = next(iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
         rows, _ = lay_out(head, inputs, shape, where=where)
-        for track in tracks:
-            check_units(track.conditions, rows, source, track.name)
+        for track, own in found.items():
+            check_units(own, rows, source, track)
     kind = BranchType(np.dtype(np.float64), shape)
     named = dict(zip(selection_names(selections), selections, strict=True))
     tables = {name: _tabulate(selection, maps) for name, selection in named.items()}
@@ -199,11 +168,10 @@ def _addition(
     def compute(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
         rows, counts = lay_out(arrays, inputs, shape, where=where)
         places = {
-            track.name: bin_index(
-                {c.variable.name: c.evaluate(rows) for c in track.conditions},
-                track.efficiency_map.binning,
+            track: bin_index(
+                {c.variable.name: c.evaluate(rows) for c in own}, maps[track].binning
             )
-            for track in tracks
+            for track, own in found.items()
         }
         columns: dict[str, FloatArray] = {}
         for name, table in tables.items():

@@ -26,13 +26,9 @@ import numpy as np
 from scipy import sparse
 
 from pidgan.arrays import FloatArray
+from pidgan.efficiency import quoted
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.quoted import (
-    Estimate,
-    estimate_latex,
-    estimate_text,
-    finite_matrix,
-)
+from pidgan.efficiency.quoted import Estimate
 from pidgan.errors import PidganWarning
 
 MIN_SIGNIFICANCE = 3.0
@@ -175,18 +171,17 @@ class Estimates:
     def covariances(self) -> dict[str, Any]:
         """Return the covariance and its parts for JSON."""
         parts = {"stat": self.stat, **self.systematics}
-        return {
-            "covariance": finite_matrix(self.covariance),
-            "covariance_parts": {k: finite_matrix(v) for k, v in parts.items()},
-        }
+        matrices = {name: part.tolist() for name, part in parts.items()}
+        content = {"covariance": self.covariance.tolist(), "covariance_parts": matrices}
+        return dict(quoted.for_json(content))
 
     def text(self) -> str:
         """Return a table of values and uncertainties."""
-        return estimate_text(self)
+        return quoted.estimate_text(self)
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic."""
-        return estimate_latex(self)
+        return quoted.estimate_latex(self)
 
     def _through(
         self, j: Any, values: FloatArray, labels: Sequence[str]

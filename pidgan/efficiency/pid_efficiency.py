@@ -38,12 +38,11 @@ import pandas as pd
 from scipy import sparse
 
 from pidgan.application.conditions import Conditions
-from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.efficiency import quoted
+from pidgan.arrays import FloatArray
+from pidgan.efficiency import quoted, sums
 from pidgan.efficiency.analysis_rows import (
     Request,
     Rows,
-    TrackRows,
     check_places,
     read_rows,
 )
@@ -53,16 +52,6 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Estimates, Origin, map_key, warn_of_relatives
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
-from pidgan.efficiency.sums import (
-    EMPTY,
-    NOT_POSITIVE,
-    USABLE,
-    Cells,
-    Part,
-    RowSample,
-    integrate,
-    sum_cells,
-)
 from pidgan.errors import MapError
 
 __all__ = [
@@ -71,7 +60,6 @@ __all__ = [
     "PidEfficiencies",
     "PidEfficiency",
     "combine",
-    "combine_rows",
     "pid_efficiency",
     "write_efficiency_columns",
 ]
@@ -81,7 +69,7 @@ Outside = Literal["grow", "refuse"]
 MAX_ESTIMATES = 5000
 """Most selections times bins: a covariance of more is larger than 200 MB."""
 
-_FLAGS = {EMPTY: "empty", NOT_POSITIVE: "sum of weights not positive"}
+_FLAGS = {sums.EMPTY: "empty", sums.NOT_POSITIVE: "sum of weights not positive"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,9 +133,7 @@ class PidEfficiencies:
         """Return everything for JSON, with null for NaN and infinity."""
         return {
             "results": [one.content() for one in self.results],
-            "bins": {
-                k: [*map(quoted.finite, edges)] for k, edges in self.binning.items()
-            },
+            "bins": quoted.for_json(self.binning),
             "n_outside_bins": self.n_outside_bins,
             **self.estimates.covariances(),
         }
@@ -237,40 +223,6 @@ def pid_efficiency(
     return combine(selections, rows, opened, correction=correction, outside=outside)
 
 
-def combine_rows(
-    efficiency_map: EfficiencyMap,
-    numbers: Sequence[int],
-    *,
-    place: IntArray,
-    passed: BoolArray,
-    weights: FloatArray,
-    correction: bool = True,
-    outside: Outside = "grow",
-) -> PidEfficiencies:
-    """Return the efficiencies of cuts of a map on one track, from arrays.
-
-    Each row has its bin in the map `place` (n,), -1 outside, and passes cuts or not
-    (n_cuts, n).
-    """
-    flags = dict(zip(numbers, np.asarray(passed, dtype=np.bool_), strict=True))
-    place = np.asarray(place, dtype=np.int64)
-    rows = Rows(
-        tracks={"track": TrackRows(place=place, passed=flags)},
-        weights=np.asarray(weights, dtype=np.float64),
-        cell=np.zeros(len(place), dtype=np.int64),
-    )
-    selections = [
-        Selection(text=efficiency_map.cuts[k], cuts={"track": k}) for k in numbers
-    ]
-    return combine(
-        selections,
-        rows,
-        {"track": efficiency_map},
-        correction=correction,
-        outside=outside,
-    )
-
-
 def combine(
     selections: Sequence[Selection],
     rows: Rows,
@@ -293,8 +245,8 @@ def combine(
     n_outside_bins = int(np.count_nonzero(~inside))
     used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
     check_places(used, maps, refuse=outside == "refuse")
-    cells = sum_cells(used, n_cells)
-    if not (cells.status == USABLE).any():
+    cells = sums.sum_cells(used, n_cells)
+    if not (cells.status == sums.USABLE).any():
         where = " in the bins of the analysis" if edges else ""
         raise MapError(
             f"{len(used.weights)} rows{where} with a sum of weights of "
@@ -303,15 +255,16 @@ def combine(
     keys = {track: map_key(efficiency_map) for track, efficiency_map in maps.items()}
     warn_of_relatives({keys[track]: maps[track] for track in maps})
     parts = [
-        integrate(selection, used, maps, keys, cells=cells) for selection in selections
+        sums.integrate(selection, used, maps, keys, cells=cells)
+        for selection in selections
     ]
-    sample = RowSample(
+    sample = sums.RowSample(
         rows=rows,
         selections=tuple(selections),
         maps=maps,
         correction=correction,
         means=np.array([part.values(correction) for part in parts]),
-        sums=np.where(cells.status == USABLE, cells.sums, 0.0),
+        sums=np.where(cells.status == sums.USABLE, cells.sums, 0.0),
     )
     estimates = _estimates(parts, sample, maps, keys, cells=cells, edges=edges)
     return PidEfficiencies(
@@ -325,12 +278,12 @@ def combine(
 
 
 def _estimates(
-    parts: Sequence[Part],
-    sample: RowSample,
+    parts: Sequence[sums.Part],
+    sample: sums.RowSample,
     maps: Mapping[str, EfficiencyMap],
     keys: Mapping[str, str],
     *,
-    cells: Cells,
+    cells: sums.Cells,
     edges: Mapping[str, Sequence[float]],
 ) -> Estimates:
     """Return the values of all selections in all bins, with their derivatives."""
@@ -353,7 +306,7 @@ def _estimates(
         empty = sparse.csr_array(shape)
         blocks = [part.gradients.get(key, empty) for part in parts]
         gradients[key] = sparse.vstack(blocks, format="csr")
-    usable = np.tile(cells.status == USABLE, len(parts))
+    usable = np.tile(cells.status == sums.USABLE, len(parts))
     values = np.where(usable, sample.means.ravel(), np.nan)
     ranges = _ranges(edges)
     return Estimates(
@@ -374,9 +327,9 @@ def _estimates(
 
 
 def _describe(
-    parts: Sequence[Part],
+    parts: Sequence[sums.Part],
     estimates: Estimates,
-    cells: Cells,
+    cells: sums.Cells,
     edges: Mapping[str, Sequence[float]],
     *,
     n_invalid: int,
@@ -385,7 +338,7 @@ def _describe(
     ranges = _ranges(edges)
     places = [(part, cell) for part in parts for cell in range(len(cells.sums))]
     for (part, cell), one in zip(places, estimates, strict=True):
-        usable = cells.status[cell] == USABLE
+        usable = cells.status[cell] == sums.USABLE
         generated = part.generated[cell] if usable else np.nan
         flags = [] if usable else [_FLAGS[int(cells.status[cell])]]
         if usable and part.n_passing[cell] == 0:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.arrays import FloatArray
-
 PDG_TURN = 3.55
 """Uncertainties up to 354 get two digits, from 355 on one (Particle Data Group, Phys.
 Rev. D 110 (2024) 030001, Sec. 5.3 of the introduction)."""
@@ -56,7 +54,7 @@ class Estimate:
 
     def content(self) -> dict[str, Any]:
         """Return everything for JSON, with null for NaN."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        return dict(for_json(asdict(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,7 @@ class PidEfficiency:
 
     def content(self) -> dict[str, Any]:
         """Return everything for JSON, with null for NaN and infinity."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        return dict(for_json(asdict(self)))
 
 
 def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:
@@ -116,23 +114,15 @@ def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:
     return ", ".join([cut, *parts])
 
 
-def finite(value: float) -> float | None:
-    """Return a number for JSON, None for NaN and infinity."""
-    return float(value) if np.isfinite(value) else None
-
-
-def finite_matrix(matrix: FloatArray) -> list[list[float | None]]:
-    """Return a matrix for JSON."""
-    return [[finite(value) for value in row] for row in matrix.tolist()]
-
-
-def _without_nan(content: Any) -> Any:
-    """Content for JSON, with None for floats that JSON does not know."""
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
+def for_json(content: Any) -> Any:
+    """Return content for JSON, with None for NaN and infinity."""
+    if isinstance(content, Mapping):
+        return {key: for_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return finite(content) if isinstance(content, float) else content
+        return [for_json(value) for value in content]
+    if isinstance(content, float):
+        return float(content) if np.isfinite(content) else None
+    return content
 
 
 def efficiency_text(
@@ -141,15 +131,7 @@ def efficiency_text(
     n_outside_bins: int,
 ) -> str:
     """Return a table of efficiencies and uncertainties in per cent."""
-    names = list(dict.fromkeys(name for r in found for name in r.syst))
-    width = max(len("cut"), *(len(r.label) for r in found))
-    head = ["value", "stat", *names, "total", "generated"]
-    lines = [f"{'cut':{width}}" + "".join(f"{name:>13}" for name in head)]
-    for r in found:
-        numbers = [r.value, r.stat, *(r.syst[name] for name in names)]
-        numbers += [r.total, r.generated]
-        cells = "".join(_cell(100 * number, 12, "%") for number in numbers)
-        lines.append(f"{r.label:{width}}{cells}")
+    lines = _lines(found, "cut", unit="%", last=("generated",))
     one = found[0]
     worst = 100 * max(r.outside_fraction for r in found)
     if bins:
@@ -177,24 +159,34 @@ def efficiency_text(
 
 def estimate_text(estimates: Iterable[Estimate]) -> str:
     """Return a table of ratios, sums or differences."""
-    rows = list(estimates)
+    return "\n".join(_lines(list(estimates), "", unit=""))
+
+
+def _lines(
+    rows: Sequence[PidEfficiency | Estimate],
+    title: str,
+    *,
+    unit: str,
+    last: Sequence[str] = (),
+) -> list[str]:
+    """Head and rows of a table, in per cent if that is the unit."""
     names = list(dict.fromkeys(name for r in rows for name in r.syst))
-    width = max(len(r.label) for r in rows)
-    head = ["value", "stat", *names, "total"]
-    lines = [f"{'':{width}}" + "".join(f"{name:>13}" for name in head)]
+    width = max(len(title), *(len(r.label) for r in rows))
+    head = ["value", "stat", *names, "total", *last]
+    lines = [f"{title:{width}}" + "".join(f"{name:>13}" for name in head)]
     for r in rows:
         numbers = [r.value, r.stat, *(r.syst[name] for name in names), r.total]
-        cells = "".join(_cell(number, 13, "") for number in numbers)
+        numbers += [getattr(r, name) for name in last]
+        cells = "".join(_cell(number, unit) for number in numbers)
         lines.append(f"{r.label:{width}}{cells}")
-    return "\n".join(lines)
+    return lines
 
 
-def _cell(number: float, width: int, unit: str) -> str:
-    """Return a number in a column."""
+def _cell(number: float, unit: str) -> str:
+    """A number in a column."""
     if math.isnan(number):
-        return f"{'-':>{width + len(unit)}}"
-    digits = 3 if unit else 5
-    return f"{number:{width}.{digits}f}{unit}"
+        return f"{'-':>13}"
+    return f"{100 * number:12.3f}%" if unit else f"{number:13.5f}"
 
 
 def efficiency_latex(found: Iterable[PidEfficiency], bins: Iterable[str]) -> str:

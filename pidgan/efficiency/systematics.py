@@ -34,6 +34,7 @@ from pidgan.bundle.reference import (
     parse_cuts,
     reference_frame,
 )
+from pidgan.efficiency import smoothing
 from pidgan.efficiency.binning import (
     Binning,
     bin_index,
@@ -46,13 +47,6 @@ from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
     RealVsGenerated,
     compare_rows,
-)
-from pidgan.efficiency.smoothing import (
-    MIN_N_EFF,
-    is_measured,
-    raw_covariance,
-    raw_difference,
-    smooth_cuts,
 )
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
@@ -173,14 +167,14 @@ def map_from_rows(
 ) -> EfficiencyMap:
     """Return the map of rows; `empty_bins` gives the efficiency of bins without any."""
     place = bin_index(rows.columns, edges)
-    found = rows.in_bins(edges).measured(MIN_N_EFF)
-    if not is_measured(found).any():
+    found = rows.in_bins(edges).measured(smoothing.MIN_N_EFF)
+    if not smoothing.is_measured(found).any():
         raise MapError(
             f"reference of {len(place)} rows: no bin has a positive sum of weights; "
             "expected more rows or fewer bins"
         )
     generated = _generated_everywhere(rows, place, found, empty_bins)
-    smooth, variances = smooth_cuts(found, generated)
+    smooth, variances = smoothing.smooth_cuts(found, generated)
     mean = np.array([cut.mean for cut in smooth])
     populations = found.n_eff.reshape(-1)
     shifts = {}
@@ -189,7 +183,7 @@ def map_from_rows(
     if "sweights" in variations:
         for name, weights in rows.alternatives.items():
             other = replace(rows, weights=weights).tables(edges)
-            change = raw_difference(*other) - raw_difference(
+            change = smoothing.raw_difference(*other) - smoothing.raw_difference(
                 found.real, found.generated
             )
             change = np.nan_to_num(change)
@@ -205,12 +199,20 @@ def map_from_rows(
         discrepancy=mean,
         covariance=np.array([cut.covariance for cut in smooth]),
         operator=np.array([cut.operator for cut in smooth]),
-        raw_covariance=raw_covariance(found, variances),
+        raw_covariance=smoothing.raw_covariance(found, variances),
         n_eff=populations,
         passing=n_eff_of_sums(np.maximum(passed @ w, 0), passed @ w**2),
         failing=n_eff_of_sums(np.maximum(failed @ w, 0), failed @ w**2),
         variations=shifts,
-        metadata={**metadata, "reference": _summary(rows, place)},
+        metadata={
+            **metadata,
+            "reference": {
+                "rows": len(w),
+                "rows_outside": int(np.count_nonzero(~inside)),
+                "sum_weights": float(w.sum()),
+                "n_eff": n_eff(w),
+            },
+        },
     )
 
 
@@ -228,7 +230,7 @@ def _generated_everywhere(
     at, size = place[inside], np.abs(rows.weights[inside])
     norm = np.bincount(at, size, found.n_eff.size)
     result = found.generated.efficiency.reshape(len(rows.cuts), -1).copy()
-    for b in np.flatnonzero(~is_measured(found) & (norm > 0)):
+    for b in np.flatnonzero(~smoothing.is_measured(found) & (norm > 0)):
         chosen = at == b
         share = rows.generated[:, inside][:, chosen] / rows.repeats
         result[:, b] = share @ size[chosen] / norm[b]
@@ -251,18 +253,10 @@ def _coarse_mean(
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, populations + 1)
     average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
-    smooth, _ = smooth_cuts(rows.in_bins(coarse).measured(MIN_N_EFF), average / norm)
+    smooth, _ = smoothing.smooth_cuts(
+        rows.in_bins(coarse).measured(smoothing.MIN_N_EFF), average / norm
+    )
     return np.array([cut.mean[merged] for cut in smooth])
-
-
-def _summary(rows: ComparedRows, place: IntArray) -> dict[str, Any]:
-    w = rows.weights
-    return {
-        "rows": len(w),
-        "rows_outside": int(np.count_nonzero(place < 0)),
-        "sum_weights": float(w.sum()),
-        "n_eff": n_eff(w),
-    }
 
 
 def _check_variations(

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
+from toy_map import combine_rows
 
 from pidgan.application.conditions import Conditions
 from pidgan.bundle.card import CardVariable, sample_targets
@@ -19,7 +20,6 @@ from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.pid_efficiency import (
     PidEfficiencies,
-    combine_rows,
     pid_efficiency,
 )
 from pidgan.efficiency.systematics import run_systematics
