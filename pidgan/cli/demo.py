@@ -192,8 +192,8 @@ def format_table(found: pd.DataFrame) -> str:
 
 def _write_summary(work: Path, found: pd.DataFrame) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
-    from pidgan.report.page import Picture, Section, Table, with_error, write_page
     from pidgan.report.plots.efficiencies import plot_comparison
+    from pidgan.report.report import Picture, Section, Table, with_error, write_page
 
     rows = found.to_dict("records")
     (work / "demo.json").write_text(json.dumps(rows, indent=1))

@@ -1,10 +1,10 @@
 """Reports that judge generators, and the figures that they draw.
 
-`validation` compares generated with real rows, of tracks and of showers, and `report`
-has the outcome, which saves itself as a page. `page` is the page of every report,
-`map_page` that of efficiency maps and working points, `family_comparison` that of
-families. `metrics`, `shower_metrics` and `pads` are the distances behind the
-figures, `shower_validation` applies them to showers. `plots` draws.
+`validation` compares generated with real rows, of tracks and of showers; `report` has
+the outcome, which saves itself, and the page of every report. `map_page` is the page of
+efficiency maps and working points, `family_comparison` that of families. `metrics`,
+`shower_metrics` and `pads` are the distances behind the figures, `shower_validation`
+applies them to showers. `plots` draws.
 """
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "map_page",
     "metrics",
     "pads",
-    "page",
     "plots",
     "report",
     "shower_metrics",

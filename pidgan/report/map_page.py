@@ -21,7 +21,6 @@ from pidgan.efficiency.real_vs_generated import (
 )
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
-from pidgan.report.page import Picture, Section, Table, with_error, write_page
 from pidgan.report.plots import Figure
 from pidgan.report.plots.efficiencies import (
     plot_breakdown,
@@ -29,6 +28,7 @@ from pidgan.report.plots.efficiencies import (
     plot_map,
     plot_roc,
 )
+from pidgan.report.report import Picture, Section, Table, with_error, write_page
 
 
 @dataclass(frozen=True, kw_only=True)

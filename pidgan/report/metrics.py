@@ -37,15 +37,14 @@ from pidgan.sample.weights import (
     positive_weights,
 )
 
+Weights = ArrayLike | None
+
 BOOTSTRAP_REPLICAS = 20  # they give an error to 16 %
 ENERGY_ROWS = 2000  # pairs grow as the square of the rows: 4M distances
 
 
 def weighted_ks(
-    a: ArrayLike,
-    b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    a: ArrayLike, b: ArrayLike, weights_a: Weights = None, weights_b: Weights = None
 ) -> float:
     """Return the Kolmogorov-Smirnov distance, sup_t |F_a(t) - F_b(t)|.
 
@@ -58,10 +57,7 @@ def weighted_ks(
 
 
 def wasserstein(
-    a: ArrayLike,
-    b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    a: ArrayLike, b: ArrayLike, weights_a: Weights = None, weights_b: Weights = None
 ) -> float:
     """Return the Wasserstein-1 distance, the integral of |F_a - F_b|.
 
@@ -74,8 +70,8 @@ def wasserstein(
 def wasserstein_error(
     a: ArrayLike,
     b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    weights_a: Weights = None,
+    weights_b: Weights = None,
     *,
     seed: int = 1,
 ) -> float:
@@ -106,10 +102,7 @@ def ks_scale(n_a: float, n_b: float) -> float:
 
 
 def ks_error(
-    a: ArrayLike,
-    b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    a: ArrayLike, b: ArrayLike, weights_a: Weights = None, weights_b: Weights = None
 ) -> float:
     """Return the standard error of `weighted_ks`.
 
@@ -149,8 +142,8 @@ def separation_power(
 def energy_distance(
     a: ArrayLike,
     b: ArrayLike,
-    weights_a: ArrayLike | None = None,
-    weights_b: ArrayLike | None = None,
+    weights_a: Weights = None,
+    weights_b: Weights = None,
     *,
     seed: int = 1,
     max_rows: int = ENERGY_ROWS,
@@ -195,10 +188,7 @@ def _pair_distances(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _distributions(
-    a: ArrayLike,
-    b: ArrayLike,
-    weights_a: ArrayLike | None,
-    weights_b: ArrayLike | None,
+    a: ArrayLike, b: ArrayLike, weights_a: Weights, weights_b: Weights
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distinct values of both samples, and the two distribution functions there."""
     x, wx = checked_rows(a, weights_a, "weights_a")
@@ -243,8 +233,8 @@ class C2ST:
 def c2st(
     real: ArrayLike,
     generated: ArrayLike,
-    weights_real: ArrayLike | None = None,
-    weights_generated: ArrayLike | None = None,
+    weights_real: Weights = None,
+    weights_generated: Weights = None,
     *,
     seed: int = 1,
     max_rows: int = 50_000,
@@ -300,8 +290,8 @@ def c2st(
 def weighted_auc(
     scores0: ArrayLike,
     scores1: ArrayLike,
-    weights0: ArrayLike | None = None,
-    weights1: ArrayLike | None = None,
+    weights0: Weights = None,
+    weights1: Weights = None,
 ) -> tuple[float, float]:
     """Return the area under the ROC curve and its standard error.
 

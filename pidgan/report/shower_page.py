@@ -9,13 +9,6 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report.page import (
-    Picture,
-    Section,
-    Table,
-    training_sections,
-    with_error,
-)
 from pidgan.report.plots.showers import (
     plot_curves,
     plot_matrix,
@@ -23,13 +16,17 @@ from pidgan.report.plots.showers import (
     plot_response,
     plot_shower,
 )
-from pidgan.report.report import Measured, Report, figure_table
-from pidgan.report.shower_metrics import (
-    Curve,
-    ResolutionFit,
-    Response,
-    fit_resolution,
+from pidgan.report.report import (
+    Measured,
+    Picture,
+    Report,
+    Section,
+    Table,
+    figure_table,
+    training_sections,
+    with_error,
 )
+from pidgan.report.shower_metrics import Curve, ResolutionFit, Response, fit_resolution
 from pidgan.sample.species import species_name
 
 MOST_LAYERS = 5  # of a view in a picture of cells
@@ -122,24 +119,7 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
             figure_table(_main_figures(figures)),
             Table(
                 title="Response: largest difference in any bin of the energy",
-                rows=[
-                    {
-                        "showers": _of_species(name),
-                        "worst linearity": f"{found['worst_linearity']:.2%}",
-                        "worst resolution": f"{found['worst_resolution']:.1%}",
-                        **{
-                            f"{kind} sigma / E": _fit_text(
-                                fit_resolution(response), data.energy_unit
-                            )
-                            for kind, response in zip(
-                                ("real", "generated"),
-                                data.response[name],
-                                strict=True,
-                            )
-                        },
-                    }
-                    for name, found in figures["response"].items()
-                ],
+                rows=[_response_row(figures, data, name) for name in data.response],
             ),
         ],
     )
@@ -152,63 +132,65 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
     yield _observables(figures, data)
 
 
+def _response_row(
+    figures: Mapping[str, Any], data: ShowerData, name: str
+) -> dict[str, str]:
+    found, (real, generated) = figures["response"][name], data.response[name]
+    return {
+        "showers": _of_species(name),
+        "worst linearity": f"{found['worst_linearity']:.2%}",
+        "worst resolution": f"{found['worst_resolution']:.1%}",
+        "real sigma / E": _fit_text(fit_resolution(real), data.energy_unit),
+        "generated sigma / E": _fit_text(fit_resolution(generated), data.energy_unit),
+    }
+
+
 def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
     """Linearity and resolution of each species in bins of the incident energy."""
     factor, unit = _incident_unit(data)
     pictures, tables = [], []
-    for name, (real, generated) in data.response.items():
-        x, shown = real.energy * factor, _of_species(name)
+    for name, pair in data.response.items():
+        x, shown = pair[0].energy * factor, _of_species(name)
         linearity = plot_response(
             x,
-            (real.mean, real.mean_error),
-            (generated.mean, generated.mean_error),
+            *((r.mean, r.mean_error) for r in pair),
             what="Mean $E_{vis}/E$",
             unit=unit,
             allowed=LINEARITY,
         )
+        caption = (
+            f"Linearity, {shown}: mean of the visible over the incident energy. The "
+            f"shaded part of the ratio marks {LINEARITY:.1%}."
+        )
+        pictures.append(Picture(figure=linearity, caption=caption))
         resolution = plot_response(
             x,
-            (100 * real.resolution, 100 * real.resolution_error),
-            (100 * generated.resolution, 100 * generated.resolution_error),
+            *((100 * r.resolution, 100 * r.resolution_error) for r in pair),
             what="Resolution $\\sigma/E$ [%]",
             unit=unit,
-            curves={
-                kind: _fit_curve(response, factor)
-                for kind, response in (("real", real), ("generated", generated))
-            },
+            curves=[_fit_curve(r, factor) for r in pair],
             allowed=RESOLUTION,
             zero=True,
         )
-        pictures += [
-            Picture(
-                figure=linearity,
-                caption=f"Linearity, {shown}: mean of the visible over the incident "
-                f"energy. The shaded part of the ratio marks {LINEARITY:.1%}.",
-            ),
-            Picture(
-                figure=resolution,
-                caption=f"Resolution, {shown}: half width of the central 68.3 % over "
-                "the median, with fits of a/sqrt(E), b/E and c added in quadrature. "
-                f"The shaded part of the ratio marks {RESOLUTION:.0%}.",
-            ),
-        ]
-        found = figures["response"][name]
+        caption = (
+            f"Resolution, {shown}: half width of the central 68.3 % over the median, "
+            "with fits of a/sqrt(E), b/E and c added in quadrature. The shaded part "
+            f"of the ratio marks {RESOLUTION:.0%}."
+        )
+        pictures.append(Picture(figure=resolution, caption=caption))
+        f = figures["response"][name]
         rows = [
             {
                 f"E [{unit}]": f"{e:.4g}",
-                "showers": f"{n:.0f}",
-                "generated / real mean - 1": with_error(a, b, unit="%"),
-                "generated / real resolution": with_error(c, d),
+                "showers": f"{f['showers'][i]:.0f}",
+                "generated / real mean - 1": with_error(
+                    f["linearity"][i], f["linearity_error"][i], unit="%"
+                ),
+                "generated / real resolution": with_error(
+                    f["resolution_ratio"][i], f["resolution_ratio_error"][i]
+                ),
             }
-            for e, n, a, b, c, d in zip(
-                x,
-                found["showers"],
-                found["linearity"],
-                found["linearity_error"],
-                found["resolution_ratio"],
-                found["resolution_ratio_error"],
-                strict=True,
-            )
+            for i, e in enumerate(x)
         ]
         tables.append(Table(rows=rows, title=shown))
     return Section(title="Linearity and resolution", tables=tables, pictures=pictures)

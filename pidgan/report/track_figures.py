@@ -6,15 +6,21 @@ the generated rows.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pidgan.arrays import BoolArray, FloatArray
-from pidgan.efficiency.binning import Binning, bin_shape, choose_edges
+from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.efficiency.binning import (
+    Binning,
+    bin_index,
+    bin_shape,
+    choose_edges,
+    count_bins,
+)
 from pidgan.efficiency.real_vs_generated import (
     MIN_BIN_EFF,
     ComparedRows,
@@ -30,9 +36,92 @@ from pidgan.report.metrics import (
     weighted_ks,
 )
 from pidgan.report.report import Measured, measured, missing
-from pidgan.report.track_rows import Choice, TrackRows, is_usable
+from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Part
+from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff, with_differences
+
+Choice = Callable[[Part], BoolArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackRows:
+    """Real rows of one species, generated rows of the same conditions, and the floor.
+
+    The floor is samples of the train part, each of about the size of the test part.
+    """
+
+    sample: Sample
+    real: Part
+    generated: Part
+    floors: tuple[Part, ...]
+
+    def where(self, choose: Choice) -> "TrackRows":
+        """Return the chosen rows; of the floor only samples with a positive sum."""
+        floors = (take(part, choose(part)) for part in self.floors)
+        return replace(
+            self,
+            real=take(self.real, choose(self.real)),
+            generated=take(self.generated, choose(self.generated)),
+            floors=tuple(part for part in floors if is_usable(part)),
+        )
+
+    def split(self, edges: Mapping[str, Any]) -> list["TrackRows"]:
+        """Return the rows of each bin, in the order of flat bins."""
+        parts = (self.real, self.generated, *self.floors)
+        index = {id(part): self.bins(part, edges) for part in parts}
+
+        def inside(part: Part, *, number: int) -> BoolArray:
+            return np.asarray(index[id(part)] == number)
+
+        return [self.where(partial(inside, number=b)) for b in range(count_bins(edges))]
+
+    def columns(self, part: Part) -> dict[str, FloatArray]:
+        """Return the conditions of some rows by name."""
+        return dict(zip(self.sample.condition_names, part.conditions.T, strict=True))
+
+    def bins(self, part: Part, edges: Mapping[str, Any]) -> IntArray:
+        """Return the flat bin of each row, negative outside."""
+        return bin_index(self.columns(part), edges)
+
+    def passing(self, part: Part, cuts: Sequence[str]) -> BoolArray:
+        """Return which rows pass cuts, (n_cuts, n)."""
+        names = self.sample.target_names
+        columns = dict(zip(names, part.targets.T, strict=True))
+        parsed = [parse_cut(cut, names=names) for cut in cuts]
+        return np.array([cut.passes(columns, self.sample.sentinels) for cut in parsed])
+
+    def outcomes(
+        self, cuts: Sequence[str], passing: Choice, *, floor: Part | None = None
+    ) -> ComparedRows:
+        """Return which real and generated rows are chosen, for efficiencies in bins."""
+        real = floor or self.real
+        return ComparedRows(
+            species=self.sample.species,
+            cuts=tuple(cuts),
+            columns=self.columns(real),
+            weights=real.weights,
+            real=passing(real),
+            generated=passing(floor or self.generated).astype(np.int64),
+            repeats=1,
+            units={v.name: v.package_unit for v in self.sample.conditions},
+        )
+
+
+def take(part: Part, rows: Any) -> Part:
+    """Return some rows of a part."""
+    return Part(
+        conditions=part.conditions[rows],
+        targets=part.targets[rows],
+        weights=part.weights[rows],
+        alternatives=part.alternatives[rows],
+    )
+
+
+def is_usable(part: Part) -> bool:
+    """Return whether the weights of rows can be normalised."""
+    return len(part.weights) > 0 and float(part.weights.sum()) > 0
+
 
 MIN_ATOM_SHARE, MIN_ATOM_ROWS = 2e-3, 10
 """Share of the rows and number of rows from which a value or a tie is listed."""

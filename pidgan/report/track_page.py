@@ -8,19 +8,21 @@ import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
-from pidgan.report.page import (
+from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
+from pidgan.report.plots.samples import plot_mass_fit, plot_target
+from pidgan.report.report import (
+    Measured,
     Picture,
+    Report,
     Section,
     Table,
+    figure_cells,
+    figure_table,
     text_of,
     training_sections,
     with_error,
 )
-from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
-from pidgan.report.plots.samples import plot_mass_fit, plot_target
-from pidgan.report.report import Measured, Report, figure_cells, figure_table
-from pidgan.report.track_figures import CutComparison
-from pidgan.report.track_rows import TrackRows
+from pidgan.report.track_figures import CutComparison, TrackRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +130,10 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
         "Discriminant with the fitted components. The pulls are (data - fit) / "
         "sqrt(fit); the band marks one standard deviation."
     )
+    rows = [{"parameter": name, "value": with_error(*v)} for name, v in values.items()]
+    picture = Picture(figure=figure, caption=caption)
     return Section(
-        title="Mass fit",
-        text=quality,
-        tables=[
-            Table(
-                rows=[
-                    {"parameter": name, "value": with_error(*pair)}
-                    for name, pair in values.items()
-                ]
-            )
-        ],
-        pictures=[Picture(figure=figure, caption=caption)],
+        title="Mass fit", text=quality, tables=[Table(rows=rows)], pictures=[picture]
     )
 
 
@@ -149,28 +143,25 @@ def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Sect
     found = figures["targets"][variable.name]
     unit = variable.package_unit
     labels, bins = _bin_labels(data), found["in_bins"]
-    columns = {
-        name: np.ravel(np.array(bins[name], dtype=np.float64))
-        for name in ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor")
-    }
-    effective = np.ravel(np.array(bins["n_eff"], dtype=np.float64))
+    names = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
+    arrays = [np.ravel(np.array(bins[name], dtype=np.float64)) for name in names]
     in_bins = [
         {
             "bin": label,
-            "KS": with_error(columns["ks"][i], columns["ks_error"][i]),
-            "floor of KS": columns["ks_floor"][i],
-            "W1": columns["wasserstein"][i],
-            "floor of W1": columns["wasserstein_floor"][i],
-            "effective rows": f"{effective[i]:.0f}",
+            "KS": with_error(ks, error),
+            "floor of KS": floor,
+            "W1": w1,
+            "floor of W1": w1_floor,
+            "effective rows": f"{n:.0f}",
         }
-        for i, label in enumerate(labels)
+        for label, ks, error, floor, w1, w1_floor, n in zip(
+            labels, *arrays, strict=True
+        )
     ]
+    in_unit = "" if unit == "1" else f" [{unit}]"
     overall = [
         ("weighted KS", found["ks"]),
-        (
-            f"Wasserstein-1 (W1){'' if unit == '1' else f' [{unit}]'}",
-            found["wasserstein"],
-        ),
+        (f"Wasserstein-1 (W1){in_unit}", found["wasserstein"]),
         ("KS, mean over kinematic bins", bins["ks_mean"]),
     ]
     atoms = [

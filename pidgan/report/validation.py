@@ -7,32 +7,39 @@ part; the floor of showers compares two halves of the judged part. Generated row
 the conditions and weights of the real ones they are compared with.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.binning import Binning
-from pidgan.errors import DatasetError
+from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
 from pidgan.report.track_figures import (
+    TrackRows,
     c2st_figure,
     compare_cuts,
+    is_usable,
     median_cuts,
     quantile_edges,
+    take,
     target_figures,
     tie_figures,
 )
 from pidgan.report.track_page import TrackData, track_report
-from pidgan.report.track_rows import check_names, prepare_rows
 from pidgan.sample.cuts import cut_texts
-from pidgan.sample.dataset import Dataset, PartName
+from pidgan.sample.dataset import Dataset, Part, PartName
 from pidgan.sample.weights import n_eff
 
 FIGURES_SCHEMA = 1
 FLOOR = "test part against samples of the train part of the same size"
 KINEMATIC_BINS = 3
 """Number of quantile bins along each of the first two conditions."""
+MAX_FLOOR_SAMPLES = 4
+MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
 
 def validate(
@@ -92,7 +99,7 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
-    rows = prepare_rows(generator, dataset, seed=seed, max_rows=max_rows)
+    rows = _prepare_rows(generator, dataset, seed=seed, max_rows=max_rows)
     sample = rows.sample
     edges = {
         name: quantile_edges(values, KINEMATIC_BINS)
@@ -101,7 +108,7 @@ def validate(
     texts = cut_texts(cuts or ()) or sample.cuts or median_cuts(rows)
     compared, others = compare_cuts(rows, texts, binning), {}
     for other, data in misid:
-        rejected = prepare_rows(other, data, seed=seed, max_rows=max_rows)
+        rejected = _prepare_rows(other, data, seed=seed, max_rows=max_rows)
         others[data.sample.species] = compare_cuts(rejected, texts, binning)
     figures = {
         "schema": FIGURES_SCHEMA,
@@ -142,7 +149,7 @@ def _validate_showers(
             f"dataset {sample.name!r} has no cells with an incident energy, which a "
             "report of showers needs"
         )
-    check_names(generator, dataset)
+    _check_names(generator, dataset)
     real = dataset.part(part)
     generated = sample_targets(
         generator, real.conditions, seed=seed, track="validation"
@@ -161,3 +168,63 @@ def _validate_showers(
     )
     history = getattr(generator, "history", None) or {}
     return replace(report, data=replace(report.data, history=history))
+
+
+def _check_names(generator: Generator, dataset: Dataset) -> None:
+    """Raise a DatasetError if a generator has other variables than a dataset."""
+    sample, card = dataset.sample, generator.card
+    for kind in ("condition_names", "target_names"):
+        if getattr(card, kind) != getattr(sample, kind):
+            raise DatasetError(
+                f"the generator's {kind} are {', '.join(getattr(card, kind)[:20])}; "
+                f"those of dataset {sample.name!r} are "
+                f"{', '.join(getattr(sample, kind)[:20])}"
+            )
+
+
+def _prepare_rows(
+    generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
+) -> TrackRows:
+    """Return the rows to compare, generated targets included."""
+    _check_names(generator, dataset)
+    sample = dataset.sample
+    real = take(dataset.part("test"), slice(max_rows))
+    if not is_usable(real):
+        raise DatasetError(
+            f"the test part of dataset {sample.name!r} has {len(real.weights)} rows "
+            f"with sum of weights {real.weights.sum():.6g}, expected a positive sum"
+        )
+    targets = sample_targets(generator, real.conditions, seed=seed, track="validation")
+    generated = replace(real, targets=targets)
+    finite = np.asarray(np.isfinite(targets).all(axis=1))
+    if not finite.any():
+        raise DatasetError(f"no row generated for dataset {sample.name!r} is finite")
+    if not finite.all():
+        lost = np.count_nonzero(~finite)
+        warnings.warn(
+            f"{lost} of {len(finite)} generated rows are not finite and left out",
+            PidganWarning,
+            stacklevel=3,
+        )
+        real, generated = take(real, finite), take(generated, finite)
+    floors = _floor_samples(dataset.part("train"), len(real.weights), seed=seed)
+    return TrackRows(sample=sample, real=real, generated=generated, floors=floors)
+
+
+def _floor_samples(train: Part, n: int, *, seed: int) -> tuple[Part, ...]:
+    """Disjoint random samples of about n rows of the train part."""
+    order = np.random.default_rng(seed).permutation(len(train.weights))
+    count = min(MAX_FLOOR_SAMPLES, max(1, round(len(order) / n)))
+    size = min(n, len(order) // count)
+    parts = [
+        take(train, np.sort(order[i * size : (i + 1) * size])) for i in range(count)
+    ]
+    usable = tuple(part for part in parts if is_usable(part))
+    if not usable or len(usable[0].weights) < MIN_FLOOR_SHARE * n:
+        warnings.warn(
+            f"the train part has {len(order)} rows, fewer than the {n} of the test "
+            f"part: the floors come from fewer rows or are missing",
+            PidganWarning,
+            stacklevel=4,
+        )
+    return usable

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
 
-from pidgan.report.page import Section, Table, render_page, text_of, with_error
+from pidgan.report.report import Section, Table, render_page, text_of, with_error
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from pidgan.report.page import Section, Table, render_page, text_of, with_error
         (0.123456, 0.0123, "", "0.123 ± 0.012"),
         (0.987654, 0.00123, "%", "(98.77 ± 0.12) %"),
         (12345.6, 789.0, "", "12346 ± 789"),
-        (1.5, 0.0, "", "1.5000 ± 0"),
+        (1.5, 0.0, "", "1.5000"),
         (0.25, None, "", "0.2500"),
         (0.25, math.nan, "%", "25.0000 %"),
         (None, 0.1, "", "-"),

@@ -1,6 +1,6 @@
 """Figures of showers: pictures of cells, profiles, response, spectra."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -112,22 +112,21 @@ def plot_response(
     *,
     what: str,
     unit: str = "GeV",
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    curves: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     allowed: float | None = None,
     zero: bool = False,
 ) -> Figure:
     """Draw response or resolution against the incident energy, with the ratio.
 
     `real` and `generated` are values (m,) and errors (m,), `curves` are energies and
-    values of fits. The ratio is shaded within `allowed` of 1.
+    values of their fits. The ratio is shaded within `allowed` of 1.
     """
     x = np.asarray(energy, dtype=np.float64)
     data, made = _pair(real, generated, kind="points")
     with style():
         figure, [(top, bottom)] = ratio_panels(1)
-        for name, colour in (("generated", GENERATED), ("real", REAL)):
-            if curves and name in curves:
-                top.plot(*curves[name], color=colour, linewidth=1.2)
+        for curve, colour in zip(curves, (REAL, GENERATED), strict=False):
+            top.plot(*curve, color=colour, linewidth=1.2)
         draw_comparison(
             (top, bottom),
             x,
