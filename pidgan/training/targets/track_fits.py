@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage
 import scipy.special
+from scipy.sparse import csgraph
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.training.targets.tracks import (
@@ -70,17 +71,7 @@ def fit_tracks(
     for j, atoms in enumerate(values):
         on_atom = kept[:, j] != CONTINUOUS
         atoms_of[on_atom, j] = atoms[kept[on_atom, j]]
-    blank = TargetTransform(
-        base=base,
-        patterns=patterns,
-        atoms=atoms_of,
-        low=np.full(kept.shape, -np.inf, dtype=np.float32),
-        high=np.full(kept.shape, np.inf, dtype=np.float32),
-        table=np.tile(np.arange(y.shape[1]), (len(kept), 1)),
-        z_max=np.ones(y.shape[1], dtype=np.float32),
-        knots=np.zeros((y.shape[1], N_KNOTS), dtype=np.float32),
-        mixing=np.zeros((len(patterns), y.shape[1], y.shape[1]), dtype=np.float32),
-    )
+    blank = _blank(base, patterns, atoms_of)
     return _fit_continuous(_cut(blank, coordinates), coordinates, weights)
 
 
@@ -166,18 +157,29 @@ def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
         weights: (n,), with any sign.
     """
     y = targets.astype(np.float32)
-    d = y.shape[1]
-    z_max = _last_knot(len(y))
-    return TargetTransform(
-        base=np.full(d, -1),
-        patterns=np.ones((1, d), dtype=np.int64),
-        atoms=np.zeros((1, d), dtype=np.float32),
-        low=np.full((1, d), -np.inf, dtype=np.float32),
-        high=np.full((1, d), np.inf, dtype=np.float32),
-        table=np.arange(d)[np.newaxis],
+    d, z_max = y.shape[1], _last_knot(len(y))
+    every = np.ones((1, d), dtype=np.int64)
+    return dataclasses.replace(
+        _blank(np.full(d, -1), every, np.zeros((1, d), dtype=np.float32)),
         z_max=np.full(d, z_max, dtype=np.float32),
         knots=np.stack([_fit_quantiles(v, weights, z_max) for v in y.T]),
         mixing=np.eye(d, dtype=np.float32)[np.newaxis],
+    )
+
+
+def _blank(base: IntArray, patterns: IntArray, atoms: FloatArray) -> TargetTransform:
+    """Return a transform whose quantiles and mixing are still to be fitted."""
+    n, d = patterns.shape
+    return TargetTransform(
+        base=base,
+        patterns=patterns,
+        atoms=atoms,
+        low=np.full((n, d), -np.inf, dtype=np.float32),
+        high=np.full((n, d), np.inf, dtype=np.float32),
+        table=np.tile(np.arange(d), (n, 1)),
+        z_max=np.ones(d, dtype=np.float32),
+        knots=np.zeros((d, N_KNOTS), dtype=np.float32),
+        mixing=np.zeros((n, d, d), dtype=np.float32),
     )
 
 
@@ -198,31 +200,21 @@ def _find_ties(y: FloatArray, declared: Sequence[FloatArray]) -> IntArray:
     on_atom = np.stack(
         [np.isin(y[:, j], _find_atoms(y[:, j], declared[j])) for j in range(d)], axis=1
     )
-    edges = []
+    # Costs for a minimum spanning forest; of equal ties the later pair comes first.
+    costs = np.zeros((d, d))
     for i in range(d):
         for j in range(i + 1, d):
             tied = (y[:, i] == y[:, j]) & ~on_atom[:, i] & ~on_atom[:, j]
             if tied.sum() >= _min_rows(n):
-                edges.append((int(tied.sum()), i, j))
-    neighbours: list[list[int]] = [[] for _ in range(d)]
-    tree = list(range(d))
-    for _, i, j in sorted(edges, reverse=True):
-        if tree[i] != tree[j]:
-            neighbours[i].append(j)
-            neighbours[j].append(i)
-            tree = [tree[i] if t == tree[j] else t for t in tree]
-    base = np.full(d, -1)
-    seen: set[int] = set()
-    for root in sorted(range(d), key=lambda t: -len(neighbours[t])):
-        queue = [] if root in seen else [root]
-        seen.update(queue)
-        while queue:
-            i = queue.pop()
-            for j in neighbours[i]:
-                if j not in seen:
-                    base[j] = i
-                    seen.add(j)
-                    queue.append(j)
+                costs[i, j] = -tied.sum() - (i * d + j) / d**2
+    tree = csgraph.minimum_spanning_tree(costs).toarray()
+    degree = ((tree + tree.T) != 0).sum(axis=1)
+    base, seen = np.full(d, -1), np.zeros(d, dtype=bool)
+    for root in sorted(range(d), key=lambda t: -degree[t]):
+        if not seen[root]:
+            found, before = csgraph.breadth_first_order(tree, root, directed=False)
+            seen[found] = True
+            base[found[1:]] = before[found[1:]]
     return base
 
 
@@ -242,17 +234,10 @@ def _frequent_patterns(
     least = _min_rows(len(codes), MIN_PATTERN_SHARE)
     kept = patterns[(counts >= least) | (has_sentinel & (counts > 1))]
     rest = np.full((1, codes.shape[1]), CONTINUOUS)
-    fits_all = _leaves_rows_without_pattern(kept, patterns, counts)
-    return np.unique(np.vstack([kept, rest]), axis=0) if fits_all else kept
-
-
-def _leaves_rows_without_pattern(
-    kept: IntArray, patterns: IntArray, counts: IntArray
-) -> bool:
-    fits = np.zeros(len(patterns), dtype=bool)
-    for pattern in kept:
-        fits |= ((patterns == pattern) | (pattern == CONTINUOUS)).all(axis=1)
-    return bool(counts[~fits].sum() > 0)
+    fits = [((patterns == p) | (p == CONTINUOUS)).all(axis=1) for p in kept]
+    if counts[~np.any(fits, axis=0)].sum() > 0:
+        return np.unique(np.vstack([kept, rest]), axis=0)
+    return kept
 
 
 def _last_knot(n: int) -> float:
