@@ -20,16 +20,8 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.bundle.formulas import (
-    Array,
-    maximum,
-    minimum,
-    pick,
-    precise,
-    stack,
-    turn,
-    with_precision,
-)
+from pidgan.bundle import formulas as f
+from pidgan.bundle.formulas import Array
 from pidgan.bundle.graph_values import Traced
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
@@ -166,7 +158,7 @@ def _losses(
 
 
 class SequenceGenerator:
-    """From conditions and one number of noise a coordinate to coordinates."""
+    """Function of conditions and one noise number for each coordinate."""
 
     def __init__(self, parts: list[Part]) -> None:
         """Join the models."""
@@ -177,8 +169,8 @@ class SequenceGenerator:
         """Return the coordinates, (n, n_targets), made in double precision."""
         x, noise = inputs["conditions"], inputs["noise"]
         if isinstance(x, Traced):
-            made = self._generate(precise(x), precise(noise))
-            return with_precision(made, double=False)
+            made = self._generate(f.precise(x), f.precise(noise))
+            return f.with_precision(made, double=False)
         x, noise = (np.asarray(v, dtype=np.float64) for v in (x, noise))
         blocks = [
             self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
@@ -187,19 +179,16 @@ class SequenceGenerator:
         return tf.constant(np.concatenate(blocks), dtype=tf.float32)
 
     def _generate(self, x: Any, noise: Any) -> Any:
-        x, noise = turn(x), turn(noise)
+        x, noise = f.turn(x), f.turn(noise)
         made: list[tuple[slice, Any]] = []
         for part in self.parts:
-            seen = [_traced_seen(z) for place, z in made if _within(place, part.sees)]
-            numbers = pick(noise, np.arange(part.makes.start, part.makes.stop))
-            z = part.model.generate(numbers, stack([x, *seen]))
+            sees = range(part.sees.start, part.sees.stop)
+            seen = [_seen(z) for place, z in made if place.start in sees]
+            numbers = f.pick(noise, np.arange(part.makes.start, part.makes.stop))
+            z = part.model.generate(numbers, f.stack([x, *seen]))
             made.append((part.makes, z))
             made.sort(key=lambda item: item[0].start)
-        return turn(stack([z for _, z in made]))
-
-
-def _within(place: slice, other: slice) -> bool:
-    return bool(place.start >= other.start and place.stop <= other.stop)
+        return f.turn(f.stack([z for _, z in made]))
 
 
 def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
@@ -257,10 +246,10 @@ def make_order(
     """Return the order of some coordinates: as they come, or as cells lie.
 
     Args:
-        shape: of the showers, with transform and geometry.
-        makes: coordinates, of energies or of cells.
-        window: earlier coordinates that each sees; 0 for those near in space.
-        reach: how near, in cells.
+        shape: Sizes of the showers, with transform and geometry.
+        makes: Coordinates that are energies, or cells.
+        window: Number of earlier coordinates that each sees; 0 for all near in space.
+        reach: Distance, in cells, up to which coordinates see each other.
     """
     transform = shape.transform
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (
@@ -312,13 +301,8 @@ def _neighbours(
 ) -> tuple[IntArray, tuple[IntArray, ...]]:
     """Return earlier cells near each, one slot a direction, and the stages.
 
-    Of a ring every other layer is made at once, then those between.
-
-    Args:
-        place: (n, dimensions), in cells.
-        ring: (n,), cells with less come first.
-        layer: (n,), its number.
-        reach: how far cells see others, in cells.
+    Cells with less `ring` come first. Every other layer of a ring is made at once, then
+    the layers between.
     """
     n, half = len(place), layer % 2
     turn = np.lexsort((half, ring))
@@ -343,11 +327,6 @@ def _neighbours(
     return window, tuple(np.flatnonzero(found == k) for k in range(found.max() + 1))
 
 
-def _seen(z: tf.Tensor) -> tf.Tensor:
+def _seen(z: Array) -> Array:
     """Return the energies as the cells see them."""
-    return tf.clip_by_value(z, -MOST_SEEN, MOST_SEEN) * 0.5
-
-
-def _traced_seen(z: Any) -> Any:
-    """Return the same of what is made."""
-    return maximum(minimum(z, MOST_SEEN), -MOST_SEEN) * 0.5
+    return f.clip(z, -MOST_SEEN, MOST_SEEN) * 0.5
