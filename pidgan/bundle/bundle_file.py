@@ -18,12 +18,7 @@ MAX_BYTES = 256 * 2**20  # largest size of a bundle; a generator has 100 kB to 1
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The computation of a bundle.
-
-    Attributes:
-        nodes: Operators, in the order of computation.
-        values: Type and shape of each input, constant and output of an operator.
-    """
+    """Operators in the order of computation, and the type and shape of each value."""
 
     nodes: tuple[Node, ...]
     values: dict[str, Value]
@@ -66,8 +61,7 @@ def read_bundle_file(path: Path) -> BundleFile:
 def seal(data: bytes) -> bytes:
     """Return the bytes of an ONNX file with a checksum of its graph and card added.
 
-    Raises:
-        ValueError: The bytes have a checksum already, or are no ONNX file with a card.
+    A ValueError says that there is a checksum already, or no ONNX file with a card.
     """
     structure = read_onnx_structure(data)
     if CHECKSUM_KEY in structure.metadata or CARD_KEY not in structure.metadata:

@@ -1,8 +1,7 @@
-"""Write a bundle as one C99 file that needs nothing but the C library.
+"""A bundle as one C99 file that needs nothing but the C library.
 
-`c_operators` translates the graph of the bundle operator by operator, so that the C
-code computes the same. It works on blocks of rows, for speed, and on single rows, for
-LHCb's stand-alone simulation.
+The code works on blocks of rows, for speed, and on single rows, for LHCb's stand-alone
+simulation.
 """
 
 import json

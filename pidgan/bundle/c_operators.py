@@ -1,7 +1,4 @@
-"""Translations of the operators of a graph to loops in C99.
-
-The loops run over a block of rows, or over a single row (`c_writer`).
-"""
+"""Operators of a graph as loops in C99, over a block of rows or over a single row."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -45,10 +45,7 @@ static void {}(float *restrict y, const float *restrict x,
 
 
 def _dense_block(name: str, inputs: int, outputs: int) -> str:
-    """Return the function y = w x + b for a block, `TILE` columns of w at a time.
-
-    Compilers turn the sums of a tile into vectors only if sizes are constants.
-    """
+    """Return y = w x + b for a block; constant sizes let compilers make vectors."""
     rest = outputs % TILE
     lines = [_DENSE_HEAD.format(name)]
     if outputs >= TILE:

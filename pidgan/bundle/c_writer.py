@@ -1,9 +1,8 @@
 """Texts of C functions: constant arrays, local arrays, loops and indices.
 
-A computed value is a local array. Number i of row r in a block lies at `i * ROWS + r`:
-neighbours in memory are rows, and a compiler turns the loops over r into vector
-instructions without a new order of sums. Number i of a single row lies at `i`. An array
-is used again as soon as nobody needs its value any more.
+Number i of row r in a block lies at `i * ROWS + r`, so that a compiler turns the loops
+over r into vector instructions without a new order of sums; number i of a single row
+lies at `i`. A local array is used again as soon as nobody needs its value any more.
 """
 
 import math

@@ -34,15 +34,9 @@ SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 Mi
 class CardVariable(BaseModel):
     """One condition or target of a generator, in package units.
 
-    Attributes:
-        name: Canonical name, the same in every bundle (`P`, `ETA`, `RichDLLk`).
-        unit: Unit of inputs and outputs.
-        range: Lowest and highest value in training.
-        integer: Whether only whole numbers occur.
-        categories: Values of a categorical condition.
-        sentinels: Values that mean "no answer"; rows with one fail a cut.
-        patterns: Default branches in an analysis ntuple (`{track}_P`, `nTracks`).
-        atoms: Values that a finite share of rows takes exactly.
+    `range` spans the values in training. Sentinels mean "no answer": rows with one fail
+    a cut. `patterns` are default branches in an analysis ntuple (`{track}_P`,
+    `nTracks`), and `atoms` values that a finite share of rows takes exactly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,25 +61,11 @@ class CardVariable(BaseModel):
 
 
 class Card(BaseModel):
-    """Description of a generator.
+    """Description of a generator: its variables, its training and its validation.
 
-    Attributes:
-        schema_version: Version of the schema of the card.
-        detector: Name of the detector.
-        species: Name of the particle species.
-        conditions: Inputs of the generator.
-        targets: Outputs of the generator.
-        n_noise: Number of random inputs.
-        sample: Definition of the calibration sample in training.
-        dataset: Hash, rows in each part, sum of weights, n_eff, seed and files.
-        family: Name of the training method.
-        settings: Settings of the family.
-        seed: Seed of the training.
-        steps: Number of training steps.
-        versions: Versions of packages.
-        validation: Figures of the validation with their floors; empty without one.
-        reference: Name, sha256 and number of rows of the reference file; None without.
-        self_test: Rows of conditions and noise, and of targets that they must give.
+    `dataset` has hash, rows in each part, sum of weights, n_eff, seed and files;
+    `validation` has figures with their floors, `reference` name, sha256 and rows of the
+    reference file; `self_test` has rows of conditions and noise, and their targets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,14 +112,9 @@ class Card(BaseModel):
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "card") -> "Card":
-        """Return the card that `to_json` wrote.
+        """Return the card that `to_json` wrote; `where` names its file in errors.
 
-        Args:
-            text: JSON text of the card.
-            where: Name of the file in error messages.
-
-        Raises:
-            BundleError: The text is damaged, or its schema is too new.
+        A BundleError says that the text is damaged, or its schema too new.
         """
         try:
             content = _read_json(text)
@@ -198,15 +173,7 @@ class Generator(Protocol):
         """The card of the generator."""
 
     def generate(self, conditions: Float32Array, noise: Float32Array) -> Float32Array:
-        """Return targets for conditions and standard normal noise.
-
-        Args:
-            conditions: Conditions (n, n_conditions), in the units of the card.
-            noise: Standard normal numbers (n, n_noise).
-
-        Returns:
-            Targets (n, n_targets), in the units of the card.
-        """
+        """Return targets (n, n_targets) for conditions and standard normal noise."""
 
 
 @runtime_checkable
@@ -227,21 +194,11 @@ def sample_targets(
     track: str = "",
     start: int = 0,
 ) -> Float32Array:
-    """Generate targets with noise keyed by seed, track and running entry number.
+    """Generate targets (n, n_targets) with noise keyed by seed, track and entry number.
 
     Row i depends on its conditions and on (seed, track, start + i) only, so that any
     split of the rows gives the same numbers. Rows with a condition that is not finite
     never reach the generator; their targets are NaN.
-
-    Args:
-        generator: Model or bundle.
-        conditions: Conditions (n, n_conditions), in the units of the card.
-        seed: Seed of the noise.
-        track: Name of the track; another name gives independent noise.
-        start: Running entry number of the first row.
-
-    Returns:
-        Targets (n, n_targets), in the units of the card.
     """
     card = generator.card
     x = np.asarray(conditions, dtype=np.float32)

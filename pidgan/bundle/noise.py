@@ -1,13 +1,11 @@
 """Standard normal noise keyed by 64-bit integers: a row depends on its key alone.
 
-A generator needs random input that does not change with the size of a chunk, the
-number of workers or the order of the work. A sequential random generator cannot give
-it; a counter-based one can: number j of row i is a hash of (key i, j). The hash is
-SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, *Fast splittable pseudorandom number
-generators*, OOPSLA 2014, doi:10.1145/2660193.2660195, Fig. 13-17), whose 64-bit
-finalizer passes BigCrush on consecutive integers. Normals come from the transform of
-G. E. P. Box and M. E. Muller (Ann. Math. Statist. 29 (1958) 610), which uses a fixed
-number of bits; rejection methods do not.
+Number j of row i is a hash of (key i, j), so that it changes neither with chunks nor
+workers nor the order of the work. The hash is SplitMix64 (G. L. Steele, D. Lea,
+C. H. Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014,
+doi:10.1145/2660193.2660195, Fig. 13-17), whose 64-bit finalizer passes BigCrush on
+consecutive integers. Normals come from the transform of G. E. P. Box and M. E. Muller
+(Ann. Math. Statist. 29 (1958) 610), which uses a fixed number of bits.
 
 Use `entry_keys` where rows have a fixed order, with `position_keys` where an entry has
 several tracks. Use `column_keys` where rows may be skimmed, merged or re-ordered and
@@ -30,25 +28,12 @@ DOMAIN = b"pidgan noise 1"  # new numbers need another text
 
 
 def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
-    """Return standard normal noise whose row i is a function of `keys[i]` only.
+    """Return standard normal noise (n, n_noise) whose row i depends on `keys[i]` only.
 
-    With words w_j = mix64(key + (j + 1) gamma) of two 32-bit halves (a, b),
-    u = (a + 1/2) / 2^32 and v = b / 2^32, the normals 2j and 2j + 1 of a row are
-    sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v). The largest possible value
-    is sqrt(66 ln 2) = 6.76. A larger `n_noise` only adds numbers to a row.
-
-    Args:
-        keys: Integers (n,); `entry_keys` and `column_keys` make good ones.
-        n_noise: Number of normals in a row.
-
-    Returns:
-        Standard normal numbers (n, n_noise).
-
-    Example:
-        >>> keys = entry_keys(seed=1, track="Kplus", start=0, stop=1000)
-        >>> noise = keyed_normal(keys, n_noise=64)
-        >>> bool((noise[500:] == keyed_normal(keys[500:], n_noise=64)).all())
-        True
+    With words w_j = mix64(key + (j + 1) gamma) of two 32-bit halves (a, b), u = (a +
+    1/2) / 2^32 and v = b / 2^32, the normals 2j and 2j + 1 of a row are sqrt(-2 ln u)
+    cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), at most sqrt(66 ln 2) = 6.76. A larger
+    `n_noise` only adds numbers to a row.
     """
     if n_noise < 1:
         raise ValueError(f"n_noise is {n_noise}, expected at least 1")
@@ -66,21 +51,7 @@ def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
 
 
 def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
-    """Return the keys of entries `start` to `stop - 1` of a seed and a track.
-
-    Args:
-        seed: Seed, any integer.
-        track: Name of the track; another name gives independent keys.
-        start: First running entry number.
-        stop: Last running entry number plus one.
-
-    Returns:
-        Keys (stop - start,).
-
-    Example:
-        >>> entry_keys(seed=1, track="Kplus", start=5, stop=8).shape
-        (3,)
-    """
+    """Return the keys of entries `start` to `stop - 1` of a seed and a track."""
     if not 0 <= start <= stop:
         raise ValueError(f"entries {start} to {stop}, expected 0 <= start <= stop")
     entries = np.arange(start + 1, stop + 1, dtype=np.uint64)
@@ -90,20 +61,7 @@ def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
 
 
 def position_keys(keys: UInt64Array, counts: npt.NDArray[np.integer]) -> UInt64Array:
-    """Return the key of each track from the key of its entry and its place there.
-
-    Args:
-        keys: Keys (n,) of entries.
-        counts: Number of tracks (n,) in each entry.
-
-    Returns:
-        Keys (sum of counts,).
-
-    Example:
-        >>> keys = entry_keys(seed=1, track="Track", start=0, stop=3)
-        >>> position_keys(keys, np.array([2, 0, 1])).shape
-        (3,)
-    """
+    """Return the key of each track from the keys (n,) and counts (n,) of its entry."""
     ends = np.cumsum(counts)
     place = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
     steps = (place.astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN_GAMMA)
@@ -113,22 +71,10 @@ def position_keys(keys: UInt64Array, counts: npt.NDArray[np.integer]) -> UInt64A
 def column_keys(
     columns: Sequence[npt.NDArray[np.generic]], *, seed: int
 ) -> UInt64Array:
-    """Return the key of each row, a hash of its values and of the seed.
+    """Return the key (n,) of each row, a hash of its columns (n,) and of the seed.
 
     Equal values give equal keys, whatever their floating-point width, the sign of a
     zero or the payload of a NaN. The order of the columns matters.
-
-    Args:
-        columns: Arrays (n,) of integers, bools or floats.
-        seed: Seed, any integer.
-
-    Returns:
-        Keys (n,).
-
-    Example:
-        >>> run, event = np.array([1, 1, 2]), np.array([10, 11, 10])
-        >>> len(set(column_keys([run, event], seed=1).tolist()))
-        3
     """
     if not columns:
         raise ValueError("column_keys needs at least one column")

@@ -1,11 +1,9 @@
 """The content of an ONNX file, decoded from its bytes without an inference engine.
 
-An ONNX file is one protocol-buffer message. Its fields are decoded one by one against a
-closed list, so that a file can be refused before an inference engine sees it: the
-engine would follow a reference to another file, and run any operator.
-
-Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Encoding:
-https://protobuf.dev/programming-guides/encoding.
+Fields of the protocol-buffer message are decoded against a closed list, so that a file
+can be refused before an engine follows a reference to another file, or runs any
+operator. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto;
+encoding: https://protobuf.dev/programming-guides/encoding.
 """
 
 import math

@@ -1,11 +1,9 @@
 """The operators that a bundle may have, each with a rule for types and shapes.
 
-The list is closed: it has the operators that an exporter of this package writes. The
-rule of an operator gives type and shape of its outputs, so that the memory for a graph
-is known before anything is computed, and so that no operator mixes rows. `c_operators`
-translates the same list to C, except for convolutions.
-
-Definitions of the operators: https://onnx.ai/onnx/operators, operator sets 13 to 17.
+The list is closed: it has the operators that an exporter of this package writes. Rules
+give types and shapes of outputs, so that the memory for a graph is known before it is
+run, and that no operator mixes rows. Definitions: https://onnx.ai/onnx/operators,
+operator sets 13 to 17.
 """
 
 import dataclasses

@@ -16,10 +16,9 @@ REAL = ("float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """Type and shape of a value, without the axis of the rows.
+    """Type and shape of a value, without the axis of the rows, first or last.
 
-    The axis of the rows is the first one, or the last one. A value without rows is a
-    constant and has numbers.
+    A value without rows is a constant and has numbers.
     """
 
     dtype: str

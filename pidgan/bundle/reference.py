@@ -1,8 +1,6 @@
 """Reference rows of a generator, and numbers of its draws that pass cuts.
 
 Reference rows are conditions, real targets and weights of rows that no training saw.
-`pidgan.efficiency.real_vs_generated` shows differences between real and generated
-efficiencies, and `pidgan.efficiency.systematics` measures them.
 """
 
 from collections.abc import Sequence
@@ -23,13 +21,8 @@ REPEATS = 8  # number of draws for each row: 6 % more error than infinitely many
 def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
     """Return conditions, targets and "weight" of the reference, checked.
 
-    Args:
-        generator: Model or bundle.
-        reference: Table, or dataset with a test part; None stands for the reference of
-            the generator.
-
-    Raises:
-        MapError: There is no reference, or it cannot be used.
+    It is a table, a dataset with a test part, or None for the generator's own; a
+    MapError says that there is none, or that it cannot be used.
     """
     card = generator.card
     if reference is None:
@@ -65,12 +58,7 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
 
 
 def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:
-    """Return parsed cuts on targets and conditions; None stands for the sample's cuts.
-
-    Raises:
-        MapError: There is no cut.
-        CutError: A cut has an unknown variable, or is not a comparison.
-    """
+    """Return cuts on targets and conditions; None stands for the sample's cuts."""
     chosen = card.sample.cuts if cuts is None else cuts
     texts = cut_texts(chosen)
     if not texts:
@@ -93,15 +81,7 @@ def draw_passing(
     seed: int,
     track: str,
 ) -> BoolArray:
-    """Return whether one draw for each row passes cuts, (n_cuts, n).
-
-    Args:
-        generator: Model or bundle.
-        cuts: Cuts on targets and conditions.
-        conditions: Conditions (n, n_conditions).
-        seed: Seed of `sample_targets`.
-        track: Name of the track of `sample_targets`.
-    """
+    """Return whether a draw for each row (n, n_conditions) passes cuts, (n_cuts, n)."""
     card = generator.card
     y = sample_targets(generator, conditions, seed=seed, track=track)
     columns = dict(zip(card.condition_names, conditions.T, strict=True))
@@ -120,13 +100,7 @@ def count_passing(
 ) -> IntArray:
     """Return the number of draws for each row that pass cuts, (n_cuts, n).
 
-    Args:
-        generator: Model or bundle.
-        cuts: Cuts on targets and conditions.
-        frame: Table with a column for each condition.
-        seed: Seed of the draws.
-        repeats: Number of draws for each row.
-        stream: Name of the draws; another name gives independent ones.
+    `stream` names the draws: another name gives independent ones.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")

@@ -1,8 +1,5 @@
 """Calorimeters as data: their cells, the observables of showers, and symmetries.
 
-A shower model is a function (conditions, noise) -> energies of cells. The cells come
-from a file; no geometry is written in Python.
-
 - `geometry`: views, layers and cells, their flat index and their positions.
 - `geometry_file`: geometries read from TOML, XML and tables.
 - `mirrors`: mirror images of showers as further rows.

@@ -1,13 +1,10 @@
 """The cells of a calorimeter as data: views, layers, flat index, positions, grids.
 
-A *view* is one complete account of the visible energy of a shower. Most calorimeters
-have one view; a crystal block may have two, an image in the plane and a profile in
-depth. A view is a sequence of layers, and a layer has cells at one depth.
-
-The flat index runs over views, then over layers; within a layer the slow coordinate
-runs before the fast one. In a cylindrical layer alpha is slow and r is fast, as in the
-CaloChallenge (its `XMLHandler.fill_r_a_lists`): a file of 45 layers reshapes to
-(45, n_alpha, n_r). `pidgan.calorimeter.geometry_file` reads geometries from files.
+A *view* is one complete account of the visible energy of a shower; a crystal block may
+have two, an image in the plane and a profile in depth. A view is a sequence of layers,
+and a layer has cells at one depth. The flat index runs over views, then over layers;
+within a layer the slow coordinate runs before the fast one, alpha before r as in the
+CaloChallenge (its `XMLHandler.fill_r_a_lists`).
 """
 
 import math
@@ -29,20 +26,12 @@ ARC_STEPS = 60  # number of straight lines that stand for a full circle in a dra
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Cells at one depth.
+    """Cells at one depth; lengths in mm, angles in rad, None where unknown.
 
-    Attributes:
-        name: Name of the layer, unique in its view.
-        kind: Shape of the cells: "rectangular", "cylindrical" or "list".
-        slow: Edges of the coordinate that runs slowly in the flat index: alpha (rad)
-            for cylindrical layers, y (x, if `order` is "xy") for rectangular ones, mm.
-        fast: Edges of the other coordinate: r, or x (y), mm. Both tuples of edges are
-            empty for kind "list".
-        order: "yx" if rows of a rectangular layer have the same y, "xy" otherwise.
-        positions: Centres ((x, y), ...) of the cells for kind "list", mm.
-        extents: Sizes ((dx, dy), ...) of these cells, mm.
-        z: Position of the front face, mm; None if unknown.
-        thickness: Thickness of the layer, mm; None if unknown.
+    Cells lie between edges of the `slow` and of the `fast` coordinate: alpha and r of a
+    cylindrical layer, y and x of a rectangular one, x and y if its `order` is "xy".
+    Those of kind "list" have centres `positions` and sizes `extents` instead. `z` is
+    the front.
     """
 
     name: str
@@ -75,9 +64,9 @@ class Layer:
     def plane(self) -> tuple[FloatArray, FloatArray]:
         """Return positions and sizes in the plane, each (n_cells, 2), mm.
 
-        The position of a cylindrical cell is at the middle of r and of alpha, and its
-        sizes are measured along the radius and along the arc there. The middle of a
-        full ring is at alpha = 0, so that its distance to the axis is right.
+        A cylindrical cell is at the middle of r and of alpha, with sizes along the
+        radius and along the arc there. The middle of a full ring is at alpha = 0, so
+        that its distance to the axis is right.
         """
         if self.kind == "list":
             return np.array(self.positions), np.array(self.extents)
@@ -94,11 +83,7 @@ class Layer:
         return np.stack([a, b], axis=1), np.stack([da, db], axis=1)
 
     def outlines(self, *, steps: int = ARC_STEPS) -> FloatArray:
-        """Return the corners of each cell for drawing, (n_cells, k, 2), mm.
-
-        Args:
-            steps: Number of straight lines that stand for a full circle.
-        """
+        """Return the corners of each cell for drawing, (n_cells, k, 2), mm."""
         if self.kind == "list":
             at, size = self.plane()
             corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
@@ -172,14 +157,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """The cells of a calorimeter, in the order of the flat index.
-
-    Example:
-        >>> from pidgan.calorimeter.geometry_file import load_geometry
-        >>> cube = {"layers": [{"kind": "rectangular", "nx": 2, "cell": [5, 5]}]}
-        >>> load_geometry(cube).centres[:, :2].tolist()
-        [[-2.5, 0.0], [2.5, 0.0]]
-    """
+    """The cells of a calorimeter, in the order of the flat index."""
 
     name: str
     views: tuple[View, ...]
@@ -224,11 +202,7 @@ class Geometry:
         return np.concatenate([_with_column(la.plane()[1], dz) for la, dz in pairs])
 
     def view(self, name: str) -> View:
-        """Return the view with a name.
-
-        Raises:
-            ValueError: There is no such view.
-        """
+        """Return the view with a name, or raise a ValueError."""
         for view in self.views:
             if view.name == name:
                 return view
@@ -241,14 +215,11 @@ class Geometry:
         return self.view(view).grid_shape
 
     def grid_index(self, view: str) -> IntArray:
-        """Return the cell, counted within the view, at each place of its grid.
+        """Return the cell of a view at each place (layers, slow, fast), -1 without one.
 
         Rectangular layers smaller than the grid lie in its middle, so that the axis of
-        a shower is at one place. Rings start at the first column, where the axis is.
-        Where there are fewer sectors than rows, they are spread evenly over the rows.
-
-        Returns:
-            (layers, slow, fast), -1 where there is no cell.
+        a shower is at one place. Rings start at the first column, and fewer sectors
+        than rows are spread evenly over the rows.
         """
         found = self.view(view)
         index = np.full(found.grid_shape, -1)
@@ -264,21 +235,9 @@ class Geometry:
         return index
 
     def to_grid(self, cells: ArrayLike, view: str) -> FloatArray:
-        """Embed the layers of a view in a regular grid, 0 where there is no cell.
+        """Return a view as a grid (n, layers, slow, fast), 0 where there is no cell.
 
-        Args:
-            cells: Energies (n, n_cells) in all views, or in this view alone.
-            view: Name of the view.
-
-        Returns:
-            (n, layers, slow, fast).
-
-        Example:
-            >>> from pidgan.calorimeter.geometry_file import load_geometry
-            >>> g = load_geometry({"layers": [{"kind": "cylindrical", "n_alpha": 4,
-            ...                                "r_edges": [0, 1, 2]}]})
-            >>> g.to_grid(np.ones((7, 8)), "cells").shape
-            (7, 1, 4, 2)
+        The energies (n, n_cells) are those of all views, or of this view alone.
         """
         e = np.asarray(cells)
         n_cells = self.view(view).n_cells
@@ -295,10 +254,7 @@ class Geometry:
         return np.asarray(grid)
 
     def from_grid(self, grid: ArrayLike, view: str) -> FloatArray:
-        """Return the cells (n, cells of the view) of a grid: the inverse of `to_grid`.
-
-        Numbers at places of the grid without a cell are left out.
-        """
+        """Return the cells (n, k) of a view on a grid: the inverse of `to_grid`."""
         e = np.asarray(grid)
         shape = self.grid_shape(view)
         if e.shape[1:] != shape:

@@ -64,23 +64,11 @@ def load_geometry(
     particle: str | None = None,
     folder: str | Path = ".",
 ) -> Geometry:
-    """Load the geometry of a calorimeter.
+    """Load a geometry from a TOML file, an XML file or a table.
 
-    Args:
-        source: TOML file, XML file of the CaloChallenge or FastCaloGAN, or table with
-            the keys of a TOML file. The table {file = "b.xml", particle = "pion"}
-            names an XML file and its particle.
-        particle: Name or PDG code of the binning, where an XML file has several.
-        folder: Folder to which paths are relative.
-
-    Raises:
-        SampleError: The file cannot be read, or the definition is wrong.
-
-    Example:
-        >>> mesh = {"kind": "cylindrical", "n_r": 18, "r_max": 42.0, "n_alpha": 50,
-        ...         "count": 45, "thickness": 3.4}
-        >>> load_geometry({"name": "mesh", "layers": [mesh]}).n_cells
-        40500
+    XML files are those of the CaloChallenge and of FastCaloGAN. A table has the keys of
+    a TOML file, or is {file = "b.xml", particle = "pion"} with the name or PDG code of
+    a particle. A SampleError says what cannot be read or is wrong.
     """
     if isinstance(source, Mapping):
         if "file" not in source:

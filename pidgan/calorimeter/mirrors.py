@@ -1,9 +1,8 @@
 """Mirror images of showers: more rows to learn from, where a calorimeter is symmetric.
 
 The shower of a particle at (-x, y) with azimuth pi - phi is the mirror image of the
-shower of a particle at (x, y) with azimuth phi, if the calorimeter is its own mirror
-image. One simulated shower stands for eight with two mirrors and the exchange of x
-and y.
+shower of a particle at (x, y) with azimuth phi. Two mirrors and the exchange of x and y
+make eight showers of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,20 +34,9 @@ def mirror_showers(
 ) -> tuple[FloatArray, FloatArray]:
     """Return showers with all their mirror images, the originals first.
 
-    Args:
-        cells: Energies (n, n_cells).
-        conditions: Conditions (n, n_conditions), package units.
-        geometry: Geometry of the cells.
-        mirrors: Names of mirrors, keys of `MIRRORS`.
-        columns: Column of the condition that is "x" or "y", the impact point, or
-            "phi", the azimuth. Other conditions stay as they are.
-
-    Returns:
-        Energies (m n, n_cells) and conditions (m n, n_conditions), with
-        m = 2^(number of mirrors).
-
-    Raises:
-        SampleError: The geometry is not symmetric.
+    Energies (n, n_cells) and conditions (n, n_conditions) become (m n, ...) with m =
+    2^(number of mirrors). `columns` tells the conditions that are the impact point "x",
+    "y" or the azimuth "phi". A SampleError says that the geometry is not symmetric.
     """
     images = []
     for chosen in product((False, True), repeat=len(mirrors)):

@@ -5,18 +5,15 @@ sums run over the cells of the view:
 
 - `total` is sum E_i, and `response` is the total over the incident energy.
 - `layer[NAME]` is the energy of a layer, and `fraction[NAME]` its share of the total.
-- `x` and `y` are the centre of energy, sum E_i x_i / sum E_i; `width_x` and `width_y`
-  are the root of sum E_i (x_i - x)^2 / sum E_i. `r` and `width_r` are the same for the
-  distance to the axis of the geometry, if its layers are cylindrical.
+- `x`, `y` and `r` (the distance to the axis, for cylindrical layers) are the centre of
+  energy, sum E_i x_i / sum E_i, and `width_x` is the root of
+  sum E_i (x_i - x)^2 / sum E_i; `x[NAME]` is the same for layers with several cells.
 - `depth`, `width_depth` and `skew_depth` are mean, root variance and third standardised
   moment of the profile along the layers.
-- `peak` is the share of the hottest cell, and `sparsity` the share of cells without
-  energy.
+- `peak` is the share of the hottest cell, and `sparsity` the share of empty cells.
 
-Layers with several cells also have `x[NAME]`, `width_x[NAME]` and so on. These are the
-high-level features of the CaloChallenge (Krause et al., arXiv:2410.21611, section 4.1:
-layer energies, centres and widths in eta and phi, sparsity), and the moments of the
-shower as a whole.
+These are the high-level features of the CaloChallenge (Krause et al., arXiv:2410.21611,
+section 4.1), and the moments of the shower as a whole.
 """
 
 from collections.abc import Iterator
@@ -36,32 +33,12 @@ def observables(
     threshold: float = 0.0,
     per_layer: bool = True,
 ) -> dict[str, FloatArray]:
-    """Return the observables of each shower.
+    """Return the observables (n,) of each shower from cells (n, n_cells), by name.
 
-    Centres, widths and shares are 0 where there is no energy.
-
-    Args:
-        cells: Energies (n, n_cells).
-        geometry: Geometry of the cells.
-        e_incident: Energies (n,) of the particles, in the unit of `cells`; None leaves
-            out `response`.
-        threshold: Largest energy of a cell that counts as empty in `sparsity`.
-        per_layer: Whether layers with several cells have centres and widths too.
-
-    Returns:
-        Values (n,) by name. Names start with the name of the view and a point,
-        "profile.depth", if the geometry has several views. Lengths are in mm; the depth
-        is the number of the layer, from 0, where positions are unknown.
-
-    Raises:
-        ValueError: The cells do not fit the geometry.
-
-    Example:
-        >>> from pidgan.calorimeter.geometry_file import load_geometry
-        >>> row = load_geometry({"layers": [{"kind": "rectangular", "nx": 2,
-        ...                                  "cell": [5, 5]}]})
-        >>> observables([[3.0, 1.0]], row)["x"]
-        array([-1.25])
+    Centres, widths and shares are 0 where there is no energy. Names start with the
+    view, "profile.depth", if the geometry has several. Lengths are in mm; the depth is
+    the number of the layer, from 0, where positions are unknown. `sparsity` counts
+    cells up to the threshold.
     """
     e = check_cells(cells, geometry)
     found: dict[str, FloatArray] = {}

@@ -8,9 +8,7 @@
 - `simulate_showers` makes showers cell by cell, `simulate_cluster_tracks` tracks with
   their clusters.
 
-The modules `calibration`, `calorimeter`, `calorimeter_pid`, `detector`, `kinematics`,
-`rich`, `tpc` and `tpc_clusters` hold constants and distributions that tests and studies
-use.
+The modules hold constants and distributions that tests and studies use.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis

@@ -234,12 +234,7 @@ def _draw_probes(
 
 
 def calibration_branch(variable: str) -> str:
-    """Return the name of the branch with a PID variable of the probe.
-
-    Example:
-        >>> calibration_branch("RichDLLk"), calibration_branch("ProbNNk")
-        ('probe_Brunel_RichDLLk', 'probe_MC15TuneV1_ProbNNk')
-    """
+    """Return the name of the branch with a PID variable of the probe."""
     if variable in RICH_VARIABLES:
         return f"probe_Brunel_{variable}"
     if variable.startswith("ProbNN"):

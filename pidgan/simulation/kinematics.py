@@ -47,11 +47,7 @@ SPECTRA = {
 def draw_p_eta(
     spectrum: Spectrum, n: int, *, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw momentum and pseudorapidity of n tracks within `P_RANGE` and `ETA_RANGE`.
-
-    Returns:
-        p in MeV and eta, each (n,).
-    """
+    """Draw p (n,), MeV, and eta (n,) within `P_RANGE` and `ETA_RANGE`."""
     p, eta = np.empty(0), np.empty(0)
     while len(p) < n:
         more = int(1.3 * (n - len(p))) + 100
@@ -67,16 +63,7 @@ def draw_p_eta(
 def draw_occupancy(
     n: int, *, scale: float = 1.0, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Draw the tracks and the SPD hits of n events.
-
-    Args:
-        n: Number of events.
-        scale: Factor on the mean number of tracks.
-        rng: Source of randomness.
-
-    Returns:
-        nTracks in 1 ... 999 and nSPDhits, each (n,).
-    """
+    """Draw nTracks, 1 ... 999, and nSPDhits of n events, (n,) each."""
     mean = scale * MEAN_TRACKS
     drawn = rng.gamma(TRACKS_SHAPE, mean / TRACKS_SHAPE, n)
     n_tracks = np.clip(np.rint(drawn), 1, MAX_TRACKS - 1).astype(np.int32)

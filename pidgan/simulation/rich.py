@@ -83,10 +83,7 @@ def _draw_hits(
     detector: Detector,
     rng: np.random.Generator,
 ) -> tuple[AnyArray, AnyArray]:
-    """Draw the angles of all hits, flat, track after track, and how many each has.
-
-    `mean` is the expected number (n,) of photo-electrons in a saturated ring.
-    """
+    """Draw the angles of all hits, flat by track, and how many each track has."""
     fraction = radiator.yield_fraction(rings.p, rings.mass)
     n_photons = rng.poisson(mean * fraction * rings.scale)
     shape = detector.density_spread**-2.0

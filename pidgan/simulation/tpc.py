@@ -104,19 +104,12 @@ _BINS = 8192
 
 
 def bethe_bloch(beta_gamma: npt.ArrayLike) -> FloatArray:
-    """Return the mean ionisation relative to the minimum.
+    """Return the mean ionisation at p / m relative to the minimum.
 
     It is f(bg) = P1 / beta^P4 (P2 - beta^P4 - ln(P3 + 1 / bg^P5)) over its minimum:
     the parametrisation of ALEPH and ALICE (arXiv:1402.4476, Eq. 5; W. Blum, W. Riegler,
     L. Rolandi, Particle Detection with Drift Chambers, 2nd ed., Sec. 10) of the curves
     of W. Allison and J. Cobb, Ann. Rev. Nucl. Part. Sci. 30 (1980) 253.
-
-    Args:
-        beta_gamma: Ratio p / m, any shape.
-
-    Example:
-        >>> float(bethe_bloch(3.6).round(2))
-        1.0
     """
     return np.asarray(_aleph(np.asarray(beta_gamma, dtype=np.float64)) / _minimum())
 

@@ -50,15 +50,11 @@ MISSING = -9999.0  # stored position of a lost cluster
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Helices:
-    """Parameters of tracks that start on the beam axis.
+    """Parameters (n,) of tracks that start on the beam axis.
 
-    Attributes:
-        pt: Transverse momentum (n,), MeV.
-        dip: Tangent of the dip angle (n,), pz / pt.
-        phi: Azimuth at the vertex (n,), rad.
-        z: Position of the vertex along the beam (n,), mm.
-        charge: Charge (n,), 1 or -1.
-        species: Index (n,) into `TPC_SPECIES`.
+    `pt` is in MeV, `dip` is pz / pt, `phi` the azimuth at the vertex, rad, `z` the
+    vertex along the beam, mm, `charge` 1 or -1, and `species` an index into
+    `TPC_SPECIES`.
     """
 
     pt: FloatArray

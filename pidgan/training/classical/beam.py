@@ -50,8 +50,8 @@ class Beam:
     def features(self, conditions: Array) -> Array:
         """Return the features (n, m) in which parameters are linear.
 
-        They are 1, u and u^2 with u = ln E / E_scale; the same for each species but the
-        first; 1 / cos theta - 1; and every other condition, standardised.
+        They are 1, u and u^2 with u = ln E / E_scale, the same for each further
+        species, 1 / cos theta - 1, and every other condition, standardised.
         """
         u = self.log_energy(conditions)
         parts = [u * 0.0 + 1.0, u, u * u]

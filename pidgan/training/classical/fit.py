@@ -1,9 +1,8 @@
 """Classical parametrisations of showers, in place of a trained model.
 
-`fit_parametrisation` tunes one to the train part of a dataset. The result is exported,
-opened, judged and applied like any other generator: it is the baseline for models.
-`gflash` (`pidgan.training.classical.gflash`) has few parameters and needs few showers.
-`pca` (`pidgan.training.classical.principal_components`) follows a sample more closely.
+The result of `fit_parametrisation` is exported, opened, judged and applied like any
+other generator: it is the baseline for models. `gflash` has few parameters and needs
+few showers; `pca` follows a sample more closely.
 """
 
 import dataclasses
@@ -30,36 +29,21 @@ BLOCK_ROWS = 2048
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parametrised:
-    """A parametrisation tuned to a dataset.
-
-    Attributes:
-        card: Description of the parametrisation and of its sample.
-        formula: Parametrisation, a function of conditions and noise.
-        held_out: Rows outside the fit: conditions, targets and "weight".
-    """
+    """A parametrisation tuned to a dataset; `held_out` are rows outside the fit."""
 
     card: Card
     formula: GFlash | PCA
     held_out: pd.DataFrame
 
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        """Return energies of cells for conditions and noise.
-
-        Args:
-            conditions: Conditions (n, n_conditions), package units.
-            noise: Standard normal numbers (n, n_noise).
-
-        Returns:
-            Energies (n, n_cells) float32, NaN where a condition is not finite.
-        """
+        """Return energies (n, n_cells) float32, NaN where a condition is not finite."""
         n = len(self.card.targets)
         return in_blocks(self.evaluate, conditions, noise, n_targets=n, size=BLOCK_ROWS)
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
         """Return energies (n, n_cells) by formulas in double precision.
 
-        An energy near zero is a difference of energies of spots, in which rounding of
-        single precision is visible.
+        Energies near zero are differences, in which single precision is visible.
         """
         x, z = (f.with_precision(v, double=True) for v in (conditions, noise))
         made = f.with_precision(self.formula.sample(x, z), double=False)
@@ -80,14 +64,8 @@ def fit_parametrisation(
 ) -> Parametrised:
     """Tune a parametrisation to the train part of a dataset of showers.
 
-    Args:
-        dataset: Dataset with cells and an incident energy.
-        family: Name of the parametrisation.
-        seed: Seed of the choice of showers for the lateral fit.
-
-    Raises:
-        TrainingError: The dataset has no cells, or no incident energy.
-        DatasetError: There are too few showers.
+    A TrainingError says that cells or an incident energy are missing, a DatasetError
+    that there are too few showers.
     """
     sample, cells = dataset.sample, dataset.sample.cells
     if cells is None or cells.incident is None:

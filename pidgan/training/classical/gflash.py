@@ -1,24 +1,20 @@
 """A shower parametrisation in the manner of GFlash, tuned to a sample without help.
 
 Source: G. Grindhammer and S. Peters, hep-ex/0001020; the longitudinal profile is that
-of E. Longo and I. Sestili, Nucl. Instr. Meth. 128 (1975) 283. A shower with energy E
-has
+of E. Longo and I. Sestili, Nucl. Instr. Meth. 128 (1975) 283. A shower has
 
 - a longitudinal profile f(z) ~ (z / T)^(a - 1) exp(-(a - 1) z / T) with its maximum at
-  T; ln T, ln(a - 1) and the logarithm of the response fluctuate together as correlated
-  normal numbers (ln T and ln a in GFlash);
+  T; ln T, ln(a - 1) and the logarithm of the response are correlated normal numbers;
 - a lateral profile f(r) = p 2 r R_C^2 / (r^2 + R_C^2)^2
   + (1 - p) 2 r R_T^2 / (r^2 + R_T^2)^2 of core and tail, with R_C, R_T and p that
   depend on tau = z / T and on ln E;
 - fluctuations of the axis, and of the energies of layers and of cells, which are sums
   of spots (a gamma distribution).
 
-GFlash has formulas in the radiation length, the critical energy and the Moliere radius
-of a material. Here every parameter is a low polynomial in ln E, the angle and the
-species (`Beam.features`) that `pidgan.training.classical.gflash_fit` fits to a sample.
-No material is needed, and the geometry may be any with depth or with cells in the
-plane. The depth is measured so that the average shower is f(z) with a = 3, where
-positions of layers are unknown.
+Instead of GFlash's formulas in constants of a material, every parameter is a low
+polynomial in ln E, the angle and the species (`Beam.features`), fitted to a sample. The
+geometry may be any with depth or with cells in the plane. Where positions of layers are
+unknown, the depth is measured so that the average shower is f(z) with a = 3.
 """
 
 from dataclasses import dataclass
@@ -42,13 +38,9 @@ PLANE_SLICES = 12  # most depths, with an axis each, in a layer with all energy
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """Slices of the depth, and the layers that they belong to.
+    """Slices of the depth, mm: nodes and weights (s, 3) of integrals over each slice.
 
-    Attributes:
-        nodes: Depths (s, 3) at which the profile is evaluated, mm.
-        steps: Weights (s, 3) of these depths in the integral, mm.
-        z: Middle (s,) of each slice, mm; 0 if positions are unknown.
-        layers: Number (s,) of the layer of each slice, by view.
+    `z` is the middle (s,) of each, 0 if unknown, and `layers` its layer (s,), by view.
     """
 
     nodes: FloatArray
@@ -74,23 +66,10 @@ class Depth:
 class GFlash:
     """A tuned parametrisation with m features and k Gaussian widths.
 
-    Attributes:
-        geometry: Geometry of the cells.
-        beam: Names and scales of the conditions.
-        depth: Slices of the depth; None if no view has layers.
-        mean: Coefficients (m, q) of ln T, ln(a - 1) and ln(response), or of the last
-            one alone.
-        spread: Coefficients (m, q) of the logarithms of their standard deviations.
-        mixing: Root (q, q) of their correlation matrix.
-        view_scale: Energy of each view over the energy of the first.
-        widths: Gaussian widths (k,), mm; empty without cells in the plane.
-        lateral: Coefficients (3, 4) of ln R_C, ln R_T and logit p: constant, tau - 1,
-            (tau - 1)^2 and ln E.
-        jitter: Coefficients (m,) of the logarithm of the axis' standard deviation, mm.
-        hidden: Quantiles (2, knots) of the axis, mm, if no condition gives it; empty
-            otherwise.
-        layer_spot: Coefficients (m,) of the logarithm of a spot's energy in layers.
-        cell_spot: Coefficients (views, m) of the logarithm of a spot's energy in cells.
+    Coefficients `mean` (m, q) give ln T, ln(a - 1) and ln(response), or the last one
+    alone; `spread` (m, q) gives ln of their deviations, and `mixing` (q, q) is a root
+    of their correlations. `lateral` (3, 4) gives ln R_C, ln R_T and logit p from 1, tau
+    - 1, (tau - 1)^2 and ln E. `layer_spot` (m,) gives ln of a spot's energy in layers.
     """
 
     geometry: Geometry
@@ -117,15 +96,7 @@ class GFlash:
         return len(self.mixing) + plane + layers + cells
 
     def sample(self, conditions: Array, noise: Array) -> Array:
-        """Return showers.
-
-        Args:
-            conditions: Conditions (n, c), in the order of `beam.names`.
-            noise: Standard normal numbers (n, n_noise).
-
-        Returns:
-            Energies (n, n_cells); a value of the graph, if the conditions are one.
-        """
+        """Return energies (n, n_cells) for conditions (n, c) and noise (n, n_noise)."""
         q, numbers = len(self.mixing), Numbers(noise)
         features = self.beam.features(conditions)
         core = f.matmul(numbers.take(q), self.mixing.T)
@@ -193,10 +164,10 @@ def lateral_weights(
 ) -> Array:
     """Return weights (n, g, k) of the Gaussians that make up core and tail.
 
-    2 r R^2 / (r^2 + R^2)^2 is the average of Gaussian profiles over their variance
-    R^2 / 2x with exponential x: a Student distribution with two degrees of freedom. For
-    widths in geometric progression the weights are proportional to x exp(-x). Distances
-    tau - 1 to the maximum are (n, g), and u = ln(E / E_scale) is (n, 1).
+    2 r R^2 / (r^2 + R^2)^2 averages Gaussian profiles over their variance R^2 / 2x with
+    exponential x (Student's distribution); for widths in geometric progression the
+    weights are proportional to x exp(-x). `tau` is tau - 1 (n, g), and u = ln(E /
+    E_scale) (n, 1).
     """
     g = tau.shape[-1]
     core, tail, logit = (

@@ -55,22 +55,11 @@ def fit_gflash(
     names: Sequence[str],
     seed: int = 1,
 ) -> GFlash:
-    """Tune a GFlash-like parametrisation to a sample.
+    """Tune a GFlash-like parametrisation to cells (n, n_cells) and conditions (n, c).
 
     T and a of every shower maximise the sum of E_layer ln f_layer on a grid. Parameters
     are then linear fits in `Beam.features`, and lateral ones a least-squares fit to
-    images of up to 1000 showers.
-
-    Args:
-        cells: Energies (n, n_cells).
-        conditions: Conditions (n, c).
-        geometry: Geometry of the cells.
-        names: Names (c,) of the conditions, see `Beam`: "energy" in the unit of
-            `cells`, "theta", "phi", "x0", "y0" (mm), "species"; others are allowed.
-        seed: Seed of the choice of showers for the lateral fit.
-
-    Raises:
-        DatasetError: There are too few showers with energy.
+    images of up to 1000 showers, which the seed chooses.
     """
     showers = fits.read_showers(
         cells, conditions, geometry, names=names, least=MIN_SHOWERS

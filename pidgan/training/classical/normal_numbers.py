@@ -41,18 +41,13 @@ def tail(t: Array) -> Array:
 
 
 def spots(expected: Array, unit: Array, noise: Array) -> Array:
-    """Return energies made of a Poisson number of spots with exponential energies.
+    """Return energies (n, m) of a Poisson number of spots with exponential energies.
 
-    The variance is 2 w E for k = E / w expected spots with mean energy w. There is no
-    spot with probability exp(-k), and then the energy is exactly 0. Otherwise it has a
-    gamma distribution with the right mean and variance, drawn by the transformation of
-    Wilson and Hilferty (Proc. Nat. Acad. Sci. 17 (1931) 684) with the normal quantiles
-    of Winitzki (2008), which are good to 0.2 %.
-
-    Args:
-        expected: Expected energies (n, m), not negative.
-        unit: Mean energy w (n, 1) of a spot, in the same unit.
-        noise: Standard normal numbers (n, m).
+    The variance is 2 w E for k = E / w expected spots with mean energy w, `unit` (n,
+    1). There is no spot with probability exp(-k), and then the energy is exactly 0.
+    Otherwise it has a gamma distribution with the right mean and variance, drawn by the
+    transformation of Wilson and Hilferty (Proc. Nat. Acad. Sci. 17 (1931) 684) with the
+    normal quantiles of Winitzki (2008), which are good to 0.2 %.
     """
     k = f.maximum(expected / unit, 1e-6)
     none = f.exp(-k)

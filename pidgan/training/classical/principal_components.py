@@ -3,19 +3,16 @@
 Source: ATLAS, ATL-SOFT-PUB-2018-002 and arXiv:2109.02551 (AtlFast3), section 5.
 
 - Energies: cumulated distributions map the response and the fractions of layers to
-  normal numbers, for each species around each of some energies. A shower has a normal
-  number times the root of each eigenvalue of their correlation matrix along each
-  component, mapped back.
+  normal numbers, whose correlations have principal components, for each species around
+  each of some energies.
 - Shapes: the lateral profile of a layer is a sum of Gaussians with fixed widths and
   positive weights (a histogram in r in FastCaloSim), which depend on the energy and on
-  the depth of the shower (on the bin of the first component in FastCaloSim). A shower
-  as a whole is wider or narrower than the average, its axis fluctuates, and the energy
+  the depth of the shower. The width of a shower and its axis fluctuate, and the energy
   of a cell is made of spots (of hits in FastCaloSim).
 
-FastCaloSim has tables at discrete energies and angles, and picks one of two at random.
-Here tables are interpolated linearly in ln E, and the mean of the normal numbers is
-linear in the angle and in conditions without a meaning, so that showers are smooth in
-every condition. `pidgan.training.classical.principal_components_fit` fits a chain.
+Tables are interpolated linearly in ln E (FastCaloSim picks one of two at random), and
+the mean of the normal numbers is linear in the angle and in conditions without a
+meaning, so that showers are smooth in every condition.
 """
 
 from dataclasses import dataclass
@@ -44,28 +41,13 @@ DEPTH_WEIGHTS = np.array([1.0, 4.0, 1.0]) / 6
 class PCA:
     """A fitted chain with b tables, d energies (response, layers), k Gaussian widths.
 
-    Attributes:
-        geometry: Geometry of the cells.
-        beam: Names and scales of the conditions.
-        nodes: Values of ln(E / E_scale) of the tables of each species, increasing.
-        quantiles: Quantiles (b, d, knots) of response and layer fractions; tables of
-            one species after tables of another.
-        shifts: Mean (b, d, 1 + c) of the normal number at the energy of the table, and
-            its change with 1 / cos theta - 1 and conditions without a meaning.
-        sizes: Standard deviation (b, d) of the normal number at fixed conditions.
-        roots: Symmetric roots (b, d, d) of the correlation matrices.
-        view_scale: Energy of each view over the energy of the first.
-        depth: Coefficients (m, 2) in `Beam.features` of the mean depth of a shower and
-            of ln of its standard deviation; empty if no view has layers.
-        widths: Gaussian widths (k,), mm; empty without cells in the plane.
-        shape_nodes: Values of ln(E / E_scale) of the shapes.
-        shapes: Weights (nodes, 2, k) of the Gaussians of shallow and of deep showers,
-            by view and layer; empty for layers of one cell.
-        width_spread: Coefficients (m,) of ln of the standard deviation of ln(width).
-        jitter: Coefficients (m,) of the logarithm of the axis' standard deviation, mm.
-        hidden: Quantiles (2, knots) of the axis, mm, if no condition gives it; empty
-            otherwise.
-        cell_spot: Coefficients (views, m) of the logarithm of the energy of a spot.
+    At `nodes` of ln(E / E_scale), species after species, there are `quantiles` (b, d,
+    knots), and of normal numbers the means with slopes in other conditions, `shifts`
+    (b, d, 1 + c), standard deviations `sizes` (b, d) and roots of correlations (b, d,
+    d). `depth` (m, 2) gives the mean depth of a shower and ln of its deviation,
+    `width_spread` (m,) ln of the deviation of ln(width). `shapes` (nodes, 2, k) are
+    weights of Gaussians in shallow and deep showers at `shape_nodes`, by view and
+    layer.
     """
 
     geometry: Geometry
@@ -93,15 +75,7 @@ class PCA:
         return len(self.quantiles[0]) + plane + cells
 
     def sample(self, conditions: Array, noise: Array) -> Array:
-        """Return showers.
-
-        Args:
-            conditions: Conditions (n, c), in the order of `beam.names`.
-            noise: Standard normal numbers (n, n_noise).
-
-        Returns:
-            Energies (n, n_cells); a value of the graph, if the conditions are one.
-        """
+        """Return energies (n, n_cells) for conditions (n, c) and noise (n, n_noise)."""
         d, numbers = self.quantiles.shape[1], Numbers(noise)
         features = self.beam.features(conditions)
         values = self._energies(conditions, numbers.take(d))

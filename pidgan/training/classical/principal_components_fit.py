@@ -43,18 +43,9 @@ def fit_pca(
     names: Sequence[str],
     seed: int = 1,
 ) -> PCA:
-    """Fit a chain of principal components to a sample.
+    """Fit a chain of principal components to cells (n, n_cells) and conditions (n, c).
 
-    Args:
-        cells: Energies (n, n_cells).
-        conditions: Conditions (n, c).
-        geometry: Geometry of the cells.
-        names: Names (c,) of the conditions, see `Beam`.
-        seed: Seed of the order of equal values, and of the choice of showers for the
-            lateral fit.
-
-    Raises:
-        DatasetError: There are too few showers with energy.
+    The seed chooses the order of equal values, and the showers of the lateral fit.
     """
     showers = fits.read_showers(
         cells, conditions, geometry, names=names, least=MIN_ROWS
