@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
-from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
 from pidgan.sample.loading import load_sample
@@ -122,9 +121,7 @@ def _without_constants(rows: Rows) -> Sample:
         return sample
     listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())
     kept = tuple(v for v in sample.conditions if v.name not in constant)
-    used = set(parse_cut(sample.fiducial).names) if sample.fiducial else set()
-    used |= set(sample.clusters.helix.values()) if sample.clusters else set()
-    if not kept or used & set(constant):
+    if not kept or sample.needed_conditions & set(constant):
         raise SampleError(
             f"{rows.where}: constant conditions, {listed}; expected one that varies, "
             "and none of them in the fiducial cut or the helix"

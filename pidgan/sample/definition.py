@@ -149,6 +149,12 @@ class Sample(BaseModel):
         return tuple(variable.name for variable in self.targets)
 
     @property
+    def needed_conditions(self) -> set[str]:
+        """Conditions of the fiducial cut and of a helix, which cannot be left out."""
+        cut = parse_cut(self.fiducial).names if self.fiducial else ()
+        return {*cut, *(self.clusters.helix.values() if self.clusters else ())}
+
+    @property
     def branches(self) -> tuple[str, ...]:
         """Branches that have to be read, each once."""
         names = [name for v in (*self.conditions, *self.variables) for name in v.inputs]

@@ -3,18 +3,15 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import NtupleError, SampleError, nearest
-from pidgan.sample.cells import Cells
-from pidgan.sample.clusters import Clusters
-from pidgan.sample.definition import WEIGHTINGS, Discriminant, Sample
+from pidgan.sample.definition import WEIGHTINGS, Sample
 from pidgan.sample.species import pdg_id
-from pidgan.sample.variables import Variable
 
 #: A longer chain of `extends` is a mistake.
 MAX_EXTENDS = 5
@@ -172,14 +169,11 @@ def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
 
 
 def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
-    nested: dict[str, type[BaseModel]] = {
-        "conditions": Variable,
-        "targets": Variable,
-        "discriminant": Discriminant,
-        "cells": Cells,
-        "clusters": Clusters,
-    }
-    model = nested.get(str(location[0]), Sample) if len(location) > 1 else Sample
+    model: type[BaseModel] = Sample
+    for name, field in Sample.model_fields.items():
+        if len(location) > 1 and location[0] == (field.alias or name):
+            kinds = [k for k in get_args(field.annotation) if isinstance(k, type)]
+            model = next((k for k in kinds if issubclass(k, BaseModel)), Sample)
     fields = model.model_fields.items()
     return ["extends", *(field.alias or name for name, field in fields)]
 

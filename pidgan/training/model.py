@@ -96,11 +96,11 @@ class Model:
         """The transform of the targets of a track.
 
         Raises:
-            TrainingError: the targets are cells or clusters.
+            TrainingError: the targets are of another kind.
         """
         if not isinstance(self.targets, TargetTransform):
             raise TrainingError(
-                f"the generator of {self.card.sample.name!r} makes cells or clusters, "
+                f"the generator of {self.card.sample.name!r} makes other targets, "
                 "expected PID variables of a track"
             )
         return self.targets

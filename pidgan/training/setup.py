@@ -19,13 +19,6 @@ from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.phases import Family, Phase
 from pidgan.training.rows import Rows, device_rows
 
-DEFAULT_FAMILIES = {
-    "variables": "distilled",
-    "cells": "shower_sequence",
-    "clusters": "clusters",
-}
-"""Family that is taken without a choice, by the kind of targets."""
-
 MIN_TRAINING_ROWS = 50
 
 
@@ -44,7 +37,7 @@ def choose_family(
         family = recipe
     kind = kinds.kind_of(sample)
     if family is None:
-        family = DEFAULT_FAMILIES[kind]
+        family = next(n for n, e in families.TABLE.items() if e.targets == kind)
     if not isinstance(family, str):
         if settings:
             raise ValueError("give settings by name or in the family's value, not both")

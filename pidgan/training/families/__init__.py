@@ -19,7 +19,7 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pidgan.errors import PidganError, PidganWarning, nearest
 from pidgan.training.families.settings import (
@@ -29,7 +29,6 @@ from pidgan.training.families.settings import (
 )
 from pidgan.training.phases import Family
 
-Targets = Literal["variables", "cells", "clusters"]
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
 
@@ -40,15 +39,14 @@ class Entry:
     Attributes:
         home: Module in this package, with a function `build`, and dataclass of the
             settings.
-        targets: Kind of targets that it generates: "variables" of a track, "cells" of
-            a calorimeter or "clusters" along a track.
+        targets: Kind of targets that it generates, of `targets.kind_of`.
         published: Whether it is a recipe as it was published, which sees the columns of
             the targets as they are, and rows as often as they are in the sample.
         lines: Whether it sees logarithms in a common unit instead of normal scores.
     """
 
     home: str
-    targets: Targets = "variables"
+    targets: str = "variables"
     published: bool = False
     lines: bool = False
 
@@ -68,7 +66,8 @@ TABLE: Mapping[str, Entry] = {
     "shower_gan": Entry("showers.ShowerGan", "cells"),
     "clusters": Entry("clusters.Clusters", "clusters"),
 }
-"""All families by name; a new one is a line here and a file."""
+"""All families by name; a new one is a line here and a file. The first one for a kind
+of targets is the default."""
 
 FAMILIES = tuple(
     name for name, e in TABLE.items() if e.targets == "variables" and not e.published
@@ -133,7 +132,7 @@ class FamilyDescription:
 
     name: str
     title: str
-    targets: Targets
+    targets: str
     published: bool
     settings: tuple[Setting, ...]
 
