@@ -118,7 +118,7 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
         tables=[
             figure_table(_main_figures(figures)),
             Table(
-                title="Response: largest difference in any bin of the energy",
+                title="Response: largest difference in any bin, and fits with E in GeV",
                 rows=[_response_row(figures, data, name) for name in data.response],
             ),
         ],
@@ -174,7 +174,7 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
         )
         caption = (
             f"Resolution, {shown}: half width of the central 68.3 % over the median, "
-            "with fits of a/sqrt(E), b/E and c added in quadrature. The shaded part "
+            "with fits of a/√E ⊕ b/E ⊕ c. The shaded part "
             f"of the ratio marks {RESOLUTION:.0%}."
         )
         pictures.append(Picture(figure=resolution, caption=caption))
@@ -372,4 +372,4 @@ def _fit_text(fit: ResolutionFit, unit: str) -> str:
     a = 100 * fit.stochastic * np.sqrt(scale)
     b, c = 100 * fit.noise * scale, 100 * fit.constant
     quality = f"chi2 {fit.chi2:.1f}/{fit.n_dof}"
-    return f"{a:.2f} %/sqrt(E) + {b:.2f} %/E + {c:.3f} % ({quality})"
+    return f"{a:.2f} %/√E ⊕ {b:.2f} %/E ⊕ {c:.3f} % ({quality})"
