@@ -1,9 +1,13 @@
 """The shape of the package: who imports whom, what is public, what `import` loads."""
 
 import ast
+import functools
 import graphlib
+import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import pidgan
 from pidgan.cli import VERBS, cli
 
 PACKAGE = Path(pidgan.__file__).parent
+DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
 GROUND = {"errors", "arrays"}
@@ -85,6 +90,58 @@ def test_imports_point_down(path: Path) -> None:
             assert parts[1] in ROOMS[room] | {room}, f"{place} imports {name}"
         if parts[0] in OWNERS:
             assert place.startswith(OWNERS[parts[0]]), f"{place} imports {name}"
+
+
+def _offered(room: str) -> set[str]:
+    """Return the modules that a room lists for others in its `__all__`."""
+    found = importlib.import_module(f"pidgan.{room}")
+    return {name for name in found.__all__ if f"pidgan.{room}.{name}" in MODULES}
+
+
+@functools.cache
+def _taken() -> tuple[tuple[str, str, str], ...]:
+    return tuple(_imports_from_rooms())
+
+
+def _imports_from_rooms() -> Iterator[tuple[str, str, str]]:
+    """Yield user, module and name of each import from a room that is not the user's."""
+    outside = [*DOCS.rglob("*.py"), *(PACKAGE.parent / "examples").rglob("*.py")]
+    for path in [*SOURCES, *outside]:
+        own = path.relative_to(PACKAGE).parts[0] if path in SOURCES else ""
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "")[:7] == "pidgan."
+            ):
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    module = full if full in MODULES else str(node.module)
+                    name = "" if full in MODULES else alias.name
+                    if module.split(".")[1] != own.removesuffix(".py"):
+                        yield str(path), module, name
+    for page in DOCS.rglob("*.md"):
+        for module in re.findall(
+            r"^(?:from|import|\.\. auto\w+::) (pidgan(?:\.[a-z_]\w*)+)\b",
+            page.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        ):
+            if module not in MODULES:
+                module = module.rpartition(".")[0]
+            yield str(page), module, ""
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="a wheel has no docs, which use modules")
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - GROUND))
+def test_rooms_say_what_they_offer(room: str) -> None:
+    places = [module.split(".") for _, module, _ in _taken()]
+    used = {place[2] for place in places if place[1] == room and len(place) > 2}
+    assert _offered(room) == used
+    text = importlib.import_module(f"pidgan.{room}").__doc__ or ""
+    assert not [name for name in used if f"`{name}`" not in text]
+
+
+def test_other_rooms_take_public_names() -> None:
+    assert not [use for use in _taken() if "._" in use[1] or use[2].startswith("_")]
 
 
 def test_rooms_are_all_there_is() -> None:

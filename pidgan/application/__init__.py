@@ -10,7 +10,7 @@ and its new columns, `one_file` the copy of a file, `manifest` the record beside
 __all__ = [
     "apply",
     "conditions",
-    "one_track",
+    "manifest",
     "quantile_map",
     "several_tracks",
     "workers",

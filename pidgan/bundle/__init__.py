@@ -3,11 +3,22 @@
 The training world writes bundles, the analysis world opens and evaluates them.
 
 - `bundle`: opening, verification and evaluation of a bundle.
+- `bundle_file`: the bytes of a bundle, sealed with a checksum.
 - `c_file`: a bundle as one C99 file.
 - `card`: the description of a generator, and the protocol of generators.
 - `formulas`: one language of formulas, for arrays and for graphs.
+- `graph_values`: values of a graph under construction, which formulas append to.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
 """
 
-__all__ = ["bundle", "c_file", "card", "formulas", "noise", "reference"]
+__all__ = [
+    "bundle",
+    "bundle_file",
+    "c_file",
+    "card",
+    "formulas",
+    "graph_values",
+    "noise",
+    "reference",
+]

@@ -15,7 +15,6 @@ __all__ = [
     "plots",
     "report",
     "shower_metrics",
-    "shower_page",
     "shower_validation",
     "validation",
 ]

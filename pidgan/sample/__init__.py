@@ -1,1 +1,26 @@
-"""Calibration samples: definitions, selection, cuts, sWeights, datasets."""
+"""Calibration samples: definitions, selection, cuts, sWeights, datasets.
+
+- `building`: a dataset built from the files of a sample.
+- `clusters`: pad rows of a time projection chamber as targets.
+- `cuts`: the one grammar of cuts.
+- `dataset`: the record that a generator is trained on and judged by.
+- `definition`: the definition of a sample.
+- `loading`: definitions and binnings loaded from TOML files.
+- `species`: names and PDG ids of particles.
+- `sweights`: sWeights from a mass fit.
+- `variables`: conditions and targets, their units and derivations.
+- `weights`: effective numbers of rows, and weights without negative values.
+"""
+
+__all__ = [
+    "building",
+    "clusters",
+    "cuts",
+    "dataset",
+    "definition",
+    "loading",
+    "species",
+    "sweights",
+    "variables",
+    "weights",
+]

@@ -1,1 +1,26 @@
-"""Generators learnt from datasets: transforms, families, the loop, the export."""
+"""Generators learnt from datasets: families, the loop, the export.
+
+- `budget`: durations, and the number of steps that fit in one.
+- `classical`: parametrisations of showers that are fitted, not trained.
+- `export`: a trained model written as a bundle.
+- `families`: the ways to learn a generator, one file each.
+- `loop`: the one training loop.
+- `members`: models of one sample that differ in their seed.
+- `model`: a trained model.
+- `networks`: networks that families are made of.
+- `refinement`: a model corrected by a classifier.
+- `targets`: kinds of target, as networks see them.
+"""
+
+__all__ = [
+    "budget",
+    "classical",
+    "export",
+    "families",
+    "loop",
+    "members",
+    "model",
+    "networks",
+    "refinement",
+    "targets",
+]
