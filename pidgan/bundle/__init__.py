@@ -3,11 +3,11 @@
 The training world writes bundles, the analysis world opens and evaluates them.
 
 - `bundle`: opening, verification and evaluation of a bundle.
-- `bundle_file`: the bytes of a bundle, sealed with a checksum.
+- `bundle_file`: the file of a bundle: card, checksum and graph.
 - `c_file`: a bundle as one C99 file.
 - `card`: the description of a generator, and the protocol of generators.
 - `formulas`: one language of formulas, for arrays and for graphs.
-- `graph_values`: values of a graph under construction, which formulas append to.
+- `graph_values`: the arm of the formulas that appends operators to an ONNX graph.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
 """

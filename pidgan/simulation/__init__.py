@@ -43,6 +43,7 @@ __all__ = [
     "TPC_SPECIES",
     "Jagged",
     "MassShape",
+    "kinematics",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_calorimeter",
@@ -52,4 +53,6 @@ __all__ = [
     "simulate_showers",
     "simulate_tpc",
     "simulate_tpc_response",
+    "tpc",
+    "tpc_clusters",
 ]
