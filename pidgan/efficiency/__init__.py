@@ -4,11 +4,12 @@
 against generated ones, `systematics` an efficiency map of their differences,
 `efficiency_map` the map and its files, `working_point` the threshold for a wanted
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
-`binning` has bins of conditions, `selections` selections of several tracks,
-`table_files` tables as files.
+`analysis_rows` has the rows of ntuples, `binning` bins of conditions, `selections`
+selections of several tracks, `table_files` tables as files.
 """
 
 __all__ = [
+    "analysis_rows",
     "binning",
     "efficiency_map",
     "pid_efficiency",
