@@ -9,6 +9,8 @@
   their clusters.
 
 The modules hold constants and distributions that tests and studies use.
+
+Studies take constants and distributions from `kinematics`, `tpc` and `tpc_clusters`.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
