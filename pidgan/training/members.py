@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pidgan.training.loop import Progress
     from pidgan.training.model import Model
 
-# Between the seeds of two members: the networks of one training use the next few.
+# Difference of the seeds of two members; the networks of one training use the next few.
 SEED_STEP = 100
 _NAME = re.compile(r"member_(\d+)(\.onnx)?\Z")
 
@@ -27,7 +27,7 @@ def train_members(
     directory: str | Path,
     *,
     members: int,
-    family: str | None = None,
+    family: Any = None,
     recipe: str | None = None,
     budget: str | float | None = None,
     steps: int | None = None,
@@ -40,22 +40,24 @@ def train_members(
     """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
 
     Args:
-        dataset: from `build_dataset`.
-        directory: folder of the members; each is saved when it is trained.
-        members: how many.
-        family, recipe, settings: as in `train`.
-        budget: wall-clock time of the first member; the others do as many steps.
-        steps: number of updates of each member instead of a budget.
-        seed: of the first member.
-        resume: leave trained members as they are and continue an interrupted one.
-        overwrite: replace members that are there.
-        progress: called with a member's name after about every second of training.
+        dataset: Dataset from `build_dataset`.
+        directory: Folder of the members; each is saved when it is trained.
+        members: Number of members.
+        family, recipe, settings: Family and settings, see `train`.
+        budget: Wall-clock time of the first member; the others do as many steps.
+        steps: Number of steps of each member instead of a budget.
+        seed: Seed of the first member.
+        resume: Whether to keep trained members and to continue an interrupted one.
+        overwrite: Whether to replace members that are there.
+        progress: Function that is called with the name of a member and its progress
+            after about every second of training.
 
     Returns:
         The members, in order.
 
     Raises:
-        TrainingError: a member exists, or its training fails.
+        NtupleError: A member exists and `overwrite` is not set.
+        TrainingError: A training fails.
     """
     from pidgan.training.loop import train
     from pidgan.training.model import open_model

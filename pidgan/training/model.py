@@ -23,8 +23,6 @@ from pidgan.training.patterns import pattern_network, pick_pattern
 from pidgan.training.targets import Targets, read_targets
 from pidgan.training.targets.tracks import TargetTransform
 
-BLOCK_ROWS = 16_384
-
 FILES = ("model.json", "model.npz", "reference.parquet")
 """Files of a saved model; the first is there only if all are."""
 
@@ -73,15 +71,10 @@ class Model:
         return self.targets.inverse(y, codes, conditions)
 
     def draw(self, x: Array, noise: Array) -> tuple[Array, Array | None]:
-        """Return coordinates and pattern of each row, before the way back.
+        """Return coordinates (n, n_coordinates) of each row, and its pattern.
 
-        Args:
-            x: (n, n_columns), conditions as networks see them.
-            noise: (n, n_noise), standard normal.
-
-        Returns:
-            (n, n_coordinates), and the one-hot code of the pattern, (n, n_patterns), or
-            None where there is one pattern.
+        The pattern is a one-hot code (n, n_patterns), None where there is only one; x
+        are conditions (n, n_columns) as networks see them.
         """
         if self.patterns is None:
             return evaluate(self.generator, {"conditions": x, "noise": noise}), None
@@ -93,11 +86,7 @@ class Model:
 
     @property
     def track_targets(self) -> TargetTransform:
-        """The transform of the targets of a track.
-
-        Raises:
-            TrainingError: the targets are of another kind.
-        """
+        """The transform of the targets of a track; a TrainingError for others."""
         if not isinstance(self.targets, TargetTransform):
             raise TrainingError(
                 f"the generator of {self.card.sample.name!r} makes other targets, "
@@ -120,25 +109,24 @@ class Model:
         paths = [Path(path) / name for name in FILES]
         refuse_existing(paths[0], overwrite=overwrite)
         with writing_files(paths, overwrite=True) as (description, weights, reference):
-            arrays: dict[str, Any] = {
-                **self.conditions.to_arrays(),
-                **self.targets.to_arrays(),
-                **_weights("generator", self.generator),
-                **_weights("patterns", self.patterns),
+            networks = (("generator", self.generator), ("patterns", self.patterns))
+            arrays = {
+                f"{name}_{i}": variable.numpy()
+                for name, network in networks
+                for i, variable in enumerate(network.variables if network else ())
             }
+            arrays |= self.conditions.to_arrays() | self.targets.to_arrays()
             np.savez(weights, **arrays)
             write_table(reference, self.held_out)
-            text = json.dumps(
-                {"card": json.loads(self.card.to_json()), "history": self.history}
-            )
-            description.write_text(text)
+            card = json.loads(self.card.to_json())
+            description.write_text(json.dumps({"card": card, "history": self.history}))
 
 
 def open_model(path: str | Path) -> Model:
     """Read the model that `Model.save` wrote.
 
     Raises:
-        TrainingError: the directory has no finished model, or it is damaged.
+        TrainingError: The directory has no finished model, or the model is damaged.
     """
     path = Path(path)
     if not (path / "model.json").is_file():
@@ -157,9 +145,13 @@ def open_model(path: str | Path) -> Model:
         arrays = read_arrays(path / "model.npz")
         targets = read_targets(card.sample, arrays)
         conditions = ConditionTransform.from_arrays(arrays)
-        generator, patterns = build_networks(card, conditions, targets)
-        _set_weights("generator", generator, arrays)
-        _set_weights("patterns", patterns, arrays)
+        shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
+        settings = parse_settings(card.family, card.settings)
+        generator = build_family(settings, shape=shape, seed=0).generator
+        patterns = pattern_network(shape=shape, seed=0) if shape.n_patterns else None
+        for name, network in (("generator", generator), ("patterns", patterns)):
+            for i, variable in enumerate(network.variables if network else ()):
+                variable.assign(arrays[f"{name}_{i}"])
         held_out = read_table(path / "reference.parquet")
     except (KeyError, ValueError, OSError) as error:
         raise TrainingError(f"{path}: the model is damaged ({error})") from error
@@ -172,26 +164,3 @@ def open_model(path: str | Path) -> Model:
         history=content["history"],
         held_out=held_out,
     )
-
-
-def build_networks(
-    card: Card, conditions: ConditionTransform, targets: Targets
-) -> tuple[Any, Any]:
-    """Build the untrained networks that a card describes."""
-    shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
-    settings = parse_settings(card.family, card.settings)
-    family = build_family(settings, shape=shape, seed=0)
-    if not shape.n_patterns:
-        return family.generator, None
-    return family.generator, pattern_network(shape=shape, seed=0)
-
-
-def _weights(name: str, network: Any) -> dict[str, np.ndarray]:
-    if network is None:
-        return {}
-    return {f"{name}_{i}": v.numpy() for i, v in enumerate(network.variables)}
-
-
-def _set_weights(name: str, network: Any, arrays: dict[str, np.ndarray]) -> None:
-    for i, variable in enumerate(network.variables if network is not None else ()):
-        variable.assign(arrays[f"{name}_{i}"])

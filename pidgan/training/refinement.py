@@ -156,18 +156,15 @@ def refine(
             f"expected the given one, {dataset.info.get('hash')}: rows that it is "
             "judged by must be new to the classifier"
         )
-    network = RatioNetwork(
-        shape=model.track_targets.shape(
-            model.card.sample, n_conditions=model.conditions.n_columns
-        ),
-        seed=seed,
-    )
-    pairs = [
+    n_conditions, targets = model.conditions.n_columns, model.track_targets
+    shape = targets.shape(model.card.sample, n_conditions=n_conditions)
+    network = RatioNetwork(shape=shape, seed=seed)
+    known, held_out = (
         _samples(model, dataset.part(name), seed=seed)
         for name in ("train", "validation")
-    ]
+    )
     losses = network.fit(
-        *pairs[0], held_out=pairs[1], steps=classifier_steps, batch_size=BATCH_SIZE
+        *known, held_out=held_out, steps=classifier_steps, batch_size=BATCH_SIZE
     )
     card = model.card.model_copy(
         update={
@@ -214,9 +211,5 @@ def _rows(model: Model, x: Array, y: Array, codes: Array | None, w: FloatArray) 
     """Return rows as networks see them; coordinates on atoms are zero."""
     if codes is None:
         return {"x": x, "pattern": x[:, :0], "y": y, "w": w}
-    return {
-        "x": x,
-        "pattern": codes,
-        "y": y * f.matmul(codes, model.targets.free),
-        "w": w,
-    }
+    y = y * f.matmul(codes, model.targets.free)
+    return {"x": x, "pattern": codes, "y": y, "w": w}

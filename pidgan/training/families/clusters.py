@@ -21,6 +21,7 @@ a cluster is found if Phi(v) is below its probability.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 from pidgan.bundle import formulas as f
@@ -94,14 +95,7 @@ class ClusterGenerator:
     def __init__(
         self, frame: Frame, n_conditions: int, settings: Clusters, *, seed: int
     ) -> None:
-        """Build the network.
-
-        Args:
-            frame: chamber.
-            n_conditions: columns, the helix not counted.
-            settings: what can be chosen.
-            seed: of the initial weights.
-        """
+        """Build the network; the helix does not count in the number of conditions."""
         self.frame, self.n_conditions = frame, n_conditions
         self.n_rows, self.n_latent = len(frame.radii), settings.n_latent
         self.n_noise = settings.n_latent + 3 * self.n_rows
@@ -118,15 +112,9 @@ class ClusterGenerator:
         return f.concatenate([parts["along"], parts["z"], flag])
 
     def distances(self, x: Any, noise: Any) -> dict[str, Any]:
-        """Return distances and what they are made of, for the training.
+        """Return distances "y" (n, n_rows, 2), mm, and what they are made of.
 
-        Args:
-            x: (n, n_conditions + 5).
-            noise: (n, n_noise).
-
-        Returns:
-            "y": (n, n_rows, 2), mm; "m", (n, n_rows, 2); "log_width", (n, n_rows, 2);
-            "slant", (n, n_rows), S_21; "logit", (n, n_rows).
+        These are "m" and "log_width" (n, n_rows, 2), "slant", S_21, and "logit".
         """
         parts = self._parts(self._cross(x), x, noise)
         pairs = {
@@ -182,14 +170,10 @@ class ClusterGenerator:
 
 
 class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
-    """One channel of all rows after another, (n, channels n_rows): (n, rows, channels).
-
-    Attributes:
-        planes: (channels, rows).
-    """
+    """From (n, channels rows), a channel after another, to (n, rows, channels)."""
 
     def __init__(self, planes: tuple[int, int], **kwargs: Any) -> None:
-        """Keep the sizes."""
+        """Keep the numbers of channels and rows."""
         super().__init__(**kwargs)
         self.planes = planes
 
@@ -334,20 +318,11 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
         }
 
     known = {"flags": 1.0, "likelihood": s.reconstruction}
-    optimizer = Optimizer(
-        s.learning_rate,
-        schedule=over_the_training,
-        beta_1=0.5,
-        average=s.average,
-    )
+    adam = functools.partial(Optimizer, schedule=over_the_training, beta_1=0.5)
+    optimizer = adam(s.learning_rate, average=s.average)
     of_critic = Descent(
         critic.trainable_variables,
-        Optimizer(
-            s.critic_learning_rate,
-            schedule=over_the_training,
-            beta_1=0.5,
-            beta_2=0.9,
-        ),
+        adam(s.critic_learning_rate, beta_2=0.9),
         {"critic": 1.0, "penalty": s.penalty},
     )
     taught = Update(taught_losses, Descent(generator.variables, optimizer, known))

@@ -24,12 +24,7 @@ from typing import Any
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.families.cramer import (
-    critic_loss,
-    f,
-    generator_loss,
-    gradient_penalty,
-)
+from pidgan.training.families import cramer
 from pidgan.training.networks.perceptrons import Shape, plain_network
 from pidgan.training.networks.updates import draw, named_inputs
 from pidgan.training.phases import (
@@ -125,10 +120,14 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
         )
         h_r, h_g, h_g2 = h(part["y"]), h(y_g), h(y_g2)
         return {
-            "generator": generator_loss(h_r, h_g, h_g2, part["w"]),
-            "critic": critic_loss(h_r, h_g, h_g2, part["w"]),
-            "penalty": gradient_penalty(
-                lambda y: f(h(y), h_g2), part["y"], y_g, seed=seed, one_sided=True
+            "generator": cramer.generator_loss(h_r, h_g, h_g2, part["w"]),
+            "critic": cramer.critic_loss(h_r, h_g, h_g2, part["w"]),
+            "penalty": cramer.gradient_penalty(
+                lambda y: cramer.f(h(y), h_g2),
+                part["y"],
+                y_g,
+                seed=seed,
+                one_sided=True,
             ),
         }
 

@@ -85,17 +85,9 @@ class ShowerSequence:
     xla: bool | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Part:
-    """One of the models.
-
-    Attributes:
-        name: of its loss.
-        makes: coordinates of the shower that it makes.
-        sees: coordinates, made before, in its context.
-        model: its network.
-        weight_decay: of its optimizer.
-    """
+    """A model of some coordinates, which sees others that were made before."""
 
     name: str
     makes: slice
@@ -124,11 +116,9 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
         return {k: v for each in losses_of for k, v in each(batch, seed).items()}
 
     def descent(part: Part) -> Descent:
+        decay, average = part.weight_decay, s.average
         optimizer = Optimizer(
-            s.learning_rate,
-            weight_decay=part.weight_decay,
-            clip=10.0,
-            average=s.average,
+            s.learning_rate, weight_decay=decay, clip=10.0, average=average
         )
         return Descent(part.model.variables, optimizer, keeps_best=True)
 
@@ -192,11 +182,7 @@ class SequenceGenerator:
 
 
 def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
-    """Return the models in the order in which they come.
-
-    Raises:
-        PidganError: too many cells.
-    """
+    """Return the models in the order in which they come."""
     n, n_cells = shape.n_energies, shape.n_targets - shape.n_energies
     if n_cells > MOST_CELLS:
         raise PidganError(
@@ -228,15 +214,8 @@ def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
             seed=seed + len(parts),
         )
         decays = {"layers": s.energy_weight_decay, "total": s.total_weight_decay}
-        parts.append(
-            Part(
-                name=name,
-                makes=makes,
-                sees=sees,
-                model=model,
-                weight_decay=of_few * decays.get(name, s.weight_decay),
-            )
-        )
+        decay = of_few * decays.get(name, s.weight_decay)
+        parts.append(Part(name, makes, sees, model, decay))
     return parts
 
 
@@ -245,11 +224,7 @@ def make_order(
 ) -> Order:
     """Return the order of some coordinates: as they come, or as cells lie.
 
-    Args:
-        shape: Sizes of the showers, with transform and geometry.
-        makes: Coordinates that are energies, or cells.
-        window: Number of earlier coordinates that each sees; 0 for all near in space.
-        reach: Distance, in cells, up to which coordinates see each other.
+    Each sees a `window` of earlier ones; with 0, the ones up to `reach` cells away.
     """
     transform = shape.transform
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (

@@ -12,8 +12,8 @@ The families differ in their model of the shape
 - `shower_flow`: a flow, by likelihood. For up to some hundred cells.
 - `shower_vae`: a variational autoencoder; `network = "conv"` for images and voxels.
 - `shower_gan`: the decoder alone, against a Cramér critic
-  (`pidgan.training.families.cramer`)
-  that sees the coordinates and, if asked for, energies and moments of the shower.
+  (`pidgan.training.families.cramer`) that sees the coordinates and, if asked for,
+  energies and moments of the shower.
 
 In each, phase `play` adds the critic to what likelihood has taught.
 """
@@ -23,12 +23,7 @@ from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
-from pidgan.training.families.cramer import (
-    critic_loss,
-    f,
-    generator_loss,
-    gradient_penalty,
-)
+from pidgan.training.families import cramer
 from pidgan.training.networks.censored import Standard
 from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.energies_and_shape import (
@@ -258,16 +253,17 @@ def _play(
 
         def f_at(y_hat: tf.Tensor) -> tf.Tensor:
             *known[:], h_hat = h(batch, y_r, y_g, y_g2, y_hat)  # all in one pass
-            return f(h_hat, known[2])
+            return cramer.f(h_hat, known[2])
 
-        penalty = gradient_penalty(f_at, y_r, y_g, seed=seed)
+        penalty = cramer.gradient_penalty(f_at, y_r, y_g, seed=seed)
         h_r, h_g, h_g2 = known
-        return {"critic": critic_loss(h_r, h_g, h_g2, batch["w"]), "penalty": penalty}
+        critic_loss = cramer.critic_loss(h_r, h_g, h_g2, batch["w"])
+        return {"critic": critic_loss, "penalty": penalty}
 
     def generator_losses(batch: Batch, seed: Any) -> dict[str, Any]:
         y_r, (y_g, y_g2) = batch["real"], generate(batch, seed)
         h_r, h_g, h_g2 = h(batch, y_r, y_g, y_g2)
-        losses = {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
+        losses = {"generator": cramer.generator_loss(h_r, h_g, h_g2, batch["w"])}
         if constrained:
             shown = (constrained(whole(batch, y)) for y in (y_r, y_g))
             losses["constraint"] = s.constraint * constraint(*standardise(*shown))
@@ -291,35 +287,31 @@ def _play(
 def _make_parts(shape: Shape, s: ShowerFlow, seed: int) -> Parts:
     """Return how many coordinates each part makes, and the part."""
     n_shape = shape.n_targets - shape.n_energies
-    parts: Parts = []
-    if shape.n_energies:
-        flow = {
-            "couplings": s.energy_couplings,
-            "width": s.energy_width,
-            "blocks": s.energy_blocks,
-        }
-        parts.append(
-            (shape.n_energies, _flow_part("energies", shape.n_energies, s, flow, seed))
-        )
-    if not n_shape:
-        return parts
-    if s.shape == "flow":
-        flow = {"couplings": s.couplings, "width": s.width, "blocks": s.blocks}
-        parts.append((n_shape, _flow_part("shape", n_shape, s, flow, seed + 100)))
-    else:
+    n_energies, parts = shape.n_energies, list[tuple[int, Part]]()
+    if n_energies:
+        sizes = s.energy_width, s.energy_blocks, s.energy_couplings
+        part = _flow_part("energies", n_energies, sizes, s.jitter, seed)
+        parts.append((n_energies, part))
+    if n_shape and s.shape == "flow":
+        sizes = s.width, s.blocks, s.couplings
+        part = _flow_part("shape", n_shape, sizes, s.jitter, seed + 100)
+        parts.append((n_shape, part))
+    elif n_shape:
         parts.append((n_shape, _latent_part(n_shape, shape, s, seed + 100)))
     return parts
 
 
 def _flow_part(
-    name: str, n: int, s: ShowerFlow, flow: dict[str, int], seed: int
+    name: str, n: int, sizes: tuple[int, int, int], jitter: float, seed: int
 ) -> FlowPart:
+    width, blocks, couplings = sizes
+    size = {"width": width, "blocks": blocks}
     return FlowPart(
         n,
         name=name,
-        standard=Standard(n, width=flow["width"], blocks=flow["blocks"], seed=seed),
-        flow=CouplingFlow(n, **flow, seed=seed + 50, name=name),
-        jitter=s.jitter,
+        standard=Standard(n, **size, seed=seed),
+        flow=CouplingFlow(n, couplings=couplings, **size, seed=seed + 50, name=name),
+        jitter=jitter,
     )
 
 
