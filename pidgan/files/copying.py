@@ -1,43 +1,36 @@
 """Copy a file of trees with branches added: everything else keeps name, value and type.
 
-`copy_file` writes a new file of the same format, chunk by chunk; the new branches of a
-chunk are computed from some of its branches. `check_writable` finds branches that
-cannot be written again before any work is done. Reading, computing and writing go on at
-the same time, each on the next chunk.
+Reading, computing and writing go on at the same time, each on the next chunk: they
+release Python's lock most of the time.
 """
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import awkward as ak
 import numpy as np
 
-from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.formats import find_tree, format_of, open_file, open_tree
-from pidgan.files.readahead import ahead
-from pidgan.files.trees import (
-    BASKET_ENTRIES,
-    Addition,
-    BranchType,
-    Source,
-    Tree,
-    copying,
-    read_pieces,
-    reading,
-)
+from pidgan.errors import NtupleError, PidganError, PidganWarning, one_line
+from pidgan.files import formats, trees
+from pidgan.files.trees import BASKET_ENTRIES, Addition, BranchType, Source, Tree
 from pidgan.files.writing import writing_file
 
 CHUNK_BYTES = 100_000_000
 """Most bytes of a chunk, whatever number of entries is asked for."""
 
+_T = TypeVar("_T")
+
 
 def check_writable(source: Source) -> None:
     """Raise an NtupleError if a tree has branches that cannot be written again."""
-    with open_tree(source) as tree, reading(str(source)):
-        _check_writable(tree, source)
+    with formats.open_tree(source) as tree, trees.reading(str(source)):
+        _refuse(tree.lossy()[0], source)
 
 
 def copy_file(
@@ -48,18 +41,9 @@ def copy_file(
     overwrite: bool = False,
     chunk: int = BASKET_ENTRIES,
 ) -> None:
-    """Write a copy of a file, in which trees have branches added.
+    """Write a copy of a file as `write_copy` does, under its name when it is complete.
 
-    Args:
-        additions: Branches to add, for one or several trees of one file.
-        output: The new file; it appears under its name when it is complete.
-        keep: Whether the other branches, trees and objects are copied. Otherwise only
-            the new branches are written, in trees of the same names.
-        overwrite: Whether an existing file is replaced.
-        chunk: Largest number of entries in memory at a time.
-
-    Warns:
-        PidganWarning: Something of the input is not in the output or has changed type.
+    A PidganWarning tells what is not in the output or has changed type.
     """
     with writing_file(output, overwrite=overwrite) as temporary:
         notes = write_copy(additions, temporary, keep=keep, chunk=chunk)
@@ -75,59 +59,44 @@ def write_copy(
     chunk: int = BASKET_ENTRIES,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> list[str]:
-    """Write the file of `copy_file`, under its name from the start.
+    """Write a copy of a file, in which one or several trees have branches added.
 
-    Args:
-        additions: Branches to add, for one or several trees of one file.
-        output: The new file.
-        keep: Whether the other branches, trees and objects are copied.
-        chunk: Largest number of entries of a chunk; some five are in memory.
-        chunk_bytes: Largest size of a chunk.
-
-    Returns:
-        Notes on what of the input is not in the output or has changed type.
+    Unless `keep`, only the new branches are written, in trees of the same names. A
+    chunk has at most `chunk` entries and `chunk_bytes`; some five are in memory. The
+    notes that are returned tell what is not in the output or has changed type.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}, expected at least 1")
     path = additions[0].source.path
-    known = format_of(path)
-    with open_file(path) as file, known.create(output) as new:
+    known = formats.format_of(path)
+    with formats.open_file(path) as file, known.create(output) as new:
 
         def copy(addition: Addition) -> list[str]:
-            tree = find_tree(file, addition.source)
-            with reading(str(addition.source)):
-                if keep:
-                    _check_writable(tree, addition.source)
-                kept = tree.names() if keep else []
+            tree = formats.find_tree(file, addition.source)
+            with trees.reading(str(addition.source)):
+                refused, changed = tree.lossy() if keep else ({}, {})
+                _refuse(refused, addition.source)
+                kept = list(tree.typenames(recursive=False)) if keep else []
                 whole = _with_old_types(addition, tree, kept)
                 stored = tree.stored_bytes([*kept, *addition.needed])
             # A chunk of a wide tree has fewer entries than asked for.
             fitting = int(chunk_bytes * tree.entries / stored) if stored else chunk
             rows = max(1, min(chunk, fitting))
-            return _copy_tree(tree, new, whole, kept, rows)
-
-        def copy_other(name: str) -> list[str]:
-            source = Source(path, name)
-            return copy(Addition(source=source, needed=(), types={}, compute=_nothing))
+            _copy_tree(tree, new, whole, kept, rows)
+            kinds = "plain numbers, arrays or strings"
+            return [f"written as {kinds}: {_listed(changed)}"] if changed else []
 
         notes: list[str] = []
         if keep and known.copy_rest is not None:
             done = {addition.source.name for addition in additions}
-            notes = known.copy_rest(file, new, done, copy_other)
+            notes = known.copy_rest(
+                file, new, done, lambda name: copy(Addition(source=Source(path, name)))
+            )
         return notes + [note for addition in additions for note in copy(addition)]
 
 
 def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> BranchType:
-    """Return the type of a branch that takes the place of an existing one: the old.
-
-    Args:
-        new: Type of the values to write.
-        old: Type of the branch; None if it holds no numbers.
-        where: Tree and branch, for messages.
-
-    Raises:
-        NtupleError: The old type does not hold the new values.
-    """
+    """Return the old type of a branch, None for no numbers; raise if it cannot stay."""
     if old is None or old.number.kind != new.number.kind or old.shape != new.shape:
         got = "no numbers" if old is None else str(old)
         raise NtupleError(
@@ -136,13 +105,30 @@ def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> Bra
     return old
 
 
-def _nothing(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute no branch."""
-    return {}
+@contextlib.contextmanager
+def ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
+    """Give the items, in order, while a thread makes the next one.
+
+    At most two items are alive that were not taken: one that waits, one in the making.
+    An exception of the thread is raised where its item would have come. The thread has
+    ended when the block ends, however it ends.
+    """
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1)
+
+    def take() -> Iterator[_T]:
+        waiting: deque[Any] = deque(pool.submit(next, iterator, end) for _ in range(2))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, iterator, end))
+            yield item
+
+    try:
+        yield take()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _check_writable(tree: Tree, source: Source) -> None:
-    refused = tree.unwritable()
+def _refuse(refused: Mapping[str, str], source: Source) -> None:
     if refused:
         raise NtupleError(
             f"{source}: cannot write {_listed(refused)}; write a friend tree (--mode "
@@ -161,8 +147,8 @@ def _with_old_types(addition: Addition, tree: Tree, kept: Sequence[str]) -> Addi
 
 def _copy_tree(
     tree: Tree, new: Any, addition: Addition, kept: Sequence[str], rows: int
-) -> list[str]:
-    """Copy a tree with its additions; return notes on what changes."""
+) -> None:
+    """Copy a tree with its additions."""
     source, types = addition.source, addition.types
     append = tree.copy(new, addition, kept=kept, rows=rows)
     first = 0
@@ -177,15 +163,18 @@ def _copy_tree(
     branches = list(dict.fromkeys([*kept, *addition.needed]))
     pieces = tree.pieces(branches, start=0, stop=tree.entries, chunk=rows)
     with (
-        ahead(read_pieces(pieces, source)) as read,
+        ahead(trees.read_pieces(pieces, source)) as read,
         ahead(map(compute, read)) as computed,
     ):
         for piece, fresh in computed:
-            with copying(str(source)):
+            try:
                 append(piece, fresh)
-    changed = tree.changed() if kept else {}
-    kinds = "plain numbers, arrays or strings"
-    return [f"written as {kinds}: {_listed(changed)}"] if changed else []
+            except (PidganError, MemoryError, OSError):
+                raise
+            # A damaged file may be read and still not be fit to be written.
+            except Exception as error:
+                message = f"{source} cannot be copied: {one_line(error)}"
+                raise NtupleError(message) from error
 
 
 def _listed(branches: Mapping[str, str]) -> str:

@@ -9,8 +9,8 @@ MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 """Limit of the control group, versions 2 and 1
-(https://docs.kernel.org/admin-guide/cgroup-v2.html). What the group uses is not
-subtracted: most of it is files in the cache, which give way."""
+(https://docs.kernel.org/admin-guide/cgroup-v2.html). What the group uses, mostly files
+in the cache, gives way."""
 
 MEMORY_UNKNOWN = 2 * 2**30
 """Assumed where the system does not tell, in bytes: a small batch slot."""
@@ -25,19 +25,14 @@ def available_cores() -> int:
 
 def available_memory() -> int:
     """Return the bytes that can be had without swapping, within the group's limit."""
-    found = [_kernel_estimate()]
+    found = []
     for limit in MEMORY_LIMITS:
         # "max" and missing files: there is no such limit.
         with contextlib.suppress(OSError, ValueError):
             found.append(int(limit.read_text()))
-    return min((memory for memory in found if memory), default=MEMORY_UNKNOWN)
-
-
-def _kernel_estimate() -> int | None:
-    """Return what the Linux kernel takes to be available, in bytes."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
-                return int(value.split()[0]) * 1024
-    return None
+                found.append(int(value.split()[0]) * 1024)
+    return min((memory for memory in found if memory), default=MEMORY_UNKNOWN)

@@ -1,16 +1,14 @@
-"""Read trees in chunks, write them whole or not at all.
+"""Find trees, read them in chunks, and write new files.
 
 A tree is a TTree or RNTuple of a ROOT file, or the table of a file of another format
-(`pidgan.files.formats`). `read_columns` is for what fits in memory, `iterate_columns`
-for what may not, `iterate_entries` and `iterate_rows` for branches with several numbers
-per entry, `write_trees` for new files, `write_table` and `read_table` for tables of our
-own. `name[3]` among the branches to read is number 3 of each entry of an array. Copies
-of trees with branches added are made by `pidgan.files.copying`.
+(`pidgan.files.formats`). `name[3]` among the branches to read is number 3 of each entry
+of an array.
 """
 
+import glob
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.errors import NtupleError, nearest
-from pidgan.files.finding import find_outputs, find_sources, list_trees
-from pidgan.files.formats import ROOT, check_file, format_of, open_tree
+from pidgan.files import formats
 from pidgan.files.formats.npz import read_arrays
 from pidgan.files.trees import (
     BASKET_ENTRIES,
@@ -29,6 +26,7 @@ from pidgan.files.trees import (
     Source,
     Tree,
     TreeInfo,
+    is_remote,
     read_pieces,
     reading,
 )
@@ -63,9 +61,66 @@ class _Place:
     number: np.dtype[Any]
 
 
+def find_sources(
+    patterns: Iterable[str | Path] | str | Path, *, trees: Sequence[str] = ()
+) -> list[Source]:
+    """Return the trees that file patterns stand for, in natural order of the files.
+
+    A pattern is FILE or FILE:TREE; FILE may be a glob (`**` included), an address
+    (`root://`, `http://`, ...) or Parquet. A file named twice counts once, and
+    `b2.root` comes before `b10.root`. Without `:TREE`, a file's trees are those of
+    `trees` that it holds, else its only tree.
+    """
+    if isinstance(patterns, str | Path):
+        patterns = [patterns]
+    found: dict[Source, None] = {}
+    for pattern in patterns:
+        path, tree = _split(str(pattern))
+        found.update((Source(match, tree), None) for match in _match(path))
+    if not found:
+        raise NtupleError("no input file given")
+    sources: dict[Source, None] = {}
+    for source in sorted(found, key=lambda source: _natural(source.path)):
+        sources.update((meant, None) for meant in _trees_meant(source, trees))
+    return list(sources)
+
+
+def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
+    """Return the output file of each input file; it is or lies in `output`."""
+    is_file = output.suffix.lower() in formats.known_suffixes() and not output.is_dir()
+    if is_file and len(paths) > 1:
+        raise NtupleError(f"{output}: expected a directory for {len(paths)} files")
+    outputs = {
+        path: output if is_file else output / Path(path.partition("?")[0]).name
+        for path in paths
+    }
+    written: dict[Path, str] = {}
+    for path, file in outputs.items():
+        if file in written:
+            raise NtupleError(
+                f"{written[file]} and {path} have the same name: both would be {file}; "
+                "do them one by one"
+            )
+        written[file] = path
+        if formats.format_of(file) is not formats.format_of(path):
+            raise NtupleError(f"{file}: expected a name that ends as that of {path}")
+    for path in paths:
+        for file in written:
+            if file.exists() and not is_remote(path) and file.samefile(path):
+                raise NtupleError(f"{file} is an input; an input is never changed")
+    return outputs
+
+
+def list_trees(path: str | Path) -> list[str]:
+    """Return the names of the trees in a file, directories included."""
+    names = formats.format_of(path).tree_names
+    with formats.open_file(path) as file, reading(str(path)):
+        return [] if names is None else names(file)
+
+
 def describe_tree(source: Source) -> TreeInfo:
     """Return entries and branches of a tree."""
-    with open_tree(source) as tree, reading(str(source)):
+    with formats.open_tree(source) as tree, reading(str(source)):
         branches = tree.typenames()
         found = {name: tree.branch_type(name) for name in branches}
         types = {name: kind for name, kind in found.items() if kind is not None}
@@ -80,23 +135,11 @@ def iterate_entries(
     stop: int | None = None,
     chunk: int = BASKET_ENTRIES,
 ) -> Iterator[dict[str, Any]]:
-    """Yield consecutive chunks of branches of numbers, arrays among them.
+    """Yield chunks of branches of numbers: numpy (n,) or (n, k), awkward (n, variable).
 
-    Args:
-        source: The tree.
-        branches: Names of branches of numbers.
-        start: First entry; the first of the tree if None.
-        stop: One past the last entry; the last of the tree if None.
-        chunk: Largest number of entries of a chunk.
-
-    Returns:
-        Arrays by name: numpy (n,) or (n, k), or awkward (n, variable).
-
-    Raises:
-        NtupleError: The file is damaged, the tree is empty, or a branch is missing or
-            does not hold numbers.
+    An NtupleError tells what is damaged, empty, missing or of another type.
     """
-    with open_tree(source) as tree:
+    with formats.open_tree(source) as tree:
         places = _find(tree, source, branches)
         yield from _read(tree, source, places, start=start, stop=stop, chunk=chunk)
 
@@ -108,22 +151,11 @@ def read_columns(
     start: int | None = None,
     stop: int | None = None,
 ) -> pd.DataFrame:
-    """Return flat numeric branches of a tree, with the types they have on disk.
+    """Return branches with one number or bool per entry, of the types on disk.
 
-    Args:
-        source: The tree.
-        branches: Names of branches with one number or bool per entry.
-        start: First entry; the first of the tree if None.
-        stop: One past the last entry; the last of the tree if None.
-
-    Returns:
-        One row per entry, one column per branch in the order asked for.
-
-    Raises:
-        NtupleError: The file is damaged, the tree is empty, or a branch is missing or
-            not flat.
+    The columns are in the order asked for. `start` and `stop` are those of a slice.
     """
-    with open_tree(source) as tree:
+    with formats.open_tree(source) as tree:
         places = _find(tree, source, branches, are_flat=True)
         frames = [
             pd.DataFrame(arrays, copy=False)
@@ -137,18 +169,8 @@ def read_columns(
 def iterate_columns(
     source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
 ) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Yield (first entry, frame) of consecutive chunks of flat numeric branches.
-
-    Args:
-        source: The tree.
-        branches: Names of branches with one number or bool per entry.
-        chunk: Largest number of entries of a frame.
-
-    Raises:
-        NtupleError: The file is damaged, the tree is empty, or a branch is missing or
-            not flat.
-    """
-    with open_tree(source) as tree:
+    """Yield (first entry, frame) of chunks of branches with one number per entry."""
+    with formats.open_tree(source) as tree:
         places = _find(tree, source, branches, are_flat=True)
         first = 0
         for arrays in _read(tree, source, places, chunk=chunk):
@@ -160,20 +182,7 @@ def iterate_columns(
 def iterate_rows(
     source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield consecutive chunks of branches whose entries all have one shape.
-
-    Args:
-        source: The tree.
-        branches: Names of branches of numbers.
-        chunk: Largest number of entries of a chunk.
-
-    Returns:
-        By name an array, (n,) for one number an entry or (n, k).
-
-    Raises:
-        NtupleError: The file is damaged, a branch is missing, or its entries differ in
-            length.
-    """
+    """Yield chunks of branches, (n,) or (n, k), whose entries all have one shape."""
     for arrays in iterate_entries(source, branches, chunk=chunk):
         yield {name: _regular(source, name, array) for name, array in arrays.items()}
 
@@ -186,18 +195,13 @@ def write_trees(
 ) -> None:
     """Write a new ROOT file of TTrees, or a file of the format that its name tells.
 
-    The file appears under its name when it is complete and never before.
-
-    Args:
-        path: The file.
-        trees: For each tree (directories allowed, "Dir/DecayTree"; only one tree in
-            other formats) its branches: numpy arrays (n,) or (n, ...), awkward arrays
-            with one variable-length axis, lists of strings, or objects with `content`
-            and `counts` (and a `counter`, the name of the branch with the counts; "n"
-            and the branch's name otherwise). Branches with one counter share it.
-        overwrite: Whether an existing file is replaced.
+    A tree, whose name may have directories ("Dir/DecayTree"), has as branches numpy
+    arrays (n,) or (n, ...), awkward arrays with one variable-length axis, lists of
+    strings, or objects with `content` and `counts` (and a `counter`, the name of the
+    branch with the counts, which branches may share; "n" and the branch's name
+    otherwise). Other formats hold only one tree.
     """
-    known = format_of(path)
+    known = formats.format_of(path)
     if known.tree_names is None and len(trees) != 1:
         raise NtupleError(f"{path}: {known.name} holds one tree, got {list(trees)}")
     with writing_file(path, overwrite=overwrite) as file, known.create(file) as new:
@@ -213,14 +217,11 @@ def write_trees(
 def write_histograms(
     path: str | Path, histograms: Mapping[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Write a new ROOT file of histograms, as TH1, TH2 or TH3.
-
-    Args:
-        path: The file.
-        histograms: `hist.Hist` objects of one to three axes by name.
-        overwrite: Whether an existing file is replaced.
-    """
-    with writing_file(path, overwrite=overwrite) as file, ROOT.create(file) as new:
+    """Write a ROOT file of `hist.Hist` objects of one to three axes, as TH1 to TH3."""
+    with (
+        writing_file(path, overwrite=overwrite) as file,
+        formats.ROOT.create(file) as new,
+    ):
         for name, histogram in histograms.items():
             new[name] = histogram
 
@@ -235,7 +236,7 @@ def write_table(
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Return the DataFrame of a Parquet file."""
-    check_file(str(path))
+    formats.check_file(str(path))
     with reading(str(path)):
         return pd.read_parquet(path, engine="pyarrow")
 
@@ -289,18 +290,18 @@ def _read(
     read = (tree.arrays(piece, wanted) for piece in pieces)
     for arrays in read_pieces(read, source):
         yield {
-            name: arrays[place.branch]
-            if place.element is None
-            else _element(source, place, arrays[place.branch])
+            name: _value(source, place, arrays[place.branch])
             for name, place in places.items()
         }
 
 
-def _element(source: Source, place: _Place, array: Any) -> np.ndarray:
-    """Return one number (n,) of each entry of an array."""
+def _value(source: Source, place: _Place, array: Any) -> Any:
+    """Return an array, or one number (n,) of each of its entries."""
+    if place.element is None:
+        return array
     rows = _regular(source, place.branch, array)
     width = rows.shape[1] if rows.ndim > 1 else 0
-    if place.element is None or place.element >= width:
+    if place.element >= width:
         has = f"{width} numbers" if width else "one number"
         raise NtupleError(
             f"{source}: {place.branch}[{place.element}] asked for, but "
@@ -329,3 +330,58 @@ def _as_array(values: Any) -> Any:
         return values
     array = np.asarray(values)
     return ak.Array(array.tolist()) if array.dtype.kind in "UO" else array
+
+
+def _split(pattern: str) -> tuple[str, str | None]:
+    """Split FILE:TREE; the colons of an address and of an existing file are FILE's."""
+    if is_remote(pattern):
+        scheme, _, rest = pattern.partition("://")
+        host, slash, path = rest.partition("/")
+        path, _, tree = path.partition(":")
+        return f"{scheme}://{host}{slash}{path}", tree or None
+    if Path(pattern).exists():
+        return pattern, None
+    path, _, tree = pattern.rpartition(":") if ":" in pattern else (pattern, "", "")
+    return path, tree or None
+
+
+def _match(path: str) -> list[str]:
+    """Return the files that a path or glob stands for."""
+    if is_remote(path) or Path(path).exists() or not glob.has_magic(path):
+        formats.check_file(path)
+        return [path]
+    matches = [
+        match for match in glob.glob(path, recursive=True) if Path(match).is_file()
+    ]
+    if not matches:
+        raise NtupleError(f"no file matches {path!r}")
+    return matches
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Return a sort key in which numbers within names count as numbers."""
+    parts = re.split(r"(\d+)", path)
+    return [(int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)]
+
+
+def _trees_meant(source: Source, trees: Sequence[str]) -> list[Source]:
+    """Return the trees of a file that a pattern without a tree's name stands for."""
+    known = formats.format_of(source.path)
+    if source.tree is not None and known.tree_names is None:
+        raise NtupleError(f"{source}: a {known.name} file has no trees to name")
+    if source.tree is not None or known.tree_names is None:
+        return [source]
+    present = list_trees(source.path)
+    listed = ", ".join(repr(name) for name in present) or "none"
+    meant = [name for name in trees if name in present] if trees else present
+    if trees and not meant:
+        raise NtupleError(
+            f"{source} has none of the trees {', '.join(map(repr, trees))}; its trees: "
+            f"{listed}"
+        )
+    if not trees and len(present) != 1:
+        raise NtupleError(
+            f"{source} has {len(present)} trees, expected one or FILE:TREE; its trees: "
+            f"{listed}"
+        )
+    return [Source(source.path, name) for name in meant]

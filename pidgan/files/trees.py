@@ -1,9 +1,4 @@
-"""Trees on disk: where one is, what it holds, and what every file format can do.
-
-`Format` and `Tree` are what the rest of the room knows of a file format; each one in
-`pidgan.files.formats` is a file that fulfils them. Damage, which every
-library reports in its own way, becomes an `NtupleError` that names the file.
-"""
+"""Trees on disk: where one is, what it holds, and what every file format can do."""
 
 import contextlib
 import os
@@ -16,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from pidgan.errors import NtupleError, PidganError, one_line
+from pidgan.errors import NtupleError, one_line
 
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
@@ -42,11 +37,9 @@ class Source:
 
 @dataclass(frozen=True)
 class BranchType:
-    """The numbers of a branch, and the shape of its entries.
+    """The type of the numbers of a branch, and the shape of its entries.
 
-    Attributes:
-        number: Type of the numbers.
-        shape: () for one number per entry, (3,) for three, (None,) for any number.
+    The shape is () for one number per entry, (3,) for three, (None,) for any number.
     """
 
     number: np.dtype[Any]
@@ -59,20 +52,14 @@ class BranchType:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeInfo:
-    """Content of a tree.
-
-    Attributes:
-        entries: Number of entries.
-        branches: Branches, each with its type on disk.
-        types: Types of those branches that hold numbers.
-    """
+    """Content of a tree: its branches as on disk, and the types of numbers in them."""
 
     entries: int
     branches: dict[str, str]
     types: dict[str, BranchType]
 
 
-Compute = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
+Compute: TypeAlias = Callable[[int, Mapping[str, Any]], Mapping[str, Any]]
 """From the first entry's number and the arrays of a chunk to its new branches."""
 
 
@@ -81,20 +68,17 @@ class Addition:
     """Branches to add to a tree, and how to compute them.
 
     Attributes:
-        source: The tree.
         needed: Branches of numbers that `compute` gets: numpy arrays (n,) or (n, k),
             or awkward arrays (n, variable).
         types: Type of each new branch. A branch that exists keeps its type.
-        compute: Function of the first entry's number and the arrays of a chunk's
-            `needed` that returns the new branches.
         like: For each new branch with a variable number of values per entry, a branch
             of the tree that has as many.
     """
 
     source: Source
-    needed: tuple[str, ...]
-    types: Mapping[str, BranchType]
-    compute: Compute
+    needed: tuple[str, ...] = ()
+    types: Mapping[str, BranchType] = field(default_factory=dict)
+    compute: Compute = lambda first, arrays: {}
     like: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -113,11 +97,8 @@ class Tree(Protocol):
     def entries(self) -> int:
         """Number of entries."""
 
-    def typenames(self) -> dict[str, str]:
-        """Return the branches, each with its type on disk."""
-
-    def names(self) -> list[str]:
-        """Return the branches that are not part of another."""
+    def typenames(self, *, recursive: bool = True) -> dict[str, str]:
+        """Return the branches with their types on disk, those within others or not."""
 
     def branch_type(self, name: str) -> BranchType | None:
         """Return the type of a branch, None for arrays of arrays and for no numbers."""
@@ -131,17 +112,10 @@ class Tree(Protocol):
         """Yield consecutive pieces of a range of entries, of any branches."""
 
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
-        """Return arrays of branches of numbers.
+        """Return arrays of numbers: numpy (n,) or (n, k), or awkward (n, variable)."""
 
-        Those with a variable number per entry are awkward, the others numpy, (n,) or
-        (n, k).
-        """
-
-    def unwritable(self) -> dict[str, str]:
-        """Return the branches that cannot be written again, with their types."""
-
-    def changed(self) -> dict[str, str]:
-        """Return the branches whose copies have another type, with their types."""
+    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return branches that no copy can have, and those that change their types."""
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
@@ -149,21 +123,14 @@ class Tree(Protocol):
         """Begin a copy of some branches, in pieces of `rows`, and of new branches."""
 
 
-def _no_size(header: bytes) -> int:
-    return 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A file format: its names, and the functions that know its library.
 
     Attributes:
-        name: Name of the format, for messages.
         suffixes: Ends of file names, in lower case.
         magic: First bytes of a file.
-        open: Function that opens a file, local or remote.
-        tree: Function that returns a tree of an open file by its name, which is None
-            for a file that is one table.
+        tree: Function of an open file and the name of a tree, None for its only table.
         create: Function that opens a new file for writing.
         write: Function of a new file, the name of a tree, its numpy or awkward arrays
             and, for each of them, the name of a branch for the number of values per
@@ -188,7 +155,7 @@ class Format:
     copy_rest: (
         Callable[[Any, Any, set[str], Callable[[str], list[str]]], list[str]] | None
     ) = None
-    expected_size: Callable[[bytes], int] = _no_size
+    expected_size: Callable[[bytes], int] = lambda header: 0
 
 
 def is_remote(path: str | Path) -> bool:
@@ -228,15 +195,3 @@ def read_pieces(pieces: Iterator[Any], source: Source) -> Iterator[Any]:
         if piece is None:
             return
         yield piece
-
-
-@contextlib.contextmanager
-def copying(where: str) -> Iterator[None]:
-    """Turn what a writer raises on contents that contradict into an NtupleError."""
-    try:
-        yield
-    except (PidganError, MemoryError, OSError):
-        raise
-    # A damaged file may be read and still not be fit to be written.
-    except Exception as error:
-        raise NtupleError(f"{where} cannot be copied: {one_line(error)}") from error

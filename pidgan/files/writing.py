@@ -2,12 +2,10 @@
 
 Whatever pidgan writes is made under a temporary name beside its place, and gets its
 name by a rename when it is complete. A block that fails or is interrupted leaves what
-was there before. `writing_file` is for one file, `writing_files` for several that
-belong together, `writing_folder` for a folder that nothing else shares.
+was there before.
 """
 
 import contextlib
-import ctypes
 import os
 import platform
 import re
@@ -20,10 +18,6 @@ from pidgan.errors import NtupleError, one_line
 
 ENDED = ("Z", "X")
 """States, in Linux' /proc, of processes that have ended: zombie and dead."""
-
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
-"""Constants of Linux' renameat2, https://man7.org/linux/man-pages/man2/rename.2.html"""
 
 
 def exists_error(path: str | Path, reason: str = "") -> NtupleError:
@@ -41,18 +35,10 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def writing_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary path that becomes the file `path` if the block ends well.
+    """Give a temporary path of the same suffix that becomes the file `path`.
 
-    It lies in the same directory, which is made if it is missing, and has the same
-    suffix. It is removed after an error or Ctrl-C. Temporary files for the same path
-    that a killed process of this machine left behind are removed too.
-
-    Args:
-        path: The file.
-        overwrite: Whether an existing file is replaced.
-
-    Raises:
-        NtupleError: The file exists and is not to be replaced, or it cannot be written.
+    It lies in the same directory, which is made if it is missing. Temporary files for
+    the same path that a killed process of this machine left behind are removed.
     """
     with writing_files([path], overwrite=overwrite) as (temporary,):
         yield temporary
@@ -62,18 +48,11 @@ def writing_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
 def writing_files(
     paths: Sequence[str | Path], *, overwrite: bool = False
 ) -> Iterator[list[Path]]:
-    """Give temporary paths that become several files if the block ends well.
+    """Give temporary paths that become several files, in any directories.
 
     The first file stands for all: an old one is removed before the others get their
     names, and the new one comes last. Whoever finds it finds the others that belong
     to it, whenever the process is killed.
-
-    Args:
-        paths: The files, in any directories.
-        overwrite: Whether existing files are replaced.
-
-    Raises:
-        NtupleError: A file exists and is not to be replaced, or it cannot be written.
     """
     places = [Path(path) for path in paths]
     for place in places:
@@ -93,19 +72,10 @@ def writing_files(
 def writing_folder(
     path: str | Path, *, mark: str | None = None, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` if the block ends well.
+    """Give a temporary folder that becomes the folder `path`.
 
-    An existing folder is exchanged for the new one as a whole.
-
-    Args:
-        path: The folder.
-        mark: Name of a file by which folders of this kind are known. A folder without
-            it is replaced only if it is empty.
-        overwrite: Whether an existing folder is replaced.
-
-    Raises:
-        NtupleError: The folder exists and is not to be replaced, or it cannot be
-            written.
+    An existing folder is replaced as a whole, and only if it is empty or holds a file
+    of the name `mark`, by which folders of its kind are known.
     """
     place = Path(path)
     refuse_existing(place, overwrite=overwrite)
@@ -120,7 +90,14 @@ def writing_folder(
     with _errors_of(place), _temporary(place) as new, _temporary(place) as old:
         new.mkdir()
         yield new
-        _take_place(new, place, old)
+        try:
+            if place.exists():
+                os.replace(place, old)
+            os.replace(new, place)
+        except BaseException:
+            if old.exists():
+                os.replace(old, place)
+            raise
 
 
 @contextlib.contextmanager
@@ -137,39 +114,19 @@ def _temporary(path: Path) -> Iterator[Path]:
     """Give a free name beside a path, and remove whatever has it in the end."""
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    host = platform.node() or "localhost"
-    _remove_abandoned(path, host)
+    start = f".{path.stem}.{platform.node() or 'localhost'}-"
+    run, end = r"(\d+)(-[0-9a-f]{8})?", re.escape(path.suffix)
+    for other in path.parent.iterdir():
+        abandoned = re.fullmatch(f"{re.escape(start)}{run}{end}", other.name)
+        if abandoned is not None and not _is_running(int(abandoned[1])):
+            _remove(other)
     # The token keeps threads of a process apart that write the same path.
-    run = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    temporary = path.with_name(f".{path.stem}.{run}{path.suffix}")
+    token = uuid.uuid4().hex[:8]
+    temporary = path.with_name(f"{start}{os.getpid()}-{token}{path.suffix}")
     try:
         yield temporary
     finally:
         _remove(temporary)
-
-
-def _take_place(new: Path, place: Path, old: Path) -> None:
-    """Give a folder the name `place`; what had it before gets the name `old`."""
-    if not place.exists():
-        os.replace(new, place)
-    elif not _exchange(new, place):
-        os.replace(place, old)
-        try:
-            os.replace(new, place)
-        except OSError:
-            os.replace(old, place)
-            raise
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths exchange their names in one step; False where that is unknown."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    names = os.fsencode(one), os.fsencode(other)
-    code: int = rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
-    return code == 0
 
 
 def _remove(path: Path) -> None:
@@ -181,19 +138,10 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_abandoned(path: Path, host: str) -> None:
-    """Remove temporary files and folders for a path whose process has ended."""
-    if os.name != "posix":
-        return  # Elsewhere `os.kill` ends processes instead of asking for them.
-    start, end = re.escape(f".{path.stem}.{host}-"), re.escape(path.suffix)
-    for other in path.parent.iterdir():
-        found = re.fullmatch(rf"{start}(\d+)(-[0-9a-f]{{8}})?{end}", other.name)
-        if found is not None and not _is_running(int(found[1])):
-            _remove(other)
-
-
 def _is_running(process: int) -> bool:
     """Return whether a process exists and has not ended."""
+    if os.name != "posix":
+        return True  # Elsewhere `os.kill` ends processes instead of asking for them.
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -9,12 +9,13 @@ import pytest
 from pidgan.errors import NtupleError
 from pidgan.files import formats
 from pidgan.files.copying import copy_file
-from pidgan.files.finding import find_outputs, find_sources
 from pidgan.files.formats import npz
 from pidgan.files.tables import (
     BranchType,
     Source,
     describe_tree,
+    find_outputs,
+    find_sources,
     iterate_rows,
     read_columns,
     write_trees,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pidgan.files.readahead import ahead
+from pidgan.files.copying import ahead
 
 
 def test_order_is_kept() -> None:

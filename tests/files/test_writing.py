@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from pidgan.errors import NtupleError
-from pidgan.files import writing
 from pidgan.files.writing import writing_file, writing_files, writing_folder
 
 
@@ -151,22 +150,14 @@ def test_of_several_files_the_first_is_never_seen_with_others_of_an_older_set(
         assert set(content(tmp_path).values()) == {text}
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_a_folder_is_exchanged_with_or_without_the_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
-) -> None:
-    if not exchange:
-        monkeypatch.setattr(writing, "_exchange", lambda one, other: False)
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     for text in ("one", "two", "three"):
         write_folder(tmp_path / "f", text, overwrite=True)
         assert content(tmp_path) == {"f/mark": text}
 
 
-def test_a_folder_that_cannot_be_exchanged_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path) -> None:
     write_folder(tmp_path / "f", "old")
-    monkeypatch.setattr(writing, "_exchange", lambda one, other: False)
     with (
         pytest.raises(NtupleError, match="f cannot be written: FileNotFoundError"),
         writing_folder(tmp_path / "f", mark="mark", overwrite=True) as folder,

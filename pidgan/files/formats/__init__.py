@@ -19,14 +19,13 @@ HEADER_BYTES = 20
 """Bytes of a file that are looked at before a library opens it."""
 
 
-def _find_formats() -> tuple[Format, ...]:
-    """Return the formats of all modules of this package."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return tuple(module.FORMAT for module in modules if hasattr(module, "FORMAT"))
-
-
-FORMATS = _find_formats()
+_MODULES = [
+    importlib.import_module(f"{__name__}.{name}")
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__))
+]
+FORMATS: tuple[Format, ...] = tuple(
+    module.FORMAT for module in _MODULES if hasattr(module, "FORMAT")
+)
 ROOT = root.FORMAT
 
 

@@ -21,12 +21,7 @@ _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz 
 
 
 def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a .npz file; nothing in it is ever unpickled.
-
-    Raises:
-        OSError: There is no such file, or it cannot be read.
-        ValueError: It is damaged, or holds objects.
-    """
+    """Return the arrays of a .npz file; ValueError if it is damaged or has objects."""
     with open(path, "rb") as raw:
         try:
             with np.load(raw, allow_pickle=False) as file:
@@ -46,14 +41,11 @@ class NpzArrays:
     def entries(self) -> int:
         return max((len(a) for a in self.file.values() if a.ndim), default=0)
 
-    def typenames(self) -> dict[str, str]:
+    def typenames(self, *, recursive: bool = True) -> dict[str, str]:
         return {
             name: str(BranchType(array.dtype, array.shape[1:]))
             for name, array in self.file.items()
         }
-
-    def names(self) -> list[str]:
-        return list(self.file)
 
     def branch_type(self, name: str) -> BranchType | None:
         array = self.file[name]
@@ -86,11 +78,8 @@ class NpzArrays:
             for name, array in found.items()
         }
 
-    def unwritable(self) -> dict[str, str]:
-        return {}
-
-    def changed(self) -> dict[str, str]:
-        return {}
+    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
+        return {}, {}
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int

@@ -24,11 +24,8 @@ class ParquetTable:
     def entries(self) -> int:
         return int(self.file.metadata.num_rows)
 
-    def typenames(self) -> dict[str, str]:
+    def typenames(self, *, recursive: bool = True) -> dict[str, str]:
         return {field.name: str(field.type) for field in self.file.schema_arrow}
-
-    def names(self) -> list[str]:
-        return list(self.file.schema_arrow.names)
 
     def branch_type(self, name: str) -> BranchType | None:
         import pyarrow as pa
@@ -62,11 +59,7 @@ class ParquetTable:
         metadata = self.file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         ends = np.cumsum(sizes, dtype=np.int64)
-        groups = [
-            i
-            for i in range(len(sizes))
-            if ends[i] > start and ends[i] - sizes[i] < stop
-        ]
+        groups = np.flatnonzero((ends > start) & (ends - sizes < stop)).tolist()
         if not groups:
             return
         position = int(ends[groups[0]] - sizes[groups[0]])
@@ -79,11 +72,8 @@ class ParquetTable:
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
         return {name: _array(piece.column(name), name) for name in branches}
 
-    def unwritable(self) -> dict[str, str]:
-        return {}
-
-    def changed(self) -> dict[str, str]:
-        return {}
+    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
+        return {}, {}
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
@@ -109,10 +99,7 @@ class ParquetTable:
 
 
 def _array(column: Any, name: str) -> Any:
-    """Return an arrow column as numpy, or awkward if lists vary in length.
-
-    A null is NaN, or no number of a list.
-    """
+    """Return a column as numpy or awkward; a null is NaN, or no number of a list."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,33 +1,24 @@
 """ROOT files: directories with TTrees, RNTuples and other objects, by uproot.
 
-New trees are TTrees; a copy keeps its class. What uproot cannot write
-(vector<vector<...>>, split objects) is found before any work is done. Variable-length
-branches keep sharing their counter, and new ones share that of the branches they belong
-to.
+New trees are TTrees; a copy keeps its class. Variable-length branches keep sharing
+their counter, and new ones share that of the branches they belong to.
 """
 
 import functools
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import awkward as ak
 import numpy as np
 import uproot
+from uproot.interpretation import numerical
 
 from pidgan.errors import NtupleError, one_line
-from pidgan.files.trees import (
-    BASKET_ENTRIES,
-    Addition,
-    Append,
-    BranchType,
-    Format,
-    Tree,
-    reading,
-)
+from pidgan.files import trees
+from pidgan.files.trees import BASKET_ENTRIES, Addition, Append, BranchType
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
 
@@ -48,70 +39,20 @@ NUMBERS = {
 """Types of fields with one number or bool per entry."""
 
 
-def _typenames(self: Any) -> dict[str, str]:
-    """Return the branches, each with its C++ type."""
-    return {str(name): str(kind) for name, kind in self.tree.typenames().items()}
-
-
-def _names(self: Any) -> list[str]:
-    """Return the branches that are not part of another."""
-    return list(self.tree.keys(recursive=False))
-
-
-def _stored_bytes(self: Any, branches: Iterable[str]) -> int:
-    """Return the uncompressed size of branches; 0 if it is unknown."""
-    found = (self.tree[name] for name in set(branches))
-    return sum(int(getattr(branch, "uncompressed_bytes", 0)) for branch in found)
-
-
-def _pieces(
-    self: Any, branches: Sequence[str], *, start: int, stop: int, chunk: int
-) -> Iterator[dict[str, Any]]:
-    """Return an iterator over dictionaries of awkward arrays."""
-    # Names are matched by a function: a list of names would be one of glob patterns.
-    found: Iterator[dict[str, Any]] = self.tree.iterate(
-        filter_name=frozenset(branches).__contains__,
-        entry_start=start,
-        entry_stop=stop,
-        step_size=chunk,
-        library="ak",
-        how=dict,
-    )
-    return found
-
-
-def _arrays(self: Any, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
-    """Return arrays, as numpy where every entry has the same shape."""
-    found = ((name, piece[name]) for name in branches)
-    return {
-        name: np.asarray(array) if array.layout.purelist_isregular else array
-        for name, array in found
-    }
-
-
-def _appending(new: Any, kept: Sequence[str]) -> Append:
-    """Return the function that appends to a new tree."""
-
-    def append(piece: Any, fresh: Mapping[str, Any]) -> None:
-        new.extend({name: piece[name] for name in kept} | dict(fresh))
-
-    return append
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Layout:
-    """The branches of a TTree as uproot's `mktree` wants them."""
+    """The branches of a copy of a TTree as uproot's `mktree` wants them."""
 
-    types: dict[str, Any]
-    counters: dict[str, str]
-    unwritable: dict[str, str]
-    changed: dict[str, str]
+    types: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, str] = field(default_factory=dict)
+    unwritable: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)
 
 
 @final
 @dataclass(frozen=True)
-class TTree:
-    """A TTree of an open file."""
+class RootTree:
+    """A TTree or an RNTuple, whose branches are its fields, of an open file."""
 
     tree: Any
 
@@ -119,45 +60,85 @@ class TTree:
     def entries(self) -> int:
         return int(self.tree.num_entries)
 
-    # uproot does these alike for TTrees and RNTuples.
-    typenames = _typenames
-    names = _names
-    stored_bytes = _stored_bytes
-    pieces = _pieces
-    arrays = _arrays
+    def typenames(self, *, recursive: bool = True) -> dict[str, str]:
+        found = self.tree.typenames(recursive=recursive)
+        return {str(name): str(kind) for name, kind in found.items()}
 
     def branch_type(self, name: str) -> BranchType | None:
+        if not self._is_ttree:
+            return _field_type(str(self.tree[name].typename))
         kind = _type(self.tree[name].interpretation)
         return kind if kind is not None and len(kind.shape) < 2 else None
 
-    def unwritable(self) -> dict[str, str]:
-        return self._layout.unwritable
+    def stored_bytes(self, branches: Iterable[str]) -> int:
+        found = (self.tree[name] for name in set(branches))
+        return sum(int(getattr(branch, "uncompressed_bytes", 0)) for branch in found)
 
-    def changed(self) -> dict[str, str]:
-        return self._layout.changed
+    def pieces(
+        self, branches: Sequence[str], *, start: int, stop: int, chunk: int
+    ) -> Iterator[Any]:
+        # A list of names would be one of glob patterns.
+        found: Iterator[Any] = self.tree.iterate(
+            filter_name=frozenset(branches).__contains__,
+            entry_start=start,
+            entry_stop=stop,
+            step_size=chunk,
+            library="ak",
+            how=dict,
+        )
+        return found
+
+    def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
+        found = ((name, piece[name]) for name in branches)
+        return {
+            name: np.asarray(array) if array.layout.purelist_isregular else array
+            for name, array in found
+        }
+
+    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
+        if self._is_ttree:
+            return self._layout.unwritable, self._layout.changed
+        refused = {}
+        for name, kind in self.tree.typenames(recursive=False).items():
+            try:
+                self.tree.to_akform(filter_name=lambda key, name=name: key == name)
+            except Exception:
+                refused[name] = kind
+        return refused, {}
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
-        layout = self._layout if kept else _empty_layout()
-        added = {branch: _mktree_type(kind) for branch, kind in addition.types.items()}
-        counters = layout.counters | {
-            branch: layout.counters.get(like) or self._counter(self.tree[like])
-            for branch, like in addition.like.items()
-        }
-        written = new.mktree(
-            addition.source.name,
-            layout.types | added,
-            title=self.tree.title,
-            counter_name=counters.__getitem__,
-            initial_basket_capacity=self.entries // rows + 3,
-        )
-        return _appending(written, kept)
+        name, added = addition.source.name, addition.types
+        if self._is_ttree:
+            layout = self._layout if kept else _Layout()
+            counters = layout.counters | {
+                branch: layout.counters.get(like) or self._counter(self.tree[like])
+                for branch, like in addition.like.items()
+            }
+            written = new.mktree(
+                name,
+                layout.types | {n: _mktree_type(kind) for n, kind in added.items()},
+                title=self.tree.title,
+                counter_name=counters.__getitem__,
+                initial_basket_capacity=self.entries // rows + 3,
+            )
+        else:
+            written = new.mkrntuple(name, self._form(kept, added))
+
+        def append(piece: Any, fresh: Mapping[str, Any]) -> None:
+            written.extend({name: piece[name] for name in kept} | dict(fresh))
+
+        return append
+
+    @property
+    def _is_ttree(self) -> bool:
+        return isinstance(self.tree, uproot.TTree)
 
     @functools.cached_property
     def _layout(self) -> _Layout:
-        """Return how the branches are written."""
-        layout = _empty_layout()
+        """Return how the branches of a TTree are written."""
+        layout = _Layout()
         for branch in self.tree.branches:
             name, interpretation = branch.name, branch.interpretation
             kind = _type(interpretation)
@@ -168,7 +149,10 @@ class TTree:
             layout.types[name] = "string" if kind is None else _mktree_type(kind)
             if kind is not None and kind.shape == (None,):
                 layout.counters[name] = self._counter(branch)
-            if branch.classname == "TBranchElement" or _is_packed(interpretation):
+            # Double32_t and Float16_t are packed: uproot expands them.
+            number = getattr(interpretation, "content", interpretation)
+            is_packed = isinstance(number, numerical.TruncatedNumerical)
+            if branch.classname == "TBranchElement" or is_packed:
                 layout.changed[name] = branch.typename
         return layout
 
@@ -177,30 +161,28 @@ class TTree:
         own = branch.count_branch
         # uproot writes counters as int32 only: one of another type stays as it is,
         # beside a new one that the same branches share.
-        if own is not None and self.branch_type(own.name) == BranchType(
-            np.dtype(np.int32)
-        ):
+        int32 = BranchType(np.dtype(np.int32))
+        if own is not None and self.branch_type(own.name) == int32:
             return str(own.name)
         counter = f"n{branch.name if own is None else own.name}"
-        while counter in self.names():
+        while counter in self.tree.keys(recursive=False):
             counter = f"n{counter}"
         return counter
 
-
-def _write(
-    new: Any, name: str, arrays: Mapping[str, Any], counters: Mapping[str, str]
-) -> None:
-    """Add a TTree to an open file, in baskets of BASKET_ENTRIES."""
-    types = {branch: _array_type(array) for branch, array in arrays.items()}
-    tree = new.mktree(name, types, counter_name=counters.__getitem__)
-    entries = max((len(array) for array in arrays.values()), default=0)
-    for first in range(0, entries, BASKET_ENTRIES):
-        last = first + BASKET_ENTRIES
-        tree.extend({branch: array[first:last] for branch, array in arrays.items()})
-
-
-def _empty_layout() -> _Layout:
-    return _Layout(types={}, counters={}, unwritable={}, changed={})
+    def _form(self, kept: Sequence[str], added: Mapping[str, BranchType]) -> Any:
+        """Return the awkward form of fields of an RNTuple that stay and of new ones."""
+        forms = {}
+        if kept:
+            old, _ = self.tree.to_akform(filter_name=frozenset(kept).__contains__)
+            forms = {name: old.content(name) for name in kept}
+        for name, kind in added.items():
+            number = ak.forms.NumpyForm(kind.number.name)
+            if kind.shape == (None,):
+                forms[name] = ak.forms.ListOffsetForm("i64", number)
+            else:
+                size = kind.shape[0] if kind.shape else None
+                forms[name] = ak.forms.RegularForm(number, size) if size else number
+        return ak.forms.RecordForm(list(forms.values()), list(forms))
 
 
 def _array_type(array: Any) -> Any:
@@ -228,99 +210,40 @@ def _type(interpretation: Any) -> BranchType | None:
         # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
         is_flat = content is not None and content.shape == ()
         return BranchType(content.number, (None,)) if content and is_flat else None
-    if not isinstance(interpretation, uproot.interpretation.numerical.Numerical):
+    if not isinstance(interpretation, numerical.Numerical):
         return None
     kind = np.dtype(interpretation.numpy_dtype)
     number = kind.base.newbyteorder("=")
     return BranchType(number, kind.shape) if number.kind in "biuf" else None
 
 
-def _is_packed(interpretation: Any) -> bool:
-    """Return whether a branch is Double32_t or Float16_t, which uproot expands."""
-    packed = uproot.interpretation.numerical.TruncatedNumerical
-    return isinstance(getattr(interpretation, "content", interpretation), packed)
+def _field_type(kind: str) -> BranchType | None:
+    """Return the type of a field of an RNTuple; None if it holds no numbers."""
+    vector = re.fullmatch(r"std::vector<(.+)>", kind)
+    array = re.fullmatch(r"std::array<(.+),\s*(\d+)>", kind)
+    number = (vector or array or [kind, kind])[1]
+    if number not in NUMBERS:
+        return None
+    shape = (None,) if vector else (int(array[2]),) if array else ()
+    return BranchType(np.dtype(NUMBERS[number]), shape)
 
 
-@final
-@dataclass(frozen=True)
-class RNTuple:
-    """An RNTuple of an open file; its branches are its fields."""
-
-    tree: Any
-
-    @property
-    def entries(self) -> int:
-        return int(self.tree.num_entries)
-
-    # uproot does these alike for TTrees and RNTuples.
-    typenames = _typenames
-    names = _names
-    stored_bytes = _stored_bytes
-    pieces = _pieces
-    arrays = _arrays
-
-    def branch_type(self, name: str) -> BranchType | None:
-        kind = str(self.tree[name].typename)
-        vector = re.fullmatch(r"std::vector<(.+)>", kind)
-        array = re.fullmatch(r"std::array<(.+),\s*(\d+)>", kind)
-        number = (vector or array or [kind, kind])[1]
-        if number not in NUMBERS:
-            return None
-        shape = (None,) if vector else (int(array[2]),) if array else ()
-        return BranchType(np.dtype(NUMBERS[number]), shape)
-
-    def unwritable(self) -> dict[str, str]:
-        refused = {}
-        for name, kind in self.tree.typenames(recursive=False).items():
-            try:
-                self.tree.to_akform(filter_name=lambda key, name=name: key == name)
-            except Exception:
-                refused[name] = kind
-        return refused
-
-    def changed(self) -> dict[str, str]:
-        return {}
-
-    def copy(
-        self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
-    ) -> Append:
-        written = new.mkrntuple(addition.source.name, self._form(kept, addition.types))
-        return _appending(written, kept)
-
-    def _form(self, kept: Sequence[str], added: Mapping[str, BranchType]) -> Any:
-        """Return the awkward form of the fields that stay and of new ones."""
-        forms = {}
-        if kept:
-            old, _ = self.tree.to_akform(filter_name=frozenset(kept).__contains__)
-            forms = {name: old.content(name) for name in kept}
-        for name, kind in added.items():
-            number = ak.forms.NumpyForm(kind.number.name)
-            if kind.shape == (None,):
-                forms[name] = ak.forms.ListOffsetForm("i64", number)
-            else:
-                size = kind.shape[0] if kind.shape else None
-                forms[name] = ak.forms.RegularForm(number, size) if size else number
-        return ak.forms.RecordForm(list(forms.values()), list(forms))
-
-
-def _open(path: str) -> Any:
-    return uproot.open({path: None})
-
-
-def _tree(file: Any, name: str | None) -> Tree:
-    """Return a tree of an open file."""
-    found = file[str(name)]
-    return TTree(found) if isinstance(found, uproot.TTree) else RNTuple(found)
+def _write(
+    new: Any, name: str, arrays: Mapping[str, Any], counters: Mapping[str, str]
+) -> None:
+    """Add a TTree to an open file, in baskets of BASKET_ENTRIES."""
+    types = {branch: _array_type(array) for branch, array in arrays.items()}
+    tree = new.mktree(name, types, counter_name=counters.__getitem__)
+    entries = max((len(array) for array in arrays.values()), default=0)
+    for first in range(0, entries, BASKET_ENTRIES):
+        last = first + BASKET_ENTRIES
+        tree.extend({branch: array[first:last] for branch, array in arrays.items()})
 
 
 def _tree_names(file: Any) -> list[str]:
     """Return the names of the trees of an open file, directories included."""
     classes = file.classnames(recursive=True, cycle=False)
     return [name for name, kind in classes.items() if _is_tree(kind)]
-
-
-def _create(path: Path) -> Any:
-    return uproot.recreate(path, compression=COMPRESSION)
 
 
 def _expected_size(header: bytes) -> int:
@@ -339,7 +262,7 @@ def _copy_rest(
     """Copy everything but some trees; return notes on what is lost."""
     lost: list[str] = []
     notes: list[str] = []
-    with reading(str(file.file_path)):
+    with trees.reading(str(file.file_path)):
         classes = file.classnames(recursive=True, cycle=False)
     for name, kind in classes.items():
         if name in done or kind.startswith("TDirectory"):
@@ -363,13 +286,13 @@ def _is_tree(name: str) -> bool:
     return name.split("::")[-1] in TREE_CLASSES
 
 
-FORMAT = Format(
+FORMAT = trees.Format(
     name="ROOT",
     suffixes=(".root",),
     magic=b"root",
-    open=_open,
-    tree=_tree,
-    create=_create,
+    open=lambda path: uproot.open({path: None}),
+    tree=lambda file, name: RootTree(file[str(name)]),
+    create=lambda path: uproot.recreate(path, compression=COMPRESSION),
     write=_write,
     tree_names=_tree_names,
     copy_rest=_copy_rest,
