@@ -16,9 +16,10 @@ from command_line import one_line as _one_line
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.application.quantile_map import QuantileMap
-from pidgan.cli import VERBS
+from pidgan.cli import VERBS, cli
 from pidgan.cli.efficiencies import _parse_maps
 from pidgan.cli.group import EntriesLine
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.report.metrics import TREES
 from pidgan.sample.dataset import Dataset
 
@@ -424,3 +425,46 @@ def test_ways_to_give_maps_of_tracks() -> None:
     ):
         with pytest.raises(click.UsageError, match=re.escape(message)):
             _parse_maps(tracks, maps)
+
+
+@pytest.mark.parametrize(
+    ("verb", "old", "argument"),
+    [
+        ("simulate rich", "--mode", "decay"),
+        ("train", "--recipe", "family"),
+        ("systematics", "--also", "others"),
+        ("efficiency", "--bins", "binning"),
+        ("working-point", "--misid", "max_misid"),
+        ("refine", "--steps", "classifier_steps"),
+        ("quantile-map", "--branch", "branch"),
+        ("apply", "--part", "files_part"),
+    ],
+)
+def test_spellings_of_version_0_1(verb: str, old: str, argument: str) -> None:
+    command: click.Command = cli
+    for word in verb.split():
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    (found,) = [p for p in command.params if old in p.opts]
+    assert found.name == argument
+
+
+def test_families(run: Run) -> None:
+    pytest.importorskip("tensorflow")
+    listed = run("families").out.splitlines()
+    assert {"cramer", "maevskiy2019"} <= {line.split()[0] for line in listed}
+    shown = run("families", "energy").out
+    assert "width (int, default 64)" in shown
+    (content,) = json.loads(run("families", "energy", "--json").out)
+    assert "width" in [setting["name"] for setting in content["settings"]]
+    _one_line(run("families", "enrgy"), "enrgy", "closest: 'energy'")
+
+
+def test_binning_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    words = ("systematics", toy_bundles[0], "--cut", "DLLk > 2", "-o", path)
+    done = run(*words, "--binning", "P=3e3,3e4,9e4", "--binning", "ETA=2")
+    assert done.code == 0, done.err
+    binning = EfficiencyMap.open(path).binning
+    assert binning["P"] == (3e3, 3e4, 9e4)
+    assert len(binning["ETA"]) == 3
