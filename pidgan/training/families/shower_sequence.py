@@ -304,4 +304,4 @@ def _neighbours(
 
 def _seen(z: Array) -> Array:
     """Return the energies as the cells see them."""
-    return f.clip(z, -MOST_SEEN, MOST_SEEN) * 0.5
+    return f.maximum(f.minimum(z, MOST_SEEN), -MOST_SEEN) * 0.5

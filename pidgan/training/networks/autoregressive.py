@@ -15,6 +15,7 @@ from typing import Any
 
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
+from pidgan.bundle.graph_values import Traced
 from pidgan.training.backend import tf
 from pidgan.training.networks.per_coordinate import (
     CoordinateNetworks,
@@ -107,7 +108,9 @@ class FlowGenerator:
 
     def __call__(self, inputs: dict[str, Array]) -> Array:
         """Return the coordinates that the noise is the image of."""
-        inputs = {name: f.precise(value) for name, value in inputs.items()}
+        # A bundle may not hold splines in double precision.
+        if not isinstance(inputs["noise"], Traced):
+            inputs = {name: f.precise(value) for name, value in inputs.items()}
 
         def make(j: int, known: list[Array]) -> Array:
             v = self.flow.networks.hidden(j, known)
