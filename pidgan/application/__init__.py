@@ -3,8 +3,8 @@
 `apply` applies generators to files, `conditions` finds the branches that hold their
 conditions, `quantile_map` makes simulation look like data before, `several_tracks`
 handles entries with several tracks, `workers` divides files among processes. `request`
-is what `apply` is asked for, `generators` the bundles of a track, `one_track` its plan
-and its new columns, `one_file` the copy of a file, `manifest` the record beside it.
+is what `apply` is asked for, with the generators of a track, `one_track` the plan of a
+track and its new columns, `one_file` the copy of a file and the record beside it.
 """
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "conditions",
     "manifest",
     "quantile_map",
+    "request",
     "several_tracks",
     "workers",
 ]

@@ -1,38 +1,28 @@
 """Apply generators to analysis ntuples: new files with generated PID branches.
 
-`apply` finds the files, decides what each of them gets and has them processed
-(`pidgan.application.workers`); one file is the business of
-`pidgan.application.one_file`. Nothing depends on chunks, threads, processes or
-machines: the noise of an entry is keyed by seed, track and running entry number, or by
-branches that identify it. Beside each output lies a manifest; a rerun with the same
-request skips what is finished.
+`apply` finds the files, decides what each of them gets and has them processed. Nothing
+depends on chunks, threads, processes or machines: the noise of an entry is keyed by
+seed, track and running entry number, or by branches that identify it. Beside each
+output lies a manifest; a rerun with the same request skips what is finished.
 """
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pidgan.application import manifest
+from pidgan.application import one_file
 from pidgan.application.conditions import Conditions
-from pidgan.application.generators import open_generators
-from pidgan.application.one_file import (
-    Counts,
-    FileJob,
-    FilePlan,
-    Generators,
-    Progress,
-    check_file,
-    plan_file,
-)
-from pidgan.application.request import Elsewhere, Mode, Request, Track
+from pidgan.application.one_file import FileJob, FilePlan, Generators, Progress
+from pidgan.application.request import Elsewhere, Mode, Request, Track, open_generators
 from pidgan.application.workers import do_files
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES
-from pidgan.files.tables import Source, describe_tree, find_outputs, find_sources
-from pidgan.files.trees import file_stamp
+from pidgan.files.tables import describe_tree, find_outputs, find_sources
+from pidgan.files.trees import Source, file_stamp
 
 CHUNK_ENTRIES = 200_000
 """Most entries of a chunk by default: more are not faster."""
@@ -184,7 +174,12 @@ def apply(
     )
     generators = {t: open_generators(t, g, species_from) for t, g in tracks.items()}
     hashes = {track: [o.sha256 for o in found] for track, found in generators.items()}
-    request.conditions.check(_condition_names(generators))
+    request.conditions.check(
+        {
+            track: {n for one in found for n in one.generator.card.condition_names}
+            for track, found in generators.items()
+        }
+    )
     job = FileJob(
         request=request,
         record=request.record(hashes),
@@ -197,14 +192,15 @@ def apply(
     )
     plans = _plan(job, generators, find_sources(files), files_part)
     finished = {
-        str(plan.job.output): manifest.read(plan.job.output)["counts"]
+        str(plan.job.output): one_file.read_manifest(plan.job.output)["counts"]
         for plan in plans
-        if not overwrite and manifest.is_finished(plan.job.output, plan.job.record)
+        if not overwrite and one_file.is_finished(plan.job)
     }
     pending = [plan for plan in plans if str(plan.job.output) not in finished]
     for plan in pending:
-        check_file(plan)
-    counts = {} if dry_run else dict(finished)
+        for tree in plan.trees:
+            one_file.check_tree(tree, mode)
+    parts = [] if dry_run else list(finished.values())
     total = sum(plan.entries for plan in plans)
     if not dry_run:
         done = do_files(
@@ -215,11 +211,15 @@ def apply(
             progress=_reporter(progress, total, sum(p.entries for p in pending)),
         )
         for plan, found, notes in done:
-            counts[str(plan.job.output)] = found
+            parts.append(found)
             if notes:
                 text = f"{plan.job.output}: {'; '.join(notes)}"
                 warnings.warn(text, PidganWarning, stacklevel=2)
     first = plans[0].tracks if plans else ()
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for part in parts:
+        for track, numbers in part.items():
+            counts[track].update(numbers)
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),
         skipped=tuple(finished),
@@ -227,7 +227,7 @@ def apply(
         bundles={t: [o.description() for o in g] for t, g in generators.items()},
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
-        counts=_added(counts.values()),
+        counts={track: dict(numbers) for track, numbers in counts.items()},
         dry_run=dry_run,
     )
 
@@ -239,14 +239,6 @@ def _check_numbers(part: tuple[int, int] | None, **numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
-
-
-def _condition_names(generators: Generators) -> dict[str, set[str]]:
-    """Return the names of the conditions of each track."""
-    return {
-        track: {name for one in found for name in one.generator.card.condition_names}
-        for track, found in generators.items()
-    }
 
 
 def _plan(
@@ -287,7 +279,7 @@ def _plan(
                 output=outputs[path],
                 record={**job.record, "input": stamp},
             )
-            plans.append(plan_file(mine, generators, infos))
+            plans.append(one_file.plan_file(mine, generators, infos))
     # A part of the files may hold nothing; all of them should not.
     if part is None and not any(plan.entries for plan in plans):
         named = ", ".join(map(str, sources))
@@ -310,13 +302,3 @@ def _reporter(
         progress(done, total)
 
     return report
-
-
-def _added(parts: Iterable[Counts]) -> Counts:
-    """Return the sums of the counts of several files."""
-    sums: Counts = {}
-    for counts in parts:
-        for track, numbers in counts.items():
-            old = sums.get(track, {})
-            sums[track] = {n: old.get(n, 0) + m for n, m in numbers.items()}
-    return sums

@@ -1,11 +1,8 @@
 """Which branches of an analysis ntuple hold the conditions of a generator.
 
-A condition has a canonical name and default branch patterns. `Conditions` is what a
-user says about them: other branches, units, and shifts that bring simulation to data.
-A branch is taken from there, else from the patterns, else it is derived from others by
-the closed list of `pidgan.sample.variables.DERIVATIONS`. `check_units` compares what
-is in the file with the range that the generator was trained on, and refuses GeV where
-MeV is meant.
+A branch is one that the user names, else the first of the condition's patterns that is
+there, else it is derived from others by the closed list of
+`pidgan.sample.variables.DERIVATIONS`.
 """
 
 import math
@@ -18,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.application.quantile_map import QuantileMap
-from pidgan.arrays import FloatArray
 from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError, nearest
-from pidgan.files.tables import Source, TreeInfo
+from pidgan.files.trees import Source, TreeInfo
 from pidgan.sample.cuts import Columns
 from pidgan.sample.variables import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
@@ -49,7 +45,6 @@ class FoundCondition:
     """A condition and where an ntuple holds it.
 
     Attributes:
-        variable: The condition, as the generator knows it.
         inputs: The branches to read.
         derive: Name of the derivation from these branches, None for a branch itself.
         unit: Unit of the stored or derived values.
@@ -82,25 +77,17 @@ class FoundCondition:
         else:
             values = arrays[0]
         factor = UNIT_FACTORS[self.unit]
-        if factor != 1.0 or self.is_shifted:
+        is_shifted = self.scale != 1.0 or self.quantile_map is not None
+        if factor != 1.0 or is_shifted:
+            shifted = values * factor * self.scale
+            if self.quantile_map is not None:
+                shifted = self.quantile_map.evaluate(shifted)
+            if is_shifted and self.variable.integer:
+                shifted = np.rint(shifted)
             kept = np.isin(values, self.variable.sentinels)
-            values = np.where(kept, values, self._shifted(values * factor))
+            values = np.where(kept, values, shifted)
         with np.errstate(over="ignore"):
             return np.asarray(values, dtype=np.float32)
-
-    @property
-    def is_shifted(self) -> bool:
-        """Whether values are altered beyond their unit."""
-        return self.scale != 1.0 or self.quantile_map is not None
-
-    def _shifted(self, values: FloatArray) -> FloatArray:
-        """Return values with the known difference of data to simulation put in."""
-        if not self.is_shifted:
-            return values
-        shifted = values * self.scale
-        if self.quantile_map is not None:
-            shifted = self.quantile_map.evaluate(shifted)
-        return np.rint(shifted) if self.variable.integer else shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +142,7 @@ class Conditions:
         }
 
     def check(self, names: Mapping[str, set[str]]) -> None:
-        """Raise an NtupleError if a key names no condition, or a scale is not positive.
-
-        Args:
-            names: Names of the conditions of each track.
-        """
+        """Raise if a key is no condition of a track, or a scale is not positive."""
         known = {name for found in names.values() for name in found}
         known |= {f"{track}.{name}" for track, found in names.items() for name in found}
         kinds: dict[str, Mapping[str, Any]] = {
@@ -186,17 +169,10 @@ class Conditions:
         source: Source,
         present: Mapping[str, str],
     ) -> tuple[FoundCondition, ...]:
-        """Return where a tree holds each condition of a generator.
+        """Return where a tree, of whose branches some are present, holds conditions.
 
-        Args:
-            variables: The conditions, as the generator's card describes them.
-            track: Prefix of the track's branches.
-            source: The tree, for messages.
-            present: Its branches.
-
-        Raises:
-            NtupleError: A condition has no branch, its unit makes no sense, or it has a
-                scale and a quantile map.
+        An NtupleError tells which condition has no branch, an unknown unit, or a scale
+        and a quantile map.
         """
         found = []
         for variable in variables:
@@ -208,7 +184,13 @@ class Conditions:
                     f"{name} of {track} has a scale and a quantile map; give one"
                 )
             unit = _given(self.units, track, name) or variable.unit
-            _check_unit(unit, variable, track)
+            aliases = (u for u, own in PACKAGE_UNITS.items() if own == variable.unit)
+            allowed = (variable.unit, *aliases)
+            if unit not in allowed:
+                raise NtupleError(
+                    f"unit of {name} of {track} is {unit!r}, expected "
+                    f"{' or '.join(allowed)}"
+                )
             branch = _given(self.branches, track, name)
             inputs, derive = _origin(variable, branch, track, source, present)
             found.append(
@@ -227,14 +209,7 @@ class Conditions:
 def check_numbers(
     branches: Sequence[str], tree: TreeInfo, source: Source, track: str
 ) -> None:
-    """Raise if a branch is missing or holds no numbers.
-
-    Args:
-        branches: Names of branches that a track needs.
-        tree: Content of the tree.
-        source: The tree, for messages.
-        track: Prefix of the track's branches, for messages.
-    """
+    """Raise if a branch that a track needs is missing or holds no numbers."""
     for name in branches:
         if name not in tree.branches:
             raise NtupleError(
@@ -254,11 +229,7 @@ def check_units(
 ) -> None:
     """Raise if the median of a condition says that its unit is not the one assumed.
 
-    Args:
-        conditions: The conditions of one generator.
-        columns: The first `UNIT_CHECK_ENTRIES` rows of their branches.
-        source: The tree, for messages.
-        track: Prefix of the track's branches, for messages.
+    The columns are the first `UNIT_CHECK_ENTRIES` rows of the branches.
     """
     for condition in conditions:
         variable = condition.variable
@@ -278,17 +249,6 @@ def check_units(
                     f"{condition.unit} is expected: median {median:.4g} MeV, trained "
                     f"range {low:g} to {high:g} MeV; give --unit {variable.name}={fix}"
                 )
-
-
-def _check_unit(unit: str, variable: CardVariable, track: str) -> None:
-    """Raise if values in a unit cannot be converted to the unit of a condition."""
-    others = [alias for alias, own in PACKAGE_UNITS.items() if own == variable.unit]
-    allowed = (variable.unit, *others)
-    if unit not in allowed:
-        raise NtupleError(
-            f"unit of {variable.name} of {track} is {unit!r}, expected "
-            f"{' or '.join(allowed)}"
-        )
 
 
 def _origin(

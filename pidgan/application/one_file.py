@@ -1,12 +1,13 @@
 """One file of an application: planned, checked, written, with its manifest.
 
 A `FileJob` is all that another process needs to do the work: paths, numbers and
-options, no open file and no generator in memory. `plan_file` looks at the file,
-`check_file` refuses what cannot work, `write_file` writes the copy and its manifest,
-and `run_job` does all of it in a process that knows only the job.
+options, no open file and no generator in memory. An output with a manifest that fits
+the request is finished, whenever a run was killed.
 """
 
 import functools
+import json
+import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,25 +15,26 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from pidgan.application import manifest, one_track
+from pidgan.application import one_track
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
-from pidgan.application.generators import TrackGenerator, open_generators
-from pidgan.application.one_track import TrackPlan, generate_branches, plan_track
-from pidgan.application.request import Request, Track, bundle_path
+from pidgan.application.request import (
+    Request,
+    TrackGenerator,
+    open_generators,
+    package_version,
+)
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.copying import check_writable, replaced_type, write_copy
-from pidgan.files.tables import (
-    BranchType,
-    Source,
-    TreeInfo,
-    describe_tree,
-    iterate_entries,
-)
-from pidgan.files.trees import Addition, is_remote
-from pidgan.files.writing import refuse_existing, writing_files
+from pidgan.files import copying, tables
+from pidgan.files.trees import Addition, BranchType, Source, TreeInfo, is_remote
+from pidgan.files.writing import exists_error, refuse_existing, writing_files
+
+SCHEMA = 2
+"""Version of the manifest."""
+
+LIBRARIES = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
+"""Packages whose versions a manifest records."""
 
 Counts: TypeAlias = dict[str, dict[str, int]]
 """For each track the rows with generated targets, and those with each status bit."""
@@ -48,11 +50,8 @@ Generators: TypeAlias = Mapping[str, tuple[TrackGenerator, ...]]
 class FileJob:
     """What is to be done with one file.
 
-    Attributes:
-        record: The request as the manifest records it, with the state of the input.
-        trees: The trees, each with the running number of its first entry.
-        chunk: Largest number of entries of a chunk.
-        chunk_bytes: Largest size of a chunk.
+    `record` is the request as the manifest has it, with the state of the input. Each
+    tree has the running number of its first entry. `chunk` is in entries.
     """
 
     request: Request
@@ -71,13 +70,12 @@ class FileJob:
             is_relative = absolute and not is_remote(given)
             return str(Path(given).absolute()) if is_relative else str(given)
 
-        tracks: dict[str, Track] = {}
-        for track, given in self.request.tracks.items():
-            where = bundle_path(given)
+        tracks = {}
+        for track, where in self.request.paths.items():
             if where is None:
                 raise NtupleError(
                     f"{track}: several processes need the path of a bundle, got a "
-                    f"{type(given).__name__}"
+                    f"{type(self.request.tracks[track]).__name__}"
                 )
             tracks[track] = path(where)
         return replace(
@@ -95,7 +93,7 @@ class TreePlan:
     source: Source
     info: TreeInfo
     first_entry: int
-    tracks: tuple[TrackPlan, ...]
+    tracks: tuple[one_track.TrackPlan, ...]
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -120,13 +118,8 @@ class FilePlan:
     job: FileJob
     trees: tuple[TreePlan, ...]
 
-    def with_share(self, threads: int, chunk_bytes: int) -> "FilePlan":
-        """Return the plan with a share of the machine."""
-        job = replace(self.job, threads=threads, chunk_bytes=chunk_bytes)
-        return replace(self, job=job)
-
     @property
-    def tracks(self) -> tuple[TrackPlan, ...]:
+    def tracks(self) -> tuple[one_track.TrackPlan, ...]:
         """The tracks of the first tree."""
         return self.trees[0].tracks
 
@@ -146,7 +139,9 @@ def plan_file(
             info=info,
             first_entry=first,
             tracks=tuple(
-                plan_track(track, found, job.request, source=source, tree=info)
+                one_track.plan_track(
+                    track, found, job.request, source=source, tree=info
+                )
                 for track, found in generators.items()
             ),
         )
@@ -155,10 +150,32 @@ def plan_file(
     return FilePlan(job=job, trees=trees)
 
 
-def check_file(plan: FilePlan) -> None:
-    """Raise if a file cannot be processed; nothing is written yet."""
-    for tree in plan.trees:
-        _check_tree(tree, plan.job.request.mode)
+def check_tree(tree: TreePlan, mode: str) -> None:
+    """Raise if a tree cannot be processed; nothing is written yet."""
+    source = tree.source
+    if mode != "friend":
+        copying.check_writable(source)
+    fresh = [name for track in tree.tracks for name in track.types]
+    repeated = sorted({name for name in fresh if fresh.count(name) > 1})
+    if repeated:
+        raise NtupleError(f"two targets make the same branch {repeated[0]!r}")
+    existing = [name for name in fresh if name in tree.info.branches]
+    if mode == "append" and existing:
+        raise NtupleError(
+            f"{source} has branches {', '.join(map(repr, existing))} already; use "
+            "--mode replace, --mode friend or --suffix"
+        )
+    for name in existing if mode == "replace" else ():
+        where = f"{source}, branch {name!r}"
+        copying.replaced_type(tree.types[name], tree.info.types.get(name), where=where)
+    if tree.info.entries == 0:
+        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=3)
+        return
+    head = next(tables.iterate_entries(source, tree.needed, chunk=UNIT_CHECK_ENTRIES))
+    for track in tree.tracks:
+        rows, _ = lay_out(head, track.needed, track.shape, where=track.label)
+        for conditions in track.conditions:
+            check_units(conditions, rows, source, track.name)
 
 
 def write_file(
@@ -178,11 +195,11 @@ def write_file(
         )
         for tree in plan.trees
     ]
-    # Without --overwrite, the manifest of an output that is gone is replaced too.
+    # Without overwrite, the manifest of an output that is gone is replaced too.
     refuse_existing(job.output, overwrite=job.overwrite)
-    paths = job.output, manifest.path_of(job.output)
+    paths = job.output, manifest_path(job.output)
     with writing_files(paths, overwrite=True) as (output, beside):
-        notes = write_copy(
+        notes = copying.write_copy(
             additions,
             output,
             keep=job.request.mode != "friend",
@@ -190,6 +207,8 @@ def write_file(
             chunk_bytes=job.chunk_bytes,
         )
         content = {
+            "schema": SCHEMA,
+            "output": {"size": output.stat().st_size},
             "request": job.record,
             "mapping": {track.name: track.mapping for track in plan.tracks},
             "bundles": {
@@ -198,15 +217,19 @@ def write_file(
             },
             "counts": counts,
             "notes": notes,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: package_version(name) for name in LIBRARIES},
+            },
         }
-        beside.write_text(manifest.text(output, content), encoding="utf-8")
+        beside.write_text(json.dumps(content, indent=2), encoding="utf-8")
     return counts, notes
 
 
 def run_job(job: FileJob) -> tuple[Counts, list[str]]:
     """Do a job in a process that knows nothing else of it."""
-    if not job.overwrite and manifest.is_finished(job.output, job.record):
-        found = manifest.read(job.output)
+    if not job.overwrite and is_finished(job):
+        found = read_manifest(job.output)
         return found["counts"], found["notes"]
     request = job.request
     generators = {
@@ -215,8 +238,39 @@ def run_job(job: FileJob) -> tuple[Counts, list[str]]:
         )
         for track, given in request.tracks.items()
     }
-    infos = [describe_tree(source) for source, _ in job.trees]
+    infos = [tables.describe_tree(source) for source, _ in job.trees]
     return write_file(plan_file(job, generators, infos))
+
+
+def manifest_path(output: Path) -> Path:
+    """Return where the manifest of an output lies."""
+    return output.with_name(f"{output.name}.json")
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """Return the manifest beside an output, empty if there is none."""
+    try:
+        content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and "request" in content else {}
+
+
+def is_finished(job: FileJob) -> bool:
+    """Return whether an earlier run did a job; raise if another file is there."""
+    output, manifest = job.output, read_manifest(job.output)
+    if not manifest and manifest_path(output).exists():
+        reason = " and is not the manifest of an output"
+        raise exists_error(manifest_path(output), reason)
+    if not output.exists():
+        return False
+    old = {**manifest.get("request", {}), "output": manifest.get("output")}
+    new = {**job.record, "output": {"size": output.stat().st_size}}
+    differing = sorted(name for name in new if old.get(name) != new[name])
+    if differing:
+        reason = f" and differs in {', '.join(differing)}" if manifest else ""
+        raise exists_error(output, reason)
+    return True
 
 
 @functools.lru_cache(maxsize=8)
@@ -234,34 +288,6 @@ def _generators(
     return opened
 
 
-def _check_tree(tree: TreePlan, mode: str) -> None:
-    """Raise if a tree cannot be processed."""
-    source = tree.source
-    if mode != "friend":
-        check_writable(source)
-    fresh = [name for track in tree.tracks for name in track.types]
-    repeated = sorted({name for name in fresh if fresh.count(name) > 1})
-    if repeated:
-        raise NtupleError(f"two targets make the same branch {repeated[0]!r}")
-    existing = [name for name in fresh if name in tree.info.branches]
-    if mode == "append" and existing:
-        raise NtupleError(
-            f"{source} has branches {', '.join(map(repr, existing))} already; use "
-            "--mode replace, --mode friend or --suffix"
-        )
-    for name in existing if mode == "replace" else ():
-        where = f"{source}, branch {name!r}"
-        replaced_type(tree.types[name], tree.info.types.get(name), where=where)
-    if tree.info.entries == 0:
-        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=4)
-        return
-    head = next(iterate_entries(source, tree.needed, chunk=UNIT_CHECK_ENTRIES))
-    for track in tree.tracks:
-        rows, _ = lay_out(head, track.needed, track.shape, where=track.label)
-        for conditions in track.conditions:
-            check_units(conditions, rows, source, track.name)
-
-
 def _computation(
     tree: TreePlan, threads: int, counts: Counts, progress: Progress | None
 ) -> Callable[[int, Mapping[str, Any]], dict[str, Any]]:
@@ -271,22 +297,17 @@ def _computation(
         start = tree.first_entry + first
         columns: dict[str, Any] = {}
         for track in tree.tracks:
-            fresh, status = generate_branches(
+            fresh, status = one_track.generate_branches(
                 track, arrays, start=start, threads=threads
             )
-            _count(counts[track.name], status)
             columns |= fresh
+            done = counts[track.name]
+            has_targets = (status & one_track.WITHOUT_TARGETS) == 0
+            done["generated"] += int(np.count_nonzero(has_targets))
+            for name, bit in one_track.STATUS_BITS.items():
+                done[name] += int(np.count_nonzero(status & bit))
         if progress is not None:
             progress(len(arrays[tree.needed[0]]))
         return columns
 
     return compute
-
-
-def _count(counts: dict[str, int], status: npt.NDArray[np.int8]) -> None:
-    """Add the rows of a chunk to the counts of a track."""
-    counts["generated"] += int(
-        np.count_nonzero((status & one_track.WITHOUT_TARGETS) == 0)
-    )
-    for name, bit in one_track.STATUS_BITS.items():
-        counts[name] += int(np.count_nonzero(status & bit))

@@ -1,10 +1,7 @@
-"""One track of an analysis ntuple: its conditions, generators and new branches.
+"""One track of an analysis ntuple: its conditions, generators and new branches."""
 
-`plan_track` finds the branches that hold the conditions of a track in one tree, and
-`generate_branches` turns a chunk of these into the targets and the status of the track.
-"""
-
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,18 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
-from pidgan.application.generators import TrackGenerator
-from pidgan.application.request import Request
-from pidgan.application.several_tracks import Counts, Shape, common_shape
+from pidgan.application.request import Request, TrackGenerator
+from pidgan.application.several_tracks import (
+    Counts,
+    Shape,
+    common_shape,
+    lay_out,
+    restore,
+)
 from pidgan.arrays import BoolArray
 from pidgan.bundle import noise
 from pidgan.bundle.bundle import BLOCK_ROWS
 from pidgan.bundle.card import Generator
 from pidgan.bundle.noise import UInt64Array
 from pidgan.errors import NtupleError
-from pidgan.files.tables import BranchType, Source, TreeInfo
+from pidgan.files.trees import BranchType, Source, TreeInfo
 from pidgan.sample.cuts import Cut, parse_cut
 
 Rows = Mapping[str, npt.NDArray[Any]]
@@ -68,7 +69,6 @@ class TrackPlan:
         widths: For each target its numbers per track: None for one, as for all targets
             but the views of showers, whose cells are an array.
         selection: Cut that a track must pass to get new targets.
-        kept: Branches whose values stay where the selection fails, with their types.
         read: Branches to read, with their types.
         shape: Shape of the track in an entry.
         like: A branch with as many tracks in each entry, if their number varies.
@@ -81,34 +81,28 @@ class TrackPlan:
     conditions: tuple[tuple[FoundCondition, ...], ...]
     widths: Mapping[str, int | None]
     selection: Cut | None
-    kept: Mapping[str, BranchType] = field(default_factory=dict)
     read: Mapping[str, BranchType] = field(default_factory=dict)
     shape: Shape = ()
     like: str | None = None
 
     @property
-    def species(self) -> str | None:
-        """Branch with PDG ids, if they are known."""
-        name = self.request.species_from
-        return None if name is None else f"{self.name}_{name}"
+    def truth(self) -> tuple[str, ...]:
+        """Branches with the PDG ids of the track and of its mother, if asked for."""
+        names = (self.request.species_from, self.request.mother_from)
+        return tuple(f"{self.name}_{name}" for name in names if name is not None)
 
     @property
-    def mother(self) -> str | None:
-        """Branch with the PDG ids of mothers, if decays in flight are flagged."""
-        name = self.request.mother_from
-        return None if name is None else f"{self.name}_{name}"
-
-    @property
-    def status(self) -> str:
-        """Name of the status branch."""
-        return self.branch("pidgan_status")
+    def kept(self) -> tuple[str, ...]:
+        """Branches whose values stay where the selection fails."""
+        is_asked = self.request.elsewhere == "keep"
+        return tuple(map(self.branch, self.widths)) if is_asked else ()
 
     @property
     def identity(self) -> tuple[str, ...]:
         """Branches whose values make the noise key; empty if entries are numbered."""
         key = self.request.key
         own = tuple(name.replace("{track}", self.name) for name in key)
-        return own if own != key or not key else _unique(*own, *self.inputs)
+        return own if own != key or not key else _unique(own, self.inputs)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -119,25 +113,18 @@ class TrackPlan:
             for condition in conditions
             for name in condition.inputs
         }
-        return _unique(*(found[place] for place in sorted(found)))
+        return _unique([found[place] for place in sorted(found)])
 
     @property
     def own(self) -> tuple[str, ...]:
         """Branches that hold the track itself."""
-        return _unique(*self.inputs, self.species, self.mother)
+        return _unique(self.inputs, self.truth)
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Branches to read."""
         selection = () if self.selection is None else self.selection.names
-        return _unique(
-            *self.inputs,
-            *self.identity,
-            self.species,
-            self.mother,
-            *selection,
-            *self.kept,
-        )
+        return _unique(self.inputs, self.identity, self.truth, selection, self.kept)
 
     @property
     def types(self) -> dict[str, BranchType]:
@@ -145,10 +132,10 @@ class TrackPlan:
         types = {}
         for target, width in self.widths.items():
             branch = self.branch(target)
-            number = self.kept[branch].number if branch in self.kept else TARGET
+            number = self.read[branch].number if branch in self.kept else TARGET
             shape = self.shape if width is None else (width,)
             types[branch] = BranchType(number, shape)
-        return types | {self.status: BranchType(STATUS, self.shape)}
+        return types | {self.branch("pidgan_status"): BranchType(STATUS, self.shape)}
 
     @property
     def mapping(self) -> dict[str, str]:
@@ -190,10 +177,6 @@ def plan_track(
         if where is None
         else parse_cut(where.replace("{track}", track), names=tree.branches),
     )
-    if request.elsewhere == "keep":
-        names = [plan.branch(target) for target in plan.widths]
-        check_numbers(names, tree, source, track)
-        plan = replace(plan, kept={name: tree.types[name] for name in names})
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}
     shape = common_shape(types, own=plan.own, where=plan.label)
@@ -211,9 +194,7 @@ def generate_branches(
     The branches have the shape of the track's own. `start` is the running number of the
     first entry; the result does not depend on the number of threads.
     """
-    rows, counts = several_tracks.lay_out(
-        columns, track.needed, track.shape, where=track.label
-    )
+    rows, counts = lay_out(columns, track.needed, track.shape, where=track.label)
     keys = _keys(track, rows, counts, start)
     selected = np.ones(len(keys), dtype=np.bool_)
     if track.selection is not None:
@@ -222,7 +203,7 @@ def generate_branches(
     targets = {name: _initial(track, name, rows, selected) for name in track.widths}
     served = ~selected
     for one, conditions in zip(track.generators, track.conditions, strict=True):
-        chosen = selected if track.species is None else one.serves(rows[track.species])
+        chosen = one.serves(rows[track.truth[0]]) if track.truth else selected
         mine = np.flatnonzero(chosen & selected)
         served[mine] = True
         x = np.column_stack([c.evaluate(rows) for c in conditions])[mine]
@@ -233,25 +214,24 @@ def generate_branches(
         for i, (target, part) in enumerate(one.outputs.items()):
             targets[target][mine] = y[:, i] if part is None else y[:, part]
     status[~served] |= NO_BUNDLE
-    if track.species is not None:
-        flags = _truth_flags(rows, track.species, track.mother)
+    if track.truth:
+        flags = _truth_flags(*(rows[name] for name in track.truth))
         status[selected] |= flags[selected]
     flat = {track.branch(target): column for target, column in targets.items()}
-    flat[track.status] = status
-    nested = {
-        name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
-    }
+    flat[track.branch("pidgan_status")] = status
+    nested = {name: restore(v, track.shape, counts) for name, v in flat.items()}
     return nested, status
 
 
-def _unique(*names: str | None) -> tuple[str, ...]:
-    """Return names without repeats and None."""
-    return tuple(dict.fromkeys(name for name in names if name is not None))
+def _unique(*parts: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of all parts, each once."""
+    return tuple(dict.fromkeys(itertools.chain(*parts)))
 
 
 def _check_kinds(plan: TrackPlan) -> None:
     """Raise if old values cannot stay, or showers are asked for where tracks are."""
-    for name, kind in plan.kept.items():
+    for name in plan.kept:
+        kind = plan.read[name]
         if kind.shape != plan.shape or kind.number.kind != "f":
             raise NtupleError(
                 f"{plan.label}: {name!r} is of type {kind}, expected "
@@ -304,36 +284,31 @@ def _generate(
     keys: UInt64Array,
     threads: int,
 ) -> npt.NDArray[np.float32]:
-    """Return targets (n, n_targets) of conditions and the keys of their noise.
-
-    The noise of a block is made by the thread that uses it: there is never more of it
-    in memory than the threads work on, and it stays in their cache.
-    """
+    """Return targets (n, n_targets) of conditions and the keys of their noise."""
     y = np.empty((len(x), len(generator.card.targets)), dtype=np.float32)
 
     def fill(first: int) -> None:
         block = slice(first, first + BLOCK_ROWS)
+        # Made by the thread that uses it, the noise stays in its cache.
         z = noise.keyed_normal(keys[block], n_noise=generator.card.n_noise)
         y[block] = generator.generate(x[block], z)
 
     starts = range(0, len(x), BLOCK_ROWS)
     if threads == 1 or len(starts) < 2:
-        for first in starts:
-            fill(first)
-        return y
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, starts):
-            pass
+        list(map(fill, starts))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, starts))
     return y
 
 
-def _truth_flags(rows: Rows, species: str, mother: str | None) -> npt.NDArray[np.int8]:
+def _truth_flags(
+    ids: npt.NDArray[Any], mothers: npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.int8]:
     """Return the status bits that true identities give."""
-    ids = rows[species]
     flags = np.where(ids == 0, UNMATCHED, np.int8(0))
-    if mother is not None:
-        mothers = np.abs(rows[mother])
-        decayed = np.isin(mothers, DECAYS_IN_FLIGHT) & (ids != 0)
+    if mothers is not None:
+        decayed = np.isin(np.abs(mothers), DECAYS_IN_FLIGHT) & (ids != 0)
         flags[decayed] |= DECAYED
     return flags
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
+from pidgan.files.writing import writing_file
 from pidgan.sample.weights import n_eff_of_sums
 
 SCHEMA = 1
@@ -66,8 +67,6 @@ class QuantileMap:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the map as JSON."""
-        from pidgan.files.writing import writing_file
-
         content = {"schema": SCHEMA, "simulation": self.simulation, "data": self.data}
         with writing_file(path, overwrite=overwrite) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -1,14 +1,20 @@
-"""What `apply` is asked for, the same for every file and every process of a run."""
+"""What `apply` is asked for, the same for every file, and the generators it names."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from pidgan.application.conditions import Conditions
-from pidgan.application.manifest import package_version
+from pidgan.arrays import BoolArray, IntArray
+from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.card import Generator
 from pidgan.errors import NtupleError
+from pidgan.sample.species import pdg_id
 
 Track: TypeAlias = str | Path | Generator
 """A bundle, a directory of bundles, or an open generator."""
@@ -18,19 +24,9 @@ Mode: TypeAlias = Literal["append", "replace", "friend"]
 Elsewhere: TypeAlias = Literal["nan", "keep"]
 
 
-def bundle_path(given: Track) -> str | Path | None:
-    """Return the path of a bundle or directory, None for another generator."""
-    return given if isinstance(given, str | Path) else getattr(given, "path", None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `apply` is asked for; the attributes are its arguments.
-
-    Raises:
-        ValueError: There is no track, or no such mode.
-        NtupleError: The arguments contradict one another.
-    """
+    """What `apply` is asked for; the attributes are its arguments."""
 
     tracks: Mapping[str, Track]
     mode: Mode = "append"
@@ -46,12 +42,12 @@ class Request:
     def __post_init__(self) -> None:
         if not self.tracks:
             raise ValueError("tracks is empty, expected at least one")
-        if self.mode not in get_args(Mode):
-            raise ValueError(
-                f"mode is {self.mode!r}, expected {' or '.join(get_args(Mode))}"
-            )
-        if self.elsewhere not in get_args(Elsewhere):
-            raise ValueError(f"elsewhere is {self.elsewhere!r}, expected nan or keep")
+        for name, value, known in (
+            ("mode", self.mode, get_args(Mode)),
+            ("elsewhere", self.elsewhere, get_args(Elsewhere)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected {' or '.join(known)}")
         if self.mother_from is not None and self.species_from is None:
             raise NtupleError("decays in flight are flagged only with --species-from")
         if self.elsewhere == "keep" and self.where is None:
@@ -62,9 +58,14 @@ class Request:
             )
 
     @property
-    def has_paths(self) -> bool:
-        """Whether another process can open all generators."""
-        return all(bundle_path(given) is not None for given in self.tracks.values())
+    def paths(self) -> dict[str, str | Path | None]:
+        """The bundle or directory of each track, None for another generator."""
+        return {
+            track: given
+            if isinstance(given, str | Path)
+            else getattr(given, "path", None)
+            for track, given in self.tracks.items()
+        }
 
     def record(self, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Return what a manifest says was asked for, with the hashes of each track."""
@@ -81,3 +82,93 @@ class Request:
             "tracks": {track: list(found) for track, found in hashes.items()},
             "pidgan": package_version("pidgan"),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackGenerator:
+    """A generator of a track, and the species (or both signs of it) that it serves."""
+
+    generator: Generator
+    pdg_id: int
+    both_signs: bool
+    where: str
+    sha256: str
+
+    def serves(self, ids: IntArray) -> BoolArray:
+        """Return which entries (n,) it serves, from their PDG ids."""
+        if self.both_signs:
+            return np.asarray(np.abs(ids) == abs(self.pdg_id))
+        return np.asarray(ids == self.pdg_id)
+
+    @property
+    def outputs(self) -> dict[str, slice | None]:
+        """What becomes a branch: each target, or the cells of each view of showers."""
+        card = self.generator.card
+        if card.sample.cells is None:
+            return dict.fromkeys(card.target_names)
+        return dict(card.sample.cells.layout.view_slices)
+
+    def description(self) -> dict[str, str]:
+        """Return what a summary and a manifest say of it."""
+        species = self.generator.card.species
+        return {"path": self.where, "species": species, "sha256": self.sha256}
+
+
+def open_generators(
+    track: str, given: Track, species_from: str | None
+) -> tuple[TrackGenerator, ...]:
+    """Open the generators of a track; a directory of bundles needs `species_from`."""
+    if not isinstance(given, str | Path):
+        where = getattr(given, "path", type(given).__name__)
+        return _described(track, [(given, where)])
+    path = Path(given)
+    if not path.is_dir():
+        return _described(track, [(open_bundle(path), path)])
+    if species_from is None:
+        raise NtupleError(
+            f"{track}: {path} is a directory of bundles; say which branch holds the "
+            "PDG id, --species-from TRUEID, or name one bundle"
+        )
+    paths = sorted(path.glob("*.onnx"))
+    if not paths:
+        raise NtupleError(f"{track}: {path} holds no bundle (*.onnx)")
+    return _described(track, [(open_bundle(file), file) for file in paths])
+
+
+def _described(
+    track: str, opened: Sequence[tuple[Generator, str | Path]]
+) -> tuple[TrackGenerator, ...]:
+    """Return generators with their species; raise if two of a track serve the same."""
+    ids = [pdg_id(generator.card.species) for generator, _ in opened]
+    for own in ids:
+        if ids.count(own) > 1:
+            same = [one for one, other in zip(opened, ids, strict=True) if other == own]
+            listed = "; ".join(f"{p} {g.card.sample.data_taking}" for g, p in same)
+            raise NtupleError(
+                f"{track}: several bundles for {same[0][0].card.species}, "
+                f"expected one: {listed}; name one bundle, or put those of one period, "
+                "polarity and tuning in a directory of their own"
+            )
+    return tuple(
+        TrackGenerator(
+            generator=generator,
+            pdg_id=own,
+            both_signs=sum(abs(other) == abs(own) for other in ids) == 1,
+            where=str(where),
+            # A generator that is no bundle has the hash of its card.
+            sha256=getattr(
+                generator,
+                "sha256",
+                hashlib.sha256(generator.card.to_json().encode()).hexdigest(),
+            ),
+        )
+        for own, (generator, where) in zip(ids, opened, strict=True)
+    )
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,9 +1,7 @@
 """Entries with several tracks: columns laid out with one row per track, and put back.
 
 A generator knows rows. In an ntuple, an entry holds one track (flat branches), a fixed
-number (`K_P[2]`) or any number (`Track_P[nTrack]`). `lay_out` repeats the values of an
-entry for each of its tracks, and `restore` gives a result the shape of the branches
-that it comes from.
+number (`K_P[2]`) or any number (`Track_P[nTrack]`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +23,10 @@ Counts = npt.NDArray[np.int64]
 def common_shape(
     types: Mapping[str, BranchType], *, own: Sequence[str], where: str
 ) -> Shape:
-    """Return the shape of a track; flat branches fit every shape.
+    """Return the shape of a track from the types of the branches that are read for it.
 
-    Args:
-        types: Types of all branches that are read for the track.
-        own: Names of the branches that hold the track. Others, such as a selection's or
-            a key's, must fit but do not decide the shape.
-        where: Tree and track, for messages.
-
-    Raises:
-        NtupleError: The shapes contradict each other.
+    Its `own` branches decide it. Others, such as a selection's or a key's, must fit,
+    or an NtupleError names the tree and track, `where`. Flat branches fit every shape.
     """
     nested = {name: types[name] for name in own if types[name].shape}
     if len({kind.shape for kind in nested.values()}) > 1:
@@ -55,23 +47,15 @@ def common_shape(
 def lay_out(
     columns: Mapping[str, Any], branches: Sequence[str], shape: Shape, *, where: str
 ) -> tuple[dict[str, npt.NDArray[Any]], Counts | None]:
-    """Return columns with a row for each track, and the tracks of each entry.
+    """Return columns (rows,) with a row for each track, and the tracks of each entry.
 
-    Args:
-        columns: Arrays of a chunk: numpy (n,) or (n, k), or awkward (n, variable).
-        branches: Names of the columns to lay out.
-        shape: Shape of an entry, from `common_shape`.
-        where: Tree and track, for messages.
-
-    Returns:
-        (rows,) arrays by name, and (n,) counts; None if every entry is a row.
-
-    Raises:
-        NtupleError: Branches have different numbers of tracks in the same entry.
+    The columns of a chunk are numpy (n,) or (n, k), or awkward (n, variable), the
+    counts (n,), or None if every entry is a row. An NtupleError tells which branches
+    hold different numbers of tracks in the same entry.
     """
-    if shape == ():
-        return {name: columns[name] for name in branches}, None
     arrays = {name: columns[name] for name in branches}
+    if shape == ():
+        return arrays, None
     nested = [name for name, array in arrays.items() if array.ndim == 2]
     counts = _counts(arrays[nested[0]])
     for name in nested[1:]:

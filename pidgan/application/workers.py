@@ -1,37 +1,27 @@
 """Where the files of an application are processed: here, in processes, or on Dask.
 
-One process is simplest, and overlaps reading, generating and writing by threads.
-Several are for many files on a machine of many cores: what Python itself does is then
-parallel too. Dask is for several machines that share a file system; it gives the files
-of a lost worker to another one.
+One process overlaps reading, generating and writing by threads. Several make what
+Python itself does parallel too. Dask is for several machines that share a file system;
+it gives the files of a lost worker to another one.
 """
 
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pidgan.application.one_file import (
-    Counts,
-    FileJob,
-    FilePlan,
-    Progress,
-    run_job,
-    write_file,
-)
+from pidgan.application import one_file
+from pidgan.application.one_file import Counts, FileJob, FilePlan, Progress
 from pidgan.errors import NtupleError
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.machine import available_cores, available_memory
-
-Done = tuple[FilePlan, Counts, list[str]]
-"""A file that is done, its counts and its notes."""
 
 Result = tuple[int, Counts, list[str]]
 """The number of a job, its counts and its notes."""
@@ -51,22 +41,30 @@ def do_files(
     threads: int | None,
     client: Any,
     progress: Progress | None,
-) -> Iterator[Done]:
-    """Write all files where the arguments of `apply` say, and yield what is done."""
+) -> Iterator[tuple[FilePlan, Counts, list[str]]]:
+    """Write files where the arguments of `apply` say; yield them, counts and notes."""
     if client is not None:
         jobs = [plan.job.portable(absolute=True) for plan in plans]
-        results = on_dask(jobs, client)
+        results = _on_dask(jobs, client)
     else:
-        can_move = all(plan.job.request.has_paths for plan in plans)
+        can_move = all(None not in plan.job.request.paths.values() for plan in plans)
         asked = 1 if workers is None and not can_move else workers
         share = share_machine(len(plans), workers=asked, threads=threads)
-        plans = [plan.with_share(share.threads, share.chunk_bytes) for plan in plans]
+        plans = [
+            replace(
+                plan,
+                job=replace(
+                    plan.job, threads=share.threads, chunk_bytes=share.chunk_bytes
+                ),
+            )
+            for plan in plans
+        ]
         if share.workers == 1:
             for plan in plans:
-                yield plan, *write_file(plan, progress)
+                yield plan, *one_file.write_file(plan, progress)
             return
         jobs = [plan.job.portable(absolute=False) for plan in plans]
-        results = in_processes(jobs, workers=share.workers)
+        results = _in_processes(jobs, workers=share.workers)
     for number, counts, notes in results:
         if progress is not None:
             progress(plans[number].entries)
@@ -85,18 +83,15 @@ def share_machine(files: int, *, workers: int | None, threads: int | None) -> Sh
     """Return how files share the cores and the memory of this machine."""
     cores = available_cores()
     if workers is None:
-        workers = cores // CORES_PER_PROCESS if may_start_processes() else 1
+        workers = cores // CORES_PER_PROCESS if _may_start_processes() else 1
     workers = max(1, min(workers, files))
     memory = available_memory() // (MEMORY_SHARE * workers)
     return Share(workers, threads or max(1, cores // workers), min(CHUNK_BYTES, memory))
 
 
-def may_start_processes() -> bool:
-    """Return whether new processes can import the program without running it.
-
-    They import a script that was started by its path; it is safe to import if it has
-    the usual `if __name__ == "__main__":`.
-    """
+def _may_start_processes() -> bool:
+    """Return whether new processes can import the program without running it."""
+    # They import a script that was started by its path, which needs the usual guard.
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)
     if path is None or getattr(main, "__spec__", None) is not None:
@@ -107,7 +102,7 @@ def may_start_processes() -> bool:
         return False
 
 
-def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
+def _in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
     """Yield results as they come; after a failure, files in work are still finished."""
     # Forked processes would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
@@ -115,7 +110,7 @@ def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
         workers, mp_context=context, initializer=_end_with_parent
     )
     try:
-        futures = {pool.submit(run_job, job): i for i, job in enumerate(jobs)}
+        futures = {pool.submit(one_file.run_job, job): i for i, job in enumerate(jobs)}
         for future in as_completed(futures):
             yield futures[future], *future.result()
     except BrokenProcessPool as error:
@@ -128,12 +123,12 @@ def in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
         pool.shutdown(cancel_futures=True)
 
 
-def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Result]:
+def _on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Result]:
     """Yield results as the workers of a Dask cluster, who see the paths, have them."""
     from distributed import KilledWorker
     from distributed import as_completed as completed
 
-    futures = client.map(run_job, jobs, pure=False)
+    futures = client.map(one_file.run_job, jobs, pure=False)
     numbers = {future.key: i for i, future in enumerate(futures)}
     try:
         for future in completed(futures):
@@ -146,11 +141,7 @@ def on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Result]:
 
 @contextlib.contextmanager
 def dask_client(address: str) -> Iterator[Any]:
-    """Give a client of a Dask scheduler, closed at the end of the block.
-
-    Raises:
-        NtupleError: Dask is not installed, or nothing answers at the address.
-    """
+    """Give a client of the Dask scheduler at an address, closed at the block's end."""
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
@@ -170,13 +161,11 @@ def dask_client(address: str) -> Iterator[Any]:
 
 def _end_with_parent() -> None:
     """End this process when the one that started it has ended, however it did."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
 
     def watch() -> None:
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pidgan.application.manifest import package_version
+from pidgan.application.request import package_version
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator
 from pidgan.bundle.reference import (
