@@ -17,10 +17,9 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Send the process' standard error to nowhere.
+    """Send the process' standard error to nowhere, past Python's sys.stderr.
 
-    Tensorflow 2.21 writes lines about the processor while it is imported, before it
-    looks at its log level; they do not go through Python's sys.stderr.
+    Tensorflow 2.21 writes lines about the processor before it looks at its log level.
     """
     saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

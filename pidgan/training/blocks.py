@@ -19,13 +19,8 @@ def in_blocks(
 ) -> FloatArray:
     """Return targets (n, n_targets) float32; NaN where a condition is not finite.
 
-    Args:
-        evaluate: Function of conditions and noise of some rows, float32, that returns
-            their targets.
-        conditions: (n, n_conditions), package units.
-        noise: (n, n_noise), standard normal.
-        n_targets: Number of targets.
-        size: Largest number of rows in a block.
+    Conditions (n, n_conditions) are in package units; `evaluate` gets these and noise,
+    of `size` rows at most, as float32.
     """
     targets = np.full((len(conditions), n_targets), np.nan, dtype=np.float32)
     for start in range(0, len(conditions), size):

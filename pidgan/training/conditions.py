@@ -79,10 +79,7 @@ class ConditionTransform:
         return value / self.scale
 
     def inverse(self, columns: FloatArray) -> FloatArray:
-        """Map columns back to conditions in package units, (n, n_conditions).
-
-        Angles come back between -pi and pi.
-        """
+        """Map columns back to conditions in package units, angles from -pi to pi."""
         values = columns * self.scale
         found = np.zeros((len(columns), int(self.source.max()) + 1))
         sines = np.zeros_like(found)
@@ -122,18 +119,12 @@ def fit_conditions(
     categories: Sequence[Sequence[float]] = (),
     plain: Sequence[int] = (),
 ) -> ConditionTransform:
-    """Fit the scaling of conditions; weights play no role in it.
+    """Fit the scaling of conditions (n, n_conditions); weights play no role in it.
 
-    Args:
-        conditions: (n, n_conditions), package units.
-        transforms: Key of `TRANSFORMS` for each condition.
-        categories: Values of each condition that is categorical, empty for others; it
-            is one-hot coded, whatever its transform.
-        plain: Conditions that networks also see as they are, in columns at the end. The
-            transform then has no `inverse`.
-
-    Raises:
-        DatasetError: a condition is constant, or not positive under a logarithm.
+    Each condition has a key of `TRANSFORMS`; one with `categories` is one-hot coded,
+    whatever its transform. Conditions that are `plain` are seen as they are too, in
+    columns at the end; the transform then has no `inverse`. A DatasetError tells which
+    condition is constant, or not positive under a logarithm.
     """
     values = conditions.astype(np.float64)
     constant = np.flatnonzero(values.min(axis=0) == values.max(axis=0)).tolist()

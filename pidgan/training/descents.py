@@ -84,10 +84,7 @@ class Descents:
         return losses
 
     def compile(self, phase: Phase, rows: Rows, *, seed: int, xla: bool) -> Steps:
-        """Return a function that does some steps of a phase.
-
-        Rows and noise of step i are functions of (seed, i) alone.
-        """
+        """Return a function of steps; rows and noise depend on (seed, step) alone."""
 
         # A function of its own is traced once, though the loop below has it twice.
         @tf.function(autograph=False)  # type: ignore[untyped-decorator]

@@ -45,10 +45,8 @@ PARITY_SEED = 20_240_501
 class Parity:
     """Comparison of two evaluations of the same rows.
 
-    Attributes:
-        rows: Number of rows that are compared.
-        differing: Number of rows beyond the tolerance.
-        largest: Largest |difference| / max(1, |y|) among the other rows.
+    Of all `rows`, `differing` are beyond the tolerance; `largest` is the largest
+    |difference| / max(1, |y|) among the others.
     """
 
     rows: int
@@ -164,12 +162,7 @@ def compare(expected: FloatArray, got: FloatArray) -> Parity:
 
 
 def build_graph(model: Exported, *, double: bool = False) -> onnx.ModelProto:
-    """Return the ONNX graph (conditions, noise) -> targets of a model.
-
-    Args:
-        model: Model to write.
-        double: Whether formulas whose rounding grows are in double precision.
-    """
+    """Return the graph (conditions, noise) -> targets, perhaps in double precision."""
     graph = OnnxGraph(double=double)
     conditions = graph.value("conditions", len(model.card.conditions))
     noise = graph.value("noise", model.card.n_noise)

@@ -15,14 +15,9 @@ IR_VERSION = 8
 
 
 class OnnxGraph:
-    """Nodes and constants of a graph.
-
-    Attributes:
-        double: Whether `precise` values of formulas are in double precision.
-    """
+    """Nodes and constants; with `double`, `precise` values are in double precision."""
 
     def __init__(self, *, double: bool = False) -> None:
-        """Begin a graph."""
         self.double = double
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -55,13 +50,7 @@ class OnnxGraph:
     def finish(
         self, inputs: Sequence[Traced], outputs: Mapping[str, Traced], *, version: str
     ) -> onnx.ModelProto:
-        """Return the graph with its inputs and its outputs by name, all float32.
-
-        Args:
-            inputs: Values that `value` returned.
-            outputs: Values of the graph by the name that they get, (n, width) each.
-            version: Version of this package, for the file's header.
-        """
+        """Return the graph with inputs and outputs (n, width) by name, all float32."""
         renamed = [
             helper.make_node("Identity", [value.name], [name])
             for name, value in outputs.items()

@@ -17,12 +17,8 @@ from pidgan.errors import BundleError
 def add_network(network: Any, inputs: dict[str, Traced]) -> Traced:
     """Append the layers of a keras model, each used once, and return the output.
 
-    Args:
-        network: model of the layers below, with one output.
-        inputs: values of one graph by the name of the input, in single precision.
-
-    Raises:
-        BundleError: a layer has no translation.
+    The inputs, by name, are in single precision. A layer that has no translation is a
+    BundleError.
     """
     first = next(iter(inputs.values()))
     names: dict[int, str] = {}

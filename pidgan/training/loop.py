@@ -134,7 +134,6 @@ class Training:
     """One training: its optimizers, its history, and its steps, done and wanted."""
 
     def __init__(self, setup: Setup) -> None:
-        """Build the optimizers."""
         self.setup, self.settings = setup, setup.settings
         self.descents = Descents(setup.phases)
         self.step, self.steps = 0, 0

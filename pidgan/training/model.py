@@ -52,15 +52,10 @@ class Model:
     held_out: pd.DataFrame
 
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        """Generate targets for given conditions and noise.
+        """Return targets (n, n_targets) float32 in physical units.
 
-        Args:
-            conditions: (n, n_conditions), package units.
-            noise: (n, n_noise), standard normal.
-
-        Returns:
-            (n, n_targets) float32, physical values; NaN where a condition is not
-            finite.
+        Conditions (n, n_conditions) are in package units, noise (n, n_noise) is
+        standard normal. A row is NaN where a condition is not finite.
         """
         n = self.targets.n_targets
         return in_blocks(self.evaluate, conditions, noise, n_targets=n)
@@ -71,10 +66,9 @@ class Model:
         return self.targets.inverse(y, codes, conditions)
 
     def draw(self, x: Array, noise: Array) -> tuple[Array, Array | None]:
-        """Return coordinates (n, n_coordinates) of each row, and its pattern.
+        """Return coordinates of each row, and its pattern as a one-hot code, or None.
 
-        The pattern is a one-hot code (n, n_patterns), None where there is only one; x
-        are conditions (n, n_columns) as networks see them.
+        x are conditions (n, n_columns) as networks see them.
         """
         if self.patterns is None:
             return evaluate(self.generator, {"conditions": x, "noise": noise}), None

@@ -22,15 +22,10 @@ LEARNING_RATE = 1e-2
 
 
 def pick_pattern(logits: Array, noise: Array) -> Array:
-    """Turn one standard normal number a row into a draw from softmax(logits).
+    """Turn one standard normal number a row, (n, 1), into a draw from softmax(logits).
 
-    Args:
-        logits: (n, n_patterns).
-        noise: (n, 1), standard normal.
-
-    Returns:
-        (n, n_patterns), the one-hot code of the number of upper edges of the cumulated
-        probabilities that lie below Phi(noise).
+    The draw is the one-hot code, (n, n_patterns), of the number of upper edges of the
+    cumulated probabilities that lie below Phi(noise).
     """
     n = logits.shape[-1]
     edges = f.columns(f.cumulated(f.softmax(logits)), 0, n - 1)

@@ -59,16 +59,9 @@ class RefinedModel:
     losses: list[float]
 
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
-        """Generate targets for given conditions and noise.
+        """Return targets (n, n_targets) float32 in package units, see `Model.generate`.
 
-        Args:
-            conditions: (n, n_conditions), package units.
-            noise: (n, n_noise), standard normal: that of each candidate, then one
-                number for the choice.
-
-        Returns:
-            (n, n_targets) float32, physical values; NaN where a condition is not
-            finite.
+        The noise is that of each candidate, then one number for the choice.
         """
         n = self.base.targets.n_targets
         return in_blocks(self.evaluate, conditions, noise, n_targets=n)
@@ -90,14 +83,10 @@ class RefinedModel:
         return base.targets.inverse(y, codes, conditions)
 
     def density_ratio(self, conditions: FloatArray, targets: FloatArray) -> FloatArray:
-        """Return r = p_real / p_generated of the base model's rows, as weights.
+        """Return r = p_real / p_generated of the base model's rows (n,), as weights.
 
-        Args:
-            conditions: (n, n_conditions), package units.
-            targets: (n, n_targets), physical values.
-
-        Returns:
-            (n,), positive; 1 for a row with a combination of atoms that has no pattern.
+        Conditions and targets are in package units; r is 1 for a row with a combination
+        of atoms that has no pattern.
         """
         pattern, y = self.base.track_targets.forward(targets)
         x = self.base.conditions.forward(conditions)

@@ -31,7 +31,7 @@ def draw_probabilities(x: FloatArray, dimension: int) -> FloatArray:
     """Return how often each row is drawn (n,), mean 1, at conditions (n, c).
 
     They are ones where most rows share their conditions with others, whose density has
-    no meaning. The dimension is the number of conditions that are continuous.
+    no meaning. `dimension` counts continuous conditions.
     """
     rows = np.asarray(x, dtype=np.float64)
     known = rows[:: max(1, len(rows) // REFERENCE_ROWS)]

@@ -22,11 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pidgan.errors import PidganError, PidganWarning, nearest
-from pidgan.training.families.settings import (
-    Setting,
-    describe_settings,
-    make_settings,
-)
+from pidgan.training.families.settings import Setting, describe_settings, make_settings
 from pidgan.training.phases import Family
 
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
@@ -36,13 +32,10 @@ _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 class Entry:
     """Where a family is, and what it learns from.
 
-    Attributes:
-        home: Module in this package, with a function `build`, and dataclass of the
-            settings.
-        targets: Kind of targets that it generates, of `targets.kind_of`.
-        published: Whether it is a recipe as it was published, which sees the columns of
-            the targets as they are, and rows as often as they are in the sample.
-        lines: Whether it sees logarithms in a common unit instead of normal scores.
+    `home` is module and class of its settings; `targets` is a kind of
+    `targets.kind_of`. A `published` recipe sees the columns of the targets as they are,
+    and rows as often as they are in the sample. With `lines`, energies are logarithms
+    in a common unit.
     """
 
     home: str

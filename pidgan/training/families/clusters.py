@@ -86,16 +86,15 @@ class Clusters:
 class ClusterGenerator:
     """A generator: (conditions, noise) -> distances to the helix and flags.
 
-    The conditions are the columns that networks see, followed by the helix. The noise
-    has `n_latent` numbers of the track, then one of each row for its distance along the
-    pads, for that in z, and for being found. The output has the distances along the
-    pads of all rows, those in z, and the flags, positive where a cluster is found.
+    The conditions end with the helix. The noise has `n_latent` numbers of the track,
+    then one of each row for its distance along the pads, for that in z, and for being
+    found. The output has all distances along the pads, those in z, and the flags,
+    positive where a cluster is found.
     """
 
     def __init__(
         self, frame: Frame, n_conditions: int, settings: Clusters, *, seed: int
     ) -> None:
-        """Build the network; the helix does not count in the number of conditions."""
         self.frame, self.n_conditions = frame, n_conditions
         self.n_rows, self.n_latent = len(frame.radii), settings.n_latent
         self.n_noise = settings.n_latent + 3 * self.n_rows
@@ -173,7 +172,6 @@ class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
     """From (n, channels rows), a channel after another, to (n, rows, channels)."""
 
     def __init__(self, planes: tuple[int, int], **kwargs: Any) -> None:
-        """Keep the numbers of channels and rows."""
         super().__init__(**kwargs)
         self.planes = planes
 

@@ -60,16 +60,10 @@ def gradient_penalty(
     seed: Any,
     one_sided: bool = False,
 ) -> tf.Tensor:
-    """Return E[(|grad f(y^)| - 1)^2], y^ = u y_r + (1 - u) y_g (Gulrajani et al.).
+    """Return E[(|grad f(y^)| - 1)^2], y^ = u y_r + (1 - u) y_g, u uniform from 0 to 1.
 
-    Gulrajani et al., arXiv:1704.00028, Eq. 3; u is uniform from 0 to 1.
-
-    Args:
-        f_at: Function of y^ that returns f(y^), (n,).
-        y_r: Real targets, (n, ...).
-        y_g: Generated targets, (n, ...).
-        seed: Seed of the noise of the update.
-        one_sided: Whether slopes below 1 are left alone, E[max(0, |grad f| - 1)^2].
+    Gulrajani et al., arXiv:1704.00028, Eq. 3. `f_at` returns f(y^), (n,), for targets
+    (n, ...); with `one_sided`, slopes below 1 are left alone.
     """
     n = tf.shape(y_r)[0]
     size = (n, *(1 for _ in y_r.shape[1:]))
@@ -162,8 +156,7 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         {"critic": 1.0, "penalty": s.penalty},
     )
     of_generator = Descent(
-        generator.variables,
-        Optimizer(s.learning_rate, beta_1=0.5, average=s.average),
+        generator.variables, Optimizer(s.learning_rate, beta_1=0.5, average=s.average)
     )
     updates = [
         Update(critic_losses, of_critic, times=s.critic_updates),

@@ -21,12 +21,7 @@ from typing import Any, Literal
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import (
-    Kernel,
-    draw,
-    kernel_score,
-    minus_distance,
-)
+from pidgan.training.networks.updates import Kernel, draw, kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Each scale is twice the one before it.
@@ -75,11 +70,7 @@ class Mmd(Energy):
 
 
 def build(settings: Energy, *, shape: Shape, seed: int) -> Family:
-    """Return a generator and the one phase in which it minimises a kernel score.
-
-    Raises:
-        PidganError: There are fewer than two samples, or no such kernel.
-    """
+    """Return a generator and the one phase in which it minimises a kernel score."""
     s = settings
     if s.samples < 2:
         raise PidganError(f"samples is {s.samples}, expected at least 2")

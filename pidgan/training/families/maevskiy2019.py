@@ -76,11 +76,7 @@ class Maevskiy2019:
 
 
 def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
-    """Return the generator and the two phases of its game against the critic h.
-
-    Raises:
-        PidganError: The critic is never updated, or a share is not from 0 to 1.
-    """
+    """Return the generator and the two phases of its game against the critic h."""
     s = settings
     if min(s.first_critic_updates, s.critic_updates) < 1 or not 0 <= s.begin <= 1:
         raise PidganError(

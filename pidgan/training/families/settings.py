@@ -49,11 +49,7 @@ def describe_settings(kind: type) -> tuple[Setting, ...]:
 
 
 def make_settings(kind: Any, settings: Mapping[str, Any], *, family: str) -> Any:
-    """Return the settings of a family, with some chosen by name; texts are converted.
-
-    Raises:
-        PidganError: A value has another type than the setting.
-    """
+    """Return the settings of a family, some chosen by name; texts are converted."""
     hints = typing.get_type_hints(kind)
     chosen = {}
     for name, value in settings.items():

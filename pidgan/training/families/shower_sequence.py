@@ -101,9 +101,6 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
 
     Small samples are learnt by heart: each model keeps the averaged weights that had
     the least loss on the validation part.
-
-    Raises:
-        PidganError: There are too many cells.
     """
     s = settings
     parts = _make_parts(shape, s, seed)
@@ -151,7 +148,6 @@ class SequenceGenerator:
     """Function of conditions and one noise number for each coordinate."""
 
     def __init__(self, parts: list[Part]) -> None:
-        """Join the models."""
         self.parts = parts
         self.variables: list[Any] = [v for p in parts for v in p.model.variables]
 
@@ -222,9 +218,9 @@ def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
 def make_order(
     shape: Shape, makes: slice, *, window: int = 0, reach: float = 0.0
 ) -> Order:
-    """Return the order of some coordinates: as they come, or as cells lie.
+    """Return the order of some coordinates, as they come or as cells lie.
 
-    Each sees a `window` of earlier ones; with 0, the ones up to `reach` cells away.
+    Each sees a `window` of earlier ones; with 0, all up to `reach` cells away.
     """
     transform = shape.transform
     slope = (transform.knots[:, -1] - transform.knots[:, 0]) / (

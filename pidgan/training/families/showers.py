@@ -131,12 +131,7 @@ class ShowerGan(ShowerFlow):
 
 
 def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
-    """Return the generator, the phase of the likelihood, and the game if there is one.
-
-    Raises:
-        PidganError: Convolutions are asked for, but the cells fill no grid; or there is
-            no such model, network or observable.
-    """
+    """Return the generator, the phase of the likelihood, and the game if any."""
     s = settings
     parts = _make_parts(shape, s, seed)
     n_noise = sum(part.n_noise for _, part in parts)

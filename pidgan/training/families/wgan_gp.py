@@ -56,11 +56,7 @@ class WganGp:
 
 
 def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
-    """Return the generator and its game against the critic D.
-
-    Raises:
-        PidganError: The critic is never updated.
-    """
+    """Return the generator and its game against the critic D."""
     s = settings
     if s.critic_updates < 1:
         raise PidganError(f"critic_updates is {s.critic_updates}, expected at least 1")

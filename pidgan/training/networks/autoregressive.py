@@ -44,7 +44,6 @@ class SplineFlow:
     def __init__(
         self, *, shape: Shape, width: int, blocks: int, bins: int, seed: int
     ) -> None:
-        """Build one residual network for each coordinate."""
         self.n_targets = shape.n_targets
         self.networks = CoordinateNetworks(
             shape=shape,
@@ -61,10 +60,7 @@ class SplineFlow:
         return self.networks.variables
 
     def loss(self, batch: dict[str, Any]) -> tf.Tensor:
-        """Return the weighted mean of -log p(y | x, pattern).
-
-        The weights must not be negative: the likelihood has no bound.
-        """
+        """Return the weighted mean of -log p(y | x, pattern); no weight is negative."""
         outputs = self.networks(self.networks.inputs(batch))
         shift, log_scale, parameters = _split(outputs)
         v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
@@ -76,15 +72,9 @@ class SplineFlow:
     def respond(
         self, batch: dict[str, Any], u: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Return what each coordinate is for some noise, at the real earlier ones.
+        """Return y_j(u_j) and dy_j / du_j at the real earlier ones, and their noise.
 
-        Args:
-            batch: real rows.
-            u: (n_targets, n).
-
-        Returns:
-            The coordinates y_j(u_j) and their derivatives dy_j / du_j, (n_targets, n)
-            each, and the noise of the real rows, (n, n_targets).
+        All are (n_targets, n), but for the noise of the real rows, (n, n_targets).
         """
         outputs = self.networks(self.networks.inputs(batch))
         shift, log_scale, parameters = _split(outputs)
@@ -96,12 +86,10 @@ class SplineFlow:
 class FlowGenerator:
     """A spline flow as a function of conditions, pattern and noise.
 
-    Arrays are evaluated in double precision: through several networks and splines,
-    rounding grows to what an exported graph is allowed to differ by.
+    Arrays are evaluated in double precision: rounding grows through several networks.
     """
 
     def __init__(self, flow: SplineFlow, shape: Shape) -> None:
-        """Wrap a flow."""
         self.flow, self.shape = flow, shape
         self.n_bins = (flow.networks.kernels[-1].shape[-1] - 1) // 3
         self.variables: list[Any] = list(flow.variables)
@@ -141,13 +129,10 @@ class FlowGenerator:
 
 
 def decay_of_few(n_rows: int) -> float:
-    """Return the factor of a weight decay that is meant for DECAY_ROWS rows.
+    """Return the factor for n rows of a weight decay that is meant for DECAY_ROWS rows.
 
-    A likelihood learns its rows by heart; a decay of the weights (Loshchilov and
-    Hutter, arXiv:1711.05101) stops it from doing so.
-
-    Args:
-        n_rows: Effective number of rows that it learns from; 0 if unknown.
+    A likelihood learns its rows by heart; a decay (arXiv:1711.05101) stops it. The
+    number of rows is an effective one, 0 if unknown.
     """
     return float((DECAY_ROWS / n_rows) ** DECAY_POWER) if n_rows else 1.0
 

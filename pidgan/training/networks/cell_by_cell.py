@@ -131,15 +131,10 @@ class Sequence:
         axes: int,
         seed: int,
     ) -> None:
-        """Draw the initial weights.
+        """Draw the initial weights; `n_context` numbers are seen by all coordinates.
 
-        Args:
-            order: Order of the coordinates.
-            n_context: Number of numbers that all coordinates see.
-            width: Width of the hidden layers.
-            memory: Number of sums over earlier coordinates that later ones see.
-            axes: Number of points from which cells see their distance.
-            seed: Seed of the initial weights.
+        Later coordinates see `memory` sums over earlier ones, and cells see their
+        distance from `axes` points.
         """
         self.order, self.width = order, width
         n, slots = order.window.shape
@@ -180,15 +175,11 @@ class Sequence:
     def loss(
         self, z: tf.Tensor, free: tf.Tensor, context: tf.Tensor, *, blur: Any = 0.0
     ) -> tf.Tensor:
-        """Return -log p(z | context) of each row, without its constant.
+        """Return -log p(z | context) of each row without its constant; z is (m, n).
 
-        Args:
-            z: (m, n), coordinates.
-            free: (m, n), 1 where there is energy.
-            context: (m, n_context).
-            blur: (m, n), noise on the logarithms of shares that are summed up. Sums of
-                generated cells are not as exact as in the data, where the last cell
-                could be told from all others.
+        `free` is 1 where there is energy. `blur` is noise on the logarithms of shares
+        that are summed up: sums of generated cells are not as exact as in the data,
+        where the last cell could be told from all others.
         """
         outputs = self._outputs(z, free, context, blur)
         outputs = BOUNDS * tf.tanh(outputs / BOUNDS)
@@ -256,14 +247,11 @@ class Sequence:
         return tf.gather(spent, order.stage * n_rows + order.row, axis=1)
 
     def generate(self, noise: Any, context: Any) -> Any:
-        """Return coordinates (n, m); arrays of numpy, or values of a graph.
+        """Return coordinates (n, m) from standard normal noise (n, m); rows come last.
 
-        Rows are on the last axis. A coordinate without energy is around `LEAST`, the
-        higher the nearer it came to its edge.
-
-        Args:
-            noise: (n, m), standard normal.
-            context: (n_context, m).
+        Context (n_context, m) and noise are arrays of numpy, or values of a graph. A
+        coordinate without energy is around `LEAST`, the higher the nearer it came to
+        its edge.
         """
         order = self.order
         w = {name: v.numpy() for name, v in self.weights.items()}

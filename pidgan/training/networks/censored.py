@@ -25,7 +25,6 @@ class Standard:
     """Location and scale of coordinates given a context."""
 
     def __init__(self, n: int, *, width: int, blocks: int, seed: int) -> None:
-        """Make the layers; they are built when they are first called."""
         self.body = Residual(width=width, blocks=blocks, seed=seed)
         self.location = keras.layers.Dense(n, kernel_initializer="zeros")
         self.log_scale = keras.layers.Dense(n, kernel_initializer="zeros")
@@ -56,14 +55,7 @@ class Standard:
 def censored_loss(
     y: tf.Tensor, observed: tf.Tensor, location: tf.Tensor, scale: tf.Tensor
 ) -> tf.Tensor:
-    """Return minus the log-likelihood of rows, (n,), see the module.
-
-    Args:
-        y: (n, k), coordinates; the edge where they are censored.
-        observed: (n, k), 1 or 0.
-        location: (n, k).
-        scale: (n, k).
-    """
+    """Return -log likelihood of rows (n,); y (n, k) is the edge where censored."""
     u = (y - location) / scale
     seen = 0.5 * tf.square(u) + tf.math.log(scale)
     below = -tf.math.log(tf.maximum(_phi(u), TINY))

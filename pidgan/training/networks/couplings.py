@@ -27,16 +27,7 @@ class CouplingFlow:
     def __init__(
         self, n: int, *, couplings: int, width: int, blocks: int, seed: int, name: str
     ) -> None:
-        """Make the layers; they are built when they are first called.
-
-        Args:
-            n: Number of numbers.
-            couplings: Number of couplings; one number, without halves, has none.
-            width: Width of the hidden layers of each coupling.
-            blocks: Number of residual blocks of each coupling.
-            seed: Seed of the rotations and the initial weights.
-            name: Beginning of the names of layers.
-        """
+        """Make the layers, built when first called; one number has no couplings."""
         self.n, kept = n, (n + 1) // 2
         couplings = couplings if n > 1 else 0
         self.whitening = keras.Variable(tf.zeros((n, n)), name=f"{name}_whitening")

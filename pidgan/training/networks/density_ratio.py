@@ -32,7 +32,6 @@ class RatioNetwork:
     """Network from (conditions, pattern, targets), as networks see them, to f."""
 
     def __init__(self, *, shape: Shape, seed: int) -> None:
-        """Build the network."""
         self.network = residual_network(
             {
                 "conditions": shape.n_conditions,
@@ -61,17 +60,10 @@ class RatioNetwork:
         steps: int,
         batch_size: int,
     ) -> list[float]:
-        """Train, and keep the weights that had the least held-out loss.
+        """Train, keep the weights of the least held-out loss, and return these losses.
 
-        Args:
-            real: "x", "pattern", "y" and weights "w" >= 0, n rows each.
-            generated: the same.
-            held_out: real and generated rows for the choice of the weights.
-            steps: number of updates.
-            batch_size: rows of each sample in one update.
-
-        Returns:
-            The held-out losses, the first before training.
+        Rows have "x", "pattern", "y" and weights "w" >= 0; an update takes `batch_size`
+        of each sample. The first loss is from before the training.
         """
         optimizer = keras.optimizers.Adam(
             LEARNING_RATE, use_ema=True, ema_momentum=AVERAGE

@@ -23,11 +23,7 @@ MAX_LOG_SCALE = 3.0
 
 
 class Part(Protocol):
-    """A model of n coordinates given a context.
-
-    Attributes:
-        n_noise: Number of noise numbers of a row.
-    """
+    """A model of n coordinates given a context, from `n_noise` numbers of noise."""
 
     n_noise: int
 
@@ -105,22 +101,12 @@ class LatentPart:
     """Coordinates by location and scale that few latent numbers decide."""
 
     def __init__(
-        self,
-        n: int,
-        *,
-        name: str,
-        latent: int,
-        decoder: Any,
-        encoder: Residual | None,
+        self, n: int, *, name: str, latent: int, decoder: Any, encoder: Residual | None
     ) -> None:
         """Join networks that are built when they are first called.
 
-        Args:
-            n: Number of coordinates.
-            name: Beginning of the names of the losses.
-            latent: Number of latent numbers.
-            decoder: Network from latent numbers and context to location and scale.
-            encoder: Network from coordinates and context to the latent numbers.
+        The decoder goes from latent numbers and context to location and scale, the
+        encoder from coordinates and context to latent numbers.
         """
         self.n, self.n_noise = n, latent + n
         self.name, self.latent = name, latent
@@ -197,14 +183,9 @@ class ConvolutionalStandard:
     def __init__(
         self, image: tuple[int, ...], *, channels: int, width: int, seed: int
     ) -> None:
-        """Make the layers; they are built when they are first called.
+        """Make the layers for a grid of layers, rows, columns; one layer is an image.
 
-        Args:
-            image: Layers, rows and columns; one layer makes it an image.
-            channels: Channels of the finest hidden grid; coarser ones have twice as
-                many.
-            width: Width of the dense layers before it.
-            seed: Seed of the initial weights.
+        The finest hidden grid has `channels`, coarser ones have twice as many.
         """
         grid = image[1:] if image[0] == 1 else image
         doublings = [_halvings(n) for n in grid]

@@ -10,11 +10,7 @@ from pidgan.training.backend import keras, tf
 
 
 class Generator(Protocol):
-    """A generator that is a formula, in place of a keras network.
-
-    Attributes:
-        variables: its weights, in a fixed order.
-    """
+    """A generator that is a formula, in place of a keras network."""
 
     variables: list[Any]
 
@@ -23,12 +19,10 @@ class Generator(Protocol):
 
 
 def evaluate(network: Any, inputs: dict[str, Array]) -> Array:
-    """Return what a network makes of its inputs by name.
+    """Return what a network, or a `Generator`, makes of its inputs by name.
 
-    Args:
-        network: a keras network of layers that `pidgan.training.export_layers` knows,
-            or a `Generator`.
-        inputs: arrays, of which tensorflow makes arrays; tensors; or values of a graph.
+    These are arrays, of which tensorflow makes arrays; tensors; or values of a graph,
+    for layers that `pidgan.training.export_layers` knows.
     """
     first = next(iter(inputs.values()))
     if isinstance(first, np.ndarray):

@@ -46,17 +46,11 @@ class Frame:
     drift_length: float
 
     def cross(self, helix: Array) -> dict[str, Array]:
-        """Find where helices cross the rows.
+        """Return where helices (n, 5), see `HELIX`, cross the rows: (n, n_rows) each.
 
         The sine of half of the turning angle is h = 0.2998 B r / 2 pt; the azimuth is
-        phi - charge arcsin h and z = z0 + 2 R dip arcsin h, with R = r / 2h.
-
-        Args:
-            helix: (n, 5), the parameters of `pidgan.sample.clusters.HELIX`.
-
-        Returns:
-            "azimuth" in rad, "z" in mm, and "slope", the tangent of the angle to the
-            radius in the plane of the pads: (n, n_rows) each.
+        phi - charge arcsin h and z = z0 + 2 R dip arcsin h, with R = r / 2h. The slope
+        is the tangent of the angle to the radius in the plane of the pads.
         """
         pt, dip, phi, z, charge = (f.columns(helix, k, k + 1) for k in range(5))
         sine = f.like(pt, 0.5 * LIGHT * self.field * self._radii) / pt
@@ -70,13 +64,9 @@ class Frame:
         }
 
     def features(self, rows: dict[str, Array]) -> Array:
-        """Return what a cluster depends on: distance to the border, slope, drift.
+        """Return distance to the border, slope and drift of what `cross` returned.
 
-        Args:
-            rows: What `cross` returned.
-
-        Returns:
-            (n, `FEATURES` n_rows), one feature of all rows after another.
+        They are (n, `FEATURES` n_rows), one feature of all rows after another.
         """
         width = 2.0 * np.pi / self.n_sectors
         sector = rows["azimuth"] * (1.0 / width)
@@ -87,15 +77,10 @@ class Frame:
         return f.concatenate([border, rows["slope"], drift])
 
     def place(self, rows: dict[str, Array], clusters: dict[str, Array]) -> Array:
-        """Put clusters beside the helix.
+        """Return x, y and z of row after row (n, 3 n_rows), mm, or the sentinel.
 
-        Args:
-            rows: What `cross` returned.
-            clusters: Distances "along" the pads and in "z", mm, and "flag", positive
-                where a cluster is found: (n, n_rows) each.
-
-        Returns:
-            (n, 3 n_rows), x, y and z of row after row in mm, or the sentinel.
+        Clusters have distances "along" the pads and in "z", mm, to what `cross`
+        returned, and a "flag", positive where one is found: (n, n_rows) each.
         """
         along, n = clusters["along"], len(self.radii)
         azimuth = rows["azimuth"] + along * f.like(along, 1.0 / self._radii)
@@ -116,19 +101,11 @@ class Frame:
     def residuals(
         self, positions: FloatArray, helix: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return distances and flags that `place` turns into given positions.
+        """Return distances (n, n_rows, 2) and flags that `place` turns into positions.
 
-        Args:
-            positions: (n, 3 n_rows), mm.
-            helix: (n, 5).
-
-        Returns:
-            (n, n_rows, 2), distance along the pads and in z, mm, and (n, n_rows), 1
-            where there is a cluster; where there is none, both distances are 0.
-
-        Raises:
-            PidganError: a cluster does not lie in its row, or its track does not reach
-                the row.
+        Distances are along the pads and in z, mm, 0 without a cluster; helix has five
+        columns. A PidganError tells of clusters that do not lie in their row, or whose
+        track does not reach it.
         """
         rows = self.cross(tf.constant(np.asarray(helix, dtype=np.float32)))
         x, y, z = np.moveaxis(positions.reshape(len(positions), -1, 3), 2, 0)

@@ -33,7 +33,6 @@ class OnePassGenerator:
     """From conditions, pattern and one number of noise a coordinate to coordinates."""
 
     def __init__(self, *, shape: Shape, width: int, layers: int, seed: int) -> None:
-        """Build one network for each coordinate."""
         self.shape = shape
         self.networks = CoordinateNetworks(
             shape=shape,
@@ -64,16 +63,10 @@ class OnePassGenerator:
     def respond(
         self, batch: dict[str, Any], earlier: tf.Tensor, z: tf.Tensor, seed: Any
     ) -> tf.Tensor:
-        """Return y_j(z_j) of every coordinate, at known earlier ones.
+        """Return y_j(z_j) of every coordinate, (n_targets, n), at known earlier ones.
 
-        Args:
-            batch: "x", "pattern", "free" and the coordinates "y".
-            earlier: Noise of these coordinates, (n, n_targets).
-            z: Noise of the coordinates to make, (n_targets, n).
-            seed: Seed of the small shifts of the known coordinates.
-
-        Returns:
-            (n_targets, n).
+        These have the noise `earlier` (n, n_targets), and are shifted a little with a
+        seed.
         """
         d, free = self.shape.n_targets, batch["free"]
         shift = tf.random.stateless_normal(tf.shape(free), seed, stddev=JITTER)

@@ -19,8 +19,9 @@ from pidgan.training.networks.perceptrons import Shape
 class CoordinateNetworks:
     """One multilayer perceptron with ReLU layers of one width for each coordinate.
 
-    Skips make residual blocks of pairs of layers, as in `residual_network`; a
+    Skips make residual blocks of pairs of layers, whose number is odd then; a
     likelihood gains by them. An exported graph without skips has fewer operators.
+    `n_extra` inputs of every network come after the coordinates.
     """
 
     def __init__(
@@ -34,17 +35,6 @@ class CoordinateNetworks:
         skips: bool,
         seed: int,
     ) -> None:
-        """Draw the initial weights.
-
-        Args:
-            shape: Sizes of the arrays of the model.
-            n_extra: Number of inputs of every network after the coordinates.
-            n_outputs: Number of outputs of each network.
-            width: Width of every hidden layer.
-            layers: Number of hidden layers; odd with skips.
-            skips: Whether pairs of layers are residual blocks.
-            seed: Seed of the initial weights.
-        """
         self.shape, self.n_extra, self.skips = shape, n_extra, skips
         d = shape.n_targets
         self.n_inputs = shape.n_conditions + shape.n_patterns + d + n_extra
@@ -85,10 +75,8 @@ class CoordinateNetworks:
     def hidden(self, j: int, known: list[Array], extra: Sequence[Array] = ()) -> Array:
         """Return the last hidden values of network j, (n, width).
 
-        Args:
-            j: Number of the coordinate.
-            known: Conditions, perhaps the pattern, and the coordinates before j.
-            extra: The first of the extra inputs, the others being zero.
+        Known are conditions, perhaps the pattern, and the coordinates before j; of the
+        extra inputs the first may be given, others are zero.
         """
         joined = f.concatenate([*known, *extra])
         first = self.n_inputs - self.n_extra
@@ -139,11 +127,8 @@ def in_turn(
 ) -> Array:
     """Return coordinates (n, n_targets), made one after the other.
 
-    Args:
-        shape: Sizes of the arrays of the model.
-        inputs: Values of "conditions" and perhaps "pattern".
-        free: What `free_coordinates` returned; other coordinates are zero.
-        make: Function that returns coordinate j, (n, 1), given j and all before it.
+    `make` returns coordinate j, (n, 1), given j and all before it; where `free` is 0,
+    it becomes zero.
     """
     known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
     first = len(known)

@@ -52,16 +52,8 @@ def residual_network(
 ) -> keras.Model:
     """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
 
-    He et al., arXiv:1603.05027 (pre-activation blocks).
-
-    Args:
-        inputs: Size of each named input; they are concatenated in this order.
-        n_outputs: Size of the output.
-        width: Width of every hidden layer.
-        blocks: Number of residual blocks.
-        seed: Seed of the initial weights.
-        name: Name of the model.
-        output_scale: Variance of the initial output.
+    He et al., arXiv:1603.05027 (pre-activation blocks). The named inputs are
+    concatenated; `output_scale` is the variance of the initial output.
     """
     entries, v = _entries(inputs)
     body = Residual(width=width, blocks=blocks, seed=seed)
@@ -73,7 +65,6 @@ class Residual:
     """Hidden layers of `residual_network`, to be called wherever they are needed."""
 
     def __init__(self, *, width: int, blocks: int, seed: int) -> None:
-        """Make the layers; they are built when they are first called."""
         self.seeds = keras.random.SeedGenerator(seed)
         self.first = _dense(width, 1.0, self.seeds)
         self.blocks = [
@@ -101,7 +92,6 @@ class Take(keras.layers.Layer):  # type: ignore[misc]
     """Some neighbouring columns of a row."""
 
     def __init__(self, start: int, stop: int) -> None:
-        """Take columns start to stop - 1."""
         super().__init__()
         self.start, self.stop = start, stop
 
@@ -119,11 +109,7 @@ def plain_network(
     seed: int,
     name: str,
 ) -> keras.Model:
-    """Build a multilayer perceptron: ReLU layers of one width, then a linear one.
-
-    Arguments are those of `residual_network`, but for `layers`, the number of hidden
-    layers.
-    """
+    """Build a multilayer perceptron: ReLU layers of one width, then a linear one."""
     initializer = keras.initializers.GlorotUniform(keras.random.SeedGenerator(seed))
     entries, v = _entries(inputs)
     for _ in range(layers):

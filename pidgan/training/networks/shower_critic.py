@@ -33,11 +33,6 @@ class Observables:
     def __init__(
         self, transform: CellTransform, geometry: Geometry, names: tuple[str, ...]
     ) -> None:
-        """Keep the constants of the transform and positions in units of their spread.
-
-        Raises:
-            PidganError: an observable that there is not.
-        """
         for name in names:
             if name not in OBSERVABLES:
                 raise PidganError(

@@ -32,12 +32,8 @@ def n_parameters(n_bins: int) -> int:
 class Piece(NamedTuple):
     """The piece of a spline that a value lies in, (..., 1) each.
 
-    Attributes:
-        w, h: width and height.
-        x, y: lower left corner.
-        d_0, d_1: slopes at both ends.
-        s: h / w.
-        curve: d_0 + d_1 - 2 s.
+    Width and height, lower left corner, slopes at both ends, s = h / w and d_0 + d_1 -
+    2 s.
     """
 
     w: Array
@@ -53,15 +49,10 @@ class Piece(NamedTuple):
 def spline(
     v: tf.Tensor, parameters: tf.Tensor, *, inverse: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Map values through one spline each, or back.
+    """Map values (...) through one spline each, or back; return images and log |dy/dx|.
 
-    Args:
-        v: any shape (...).
-        parameters: (..., 3 n_bins - 1), unconstrained.
-        inverse: Whether to map back.
-
-    Returns:
-        The images, (...), and the logarithm of |dy/dx| of the *forward* map, (...).
+    Parameters (..., 3 n_bins - 1) are unconstrained; the derivative is that of the
+    *forward* map.
     """
     n_bins = (parameters.shape[-1] + 1) // 3
     widths, heights, inner = tf.split(parameters, [n_bins, n_bins, n_bins - 1], axis=-1)
@@ -83,15 +74,9 @@ def spline(
 def back(
     u: Array, widths: Array, heights: Array, slopes: Array
 ) -> tuple[Array, Array, Piece]:
-    """Map values back through one spline each (Eq. 6-8).
+    """Map values (..., 1) back (Eq. 6-8); return images, places in a piece, and pieces.
 
-    Args:
-        u: (..., 1).
-        widths, heights: (..., n_bins), unconstrained.
-        slopes: (..., n_bins + 1), from `slopes_from`.
-
-    Returns:
-        The images, (..., 1), their places between 0 and 1 in a piece, and the piece.
+    Widths and heights (..., n_bins) are unconstrained; slopes are from `slopes_from`.
     """
     clipped, piece = _locate(u, widths, heights, slopes, inverse=True)
     w, h, x, y, d_0, _, s, curve = piece

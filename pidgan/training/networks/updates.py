@@ -44,10 +44,7 @@ def repeat_batch(batch: dict[str, Any], copies: int) -> dict[str, Any]:
 def draw(
     generator: Any, batch: dict[str, Any], *, n_noise: int, copies: int, seed: Any
 ) -> tf.Tensor:
-    """Return independent generated coordinates of each row, (copies, n, n_targets).
-
-    They are zero where the row's pattern has an atom.
-    """
+    """Return generated coordinates, zero on atoms, (copies, n, n_targets)."""
     rows = repeat_batch(batch, copies)
     noise = tf.random.stateless_normal((tf.shape(rows["x"])[0], n_noise), seed)
     y = rows["free"] * generator(named_inputs(rows, noise=noise))
@@ -61,13 +58,8 @@ def kernel_score(
 
     It is least, for a characteristic kernel, where the conditional distributions are
     equal (Gneiting and Raftery, JASA 102 (2007) 359, Eq. 20; with k = -|a - b| the
-    energy score, Eq. 22). Weights enter linearly and may have either sign.
-
-    Args:
-        kernel: k.
-        y: (n, d), real coordinates.
-        samples: (copies, n, d), generated ones, at least two for each row.
-        w: (n,).
+    energy score, Eq. 22). Real coordinates are (n, d), samples (copies, n, d), two
+    copies or more; weights may have either sign.
     """
     first, second = np.triu_indices(samples.shape[0], k=1)
     among = kernel(tf.gather(samples, first), tf.gather(samples, second))

@@ -55,35 +55,21 @@ class Targets(Protocol):
         """(n_patterns, n_coordinates), 1 where a coordinate has a density."""
 
     def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
-        """Return the rows of a part in the coordinates that networks see.
+        """Return which rows of a part fit the structure, (n,), and arrays of these.
 
-        Args:
-            part: Rows with targets in physical units.
-
-        Returns:
-            Which rows of the part fit the structure, (n,); and of those, m in number,
-            the coordinates "y", (m, n_coordinates) float32, the number of the
-            "pattern", (m,) int32, and, where the pattern does not say it, what is
-            "free", (m, n_coordinates) float32.
-
-        Raises:
-            TrainingError: This kind cannot have such weights.
+        These are the coordinates "y" (m, n_coordinates), the number of the "pattern"
+        (m,) and, where the pattern does not say it, what is "free". A kind that cannot
+        have such weights raises a TrainingError.
         """
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
         """Return the sizes of the arrays that the networks of a model exchange."""
 
     def inverse(self, y: Array, codes: Array | None, conditions: Array) -> Array:
-        """Map what a generator makes to targets in physical units, as a formula.
+        """Map coordinates y (n, n_coordinates) to targets (n, n_targets), as a formula.
 
-        Args:
-            y: (n, n_coordinates).
-            codes: (n, n_patterns), one-hot code of each row's pattern; None where there
-                is one pattern.
-            conditions: (n, n_conditions), package units.
-
-        Returns:
-            (n, n_targets).
+        `codes` is the one-hot code (n, n_patterns) of each pattern, None if there is
+        one; conditions are in package units.
         """
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -110,13 +96,8 @@ def fit_targets(
 ) -> Targets:
     """Fit the targets of a sample, on training rows only.
 
-    Args:
-        sample: Definition, which says the kind of targets.
-        part: Training rows.
-        plain: Whether each target of a track is seen through its quantiles and nothing
-            else, as published recipes do.
-        lines: Whether energies of cells are seen as logarithms in a common unit, not as
-            normal scores.
+    With `plain`, targets of a track are seen through their quantiles and nothing else;
+    with `lines`, energies of cells are logarithms in a common unit.
     """
     cells = sample.cells
     if sample.clusters is not None:

@@ -42,20 +42,13 @@ def fit_cells(
     threshold: float = 0.0,
     lines: bool = False,
 ) -> CellTransform:
-    """Fit the quantiles of all quantities, on training rows only.
+    """Fit the quantiles of all quantities of cells (n, n_cells), on training rows only.
 
-    Args:
-        cells: (n, n_cells), energies.
-        conditions: (n, n_conditions), package units.
-        geometry: Geometry of the cells.
-        incident: Number of the condition that is the incident energy; -1 for none.
-        scheme: "layers" or "cells".
-        scale: "log" or "logit", the scale on which shares are seen.
-        threshold: Energy below which a cell is zero on the way back.
-        lines: Whether coordinates are logarithms in a common unit, not normal scores:
-            the same for all cells of a layer, and for all layers of a view. The total
-            over the incident energy is seen through its logit: near 1 what counts is
-            what is missing.
+    `incident` is the number of the condition that is the incident energy, -1 for none;
+    scheme is 'layers' or 'cells', scale 'log' or 'logit'. With `lines`, coordinates are
+    logarithms in a common unit, the same for all cells of a layer, and for all layers
+    of a view; the total over the incident energy is seen through its logit, as near 1
+    what counts is what is missing.
     """
     layer_of = view_of = np.zeros(0, dtype=np.int64)
     sizes = np.zeros(0, dtype=np.int64)
@@ -142,10 +135,7 @@ def _fit_lines(values: FloatArray, group: IntArray) -> list[dict[str, Any]]:
 
 
 def _fit_logit(values: FloatArray) -> dict[str, Any]:
-    """Return edge, z_min, z_max and knots of ln q on a line of ln(q / (top - q)).
-
-    `top` lies a little above 1, or above the largest q.
-    """
+    """Return edge, z_min, z_max and knots of ln q on a line of ln(q / (top - q))."""
     share = np.exp(values)
     largest = max(1.0, share.max())
     top = largest + max(MISSING_UNIT * np.median(largest - share), SMALLEST)

@@ -164,15 +164,7 @@ class CellTransform:
         )
 
     def forward(self, cells: FloatArray, conditions: FloatArray) -> FloatArray:
-        """Map cells to coordinates; zeros lie at the edge.
-
-        Args:
-            cells: (n, n_cells), energies.
-            conditions: (n, n_conditions), package units.
-
-        Returns:
-            (n, n_coordinates) float32.
-        """
+        """Map cells (n, n_cells) to coordinates, float32; zeros lie at the edge."""
         z = np.empty((len(cells), self.n_coordinates), dtype=np.float32)
         for start in range(0, len(cells), ROWS_PER_BLOCK):
             rows = slice(start, start + ROWS_PER_BLOCK)

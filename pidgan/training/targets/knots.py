@@ -8,17 +8,12 @@ from pidgan.bundle.formulas import Array
 
 
 def interpolate(knots: FloatArray, position: Array, start: Array) -> Array:
-    """Return values on straight lines between knots.
+    """Return values on straight lines between knots (n_tables, n_knots).
 
-    The value at the end of a table holds beyond it. NaN, which the logarithm of a
-    negative condition is, has no place in a table: it looks up the first knot, and its
-    fraction stays NaN.
-
-    Args:
-        knots: (n_tables, n_knots).
-        position: Place in units of the distance between knots, any shape.
-        start: Number of the first knot of each value's table, counted through all
-            tables; constant whole numbers, or values.
+    Positions are in units of the distance between knots; `start` is the first knot of
+    each value's table, counted through all tables. The value at the end of a table
+    holds beyond it. NaN, the logarithm of a negative condition, looks up the first
+    knot, and its fraction stays NaN.
     """
     n_knots = knots.shape[-1]
     position = f.clip(position, 0.0, n_knots - 1.0)

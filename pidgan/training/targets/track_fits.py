@@ -42,12 +42,10 @@ def fit_tracks(
     *,
     sentinels: Sequence[Sequence[float]] = (),
 ) -> TargetTransform:
-    """Find atoms and ties, and fit the quantile transforms.
+    """Find atoms and ties of targets (n, n_targets), and fit the quantile transforms.
 
-    Args:
-        targets: (n, n_targets), physical values and sentinels.
-        weights: (n,), with any sign; only the quantiles use them.
-        sentinels: Values of each target that are atoms, however rare they are.
+    Weights (n,) of any sign count in the quantiles only; the sentinels of each target
+    are atoms, however rare they are.
     """
     y = targets.astype(np.float32)
     declared = [
@@ -151,10 +149,6 @@ def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
     """Fit the quantile transform of each target, and nothing else.
 
     Published recipes use it: no differences, no atoms, no decorrelation.
-
-    Args:
-        targets: (n, n_targets), physical values.
-        weights: (n,), with any sign.
     """
     y = targets.astype(np.float32)
     d, z_max = y.shape[1], _last_knot(len(y))

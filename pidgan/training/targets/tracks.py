@@ -97,14 +97,9 @@ class TargetTransform:
         return max(_chain_length(self.base, j) for j in range(self.n_targets))
 
     def forward(self, targets: FloatArray) -> tuple[IntArray, FloatArray]:
-        """Map targets to patterns and whitened coordinates.
+        """Map targets (n, n_targets) to patterns and whitened coordinates, float32.
 
-        Args:
-            targets: (n, n_targets), physical values and sentinels.
-
-        Returns:
-            The pattern of each row, (n,), -1 for a row that fits none, and the
-            coordinates, (n, n_targets) float32, zero where the pattern has an atom.
+        The pattern is -1 for a row that fits none; coordinates are zero on its atoms.
         """
         coordinates = differences(targets.astype(np.float32), self.base)
         pattern = self.match(coordinates)
