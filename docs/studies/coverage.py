@@ -40,7 +40,7 @@ from pidgan.sample.cuts import parse_cut
 from pidgan.sample.loading import load_sample
 from pidgan.sample.sweights import compute_sweights
 from pidgan.simulation import simulate_analysis, simulate_calibration, simulate_response
-from pidgan.simulation.kinematics import SPECTRA, draw_occupancy, draw_p_eta
+from pidgan.simulation.tracks import SPECTRA, draw_occupancy, draw_p_eta
 
 EXPLANATION = Path(__file__).resolve().parents[1] / "explanation"
 

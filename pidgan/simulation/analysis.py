@@ -10,17 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidgan.arrays import AnyArray
+from pidgan.simulation import tracks as toy
 from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
-from pidgan.simulation.kinematics import P_RANGE, draw_occupancy
 from pidgan.simulation.rich import RICH_VARIABLES
-from pidgan.simulation.tracks import (
-    Tracks,
-    check_number,
-    draw_charges,
-    draw_event_numbers,
-    true_ids,
-)
+from pidgan.simulation.tracks import P_RANGE, Tracks
 
 ANALYSIS_TREE = "DecayTree"  # name of the tree of the analysis ntuple
 
@@ -73,11 +67,11 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
         >>> branches["Kplus_RichDLLk"].shape
         (100,)
     """
-    check_number(n, "candidates")
+    toy.check_number(n, "candidates")
     rng = np.random.default_rng([seed, 100])
     decay, momenta = _draw_decays(n, rng)
-    n_tracks, n_spd = draw_occupancy(n, scale=OCCUPANCY, rng=rng)
-    k_charge = draw_charges(n, rng=rng)
+    n_tracks, n_spd = toy.draw_occupancy(n, scale=OCCUPANCY, rng=rng)
+    k_charge = toy.draw_charges(n, rng=rng)
     branches = _parent_branches(decay, momenta, rng)
     for i, (track, charge) in enumerate(
         zip(TRACKS, (k_charge, -k_charge), strict=True)
@@ -99,7 +93,7 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
         "nSPDhits": n_spd,
         "nPVs": n_pvs,
         "PVZ": Jagged(content=pv_z, counts=n_pvs.astype(np.int64)),
-        **draw_event_numbers(n, RUN_RANGE, rng=rng),
+        **toy.draw_event_numbers(n, RUN_RANGE, rng=rng),
     }
 
 
@@ -197,7 +191,7 @@ def _track_branches(
         f"{track}_PT": np.hypot(momentum[:, 0], momentum[:, 1]),
         **{f"{track}_P{c}": momentum[:, i].copy() for i, c in enumerate("XYZ")},
         f"{track}_ETA": eta,
-        f"{track}_TRUEID": true_ids(species, charge),
+        f"{track}_TRUEID": toy.true_ids(species, charge),
         f"{track}_isMuon": simulated["isMuon"],
         **{f"{track}_{name}": simulated[name] for name in TRUE_VARIABLES},
         **{f"{track}_TRUE_{name}": truth[name] for name in TRUE_VARIABLES},

@@ -7,42 +7,27 @@ method requires (M. Pivk, F. Le Diberder, arXiv:physics/0402083). Signal and bac
 differ in kinematics, occupancy and species, so that weights matter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.errors import nearest
+from pidgan.simulation import tracks as toy
 from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA
-from pidgan.simulation.kinematics import (
-    SPECTRA,
-    Spectrum,
-    draw_occupancy,
-    draw_p_eta,
-    momentum_components,
-)
 from pidgan.simulation.rich import RICH_VARIABLES
-from pidgan.simulation.tracks import (
-    SPECIES,
-    Tracks,
-    check_number,
-    draw_charges,
-    draw_event_numbers,
-    true_ids,
-)
-
-RICH_MODES = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
-"""Names of the calibration modes."""
+from pidgan.simulation.tracks import SPECIES, SPECTRA, Spectrum, Tracks
 
 BACKGROUND_SOFTNESS = 0.85  # median pT of background relative to signal probes
 BACKGROUND_OCCUPANCY = 1.15  # mean number of tracks relative to signal events
 RUN_RANGE = (173_000, 185_700)  # first and last run number, of data taking in 2016
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MassShape:
-    """Signal of two Gaussians with one mean, and background exp(-m / slope), MeV."""
+    """Signal of two Gaussians, and background exp(-m / slope), MeV."""
 
     branch: str
     window: tuple[float, float]
@@ -53,7 +38,7 @@ class MassShape:
     signal_fraction: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Mode:
     """A calibration mode: species, trees for positive and negative probes, mass.
 
@@ -61,83 +46,49 @@ class Mode:
     """
 
     species: str
-    trees: tuple[str, str]
+    trees: Sequence[str]
     mass: MassShape
     mixture: tuple[float, float, float, float, float]
 
 
-MASS_D0 = MassShape(
-    branch="D0_M",
-    window=(1825.0, 1910.0),
-    mean=1864.84,
-    widths=(6.6, 11.5),
-    core_fraction=0.7,
-    slope=450.0,
-    signal_fraction=0.75,
-)
-
+# Branch, window, mean, widths, core fraction, slope and signal fraction.
+MASS_D0 = MassShape("D0_M", (1825.0, 1910.0), 1864.84, (6.6, 11.5), 0.7, 450.0, 0.75)
 MASS_LAMBDA = MassShape(
-    branch="Lam0_M",
-    window=(1106.0, 1126.0),
-    mean=1115.683,
-    widths=(1.1, 2.6),
-    core_fraction=0.65,
-    slope=60.0,
-    signal_fraction=0.74,
+    "Lam0_M", (1106.0, 1126.0), 1115.683, (1.1, 2.6), 0.65, 60.0, 0.74
 )
-
 MASS_JPSI_MU = MassShape(
-    branch="Jpsi_M",
-    window=(3020.0, 3175.0),
-    mean=3096.9,
-    widths=(12.5, 21.0),
-    core_fraction=0.7,
-    slope=900.0,
-    signal_fraction=0.75,
+    "Jpsi_M", (3020.0, 3175.0), 3096.9, (12.5, 21.0), 0.7, 900.0, 0.75
 )
-
 MASS_JPSI_E = MassShape(
-    branch="Jpsi_M",
-    window=(2500.0, 3600.0),
-    mean=3080.0,
-    widths=(75.0, 150.0),
-    core_fraction=0.55,
-    slope=1500.0,
-    signal_fraction=0.72,
+    "Jpsi_M", (2500.0, 3600.0), 3080.0, (75.0, 150.0), 0.55, 1500.0, 0.72
 )
 
-MODES = {
-    "dstar_k": Mode(
-        species="K+",
-        trees=("DSt_KPTuple/DecayTree", "DSt_KMTuple/DecayTree"),
-        mass=MASS_D0,
-        mixture=(0.76, 0.14, 0.06, 0.02, 0.02),
+# Species, names of the tuples, mass and shares of background species.
+_MODES = {
+    "dstar_k": ("K+", "DSt_KP DSt_KM", MASS_D0, (0.76, 0.14, 0.06, 0.02, 0.02)),
+    "dstar_pi": ("pi+", "DSt_PiP DSt_PiM", MASS_D0, (0.72, 0.17, 0.07, 0.02, 0.02)),
+    "lambda_p": (
+        "p",
+        "Lam0LL_P Lam0LL_Pbar",
+        MASS_LAMBDA,
+        (0.75, 0.13, 0.1, 0.01, 0.01),
     ),
-    "dstar_pi": Mode(
-        species="pi+",
-        trees=("DSt_PiPTuple/DecayTree", "DSt_PiMTuple/DecayTree"),
-        mass=MASS_D0,
-        mixture=(0.72, 0.17, 0.07, 0.02, 0.02),
+    "jpsi_mu": (
+        "mu+",
+        "Jpsi_MuP Jpsi_MuM",
+        MASS_JPSI_MU,
+        (0.6, 0.22, 0.06, 0.11, 0.01),
     ),
-    "lambda_p": Mode(
-        species="p",
-        trees=("Lam0LL_PTuple/DecayTree", "Lam0LL_PbarTuple/DecayTree"),
-        mass=MASS_LAMBDA,
-        mixture=(0.75, 0.13, 0.10, 0.01, 0.01),
-    ),
-    "jpsi_mu": Mode(
-        species="mu+",
-        trees=("Jpsi_MuPTuple/DecayTree", "Jpsi_MuMTuple/DecayTree"),
-        mass=MASS_JPSI_MU,
-        mixture=(0.60, 0.22, 0.06, 0.11, 0.01),
-    ),
-    "jpsi_e": Mode(
-        species="e+",
-        trees=("Jpsi_EPTuple/DecayTree", "Jpsi_EMTuple/DecayTree"),
-        mass=MASS_JPSI_E,
-        mixture=(0.66, 0.14, 0.06, 0.01, 0.13),
-    ),
+    "jpsi_e": ("e+", "Jpsi_EP Jpsi_EM", MASS_JPSI_E, (0.66, 0.14, 0.06, 0.01, 0.13)),
 }
+MODES = {
+    name: Mode(species, [f"{t}Tuple/DecayTree" for t in tuples.split()], mass, mixture)
+    for name, (species, tuples, mass, mixture) in _MODES.items()
+}
+
+
+RICH_MODES = tuple(MODES)
+"""Names of the calibration modes."""
 
 
 def simulate_calibration(
@@ -161,15 +112,14 @@ def simulate_calibration(
         1000
     """
     if decay not in MODES:
-        hint = nearest(decay, RICH_MODES)
-        raise ValueError(f"unknown decay {decay!r}{hint}")
-    check_number(n, "candidates")
+        raise ValueError(f"unknown decay {decay!r}{nearest(decay, MODES)}")
+    toy.check_number(n, "candidates")
     settings = MODES[decay]
     rng = np.random.default_rng([seed, RICH_MODES.index(decay)])
     is_signal = rng.random(n) < settings.mass.signal_fraction
     branches = _draw_probes(settings, SPECTRA[decay], is_signal, rng=rng)
     branches[settings.mass.branch] = draw_mass(settings.mass, is_signal, rng=rng)
-    branches |= draw_event_numbers(n, RUN_RANGE, rng=rng)
+    branches |= toy.draw_event_numbers(n, RUN_RANGE, rng=rng)
     positive = branches["probe_trackcharge"] > 0
     return {
         tree: {name: branch[rows] for name, branch in branches.items()}
@@ -210,16 +160,16 @@ def _draw_probes(
         (np.flatnonzero(is_signal), spectrum, 1.0),
         (np.flatnonzero(~is_signal), softer, BACKGROUND_OCCUPANCY),
     ):
-        p[rows], eta[rows] = draw_p_eta(kind, len(rows), rng=rng)
-        n_tracks[rows], n_spd[rows] = draw_occupancy(
+        p[rows], eta[rows] = toy.draw_p_eta(kind, len(rows), rng=rng)
+        n_tracks[rows], n_spd[rows] = toy.draw_occupancy(
             len(rows), scale=occupancy, rng=rng
         )
     mixed = rng.choice(len(mode.mixture), n, p=mode.mixture)
     species = np.where(is_signal, SPECIES[mode.species], mixed)
-    charge = draw_charges(n, rng=rng)
+    charge = toy.draw_charges(n, rng=rng)
     tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
     response = respond(tracks, detector=DATA, rng=rng)
-    momentum = momentum_components(p, eta, rng=rng)
+    momentum = toy.momentum_components(p, eta, rng=rng)
     return {
         "probe_P": p,
         "probe_ETA": eta,
@@ -228,7 +178,7 @@ def _draw_probes(
         "nTracks": n_tracks,
         "nSPDhits": n_spd,
         **{calibration_branch(name): value for name, value in response.items()},
-        "probe_TRUEID": true_ids(species, charge),
+        "probe_TRUEID": toy.true_ids(species, charge),
         "probe_TRUE_SIGNAL": is_signal.astype(np.int8),
     }
 

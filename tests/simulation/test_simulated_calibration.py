@@ -7,7 +7,7 @@ import pytest
 
 from pidgan.simulation import MODES, RICH_MODES, SENTINEL, simulate_calibration
 from pidgan.simulation.calibration import draw_mass
-from pidgan.simulation.kinematics import SPECTRA, draw_p_eta
+from pidgan.simulation.tracks import SPECTRA, draw_p_eta
 
 N_LARGE = 70_000
 P_BINS = [
