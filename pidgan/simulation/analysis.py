@@ -183,7 +183,7 @@ def _track_branches(
     """Return the branches of one track: kinematics, truth and both PID responses."""
     p = np.linalg.norm(momentum, axis=1)
     eta = np.arctanh(momentum[:, 2] / p)
-    tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
+    tracks = Tracks(species, p, eta, n_tracks)
     simulated = respond(tracks, detector=MONTE_CARLO, rng=rng)
     truth = respond(tracks, detector=DATA, rng=rng)
     return {

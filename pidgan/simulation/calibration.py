@@ -167,7 +167,7 @@ def _draw_probes(
     mixed = rng.choice(len(mode.mixture), n, p=mode.mixture)
     species = np.where(is_signal, SPECIES[mode.species], mixed)
     charge = toy.draw_charges(n, rng=rng)
-    tracks = Tracks(species=species, p=p, eta=eta, n_tracks=n_tracks)
+    tracks = Tracks(species, p, eta, n_tracks)
     response = respond(tracks, detector=DATA, rng=rng)
     momentum = toy.momentum_components(p, eta, rng=rng)
     return {

@@ -28,33 +28,14 @@ N_SLICES = 12  # number of slices of the longitudinal profile
 ENERGY_RANGE = (1e3, 1e5)  # incident energies, MeV, with uniform logarithm
 MAX_ANGLE = 0.26  # largest angle between particle and normal, rad
 
+_CELLS = {"nx": N_CELLS, "ny": N_CELLS, "cell": [CELL, CELL], "order": "xy"}
+_WHOLE = {"cell": [N_CELLS * CELL, N_CELLS * CELL], "count": N_SLICES}
+_DEPTHS = {"cells": (_CELLS, N_SLICES * SLICE), "profile": (_WHOLE, SLICE)}
 GEOMETRY: dict[str, Any] = {
     "name": "simulated block",
     "views": [
-        {
-            "name": "cells",
-            "layers": [
-                {
-                    "kind": "rectangular",
-                    "nx": N_CELLS,
-                    "ny": N_CELLS,
-                    "cell": [CELL, CELL],
-                    "order": "xy",
-                    "thickness": N_SLICES * SLICE,
-                }
-            ],
-        },
-        {
-            "name": "profile",
-            "layers": [
-                {
-                    "kind": "rectangular",
-                    "cell": [N_CELLS * CELL, N_CELLS * CELL],
-                    "thickness": SLICE,
-                    "count": N_SLICES,
-                }
-            ],
-        },
+        {"name": name, "layers": [{"kind": "rectangular", **layer, "thickness": depth}]}
+        for name, (layer, depth) in _DEPTHS.items()
     ],
 }
 """The block as a table of a sample definition."""
@@ -100,13 +81,10 @@ def simulate_showers(n: int, *, seed: int) -> dict[str, AnyArray]:
         for i in range(0, n, _ROWS)
     ]
     cells, profile = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    branches: dict[str, AnyArray] = {
+    return {
         name: values.astype(np.int32 if name == "species" else np.float32)
-        for name, values in truth.items()
+        for name, values in {**truth, "cells": cells, "profile": profile}.items()
     }
-    branches["cells"] = cells.astype(np.float32)
-    branches["profile"] = profile.astype(np.float32)
-    return branches
 
 
 def _deposits(
@@ -125,10 +103,7 @@ def _deposits(
     row = np.arange(n)[:, None]
     cell = np.where(inside, row * N_CELLS**2 + i * N_CELLS + j, 0)
     layer = np.where(inside, row * N_SLICES + k, 0)
-    return (
-        _add(cell, deposit, n, N_CELLS**2),
-        _add(layer, deposit, n, N_SLICES),
-    )
+    return _add(cell, deposit, n, N_CELLS**2), _add(layer, deposit, n, N_SLICES)
 
 
 def _add(place: IntArray, deposit: FloatArray, n: int, size: int) -> FloatArray:

@@ -160,15 +160,13 @@ def simulate_calorimeter(
     if species == "gamma":
         charge = np.zeros_like(charge)
     else:
-        ids = tracks.true_ids(np.full(n, tracks.SPECIES[species]), charge)
-    branches = tracks.probe_branches(
-        p,
-        eta,
-        charge=charge,
-        others={"nTracks": n_tracks.astype(np.int32)},
-        response=response,
-        ids=ids,
-    )
+        ids = tracks.true_ids(tracks.SPECIES[species], charge)
+    branches = {
+        **tracks.probe_branches(p, eta, charge),
+        "nTracks": n_tracks.astype(np.int32),
+        **{f"probe_{name}": value for name, value in response.items()},
+        "probe_TRUEID": ids,
+    }
     return {CALORIMETER_TREE: branches}
 
 
@@ -208,13 +206,11 @@ def _deposits(
     n = len(p)
     hcal_edges = HCAL_EDGES * np.cosh(eta)[:, None]
     if species in ("e+", "gamma"):
-        energy = p.copy()
-        start = np.zeros(n)
         if species == "gamma":
             # Photons convert after 9/7 of a radiation length.
-            start = rng.exponential(9.0 / 7.0, n)
+            energy, start = p.copy(), rng.exponential(9.0 / 7.0, n)
         else:
-            energy = _radiate(p, eta, rng)
+            energy, start = _radiate(p, eta, rng), np.zeros(n)
         fractions, spread = _electromagnetic(energy, start, rng)
         # Energy that leaks out behind goes into the first hadronic layer.
         leaked = energy * np.clip(1.0 - fractions.sum(axis=1), 0.0, None)
@@ -227,8 +223,7 @@ def _deposits(
     energy = np.hypot(momentum, mass) - (mass if name in ("p", "mu") else 0.0)
     depth = np.full(n, np.inf)
     if name != "mu":
-        length = INTERACTION_LENGTHS[name]
-        depth = rng.exponential(length, n)
+        depth = rng.exponential(INTERACTION_LENGTHS[name], n)
     ecal_lambda = ECAL_EDGES / X0_PER_LAMBDA
     edges = np.concatenate(
         [np.tile(ecal_lambda, (n, 1)), ecal_lambda[-1] + hcal_edges[:, 1:]], axis=1
@@ -286,7 +281,8 @@ def _electromagnetic(
     density *= _shares_within(shape, scale, start) / np.maximum(
         density.sum(axis=1, keepdims=True), 1e-300
     )
-    fractions = _by_layer(density)
+    starts = np.searchsorted(_DEPTHS, ECAL_EDGES[:-1])
+    fractions = np.asarray(np.add.reduceat(density, starts, axis=1))
     # Showers widen with depth: hep-ex/0001020, Sec. 3.2, in one number.
     relative = np.clip(depth / maximum[:, None], 0.0, 3.0)
     radius = MOLIERE_RADIUS * (0.3 + 0.35 * relative)
@@ -378,20 +374,12 @@ def _log_gamma(a: FloatArray) -> FloatArray:
     return np.asarray(series - sum(np.log(a + k) for k in range(6)))
 
 
-def _by_layer(density: FloatArray) -> FloatArray:
-    """Sum a profile in steps of `_DEPTHS` into the electromagnetic layers, (n, 4)."""
-    starts = np.searchsorted(_DEPTHS, ECAL_EDGES[:-1])
-    return np.asarray(np.add.reduceat(density, starts, axis=1))
-
-
 def _read_out(
     deposits: FloatArray, calorimeter: int, rng: np.random.Generator
 ) -> FloatArray:
     """Return measured deposits in the layers of a calorimeter, MeV."""
-    variance = (
-        STOCHASTIC[calorimeter] ** 2 * deposits
-        + (CONSTANT[calorimeter] * deposits) ** 2
-        + NOISE[calorimeter] ** 2
-    )
+    constants = (STOCHASTIC, CONSTANT, NOISE, THRESHOLDS)
+    stochastic, constant, noise, threshold = (c[calorimeter] for c in constants)
+    variance = stochastic**2 * deposits + (constant * deposits) ** 2 + noise**2
     read = deposits + np.sqrt(variance) * rng.standard_normal(deposits.shape)
-    return np.where(read > THRESHOLDS[calorimeter], read, 0.0)
+    return np.where(read > threshold, read, 0.0)

@@ -10,15 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arrays import AnyArray, BoolArray, FloatArray
+from pidgan.simulation import tracks as toy
 from pidgan.simulation.detector import DATA, HYPOTHESES, Detector
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_rich
-from pidgan.simulation.tracks import (
-    SPECIES,
-    Tracks,
-    check_species,
-    checked_columns,
-    in_chunks,
-)
+from pidgan.simulation.tracks import SPECIES, Tracks
 
 MIN_P = 1.0  # smallest momentum of a simulated track, MeV
 CHUNK = 8192  # number of tracks at a time, whose hits fit into a CPU cache
@@ -59,12 +54,11 @@ def respond(
     """Draw all PID variables of tracks and `isMuon`, each (n,), chunk by chunk."""
 
     def respond_to(*columns: AnyArray) -> dict[str, AnyArray]:
-        names = ("species", "p", "eta", "n_tracks")
-        chunk = Tracks(**dict(zip(names, columns, strict=True)))
+        chunk = Tracks(*columns)
         rich = simulate_rich(chunk, detector=detector, rng=rng)
         return {**rich, **_combine(chunk, rich, rng)}
 
-    return in_chunks(respond_to, list(vars(tracks).values()), size=CHUNK)
+    return toy.in_chunks(respond_to, list(vars(tracks).values()), size=CHUNK)
 
 
 def simulate_response(
@@ -97,20 +91,16 @@ def simulate_response(
         >>> response["RichDLLk"].shape
         (1,)
     """
-    check_species(species, tuple(SPECIES))
-    columns = checked_columns(
+    toy.check_species(species, tuple(SPECIES))
+    columns = toy.checked_columns(
         {
             "p": (p, MIN_P, np.inf),
             "eta": (eta, -np.inf, np.inf),
             "n_tracks": (n_tracks, 0.0, np.inf),
         }
     )
-    tracks = Tracks(
-        species=np.full(len(columns[0]), SPECIES[species]),
-        p=columns[0],
-        eta=columns[1],
-        n_tracks=columns[2],
-    )
+    index = np.full(len(columns[0]), SPECIES[species])
+    tracks = Tracks(index, *columns)
     response = respond(tracks, detector=DATA, rng=np.random.default_rng(seed))
     del response["isMuon"]
     return response
@@ -155,9 +145,8 @@ def _combine(
         "PIDe": dll["RichDLLe"] + ecal,
         "PIDmu": dll["RichDLLmu"] + muon,
     }
-    likelihoods = [np.zeros(n, dtype=np.float32)]
-    likelihoods += [combined[name] for name in ("PIDK", "PIDp", "PIDmu", "PIDe")]
-    logits = NETWORK_SHARPNESS * np.stack(likelihoods)
+    order = [combined[name] for name in ("PIDK", "PIDp", "PIDmu", "PIDe")]
+    logits = NETWORK_SHARPNESS * np.stack([np.zeros(n, dtype=np.float32), *order])
     for h, is_true in enumerate((pi, k, p, mu, e)):
         logits[h] += NETWORK_PRIOR[h] + _ratio(is_true, NETWORK_SEPARATION, rng)
     logits -= logits.max(axis=0)
@@ -166,12 +155,6 @@ def _combine(
     ghost = mean + spread * rng.standard_normal(n) + rise * tracks.n_tracks
     ghost = 1.0 / (1.0 + np.exp(-ghost))
     probability *= (1.0 - ghost) / probability.sum(axis=0)
-    networks = dict(zip(HYPOTHESES, probability, strict=True))
-    return {
-        **combined,
-        **{
-            f"ProbNN{h}": x.astype(np.float32)
-            for h, x in {**networks, "ghost": ghost}.items()
-        },
-        "isMuon": has_hits,
-    }
+    networks = zip((*HYPOTHESES, "ghost"), [*probability, ghost], strict=True)
+    prob_nn = {f"ProbNN{h}": x.astype(np.float32) for h, x in networks}
+    return {**combined, **prob_nn, "isMuon": has_hits}

@@ -75,9 +75,10 @@ def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) ->
 
 
 def _draw_hits(
-    tracks: Tracks,
     rings: _Rings,
     mean: AnyArray,
+    expected: AnyArray,
+    width: FloatArray,
     *,
     radiator: Radiator,
     detector: Detector,
@@ -88,13 +89,12 @@ def _draw_hits(
     n_photons = rng.poisson(mean * fraction * rings.scale)
     shape = detector.density_spread**-2.0
     density = rng.gamma(shape, 1.0 / shape, len(mean))
-    expected = _expected_background(tracks, radiator)
     n_background = rng.poisson(expected * density + SCATTERED_HITS)
     total = int(n_photons.sum())
     photons = rng.standard_normal(total, dtype=np.float32)
     tail = rng.random(total, dtype=np.float32) < detector.photon_tail[0]
     photons[tail] *= np.float32(detector.photon_tail[1])
-    photons *= np.repeat(_resolution(tracks, radiator, detector), n_photons)
+    photons *= np.repeat(width, n_photons)
     angle = (radiator.angle(fraction) + rings.shift).astype(np.float32)
     photons += np.repeat(angle, n_photons)
     # Hits of other tracks are uniform in the detector plane: density ~ theta.
@@ -106,17 +106,6 @@ def _draw_hits(
     hits[is_photon] = np.abs(photons)
     hits[~is_photon] = background
     return hits, n_photons + n_background
-
-
-def _expected_background(tracks: Tracks, radiator: Radiator) -> AnyArray:
-    """Return the hits that other tracks are expected to leave in the window, (n,)."""
-    return np.asarray(radiator.background * tracks.n_tracks / OCCUPANCY_UNIT)
-
-
-def _resolution(tracks: Tracks, radiator: Radiator, detector: Detector) -> FloatArray:
-    """Return the single-photon resolution with multiple scattering, (n,), rad."""
-    width = np.hypot(radiator.resolution, detector.scattering / tracks.p)
-    return np.asarray(width, dtype=np.float32)
 
 
 def _sum_per_track(values: AnyArray, starts: AnyArray, counts: AnyArray) -> AnyArray:
@@ -142,12 +131,14 @@ def _log_likelihoods(
     falling momentum, so that tracks above a threshold come first.
     """
     mean = radiator.photons * acceptance
+    # Hits of other tracks in the window, and the single-photon resolution, rad.
+    expected = np.asarray(radiator.background * tracks.n_tracks / OCCUPANCY_UNIT)
+    width = np.hypot(radiator.resolution, detector.scattering / tracks.p)
+    width = np.asarray(width, dtype=np.float32)
     hits, counts = _draw_hits(
-        tracks, rings, mean, radiator=radiator, detector=detector, rng=rng
+        rings, mean, expected, width, radiator=radiator, detector=detector, rng=rng
     )
     starts = np.concatenate([[0], np.cumsum(counts)])
-    width = _resolution(tracks, radiator, detector)
-    expected = _expected_background(tracks, radiator)
     slope = (2.0 * expected / radiator.window**2).astype(np.float32)
     inverse_b = np.repeat(slope, counts) * hits
     inverse_b += np.float32(SCATTERED_HITS / radiator.window)
@@ -208,10 +199,8 @@ def simulate_rich(
     total[:, rng.random(n) < EMPTY_FRACTION] = 0.0
     missing = ~any_used | (rng.random(n) < FAILED_FRACTION)
     background = np.zeros(n, dtype=np.float32)
-    values = {"k": total[1], "p": total[2], "mu": total[3], "e": total[4]}
     result = {}
-    for name, value in {**values, "bt": background}.items():
-        column = np.empty(n, dtype=np.float32)
-        column[order] = np.where(missing, np.float32(SENTINEL), value - total[0])
-        result[f"RichDLL{name}"] = column
+    for name, value in zip(RICH_VARIABLES, [*total[1:], background], strict=True):
+        result[name] = np.empty(n, dtype=np.float32)
+        result[name][order] = np.where(missing, np.float32(SENTINEL), value - total[0])
     return result

@@ -234,14 +234,13 @@ def simulate_tpc(
     response = simulate_tpc_response(
         species, p, eta, n_clusters, n_tracks, seed=int(rng.integers(2**63))
     )
-    branches = tracks.probe_branches(
-        p,
-        eta,
-        charge=charge,
-        others={"probe_TPC_nClusters": n_clusters, "nTracks": n_tracks},
-        response=response,
-        ids=tracks.true_ids(np.full(n, _index(species)), charge),
-    )
+    branches = {
+        **tracks.probe_branches(p, eta, charge),
+        "probe_TPC_nClusters": n_clusters,
+        "nTracks": n_tracks,
+        **{f"probe_{name}": value for name, value in response.items()},
+        "probe_TRUEID": tracks.true_ids(_index(species), charge),
+    }
     return {TPC_TREE: branches}
 
 
@@ -305,9 +304,7 @@ def _draw_electrons(mean: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 
 def _draw_charges(
-    mean: FloatArray,
-    drift: FloatArray,
-    rng: np.random.Generator,
+    mean: FloatArray, drift: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Draw electrons of clusters above threshold, after drift and avalanche."""
     electrons = _draw_electrons(mean, rng)
@@ -378,12 +375,10 @@ def _draw_conditions(
         # Overlapping clusters are lost in proportion to the occupancy.
         alive = rng.beta(FOUND_SHAPE, 1.0, more)
         alive *= 1.0 - 0.1 * np.minimum(n_tracks / OCCUPANCY_UNIT, 1.0)
-        drawn = np.stack(
-            [pt * np.cosh(eta), eta, rng.binomial(N_ROWS, alive), n_tracks]
-        )
-        low, high = P_RANGE
-        keep = (drawn[0] >= low) & (drawn[0] <= high) & (drawn[2] >= MIN_CLUSTERS)
+        p, n_clusters = pt * np.cosh(eta), rng.binomial(N_ROWS, alive)
+        keep = (p >= P_RANGE[0]) & (p <= P_RANGE[1]) & (n_clusters >= MIN_CLUSTERS)
         keep &= n_tracks < MAX_TRACKS
+        drawn = np.stack([p, eta, n_clusters, n_tracks])
         columns = np.concatenate([columns, drawn[:, keep]], axis=1)
     p, eta, *counts = columns[:, :n]
     return p, eta, counts[0].astype(np.int32), counts[1].astype(np.int32)

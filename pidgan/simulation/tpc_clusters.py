@@ -13,19 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.simulation import tpc
 from pidgan.simulation.detector import MASSES
-from pidgan.simulation.tpc import (
-    COLLISION_ENERGIES,
-    DRIFT_LENGTH,
-    N_ROWS,
-    PAIR_ENERGY,
-    PRIMARIES,
-    ROW_HEIGHTS,
-    ROW_RADII,
-    SPECTRUM_EXPONENT,
-    TPC_SPECIES,
-    bethe_bloch,
-)
 from pidgan.simulation.tracks import SPECIES
 
 FIELD = 0.5  # magnetic field along z in T: arXiv:1402.4476
@@ -38,7 +27,7 @@ READ_OUT = (0.3, 0.3)  # error along the pads and in z, mm. Chosen.
 LOST = 0.04  # share of clusters lost by chance. Chosen.
 N_SECTORS = 18  # number of sectors in azimuth
 DEAD_ZONE = 12.0  # half width of the border between two sectors, mm. Chosen.
-CLUSTER_ROWS = np.arange(1, N_ROWS, 3)  # every third pad row, 53 for each track
+CLUSTER_ROWS = np.arange(1, tpc.N_ROWS, 3)  # every third pad row, 53 for each track
 PT_RANGE = (250.0, 5000.0)  # transverse momenta, MeV; softer tracks curl up
 MAX_DIP = 0.8  # tangent of the largest dip angle
 VERTEX_SPREAD = 50.0  # standard deviation of the vertex along the beam, mm
@@ -79,7 +68,7 @@ def draw_helices(n: int, *, seed: int = 1) -> Helices:
         phi=rng.uniform(-np.pi, np.pi, n),
         z=VERTEX_SPREAD * np.clip(rng.standard_normal(n), -3.0, 3.0),
         charge=rng.choice([-1.0, 1.0], n),
-        species=rng.integers(0, len(TPC_SPECIES), n).astype(np.float64),
+        species=rng.integers(0, len(tpc.TPC_SPECIES), n).astype(np.float64),
     )
 
 
@@ -139,16 +128,15 @@ def simulate_clusters(
         ((2, 53, 3), True)
     """
     rng = np.random.default_rng(seed)
-    parts = []
-    table = helices.table()
     # The electrons of a few hundred tracks, a million, fit into a CPU cache.
-    for start in range(0, len(table), 256):
-        part = Helices(
-            **dict(zip(vars(helices), table[start : start + 256].T, strict=True))
+    parts = [
+        _simulate(
+            Helices(**{k: v[start : start + 256] for k, v in vars(helices).items()}),
+            rng,
         )
-        parts.append(_simulate(part, rng))
-    positions = np.concatenate([positions for positions, _ in parts])
-    found = np.concatenate([found for _, found in parts])
+        for start in range(0, len(helices.pt), 256)
+    ]
+    positions, found = (np.concatenate(part) for part in zip(*parts, strict=True))
     return positions, found
 
 
@@ -184,12 +172,14 @@ def _simulate(
     helices: Helices, rng: np.random.Generator
 ) -> tuple[FloatArray, BoolArray]:
     n, rows = len(helices.pt), CLUSTER_ROWS
-    radii, height = ROW_RADII[rows], ROW_HEIGHTS[rows]
+    radii, height = tpc.ROW_RADII[rows], tpc.ROW_HEIGHTS[rows]
     shape = (n, len(radii))
     points = helix_points(helices, radii)
-    masses = MASSES[[SPECIES[name] for name in TPC_SPECIES]]
+    masses = MASSES[[SPECIES[name] for name in tpc.TPC_SPECIES]]
     p = helices.pt * np.sqrt(1.0 + helices.dip**2)
-    ionisation = PRIMARIES * bethe_bloch(p / masses[helices.species.astype(int)])
+    ionisation = tpc.PRIMARIES * tpc.bethe_bloch(
+        p / masses[helices.species.astype(int)]
+    )
     # Sine and tangent of the angle between track and radius in the plane of the pads.
     sine = radii * (0.5 * 0.299792458 * FIELD) / helices.pt[:, None]
     slope = -helices.charge[:, None] * sine / np.sqrt(1.0 - sine**2)
@@ -198,7 +188,7 @@ def _simulate(
     electrons = _draw_electrons(int(primaries.sum()), rng)
     row = np.repeat(np.arange(primaries.size), primaries.ravel())
     depth = (rng.random(len(row)) - 0.5) * np.tile(height, n)[row]
-    drift = np.clip(DRIFT_LENGTH - np.abs(points[:, :, 2]), 1.0, None)
+    drift = np.clip(tpc.DRIFT_LENGTH - np.abs(points[:, :, 2]), 1.0, None)
     # The sum of k exponential gains is a gamma variable.
     weight = rng.gamma(electrons)
     start = np.concatenate([[0], np.cumsum(primaries.ravel())[:-1]])
@@ -222,15 +212,15 @@ def _simulate(
     sector = np.mod(azimuth * N_SECTORS / (2.0 * np.pi), 1.0)
     border = np.minimum(sector, 1.0 - sector) * 2.0 * np.pi / N_SECTORS * radii
     found = (border > DEAD_ZONE) & (rng.random(shape) >= LOST)
-    found &= np.abs(positions[:, :, 2]) < DRIFT_LENGTH
+    found &= np.abs(positions[:, :, 2]) < tpc.DRIFT_LENGTH
     positions[~found] = np.nan
     return positions, found
 
 
 def _draw_electrons(n: int, rng: np.random.Generator) -> FloatArray:
     """Draw the number of electrons (n,) of primary collisions, at least 1 each."""
-    low, high = COLLISION_ENERGIES
-    power = 1.0 - SPECTRUM_EXPONENT
+    low, high = tpc.COLLISION_ENERGIES
+    power = 1.0 - tpc.SPECTRUM_EXPONENT
     share = rng.random(n) * (1.0 - (high / low) ** power)
     energy = low * (1.0 - share) ** (1.0 / power)
-    return np.asarray(np.floor((energy - low) / PAIR_ENERGY) + 1.0)
+    return np.asarray(np.floor((energy - low) / tpc.PAIR_ENERGY) + 1.0)

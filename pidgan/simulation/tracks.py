@@ -52,7 +52,7 @@ SPECIES = {name: index for index, names in enumerate(_NAMES) for name in names}
 Branches = dict[str, AnyArray]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Tracks:
     """True tracks (n,): index into `HYPOTHESES`, p in MeV, eta, tracks of the event."""
 
@@ -63,7 +63,7 @@ class Tracks:
 
     def take(self, rows: Any) -> "Tracks":
         """Return some of the tracks."""
-        return Tracks(**{name: column[rows] for name, column in vars(self).items()})
+        return Tracks(*(column[rows] for column in vars(self).values()))
 
 
 def draw_p_eta(
@@ -109,7 +109,7 @@ def momentum_components(
     }
 
 
-def true_ids(species: AnyArray, charge: AnyArray) -> IntArray:
+def true_ids(species: int | AnyArray, charge: AnyArray) -> IntArray:
     """Return the PDG identifiers (n,) of species with the given charges."""
     return np.asarray(PDG_IDS[species] * charge, dtype=np.int32)
 
@@ -129,24 +129,13 @@ def draw_event_numbers(
     }
 
 
-def probe_branches(
-    p: FloatArray,
-    eta: FloatArray,
-    *,
-    charge: IntArray,
-    others: Mapping[str, AnyArray],
-    response: Mapping[str, AnyArray],
-    ids: IntArray,
-) -> Branches:
-    """Return the branches (n,) of a calibration sample without background."""
+def probe_branches(p: FloatArray, eta: FloatArray, charge: IntArray) -> Branches:
+    """Return the branches (n,) of kinematics and charge of a probe."""
     return {
         "probe_P": p,
         "probe_PT": p / np.cosh(eta),
         "probe_ETA": eta,
         "probe_trackcharge": charge,
-        **others,
-        **{f"probe_{name}": value for name, value in response.items()},
-        "probe_TRUEID": ids,
     }
 
 
@@ -177,9 +166,7 @@ def checked_columns(
     columns: Mapping[str, tuple[ArrayLike, float, float]],
 ) -> list[FloatArray]:
     """Return columns (n,), given with their smallest and largest values allowed."""
-    arrays: list[FloatArray] = [
-        np.asarray(values, dtype=np.float64) for values, *_ in columns.values()
-    ]
+    arrays: list[FloatArray] = [np.asarray(v, np.float64) for v, *_ in columns.values()]
     shapes = [array.shape for array in arrays]
     if len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0] == (0,):
         *names, last = columns
