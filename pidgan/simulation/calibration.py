@@ -7,7 +7,6 @@ method requires (M. Pivk, F. Le Diberder, arXiv:physics/0402083). Signal and bac
 differ in kinematics, occupancy and species, so that weights matter.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +45,7 @@ class Mode:
     """
 
     species: str
-    trees: Sequence[str]
+    trees: tuple[str, ...]
     mass: MassShape
     mixture: tuple[float, float, float, float, float]
 
@@ -82,7 +81,9 @@ _MODES = {
     "jpsi_e": ("e+", "Jpsi_EP Jpsi_EM", MASS_JPSI_E, (0.66, 0.14, 0.06, 0.01, 0.13)),
 }
 MODES = {
-    name: Mode(species, [f"{t}Tuple/DecayTree" for t in tuples.split()], mass, mixture)
+    name: Mode(
+        species, tuple(f"{t}Tuple/DecayTree" for t in tuples.split()), mass, mixture
+    )
     for name, (species, tuples, mass, mixture) in _MODES.items()
 }
 

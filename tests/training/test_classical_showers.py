@@ -137,7 +137,7 @@ def test_constant_conditions_and_hidden_axes() -> None:
     x = np.stack([conditions[:, 0], np.full(250, 0.3)], axis=1)
     for fit in FITS.values():
         found = fit(shifted, x, image, names=("energy", "tilt"))
-        assert found.hidden.shape == (2, len(KNOTS))
+        assert found.plane.hidden.shape == (2, len(KNOTS))
         noise = np.random.default_rng(1).normal(size=(250, found.n_noise))
         y, g = (observables(e, image) for e in (shifted, found.sample(x, noise)))
         # The impact point is not known, but its distribution is.

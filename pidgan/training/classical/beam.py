@@ -62,8 +62,10 @@ class Beam:
                 parts += [is_it, is_it * u, is_it * u * u]
         return f.concatenate(parts + self.angle_and_others(conditions))
 
-    def axis(self, conditions: Array, z: Array) -> tuple[Array, Array]:
-        """Return x and y of the shower axis at depths z, (n, k) each, mm."""
+    def axis(
+        self, conditions: Array, z: Array, shift: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Return x and y of the axis, moved by (n, 2), at depths z, (n, k) each, mm."""
         zero = self.column(conditions, "energy") * 0.0 + z * 0.0
         x, y = zero + self.origin[0], zero + self.origin[1]
         if "x0" in self.names:
@@ -76,7 +78,11 @@ class Beam:
             slope = f.sin(theta) / f.cos(theta)
             x = x + slope * f.cos(phi) * z
             y = y + slope * f.sin(phi) * z
-        return x, y
+        return (
+            (x, y)
+            if shift is None
+            else (x + f.take(shift, [0]), y + f.take(shift, [1]))
+        )
 
 
 def fit_beam(conditions: FloatArray, names: Sequence[str]) -> Beam:

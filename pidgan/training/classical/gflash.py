@@ -26,9 +26,10 @@ from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry
+from pidgan.training.classical import lateral_profile as lateral
 from pidgan.training.classical.beam import Beam
-from pidgan.training.classical.lateral_profile import fill_cells, normalise, spread
-from pidgan.training.classical.normal_numbers import Numbers, shift_axis, spots
+from pidgan.training.classical.lateral_profile import Plane, normalise
+from pidgan.training.classical.normal_numbers import Numbers, spots
 
 MAX_TAU = 2.0  # largest distance tau - 1 from the maximum, with little energy beyond
 
@@ -79,17 +80,14 @@ class GFlash:
     spread: FloatArray
     mixing: FloatArray
     view_scale: tuple[float, ...]
-    widths: FloatArray
+    plane: Plane
     lateral: FloatArray
-    jitter: FloatArray
-    hidden: FloatArray
     layer_spot: FloatArray
-    cell_spot: FloatArray
 
     @property
     def n_noise(self) -> int:
         """Number of normal numbers that a shower needs."""
-        plane = 2 if len(self.widths) else 0
+        plane = 2 if len(self.plane.widths) else 0
         views = self.geometry.views
         layers = sum(len(view.layers) for view in views if view.has_depth)
         cells = sum(la.n_cells for la in self.geometry.layers if la.n_cells > 1)
@@ -105,10 +103,8 @@ class GFlash:
         energy = self.beam.column(conditions, "energy") * f.exp(f.take(values, [q - 1]))
         peak, shape = f.exp(f.take(values, [0])), f.exp(f.take(values, [q - 2]))
         slices = None if self.depth is None else self.depth.shares(peak, shape)
-        shift = None
-        if len(self.widths):
-            size = f.exp(f.matmul(features, self.jitter[:, None]))
-            shift = shift_axis(numbers.take(2), size, self.hidden)
+        plane = self.plane
+        shift = plane.shift(features, numbers) if len(plane.widths) else None
         parts = []
         for v, view in enumerate(self.geometry.views):
             layers = energy * self.view_scale[v]
@@ -117,12 +113,9 @@ class GFlash:
                 unit = f.exp(f.matmul(features, self.layer_spot[:, None]))
                 drawn = spots(expected, unit, numbers.take(len(view.layers)))
                 layers = layers * normalise(drawn)
-            if not view.has_plane:
-                parts.append(layers)
-                continue
             image = partial(self.image, conditions, (slices, peak, shift), v)
-            unit = f.exp(f.matmul(features, self.cell_spot[v][:, None]))
-            parts += fill_cells(view, layers, numbers, image, unit)
+            log_unit = (features, plane.cell_spot[v])
+            parts += lateral.fill_cells(view, layers, numbers, image, log_unit)
         return f.concatenate(parts)
 
     def image(
@@ -132,14 +125,12 @@ class GFlash:
         slices, peak, shift = shower
         layer = self.geometry.views[v].layers[i]
         z, groups = self.groups(v, i)
-        x, y = self.beam.axis(conditions, z[None])
-        if shift is not None:
-            x, y = x + f.take(shift, [0]), y + f.take(shift, [1])
-        kernels = spread(layer, (x, y), self.widths)
-        k, n = len(self.widths), len(z)
+        axis = self.beam.axis(conditions, z[None], shift)
+        kernels = lateral.spread(layer, axis, self.plane.widths)
+        k, n = len(self.plane.widths), len(z)
         u = self.beam.log_energy(conditions)
         tau = distance_to_maximum(z, peak, u)
-        weights = lateral_weights(self.lateral, self.widths, tau, u)
+        weights = lateral_weights(self.lateral, self.plane.widths, tau, u)
         if slices is not None:
             weights = weights * f.reshape(normalise(f.matmul(slices, groups)), (n, 1))
         flat = f.reshape(weights, (n * k, 1))

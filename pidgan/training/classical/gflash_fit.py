@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import scipy.optimize
@@ -20,7 +19,7 @@ from pidgan.training.classical.gflash import (
     distance_to_maximum,
     lateral_weights,
 )
-from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
+from pidgan.training.classical.lateral_profile import no_plane, normalise, spread
 
 MIN_SHOWERS = 200  # smallest number of showers that determines two dozen parameters
 
@@ -59,7 +58,8 @@ def fit_gflash(
 
     T and a of every shower maximise the sum of E_layer ln f_layer on a grid. Parameters
     are then linear fits in `Beam.features`, and lateral ones a least-squares fit to
-    images of up to 1000 showers, which the seed chooses.
+    images of up to 1000 showers, which the seed chooses. Names are those of `ROLES`
+    of `Beam`, "energy" in the unit of the cells and "x0", "y0" in mm, and others.
     """
     showers = fits.read_showers(
         cells, conditions, geometry, names=names, least=MIN_SHOWERS
@@ -80,20 +80,16 @@ def fit_gflash(
         spread=sigma,
         mixing=mixing,
         view_scale=showers.view_scale,
-        widths=np.empty(0),
+        plane=no_plane(m, len(views)),
         lateral=np.zeros((3, 4)),
-        jitter=np.zeros(m),
-        hidden=np.empty((2, 0)),
         layer_spot=np.zeros(m),
-        cell_spot=np.zeros((len(views), m)),
     )
     if depth is not None:
         start = _with_layer_spot(start, depth, features, views, columns)
     if not any(view.has_plane for view in geometry.views):
         return start
     rows = np.random.default_rng(seed).permutation(len(x))[:FIT_SHOWERS]
-    chosen = replace(showers, x=x[rows], views=[part[rows] for part in views])
-    return _with_plane(start, chosen, [column[rows] for column in columns])
+    return _with_plane(start, showers.take(rows), [column[rows] for column in columns])
 
 
 def _fit_depth(geometry: Geometry, views: Sequence[FloatArray]) -> Depth | None:
@@ -212,11 +208,7 @@ def _with_plane(
     start: GFlash, showers: fits.Showers, columns: Sequence[FloatArray]
 ) -> GFlash:
     """Add lateral profiles, and the fluctuations of the axis and of cells."""
-    geometry, x, views = start.geometry, showers.x, showers.views
-    main, at = fits.main_view(geometry)
-    origin_x, origin_y = fits.centre(at, views[main])[0].mean(axis=0).tolist()
-    beam = replace(start.beam, origin=(origin_x, origin_y))
-    start = replace(start, beam=beam, widths=widths_of(geometry))
+    x, views = showers.x, showers.views
     peak, slices = np.ones((len(x), 1)), None
     if start.depth is not None:
         peak, shape = (np.exp(column)[:, None] for column in columns[:2])
@@ -226,21 +218,10 @@ def _with_plane(
         lateral = _fit_lateral(model, x, views, (slices, peak, shift))
         return replace(model, lateral=lateral)
 
-    def expected(model: GFlash, shift: FloatArray, v: int) -> FloatArray:
-        image = partial(model.image, x, (slices, peak, shift), v)
-        return fits.expected_cells(geometry.views[v], views[v], image)
+    def image(model: GFlash, shift: FloatArray, v: int, i: int) -> FloatArray:
+        return np.asarray(model.image(x, (slices, peak, shift), v, i))
 
-    image = partial(expected, v=main)
-    start, shift, hidden = fits.fit_axis(
-        start, at, views[main], beam=beam, fit=fit, image=image
-    )
-    images = [expected(start, shift, v) for v in range(len(views))]
-    features = beam.features(x)
-    spot = fits.fit_spots(features, geometry, views, images)
-    step = float(start.widths[0])
-    compared = (views[main], images[main], image(start, shift + step))
-    jitter = fits.fit_jitter(features, at, compared, step=step, spot=spot[main])
-    return replace(start, cell_spot=spot, jitter=jitter, hidden=hidden)
+    return fits.fit_plane(start, showers, fit=fit, image=image)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +260,7 @@ def _fit_lateral(
     shower: tuple[FloatArray | None, FloatArray, FloatArray],
 ) -> FloatArray:
     """Least-squares fit of core and tail to the images of showers, (3, 4)."""
-    geometry, widths = start.geometry, start.widths
+    geometry, widths = start.geometry, start.plane.widths
     u = log(start.beam.column(x, "energy") / start.beam.energy)
     places = [
         (v, i)
@@ -341,15 +322,14 @@ def _images(
     slices, peak, shift = shower
     view, layer = start.geometry.views[v], start.geometry.views[v].layers[i]
     z, groups = start.groups(v, i)
-    at_x, at_y = start.beam.axis(x, z[None])
-    axis = (at_x + shift[:n, :1], at_y + shift[:n, 1:])
+    axis = start.beam.axis(x, z[None], shift[:n])
     first = sum(la.n_cells for la in view.layers[:i])
     e, whole = views[v][:n, first : first + layer.n_cells], views[v][:n]
     # Squared distances to the axis at its mean depth.
     middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
     square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
     return _Images(
-        kernels=spread(layer, axis, start.widths).astype(np.float32),
+        kernels=spread(layer, axis, start.plane.widths).astype(np.float32),
         share=np.ones(1) if slices is None else normalise(slices[:n] @ groups),
         tau=distance_to_maximum(z, peak[:n], u),
         real=np.asarray(normalise(e)),

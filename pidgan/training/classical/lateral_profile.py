@@ -6,6 +6,7 @@ a rectangle, exp(-r1^2 / 2 s^2) - exp(-r2^2 / 2 s^2) over a ring.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry, Layer, View
-from pidgan.training.classical.normal_numbers import FAR, Numbers, spots, tail
+from pidgan.training.classical import normal_numbers as normal
+from pidgan.training.classical.normal_numbers import FAR, Numbers
 
 WIDTH_STEP = 2.0  # ratio of neighbouring widths: a power law is followed to 1 %
 NARROWEST = 0.1  # smallest Gaussian width in units of the smallest cell
@@ -35,20 +37,63 @@ def normalise(x: Array) -> Array:
     return x / f.maximum(f.total(x, -1), 1e-30)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Cells in the plane, with m features.
+
+    Attributes:
+        widths: Gaussian widths (k,), mm; empty without cells in the plane.
+        jitter: Coefficients (m,) of the logarithm of the axis' standard deviation, mm.
+        hidden: Quantiles (2, knots) of the axis, mm, if no condition gives it; empty
+            otherwise.
+        cell_spot: Coefficients (views, m) of the logarithm of a spot's energy in cells.
+    """
+
+    widths: FloatArray
+    jitter: FloatArray
+    hidden: FloatArray
+    cell_spot: FloatArray
+
+    def shift(self, features: Array, numbers: Numbers) -> Array:
+        """Return shifts (n, 2) of the axis from its expected place, mm."""
+        noise, jitter = numbers.take(2), f.exp(f.matmul(features, self.jitter[:, None]))
+        if not self.hidden.size:
+            return noise * jitter
+        table = self.hidden[None] * np.ones((1, 1, 1)) + f.reshape(jitter * 0.0, (1, 1))
+        moved = normal.interpolate(table, f.reshape(noise, (2, 1)))
+        return f.reshape(moved, (2,))
+
+
+def no_plane(n_features: int, n_views: int) -> Plane:
+    """Return the record of a geometry without cells in the plane."""
+    return Plane(
+        widths=np.empty(0),
+        jitter=np.zeros(n_features),
+        hidden=np.empty((2, 0)),
+        cell_spot=np.zeros((n_views, n_features)),
+    )
+
+
 def fill_cells(
     view: View,
     layers: Array,
     numbers: Numbers,
     image: Callable[[int], Array],
-    unit: Array,
+    log_unit: tuple[Array, FloatArray],
 ) -> list[Array]:
-    """Return energies of cells made of spots with mean energy `unit`, by layer."""
+    """Return energies of the cells of a view, made of spots, by layer.
+
+    The energy of a spot is given by features (n, m) and coefficients (m,) of its ln.
+    """
+    if not view.has_plane:
+        return [layers]
+    unit = f.exp(f.matmul(log_unit[0], log_unit[1][:, None]))
     parts = []
     for i, layer in enumerate(view.layers):
         own = f.take(layers, [i])
         if layer.n_cells > 1:
-            drawn = spots(own * image(i), unit, numbers.take(layer.n_cells))
-            own = own * normalise(drawn)
+            noise = numbers.take(layer.n_cells)
+            own = own * normalise(normal.spots(own * image(i), unit, noise))
         parts.append(own)
     return parts
 
@@ -106,7 +151,7 @@ def _tails(
     distance = edges[None, None, None] - f.reshape(centre, (m, 1, 1))
     t = distance * (1 / widths)[None, None, :, None]
     t = t if scale is None else t / f.reshape(scale, (1, 1, 1))
-    return tail(f.minimum(f.absolute(t), FAR)), f.negative(t)
+    return normal.tail(f.minimum(f.absolute(t), FAR)), f.negative(t)
 
 
 def _inside(tails: Array, below: Array, low: Array, high: Array) -> Array:

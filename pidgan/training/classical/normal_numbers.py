@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 
@@ -85,18 +84,6 @@ def interpolate(table: Array, g: Array) -> Array:
     beyond = g - inside
     low, high = f.minimum(beyond, 0.0), f.maximum(beyond, 0.0)
     return value + slopes[0] * low + slopes[1] * high
-
-
-def shift_axis(noise: Array, jitter: Array, hidden: FloatArray) -> Array:
-    """Return shifts (n, 2) of the axis from its expected place, mm.
-
-    They are normal with standard deviation `jitter` (n, 1), or have quantiles `hidden`
-    (2, knots) if no condition gives the axis.
-    """
-    if not hidden.size:
-        return noise * jitter
-    table = hidden[None] * np.ones((1, 1, 1)) + f.reshape(jitter * 0.0, (1, 1))
-    return f.reshape(interpolate(table, f.reshape(noise, (2, 1))), (2,))
 
 
 def _normal_quantile(below: Array, above: Array) -> Array:

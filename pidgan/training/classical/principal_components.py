@@ -25,9 +25,10 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import depths
+from pidgan.training.classical import lateral_profile as lateral
 from pidgan.training.classical.beam import Beam
-from pidgan.training.classical.lateral_profile import fill_cells, normalise, spread
-from pidgan.training.classical.normal_numbers import Numbers, interpolate, shift_axis
+from pidgan.training.classical.lateral_profile import Plane, normalise
+from pidgan.training.classical.normal_numbers import Numbers, interpolate
 
 MOST_WIDER = 1.0  # largest |ln(width)| about the mean
 
@@ -41,13 +42,20 @@ DEPTH_WEIGHTS = np.array([1.0, 4.0, 1.0]) / 6
 class PCA:
     """A fitted chain with b tables, d energies (response, layers), k Gaussian widths.
 
-    At `nodes` of ln(E / E_scale), species after species, there are `quantiles` (b, d,
-    knots), and of normal numbers the means with slopes in other conditions, `shifts`
-    (b, d, 1 + c), standard deviations `sizes` (b, d) and roots of correlations (b, d,
-    d). `depth` (m, 2) gives the mean depth of a shower and ln of its deviation,
-    `width_spread` (m,) ln of the deviation of ln(width). `shapes` (nodes, 2, k) are
-    weights of Gaussians in shallow and deep showers at `shape_nodes`, by view and
-    layer.
+    Attributes:
+        nodes: Values of ln(E / E_scale) of the tables of each species, increasing.
+        quantiles: Quantiles (b, d, knots) of response and layer fractions; tables of
+            one species after tables of another.
+        shifts: Mean (b, d, 1 + c) of the normal number, and its change with
+            1 / cos theta - 1 and conditions without a meaning.
+        sizes: Standard deviation (b, d) of the normal number at fixed conditions.
+        roots: Symmetric roots (b, d, d) of the correlation matrices.
+        view_scale: Energy of each view over the energy of the first.
+        depth: Coefficients (m, 2) in `Beam.features` of the mean depth of a shower and
+            of ln of its standard deviation; empty if no view has layers.
+        shapes: Weights (nodes, 2, k) of the Gaussians of shallow and of deep showers
+            at `shape_nodes`, by view and layer; empty for layers of one cell.
+        width_spread: Coefficients (m,) of ln of the standard deviation of ln(width).
     """
 
     geometry: Geometry
@@ -59,18 +67,15 @@ class PCA:
     roots: FloatArray
     view_scale: tuple[float, ...]
     depth: FloatArray
-    widths: FloatArray
+    plane: Plane
     shape_nodes: FloatArray
     shapes: tuple[tuple[FloatArray, ...], ...]
     width_spread: FloatArray
-    jitter: FloatArray
-    hidden: FloatArray
-    cell_spot: FloatArray
 
     @property
     def n_noise(self) -> int:
         """Number of normal numbers that a shower needs."""
-        plane = 3 if len(self.widths) else 0
+        plane = 3 if len(self.plane.widths) else 0
         cells = sum(la.n_cells for la in self.geometry.layers if la.n_cells > 1)
         return len(self.quantiles[0]) + plane + cells
 
@@ -82,11 +87,9 @@ class PCA:
         energy = self.beam.column(conditions, "energy") * f.take(values, [0])
         fractions = normalise(f.take(values, np.arange(1, d))) if d > 1 else None
         z = self.depth_of(fractions)
-        moved = None
-        if len(self.widths):
-            shift = numbers.take(2)
-            size = f.exp(f.matmul(features, self.jitter[:, None]))
-            shift = shift_axis(shift, size, self.hidden)
+        plane, moved = self.plane, None
+        if len(plane.widths):
+            shift = plane.shift(features, numbers)
             scale = f.exp(f.matmul(features, self.width_spread[:, None]))
             wider = numbers.take(1) * scale
             moved = (shift, f.exp(f.maximum(f.minimum(wider, MOST_WIDER), -MOST_WIDER)))
@@ -95,12 +98,9 @@ class PCA:
             layers = energy * self.view_scale[v]
             if view.has_depth:
                 layers = layers * fractions
-            if not view.has_plane:
-                parts.append(layers)
-                continue
             image = partial(self.image, conditions, features, (z, moved), v)
-            unit = f.exp(f.matmul(features, self.cell_spot[v][:, None]))
-            parts += fill_cells(view, layers, numbers, image, unit)
+            log_unit = (features, plane.cell_spot[v])
+            parts += lateral.fill_cells(view, layers, numbers, image, log_unit)
         return f.concatenate(parts)
 
     def _energies(self, conditions: Array, noise: Array) -> Array:
@@ -141,13 +141,11 @@ class PCA:
     ) -> Array:
         """Return expected shares (n, n_cells) of the cells of layer i of view v."""
         z, moved = shower
-        layer, k = self.geometry.views[v].layers[i], len(self.widths)
-        x, y = self.beam.axis(conditions, self.axis_depth((v, i), z))
-        if moved is not None:
-            x, y = x + f.take(moved[0], [0]), y + f.take(moved[0], [1])
-        scale = None if moved is None else moved[1]
-        kernels = spread(layer, (x, y), self.widths, scale)
-        if x.shape[-1] > 1:
+        layer, k = self.geometry.views[v].layers[i], len(self.plane.widths)
+        shift, scale = (None, None) if moved is None else moved
+        axis = self.beam.axis(conditions, self.axis_depth((v, i), z), shift)
+        kernels = lateral.spread(layer, axis, self.plane.widths, scale)
+        if axis[0].shape[-1] > 1:
             kernels = f.total(kernels * DEPTH_WEIGHTS[None, :, None, None], 1)
         kernels = f.reshape(kernels, (k, layer.n_cells))
         hat = self.shape_weights(conditions, features, z)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import scipy.linalg
@@ -17,7 +16,7 @@ from pidgan.calorimeter.observables import layer_energies
 from pidgan.errors import DatasetError
 from pidgan.training.classical import sample_fits as fits
 from pidgan.training.classical.beam import Beam
-from pidgan.training.classical.lateral_profile import normalise, spread, widths_of
+from pidgan.training.classical.lateral_profile import no_plane, normalise, spread
 from pidgan.training.classical.normal_numbers import KNOTS, spots
 from pidgan.training.classical.principal_components import (
     DEPTH_WEIGHTS,
@@ -75,13 +74,10 @@ def fit_pca(
         roots=roots,
         view_scale=showers.view_scale,
         depth=np.empty((0, 2)),
-        widths=np.empty(0),
+        plane=no_plane(m, len(views)),
         shape_nodes=np.linspace(nodes[0], nodes[-1], min(SHAPE_ENERGIES, len(nodes))),
         shapes=(),
         width_spread=np.zeros(m),
-        jitter=np.zeros(m),
-        hidden=np.empty((2, 0)),
-        cell_spot=np.zeros((len(views), m)),
     )
     z = chain.depth_of(layers[0]) if layers else None
     if z is not None:
@@ -91,8 +87,7 @@ def fit_pca(
     if not any(view.has_plane for view in geometry.views):
         return chain
     rows = rng.permutation(len(x))[:FIT_SHOWERS]
-    part = [view[rows] for view in views]
-    return _with_plane(chain, x[rows], part, None if z is None else z[rows], rng)
+    return _with_plane(chain, showers.take(rows), None if z is None else z[rows], rng)
 
 
 def _choose_nodes(beam: Beam, x: FloatArray) -> FloatArray:
@@ -154,20 +149,11 @@ def _fit_energies(
 
 
 def _with_plane(
-    chain: PCA,
-    x: FloatArray,
-    views: Sequence[FloatArray],
-    z: FloatArray | None,
-    rng: np.random.Generator,
+    chain: PCA, showers: fits.Showers, z: FloatArray | None, rng: np.random.Generator
 ) -> PCA:
     """Add lateral shapes, fluctuations of width and axis, and spots."""
-    geometry = chain.geometry
-    main, at = fits.main_view(geometry)
-    real = views[main]
-    origin_x, origin_y = fits.centre(at, real)[0].mean(axis=0).tolist()
-    beam = replace(chain.beam, origin=(origin_x, origin_y))
-    chain = replace(chain, beam=beam, widths=widths_of(geometry))
-    features = beam.features(x)
+    x, views = showers.x, showers.views
+    features = chain.beam.features(x)
 
     def fit(model: PCA, shift: FloatArray) -> PCA:
         hat = model.shape_weights(x, features, z)
@@ -178,40 +164,30 @@ def _with_plane(
                 else np.empty((0, 2, 0))
                 for i, layer in enumerate(view.layers)
             )
-            for v, view in enumerate(geometry.views)
+            for v, view in enumerate(model.geometry.views)
         )
         return replace(model, shapes=shapes)
 
-    def expected(
-        model: PCA, shift: FloatArray, *, v: int, scale: float = 1.0
+    def image(
+        model: PCA, shift: FloatArray, v: int, i: int, scale: float = 1.0
     ) -> FloatArray:
         moved = (shift, np.full((1, 1), scale))
-        image = partial(model.image, x, features, (z, moved), v)
-        return fits.expected_cells(geometry.views[v], views[v], image)
+        return np.asarray(model.image(x, features, (z, moved), v, i))
 
-    image = partial(expected, v=main)
-    chain, shift, hidden = fits.fit_axis(
-        chain, at, real, beam=beam, fit=fit, image=image
+    chain, shift, expected = fits.fit_plane(chain, showers, fit=fit, image=image)
+    main, at = fits.main_view(chain.geometry)
+    middle = _log_width(at, expected)
+    wider = fits.expected_cells(
+        chain.geometry.views[main],
+        views[main],
+        lambda i: image(chain, shift, main, i, np.exp(WIDTH_STEP)),
     )
-    images = [expected(chain, shift, v=v) for v in range(len(views))]
-    spot = fits.fit_spots(features, geometry, views, images)
-    step = float(chain.widths[0])
-    compared = (real, images[main], image(chain, shift + step))
-    jitter = fits.fit_jitter(features, at, compared, step=step, spot=spot[main])
-    middle = _log_width(at, images[main])
-    wider = image(chain, shift, scale=np.exp(WIDTH_STEP))
     slope = (_log_width(at, wider) - middle).mean() / WIDTH_STEP
-    unit = np.exp(features @ spot[main])[:, None]
-    drawn = spots(images[main], unit, rng.standard_normal(images[main].shape))
-    found, plain = (_log_width(at, e) - middle for e in (real, drawn))
+    unit = np.exp(features @ chain.plane.cell_spot[main])[:, None]
+    drawn = spots(expected, unit, rng.standard_normal(expected.shape))
+    found, plain = (_log_width(at, e) - middle for e in (views[main], drawn))
     squares = ((found - found.mean()) ** 2 - plain**2) / max(slope, 0.1) ** 2
-    return replace(
-        chain,
-        cell_spot=spot,
-        jitter=jitter,
-        hidden=hidden,
-        width_spread=fits.fit_positive(features, squares) / 2,
-    )
+    return replace(chain, width_spread=fits.fit_positive(features, squares) / 2)
 
 
 def _log_width(at: FloatArray, e: FloatArray) -> FloatArray:
@@ -231,15 +207,14 @@ def _fit_shape(
     """Positive weights (nodes, 2, k) of the Gaussians of a layer."""
     v, i = place
     view = chain.geometry.views[v]
-    layer, widths = view.layers[i], chain.widths
+    layer, widths = view.layers[i], chain.plane.widths
     k, columns = len(widths), hat.shape[1] * len(widths)
     n = int(np.clip(FIT_NUMBERS // (layer.n_cells * columns), 20, len(x)))
     first = sum(la.n_cells for la in view.layers[:i])
     e = views[v][:n, first : first + layer.n_cells]
     z, shift = shower
     depth = chain.axis_depth(place, None if z is None else z[:n])
-    at_x, at_y = chain.beam.axis(x[:n], depth)
-    axis = (at_x + shift[:n, :1], at_y + shift[:n, 1:])
+    axis = chain.beam.axis(x[:n], depth, shift[:n])
     kernels = spread(layer, axis, widths)
     if kernels.shape[1] > 1:
         kernels = kernels * DEPTH_WEIGHTS[:, None, None]

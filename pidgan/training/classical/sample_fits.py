@@ -1,26 +1,29 @@
 """Fits to a sample of showers: scales, spots, and the axis of showers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike
 
-from pidgan.arrays import FloatArray
+from pidgan.arrays import FloatArray, IntArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import check_cells, layer_energies, moments
 from pidgan.errors import DatasetError
 from pidgan.training.classical.beam import Beam, fit_beam
+from pidgan.training.classical.gflash import GFlash
+from pidgan.training.classical.lateral_profile import widths_of
 from pidgan.training.classical.normal_numbers import KNOTS
+from pidgan.training.classical.principal_components import PCA
 
 AXIS_STEPS = 6  # steps of Newton's method for an unknown axis
 SCORING_STEPS = 30  # steps of a fit that converges quadratically
 MOST_CHANGE = 5.0  # largest ln(mean) above all rows; E^-2 over two decades has 4
 OUTER = 0.01  # share of the shower's energy below which a cell determines spots
 
-_Model = TypeVar("_Model")
+_Model = TypeVar("_Model", GFlash, PCA)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,11 @@ class Showers:
     x: FloatArray
     views: list[FloatArray]
     totals: FloatArray
+
+    def take(self, rows: IntArray) -> "Showers":
+        """Return some of the showers."""
+        views = [part[rows] for part in self.views]
+        return replace(self, x=self.x[rows], views=views, totals=self.totals[rows])
 
     @property
     def view_scale(self) -> tuple[float, ...]:
@@ -116,49 +124,59 @@ def fit_spot(features: FloatArray, e: FloatArray, expected: FloatArray) -> Float
     return fit_positive(features, unit)
 
 
-def fit_spots(
-    features: FloatArray,
-    geometry: Geometry,
-    views: Sequence[FloatArray],
-    images: Sequence[FloatArray],
-) -> FloatArray:
-    """Return the coefficients (views, m) of `fit_spot`, 0 for views of single cells."""
-    return np.stack(
-        [
-            fit_spot(features, e, f) if view.has_plane else np.zeros(features.shape[1])
-            for view, e, f in zip(geometry.views, views, images, strict=True)
-        ]
-    )
-
-
 def centre(at: FloatArray, e: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return centres of energy and widths in x and y, (n, 2) each, mm."""
     x, y = moments(e, at[:, 0]), moments(e, at[:, 1])
     return np.stack([x[0], y[0]], axis=1), np.stack([x[1], y[1]], axis=1)
 
 
-def fit_axis(
-    start: _Model,
-    at: FloatArray,
-    real: FloatArray,
+def fit_plane(
+    model: _Model,
+    showers: Showers,
     *,
-    beam: Beam,
     fit: Callable[[_Model, FloatArray], _Model],
-    image: Callable[[_Model, FloatArray], FloatArray],
+    image: Callable[[_Model, FloatArray, int, int], FloatArray],
 ) -> tuple[_Model, FloatArray, FloatArray]:
-    """Fit lateral profiles, and the axis of each shower if no condition gives it.
+    """Fit lateral profiles, and the fluctuations of the axis and of cells.
 
-    The result is the model, shifts (n, 2) of the axis and their quantiles (2, knots),
-    which are empty if a condition gives the axis.
+    `image` gives shares of the cells of layer i of view v, and `fit` a model, for given
+    shifts (n, 2) of the axis, which are fitted too if no condition gives the axis. The
+    result is the model, the shifts, and expected energies in the main view.
     """
+    geometry, views = model.geometry, showers.views
+    main, at = main_view(geometry)
+    real = views[main]
+    origin = centre(at, real)[0].mean(axis=0)
+    beam = replace(model.beam, origin=tuple(origin.tolist()))
+    plane = replace(model.plane, widths=widths_of(geometry))
+    model = replace(model, beam=beam, plane=plane)
+
+    def expected(model: _Model, shift: FloatArray, v: int) -> FloatArray:
+        return expected_cells(
+            geometry.views[v], views[v], lambda i: image(model, shift, v, i)
+        )
+
     shift: FloatArray = np.zeros((len(real), 2))
     hidden: FloatArray = np.empty((2, 0))
     if "x0" not in beam.names:
         shift = centre(at, real)[0] - beam.origin
-        first = fit(start, shift)
-        shift = _find_axis(at, real, lambda moved: image(first, moved), shift)
+        first = fit(model, shift)
+        shift = _find_axis(at, real, lambda moved: expected(first, moved, main), shift)
         hidden = np.quantile(shift, scipy.special.ndtr(KNOTS), axis=0).T
-    return fit(start, shift), shift, hidden
+    model = fit(model, shift)
+    images = [expected(model, shift, v) for v in range(len(views))]
+    features = beam.features(showers.x)
+    spot = np.stack(
+        [
+            fit_spot(features, e, f) if view.has_plane else np.zeros(features.shape[1])
+            for view, e, f in zip(geometry.views, views, images, strict=True)
+        ]
+    )
+    step = float(plane.widths[0])
+    compared = (real, images[main], expected(model, shift + step, main))
+    jitter = fit_jitter(features, at, compared, step=step, spot=spot[main])
+    plane = replace(plane, cell_spot=spot, jitter=jitter, hidden=hidden)
+    return replace(model, plane=plane), shift, images[main]
 
 
 def _find_axis(
