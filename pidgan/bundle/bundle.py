@@ -17,10 +17,9 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.bundle.bundle_file import Graph, read_bundle_file
+from pidgan.bundle.bundle_file import Graph, checked, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
-from pidgan.bundle.self_test import checked, read_self_test
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT

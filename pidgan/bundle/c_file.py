@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 from pidgan.bundle.bundle import Bundle
+from pidgan.bundle.bundle_file import TOLERANCE, read_self_test
 from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
-from pidgan.bundle.self_test import TOLERANCE, read_self_test
 from pidgan.errors import BundleError
 from pidgan.files.writing import writing_file
 
@@ -88,9 +88,9 @@ def c_source(bundle: Bundle, name: str) -> str:
     file = (Path(__file__).parent / TEMPLATE).read_text(encoding="ascii")
     code = {
         "CONSTANTS": constants.text(),
-        "FUNCTIONS": "\n".join((block.functions | row.functions).values()),
-        "BLOCK": block.body,
-        "ROW": row.body,
+        "FUNCTIONS": "\n".join((block[1] | row[1]).values()),
+        "BLOCK": block[0],
+        "ROW": row[0],
     }
     taken = file.partition("#include")[2] + "".join(code.values())
     if (

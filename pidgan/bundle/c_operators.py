@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pidgan.bundle.c_products import write_product
 from pidgan.bundle.c_writer import (
     C_TYPES,
     Constants,
@@ -15,6 +14,7 @@ from pidgan.bundle.c_writer import (
     number_text,
     position,
     strides,
+    write_product,
 )
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
@@ -23,23 +23,16 @@ from pidgan.bundle.onnx_values import Value
 MAX_STACK = 2**20  # bytes of local arrays; the stack of a thread has some MiB
 
 
-@dataclass(frozen=True, kw_only=True)
-class Translation:
-    """The body of a C function, and the texts of functions that it calls, by name."""
-
-    body: str
-    functions: dict[str, str]
-
-
 def translate(
     nodes: Sequence[Node],
     values: Mapping[str, Value],
     constants: Constants,
     *,
     rows: int,
-) -> Translation:
-    """Translate a graph from arrays `conditions` and `noise` to an array `targets`.
+) -> tuple[str, dict[str, str]]:
+    """Return the body of a C function, and functions that it calls, by name.
 
+    It computes the array `targets` from arrays `conditions` and `noise`.
     The number of rows is 1, or the size of a block. A ValueError says that local arrays
     would be too large, or that an operator has no translation.
     """
@@ -75,8 +68,12 @@ def translate(
             f"{MAX_STACK}"
         )
     body = "\n".join([*declarations, *writer.lines])
-    helpers = {name: text for name, text in _HELPERS.items() if f"{name}(" in body}
-    return Translation(body=body, functions=helpers | writer.functions)
+    helpers = {
+        name: _HELPER.format(comment, kind, name, arguments, statements)
+        for name, (comment, kind, arguments, statements) in _HELPERS.items()
+        if f"{name}(" in body
+    }
+    return body, helpers | writer.functions
 
 
 def _each(expression: str) -> Callable[[Step], None]:
@@ -381,41 +378,28 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
 tracks have none."""
 
 
+_HELPER = """\
+/* {} */
+static inline {} {}({})
+{{
+    {};
+}}
+"""
+_STAYS = "A first argument that is no number stays."
+_TWO = "long long a, long long b"
 _HELPERS = {
-    "larger": """\
-/* A first argument that is no number stays. */
-static inline float larger(float a, float b) { return a < b ? b : a; }
-""",
-    "smaller": """\
-/* A first argument that is no number stays. */
-static inline float smaller(float a, float b) { return a > b ? b : a; }
-""",
-    "larger_integer": """\
-static inline long long larger_integer(long long a, long long b)
-{
-    return a > b ? a : b;
-}
-""",
-    "smaller_integer": """\
-static inline long long smaller_integer(long long a, long long b)
-{
-    return a < b ? a : b;
-}
-""",
-    "to_integer": """\
-/* Towards zero; 0 for what is too large, or NaN. */
-static inline long long to_integer(float v)
-{
-    return fabsf(v) < 9e18f ? (long long)v : 0;
-}
-""",
-    "within": """\
-/* An index into a table; negative ones count from the end. */
-static inline long long within(long long i, long long size)
-{
-    i = i < 0 ? i + size : i;
-    i = i < 0 ? 0 : i;
-    return i < size ? i : size - 1;
-}
-""",
+    "larger": (_STAYS, "float", "float a, float b", "return a < b ? b : a"),
+    "smaller": (_STAYS, "float", "float a, float b", "return a > b ? b : a"),
+    "larger_integer": ("The larger one.", "long long", _TWO, "return a > b ? a : b"),
+    "smaller_integer": ("The smaller one.", "long long", _TWO, "return a < b ? a : b"),
+    "to_integer": (
+        "Towards zero; 0 for what is too large, or NaN.",
+        *("long long", "float v", "return fabsf(v) < 9e18f ? (long long)v : 0"),
+    ),
+    "within": (
+        "An index into a table; negative ones count from the end.",
+        *("long long", "long long i, long long size"),
+        "i = i < 0 ? i + size : i;\n    i = i < 0 ? 0 : i;\n"
+        "    return i < size ? i : size - 1",
+    ),
 }

@@ -21,7 +21,8 @@ some thousands, however large its constants are."""
 # TensorProto.DataType of the types in bundles.
 DTYPES = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}  # bytes of numbers of fixed size
 _MAX_VARINT_BYTES = 10
 _MAX_RANK = 8
 
@@ -34,81 +35,63 @@ class _Field(NamedTuple):
     repeated: bool = False
 
 
-def _ignored(*numbers: int) -> dict[int, _Field]:
-    """Fields without influence on the outputs, such as names and documentation."""
-    return dict.fromkeys(numbers, _Field("", "ignored"))
-
-
-def _refused(name: str, *numbers: int) -> dict[int, _Field]:
-    """Fields that no bundle may have."""
-    return dict.fromkeys(numbers, _Field(name, "refused"))
-
-
-_MESSAGES: dict[str, dict[int, _Field]] = {
-    "model": {
-        7: _Field("graph", "graph"),
-        8: _Field("opsets", "opset", True),
-        14: _Field("metadata", "entry", True),
-        **_refused("training information", 20),
-        **_refused("functions", 25),
-        **_ignored(1, 2, 3, 4, 5, 6),
-    },
-    "opset": {1: _Field("domain", "text"), 2: _Field("version", "int")},
-    "entry": {1: _Field("key", "text"), 2: _Field("value", "text")},
-    "graph": {
-        1: _Field("nodes", "node", True),
-        5: _Field("constants", "tensor", True),
-        11: _Field("inputs", "port", True),
-        12: _Field("outputs", "port", True),
-        **_refused("quantization", 14),
-        **_refused("sparse constants", 15),
-        **_ignored(2, 10, 13, 16),
-    },
-    "node": {
-        1: _Field("inputs", "text", True),
-        2: _Field("outputs", "text", True),
-        4: _Field("operator", "text"),
-        5: _Field("attributes", "attribute", True),
-        7: _Field("domain", "text"),
-        **_refused("overloads of functions", 8),
-        **_ignored(3, 6, 9),
-    },
-    "attribute": {
-        1: _Field("name", "text"),
-        2: _Field("f", "float"),
-        3: _Field("i", "int"),
-        4: _Field("s", "text"),
-        **_refused("constants inside operators", 5, 10),
-        **_refused("graphs inside operators", 6, 11),
-        7: _Field("floats", "float", True),
-        8: _Field("ints", "int", True),
-        9: _Field("strings", "text", True),
-        **_refused("references to attributes of functions", 21),
-        **_refused("sparse constants", 22, 23),
-        **_ignored(13, 20),
-    },
-    "tensor": {
-        1: _Field("dims", "int", True),
-        2: _Field("dtype", "int"),
-        4: _Field("floats", "float", True),
-        5: _Field("ints", "int", True),
-        7: _Field("ints", "int", True),
-        8: _Field("name", "text"),
-        9: _Field("raw", "bytes"),
-        **_refused("data in another file", 13),
-        14: _Field("location", "int"),
-        **_ignored(12, 16),
-    },
-    "port": {
-        1: _Field("name", "text"),
-        2: _Field("type", "type"),
-        **_ignored(3, 4),
-    },
-    "type": {1: _Field("tensor", "tensor_type"), **_ignored(6)},
-    "tensor_type": {1: _Field("dtype", "int"), 2: _Field("shape", "shape")},
-    "shape": {1: _Field("dims", "dim", True)},
-    "dim": {1: _Field("value", "int"), 2: _Field("parameter", "text"), **_ignored(3)},
+# Number, name and kind of the fields of each message; "*" marks a list.
+_KNOWN = {
+    "model": "7 graph graph, 8 opsets opset*, 14 metadata entry*",
+    "opset": "1 domain text, 2 version int",
+    "entry": "1 key text, 2 value text",
+    "graph": "1 nodes node*, 5 constants tensor*, 11 inputs port*, 12 outputs port*",
+    "node": "1 inputs text*, 2 outputs text*, 4 operator text, "
+    "5 attributes attribute*, 7 domain text",
+    "attribute": "1 name text, 2 f float, 3 i int, 4 s text, 7 floats float*, "
+    "8 ints int*, 9 strings text*",
+    "tensor": "1 dims int*, 2 dtype int, 4 floats float*, 5 ints int*, 7 ints int*, "
+    "8 name text, 9 raw bytes, 14 location int",
+    "port": "1 name text, 2 type type",
+    "type": "1 tensor tensor_type",
+    "tensor_type": "1 dtype int, 2 shape shape",
+    "shape": "1 dims dim*",
+    "dim": "1 value int, 2 parameter text",
 }
+
+# Fields without influence on the outputs, such as names and documentation.
+_IGNORED = {
+    "model": (1, 2, 3, 4, 5, 6),
+    "graph": (2, 10, 13, 16),
+    "node": (3, 6, 9),
+    "attribute": (13, 20),
+    "tensor": (12, 16),
+    "port": (3, 4),
+    "type": (6,),
+    "dim": (3,),
+}
+
+# Fields that no bundle may have.
+_REFUSED: dict[str, dict[str, tuple[int, ...]]] = {
+    "model": {"training information": (20,), "functions": (25,)},
+    "graph": {"quantization": (14,), "sparse constants": (15,)},
+    "node": {"overloads of functions": (8,)},
+    "attribute": {
+        "constants inside operators": (5, 10),
+        "graphs inside operators": (6, 11),
+        "references to attributes of functions": (21,),
+        "sparse constants": (22, 23),
+    },
+    "tensor": {"data in another file": (13,)},
+}
+
+
+def _fields_of(message: str) -> dict[int, _Field]:
+    found = dict.fromkeys(_IGNORED.get(message, ()), _Field("", "ignored"))
+    for what, numbers in _REFUSED.get(message, {}).items():
+        found |= dict.fromkeys(numbers, _Field(what, "refused"))
+    for entry in _KNOWN[message].split(", "):
+        number, name, kind = entry.split()
+        found[int(number)] = _Field(name, kind.rstrip("*"), kind.endswith("*"))
+    return found
+
+
+_MESSAGES = {message: _fields_of(message) for message in _KNOWN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,24 +136,17 @@ def read_onnx_structure(data: bytes) -> OnnxStructure:
     if "graph" not in model:
         raise ValueError("it has no graph")
     graph = model["graph"]
+    metadata = ((e.get("key", ""), e.get("value", "")) for e in model["metadata"])
+    opsets = ((e.get("domain", ""), e.get("version", 0)) for e in model["opsets"])
+    # A constant that is refused may have no numbers.
+    constants = [] if decoder.refused else graph["constants"]
     return OnnxStructure(
-        metadata=_unique(
-            "metadata",
-            ((e.get("key", ""), e.get("value", "")) for e in model["metadata"]),
-        ),
-        opsets=_unique(
-            "operator set",
-            ((e.get("domain", ""), e.get("version", 0)) for e in model["opsets"]),
-        ),
+        metadata=_unique("metadata", metadata),
+        opsets=_unique("operator set", opsets),
         graph=bytes(next(part for number, part in _fields(view) if number == 7)),
         nodes=tuple(_node(node) for node in graph["nodes"]),
         constants=_unique(
-            "constant",
-            # A constant that is refused may have no numbers.
-            (
-                (t.get("name", ""), _array(t))
-                for t in ([] if decoder.refused else graph["constants"])
-            ),
+            "constant", ((t.get("name", ""), _array(t)) for t in constants)
         ),
         inputs=tuple(_port(port) for port in graph["inputs"]),
         outputs=tuple(_port(port) for port in graph["outputs"]),
@@ -318,8 +294,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:
             continue
         if kind == _BYTES:
             size, position = _varint(data, position)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
+        elif kind in _FIXED:
+            size = _FIXED[kind]
         else:
             raise ValueError(f"wire type {kind}")
         if position + size > len(data):
