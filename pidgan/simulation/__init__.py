@@ -8,9 +8,7 @@
 - `simulate_showers` makes showers cell by cell, `simulate_cluster_tracks` tracks with
   their clusters.
 
-The modules hold constants and distributions that tests and studies use.
-
-Studies take constants and distributions from `kinematics`, `tpc` and `tpc_clusters`.
+Studies take constants and distributions from `tpc`, `tpc_clusters` and `tracks`.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
@@ -45,7 +43,6 @@ __all__ = [
     "TPC_SPECIES",
     "Jagged",
     "MassShape",
-    "kinematics",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_calorimeter",
@@ -57,4 +54,5 @@ __all__ = [
     "simulate_tpc_response",
     "tpc",
     "tpc_clusters",
+    "tracks",
 ]
