@@ -17,12 +17,8 @@ _MOST_ENERGY = 1e12
 class Symmetry(BaseModel):
     """Mirrors that leave a calorimeter unchanged, to learn from mirror images too.
 
-    Attributes:
-        mirrors: Names of the mirrors: "x" and "y" change the sign of a coordinate,
-            "swap" exchanges the two.
-        x: Condition that holds the x position of the particle, if there is one.
-        y: Condition that holds the y position of the particle, if there is one.
-        phi: Condition that holds the azimuth of the particle, if there is one.
+    "x" and "y" change the sign of a coordinate, "swap" exchanges the two. `x`, `y` and
+    `phi` name the conditions that hold the position and the azimuth of the particle.
     """
 
     model_config = FROZEN
@@ -48,20 +44,14 @@ class Cells(BaseModel):
         unit = "GeV"
         incident = "energy"
 
-    Attributes:
-        geometry: File beside the definition, or table, that describes the cells; see
-            `pidgan.calorimeter.geometry_file.load_geometry`.
-        arrays: Branch by view of the geometry; each entry of the branch holds the
-            cells of that view, an array of fixed size.
-        unit: Unit of the stored energies; "1" for counts of an ADC.
-        incident: Condition that holds the incident energy, if there is one.
-        threshold: Energy below which a cell counts as zero, in package units.
-        scheme: Quantities that a generator learns, see
-            `pidgan.training.targets.cells`: "layers" for the total energy, the shares
-            of the layers and the shares of the cells in each layer; "cells" for every
-            cell by itself.
-        scale: Scale on which these quantities are learnt, "log" or "logit".
-        symmetry: Mirrors of the calorimeter, if it has any.
+    `geometry` is a file beside the definition, or a table, for `load_geometry`.
+    `arrays` has the branch of each view, an array of fixed size in each entry, with
+    energies in `unit`, "1" for counts of an ADC. `incident` names the condition with
+    the incident energy. An energy below `threshold`, in package units, counts as zero.
+    `scheme` says which quantities a generator learns, see
+    `pidgan.training.targets.cells`: "layers" for the total energy, the shares of the
+    layers and the shares of the cells in each layer; "cells" for every cell by itself.
+    They are learnt on `scale`.
     """
 
     model_config = FROZEN

@@ -28,39 +28,35 @@ from pidgan.errors import CutError, nearest
 #: and 2, the branch in Run 3. Calibration files write "probe_" before them. "Brunel_"
 #: makes a name the variable of another fit.
 SYNONYMS: tuple[tuple[str, ...], ...] = (
-    ("DLLK", "PIDK", "PID_K"),
-    ("DLLp", "PIDp", "PID_P"),
-    ("DLLmu", "PIDmu", "PID_MU"),
-    ("DLLe", "PIDe", "PID_E"),
-    ("DLLd", "PIDd", "PID_D"),
-    ("ProbNNk", "PROBNN_K"),
-    ("ProbNNpi", "PROBNN_PI"),
-    ("ProbNNp", "PROBNN_P"),
-    ("ProbNNmu", "PROBNN_MU"),
-    ("ProbNNe", "PROBNN_E"),
-    ("ProbNNd", "PROBNN_D"),
-    ("ProbNNghost", "PROBNN_GHOST"),
+    *(
+        (f"DLL{one}", f"PID{one}", f"PID_{one.upper()}")
+        for one in ("K", "p", "mu", "e", "d")
+    ),
+    *(
+        (f"ProbNN{one}", f"PROBNN_{one.upper()}")
+        for one in ("k", "pi", "p", "mu", "e", "d", "ghost")
+    ),
 )
 _FIRST = {name: group[0] for group in SYNONYMS for name in group}
 #: A longer text is no PID cut; the bound keeps Python's parser out of deep recursion.
 MAX_LENGTH = 2000
 
 _TOKENS = re.compile(r"(?P<both>&&?)|(?P<either>\|\|?)|(?P<negated>~|!(?!=))")
-_COMPARISONS: dict[type[ast.cmpop], Any] = {
+_FUNCTIONS: dict[type[ast.AST], Any] = {
     ast.Lt: np.less,
     ast.LtE: np.less_equal,
     ast.Gt: np.greater,
     ast.GtE: np.greater_equal,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
-}
-_ARITHMETIC: dict[type[ast.operator], Any] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
     ast.Div: np.divide,
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
 }
-_SIGNS: dict[type[ast.unaryop], Any] = {ast.USub: np.negative, ast.UAdd: np.positive}
+_Sentinels = Mapping[str, Sequence[float]]
 
 
 class Columns(Protocol):
@@ -77,12 +73,9 @@ class Columns(Protocol):
 class Cut:
     """A parsed cut; make one with `parse_cut`.
 
-    Attributes:
-        text: Cut as it was written.
-        canonical: Cut in one spelling, with aliases resolved; two texts that differ
-            only in spaces, in brackets or in the spelling of `and` have the same.
-        names: Columns that the cut needs, in order of appearance.
-        expression: Parsed cut.
+    `canonical` is one spelling, with aliases resolved, of all texts that differ only in
+    spaces, in brackets or in the spelling of `and`. `names` are the columns that the
+    cut needs, in order of appearance.
     """
 
     text: str
@@ -91,52 +84,26 @@ class Cut:
     expression: ast.expr = field(repr=False, compare=False)
 
     def passes(
-        self, columns: Columns, sentinels: Mapping[str, Sequence[float]] | None = None
+        self, columns: Columns, sentinels: _Sentinels | None = None
     ) -> BoolArray:
-        """Return which rows pass.
+        """Return which rows (n,) pass, never one with a NaN, infinity or sentinel.
 
-        Args:
-            columns: Arrays (n,) by name, or a DataFrame.
-            sentinels: Values of each column that mean "no measurement".
-
-        Returns:
-            True for each row (n,) that passes; rows where a column of the cut is NaN,
-            infinite or a sentinel fail.
-
-        Example:
-            >>> cut = parse_cut("RichDLLk > 0")
-            >>> cut.passes({"RichDLLk": [3.0, -1.0, float("nan")]}).tolist()
-            [True, False, False]
+        `sentinels` are the values of each column that mean "no measurement".
         """
-        arrays, usable = self._arrays(columns, sentinels or {})
+        for name in self.names:
+            if name not in columns:
+                raise _unknown(self.text, name, list(columns))
+        arrays = _usable(self.names, columns, sentinels)
+        usable: BoolArray = np.ones(1, dtype=bool)
+        for array in arrays.values():
+            usable = usable & np.isfinite(array)
         with np.errstate(all="ignore"):
             result = _logical(self.text, self.expression, arrays, usable)
         return np.asarray(result & usable)
 
-    def _arrays(
-        self, columns: Columns, sentinels: Mapping[str, Sequence[float]]
-    ) -> tuple[dict[str, FloatArray], BoolArray]:
-        arrays: dict[str, FloatArray] = {}
-        usable: BoolArray = np.ones(1, dtype=bool)
-        for name in self.names:
-            if name not in columns:
-                raise _unknown(self.text, name, list(columns))
-            stored = np.asarray(columns[name])
-            arrays[name] = stored.astype(np.float64, copy=False)
-            usable = usable & np.isfinite(arrays[name])
-            for sentinel in sentinels.get(name, ()):
-                # In the stored type, so that -999.9 is found in a float32 column.
-                usable = usable & (stored != stored.dtype.type(sentinel))
-        return arrays, usable
-
 
 def cut_texts(cuts: str | Iterable[str]) -> tuple[str, ...]:
-    """Return one cut, or several, as a tuple of texts.
-
-    Example:
-        >>> cut_texts("RichDLLk > 0")
-        ('RichDLLk > 0',)
-    """
+    """Return one cut, or several, as a tuple of texts."""
     return (cuts,) if isinstance(cuts, str) else tuple(cuts)
 
 
@@ -146,32 +113,20 @@ def parse_cut(
     names: Iterable[str] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> Cut:
-    """Parse a cut and check it against the names that exist.
+    """Parse a cut such as "RichDLLk > 0 & P < 1e5".
 
-    Args:
-        text: Cut, for example "RichDLLk > 0 & RichDLLk - RichDLLp > 0".
-        names: Columns that exist; by default names are checked when the cut is applied.
-        aliases: Column by further name. `DLLK`, `PIDK`, `PID_K` and the other
-            `SYNONYMS` stand for each other wherever only one of them is in `names`.
-
-    Returns:
-        The cut, with aliases resolved.
-
-    Raises:
-        CutError: A name is unknown, or the text is not a comparison of columns and
-            numbers.
-
-    Example:
-        >>> parse_cut("DLLK>4 && DLLp < 5", names=["PIDK", "PIDp"]).canonical
-        'PIDK > 4.0 and PIDp < 5.0'
+    It is checked against the names of columns, if they are given. `aliases` has the
+    column of each further name; `SYNONYMS` stand for each other wherever only one of
+    them is in `names`. A CutError says which name is unknown, or which part is no
+    comparison of columns and numbers.
     """
     known = None if names is None else list(names)
     tree = _syntax_tree(text)
     try:
         resolved = _Resolver(text, known, dict(aliases or {})).visit(tree)
         used = _names(resolved)
+        # Evaluated on no rows, to refuse an expression that is no cut.
         nothing = dict.fromkeys(used, np.zeros(0))
-        # Of no rows, to refuse what is not a cut.
         _logical(text, resolved, nothing, np.zeros(0, dtype=bool))
     except RecursionError:
         raise CutError(f"cut {text[:40]!r}... is nested too deeply") from None
@@ -186,24 +141,12 @@ def parse_cut(
 
 
 def compared_values(
-    cut: Cut,
-    name: str,
-    columns: Columns,
-    sentinels: Mapping[str, Sequence[float]] | None = None,
+    cut: Cut, name: str, columns: Columns, sentinels: _Sentinels | None = None
 ) -> FloatArray:
-    """Return the values that a cut compares with a name, as `a - b` in `a - b > x`.
+    """Return the values (n,) that a cut compares with a name: `a - b` in `a - b > x`.
 
-    Args:
-        cut: Cut in which the name stands alone on one side of one comparison.
-        name: Name of the threshold, `x` in the example; it need not be a column.
-        columns: Arrays (n,) by name.
-        sentinels: Values of each column that mean "no measurement".
-
-    Returns:
-        Values (n,), NaN or infinite where a column has no value.
-
-    Raises:
-        CutError: The name stands elsewhere, or in several comparisons.
+    The name must stand alone on one side of one comparison; it need not be a column.
+    Values are NaN or infinite where a column has no value.
     """
     pairs = [
         pair
@@ -222,15 +165,24 @@ def compared_values(
             f"cut {cut.text!r}: expected {name!r} alone on one side of one comparison, "
             f"for example 'RichDLLk > {name}'"
         )
-    usable = {}
-    for column in _names(found[0]):
-        stored = np.asarray(columns[column])
-        values = stored.astype(np.float64)
-        for sentinel in (sentinels or {}).get(column, ()):
-            values[stored == stored.dtype.type(sentinel)] = np.nan
-        usable[column] = values
+    arrays = _usable(_names(found[0]), columns, sentinels)
     with np.errstate(all="ignore"):
-        return np.asarray(_number(cut.text, found[0], usable), dtype=np.float64)
+        return np.asarray(_number(cut.text, found[0], arrays), dtype=np.float64)
+
+
+def _usable(
+    names: Iterable[str], columns: Columns, sentinels: _Sentinels | None
+) -> dict[str, FloatArray]:
+    """Return columns in double precision, with NaN in place of sentinels."""
+    arrays: dict[str, FloatArray] = {}
+    for name in names:
+        stored = np.asarray(columns[name])
+        arrays[name] = stored.astype(np.float64, copy=False)
+        for sentinel in (sentinels or {}).get(name, ()):
+            # In the stored type, so that -999.9 is found in a float32 column.
+            missing = stored == stored.dtype.type(sentinel)
+            arrays[name] = np.where(missing, np.nan, arrays[name])
+    return arrays
 
 
 def _syntax_tree(text: str) -> ast.expr:
@@ -244,7 +196,8 @@ def _syntax_tree(text: str) -> ast.expr:
                 f"cut {text!r}: {match[0]!r} must stand before a bracket, "
                 f"for example !(RichDLLk > 0)"
             )
-    spelled = _TOKENS.sub(_spell, text).strip()
+    words = {"both": " and ", "either": " or ", "negated": " not "}
+    spelled = _TOKENS.sub(lambda match: words[match.lastgroup or ""], text).strip()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -256,11 +209,6 @@ def _syntax_tree(text: str) -> ast.expr:
             f"cut {text!r} is not a comparison expression such as "
             f"'RichDLLk > 0 & P < 100000'{hint}"
         ) from None
-
-
-def _spell(match: re.Match[str]) -> str:
-    words = {"both": " and ", "either": " or ", "negated": " not "}
-    return words[match.lastgroup or ""]
 
 
 def _unknown(text: str, name: str, known: Sequence[str]) -> CutError:
@@ -284,9 +232,7 @@ class _Resolver(ast.NodeTransformer):
     def __init__(
         self, text: str, known: list[str] | None, aliases: Mapping[str, str]
     ) -> None:
-        self.text = text
-        self.known = known
-        self.aliases = aliases
+        self.text, self.known, self.aliases = text, known, aliases
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         arguments = [self.visit(argument) for argument in node.args]
@@ -344,7 +290,7 @@ def _logical(
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return np.logical_not(_logical(text, operand, arrays, usable))
         case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
-            type(operator) in _COMPARISONS for operator in ops
+            type(operator) in _FUNCTIONS for operator in ops
         ):
             numbers = [_number(text, part, arrays) for part in (left, *comparators)]
             for number in numbers:
@@ -352,7 +298,7 @@ def _logical(
             pairs = zip(ops, numbers[:-1], numbers[1:], strict=True)
             return np.logical_and.reduce(
                 [
-                    np.broadcast_to(_COMPARISONS[type(op)](a, b), usable.shape)
+                    np.broadcast_to(_FUNCTIONS[type(op)](a, b), usable.shape)
                     for op, a, b in pairs
                 ]
             )
@@ -370,13 +316,13 @@ def _number(text: str, node: ast.expr, arrays: Mapping[str, FloatArray]) -> Any:
             return arrays[name]
         case ast.Constant(value=value):
             return value
-        case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _SIGNS:
-            return _SIGNS[type(operator)](_number(text, operand, arrays))
+        case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _FUNCTIONS:
+            return _FUNCTIONS[type(operator)](_number(text, operand, arrays))
         case ast.BinOp(left=left, op=operator, right=right) if (
-            type(operator) in _ARITHMETIC
+            type(operator) in _FUNCTIONS
         ):
-            function = _ARITHMETIC[type(operator)]
-            return function(_number(text, left, arrays), _number(text, right, arrays))
+            pair = (_number(text, part, arrays) for part in (left, right))
+            return _FUNCTIONS[type(operator)](*pair)
         case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
             return np.abs(_number(text, argument, arrays))
     raise _refused(text, node)

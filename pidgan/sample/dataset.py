@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import ValidationError
 
 from pidgan.errors import DatasetError
 from pidgan.files.writing import writing_folder
@@ -30,13 +29,10 @@ _DESCRIPTION = "dataset.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Rows of one part of a dataset.
+    """Rows of one part: conditions (n, c), targets (n, t) and weights, package units.
 
-    Attributes:
-        conditions: Conditions (n, c), package units.
-        targets: Targets (n, t), package units.
-        weights: Weights (n,), of either sign.
-        alternatives: Weights (n, a) of other mass fits.
+    The weights (n,) are of either sign; `alternatives` (n, a) are the weights of other
+    mass fits.
     """
 
     conditions: npt.NDArray[np.float32]
@@ -84,12 +80,8 @@ class Dataset:
         if name not in PARTS:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
-        return Part(
-            conditions=np.asarray(self.conditions[rows]),
-            targets=np.asarray(self.targets[rows]),
-            weights=np.asarray(self.weights[rows]),
-            alternatives=np.asarray(self.alternatives[rows]),
-        )
+        arrays = ("conditions", "targets", "weights", "alternatives")
+        return Part(**{key: np.asarray(getattr(self, key)[rows]) for key in arrays})
 
     def frame(self, name: PartName) -> pd.DataFrame:
         """Return one part as a table.
@@ -106,11 +98,8 @@ class Dataset:
         columns = [*part.conditions.T, *part.targets.T]
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
         frame["weight"] = part.weights
-        for other, weights in zip(
-            self.info.get("alternatives", ()), part.alternatives.T, strict=True
-        ):
-            frame[f"{ALTERNATIVE_WEIGHT}{other}"] = weights
-        return frame
+        others = [f"{ALTERNATIVE_WEIGHT}{n}" for n in self.info.get("alternatives", ())]
+        return frame.assign(**dict(zip(others, part.alternatives.T, strict=True)))
 
     def text(self) -> str:
         """Return the numbers of rows kept and dropped, and the sums of weights."""
@@ -170,17 +159,14 @@ class Dataset:
 
 def content_hash(dataset: Dataset) -> str:
     """Return the sha256 of the definition and of all arrays, in hexadecimal."""
-    digest = hashlib.sha256(_definition(dataset.sample))
+    # Without defaults, so that a field added later leaves the hashes as they are.
+    sample = dataset.sample.model_dump_json(by_alias=True, exclude_defaults=True)
+    digest = hashlib.sha256(sample.encode())
     for name in _ARRAYS:
         array = np.ascontiguousarray(getattr(dataset, name))
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.data.cast("B") if array.size else b"")
     return digest.hexdigest()
-
-
-def _definition(sample: Sample) -> bytes:
-    # Without defaults, so that a field added later leaves the hashes as they are.
-    return sample.model_dump_json(by_alias=True, exclude_defaults=True).encode()
 
 
 def _read_description(folder: Path) -> tuple[Sample, dict[str, Any]]:
@@ -197,7 +183,7 @@ def _read_description(folder: Path) -> tuple[Sample, dict[str, Any]]:
                 f"written by another version, prepare it again"
             )
         sample = Sample.model_validate_json(json.dumps(description["sample"]))
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DatasetError(f"{path} is damaged: {reason}") from None
     return sample, dict(info)
@@ -213,13 +199,13 @@ def _map_array(path: Path) -> npt.NDArray[Any]:
 
 
 def _check_shapes(dataset: Dataset, folder: Path) -> None:
-    n = sum(dataset.info.get("rows", {}).values())
-    sample = dataset.sample
+    n, sample = sum(dataset.info.get("rows", {}).values()), dataset.sample
+    others = dataset.info.get("alternatives", ())
     expected: dict[str, tuple[tuple[int, ...], type]] = {
         "conditions": ((n, len(sample.conditions)), np.float32),
         "targets": ((n, len(sample.targets)), np.float32),
         "weights": ((n,), np.float64),
-        "alternatives": ((n, len(dataset.info.get("alternatives", ()))), np.float64),
+        "alternatives": ((n, len(others)), np.float64),
         "split": ((n,), np.uint8),
     }
     for name, (shape, dtype) in expected.items():

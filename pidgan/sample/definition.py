@@ -45,7 +45,7 @@ from pidgan.errors import CutError, nearest
 from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.variables import FROZEN, Range, Unit, Variable, check_range
+from pidgan.sample.variables import FROZEN, Range, Unit, Variable
 
 #: Keys that say how background is treated; a definition has exactly one of them.
 WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
@@ -71,11 +71,6 @@ class Discriminant(BaseModel):
     range: Range
     signal: Literal["gauss", "double_gauss", "crystal_ball"] = "double_gauss"
     background: Literal["exponential", "polynomial"] = "exponential"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_range(self.range)
-        return self
 
 
 class Sample(BaseModel):

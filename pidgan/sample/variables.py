@@ -2,29 +2,20 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import nearest
 from pidgan.sample.cuts import Columns
 
 Unit = Literal["MeV", "GeV", "mm", "cm", "ns", "rad", "deg", "1"]
-Range = tuple[float, float]
 
 #: Factor from each unit to the unit that the package uses.
-UNIT_FACTORS: dict[str, float] = {
-    "MeV": 1.0,
-    "GeV": 1000.0,
-    "mm": 1.0,
-    "cm": 10.0,
-    "ns": 1.0,
-    "rad": 1.0,
-    "deg": math.pi / 180,
-    "1": 1.0,
-}
+UNIT_FACTORS = dict.fromkeys(get_args(Unit), 1.0)
+UNIT_FACTORS |= {"GeV": 1000.0, "cm": 10.0, "deg": math.pi / 180}
 #: Units that are converted on reading, each with the unit that it becomes.
 PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
 #: Configuration of every model of a definition.
@@ -50,11 +41,14 @@ DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., FloatArray]]] = {
 }
 
 
-def check_range(limits: Range) -> None:
-    """Raise a ValueError unless a range is finite and rises."""
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
     low, high = limits
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"range is [{low:g}, {high:g}], expected low < high")
+    return limits
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 class Variable(BaseModel):
@@ -107,8 +101,7 @@ class Variable(BaseModel):
     def evaluate(self, columns: Columns) -> FloatArray:
         """Return the values (n,) in package units, with sentinels unchanged.
 
-        Args:
-            columns: Stored values (n,) of each branch in `inputs`.
+        `columns` has the stored values (n,) of each branch in `inputs`.
         """
         arrays = [np.asarray(columns[name], dtype=np.float64) for name in self.inputs]
         if self.derive:
@@ -118,12 +111,9 @@ class Variable(BaseModel):
         return np.where(self.is_sentinel(columns), stored, converted)
 
     def is_sentinel(self, columns: Columns) -> BoolArray:
-        """Return which rows (n,) hold a sentinel.
+        """Return which rows (n,) hold a sentinel, compared in the stored type.
 
-        The comparison is made in the stored type: a float32 -999.9 is a sentinel too.
-
-        Args:
-            columns: Stored values (n,) of each branch in `inputs`.
+        A float32 -999.9 is the sentinel -999.9 too.
         """
         stored = np.asarray(columns[self.inputs[0]])
         if self.derive or not self.sentinels:
@@ -145,7 +135,6 @@ class Variable(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_range(self.range)
         if self.smear and (self.categories or self.sentinels or not self.integer):
             raise ValueError(
                 "smear needs whole numbers (integer = true) without categories and "

@@ -15,26 +15,13 @@ from pidgan.errors import DatasetError
 
 
 def n_eff(weights: ArrayLike) -> float:
-    """Return the effective number of rows, (sum w)^2 / sum w^2.
-
-    Args:
-        weights: Weights (n,) of any sign.
-
-    Returns:
-        The number of unit weights with the same relative error of the sum; 0 if all
-        weights vanish.
-    """
+    """Return the effective number of rows (sum w)^2 / sum w^2, or 0 if all w vanish."""
     w = np.asarray(weights, dtype=np.float64)
     return float(n_eff_of_sums(np.sum(w), np.sum(w * w)))
 
 
 def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
-    """Return (sum w)^2 / sum w^2, or 0 where all weights vanish.
-
-    Args:
-        sum_w: Sums of weights (...).
-        sum_w2: Sums of squared weights (...).
-    """
+    """Return (sum w)^2 / sum w^2 of sums (...), or 0 where all weights vanish."""
     total = np.asarray(sum_w, dtype=np.float64)
     squares = np.asarray(sum_w2, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -52,15 +39,9 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     early leave the background a part of the weight of the signal; a monotonic
     recalibration to the mean of w at each prediction (isotonic, learnt on the other
     half) takes it back. Values below zero, which no share can have, are set to zero.
-    The sum of the given weights is restored.
-
-    Args:
-        features: Conditions and targets (n, d) that the classifier will see.
-        weights: Weights (n,) of any sign with a positive sum.
-        seed: Seed of the halves and of the trees.
-
-    Returns:
-        Weights (n,) >= 0; the given weights if none of them is negative.
+    The sum of the given weights (n,), of any sign, is restored; they are returned as
+    they are if none is negative. `features` (n, d) are the conditions and targets that
+    the classifier will see.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.isotonic import IsotonicRegression
@@ -102,12 +83,7 @@ def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:
     Trees cut on one feature at a time. They would miss ties (two targets exactly
     equal) if the difference were not a feature.
 
-    Args:
-        conditions: Conditions (n, c).
-        targets: Targets (n, t).
-
-    Returns:
-        Features (n, c + t + t (t - 1) / 2).
+    Conditions (n, c) and targets (n, t) give features (n, c + t + t (t - 1) / 2).
     """
     x = np.asarray(conditions, dtype=np.float64)
     y = np.asarray(targets, dtype=np.float64)
@@ -121,9 +97,7 @@ def one_thread() -> AbstractContextManager[Any]:
     Its OpenMP threads wait by spinning: on a busy machine, two of them are several
     times slower than one.
     """
-    from threadpoolctl import (  # type: ignore[import-untyped]
-        threadpool_limits,
-    )
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return cast(AbstractContextManager[Any], threadpool_limits(limits=1))
 
@@ -155,7 +129,7 @@ def checked_rows(
 
 
 def positive_sum(w: FloatArray, name: str) -> float:
-    """Return the sum of weights; raise unless it is positive."""
+    """Return the sum of weights, which must be positive."""
     total = float(np.sum(w))
     if not total > 0:
         raise DatasetError(f"{name} sum to {total:.6g}, expected a positive sum")
