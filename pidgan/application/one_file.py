@@ -105,11 +105,6 @@ class TreePlan:
         """The new branches with their types."""
         return {n: kind for t in self.tracks for n, kind in t.types.items()}
 
-    @property
-    def like(self) -> dict[str, str]:
-        """The new branches of variable length, with a branch of the same lengths."""
-        return {n: t.like for t in self.tracks if t.like for n in t.types}
-
 
 @dataclass(frozen=True, kw_only=True)
 class FilePlan:
@@ -191,7 +186,7 @@ def write_file(
             needed=tree.needed,
             types=tree.types,
             compute=_computation(tree, job.threads, counts, progress),
-            like=tree.like,
+            like={n: t.like for t in tree.tracks if t.like for n in t.types},
         )
         for tree in plan.trees
     ]

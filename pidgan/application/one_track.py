@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
 from pidgan.application.request import Request, TrackGenerator
-from pidgan.application.several_tracks import (
-    Counts,
-    Shape,
-    common_shape,
-    lay_out,
-    restore,
-)
+from pidgan.application.several_tracks import Counts, Shape
 from pidgan.arrays import BoolArray
 from pidgan.bundle import noise
 from pidgan.bundle.bundle import BLOCK_ROWS
@@ -179,7 +174,7 @@ def plan_track(
     )
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}
-    shape = common_shape(types, own=plan.own, where=plan.label)
+    shape = several_tracks.common_shape(types, own=plan.own, where=plan.label)
     like = next((name for name in plan.own if types[name].shape == (None,)), None)
     plan = replace(plan, read=types, shape=shape, like=like)
     _check_kinds(plan)
@@ -194,7 +189,9 @@ def generate_branches(
     The branches have the shape of the track's own. `start` is the running number of the
     first entry; the result does not depend on the number of threads.
     """
-    rows, counts = lay_out(columns, track.needed, track.shape, where=track.label)
+    rows, counts = several_tracks.lay_out(
+        columns, track.needed, track.shape, where=track.label
+    )
     keys = _keys(track, rows, counts, start)
     selected = np.ones(len(keys), dtype=np.bool_)
     if track.selection is not None:
@@ -219,7 +216,9 @@ def generate_branches(
         status[selected] |= flags[selected]
     flat = {track.branch(target): column for target, column in targets.items()}
     flat[track.branch("pidgan_status")] = status
-    nested = {name: restore(v, track.shape, counts) for name, v in flat.items()}
+    nested = {
+        name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
+    }
     return nested, status
 
 

@@ -82,8 +82,7 @@ class QuantileMap:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = content["schema"]
             simulation, data = (
-                tuple(float(value) for value in content[name])
-                for name in ("simulation", "data")
+                tuple(map(float, content[name])) for name in ("simulation", "data")
             )
         except OSError as error:
             raise NtupleError(f"{path}: cannot be read ({error.strerror})") from error

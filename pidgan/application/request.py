@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -69,15 +69,10 @@ class Request:
 
     def record(self, hashes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Return what a manifest says was asked for, with the hashes of each track."""
+        names = [f.name for f in fields(self) if f.name not in ("tracks", "conditions")]
         return {
-            "mode": self.mode,
-            "seed": self.seed,
-            "species_from": self.species_from,
-            "mother_from": self.mother_from,
-            "where": self.where,
-            "elsewhere": self.elsewhere,
+            **{name: getattr(self, name) for name in names},
             **self.conditions.record(),
-            "suffix": self.suffix,
             "key": list(self.key),
             "tracks": {track: list(found) for track, found in hashes.items()},
             "pidgan": package_version("pidgan"),

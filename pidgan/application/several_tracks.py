@@ -86,6 +86,4 @@ def restore(values: npt.NDArray[Any], shape: Shape, counts: Counts | None) -> An
 
 def _counts(array: Any) -> Counts:
     """Return the tracks of each entry of a nested array."""
-    if isinstance(array, np.ndarray):
-        return np.full(len(array), array.shape[1], dtype=np.int64)
     return np.asarray(ak.num(array, axis=1), dtype=np.int64)

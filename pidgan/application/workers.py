@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,15 +51,8 @@ def do_files(
         can_move = all(None not in plan.job.request.paths.values() for plan in plans)
         asked = 1 if workers is None and not can_move else workers
         share = share_machine(len(plans), workers=asked, threads=threads)
-        plans = [
-            replace(
-                plan,
-                job=replace(
-                    plan.job, threads=share.threads, chunk_bytes=share.chunk_bytes
-                ),
-            )
-            for plan in plans
-        ]
+        mine = partial(replace, threads=share.threads, chunk_bytes=share.chunk_bytes)
+        plans = [replace(plan, job=mine(plan.job)) for plan in plans]
         if share.workers == 1:
             for plan in plans:
                 yield plan, *one_file.write_file(plan, progress)

@@ -9,7 +9,6 @@ import glob
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,12 @@ import pandas as pd
 
 from pidgan.errors import NtupleError, nearest
 from pidgan.files import formats
-from pidgan.files.formats.npz import read_arrays
-from pidgan.files.trees import (
-    BASKET_ENTRIES,
-    BranchType,
-    Source,
-    Tree,
-    TreeInfo,
-    is_remote,
-    read_pieces,
-    reading,
-)
+from pidgan.files.formats.npz import read_arrays as read_arrays
+from pidgan.files.trees import BASKET_ENTRIES, Tree, is_remote, read_pieces, reading
+from pidgan.files.trees import BranchType as BranchType
+from pidgan.files.trees import Source as Source
+from pidgan.files.trees import TreeInfo as TreeInfo
 from pidgan.files.writing import writing_file
-
-__all__ = [
-    "BranchType",
-    "Source",
-    "TreeInfo",
-    "describe_tree",
-    "find_outputs",
-    "find_sources",
-    "iterate_columns",
-    "iterate_entries",
-    "iterate_rows",
-    "list_trees",
-    "read_arrays",
-    "read_columns",
-    "read_table",
-    "write_histograms",
-    "write_table",
-    "write_trees",
-]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A branch, or one element of it, and the type of its numbers."""
-
-    branch: str
-    element: int | None
-    number: np.dtype[Any]
 
 
 def find_sources(
@@ -134,14 +99,32 @@ def iterate_entries(
     start: int | None = None,
     stop: int | None = None,
     chunk: int = BASKET_ENTRIES,
+    are_flat: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield chunks of branches of numbers: numpy (n,) or (n, k), awkward (n, variable).
 
-    An NtupleError tells what is damaged, empty, missing or of another type.
+    An NtupleError tells what is damaged, empty, missing or of another type; branches
+    that `are_flat` have one number or bool per entry.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1")
     with formats.open_tree(source) as tree:
-        places = _find(tree, source, branches)
-        yield from _read(tree, source, places, start=start, stop=stop, chunk=chunk)
+        places = _find(tree, source, branches, are_flat=are_flat)
+        with reading(str(source)):
+            entries = tree.entries
+        if entries == 0:
+            raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
+        first, last, _ = slice(start, stop).indices(entries)
+        wanted = list(dict.fromkeys(branch for branch, _ in places.values()))
+        pieces = tree.pieces(wanted, start=first, stop=last, chunk=chunk)
+        read = (tree.arrays(piece, wanted) for piece in pieces)
+        for arrays in read_pieces(read, source):
+            yield {
+                name: arrays[branch]
+                if element is None
+                else _element(source, branch, element, arrays[branch])
+                for name, (branch, element) in places.items()
+            }
 
 
 def read_columns(
@@ -155,14 +138,14 @@ def read_columns(
 
     The columns are in the order asked for. `start` and `stop` are those of a slice.
     """
-    with formats.open_tree(source) as tree:
-        places = _find(tree, source, branches, are_flat=True)
-        frames = [
-            pd.DataFrame(arrays, copy=False)
-            for arrays in _read(tree, source, places, start=start, stop=stop)
-        ]
+    frames = [
+        pd.DataFrame(arrays, copy=False)
+        for arrays in iterate_entries(
+            source, branches, start=start, stop=stop, are_flat=True
+        )
+    ]
     if not frames:
-        return pd.DataFrame({n: np.empty(0, p.number) for n, p in places.items()})
+        return read_columns(source, branches, stop=1)[:0]
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
@@ -170,13 +153,11 @@ def iterate_columns(
     source: Source, branches: Sequence[str], *, chunk: int = BASKET_ENTRIES
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """Yield (first entry, frame) of chunks of branches with one number per entry."""
-    with formats.open_tree(source) as tree:
-        places = _find(tree, source, branches, are_flat=True)
-        first = 0
-        for arrays in _read(tree, source, places, chunk=chunk):
-            frame = pd.DataFrame(arrays, copy=False)
-            yield first, frame
-            first += len(frame)
+    first = 0
+    for arrays in iterate_entries(source, branches, chunk=chunk, are_flat=True):
+        frame = pd.DataFrame(arrays, copy=False)
+        yield first, frame
+        first += len(frame)
 
 
 def iterate_rows(
@@ -242,12 +223,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _find(
-    tree: Tree, source: Source, branches: Sequence[str], *, are_flat: bool = False
-) -> dict[str, _Place]:
-    """Return where branches are; raise if one is missing or does not hold numbers."""
+    tree: Tree, source: Source, branches: Sequence[str], *, are_flat: bool
+) -> dict[str, tuple[str, int | None]]:
+    """Return branches and elements; raise if one is missing or holds no numbers."""
     with reading(str(source)):
         present = tree.typenames()
-    places: dict[str, _Place] = {}
+    places: dict[str, tuple[str, int | None]] = {}
     for name in branches:
         element = re.fullmatch(r"(.+)\[(\d+)\]", name)
         base, number = name, None
@@ -264,50 +245,21 @@ def _find(
                 f"{source}, branch {base!r} is of type {present[base]}, expected "
                 f"{'one number per entry' if are_flat else 'numbers'}"
             )
-        places[name] = _Place(base, number, kind.number)
+        places[name] = base, number
     return places
 
 
-def _read(
-    tree: Tree,
-    source: Source,
-    places: Mapping[str, _Place],
-    *,
-    start: int | None = None,
-    stop: int | None = None,
-    chunk: int = BASKET_ENTRIES,
-) -> Iterator[dict[str, Any]]:
-    """Yield arrays of an open tree, chunk by chunk; raise if it is empty."""
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}, expected at least 1")
-    with reading(str(source)):
-        entries = tree.entries
-    if entries == 0:
-        raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
-    first, last, _ = slice(start, stop).indices(entries)
-    wanted = list(dict.fromkeys(place.branch for place in places.values()))
-    pieces = tree.pieces(wanted, start=first, stop=last, chunk=chunk)
-    read = (tree.arrays(piece, wanted) for piece in pieces)
-    for arrays in read_pieces(read, source):
-        yield {
-            name: _value(source, place, arrays[place.branch])
-            for name, place in places.items()
-        }
-
-
-def _value(source: Source, place: _Place, array: Any) -> Any:
-    """Return an array, or one number (n,) of each of its entries."""
-    if place.element is None:
-        return array
-    rows = _regular(source, place.branch, array)
+def _element(source: Source, branch: str, element: int, array: Any) -> np.ndarray:
+    """Return one number (n,) of each entry of an array."""
+    rows = _regular(source, branch, array)
     width = rows.shape[1] if rows.ndim > 1 else 0
-    if place.element >= width:
+    if element >= width:
         has = f"{width} numbers" if width else "one number"
         raise NtupleError(
-            f"{source}: {place.branch}[{place.element}] asked for, but "
-            f"{place.branch!r} has {has} an entry"
+            f"{source}: {branch}[{element}] asked for, but {branch!r} has {has} an "
+            "entry"
         )
-    return np.asarray(rows[:, place.element])
+    return np.asarray(rows[:, element])
 
 
 def _regular(source: Source, name: str, array: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import fsspec
 import numpy as np
 
 from pidgan.errors import NtupleError, one_line
@@ -168,8 +169,6 @@ def file_stamp(path: str | Path) -> dict[str, int]:
     if not is_remote(path):
         status = os.stat(path)
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    import fsspec
-
     with reading(str(path)):
         filesystem, name = fsspec.core.url_to_fs(str(path))
         return {"size": int(filesystem.size(name) or 0)}

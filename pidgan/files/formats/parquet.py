@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any, final
 
 import awkward as ak
+import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pidgan.errors import NtupleError
 from pidgan.files.trees import BASKET_ENTRIES, Addition, Append, BranchType, Format
@@ -28,8 +32,6 @@ class ParquetTable:
         return {field.name: str(field.type) for field in self.file.schema_arrow}
 
     def branch_type(self, name: str) -> BranchType | None:
-        import pyarrow as pa
-
         kind = self.file.schema_arrow.field(name).type
         shape: tuple[int | None, ...] = ()
         if pa.types.is_fixed_size_list(kind):
@@ -78,9 +80,6 @@ class ParquetTable:
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         schema = self.file.schema_arrow if kept else pa.schema([])
         for column, kind in addition.types.items():
             if schema.get_field_index(column) < 0:
@@ -100,9 +99,6 @@ class ParquetTable:
 
 def _array(column: Any, name: str) -> Any:
     """Return a column as numpy or awkward; a null is NaN, or no number of a list."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_fixed_size_list(column.type):
         if column.null_count:
             raise NtupleError(f"column {name!r} holds a null, expected lists")
@@ -117,8 +113,6 @@ def _array(column: Any, name: str) -> Any:
 
 def _arrow_type(kind: BranchType) -> Any:
     """Return the arrow type of a new column."""
-    import pyarrow as pa
-
     number = pa.from_numpy_dtype(kind.number)
     if kind.shape == ():
         return number
@@ -127,8 +121,6 @@ def _arrow_type(kind: BranchType) -> Any:
 
 def _arrow_column(values: Any, kind: Any) -> Any:
     """Return an array as an arrow column of a type."""
-    import pyarrow as pa
-
     if values.ndim == 1:
         return pa.array(values).cast(kind)
     if isinstance(values, np.ndarray):
@@ -139,9 +131,6 @@ def _arrow_column(values: Any, kind: Any) -> Any:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[Any]:
-    import fsspec
-    import pyarrow.parquet as pq
-
     with fsspec.open(path, "rb") as stream, pq.ParquetFile(stream) as file:
         yield file
 
@@ -156,9 +145,6 @@ def _create(path: Path) -> Iterator[Any]:
 def _write(
     new: Any, name: str, arrays: Mapping[str, Any], counters: Mapping[str, str]
 ) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns = {
         name: ak.to_arrow(ak.Array(array), extensionarray=False)
         for name, array in arrays.items()
