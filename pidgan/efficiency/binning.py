@@ -21,6 +21,7 @@ from pidgan.sample.loading import load_binning
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
 Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]
 Edges = Mapping[str, Sequence[float] | FloatArray]
+ChosenEdges = Mapping[str, tuple[float, ...]]
 
 CELLS = 2000
 """Steps among which the edges of bins of equal population are sought: 0.05 % of the
@@ -74,16 +75,12 @@ def choose_edges(
     edges: FloatArray
     chosen = default if binning is None else binning
     for name, wanted in by_condition(chosen or {}).items():
-        if name not in columns:
-            raise ValueError(
-                f"binning in {name!r}, which is not a column"
-                f"{nearest(name, map(str, columns))}"
-            )
+        values = _column(columns, name)
         if isinstance(wanted, str):
             edges = np.array(_named(name, wanted))
         elif isinstance(wanted, int | np.integer):
             try:
-                edges = equal_population(columns[name], int(wanted), weights=weights)
+                edges = equal_population(values, int(wanted), weights=weights)
             except DatasetError as error:
                 raise DatasetError(f"binning in {name!r}: {error}") from None
             low, high = (ranges or {}).get(name, (np.inf, -np.inf))
@@ -145,15 +142,13 @@ def _cover(range_: tuple[float, float], edges: Sequence[float]) -> tuple[float, 
     if len(inner) < 2:
         return (low, *inner, high)
     first, last = inner[1] - inner[0], inner[-1] - inner[-2]
-    left, right = (
-        min(MAX_END_BINS, math.ceil(width / (WIDE_END * beside)))
-        for width, beside in ((inner[0] - low, first), (high - inner[-1], last))
-    )
-    return (
-        *np.linspace(low, inner[0], left + 1)[:-1].tolist(),
-        *inner,
-        *np.linspace(inner[-1], high, right + 1)[1:].tolist(),
-    )
+
+    def new(start: float, stop: float, beside: float) -> list[float]:
+        n = min(MAX_END_BINS, math.ceil((stop - start) / (WIDE_END * beside)))
+        return [float(edge) for edge in np.linspace(start, stop, n + 1)]
+
+    left, right = new(low, inner[0], first), new(inner[-1], high, last)
+    return (*left[:-1], *inner, *right[1:])
 
 
 def equal_population(
@@ -224,18 +219,19 @@ def bin_index(columns: Columns, binning: Edges) -> IntArray:
     inside = np.ones(len(index), dtype=np.bool_)
     for name, given in binning.items():
         edges = check_edges(name, given)
-        if name not in columns:
-            raise ValueError(
-                f"binning in {name!r}, which is not a column"
-                f"{nearest(name, map(str, columns))}"
-            )
-        values = np.asarray(columns[name])
-        place = np.searchsorted(edges, values, side="right") - 1
+        place = np.searchsorted(edges, _column(columns, name), side="right") - 1
         inside &= (place >= 0) & (place < len(edges) - 1)
         index *= len(edges) - 1
         index += place
     index[~inside] = -1
     return index
+
+
+def _column(columns: Columns, name: str) -> NDArray[Any]:
+    if name not in columns:
+        hint = nearest(name, map(str, columns))
+        raise ValueError(f"binning in {name!r}, which is not a column{hint}")
+    return np.asarray(columns[name])
 
 
 def bin_shape(binning: Edges) -> tuple[int, ...]:
@@ -290,8 +286,7 @@ def _largest_population(s: FloatArray, s2: FloatArray, n_bins: int) -> list[int]
         return [] if high > 0 else None
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        found = _fill(s, s2, n_bins, middle)
-        if found is None:
+        if (found := _fill(s, s2, n_bins, middle)) is None:
             high = middle
         else:
             low, best = middle, found

@@ -12,7 +12,7 @@ NaN where a track lies outside its map, or has no conditions.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,9 @@ def write_efficiency_columns(
     for source in find_sources(files):
         by_path.setdefault(source.path, []).append(source)
     outputs = find_outputs(list(by_path), Path(output))
+    # Every tree is checked before the first file is written.
     additions = {
-        outputs[path]: [
-            _addition(source, opened, selections, conditions) for source in found
-        ]
+        outputs[path]: [_addition(s, opened, selections, conditions) for s in found]
         for path, found in by_path.items()
     }
     for file, found in additions.items():
@@ -103,11 +102,8 @@ def write_efficiency_columns(
     return tuple(additions)
 
 
-def selection_names(selections: Sequence[Selection]) -> list[str]:
-    """Return prefixes such as `RichDLLk_gt_5_` that tell branches of selections apart.
-
-    One selection alone has none.
-    """
+def _selection_names(selections: Sequence[Selection]) -> list[str]:
+    """Prefixes such as `RichDLLk_gt_5_`, of which one selection alone has none."""
     if len(selections) == 1:
         return [""]
     names = [f"{_name(selection.text)}_" for selection in selections]
@@ -141,29 +137,32 @@ def _addition(
         )
         for track, own in maps.items()
     }
-    where = f"{source}, {', '.join(maps)}"
-    inputs = list(
-        dict.fromkeys(name for own in found.values() for c in own for name in c.inputs)
-    )
-    check_numbers(inputs, tree, source, ", ".join(maps))
-    shape = common_shape(
-        {name: tree.types[name] for name in inputs}, own=inputs, where=where
-    )
+    tracks = ", ".join(maps)
+    where = f"{source}, {tracks}"
+    read = [name for own in found.values() for c in own for name in c.inputs]
+    inputs = list(dict.fromkeys(read))
+    check_numbers(inputs, tree, source, tracks)
+    types = {name: tree.types[name] for name in inputs}
+    shape = common_shape(types, own=inputs, where=where)
     if tree.entries:
         head = next(iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
         rows, _ = lay_out(head, inputs, shape, where=where)
         for track, own in found.items():
             check_units(own, rows, source, track)
     kind = BranchType(np.dtype(np.float64), shape)
-    named = dict(zip(selection_names(selections), selections, strict=True))
-    tables = {name: _tabulate(selection, maps) for name, selection in named.items()}
+    tables = {
+        name: _Table(selection, maps)
+        for name, selection in zip(
+            _selection_names(selections), selections, strict=True
+        )
+    }
     fresh = [
         f"{owner}{name}{number}"
-        for name, selection in named.items()
-        for owner in (*(f"{track}_" for track in selection.cuts), "")
+        for name, table in tables.items()
+        for owner in table.owners
         for number in ("PIDCalibEff", "PIDCalibErr")
     ]
-    nested = [name for name in inputs if tree.types[name].shape == (None,)]
+    nested = [name for name in inputs if types[name].shape == (None,)]
 
     def compute(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
         rows, counts = lay_out(arrays, inputs, shape, where=where)
@@ -173,10 +172,14 @@ def _addition(
             )
             for track, own in found.items()
         }
-        columns: dict[str, FloatArray] = {}
-        for name, table in tables.items():
-            columns |= _columns(name, table, places)
-        return {name: restore(v, shape, counts) for name, v in columns.items()}
+        numbers = [
+            values
+            for table in tables.values()
+            for tracks in table.owners.values()
+            for values in table.product(tracks, places)
+        ]
+        columns = zip(fresh, numbers, strict=True)
+        return {name: restore(values, shape, counts) for name, values in columns}
 
     return Addition(
         source=source,
@@ -187,66 +190,42 @@ def _addition(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Table:
-    """A selection in every bin (n_bins,) of the maps of its tracks.
+    """A selection in every bin (n_bins,) of the maps of its tracks."""
 
-    The covariance is given by two tracks of one map, shifts by map and variation.
-    """
-
-    efficiency: Mapping[str, FloatArray]
-    covariance: Mapping[tuple[str, str], FloatArray]
-    shifts: Mapping[tuple[str, str], Mapping[str, FloatArray]]
-
-
-def _tabulate(selection: Selection, maps: Mapping[str, EfficiencyMap]) -> _Table:
-    """Take a selection from the maps."""
-    keys = {track: map_key(maps[track]) for track in selection.cuts}
-    shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
-    for track, cut in selection.cuts.items():
-        for name, values in maps[track].variations.items():
-            shifts.setdefault((keys[track], name), {})[track] = values[cut]
-    return _Table(
-        efficiency={t: maps[t].nominal[cut] for t, cut in selection.cuts.items()},
-        covariance={
-            (t, s): maps[t].joint_covariance(cut, other)
-            for t, cut in selection.cuts.items()
-            for s, other in selection.cuts.items()
+    def __init__(self, selection: Selection, maps: Mapping[str, EfficiencyMap]) -> None:
+        cuts = selection.cuts
+        keys = {track: map_key(maps[track]) for track in cuts}
+        self.owners = {**{f"{track}_": [track] for track in cuts}, "": list(cuts)}
+        self.efficiency = {t: maps[t].nominal[cut] for t, cut in cuts.items()}
+        self.covariance = {
+            (t, s): maps[t].joint_covariance(cuts[t], cuts[s])
+            for t, s in product(cuts, cuts)
             if keys[t] == keys[s]
-        },
-        shifts=shifts,
-    )
+        }
+        # By map and variation, then by track.
+        self.shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
+        for track, cut in cuts.items():
+            for name, values in maps[track].variations.items():
+                own = self.shifts.setdefault((keys[track], name), {})
+                own[track] = values[cut]
 
-
-def _columns(
-    name: str, table: _Table, places: Mapping[str, IntArray]
-) -> dict[str, FloatArray]:
-    """Return the branches of a selection for rows in bins `places` of the maps."""
-    tracks = list(table.efficiency)
-    columns = {}
-    for owner, own in [*((f"{t}_", [t]) for t in tracks), ("", tracks)]:
-        value, error = _product(own, table, places)
-        columns[f"{owner}{name}PIDCalibEff"] = value
-        columns[f"{owner}{name}PIDCalibErr"] = error
-    return columns
-
-
-def _product(
-    tracks: Sequence[str], table: _Table, places: Mapping[str, IntArray]
-) -> tuple[FloatArray, FloatArray]:
-    """Return the product (n,) of the efficiencies of tracks, and its uncertainty."""
-    factors = [table.efficiency[t][places[t]] for t in tracks]
-    slopes = {
-        t: np.prod([np.ones(len(f)), *factors[:i], *factors[i + 1 :]], axis=0)
-        for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
-    }
-    variance = np.zeros(len(factors[0]))
-    for (t, s), covariance in table.covariance.items():
-        if t in slopes and s in slopes:
-            variance += slopes[t] * slopes[s] * covariance[places[t], places[s]]
-    for shift in table.shifts.values():
-        parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
-        variance += np.sum(parts, axis=0) ** 2
-    inside = np.all([places[track] >= 0 for track in tracks], axis=0)
-    value = np.where(inside, np.prod(factors, axis=0), np.nan)
-    return value, np.where(inside, np.sqrt(variance), np.nan)
+    def product(
+        self, tracks: Sequence[str], places: Mapping[str, IntArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the product (n,) of the efficiencies of tracks, and its error."""
+        factors = [self.efficiency[t][places[t]] for t in tracks]
+        slopes = {
+            t: np.prod([np.ones(len(f)), *factors[:i], *factors[i + 1 :]], axis=0)
+            for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
+        }
+        variance = np.zeros(len(factors[0]))
+        for (t, s), covariance in self.covariance.items():
+            if t in slopes and s in slopes:
+                variance += slopes[t] * slopes[s] * covariance[places[t], places[s]]
+        for shift in self.shifts.values():
+            parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
+            variance += np.sum(parts, axis=0) ** 2
+        inside = np.all([places[track] >= 0 for track in tracks], axis=0)
+        value = np.where(inside, np.prod(factors, axis=0), np.nan)
+        return value, np.where(inside, np.sqrt(variance), np.nan)

@@ -106,8 +106,7 @@ class EfficiencyMap:
         variance = np.einsum("cbb->cb", self.covariance).copy()
         for shift in self.variations.values():
             variance += shift**2
-        error: FloatArray = np.sqrt(variance)
-        return error
+        return np.asarray(np.sqrt(variance))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,7 +121,7 @@ class EfficiencyMap:
     @property
     def flagged(self) -> tuple[str, ...]:
         """Cuts with fewer than `MIN_EVENTS` effective rows on one side."""
-        return tuple(np.array(self.cuts)[self.few].tolist())
+        return tuple(cut for cut, few in zip(self.cuts, self.few, strict=True) if few)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,16 +132,10 @@ class EfficiencyMap:
     @property
     def aliases(self) -> dict[str, str]:
         """Further names for them: the branches of the calibration sample."""
-        aliases: dict[str, str] = self.metadata.get("aliases", {})
-        return aliases
+        return dict(self.metadata.get("aliases", {}))
 
     def cut_index(self, cut: str) -> int:
-        """Return the number of a cut; spaces and spelling of `and` do not matter.
-
-        Raises:
-            MapError: The map does not hold that cut.
-            CutError: The text is not a cut on variables of the map.
-        """
+        """Return the number of a cut; spaces and spelling of `and` do not matter."""
         wanted, *known = (
             parse_cut(text, names=self.names, aliases=self.aliases).canonical
             for text in (cut, *self.cuts)
@@ -157,17 +150,14 @@ class EfficiencyMap:
     def joint_covariance(self, i: int, j: int) -> FloatArray:
         """Return the covariance (n_bins, n_bins) of the discrepancies of two cuts."""
         if i == j:
-            own: FloatArray = self.covariance[i]
-            return own
+            return np.asarray(self.covariance[i])
         first = self.operator[i] * self.raw_covariance[i, j]
-        result: FloatArray = first @ self.operator[j].T
-        return result
+        return np.asarray(first @ self.operator[j].T)
 
     def propagate(self, fractions: FloatArray) -> FloatArray:
         """Return the covariance (n_cuts, n_cuts) of mean discrepancies sum_b f_b d_b.
 
-        Args:
-            fractions: (n_bins,) share of the analysis' rows in each bin.
+        The fractions f (n_bins,) are the shares of the analysis' rows in each bin.
         """
         pull = np.einsum("a,cab->cb", fractions, self.operator)
         joint = np.einsum("ib,ijb,jb->ij", pull, self.raw_covariance, pull)
@@ -188,14 +178,8 @@ class EfficiencyMap:
     def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write MAP.json, MAP.npz beside it and, up to three conditions, MAP.root.
 
-        Each file is written under a temporary name; none appears if one fails.
-
-        Args:
-            path: Name of the JSON file.
-            overwrite: Whether to replace existing files.
-
-        Returns:
-            The files.
+        The path is that of the JSON file. Each file is written under a temporary name;
+        none appears if one fails. The files are returned.
         """
         path = Path(path)
         if path.suffix != ".json":
@@ -257,16 +241,6 @@ class EfficiencyMap:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
 
-    def _head(self, digest: str) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "cuts": list(self.cuts),
-            "binning": {name: list(edges) for name, edges in self.binning.items()},
-            "variations": list(self.variations),
-            "npz_sha256": digest,
-            "metadata": self.metadata,
-        }
-
     def _write_arrays(self, path: Path) -> None:
         content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         content |= {f"variation_{k}": v for k, v in self.variations.items()}
@@ -278,52 +252,51 @@ class EfficiencyMap:
 
     def _histograms(self) -> dict[str, Any]:
         """Nominal, generated and discrepancy of each cut, numbered from 1."""
-        own = np.einsum("cbb->cb", self.covariance)
         contents = {
-            "nominal": (self.nominal, self.error**2),
-            "generated": (self.generated, np.zeros_like(self.generated)),
-            "discrepancy": (self.discrepancy, own),
+            "nominal": [self.nominal, self.error**2],
+            "generated": [self.generated, np.zeros_like(self.generated)],
+            "discrepancy": [self.discrepancy, np.einsum("cbb->cb", self.covariance)],
         }
         return {
             f"{kind}_{i + 1}": weight_histogram(
-                self.binning,
-                values[i].reshape(self.shape),
-                variances[i].reshape(self.shape),
-                name=cut,
+                self.binning, *(a[i].reshape(self.shape) for a in arrays), name=cut
             )
             for i, cut in enumerate(self.cuts)
-            for kind, (values, variances) in contents.items()
+            for kind, arrays in contents.items()
         }
 
     def _correction_set(self, digest: str) -> dict[str, Any]:
-        title = (
-            f"PID efficiencies of {self.metadata['species']} "
-            f"({self.metadata['detector']}): generated + discrepancy"
-        )
+        species, detector = self.metadata["species"], self.metadata["detector"]
+        title = f"PID efficiencies of {species} ({detector}): generated + discrepancy"
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "cuts": list(self.cuts),
+            "binning": {name: list(edges) for name, edges in self.binning.items()},
+            "variations": list(self.variations),
+            "npz_sha256": digest,
+            "metadata": self.metadata,
+        }
         return {
             "schema_version": 2,
-            "description": f"{title}\n{_MARK}{json.dumps(self._head(digest))}",
-            "corrections": [
-                self._correction(i, cut) for i, cut in enumerate(self.cuts)
-            ],
+            "description": f"{title}\n{_MARK}{json.dumps(head)}",
+            "corrections": [self._correction(i, c) for i, c in enumerate(self.cuts)],
         }
 
     def _correction(self, i: int, cut: str) -> dict[str, Any]:
-        inputs: list[dict[str, Any]] = [
-            {
-                "name": "variation",
-                "type": "string",
-                "description": "nominal, <name>_up or <name>_down",
-            }
-        ]
+        text = "nominal, <name>_up or <name>_down"
+        inputs: list[dict[str, str | None]]
+        inputs = [{"name": "variation", "type": "string", "description": text}]
         units = {v["name"]: v["unit"] for v in self.metadata["conditions"]}
         for name in self.binning:
             unit = f"in {units[name]}" if units[name] != "1" else None
             inputs.append({"name": name, "type": "real", "description": unit})
-        variations = {"nominal": self.nominal[i]}
+        nominal = self.nominal[i]
+        variations = {"nominal": nominal}
         for name, shift in self._shifts(i).items():
-            variations[f"{name}_up"] = self.nominal[i] + shift
-            variations[f"{name}_down"] = self.nominal[i] - shift
+            variations |= {
+                f"{name}_up": nominal + shift,
+                f"{name}_down": nominal - shift,
+            }
         return {
             "name": cut,
             "description": f"efficiency of {cut}",

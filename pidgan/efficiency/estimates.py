@@ -67,19 +67,17 @@ class Estimates:
 
     labels: tuple[str, ...]
     values: FloatArray
-    samples: Mapping[Sample, Any] = field(repr=False)
-    gradients: Mapping[str, Any] = field(repr=False)
-    shifts: Mapping[Origin, FloatArray] = field(repr=False)
-    maps: Mapping[str, EfficiencyMap] = field(repr=False)
+    samples: Mapping[Sample, Any] = field(default_factory=dict, repr=False)
+    gradients: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    shifts: Mapping[Origin, FloatArray] = field(default_factory=dict, repr=False)
+    maps: Mapping[str, EfficiencyMap] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __iter__(self) -> Iterator[Estimate]:
         stat, total = _errors(self.stat), _errors(self.covariance)
-        parts = {
-            name: _errors(covariance) for name, covariance in self.systematics.items()
-        }
+        parts = {name: _errors(part) for name, part in self.systematics.items()}
         for i, label in enumerate(self.labels):
             yield Estimate(
                 label=label,
@@ -117,11 +115,9 @@ class Estimates:
         return _combine(a, b, a.values + b.values, (one, one), "+")
 
     def linear(self, matrix: Any, *, labels: Sequence[str]) -> "Estimates":
-        """Return a matrix (m, n) times the values: sums, averages, selections.
+        """Return a matrix (m, n), which may be sparse, times the values.
 
-        Args:
-            matrix: (m, n) coefficients, an array or a sparse one.
-            labels: (m,) names of the results.
+        This gives sums, averages and selections, with m labels.
         """
         j = sparse.csr_array(matrix)
         # Zero times NaN counts as zero: only values that are used must exist.
@@ -136,11 +132,8 @@ class Estimates:
         total = np.zeros((len(self), len(self)))
         for first, j in self.samples.items():
             for second, k in self.samples.items():
-                inner = (
-                    first.covariance
-                    if first is second
-                    else first.shared_covariance(second)
-                )
+                same = first is second
+                inner = first.covariance if same else first.shared_covariance(second)
                 if inner is not None:
                     total += j @ (k @ inner.T).T
         return self._masked(total)
@@ -149,10 +142,9 @@ class Estimates:
     def systematics(self) -> dict[str, FloatArray]:
         """(n, n) by name: "calibration", then the sum over maps of each variation."""
         shape = (len(self), len(self))
-        calibration = np.zeros(shape)
+        parts = {"calibration": np.zeros(shape)}
         for key, gradient in self.gradients.items():
-            calibration += map_covariance(self.maps[key], gradient)
-        parts = {"calibration": calibration}
+            parts["calibration"] += map_covariance(self.maps[key], gradient)
         for (_, name), shift in self.shifts.items():
             parts[name] = parts.get(name, np.zeros(shape)) + np.outer(shift, shift)
         return {name: self._masked(part) for name, part in parts.items()}
@@ -165,19 +157,17 @@ class Estimates:
 
     def content(self) -> dict[str, Any]:
         """Return everything for JSON, with null for NaN."""
-        results = [one.content() for one in self]
-        return {"results": results, **self.covariances()}
+        return {"results": quoted.for_json(list(self)), **self.covariances()}
 
     def covariances(self) -> dict[str, Any]:
         """Return the covariance and its parts for JSON."""
-        parts = {"stat": self.stat, **self.systematics}
-        matrices = {name: part.tolist() for name, part in parts.items()}
-        content = {"covariance": self.covariance.tolist(), "covariance_parts": matrices}
-        return dict(quoted.for_json(content))
+        parts = quoted.for_json({"stat": self.stat, **self.systematics})
+        whole = quoted.for_json(self.covariance)
+        return {"covariance": whole, "covariance_parts": parts}
 
     def text(self) -> str:
         """Return a table of values and uncertainties."""
-        return quoted.estimate_text(self)
+        return "\n".join(quoted.table_lines(list(self), "", unit=""))
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic."""
@@ -206,20 +196,15 @@ class Estimates:
 def stack(parts: Iterable[Estimates]) -> Estimates:
     """Return the estimates of several, one after the other."""
     parts = list(parts)
-    sizes = [len(part) for part in parts]
-    starts = np.cumsum([0, *sizes])
-    total = int(starts[-1])
-
-    def placed(part: int, values: Any) -> Any:
-        """Rows of one part at their place among all."""
-        place = sparse.eye_array(total, sizes[part], k=-int(starts[part]), format="csr")
-        return place @ values
-
+    total, start = sum(map(len, parts)), 0
     joined: dict[str, dict[Any, Any]] = {"samples": {}, "gradients": {}, "shifts": {}}
-    for i, part in enumerate(parts):
+    for part in parts:
+        # Puts rows of the part at their place among all.
+        place = sparse.eye_array(total, len(part), k=-start, format="csr")
+        start += len(part)
         for kind, found in joined.items():
             for key, values in getattr(part, kind).items():
-                own = placed(i, values)
+                own = place @ values
                 found[key] = found[key] + own if key in found else own
     return Estimates(
         labels=tuple(label for part in parts for label in part.labels),
@@ -231,10 +216,8 @@ def stack(parts: Iterable[Estimates]) -> Estimates:
 
 def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
     """Return G C G^T (n, n) of derivatives (n, n_cuts * n_bins) by discrepancies."""
-    n_bins = len(efficiency_map.n_eff)
-    n = gradient.shape[0]
-    total = np.zeros((n, n))
-    raw = efficiency_map.raw_covariance
+    n_bins, raw = len(efficiency_map.n_eff), efficiency_map.raw_covariance
+    total = np.zeros((gradient.shape[0], gradient.shape[0]))
     pulls = []
     for cut in range(len(efficiency_map.cuts)):
         block = sparse.csr_array(gradient[:, cut * n_bins : (cut + 1) * n_bins])
@@ -254,12 +237,8 @@ def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
 
 def map_key(efficiency_map: EfficiencyMap) -> str:
     """Return a hash that tells a map from others, however it was opened."""
-    digest = hashlib.sha256()
-    for array in (
-        efficiency_map.discrepancy,
-        efficiency_map.raw_covariance,
-        *efficiency_map.variations.values(),
-    ):
+    digest, shifts = hashlib.sha256(), efficiency_map.variations.values()
+    for array in (efficiency_map.discrepancy, efficiency_map.raw_covariance, *shifts):
         digest.update(np.ascontiguousarray(array).tobytes())
     head = [efficiency_map.cuts, efficiency_map.binning, efficiency_map.metadata]
     digest.update(json.dumps(head, sort_keys=True, default=str).encode())
@@ -269,25 +248,15 @@ def map_key(efficiency_map: EfficiencyMap) -> str:
 def _pair(a: Estimates, b: Estimates | float) -> tuple[Estimates, Estimates]:
     """Return both with the same number of elements."""
     if not isinstance(b, Estimates):
-        b = Estimates(
-            labels=(f"{b:g}",),
-            values=np.array([float(b)]),
-            samples={},
-            gradients={},
-            shifts={},
-            maps={},
-        )
+        b = Estimates(labels=(f"{b:g}",), values=np.array([float(b)]))
     n = max(len(a), len(b))
     if {len(a), len(b)} - {1, n}:
         raise ValueError(
             f"{len(a)} and {len(b)} estimates: expected as many of both, or one of one"
         )
-    if len(a) < n:
-        a = a[[0] * n]
-    if len(b) < n:
-        b = b[[0] * n]
     warn_of_relatives({**a.maps, **b.maps})
-    return a, b
+    first, second = (one if len(one) == n else one[[0] * n] for one in (a, b))
+    return first, second
 
 
 def _combine(

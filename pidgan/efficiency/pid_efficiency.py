@@ -40,12 +40,7 @@ from scipy import sparse
 from pidgan.application.conditions import Conditions
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted, sums
-from pidgan.efficiency.analysis_rows import (
-    Request,
-    Rows,
-    check_places,
-    read_rows,
-)
+from pidgan.efficiency.analysis_rows import Request, Rows, check_places, read_rows
 from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -132,7 +127,7 @@ class PidEfficiencies:
     def content(self) -> dict[str, Any]:
         """Return everything for JSON, with null for NaN and infinity."""
         return {
-            "results": [one.content() for one in self.results],
+            "results": quoted.for_json(self.results),
             "bins": quoted.for_json(self.binning),
             "n_outside_bins": self.n_outside_bins,
             **self.estimates.covariances(),
@@ -252,25 +247,21 @@ def combine(
             f"{len(used.weights)} rows{where} with a sum of weights of "
             f"{used.weights.sum():.6g}, expected a positive sum"
         )
-    keys = {track: map_key(efficiency_map) for track, efficiency_map in maps.items()}
+    keys = {track: map_key(own) for track, own in maps.items()}
     warn_of_relatives({keys[track]: maps[track] for track in maps})
-    parts = [
-        sums.integrate(selection, used, maps, keys, cells=cells)
-        for selection in selections
-    ]
+    parts = [sums.integrate(s, used, maps, keys, cells=cells) for s in selections]
     sample = sums.RowSample(
         rows=rows,
         selections=tuple(selections),
         maps=maps,
         correction=correction,
-        means=np.array([part.values(correction) for part in parts]),
+        means=np.array([p.corrected if correction else p.generated for p in parts]),
         sums=np.where(cells.status == sums.USABLE, cells.sums, 0.0),
     )
     estimates = _estimates(parts, sample, maps, keys, cells=cells, edges=edges)
+    found = _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
     return PidEfficiencies(
-        results=tuple(
-            _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
-        ),
+        results=tuple(found),
         estimates=estimates,
         binning=edges,
         n_outside_bins=n_outside_bins,
@@ -290,37 +281,30 @@ def _estimates(
     n_cells = len(cells.sums)
     columns: list[dict[Origin, FloatArray]] = []
     for part in parts:
-        shifts = dict(part.shifts)
-        for track, error in part.outside.items():
-            # Nothing is known there; only these rows are wrong in the same way.
-            shifts[(sample, track), "outside"] = error
+        # Nothing is known outside; only these rows are wrong in the same way.
+        outside = {((sample, t), "outside"): e for t, e in part.outside.items()}
+        shifts = {**part.shifts, **outside}
         if not sample.correction:
             own = frozenset(keys[track] for track in part.selection.cuts)
             shifts[own, "uncorrected"] = part.corrected - part.generated
         columns.append(shifts)
-    origins = list(dict.fromkeys(origin for shifts in columns for origin in shifts))
     by_key = {keys[track]: efficiency_map for track, efficiency_map in maps.items()}
     gradients = {}
     for key, efficiency_map in by_key.items():
-        shape = (n_cells, efficiency_map.discrepancy.size)
-        empty = sparse.csr_array(shape)
+        empty = sparse.csr_array((n_cells, efficiency_map.discrepancy.size))
         blocks = [part.gradients.get(key, empty) for part in parts]
         gradients[key] = sparse.vstack(blocks, format="csr")
-    usable = np.tile(cells.status == sums.USABLE, len(parts))
-    values = np.where(usable, sample.means.ravel(), np.nan)
-    ranges = _ranges(edges)
+    values = np.where(cells.status == sums.USABLE, sample.means, np.nan).ravel()
+    none = np.zeros(n_cells)
+    texts, ranges = [part.selection.text for part in parts], _ranges(edges)
     return Estimates(
-        labels=tuple(
-            quoted.label_of(p.selection.text, r) for p in parts for r in ranges
-        ),
+        labels=tuple(quoted.label_of(text, r) for text in texts for r in ranges),
         values=values,
         samples={sample: sparse.eye_array(len(values), format="csr")},
         gradients=gradients,
         shifts={
-            origin: np.concatenate(
-                [shifts.get(origin, np.zeros(n_cells)) for shifts in columns]
-            )
-            for origin in origins
+            origin: np.concatenate([shifts.get(origin, none) for shifts in columns])
+            for origin in dict.fromkeys(o for shifts in columns for o in shifts)
         },
         maps=by_key,
     )
@@ -349,10 +333,7 @@ def _describe(
             flags.append("few reference rows")
         yield PidEfficiency(
             cut=part.selection.text,
-            value=one.value,
-            stat=one.stat,
-            syst=one.syst,
-            total=one.total,
+            **{name: getattr(one, name) for name in ("value", "stat", "syst", "total")},
             generated=float(generated),
             correction=float(part.corrected[cell] - generated),
             n_rows=int(cells.n_rows[cell]),
@@ -369,8 +350,5 @@ def _ranges(
     edges: Mapping[str, Sequence[float]],
 ) -> list[dict[str, tuple[float, float]]]:
     """Return the edges of each bin, in C order."""
-    pairs = [
-        [(name, (low, high)) for low, high in pairwise(values)]
-        for name, values in edges.items()
-    ]
-    return [dict(one) for one in product(*pairs)]
+    pairs = product(*map(pairwise, edges.values()))
+    return [dict(zip(edges, one, strict=True)) for one in pairs]

@@ -16,22 +16,12 @@ MAX_DECIMALS = 6
 NEGLIGIBLE = 1e-3
 """Share of the total uncertainty below which a part may be shown as zero."""
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "^": r"\^{}",
-    "~": r"\~{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    "\u2264": r"$\leq$",
-    "\u2265": r"$\geq$",
-}
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "{}&%#_"}
+    | {c: f"\\{c}{{}}" for c in "^~"}
+    | {c: f"${c}$" for c in "<>|"}
+    | {"\\": r"\textbackslash{}", "\u2264": r"$\leq$", "\u2265": r"$\geq$"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +29,7 @@ class Estimate:
     """A value with its uncertainties.
 
     Attributes:
-        label: Name of the quantity.
-        value: The value; NaN if there is none.
+        value: The value of the quantity; NaN if there is none.
         stat: Statistical uncertainty of the analysis ntuples.
         syst: Systematic uncertainties by name.
         total: All uncertainties in quadrature.
@@ -52,29 +41,23 @@ class Estimate:
     syst: dict[str, float]
     total: float
 
-    def content(self) -> dict[str, Any]:
-        """Return everything for JSON, with null for NaN."""
-        return dict(for_json(asdict(self)))
-
 
 @dataclass(frozen=True, kw_only=True)
 class PidEfficiency:
     """Efficiency of one selection on an analysis ntuple, or in one bin of it.
 
     Attributes:
-        cut: The selection.
         value: Efficiency, corrected unless asked otherwise; never clipped; NaN in a
             bin that is flagged as empty or without a positive sum of weights.
         stat: Statistical uncertainty of the analysis ntuple.
-        syst: Systematic uncertainties by name: "calibration", the variations of the
-            map, "transfer"; "outside" if rows lie outside the map; "uncorrected"
-            without the correction.
+        syst: Systematic uncertainties: "calibration", the variations of the map,
+            "transfer", "outside" if rows lie outside the map, "uncorrected" without
+            the correction.
         total: All uncertainties in quadrature.
         generated: Efficiency of the generated targets.
         correction: Correction of the generated efficiency by the map, whether or not
             it was added.
-        n_rows: Rows used.
-        n_eff: Effective number of these rows, (sum w)^2 / sum w^2.
+        n_eff: Effective number of the rows used, (sum w)^2 / sum w^2.
         outside_fraction: Share of the sum of weights outside the map.
         n_invalid: Rows of the ntuple left out, without targets.
         few_events: Whether a reference has few rows on one side of a cut.
@@ -103,10 +86,6 @@ class PidEfficiency:
         """The selection and the bin."""
         return label_of(self.cut, self.bin)
 
-    def content(self) -> dict[str, Any]:
-        """Return everything for JSON, with null for NaN and infinity."""
-        return dict(for_json(asdict(self)))
-
 
 def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:
     """Name a selection in a bin with these edges by branch."""
@@ -115,11 +94,15 @@ def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:
 
 
 def for_json(content: Any) -> Any:
-    """Return content for JSON, with None for NaN and infinity."""
+    """Return records and numbers for JSON, with None for NaN and infinity."""
+    if isinstance(content, Estimate | PidEfficiency):
+        return for_json(asdict(content))
     if isinstance(content, Mapping):
         return {key: for_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [for_json(value) for value in content]
+    if isinstance(content, np.ndarray):
+        return for_json(content.tolist())
     if isinstance(content, float):
         return float(content) if np.isfinite(content) else None
     return content
@@ -131,7 +114,7 @@ def efficiency_text(
     n_outside_bins: int,
 ) -> str:
     """Return a table of efficiencies and uncertainties in per cent."""
-    lines = _lines(found, "cut", unit="%", last=("generated",))
+    lines = table_lines(found, "cut", unit="%", last=("generated",))
     one = found[0]
     worst = 100 * max(r.outside_fraction for r in found)
     if bins:
@@ -147,29 +130,22 @@ def efficiency_text(
             f"{one.n_rows} rows, effectively {one.n_eff:.0f}; without targets, left "
             f"out: {one.n_invalid}; outside the map: {worst:.2f} %"
         )
-    few = list(dict.fromkeys(r.cut for r in found if r.few_events))
-    if few:
+    if few := list(dict.fromkeys(r.cut for r in found if r.few_events)):
         lines.append(f"few reference rows on one side of: {', '.join(few)}")
     for r in found:
-        flags = [flag for flag in r.flags if flag != "few reference rows"]
-        if flags:
+        if flags := [flag for flag in r.flags if flag != "few reference rows"]:
             lines.append(f"{r.label}: {', '.join(flags)}")
     return "\n".join(lines)
 
 
-def estimate_text(estimates: Iterable[Estimate]) -> str:
-    """Return a table of ratios, sums or differences."""
-    return "\n".join(_lines(list(estimates), "", unit=""))
-
-
-def _lines(
+def table_lines(
     rows: Sequence[PidEfficiency | Estimate],
     title: str,
     *,
     unit: str,
     last: Sequence[str] = (),
 ) -> list[str]:
-    """Head and rows of a table, in per cent if that is the unit."""
+    """Return head and rows of a table, in per cent if that is the unit."""
     names = list(dict.fromkeys(name for r in rows for name in r.syst))
     width = max(len(title), *(len(r.label) for r in rows))
     head = ["value", "stat", *names, "total", *last]
@@ -177,16 +153,12 @@ def _lines(
     for r in rows:
         numbers = [r.value, r.stat, *(r.syst[name] for name in names), r.total]
         numbers += [getattr(r, name) for name in last]
-        cells = "".join(_cell(number, unit) for number in numbers)
-        lines.append(f"{r.label:{width}}{cells}")
+        shown = [f"{100 * x:.3f}%" if unit else f"{x:.5f}" for x in numbers]
+        cells = [
+            "-" if math.isnan(x) else s for x, s in zip(numbers, shown, strict=True)
+        ]
+        lines.append(f"{r.label:{width}}" + "".join(f"{cell:>13}" for cell in cells))
     return lines
-
-
-def _cell(number: float, unit: str) -> str:
-    """A number in a column."""
-    if math.isnan(number):
-        return f"{'-':>13}"
-    return f"{100 * number:12.3f}%" if unit else f"{number:13.5f}"
 
 
 def efficiency_latex(found: Iterable[PidEfficiency], bins: Iterable[str]) -> str:
@@ -194,15 +166,11 @@ def efficiency_latex(found: Iterable[PidEfficiency], bins: Iterable[str]) -> str
     head = ["Selection", *map(_escape, bins), r"Efficiency [\%]"]
     rows = []
     for r in found:
-        ranges = [f"${_edge(low)}$--${_edge(high)}$" for low, high in r.bin.values()]
+        ranges = [f"${low:g}$--${high:g}$" for low, high in r.bin.values()]
+        ranges = [text.replace("inf", r"\infty") for text in ranges]
         number = latex_number(100 * r.value, 100 * r.stat, 100 * _systematic(r))
         rows.append([_escape(r.cut), *ranges, number])
     return _tabular(head, rows)
-
-
-def _edge(edge: float) -> str:
-    """Return the edge of a bin for LaTeX."""
-    return f"{edge:g}".replace("inf", r"\infty")
 
 
 def estimate_latex(estimates: Iterable[Estimate]) -> str:
@@ -243,8 +211,7 @@ def _systematic(one: PidEfficiency | Estimate) -> float:
 
 def _escape(text: str) -> str:
     """Return text that LaTeX prints as it is."""
-    text = text.replace("<=", "\u2264").replace(">=", "\u2265")
-    return "".join(_LATEX.get(character, character) for character in text)
+    return text.replace("<=", "\u2264").replace(">=", "\u2265").translate(_LATEX)
 
 
 def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,12 +11,14 @@ in a bin. Only the bundle and its reference file are needed, for any cut. Use
 `run_systematics` for the efficiency on another sample with its systematic uncertainty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Generator
@@ -29,6 +31,7 @@ from pidgan.bundle.reference import (
 )
 from pidgan.efficiency.binning import (
     Binning,
+    ChosenEdges,
     bin_index,
     bin_shape,
     choose_edges,
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 
 MIN_BIN_EFF = 20.0
 """Effective rows below which the figures of a bin say nothing."""
+
+SHOWN = ("efficiency", "variance", "lower", "upper")
+"""Arrays of a table that a record gives for both, and that are NaN where unusable."""
 
 STREAM = "closure"
 """Name of the random draws, which differ from the draws of an efficiency map."""
@@ -115,27 +121,15 @@ class RealVsGenerated:
         """Return the record with NaN in bins of fewer effective rows than `least`."""
         use = self.n_eff >= least
 
-        def kept(values: FloatArray) -> FloatArray:
-            return np.where(use, values, np.nan)
+        def kept(record: Any, names: Sequence[str]) -> dict[str, Any]:
+            return {n: np.where(use, getattr(record, n), np.nan) for n in names}
 
-        real, generated = (
-            replace(
-                table,
-                efficiency=kept(table.efficiency),
-                variance=kept(table.variance),
-                lower=kept(table.lower),
-                upper=kept(table.upper),
-            )
-            for table in (self.real, self.generated)
-        )
+        own = ("covariance", "difference", "difference_error", "moments")
         return replace(
             self,
-            real=real,
-            generated=generated,
-            covariance=kept(self.covariance),
-            difference=kept(self.difference),
-            difference_error=kept(self.difference_error),
-            moments=kept(self.moments),
+            real=replace(self.real, **kept(self.real, SHOWN)),
+            generated=replace(self.generated, **kept(self.generated, SHOWN)),
+            **kept(self, own),
         )
 
     def figures(self, number: int) -> dict[str, Any]:
@@ -153,15 +147,11 @@ class RealVsGenerated:
 
     def frame(self) -> pd.DataFrame:
         """Return one row per cut and bin: edges, both efficiencies and difference."""
-        shared = ("efficiency", "variance", "lower", "upper")
-        result = self.real.frame().rename(
-            columns={name: f"real_{name}" for name in shared}
-        )
-        for name in shared:
+        result = self.real.frame().rename(columns={n: f"real_{n}" for n in SHOWN})
+        for name in SHOWN:
             result[f"generated_{name}"] = getattr(self.generated, name).reshape(-1)
-        n = len(self.cuts)
-        i = np.arange(n)
-        result["covariance"] = self.covariance[i, n + i].reshape(-1)
+        i = np.arange(len(self.cuts))
+        result["covariance"] = self.covariance[i, len(i) + i].reshape(-1)
         result["difference"] = self.difference.reshape(-1)
         result["difference_error"] = self.difference_error.reshape(-1)
         return result
@@ -169,18 +159,10 @@ class RealVsGenerated:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRows:
-    """Outcomes of cuts on reference rows, from which records in any bins are made.
+    """Outcomes of cuts on reference rows (n,), from which records in bins are made.
 
-    Attributes:
-        species: Species of the rows.
-        cuts: Texts of the cuts.
-        columns: (n,) arrays by name: conditions, and targets if a binning needs them.
-        weights: (n,) weights of any sign.
-        real: (n_cuts, n) whether the real targets pass.
-        generated: (n_cuts, n) number of generated draws that pass.
-        repeats: Generated draws per row.
-        units: Units by column; a column without one has none.
-        alternatives: (n,) weights of other mass fits by name.
+    Whether the real targets pass, and how many of the `repeats` generated draws do, are
+    (n_cuts, n); `alternatives` has the weights of other mass fits.
     """
 
     species: str
@@ -193,56 +175,53 @@ class ComparedRows:
     units: dict[str, str] = field(default_factory=dict)
     alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
-    def tables(
-        self, edges: Mapping[str, tuple[float, ...]]
-    ) -> tuple[EfficiencyTable, EfficiencyTable]:
+    def tables(self, edges: ChosenEdges) -> tuple[EfficiencyTable, EfficiencyTable]:
         """Return real and generated efficiencies in bins, without their covariance."""
-        rows, *outcomes = self._sorted(edges)
-        first, second = (
-            EfficiencyTable.from_shares(passes, rows, cuts=self.cuts, edges=edges)
-            for passes in outcomes
-        )
+        return self._tables(edges, "wilson", *self._sorted(edges))
+
+    def _tables(
+        self,
+        edges: ChosenEdges,
+        variance: VarianceName,
+        rows: SortedRows,
+        *shares: NDArray[Any],
+    ) -> tuple[EfficiencyTable, EfficiencyTable]:
+        binned = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
+        first, second = (binned(one, rows, variance=variance) for one in shares)
         return first, second
 
     def in_bins(
         self,
-        edges: Mapping[str, tuple[float, ...]],
+        edges: ChosenEdges,
         *,
         variance: VarianceName = "wilson",
     ) -> RealVsGenerated:
-        """Return the record in bins.
-
-        Args:
-            edges: Increasing edges by column; empty gives one bin of everything.
-            variance: Formula of the intervals, "wilson" or "pidcalib".
-        """
+        """Return the record in bins; empty edges give one bin of everything."""
         rows, real, generated = self._sorted(edges)
-        covariance = share_covariance(np.concatenate([real, generated]), rows)
-        first, second = (
-            EfficiencyTable.from_shares(
-                shares, rows, cuts=self.cuts, edges=edges, variance=variance
-            )
-            for shares in (real, generated)
-        )
-        difference, error = _differences(real, generated, rows, variance)
-        moments, n_moment = _moments(real, generated, rows)
         shape = bin_shape(edges)
+        first, second = self._tables(edges, variance, rows, real, generated)
+        arrays = (
+            share_covariance(np.concatenate([real, generated]), rows),
+            *_differences(real, generated, rows, variance),
+            *_moments(real, generated, rows),
+        )
+        covariance, difference, error, moments, n_moment = (
+            array.reshape((*array.shape[:-1], *shape)) for array in arrays
+        )
         return RealVsGenerated(
             species=self.species,
             units=tuple(self.units.get(name, "1") for name in edges),
             real=first,
             generated=second,
-            covariance=covariance.reshape(*covariance.shape[:2], *shape),
-            difference=difference.reshape(first.efficiency.shape),
-            difference_error=error.reshape(first.efficiency.shape),
-            moments=moments.reshape(*moments.shape[:2], *shape),
-            n_moment=n_moment.reshape(shape),
+            covariance=covariance,
+            difference=difference,
+            difference_error=error,
+            moments=moments,
+            n_moment=n_moment,
             repeats=self.repeats,
         )
 
-    def _sorted(
-        self, edges: Mapping[str, tuple[float, ...]]
-    ) -> tuple[SortedRows, BoolArray, FloatArray]:
+    def _sorted(self, edges: ChosenEdges) -> tuple[SortedRows, BoolArray, FloatArray]:
         """Rows by bin, whether they pass, and the share of their draws that do."""
         index = bin_index(self.columns, edges)
         rows = sort_rows(index, self.weights, count_bins(edges))
@@ -360,10 +339,7 @@ def _moments(
     w2 = rows.weights * rows.weights
     s2, s4 = rows.total(w2), rows.total(w2 * w2)
     norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
-    residual = [
-        rows.weights * (r.astype(np.float64) - g)
-        for r, g in zip(real, generated, strict=True)
-    ]
+    residual = rows.weights * (real.astype(np.float64) - generated)
     moments = np.empty((len(residual), len(residual), rows.n_bins))
     for i, first in enumerate(residual):
         for j, second in enumerate(residual[: i + 1]):

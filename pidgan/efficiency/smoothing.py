@@ -108,14 +108,11 @@ def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> Floa
     p = (n * np.clip(efficiency, 0, 1) + 0.5) / (n + 1)
     expected = p * (1 - p) * (1 + 1 / found.repeats)
     squares = np.einsum("ii...->i...", found.moments).reshape(len(expected), -1)
-    use, n_bins = is_measured(found), len(n)
-    near = np.prod(
-        [np.ones((n_bins, n_bins)), *_smooth_terms(found.real.shape)], axis=0
-    )[use]
-    factor = (
-        (squares * n_moment)[:, use] @ near / ((expected * n_moment)[:, use] @ near)
-    )
-    expected = expected * np.maximum(factor, 1)
+    use = is_measured(found)
+    one = np.ones((len(n), len(n)))
+    near = np.prod([one, *_smooth_terms(found.real.shape)], axis=0)[use]
+    nearby, typical = ((q * n_moment)[:, use] @ near for q in (squares, expected))
+    expected = expected * np.maximum(nearby / typical, 1)
     differing = n_moment * expected
     known = (differing * squares + PRIOR_EVENTS * expected) / (differing + PRIOR_EVENTS)
     s = np.where(use, found.real.sum_weights.reshape(-1), np.nan)
@@ -136,8 +133,7 @@ def raw_covariance(found: RealVsGenerated, variances: FloatArray) -> FloatArray:
     cuts = np.arange(len(spread))
     correlation[cuts, cuts] = 1.0
     sigma = np.where(is_measured(found), np.sqrt(variances), 0.0)
-    covariance: FloatArray = correlation * sigma[:, np.newaxis] * sigma
-    return covariance
+    return np.asarray(correlation * sigma[:, np.newaxis] * sigma)
 
 
 def smooth_cuts(
@@ -175,8 +171,7 @@ def smooth_difference(
 ) -> SmoothDifference:
     """Return the posterior of the raw differences (n_bins,) of one cut.
 
-    They are NaN where unmeasured; the scale is the diagonal of D, and the search for
-    ln t begins at the start.
+    They are NaN where unmeasured; the scale is the diagonal of D, `start` that of ln t.
     """
     measured = np.isfinite(difference)
     terms = _terms(tuple(shape)) * (scale[:, np.newaxis] * scale)
@@ -198,12 +193,11 @@ def smooth_difference(
         options={"ftol": 1e-6, "maxiter": 100},
     )
     prior = np.tensordot(np.exp(2 * found.x), terms, axes=1)
-    factor = linalg.cho_factor(
-        prior[measured][:, measured] + np.diag(noise), lower=True
-    )
+    seen = prior[measured]
+    factor = linalg.cho_factor(seen[:, measured] + np.diag(noise), lower=True)
     operator = np.zeros_like(prior)
-    operator[:, measured] = linalg.cho_solve(factor, prior[measured]).T
-    covariance = prior - operator[:, measured] @ prior[measured]
+    operator[:, measured] = linalg.cho_solve(factor, seen).T
+    covariance = prior - operator[:, measured] @ seen
     return SmoothDifference(
         mean=operator[:, measured] @ raw,
         covariance=(covariance + covariance.T) / 2,
@@ -239,9 +233,8 @@ def prior_scale(generated: FloatArray, found: RealVsGenerated) -> FloatArray:
                 np.bincount(place, weight * np.nan_to_num(e[cut]), n) for e in seen
             )
             # Half a row on either side: a slice without rows is not shifted.
-            shift = _logit((real + 0.5) / (rows + 1)) - _logit(
-                (made + 0.5) / (rows + 1)
-            )
+            wanted, now = (_logit((e + 0.5) / (rows + 1)) for e in (real, made))
+            shift = wanted - now
             shifted = special.expit(_logit(generated[cut]) + shift[place])
             scale[cut] = np.maximum(scale[cut], difference_scale(shifted))
     return np.sqrt(scale)
@@ -278,8 +271,7 @@ def _terms(shape: tuple[int, ...]) -> FloatArray:
 
 def _smooth_terms(shape: Sequence[int]) -> list[FloatArray]:
     """O_j, (n_bins, n_bins), of each axis with more than one bin."""
-    n_bins = int(np.prod(shape, dtype=np.int64))
-    places = np.array(np.unravel_index(np.arange(n_bins), tuple(shape)))
+    places = np.indices(shape).reshape(len(shape), -1)
     return [
         np.exp(-np.abs(place[:, np.newaxis] - place) / CORRELATION_LENGTH)
         for place, n in zip(places, shape, strict=True)

@@ -9,7 +9,7 @@ of these contributions over the rows that both have.
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.efficiency.analysis_rows import Rows, TrackRows
+from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.selections import Selection
@@ -56,11 +56,8 @@ class Cells:
 class Part:
     """One selection in all bins, (n_cells,) each.
 
-    Attributes:
-        outside_fraction: Share of the sum of weights with a track outside its map.
-        gradients: Sparse (n_cells, n_cuts * n_bins) derivatives by map.
-        outside: Uncertainty from rows outside the map, by track.
-        few: Whether the reference has few rows on one side of a cut.
+    `gradients` are sparse (n_cells, n_cuts * n_bins) derivatives by map; `outside` is
+    the uncertainty from rows outside the map, by track.
     """
 
     selection: Selection
@@ -73,10 +70,6 @@ class Part:
     outside: Mapping[str, FloatArray]
     few: bool
 
-    def values(self, correction: bool) -> FloatArray:
-        """(n_cells,), with or without the correction."""
-        return self.corrected if correction else self.generated
-
 
 def sum_cells(rows: Rows, n_cells: int) -> Cells:
     """Return the bins of rows, which all lie in one; warn of bins without a value."""
@@ -85,8 +78,7 @@ def sum_cells(rows: Rows, n_cells: int) -> Cells:
     n_rows = np.bincount(rows.cell, minlength=n_cells)
     status = np.where(np.isfinite(sums) & (sums > 0), USABLE, NOT_POSITIVE)
     status[n_rows == 0] = EMPTY
-    empty = int(np.count_nonzero(status == EMPTY))
-    negative = int(np.count_nonzero(status == NOT_POSITIVE))
+    empty, negative = (np.count_nonzero(status == k) for k in (EMPTY, NOT_POSITIVE))
     if 0 < empty + negative < n_cells:
         warnings.warn(
             f"{empty + negative} of {n_cells} bins of the analysis have no "
@@ -122,11 +114,8 @@ def factors_of(
 class RowSample:
     """The rows behind estimates, numbered selection by selection, bin by bin.
 
-    Attributes:
-        rows: The rows, including those in no bin.
-        correction: Whether the values have the correction.
-        means: (n_selections, n_cells) values.
-        sums: (n_cells,) sums of weights; zero where a bin has no value.
+    `rows` include those in no bin. `means` are the values (n_selections, n_cells), and
+    `sums` the sums of weights (n_cells,), zero where a bin has no value.
     """
 
     rows: Rows
@@ -179,10 +168,8 @@ class RowSample:
         total = np.zeros((self.means.size, other.means.size))
         for start in range(0, len(i), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
-            first, second = (
-                s._spread(rows) for s, rows in ((self, i[block]), (other, j[block]))
-            )
-            total += (first @ second.T).toarray()
+            shared = self._spread(i[block]) @ other._spread(j[block]).T
+            total += shared.toarray()
         return total
 
     def _spread(self, chosen: IntArray) -> Any:
@@ -202,9 +189,8 @@ class RowSample:
     def _blocks(self) -> Iterator[tuple[int, IntArray]]:
         """Yield (bin, rows), never many rows at a time."""
         order = np.argsort(self.rows.cell, kind="stable")
-        limits = np.searchsorted(
-            self.rows.cell[order], np.arange(self.means.shape[1] + 1)
-        )
+        cells = np.arange(self.means.shape[1] + 1)
+        limits = np.searchsorted(self.rows.cell, cells, sorter=order)
         for cell in np.flatnonzero(self.sums > 0):
             rows = order[limits[cell] : limits[cell + 1]]
             for start in range(0, len(rows), BLOCK_ROWS):
@@ -213,14 +199,8 @@ class RowSample:
     def _influence(self, cell: Any, chosen: IntArray) -> FloatArray:
         """(n_selections, n_chosen), contributions of rows in a bin to fluctuations."""
         rows = self.rows.take(chosen)
-        values = np.array(
-            [
-                np.prod(
-                    factors_of(s, rows, self.maps, correction=self.correction), axis=0
-                )
-                for s in self.selections
-            ]
-        )
+        factors = partial(factors_of, correction=self.correction)
+        values = [np.prod(factors(s, rows, self.maps), axis=0) for s in self.selections]
         means = self.means[:, cell]
         means = means if means.ndim == 2 else means[:, np.newaxis]
         return np.asarray((values - means) * (rows.weights / self.sums[cell]))
@@ -246,22 +226,26 @@ def integrate(
     outside = {}
     is_outside = np.zeros(len(rows.weights), dtype=np.bool_)
     for i, (track, number) in enumerate(selection.cuts.items()):
-        own, key, efficiency_map = rows.tracks[track], keys[track], maps[track]
+        key, own, place = keys[track], maps[track], rows.tracks[track].place
+        out = place < 0
+        shape = (len(cells.sums), len(own.n_eff))
+        flat = rows.cell[~out] * shape[1] + place[~out]
+        in_bins = partial(_in_bins, flat, ~out, shape)
         weights = rows.weights * np.prod(factors[:i] + factors[i + 1 :], axis=0)
-        gradient = _gradient(own, weights, rows, efficiency_map, cells=cells)
-        wide = _widen(gradient, number, efficiency_map)
+        gradient = cells.share(in_bins(weights))
+        wide = _widen(gradient, number, own)
         gradients[key] = gradients[key] + wide if key in gradients else wide
         found: dict[Origin, FloatArray] = {
             (key, name): gradient @ variation[number]
-            for name, variation in efficiency_map.variations.items()
+            for name, variation in own.variations.items()
         }
         # An origin of its own: a variation of the map may have the same name.
-        found[(key, "filling"), "transfer"] = _transfer(
-            own, number, rows, efficiency_map, gradient=gradient
-        )
+        w = rows.weights
+        totals = [in_bins(values) for values in (w, w**2, w * flags[i])]
+        change = _transfer(own.generated[number], own.discrepancy[number], *totals)
+        found[(key, "filling"), "transfer"] = (gradient * change).sum(axis=1)
         for origin, shift in found.items():
             shifts[origin] = shifts[origin] + shift if origin in shifts else shift
-        out = own.place < 0
         is_outside |= out
         if out.any():
             outside[track] = _outside_error(
@@ -280,28 +264,12 @@ def integrate(
     )
 
 
-def _gradient(
-    own: TrackRows,
-    weights: FloatArray,
-    rows: Rows,
-    efficiency_map: EfficiencyMap,
-    *,
-    cells: Cells,
+def _in_bins(
+    flat: IntArray, inside: BoolArray, shape: tuple[int, int], values: FloatArray
 ) -> FloatArray:
-    """(n_cells, n_bins), sums of weights in each bin of analysis and map, over W."""
-    inside, flat, shape = _flat(own, rows, efficiency_map, n_cells=len(cells.sums))
-    sums = np.bincount(flat, weights[inside], shape[0] * shape[1])
-    return cells.share(sums.reshape(shape))
-
-
-def _flat(
-    own: TrackRows, rows: Rows, efficiency_map: EfficiencyMap, *, n_cells: int
-) -> tuple[BoolArray, IntArray, tuple[int, int]]:
-    """Whether each row lies in the map, their bins of analysis and map, the shape."""
-    n_bins = len(efficiency_map.n_eff)
-    inside = own.place >= 0
-    flat = rows.cell[inside] * n_bins + own.place[inside]
-    return inside, flat, (n_cells, n_bins)
+    """Sums (n_cells, n_bins) of values (n,) in each bin of analysis and map."""
+    sums = np.bincount(flat, values[inside], shape[0] * shape[1])
+    return np.asarray(sums.reshape(shape), dtype=np.float64)
 
 
 def _widen(gradient: FloatArray, number: int, efficiency_map: EfficiencyMap) -> Any:
@@ -315,32 +283,25 @@ def _widen(gradient: FloatArray, number: int, efficiency_map: EfficiencyMap) -> 
 
 
 def _transfer(
-    own: TrackRows,
-    number: int,
-    rows: Rows,
-    efficiency_map: EfficiencyMap,
-    *,
-    gradient: FloatArray,
+    generated: FloatArray,
+    discrepancy: FloatArray,
+    total: FloatArray,
+    total2: FloatArray,
+    passed: FloatArray,
 ) -> FloatArray:
-    """sum_b G_b d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), with e_b of the analysis.
+    """d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), (n_cells, n_bins), from S, S2 and P.
 
     The estimate of e (1 - e) is unbiased for few rows; bins with fewer than two
     effective rows are left out.
     """
-    n_cells = len(gradient)
-    inside, flat, shape = _flat(own, rows, efficiency_map, n_cells=n_cells)
-    w, passed = rows.weights[inside], own.passed[number][inside]
-    size = shape[0] * shape[1]
-    total, total2 = np.bincount(flat, w, size), np.bincount(flat, w**2, size)
     n_eff = n_eff_of_sums(total, total2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        e = np.clip(np.bincount(flat, w * passed, size) / total, 0, 1)
-        own_variance = e * (1 - e) * n_eff / (n_eff - 1)
+        e = np.clip(passed / total, 0, 1)
+        variance = e * (1 - e) * n_eff / (n_eff - 1)
     use = (total > 0) & (n_eff >= 2)
-    slope = np.maximum(4 * np.where(use, own_variance, 0.0), SCALE_FLOOR).reshape(shape)
-    ratio = slope / difference_scale(efficiency_map.generated[number])
-    change = efficiency_map.discrepancy[number] * (ratio - 1) * use.reshape(shape)
-    return np.asarray((gradient * change).sum(axis=1))
+    slope = np.maximum(4 * np.where(use, variance, 0.0), SCALE_FLOOR)
+    change: FloatArray = discrepancy * (slope / difference_scale(generated) - 1) * use
+    return change
 
 
 def _outside_error(

@@ -37,6 +37,7 @@ from pidgan.bundle.reference import (
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.binning import (
     Binning,
+    ChosenEdges,
     bin_index,
     bin_shape,
     count_bins,
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 VARIATIONS = ("binning", "sweights")
 """Variations that rows alone allow; the default of `run_systematics`."""
-
-Edges = Mapping[str, tuple[float, ...]]
 
 STREAM = "systematics"
 """Name of the random draws, which differ from the draws of a closure table."""
@@ -160,7 +159,7 @@ def run_systematics(
 def map_from_rows(
     rows: ComparedRows,
     *,
-    edges: Edges,
+    edges: ChosenEdges,
     empty_bins: Callable[[IntArray], FloatArray],
     metadata: Mapping[str, Any],
     variations: Sequence[str] = VARIATIONS,
@@ -177,19 +176,17 @@ def map_from_rows(
     smooth, variances = smoothing.smooth_cuts(found, generated)
     mean = np.array([cut.mean for cut in smooth])
     populations = found.n_eff.reshape(-1)
+    operator = np.array([cut.operator for cut in smooth])
     shifts = {}
     if "binning" in variations:
         shifts["binning"] = _coarse_mean(rows, edges, generated, populations) - mean
     if "sweights" in variations:
+        raw = smoothing.raw_difference(found.real, found.generated)
         for name, weights in rows.alternatives.items():
             other = replace(rows, weights=weights).tables(edges)
-            change = smoothing.raw_difference(*other) - smoothing.raw_difference(
-                found.real, found.generated
-            )
-            change = np.nan_to_num(change)
-            shifts[f"sweights_{name}"] = np.array(
-                [cut.operator @ d for cut, d in zip(smooth, change, strict=True)]
-            )
+            change = np.nan_to_num(smoothing.raw_difference(*other) - raw)
+            pairs = zip(operator, change, strict=True)
+            shifts[f"sweights_{name}"] = np.array([a @ d for a, d in pairs])
     w, inside = rows.weights, place >= 0
     passed, failed = rows.real & inside, ~rows.real & inside
     return EfficiencyMap(
@@ -198,7 +195,7 @@ def map_from_rows(
         generated=generated,
         discrepancy=mean,
         covariance=np.array([cut.covariance for cut in smooth]),
-        operator=np.array([cut.operator for cut in smooth]),
+        operator=operator,
         raw_covariance=smoothing.raw_covariance(found, variances),
         n_eff=populations,
         passing=n_eff_of_sums(np.maximum(passed @ w, 0), passed @ w**2),
@@ -222,10 +219,7 @@ def _generated_everywhere(
     found: RealVsGenerated,
     empty_bins: Callable[[IntArray], FloatArray],
 ) -> FloatArray:
-    """Generated efficiency of every bin, (n_cuts, n_bins).
-
-    Where the weights do not allow an average, their absolute values are used.
-    """
+    """Generated efficiency of every bin, (n_cuts, n_bins), if need be by |weights|."""
     inside = place >= 0
     at, size = place[inside], np.abs(rows.weights[inside])
     norm = np.bincount(at, size, found.n_eff.size)
@@ -242,7 +236,7 @@ def _generated_everywhere(
 
 def _coarse_mean(
     rows: ComparedRows,
-    edges: Edges,
+    edges: ChosenEdges,
     generated: FloatArray,
     populations: FloatArray,
 ) -> FloatArray:
@@ -288,32 +282,29 @@ def _check_variations(
             )
 
 
-def _mean_change(change: FloatArray, rows: ComparedRows, edges: Edges) -> FloatArray:
+def _mean_change(
+    change: FloatArray, rows: ComparedRows, edges: ChosenEdges
+) -> FloatArray:
     """Mean change in each bin, of (n_cuts, n); in a bin without rows, of all rows."""
     place = bin_index(rows.columns, edges)
     inside, size = place >= 0, np.abs(rows.weights)
     n_bins = count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
-    shift = np.empty((len(change), n_bins))
-    for cut, row in enumerate(change):
-        total = np.bincount(place[inside], (size * row)[inside], n_bins)
-        average = total.sum() / norm.sum()
-        shift[cut] = np.where(norm > 0, total / np.where(norm > 0, norm, 1), average)
-    return shift
+    sums = [np.bincount(place[inside], (size * row)[inside], n_bins) for row in change]
+    average = np.array([[total.sum() / norm.sum()] for total in sums])
+    return np.where(norm > 0, sums / np.where(norm > 0, norm, 1), average)
 
 
 def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
     """Cuts without those that are given before, in another spelling."""
-    found: dict[str, Cut] = {}
-    for cut in cuts:
-        found.setdefault(cut.canonical, cut)
-    return list(found.values())
+    found = {cut.canonical: cut for cut in reversed(cuts)}
+    return [cut for cut in cuts if found[cut.canonical] is cut]
 
 
 def generated_in_bins(
     generator: Generator,
     bins: IntArray,
-    edges: Edges,
+    edges: ChosenEdges,
     cuts: Sequence[Cut],
     seed: int,
 ) -> FloatArray:
@@ -339,8 +330,7 @@ def generated_in_bins(
 
 
 def _metadata(generator: Generator, rows: ComparedRows, seed: int) -> dict[str, Any]:
-    card = generator.card
-    content = json.loads(card.to_json())
+    card, content = generator.card, json.loads(generator.card.to_json())
     return {
         "species": card.species,
         "pdgid": pdg_id(card.species),

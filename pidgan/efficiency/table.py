@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.binning import (
     Binning,
+    ChosenEdges,
     Columns,
     bin_index,
     bin_shape,
@@ -194,7 +195,7 @@ class EfficiencyTable:
         rows: SortedRows,
         *,
         cuts: Sequence[str],
-        edges: Mapping[str, tuple[float, ...]],
+        edges: ChosenEdges,
         variance: VarianceName = "wilson",
         sentinel_rows: IntArray | None = None,
     ) -> Self:
@@ -221,7 +222,7 @@ class EfficiencyTable:
     def _from_sums(
         cls,
         cuts: Iterable[str],
-        edges: Mapping[str, tuple[float, ...]],
+        edges: ChosenEdges,
         variance: VarianceName,
         *,
         sums: Sequence[FloatArray],

@@ -29,8 +29,8 @@ def save_tables(
     overwrite: bool = False,
 ) -> Path:
     """Write the rows of tables, or a ROOT histogram `NAME_1` ... for each cut."""
+    check_suffix(path)
     output = Path(path)
-    check_suffix(output)
     if output.suffix == ".parquet":
         write_table(output, frame, overwrite=overwrite)
         return output

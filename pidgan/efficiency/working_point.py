@@ -17,7 +17,8 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -110,14 +111,14 @@ class CutScan:
     def frame(self) -> pd.DataFrame:
         """Return one row per threshold and species."""
         n = len(self.thresholds)
-        columns = {
-            "threshold": np.tile(self.thresholds, len(self.species)),
-            "species": np.repeat(np.array(self.species), n),
-        }
         names = ("real", "real_error", "generated", "generated_error", "corrected")
-        for name in (*names, "error", "few"):
-            columns[name] = getattr(self, name).reshape(-1)
-        return pd.DataFrame(columns)
+        return pd.DataFrame(
+            {
+                "threshold": np.tile(self.thresholds, len(self.species)),
+                "species": np.repeat(np.array(self.species), n),
+                **{k: getattr(self, k).ravel() for k in (*names, "error", "few")},
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +126,7 @@ class SpeciesPoint:
     """Efficiency, or misID, of one species at a working point.
 
     Attributes:
-        species: Species of the rows.
-        value: Corrected efficiency.
-        error: Uncertainty of the corrected efficiency.
+        value: Corrected efficiency, and `error` its uncertainty.
         real: Efficiency of the real targets of the reference rows.
         real_error: Half width of the interval of `real`.
         generated: Efficiency of the generated targets.
@@ -148,8 +147,7 @@ class WorkingPoint:
     """A cut that has a wanted efficiency or misID.
 
     Attributes:
-        cut: The cut with its threshold.
-        threshold: The threshold, rounded.
+        cut: The cut with its threshold, which is rounded.
         threshold_error: Change of the threshold that the uncertainty of the efficiency
             is worth.
         wanted: "efficiency" or "misid".
@@ -223,52 +221,38 @@ def working_point(
         MapError: A reference is missing, or no threshold of the scan reaches the wish.
         CutError: The cut has no threshold, or names an unknown variable.
     """
-    wishes = [
-        (name, float(value))
-        for name, value in (("efficiency", efficiency), ("misid", max_misid))
-        if value is not None
-    ]
-    if len(wishes) != 1:
+    wishes = {"efficiency": efficiency, "misid": max_misid}
+    given = [(name, float(wish)) for name, wish in wishes.items() if wish is not None]
+    if len(given) != 1:
         raise ValueError("give either efficiency or max_misid")
-    ((wanted, target),) = wishes
+    ((wanted, target),) = given
     if not 0 < target < 1:
         raise ValueError(f"{wanted} is {target:g}, expected a number between 0 and 1")
     if wanted == "misid" and not rejected:
         raise ValueError("max_misid needs the bundle of another species")
 
-    def scan_at(x: Sequence[float] | FloatArray | None) -> CutScan:
-        return scan_cut(
-            signal,
-            rejected,
-            cut=cut,
-            thresholds=x,
-            binning=binning,
-            seed=seed,
-            repeats=repeats,
-        )
-
-    scan = scan_at(thresholds)
+    bundles = partial(scan_cut, signal, rejected, cut=cut, binning=binning)
+    scan_at = partial(bundles, seed=seed, repeats=repeats)
+    scan = scan_at(thresholds=thresholds)
     what = f"{wanted} of {cut!r}"
     place, slope = _crossing(scan.thresholds, _curve(scan, wanted), target, what)
     decimals = _decimals(scan.thresholds)
-    fine = scan_at(_around(scan.thresholds, place, decimals))
+    # A few thresholds between the neighbours of the place, ends included.
+    last = len(scan.thresholds) - 1
+    i = int(np.clip(np.searchsorted(scan.thresholds, place), 1, last))
+    near = np.linspace(scan.thresholds[i - 1], scan.thresholds[i], FINE_STEPS)
+    fine = scan_at(thresholds=np.round(near, decimals))
     # Between two thresholds of the scan the curve bends.
     with contextlib.suppress(MapError):
         place, _ = _crossing(fine.thresholds, _curve(fine, wanted), target, what)
     threshold = round(place, decimals)
-    at = scan_at([threshold])
+    at = scan_at(thresholds=[threshold])
     which = 0 if wanted == "efficiency" else 1 + int(np.argmax(at.corrected[1:, 0]))
+    names = [field.name for field in fields(SpeciesPoint)]
+    found = at.frame().rename(columns={"corrected": "value"})[names]
     points = tuple(
-        SpeciesPoint(
-            species=species,
-            value=float(at.corrected[i, 0]),
-            error=float(at.error[i, 0]),
-            real=float(at.real[i, 0]),
-            real_error=float(at.real_error[i, 0]),
-            generated=float(at.generated[i, 0]),
-            few=bool(at.few[i, 0]),
-        )
-        for i, species in enumerate(at.species)
+        SpeciesPoint(**dict(zip(names, row, strict=True)))
+        for row in found.itertuples(index=False)
     )
     for point in points:
         if point.few:
@@ -322,13 +306,15 @@ def scan_cut(
             _scan_one(generator, frame, cuts, binning, seed=seed, repeats=repeats)
             for generator, frame in zip(generators, frames, strict=True)
         ]
+    records, *arrays = zip(*found, strict=True)
+    corrected, covariance, few = map(np.array, arrays)
     return CutScan(
         cut=cut,
         thresholds=x,
-        records=tuple(record for record, *_ in found),
-        corrected=np.array([corrected for _, corrected, _, _ in found]),
-        covariance=np.array([covariance for *_, covariance, _ in found]),
-        few=np.array([few for *_, few in found]),
+        records=records,
+        corrected=corrected,
+        covariance=covariance,
+        few=few,
     )
 
 
@@ -362,15 +348,12 @@ def _scan_one(
     found = run_systematics(
         generator, frame, cuts=cuts, binning=binning, seed=seed, repeats=repeats
     )
-    w = frame["weight"].to_numpy(dtype=np.float64)
     place = bin_index(frame, found.binning)
-    inside = place >= 0
-    sums = np.bincount(place[inside], w[inside], len(found.n_eff))
-    fractions = sums / w[inside].sum()
+    w = frame["weight"].to_numpy(np.float64)[place >= 0]
+    fractions = np.bincount(place[place >= 0], w, len(found.n_eff)) / w.sum()
     covariance = found.propagate(fractions)
     for variation in found.variations.values():
-        shift = variation @ fractions
-        covariance = covariance + np.outer(shift, shift)
+        covariance += np.outer(variation @ fractions, variation @ fractions)
     return record, found.nominal @ fractions, covariance, found.few
 
 
@@ -394,9 +377,8 @@ def _quantile_thresholds(
         values = compared_values(_parse(generator, cut), THRESHOLD, frame, sentinels)
         values = values[np.isfinite(values)]
         if len(values) == 0:
-            raise CutError(
-                f"cut {cut!r}: no row of {generator.card.species} has values"
-            )
+            species = generator.card.species
+            raise CutError(f"cut {cut!r}: no row of {species} has values")
         found.append(np.quantile(values, np.linspace(TAIL, 1 - TAIL, steps)))
     pooled = np.unique(np.concatenate(found))
     return np.unique(np.round(pooled, _decimals(pooled)))
@@ -404,15 +386,8 @@ def _quantile_thresholds(
 
 def _curve(scan: CutScan, wanted: str) -> FloatArray:
     """The efficiency, or the largest misID, at each threshold."""
-    rows = scan.corrected[:1] if wanted == "efficiency" else scan.corrected[1:]
-    return np.asarray(rows.max(axis=0))
-
-
-def _around(thresholds: FloatArray, place: float, decimals: int) -> FloatArray:
-    """A few thresholds between the neighbours of a place, ends included."""
-    i = int(np.clip(np.searchsorted(thresholds, place), 1, len(thresholds) - 1))
-    low, high = thresholds[i - 1], thresholds[i]
-    return np.unique(np.round(np.linspace(low, high, FINE_STEPS), decimals))
+    chosen = slice(1) if wanted == "efficiency" else slice(1, None)
+    return np.asarray(scan.corrected[chosen].max(axis=0))
 
 
 def _crossing(
