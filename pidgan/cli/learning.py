@@ -9,13 +9,7 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import (
-    TrainingLine,
-    cli,
-    fail,
-    open_generator,
-    open_pairs,
-)
+from pidgan.cli.group import TrainingLine, cli, fail, open_generator, open_pairs
 from pidgan.files.writing import refuse_existing
 
 

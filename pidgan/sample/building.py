@@ -67,12 +67,11 @@ def build_dataset(
     sample = _without_constants(rows)
     weights, others, fit = _weigh(rows)
     columns, n = rows.columns, len(rows)
+    targets = columns[CELLS] if sample.cells else _stack(columns, sample.target_names)
     dataset = Dataset(
         sample=sample,
         conditions=_stack(columns, sample.condition_names),
-        targets=columns[CELLS]
-        if sample.cells
-        else _stack(columns, sample.target_names),
+        targets=targets,
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=_split(sample, rows, shares, seed),
@@ -111,12 +110,8 @@ def check_shares(shares: Sequence[float]) -> None:
 def _without_constants(rows: Rows) -> Sample:
     """Leave out conditions that have the same value in every row."""
     sample = rows.sample
-    firsts = {name: rows.columns[name][0] for name in sample.condition_names}
-    constant = {
-        name: float(first)
-        for name, first in firsts.items()
-        if (rows.columns[name] == first).all()
-    }
+    columns = {name: rows.columns[name] for name in sample.condition_names}
+    constant = {n: float(x[0]) for n, x in columns.items() if (x == x[0]).all()}
     if not constant:
         return sample
     listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())

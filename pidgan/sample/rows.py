@@ -69,9 +69,7 @@ class Rows:
     def check_any(self) -> None:
         """Raise a DatasetError if no row is left."""
         if not len(self):
-            reasons = ", ".join(
-                f"{name}: {rows}" for name, rows in self.dropped.items()
-            )
+            reasons = ", ".join(f"{key}: {n}" for key, n in self.dropped.items())
             raise DatasetError(
                 f"{self.where}: no rows left; dropped for {reasons or 'no reason'}"
             )
@@ -156,8 +154,7 @@ def _columns(
         columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
     if sample.weight_branch:
         columns[WEIGHT] = frame[sample.weight_branch].to_numpy(np.float64)
-    mass = sample.discriminant
-    if mass:
+    if mass := sample.discriminant:
         read = Variable(name=mass.branch, unit=mass.unit, range=mass.range)
         columns[MASS] = read.evaluate(frame)
     return columns
@@ -179,10 +176,8 @@ def _is_finite(columns: dict[str, npt.NDArray[Any]]) -> BoolArray:
 def _check_unit(rows: Rows, variable: Variable) -> None:
     """Refuse a variable whose median lies outside its range: a unit or a branch."""
     column = rows.columns[variable.name][~rows.is_sentinel(variable)]
-    if not len(column):
-        return
-    median, (low, high) = float(np.median(column)), variable.range
-    if low <= median <= high:
+    low, high = variable.range
+    if not len(column) or low <= (median := float(np.median(column))) <= high:
         return
     origin = f"derived from {', '.join(variable.inputs)}" if variable.derive else ""
     account = (

@@ -7,15 +7,7 @@ from pidgan.errors import NtupleError, nearest
 
 @functools.cache
 def pdg_id(species: str) -> int:
-    """Return the PDG id of a name; the smallest one, as a proton is a nucleus too.
-
-    Raises:
-        NtupleError: No particle has that name.
-
-    Example:
-        >>> pdg_id("K-")
-        -321
-    """
+    """Return the PDG id of a name; the smallest one, as a proton is a nucleus too."""
     from particle import Particle  # slow to load
 
     # Full names (`K+`) are slow to make: only particles that start alike get one.
@@ -31,12 +23,7 @@ def pdg_id(species: str) -> int:
 
 
 def species_name(pdg: int) -> str:
-    """Return the name of a PDG id, or the id if it has no name.
-
-    Example:
-        >>> species_name(22)
-        'gamma'
-    """
+    """Return the name of a PDG id, or the id if it has no name."""
     from particle import Particle, ParticleNotFound  # slow to load
 
     try:

@@ -44,8 +44,6 @@ _OTHER_SIGNAL = {
     "double_gauss": "crystal_ball",
     "crystal_ball": "double_gauss",
 }
-
-
 _Shapes = tuple[Component, Component]
 
 
@@ -160,15 +158,8 @@ def alternative_sweights(
 
     "background" has the other shape of background, "signal" another shape of the peak.
     "range" has a range that is shorter by a tenth on either side, and weight 0 for the
-    rows outside of it. A fit that fails or does not describe the data is left out.
-
-    Args:
-        mass: Values (n,) of the discriminant, MeV, all within its range.
-        discriminant: Range and shapes of the nominal fit.
-        source: Name of the input in messages.
-
-    Returns:
-        Weights (n,) by name of the fit.
+    rows outside of it. `mass` (n,) is in MeV. A fit that fails or does not describe the
+    data is left out.
     """
     values = np.asarray(mass, dtype=np.float64)
     low, high = discriminant.range
@@ -224,12 +215,9 @@ def _start(counts: FloatArray) -> tuple[float, float, float]:
     excess = counts - np.linspace(left, right, n)
     smooth = np.convolve(excess, np.ones(5) / 5, mode="same")
     peak = int(np.argmax(smooth))
-    above = smooth > 0.5 * smooth[peak]
-    first = last = peak
-    while first > 0 and above[first - 1]:
-        first -= 1
-    while last < n - 1 and above[last + 1]:
-        last += 1
+    below = np.flatnonzero(~(smooth > 0.5 * smooth[peak]))
+    first = int(below[below < peak].max(initial=-1)) + 1
+    last = int(below[below > peak].min(initial=n)) - 1
     width = (last - first + 1) / n / 2.355  # full width at half maximum of a Gaussian
     share = float(np.clip(excess.sum() / counts.sum(), 0.05, 0.95))
     return float(np.clip((peak + 0.5) / n, 0.05, 0.95)), width, share
@@ -251,7 +239,7 @@ def _fit(
     background = BACKGROUNDS[discriminant.background]
     split = 2 + len(signal.names)
 
-    def components(p: Sequence[float]) -> tuple[Component, Component]:
+    def components(p: Sequence[float]) -> _Shapes:
         return (
             Component(shape=signal, parameters=tuple(p[2:split])),
             Component(shape=background, parameters=tuple(p[split:])),
@@ -264,11 +252,11 @@ def _fit(
     n = float(counts.sum())
     mean, width, share = _start(counts)
     guess = (*signal.start(mean, width), *background.start(mean, width))
-    names = ("signal", "background", *signal.names, *background.names)
+    names = (*signal.names, *background.names)
     minuit = Minuit(
         ExtendedBinnedNLL(counts, edges, expected),
         (share * n, (1 - share) * n, *guess),
-        name=names,
+        name=("signal", "background", *names),
     )
     minuit.limits = ((0, 2 * n), (0, 2 * n), *signal.limits, *background.limits)
     minuit.strategy = 1
@@ -282,33 +270,21 @@ def _fit(
             f" + {discriminant.background}, {int(n)} rows); try a simpler 'signal' or "
             f"'background', or another 'range'"
         )
-    values, errors = tuple(minuit.values), tuple(minuit.errors)
-    _check_peak(values, errors, discriminant, where)
-    parameters = {
-        name: (float(value), float(error))
-        for name, value, error in zip(names[2:], values[2:], errors[2:], strict=True)
-    }
-    return components(values), parameters, (float(errors[0]), float(errors[1]))
-
-
-def _check_peak(
-    values: Sequence[float],
-    errors: Sequence[float],
-    discriminant: Discriminant,
-    where: str,
-) -> None:
-    if values[0] < MIN_SIGNIFICANCE * errors[0]:
+    values, errors = minuit.values, minuit.errors
+    if values["signal"] < MIN_SIGNIFICANCE * errors["signal"]:
         raise FitError(
-            f"{where} finds no signal: {values[0]:.0f} +- {errors[0]:.0f} rows; check "
-            f"that branch, 'unit' and 'range' of the discriminant hold the peak"
+            f"{where} finds no signal: {values['signal']:.0f} +- "
+            f"{errors['signal']:.0f} rows; check that branch, 'unit' and 'range' of "
+            f"the discriminant hold the peak"
         )
-    limits = dict(zip(("mean", "width"), (MEAN, WIDTH), strict=True))
-    for (name, (low, high)), value in zip(limits.items(), values[2:4], strict=True):
-        if not low * 1.01 < value < high * 0.99:
+    for name, (low, high) in (("mean", MEAN), ("width", WIDTH)):
+        if not low * 1.01 < values[name] < high * 0.99:
             raise FitError(
                 f"{where}: the signal's {name} ran to the end of what is allowed; "
                 f"check that 'range' = {list(discriminant.range)} holds the whole peak"
             )
+    parameters = {name: (values[name], errors[name]) for name in names}
+    return components(values), parameters, (errors["signal"], errors["background"])
 
 
 def _unbinned_yields(
@@ -382,12 +358,10 @@ def _in_mev(
 ) -> dict[str, tuple[float, float]]:
     """Convert from the unit interval; ratios and powers have no unit."""
     span = high - low
-    scale = {"mean": span, "width": span, "rate": 1 / span}
-    shift = {"mean": low}
-    return {
-        name: (
-            shift.get(name, 0.0) + scale.get(name, 1.0) * value,
-            scale.get(name, 1.0) * error,
-        )
-        for name, (value, error) in parameters.items()
-    }
+    factors = {"mean": span, "width": span, "rate": 1 / span}
+    found = {}
+    for name, (value, error) in parameters.items():
+        factor = factors.get(name, 1.0)
+        start = low if name == "mean" else 0.0
+        found[name] = (start + factor * value, factor * error)
+    return found
