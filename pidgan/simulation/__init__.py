@@ -12,12 +12,7 @@ Studies take constants and distributions from `tpc`, `tpc_clusters` and `tracks`
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
-from pidgan.simulation.calibration import (
-    MODES,
-    RICH_MODES,
-    MassShape,
-    simulate_calibration,
-)
+from pidgan.simulation.calibration import MODES, RICH_MODES, simulate_calibration
 from pidgan.simulation.calorimeter import SHOWER_TREE, simulate_showers
 from pidgan.simulation.calorimeter_pid import (
     CALORIMETER_SPECIES,
@@ -28,7 +23,6 @@ from pidgan.simulation.combined import simulate_response
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 from pidgan.simulation.tpc_clusters import CLUSTER_TREE, simulate_cluster_tracks
-from pidgan.simulation.tracks import SPECIES
 
 __all__ = [
     "ANALYSIS_TREE",
@@ -39,10 +33,8 @@ __all__ = [
     "RICH_VARIABLES",
     "SENTINEL",
     "SHOWER_TREE",
-    "SPECIES",
     "TPC_SPECIES",
     "Jagged",
-    "MassShape",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_calorimeter",

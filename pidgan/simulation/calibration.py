@@ -146,11 +146,7 @@ def draw_mass(
 
 
 def _draw_probes(
-    mode: Mode,
-    spectrum: Spectrum,
-    is_signal: BoolArray,
-    *,
-    rng: np.random.Generator,
+    mode: Mode, spectrum: Spectrum, is_signal: BoolArray, *, rng: np.random.Generator
 ) -> dict[str, AnyArray]:
     """Draw kinematics, event, truth and PID variables of probes."""
     n = len(is_signal)

@@ -162,10 +162,7 @@ def _inside(tails: Array, below: Array, low: Array, high: Array) -> Array:
 
 
 def _in_rings(
-    layer: Layer,
-    axis: tuple[Array, Array],
-    widths: FloatArray,
-    scale: Array | None,
+    layer: Layer, axis: tuple[Array, Array], widths: FloatArray, scale: Array | None
 ) -> Array:
     """Shares of cylindrical cells: exact for rings about the origin, tilted otherwise.
 
