@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,11 +44,11 @@ def translate(
     }
     for number, node in enumerate(nodes):
         step = Step(writer, node, values)
-        for name, value in zip(node.outputs, step.outputs, strict=True):
-            if name == "targets":
-                writer.places[name] = name
-            else:
-                writer.allocate(name, value)
+        (name,) = node.outputs
+        if name == "targets":
+            writer.places[name] = name
+        else:
+            writer.allocate(name, step.output)
         writer.lines.append(f"    /* {number}: {node.operator} */")
         if node.operator not in TRANSLATIONS:
             raise ValueError(f"operator {node.operator} has no translation to C")
@@ -80,7 +79,7 @@ def _each(expression: str) -> Callable[[Step], None]:
     """Return the translation of an operator on numbers {0}, {1}, ... of its inputs."""
 
     def write(step: Step) -> None:
-        value = step.outputs[0]
+        value = step.output
         inputs = step.call.inputs
         flat = all(v and (v.shape == value.shape or v.size == 1) for v in inputs)
         sizes = (value.size,) if flat and len(value.shape) > 1 else value.shape
@@ -107,7 +106,7 @@ def _fold(function: str) -> Callable[[Step], None]:
     """Return the translation of an operator with any number of inputs."""
 
     def write(step: Step) -> None:
-        suffix = "" if step.outputs[0].dtype == "float32" else "_integer"
+        suffix = "" if step.output.dtype == "float32" else "_integer"
         expression = "{0}"
         for index in range(1, len(step.call.inputs)):
             expression = f"{function}{suffix}({expression}, {{{index}}})"
@@ -120,7 +119,7 @@ def _arithmetic(operator: str) -> Callable[[Step], None]:
     """Return the translation of sums and products; integers wrap around."""
 
     def write(step: Step) -> None:
-        if step.outputs[0].dtype == "float32":
+        if step.output.dtype == "float32":
             _each(f"{{0}} {operator} {{1}}")(step)
         else:
             as_unsigned = "(unsigned long long){}"
@@ -130,20 +129,24 @@ def _arithmetic(operator: str) -> Callable[[Step], None]:
     return write
 
 
+def _flatly(step: Step, expression: str) -> None:
+    """Write an expression of the first input {0} in a loop over all numbers."""
+    target = f"{step.target()}[{step.writer.at('i0')}]"
+    operand = expression.format(_flat(step, 0))
+    step.writer.loop((step.output.size,), [f"{target} = {operand};"])
+
+
 def _clip(step: Step) -> None:
     expression = "{0}"
     for index, function in ((1, "larger"), (2, "smaller")):
         bound = step.call.numbers(index)
         if bound is not None:
             expression = f"{function}({expression}, {number_text(bound.ravel()[0])})"
-    value = step.outputs[0]
-    operand = expression.format(_flat(step, 0))
-    target = f"{step.target()}[{step.writer.at('i0')}]"
-    step.writer.loop((value.size,), [f"{target} = {operand};"])
+    _flatly(step, expression)
 
 
 def _cast(step: Step) -> None:
-    before, after = step.call.value(0).dtype, step.outputs[0].dtype
+    before, after = step.call.value(0).dtype, step.output.dtype
     if after == "bool":
         expression = "{0} != 0"
     elif (before, after) == ("float32", "int64"):
@@ -153,45 +156,34 @@ def _cast(step: Step) -> None:
     _each(expression)(step)
 
 
-def _copy(step: Step) -> None:
-    """Write an operator that changes the shape only, or nothing."""
-    target = f"{step.target()}[{step.writer.at('i0')}]"
-    step.writer.loop((step.outputs[0].size,), [f"{target} = {_flat(step, 0)};"])
-
-
 def _move(
     step: Step,
     source: int,
-    output: int,
     taken: Sequence[str],
-    given: Sequence[str],
-    sizes: Sequence[int],
+    *,
+    given: Sequence[str] | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> None:
-    """Copy numbers from indices `taken` of an input to indices `given` of an output."""
-    at = step.writer.at
-    value, result = step.call.value(source), step.outputs[output]
-    left = f"{step.target(output)}[{at(position(given, result.shape))}]"
-    right = f"{step.place(source)}[{at(position(taken, value.shape))}]"
-    step.writer.loop(sizes, [f"{left} = {right};"])
+    """Copy numbers at indices `taken` of an input to indices `given` of the output."""
+    at, shape = step.writer.at, step.output.shape
+    given = _indices(len(shape)) if given is None else given
+    left = f"{step.target()}[{at(position(given, shape))}]"
+    right = (
+        f"{step.place(source)}[{at(position(taken, step.call.value(source).shape))}]"
+    )
+    step.writer.loop(shape if sizes is None else sizes, [f"{left} = {right};"])
 
 
 def _indices(rank: int) -> list[str]:
     return [f"i{axis}" for axis in range(rank)]
 
 
-def _along_range(index: str, axis: range) -> str:
-    """Return the C expression of a number of a range."""
-    steps = index if axis.step == 1 else f"{index} * ({axis.step})"
-    return f"{steps} + {axis.start}" if axis.start else steps
-
-
 def _slice(step: Step) -> None:
-    taken = [
-        _along_range(f"i{number}", axis)
-        for number, axis in enumerate(slices(step.call))
-    ]
-    shape = step.outputs[0].shape
-    _move(step, 0, 0, taken, _indices(len(shape)), shape)
+    taken = []
+    for number, axis in enumerate(slices(step.call)):
+        place = f"i{number}" if axis.step == 1 else f"i{number} * ({axis.step})"
+        taken.append(f"{place} + {axis.start}" if axis.start else place)
+    _move(step, 0, taken)
 
 
 def _concat(step: Step) -> None:
@@ -201,65 +193,51 @@ def _concat(step: Step) -> None:
         shape = step.call.value(index).shape
         given = _indices(len(shape))
         given[axis] += f" + {before}" if before else ""
-        _move(step, index, 0, _indices(len(shape)), given, shape)
+        _move(step, index, _indices(len(shape)), given=given, sizes=shape)
         before += shape[axis]
 
 
 def _transpose(step: Step) -> None:
     """Write a Transpose; the place of the rows makes no difference in C."""
-    value, result = step.call.value(0), step.outputs[0]
+    value = step.call.value(0)
     order = step.node.attributes["perm"]
     rows = value.rank - 1 if value.rows_last else 0
     assert isinstance(order, list)
     axes = [axis - (rows == 0) for axis in order if axis != rows]
     given = _indices(len(axes))
-    taken = [given[axes.index(axis)] for axis in range(len(axes))]
-    _move(step, 0, 0, taken, given, result.shape)
+    _move(step, 0, [given[axes.index(axis)] for axis in range(len(axes))])
 
 
 def _gather(step: Step) -> None:
     data, index = step.call.value(0), step.call.value(1)
-    result = step.outputs[0]
-    at, given = step.writer.at, _indices(len(result.shape))
-    left = f"{step.target()}[{at(position(given, result.shape))}]"
+    at, given = step.writer.at, _indices(len(step.output.shape))
     n = len(index.shape)
     if index.per_row:
         number = f"{step.place(1)}[{at(position(given[:n], index.shape))}]"
         entry = f"within({number}, {data.shape[0]})"
         place = position([entry, *given[n:]], data.shape)
-        step.writer.loop(result.shape, [f"{left} = {step.place(0)}[{place}];"])
+        left = f"{step.target()}[{at(position(given, step.output.shape))}]"
+        step.writer.loop(step.output.shape, [f"{left} = {step.place(0)}[{place}];"])
         return
     axis = step.call.axes([step.call.integer("axis", 0)], data)[0]
     fixed = index.constant
     assert fixed is not None
     table = step.writer.constants.add(np.asarray(fixed % data.shape[axis]))
     entry = f"{table}[{position(given[axis : axis + n], index.shape)}]"
-    taken = [*given[:axis], entry, *given[axis + n :]]
-    _move(step, 0, 0, taken, given, result.shape)
+    _move(step, 0, [*given[:axis], entry, *given[axis + n :]])
 
 
 def _gather_elements(step: Step) -> None:
-    data, result = step.call.value(0), step.outputs[0]
+    data, shape = step.call.value(0), step.output.shape
     axis = step.call.axis(0, data)
-    given = _indices(len(result.shape))
-    number = f"{step.place(1)}[{step.writer.at(position(given, result.shape))}]"
-    taken = [*given]
+    taken = _indices(len(shape))
+    number = f"{step.place(1)}[{step.writer.at(position(taken, shape))}]"
     taken[axis] = f"within({number}, {data.shape[axis]})"
-    _move(step, 0, 0, taken, given, result.shape)
+    _move(step, 0, taken)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """C expressions of numbers along one axis, inside loops over other axes."""
-
-    others: list[int]
-    size: int
-    source: Callable[[str], str]
-    target: Callable[[str], str]
-
-
-def _along(step: Step, axis: int) -> _Line:
-    """Return C expressions of numbers along an axis of the first input."""
+def _along(step: Step, axis: int) -> tuple[list[int], Callable[[str, str], str]]:
+    """Return sizes of the other axes, and the place of a number k along an axis."""
     shape = step.call.value(0).shape
     others = [size for place, size in enumerate(shape) if place != axis]
 
@@ -268,22 +246,19 @@ def _along(step: Step, axis: int) -> _Line:
         indices.insert(axis, k)
         return f"{array}[{step.writer.at(position(indices, shape))}]"
 
-    return _Line(
-        others=others,
-        size=shape[axis],
-        source=lambda k: element(step.place(0), k),
-        target=lambda k: element(step.target(), k),
-    )
+    return others, element
 
 
 def _softmax(step: Step) -> None:
-    line = _along(step, step.call.axis(-1, step.call.value(0)))
-    x, y = line.source("k"), line.target("k")
-    loop = f"for (int k = 0; k < {line.size}; ++k)"
+    value = step.call.value(0)
+    axis = step.call.axis(-1, value)
+    others, element = _along(step, axis)
+    x, y = element(step.place(0), "k"), element(step.target(), "k")
+    loop = f"for (int k = 0; k < {value.shape[axis]}; ++k)"
     step.writer.loop(
-        line.others,
+        others,
         [
-            f"float most = {line.source('0')}, sum = 0;",
+            f"float most = {element(step.place(0), '0')}, sum = 0;",
             f"{loop} most = larger({x}, most);",
             f"{loop} sum += {y} = expf({x} - most);",
             f"{loop} {y} /= sum;",
@@ -292,11 +267,13 @@ def _softmax(step: Step) -> None:
 
 
 def _cumsum(step: Step) -> None:
-    line = _along(step, cumsum_axis(step.call))
-    loop = f"for (int k = 0; k < {line.size}; ++k)"
-    add, give = f"sum += {line.source('k')};", f"{line.target('k')} = sum;"
+    axis = cumsum_axis(step.call)
+    others, element = _along(step, axis)
+    loop = f"for (int k = 0; k < {step.call.value(0).shape[axis]}; ++k)"
+    add, give = f"sum += {element(step.place(0), 'k')};", element(step.target(), "k")
+    give += " = sum;"
     both = f"{give} {add}" if step.call.integer("exclusive", 0) else f"{add} {give}"
-    step.writer.loop(line.others, ["float sum = 0;", f"{loop} {{ {both} }}"])
+    step.writer.loop(others, ["float sum = 0;", f"{loop} {{ {both} }}"])
 
 
 def _reduce(first: str, add: str) -> Callable[[Step], None]:
@@ -329,46 +306,35 @@ def _reduce(first: str, add: str) -> Callable[[Step], None]:
     return write
 
 
+_FUNCTIONS = ("Exp", "Log", "Sqrt", "Floor", "Erf", "Tanh", "Sin", "Cos", "Asin")
+_SIGNS = {
+    **{"Div": "/", "Equal": "==", "And": "&", "Or": "|"},
+    **{"Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqual": "<="},
+}
+
 TRANSLATIONS: dict[str, Callable[[Step], None]] = {
+    **{name: _each(f"{name.lower()}f({{0}})") for name in _FUNCTIONS},
     "Abs": _each("fabsf({0})"),
     "Neg": _each("-{0}"),
-    "Exp": _each("expf({0})"),
-    "Log": _each("logf({0})"),
-    "Sqrt": _each("sqrtf({0})"),
-    "Floor": _each("floorf({0})"),
-    "Erf": _each("erff({0})"),
-    "Tanh": _each("tanhf({0})"),
     "Sigmoid": _each("1.0f / (1.0f + expf(-{0}))"),
     "Relu": _each("larger({0}, 0.0f)"),
-    "Sin": _each("sinf({0})"),
-    "Cos": _each("cosf({0})"),
-    "Asin": _each("asinf({0})"),
     "Softplus": _each("larger({0}, 0.0f) + log1pf(expf(-fabsf({0})))"),
     "Add": _arithmetic("+"),
     "Sub": _arithmetic("-"),
     "Mul": _arithmetic("*"),
-    "Div": _each("{0} / {1}"),
     "Min": _fold("smaller"),
     "Max": _fold("larger"),
-    "Greater": _each("{0} > {1}"),
-    "GreaterOrEqual": _each("{0} >= {1}"),
-    "Less": _each("{0} < {1}"),
-    "LessOrEqual": _each("{0} <= {1}"),
-    "Equal": _each("{0} == {1}"),
-    "And": _each("{0} & {1}"),
-    "Or": _each("{0} | {1}"),
+    **{name: _each(f"{{0}} {sign} {{1}}") for name, sign in _SIGNS.items()},
     "Where": _each("{0} ? {1} : {2}"),
     "Clip": _clip,
     "Cast": _cast,
-    "Identity": _copy,
-    "Reshape": _copy,
+    **dict.fromkeys(("Identity", "Reshape"), lambda step: _flatly(step, "{0}")),
     "Concat": _concat,
     "Slice": _slice,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Transpose": _transpose,
-    "Gemm": write_product,
-    "MatMul": write_product,
+    **dict.fromkeys(("Gemm", "MatMul"), write_product),
     "Softmax": _softmax,
     "CumSum": _cumsum,
     "ReduceSum": _reduce("0", "y + X"),

@@ -102,14 +102,10 @@ class Writer:
     def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
         """Write statements inside loops over i0, i1, ... and over rows r."""
         indent = "    "
-        loops = [(f"i{axis}", size) for axis, size in enumerate(sizes)]
-        if self.rows > 1:
-            loops.append(("r", self.rows))
-        for variable, size in loops:
-            limit = "ROWS" if variable == "r" else size
-            self.lines.append(
-                f"{indent}for (int {variable} = 0; {variable} < {limit}; ++{variable})"
-            )
+        loops = [(f"i{axis}", str(size)) for axis, size in enumerate(sizes)]
+        loops += [("r", "ROWS")] if self.rows > 1 else []
+        for v, size in loops:
+            self.lines.append(f"{indent}for (int {v} = 0; {v} < {size}; ++{v})")
             indent += "    "
         if len(statements) == 1:
             self.lines.append(indent + statements[0])
@@ -124,13 +120,13 @@ class Writer:
 
 
 class Step:
-    """A node under translation: its call, and the C arrays of inputs and outputs."""
+    """A node under translation: its call, and the C arrays of inputs and output."""
 
     def __init__(self, writer: Writer, node: Node, values: Mapping[str, Value]) -> None:
         self.writer = writer
         self.node = node
         self.call = Call(node, values)
-        self.outputs = [values[name] for name in node.outputs]
+        self.output = values[node.outputs[0]]
 
     def place(self, index: int) -> str:
         """Return the C array of an input."""
@@ -139,15 +135,15 @@ class Step:
             return self.writer.places[self.node.inputs[index]]
         return self.writer.constants.add(constant)
 
-    def target(self, index: int = 0) -> str:
-        """Return the C array of an output."""
-        return self.writer.places[self.node.outputs[index]]
+    def target(self) -> str:
+        """Return the C array of the output."""
+        return self.writer.places[self.node.outputs[0]]
 
     def operand(self, index: int, sizes: Sequence[int]) -> str:
         """Return the C expression of an input inside loops over sizes."""
         value = self.call.value(index)
         shape = value.shape
-        if value.constant is not None and any(v.rows_last for v in self.outputs):
+        if value.constant is not None and self.output.rows_last:
             shape = shape[:-1]  # the last axis, 1, stands for the rows
         # Further leading axes of a constant have size 1.
         shape = shape[len(shape) - len(sizes) :] if len(shape) > len(sizes) else shape
@@ -199,15 +195,9 @@ def array_text(name: str, values: npt.NDArray[Any]) -> str:
     """Return the definition of a constant array."""
     numbers = [number_text(value) for value in values.ravel()]
     kind = C_TYPES[str(values.dtype)]
-    return f"static const {kind} {name}[{len(numbers)}] = {{\n{_wrapped(numbers)}\n}};"
-
-
-def _wrapped(numbers: Sequence[str]) -> str:
-    """Return numbers in lines of six."""
-    return ",\n".join(
-        "    " + ", ".join(numbers[first : first + 6])
-        for first in range(0, len(numbers), 6)
-    )
+    rows = [", ".join(numbers[at : at + 6]) for at in range(0, len(numbers), 6)]
+    text = ",\n".join(f"    {row}" for row in rows)
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n{text}\n}};"
 
 
 def write_product(step: Step) -> None:

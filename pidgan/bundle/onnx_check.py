@@ -58,17 +58,14 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
         where = f"operator {number} ({node.operator})"
         call = _call(node, values, where)
         try:
-            outputs = OPERATORS[node.operator].rule(call)
-            if len(outputs) != len(node.outputs):
-                raise ValueError(
-                    f"has {len(node.outputs)} outputs, expected {len(outputs)}"
-                )
+            value = OPERATORS[node.operator].rule(call)
+            if len(node.outputs) != 1:
+                raise ValueError(f"has {len(node.outputs)} outputs, expected 1")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        for name, value in zip(node.outputs, outputs, strict=True):
-            _define(values, name, value, where)
-            numbers += value.size
-        multiplications += products(call, outputs[0])
+        _define(values, node.outputs[0], value, where)
+        numbers += value.size
+        multiplications += products(call, value)
         _check_size(numbers, MAX_ROW_NUMBERS, "numbers")
         _check_size(multiplications, MAX_ROW_PRODUCTS, "multiplications")
     for port in structure.outputs:

@@ -17,10 +17,10 @@ from pidgan.bundle.onnx_values import REAL, Call, Value, broadcast
 
 MANY_INPUTS = 1000  # largest number of inputs of an operator that takes any number
 
-Rule = Callable[[Call], list[Value]]
+Rule = Callable[[Call], Value]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Operator:
     """An operator: its rule, and the inputs, attributes and rows that it may have."""
 
@@ -33,44 +33,40 @@ class Operator:
 def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Rule:
     """Return the rule of operators on numbers of equal types."""
 
-    def rule(call: Call) -> list[Value]:
+    def rule(call: Call) -> Value:
         count = max(len(call.inputs), least)
         first = call.of_type(0, *accepted)
         values = [call.of_type(i, first.dtype) for i in range(count)]
         found = broadcast(values)
-        return [dataclasses.replace(found, dtype=gives or first.dtype)]
+        return dataclasses.replace(found, dtype=gives or first.dtype)
 
     return rule
 
 
-def _where(call: Call) -> list[Value]:
+def _where(call: Call) -> Value:
     values = [call.of_type(0, "bool"), call.of_type(1, "float32", "int64")]
     values.append(call.of_type(2, values[1].dtype))
-    return [dataclasses.replace(broadcast(values), dtype=values[1].dtype)]
+    return dataclasses.replace(broadcast(values), dtype=values[1].dtype)
 
 
-def _clip(call: Call) -> list[Value]:
+def _clip(call: Call) -> Value:
     first = call.of_type(0, "float32")
     for index in (1, 2):
         bound = call.numbers(index)
         if bound is not None and (bound.size != 1 or bound.dtype != np.float32):
             raise ValueError(f"input {index} is not one number of float32")
-    return [first]
+    return first
 
 
-def _cast(call: Call) -> list[Value]:
+def _cast(call: Call) -> Value:
     kinds = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
     to = call.integer("to", 0)
     if to not in kinds:
         raise ValueError(f"casts to type {to}, expected one of {list(kinds)}")
-    return [dataclasses.replace(call.value(0), dtype=kinds[to])]
+    return dataclasses.replace(call.value(0), dtype=kinds[to])
 
 
-def _identity(call: Call) -> list[Value]:
-    return [call.value(0)]
-
-
-def _concat(call: Call) -> list[Value]:
+def _concat(call: Call) -> Value:
     first = call.value(0)
     parts = [call.of_type(i, first.dtype) for i in range(len(call.inputs))]
     if not all(part.per_row for part in parts):
@@ -87,7 +83,7 @@ def _concat(call: Call) -> list[Value]:
             raise ValueError(f"shapes {first.shape} and {part.shape} do not fit")
     shape = list(first.shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    return [dataclasses.replace(first, shape=tuple(shape))]
+    return dataclasses.replace(first, shape=tuple(shape))
 
 
 def slices(call: Call) -> list[range]:
@@ -109,12 +105,12 @@ def slices(call: Call) -> list[range]:
     return taken
 
 
-def _slice(call: Call) -> list[Value]:
+def _slice(call: Call) -> Value:
     shape = tuple(len(indices) for indices in slices(call))
-    return [Value(dtype=call.value(0).dtype, shape=shape)]
+    return Value(dtype=call.value(0).dtype, shape=shape)
 
 
-def _gather(call: Call) -> list[Value]:
+def _gather(call: Call) -> Value:
     """Entries of a constant table for each row, or fixed columns of each row."""
     data, index = call.value(0), call.of_type(1, "int64")
     if data.per_row and index.per_row:
@@ -125,21 +121,18 @@ def _gather(call: Call) -> list[Value]:
             raise ValueError(f"axis is {axis}, expected 0 for computed indices")
         if index.rows_last and len(data.shape) > 1:
             raise ValueError("it mixes rows")
-        return [
-            dataclasses.replace(
-                index, dtype=data.dtype, shape=index.shape + data.shape[1:]
-            )
-        ]
+        shape = index.shape + data.shape[1:]
+        return dataclasses.replace(index, dtype=data.dtype, shape=shape)
     place = call.axes([axis], data)[0]
     fixed, size = index.constant, data.shape[place]
     assert fixed is not None
     if fixed.min() < -size or fixed.max() >= size:
         raise ValueError(f"an index lies beyond {size} numbers")
     shape = data.shape[:place] + index.shape + data.shape[place + 1 :]
-    return [dataclasses.replace(data, shape=shape)]
+    return dataclasses.replace(data, shape=shape)
 
 
-def _gather_elements(call: Call) -> list[Value]:
+def _gather_elements(call: Call) -> Value:
     data, index = call.value(0), call.of_type(1, "int64")
     if not (data.per_row and index.per_row) or data.rank != index.rank:
         raise ValueError("table and indices are not both computed and of one rank")
@@ -147,10 +140,10 @@ def _gather_elements(call: Call) -> list[Value]:
     for place, (n, m) in enumerate(zip(data.shape, index.shape, strict=True)):
         if place != axis and m > n:
             raise ValueError(f"indices {index.shape} do not fit {data.shape}")
-    return [Value(dtype=data.dtype, shape=index.shape)]
+    return Value(dtype=data.dtype, shape=index.shape)
 
 
-def _reshape(call: Call) -> list[Value]:
+def _reshape(call: Call) -> Value:
     value, sizes = call.value(0), call.integers(1)
     if call.integer("allowzero", 0) or not sizes:
         raise ValueError("allowzero is set, or the new shape is missing")
@@ -159,7 +152,7 @@ def _reshape(call: Call) -> list[Value]:
         *shape, rows = sizes
         if rows != -1 or min(shape, default=1) < 1 or math.prod(shape) != value.size:
             raise ValueError(f"({value.shape}, n) cannot become {sizes}")
-        return [dataclasses.replace(value, shape=tuple(shape))]
+        return dataclasses.replace(value, shape=tuple(shape))
     if not value.per_row or sizes[0] not in (0, -1) or sizes.count(-1) > 1:
         raise ValueError(f"new shape {sizes} does not begin with the rows, 0 or -1")
     shape = list(sizes[1:])
@@ -171,10 +164,10 @@ def _reshape(call: Call) -> list[Value]:
         shape[shape.index(-1)] = value.size // known
     if min(shape, default=1) < 1 or math.prod(shape) != value.size:
         raise ValueError(f"{value.shape} cannot become {sizes}")
-    return [Value(dtype=value.dtype, shape=tuple(shape))]
+    return Value(dtype=value.dtype, shape=tuple(shape))
 
 
-def _gemm(call: Call) -> list[Value]:
+def _gemm(call: Call) -> Value:
     """Rows times a constant matrix, with or without a constant bias."""
     x = call.of_type(0, *REAL)
     w = call.of_type(1, x.dtype)
@@ -187,10 +180,10 @@ def _gemm(call: Call) -> list[Value]:
         bias = call.of_type(2, x.dtype)
         if broadcast([result, bias]).shape != result.shape:
             raise ValueError(f"shape {bias.shape} does not fit {w.shape[1]} outputs")
-    return [result]
+    return result
 
 
-def _transpose(call: Call) -> list[Value]:
+def _transpose(call: Call) -> Value:
     value, order = call.value(0), call.node.attributes.get("perm")
     if not isinstance(order, list) or sorted(order) != list(range(value.rank)):
         raise ValueError(f"perm is {order!r}, expected an order of {value.rank} axes")
@@ -202,10 +195,10 @@ def _transpose(call: Call) -> list[Value]:
     axes = [axis - (not value.rows_last) for axis in order]
     del axes[place]
     shape = tuple(value.shape[axis] for axis in axes)
-    return [Value(dtype=value.dtype, shape=shape, rows_last=place > 0)]
+    return Value(dtype=value.dtype, shape=shape, rows_last=place > 0)
 
 
-def _conv(call: Call) -> list[Value]:
+def _conv(call: Call) -> Value:
     """A convolution of (channels, ...) with a constant kernel, in one group, dense."""
     x, w = call.of_type(0, "float32"), call.of_type(1, "float32")
     given = call.node.attributes
@@ -221,15 +214,14 @@ def _conv(call: Call) -> list[Value]:
     if call.integer("group", 1) != 1:
         raise ValueError("it has groups")
     strides, pads = given.get("strides", one), given.get("pads", [0] * 2 * len(size))
-    for name, found, length in (
-        ("strides", strides, len(size)),
-        ("pads", pads, 2 * len(size)),
+    for name, found, length, least in (
+        ("strides", strides, len(size), 1),
+        ("pads", pads, 2 * len(size), 0),
     ):
         if (
             not isinstance(found, list)
             or len(found) != length
-            or not all(isinstance(n, int) and 0 <= n <= max(kernel) for n in found)
-            or (name == "strides" and 0 in found)
+            or not all(isinstance(n, int) and least <= n <= max(kernel) for n in found)
         ):
             raise ValueError(f"{name} is {found!r}, expected {length} small integers")
     padded = [
@@ -242,7 +234,7 @@ def _conv(call: Call) -> list[Value]:
     if bias is not None and bias.shape != (w.shape[0],):
         raise ValueError(f"bias {bias.shape} does not fit {w.shape[0]} channels")
     places = [n // int(strides[i]) + 1 for i, n in enumerate(padded)]
-    return [Value(dtype="float32", shape=(w.shape[0], *places))]
+    return Value(dtype="float32", shape=(w.shape[0], *places))
 
 
 def products(call: Call, output: Value) -> int:
@@ -254,7 +246,7 @@ def products(call: Call, output: Value) -> int:
     return 0
 
 
-def _matmul(call: Call) -> list[Value]:
+def _matmul(call: Call) -> Value:
     """Rows times a constant matrix, or the matrix times rows on the last axis."""
     x = call.of_type(0, *REAL)
     w = call.of_type(1, x.dtype)
@@ -263,18 +255,18 @@ def _matmul(call: Call) -> list[Value]:
         if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[1]:
             raise ValueError(f"shapes {w.shape} and {x.shape} do not fit")
         shape = (*x.shape[:-1], w.shape[0])
-        return [dataclasses.replace(x, shape=shape)]
+        return dataclasses.replace(x, shape=shape)
     if not x.per_row or x.rows_last or w.constant is None:
         raise ValueError("it is no product of rows with a constant matrix")
     if not x.shape or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise ValueError(f"shapes {x.shape} and {w.shape} do not fit")
-    return [Value(dtype=x.dtype, shape=(*x.shape[:-1], w.shape[1]))]
+    return Value(dtype=x.dtype, shape=(*x.shape[:-1], w.shape[1]))
 
 
-def _softmax(call: Call) -> list[Value]:
+def _softmax(call: Call) -> Value:
     value = call.of_type(0, "float32")
     call.axis(-1, value)
-    return [value]
+    return value
 
 
 def cumsum_axis(call: Call) -> int:
@@ -285,10 +277,10 @@ def cumsum_axis(call: Call) -> int:
     return call.axes(axes, call.value(0))[0]
 
 
-def _cumsum(call: Call) -> list[Value]:
+def _cumsum(call: Call) -> Value:
     value = call.of_type(0, "float32")
     cumsum_axis(call)
-    return [value]
+    return value
 
 
 def reduced_axes(call: Call) -> list[int]:
@@ -303,41 +295,31 @@ def reduced_axes(call: Call) -> list[int]:
     return call.axes(given, call.value(0))
 
 
-def _reduce(call: Call) -> list[Value]:
+def _reduce(call: Call) -> Value:
     value = call.of_type(0, *REAL)
     axes = reduced_axes(call)
-    if call.integer("keepdims", 1):
-        shape = [1 if axis in axes else n for axis, n in enumerate(value.shape)]
-    else:
-        shape = [n for axis, n in enumerate(value.shape) if axis not in axes]
-    return [dataclasses.replace(value, shape=tuple(shape))]
+    one = (1,) if call.integer("keepdims", 1) else ()
+    sizes = [one if axis in axes else (n,) for axis, n in enumerate(value.shape)]
+    return dataclasses.replace(value, shape=sum(sizes, ()))
 
 
-_UNARY = (
-    "Abs Asin Cos Erf Exp Floor Log Neg Relu Sigmoid Sin Softplus Sqrt Tanh",
-    _elementwise(*REAL),
-)
+_UNARY = "Abs Asin Cos Erf Exp Floor Log Neg Relu Sigmoid Sin Softplus Sqrt Tanh"
+_COMPARISONS = "Equal Greater GreaterOrEqual Less LessOrEqual"
 _NUMBER = (*REAL, "int64")
 
 # Names; rule; most inputs; attributes; whether rows may be on the last axis.
 _TABLE: tuple[tuple[str, Rule, int, str, bool], ...] = (
-    (*_UNARY, 1, "", True),
+    (_UNARY, _elementwise(*REAL), 1, "", True),
     ("Add Mul Sub", _elementwise(*_NUMBER, least=2), 2, "", True),
     # An integer divided by zero would end the process.
     ("Div", _elementwise(*REAL, least=2), 2, "", True),
     ("Max Min", _elementwise(*_NUMBER), MANY_INPUTS, "", True),
-    (
-        "Equal Greater GreaterOrEqual Less LessOrEqual",
-        _elementwise(*_NUMBER, gives="bool", least=2),
-        2,
-        "",
-        True,
-    ),
+    (_COMPARISONS, _elementwise(*_NUMBER, gives="bool", least=2), 2, "", True),
     ("And Or", _elementwise("bool", least=2), 2, "", True),
     ("Where", _where, 3, "", True),
     ("Clip", _clip, 3, "", True),
     ("Cast", _cast, 1, "to", True),
-    ("Identity", _identity, 1, "", True),
+    ("Identity", lambda call: call.value(0), 1, "", True),
     ("Concat", _concat, MANY_INPUTS, "axis", True),
     ("Slice", _slice, 5, "", False),
     ("Gather", _gather, 2, "axis", True),
@@ -354,12 +336,7 @@ _TABLE: tuple[tuple[str, Rule, int, str, bool], ...] = (
 )
 
 OPERATORS = {
-    name: Operator(
-        rule=rule,
-        most_inputs=most,
-        attributes=frozenset(attributes.split()),
-        rows_last=rows_last,
-    )
+    name: Operator(rule, most, frozenset(attributes.split()), rows_last)
     for names, rule, most, attributes, rows_last in _TABLE
     for name in names.split()
 }

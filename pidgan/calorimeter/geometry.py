@@ -70,11 +70,10 @@ class Layer:
         """
         if self.kind == "list":
             return np.array(self.positions), np.array(self.extents)
-        slow, fast = np.array(self.slow), np.array(self.fast)
-        grid = np.meshgrid(_middles(slow), _middles(fast), indexing="ij")
-        a, b = (values.ravel() for values in grid)
-        grid = np.meshgrid(np.diff(slow), np.diff(fast), indexing="ij")
-        da, db = (values.ravel() for values in grid)
+        edges = np.array(self.slow), np.array(self.fast)
+        middles = np.meshgrid(*((e[1:] + e[:-1]) / 2 for e in edges), indexing="ij")
+        widths = np.meshgrid(*map(np.diff, edges), indexing="ij")
+        a, b, da, db = (values.ravel() for values in (*middles, *widths))
         if self.kind == "cylindrical":
             at = np.stack([b * np.cos(a), b * np.sin(a)], axis=1)
             return at, np.stack([db, b * da], axis=1)
@@ -115,11 +114,8 @@ class Layer:
         else:
             table["centres"] = [list(at) for at in self.positions]
             table["sizes"] = [list(size) for size in self.extents]
-        if self.z is not None:
-            table["z"] = self.z
-        if self.thickness is not None:
-            table["thickness"] = self.thickness
-        return table
+        depth = {"z": self.z, "thickness": self.thickness}
+        return table | {name: v for name, v in depth.items() if v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +133,8 @@ class View:
     @property
     def grid_shape(self) -> tuple[int, int, int]:
         """Number of layers, and largest number of slow and of fast cells in one."""
-        shapes = [layer.shape for layer in self.layers]
-        return (
-            len(shapes),
-            max(slow for slow, _ in shapes),
-            max(fast for _, fast in shapes),
-        )
+        slow, fast = zip(*(layer.shape for layer in self.layers), strict=True)
+        return len(self.layers), max(slow), max(fast)
 
     @property
     def has_depth(self) -> bool:
@@ -203,16 +195,11 @@ class Geometry:
 
     def view(self, name: str) -> View:
         """Return the view with a name, or raise a ValueError."""
-        for view in self.views:
-            if view.name == name:
-                return view
-        names = [view.name for view in self.views]
-        hint = nearest(name, names) or f"; views: {', '.join(names)}"
-        raise ValueError(f"{self.name} has no view {name!r}{hint}")
-
-    def grid_shape(self, view: str) -> tuple[int, int, int]:
-        """Return the shape of the regular grid that holds a view."""
-        return self.view(view).grid_shape
+        views = {view.name: view for view in self.views}
+        if name not in views:
+            hint = nearest(name, views) or f"; views: {', '.join(views)}"
+            raise ValueError(f"{self.name} has no view {name!r}{hint}")
+        return views[name]
 
     def grid_index(self, view: str) -> IntArray:
         """Return the cell of a view at each place (layers, slow, fast), -1 without one.
@@ -256,7 +243,7 @@ class Geometry:
     def from_grid(self, grid: ArrayLike, view: str) -> FloatArray:
         """Return the cells (n, k) of a view on a grid: the inverse of `to_grid`."""
         e = np.asarray(grid)
-        shape = self.grid_shape(view)
+        shape = self.view(view).grid_shape
         if e.shape[1:] != shape:
             raise ValueError(f"grid of shape {e.shape}, expected (n, *{shape})")
         index = self.grid_index(view)
@@ -270,10 +257,6 @@ class Geometry:
             for view in self.views
         ]
         return {"name": self.name, "views": views}
-
-
-def _middles(edges: FloatArray) -> FloatArray:
-    return (edges[1:] + edges[:-1]) / 2
 
 
 def _with_column(plane: FloatArray, value: float) -> FloatArray:

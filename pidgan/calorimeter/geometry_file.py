@@ -49,12 +49,10 @@ MAX_CELLS = 1_000_000
 """Largest number of cells. A file with more has a slip in it: the finest geometry of
 the CaloChallenge has 40,500 cells."""
 
-_KEYS: dict[str, frozenset[str]] = {
-    "rectangular": frozenset(
-        ("x_edges", "y_edges", "nx", "ny", "cell", "centre", "order")
-    ),
-    "cylindrical": frozenset(("r_edges", "n_r", "r_max", "n_alpha", "alpha_start")),
-    "list": frozenset(("centres", "sizes", "cell")),
+_KEYS = {
+    "rectangular": {"x_edges", "y_edges", "nx", "ny", "cell", "centre", "order"},
+    "cylindrical": {"r_edges", "n_r", "r_max", "n_alpha", "alpha_start"},
+    "list": {"centres", "sizes", "cell"},
 }
 
 
@@ -139,11 +137,7 @@ class _LayerTable(BaseModel):
                 raise ValueError(f"{key} do not rise")
         if self.cell is not None and min(self.cell) <= 0:
             raise ValueError(f"cell is {list(self.cell)}, expected sizes above 0")
-        {
-            "rectangular": self._check_rectangular,
-            "cylindrical": self._check_cylindrical,
-            "list": self._check_list,
-        }[self.kind]()
+        getattr(self, f"_check_{self.kind}")()
         return self
 
     def _check_rectangular(self) -> None:

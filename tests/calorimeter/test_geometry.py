@@ -63,7 +63,7 @@ def test_grids_are_inverted_exactly(geometry: Geometry) -> None:
     cells = np.random.default_rng(1).normal(size=(4, geometry.n_cells))
     for name, part in geometry.view_slices.items():
         grid = geometry.to_grid(cells, name)
-        assert grid.shape == (4, *geometry.grid_shape(name))
+        assert grid.shape == (4, *geometry.view(name).grid_shape)
         assert np.array_equal(geometry.from_grid(grid, name), cells[:, part])
         # A view alone is taken as well, and energy is neither lost nor repeated.
         assert np.array_equal(geometry.to_grid(cells[:, part], name), grid)
@@ -90,7 +90,7 @@ def test_rectangles_lie_where_they_should() -> None:
     assert layer.sizes[:, :2].tolist() == [[10, 20]] * 6
     swapped = load_geometry({"layers": [RECTANGLE | {"order": "xy"}]})
     assert swapped.centres[:, 1].tolist() == [-10, 10] * 3
-    assert swapped.grid_shape("cells") == (1, 3, 2)
+    assert swapped.view("cells").grid_shape == (1, 3, 2)
 
 
 def test_cylindrical_cells_follow_the_calochallenge() -> None:
@@ -119,7 +119,7 @@ def test_files(tmp_path: Path) -> None:
     photon = load_geometry("binning.xml", particle="photon", folder=tmp_path)
     assert [layer.name for layer in photon.layers] == ["0", "1", "12"]
     assert photon.n_cells == 3 + 20 + 1
-    assert photon.grid_shape("cells") == (3, 10, 3)
+    assert photon.view("cells").grid_shape == (3, 10, 3)
     table = {"file": "binning.xml", "particle": 22}
     assert load_geometry(table, folder=tmp_path) == photon
 
@@ -264,4 +264,4 @@ def test_cells_must_fit() -> None:
     ):
         observables(np.ones((4, 5)), geometry)
     with pytest.raises(ValueError, match="no view 'cell'; closest: 'cells'"):
-        geometry.grid_shape("cell")
+        geometry.view("cell").grid_shape
