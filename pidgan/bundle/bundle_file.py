@@ -20,10 +20,9 @@ CHECKSUM_SCHEMA = 2  # first version of the schema with a checksum
 MAX_BYTES = 256 * 2**20  # largest size of a bundle; a generator has 100 kB to 10 MB
 TOLERANCE = 1e-4  # largest difference of a target y, in units of max(1, |y|)
 
+# Share of rows, rounded up, that may differ more. Rounding on another type of CPU can
+# carry a row at the edge of a discrete choice across it.
 EXCUSED = 0.01
-"""Share of rows, rounded up, that may differ more. Rounding on another type of CPU can
-carry a row at the edge of a discrete choice across it."""
-
 FEW = 32  # number of rows below which no row may differ more
 
 

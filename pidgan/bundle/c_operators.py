@@ -312,6 +312,8 @@ _SIGNS = {
     **{"Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqual": "<="},
 }
 
+# Translations of `onnx_operators.OPERATORS`, except for convolutions: generators for
+# tracks have none.
 TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     **{name: _each(f"{name.lower()}f({{0}})") for name in _FUNCTIONS},
     "Abs": _each("fabsf({0})"),
@@ -340,8 +342,6 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
     "ReduceSum": _reduce("0", "y + X"),
     "ReduceMax": _reduce("-INFINITY", "larger(X, y)"),
 }
-"""Translations of `onnx_operators.OPERATORS`, except for convolutions: generators for
-tracks have none."""
 
 
 _HELPER = """\

@@ -20,9 +20,9 @@ C_TYPES = {"float32": "float", "int64": "long long", "bool": "int"}
 _BYTES = {"float": 4, "long long": 8, "int": 4}
 _PREFIXES = {"float": "v", "long long": "n", "int": "t"}
 
+# Number of columns of a product at a time. Their sums stay in registers and hide the
+# latency of an addition.
 TILE = 8
-"""Number of columns of a product at a time. Their sums stay in registers and hide the
-latency of an addition."""
 
 
 class Constants:

@@ -21,13 +21,11 @@ from pidgan.sample.variables import Variable
 
 Float32Array = npt.NDArray[np.float32]
 
+# Version of the schema; a new or removed field, or a new meaning, raises it.
 SCHEMA_VERSION = 4
-"""Version of the schema; a new or removed field, or a new meaning, raises it."""
-
+# Largest size of a card, so that reading is fast; a card has some 10^5 characters.
 MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
-"""Largest size of a card, so that reading is fast; a card has some 10^5 characters."""
-
 SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 MiB
 
 

@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 UInt64Array = npt.NDArray[np.uint64]
 
+# Step of SplitMix64: the odd integer closest to 2^64 / golden ratio.
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-"""Step of SplitMix64: the odd integer closest to 2^64 / golden ratio."""
-
 BLOCK_WORDS = 16_384  # words at a time: 128 KiB stay in the cache
 DOMAIN = b"pidgan noise 1"  # new numbers need another text
 

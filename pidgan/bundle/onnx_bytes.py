@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+# Largest number of fields in a file, so that reading takes seconds. A generator has
+# some thousands, however large its constants are.
 MAX_FIELDS = 1_000_000
-"""Largest number of fields in a file, so that reading takes seconds. A generator has
-some thousands, however large its constants are."""
-
 # TensorProto.DataType of the types in bundles.
 DTYPES = {1: "float32", 7: "int64", 9: "bool", 11: "float64"}
 

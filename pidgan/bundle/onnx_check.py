@@ -8,15 +8,13 @@ from pidgan.bundle.onnx_operators import OPERATORS, products
 from pidgan.bundle.onnx_values import Call, Value
 from pidgan.errors import nearest
 
+# Names of the standard operator set; operators of other sets are custom ones.
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-"""Names of the standard operator set; operators of other sets are custom ones."""
-
 OPSETS = range(13, 18)  # versions for which the rules of `onnx_operators` hold
 
+# Largest size of all values of one row together. A generator has some thousands of
+# numbers, or 3 10^5 to 1.5 10^6 with 24 x 12 x 12 voxels.
 MAX_ROW_NUMBERS = 2**21
-"""Largest size of all values of one row together. A generator has some thousands of
-numbers, or 3 10^5 to 1.5 10^6 with 24 x 12 x 12 voxels."""
-
 MAX_ROW_PRODUCTS = 2**30  # multiplications for a row; a generator has 10^4 to 10^7
 MAX_NODES = 10_000  # largest number of operators
 

@@ -335,9 +335,9 @@ _TABLE: tuple[tuple[str, Rule, int, str, bool], ...] = (
     ("ReduceMax", _reduce, 1, "axes keepdims", True),
 )
 
+# The operators that a bundle may have, by name.
 OPERATORS = {
     name: Operator(rule, most, frozenset(attributes.split()), rows_last)
     for names, rule, most, attributes, rows_last in _TABLE
     for name in names.split()
 }
-"""The operators that a bundle may have, by name."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from pidgan.bundle.onnx_bytes import Node
 
+# Types of real numbers. Networks use the first; formulas may use the second.
 REAL = ("float32", "float64")
-"""Types of real numbers. Networks use the first; formulas may use the second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,10 +45,9 @@ from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, Kind, Layer, View
 from pidgan.errors import SampleError, nearest
 
+# Largest number of cells. A file with more has a slip in it: the finest geometry of the
+# CaloChallenge has 40,500 cells.
 MAX_CELLS = 1_000_000
-"""Largest number of cells. A file with more has a slip in it: the finest geometry of
-the CaloChallenge has 40,500 cells."""
-
 _KEYS = {
     "rectangular": {"x_edges", "y_edges", "nx", "ny", "cell", "centre", "order"},
     "cylindrical": {"r_edges", "n_r", "r_max", "n_alpha", "alpha_start"},

@@ -14,13 +14,12 @@ from pidgan.arrays import FloatArray, IntArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.errors import SampleError
 
+# Matrix that maps (x, y) to its mirror image, by the name of the mirror.
 MIRRORS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "x": ((-1, 0), (0, 1)),
     "y": ((1, 0), (0, -1)),
     "swap": ((0, 1), (1, 0)),
 }
-"""Matrix that maps (x, y) to its mirror image, by the name of the mirror."""
-
 TOLERANCE = 1e-6  # distance of mirrored cells from cells, in cell sizes
 
 

@@ -88,8 +88,7 @@ MODES = {
 }
 
 
-RICH_MODES = tuple(MODES)
-"""Names of the calibration modes."""
+RICH_MODES = tuple(MODES)  # names of the calibration modes
 
 
 def simulate_calibration(

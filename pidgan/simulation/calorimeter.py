@@ -31,6 +31,7 @@ MAX_ANGLE = 0.26  # largest angle between particle and normal, rad
 _CELLS = {"nx": N_CELLS, "ny": N_CELLS, "cell": [CELL, CELL], "order": "xy"}
 _WHOLE = {"cell": [N_CELLS * CELL, N_CELLS * CELL], "count": N_SLICES}
 _DEPTHS = {"cells": (_CELLS, N_SLICES * SLICE), "profile": (_WHOLE, SLICE)}
+# The block as a table of a sample definition.
 GEOMETRY: dict[str, Any] = {
     "name": "simulated block",
     "views": [
@@ -38,8 +39,6 @@ GEOMETRY: dict[str, Any] = {
         for name, (layer, depth) in _DEPTHS.items()
     ],
 }
-"""The block as a table of a sample definition."""
-
 _SPOTS_PER_SQRT_GEV = 60.0
 _MOST_SPOTS = 600
 _DEPTH_SPREAD = 0.12

@@ -22,17 +22,14 @@ from pidgan.simulation.detector import HYPOTHESES, MASSES
 
 CALORIMETER_TREE = "Calo/DecayTree"  # tree that `simulate_calorimeter` makes
 
+# Species to choose from; an antiparticle responds like its particle.
 CALORIMETER_SPECIES = ("e+", "mu+", "pi+", "K+", "p", "gamma")
-"""Species to choose from; an antiparticle responds like its particle."""
-
 NO_CLUSTER = -999.0  # width and depth without electromagnetic energy
 
+# Depths between the electromagnetic layers, radiation lengths. Chosen.
 ECAL_EDGES = np.array([0.0, 3.0, 9.0, 18.0, 25.0])
-"""Depths between the electromagnetic layers, radiation lengths. Chosen."""
-
+# Depths between the hadronic layers at eta = 0, interaction lengths. Chosen.
 HCAL_EDGES = np.array([0.0, 1.0, 3.0, 6.0])
-"""Depths between the hadronic layers at eta = 0, interaction lengths. Chosen."""
-
 CRITICAL_ENERGY = 9.64  # MeV, electrons in lead tungstate (Particle Data Group, 2024)
 Z_EFFECTIVE = 68.4  # effective atomic number of lead tungstate (hep-ex/0001020, Eq. 9)
 MOLIERE_RADIUS = 19.6  # mm, lead tungstate (Particle Data Group, 2024)
@@ -45,19 +42,16 @@ RECOVERED = 0.8  # share of radiated energy in the cluster of an electron. Chose
 TRACK_RESOLUTION = 0.006  # relative momentum resolution. Chosen.
 HADRON_TO_ELECTRON = (0.5, 0.75)  # response to the hadronic part over electrons
 
+# k and E0 (MeV) of the mean share 1 - (E / E0)^(k - 1) that goes into neutral pions: R.
+# Wigmans, Calorimetry, 2nd ed. (2017), Sec. 2.3.1.
 NEUTRAL_POWER = {"pi": (0.82, 1000.0), "k": (0.82, 1000.0), "p": (0.82, 2600.0)}
-"""k and E0 (MeV) of the mean share 1 - (E / E0)^(k - 1) that goes into neutral pions:
-R. Wigmans, Calorimetry, 2nd ed. (2017), Sec. 2.3.1."""
-
 NEUTRAL_SPREAD = 0.22  # standard deviation of this share. Chosen.
 
+# Interaction length of each hadron over the nuclear one of protons. Chosen.
 INTERACTION_LENGTHS = {"pi": 1.15, "k": 1.3, "p": 1.0}
-"""Interaction length of each hadron over the nuclear one of protons. Chosen."""
-
+# Sampling and light fluctuations s in sigma = s sqrt(E), square root of MeV, in both
+# calorimeters: 2.8 % and 70 % of the square root of GeV.
 STOCHASTIC = (0.9, 22.0)
-"""Sampling and light fluctuations s in sigma = s sqrt(E), square root of MeV, in both
-calorimeters: 2.8 % and 70 % of the square root of GeV."""
-
 CONSTANT = (0.006, 0.03)  # relative resolution at high energy of both calorimeters
 NOISE = (25.0, 150.0)  # noise of a layer within the cluster in both calorimeters, MeV
 THRESHOLDS = (75.0, 500.0)  # energy below which a layer is set to 0, MeV

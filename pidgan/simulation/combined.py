@@ -18,10 +18,9 @@ from pidgan.simulation.tracks import SPECIES, Tracks
 MIN_P = 1.0  # smallest momentum of a simulated track, MeV
 CHUNK = 8192  # number of tracks at a time, whose hits fit into a CPU cache
 
+# Separation of kaons and protons from pions without the RICH: an effective number that
+# makes the combined DLLK follow real calibration tables.
 HADRON_SEPARATION = 0.9
-"""Separation of kaons and protons from pions without the RICH: an effective number that
-makes the combined DLLK follow real calibration tables."""
-
 ECAL_SEPARATION = 3.2  # separation of electrons from hadrons by E/p in the calorimeter
 ECAL_MAX_ETA = 4.2  # inner edge of the calorimeter, 25 mrad, with a margin
 MUON_SEPARATION = 2.5  # separation of muons from hadrons with hits in the muon stations
@@ -31,21 +30,18 @@ MUON_MIN_P = 3000.0  # MeV, to reach the muon stations: arXiv:1306.0249
 MUON_ETA_RANGE = (1.85, 4.9)  # acceptance of the muon stations
 PUNCH_THROUGH = 0.006  # hadrons with hits in the stations: arXiv:1306.0249
 
+# Length of the path, mm, on which a hadron may decay to a muon with hits in the
+# stations. It is less than the 12 m to the calorimeter, as most kinks spoil the track.
 FLIGHT_PATH = 5000.0
-"""Length of the path, mm, on which a hadron may decay to a muon with hits in the
-stations. It is less than the 12 m to the calorimeter, as most kinks spoil the track."""
-
+# c tau / m in mm / MeV in the order of `HYPOTHESES` (Particle Data Group, 2024).
 FLIGHT_SCALE = np.array([55.9, 7.5, np.inf, np.inf, np.inf])
-"""c tau / m in mm / MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""
-
 NETWORK_SHARPNESS = 0.6  # factor from log-likelihoods to the logits of the networks
 NETWORK_SEPARATION = 1.0  # further separation that only the networks see
 
+# Logarithm of the abundance of each species in training, as in `HYPOTHESES`.
 NETWORK_PRIOR = np.array([1.5, 0.0, -0.7, -1.0, -1.5])
-"""Logarithm of the abundance of each species in training, as in `HYPOTHESES`."""
-
+# Mean and spread of the logit of ghosts, and its rise with each track of the event.
 GHOST_LOGIT = (-4.0, 1.5, 0.004)
-"""Mean and spread of the logit of ghosts, and its rise with each track of the event."""
 
 
 def respond(

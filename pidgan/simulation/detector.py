@@ -13,11 +13,10 @@ from pidgan.arrays import AnyArray
 
 HYPOTHESES = ("pi", "k", "p", "mu", "e")  # order of particles in the simulation
 
+# Masses in MeV in the order of `HYPOTHESES` (Particle Data Group, 2024).
 MASSES = np.array([139.57039, 493.677, 938.27209, 105.65838, 0.51099895])
-"""Masses in MeV in the order of `HYPOTHESES` (Particle Data Group, 2024)."""
-
+# PDG identifiers of the positive particles in the order of `HYPOTHESES`.
 PDG_IDS = np.array([211, 321, 2212, -13, -11], dtype=np.int32)
-"""PDG identifiers of the positive particles in the order of `HYPOTHESES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,28 +71,20 @@ class Detector:
 
     rich1: Radiator
     rich2: Radiator
-    yield_spread: float
-    """Relative spread of a track's photon yield about the one expected."""
+    yield_spread: float  # relative spread of a track's photon yield
+    # Share of tracks with a mostly lost ring (kinks, interactions, wrong segments) at
+    # the mean occupancy. The share rises linearly from half of it in an empty event.
     weak_fraction: float
-    """Share of tracks with a mostly lost ring (kinks, interactions, wrong segments) at
-    the mean occupancy. The share rises linearly from half of it in an empty event."""
-    weak_yield: float
-    """Mean share of photons that such a track keeps; the share is gamma distributed."""
-    photon_tail: tuple[float, float]
-    """Share of photons with a worse angle, and the factor on their error."""
+    weak_yield: float  # mean of the gamma distributed share of photons that they keep
+    photon_tail: tuple[float, float]  # share of photons with a worse angle; its factor
+    # Error of the ring radius that all photons of a track share, for good and for worse
+    # tracks; it comes from alignment and from the direction of the track.
     track_angles: tuple[float, float]
-    """Error of the ring radius that all photons of a track share, for good and for
-    worse tracks; it comes from alignment and from the direction of the track."""
-    worse_fraction: float
-    """Share of worse tracks."""
-    scattering: float
-    """Contribution of multiple scattering to the same error, rad MeV."""
-    index_offset: float
-    """Offset of the ring radius left by the refractive-index calibration."""
-    density_spread: float
-    """Relative spread of the hit density around a track about the one expected."""
-    decay_length: float
-    """Length before the radiators in which a track may decay and still be accepted."""
+    worse_fraction: float  # share of worse tracks
+    scattering: float  # part of multiple scattering in the same error, rad MeV
+    index_offset: float  # ring radius left by the calibration of refractive indices
+    density_spread: float  # relative spread of the hit density around a track
+    decay_length: float  # length before the radiators where decays may be accepted
 
 
 RICH1 = Radiator(  # C4F10

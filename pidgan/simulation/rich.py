@@ -15,28 +15,25 @@ from pidgan.arrays import AnyArray, FloatArray
 from pidgan.simulation.detector import HYPOTHESES, MASSES, Detector, Radiator
 from pidgan.simulation.tracks import Tracks
 
+# The five differences of log-likelihoods to the pion hypothesis.
 RICH_VARIABLES = ("RichDLLk", "RichDLLp", "RichDLLmu", "RichDLLe", "RichDLLbt")
-"""The five differences of log-likelihoods to the pion hypothesis."""
-
 SENTINEL = -999.0  # LHCb's value for a track without RICH information
 
+# Smallest share of the saturated yield above threshold: less than half a
+# photo-electron, which LHCb's reconstruction does not look for.
 MIN_YIELD_FRACTION = 0.02
-"""Smallest share of the saturated yield above threshold: less than half a
-photo-electron, which LHCb's reconstruction does not look for."""
-
 MIN_ACCEPTANCE = 0.1  # smallest visible share of a ring with detectable photons
 FAILED_FRACTION = 0.004  # share of tracks without a result of the reconstruction
 EMPTY_FRACTION = 0.004  # share of tracks without photon candidates: DLLs are 0
 
+# Expected number of hits of a track that do not depend on the occupancy. They are
+# uniform in angle in the likelihood, so that b never vanishes.
 SCATTERED_HITS = 2.0
-"""Expected number of hits of a track that do not depend on the occupancy. They are
-uniform in angle in the likelihood, so that b never vanishes."""
-
 OCCUPANCY_UNIT = 180.0  # tracks of the event to which `background` refers
 WEAK_SHAPE = 20.0  # shape of the gamma distribution of the photons of a lost ring
 
+# c tau in mm in the order of `HYPOTHESES`; infinite where decays play no role.
 LIFETIMES = np.array([7804.5, 3711.0, np.inf, np.inf, np.inf])
-"""c tau in mm in the order of `HYPOTHESES`; infinite where decays play no role."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,14 +24,12 @@ from pidgan.simulation.detector import MASSES
 
 TPC_TREE = "TPC/DecayTree"  # name of the tree that `simulate_tpc` makes
 
+# Species to choose from; an antiparticle responds like its particle.
 TPC_SPECIES = ("e+", "mu+", "pi+", "K+", "p")
-"""Species to choose from; an antiparticle responds like its particle."""
-
 NO_MEASUREMENT = -999.0  # value of `TPC_dEdxInner` for tracks without inner clusters
 
+# Radial length of each pad row in mm, inner chamber first: arXiv:1001.1950.
 ROW_HEIGHTS = np.repeat([7.5, 10.0, 15.0], [63, 64, 32])
-"""Radial length of each pad row in mm, inner chamber first: arXiv:1001.1950."""
-
 N_ROWS = len(ROW_HEIGHTS)
 N_INNER = 63  # number of pad rows of the inner chamber
 
@@ -39,63 +37,54 @@ _GAPS = np.where(np.arange(N_ROWS) < N_INNER, 848.5, 1346.0 - ROW_HEIGHTS[:63].s
 ROW_RADII = _GAPS + np.cumsum(ROW_HEIGHTS) - 0.5 * ROW_HEIGHTS  # middle, mm
 DRIFT_LENGTH = 2500.0  # length from the central electrode to the pads, mm
 
+# Constants P1 ... P5 of `bethe_bloch` in ALICE's simulation (AliRoot, TPC).
 BETHE_BLOCH = (0.76176e-1, 10.632, 0.13279e-4, 1.8631, 1.9479)
-"""Constants P1 ... P5 of `bethe_bloch` in ALICE's simulation (AliRoot, TPC)."""
-
 PRIMARIES = 1.435  # primary collisions of a MIP per mm (AliRoot, AliTPCv2)
 
+# First ionisation potential of Ne and cut-off, eV (AliRoot, AliTPCv2). Electrons above
+# the cut-off leave the row as separate tracks.
 COLLISION_ENERGIES = (20.77, 10e3)
-"""First ionisation potential of Ne and cut-off, eV (AliRoot, AliTPCv2). Electrons above
-the cut-off leave the row as separate tracks."""
-
 SPECTRUM_EXPONENT = 2.2  # energies of primary collisions (AliRoot, AliTPCv2)
 PAIR_ENERGY = 35.97  # energy to free an electron, eV (AliRoot, AliTPCv2)
 
+# Smallest number of electrons of a cluster that survives zero suppression. Chosen:
+# about a fifth of the mean of a minimum-ionising particle, so that few are lost.
 THRESHOLD = 12.0
-"""Smallest number of electrons of a cluster that survives zero suppression. Chosen:
-about a fifth of the mean of a minimum-ionising particle, so that few are lost."""
-
 SATURATION = 1000.0  # electrons that fill the range of the converters. Chosen.
 ATTACHMENT = 0.05 / DRIFT_LENGTH  # share of electrons lost in 1 mm of drift. Chosen.
 
+# Spread of the calibrated gain of a track in an empty event; it is 60 % larger at
+# `OCCUPANCY_UNIT`. Chosen for the resolution of 5.2 % of isolated tracks and of 6.5 %
+# in central Pb-Pb collisions: arXiv:1402.4476.
 GAIN_SPREAD = 0.025
-"""Spread of the calibrated gain of a track in an empty event; it is 60 % larger at
-`OCCUPANCY_UNIT`. Chosen for the resolution of 5.2 % of isolated tracks and of 6.5 % in
-central Pb-Pb collisions: arXiv:1402.4476."""
-
 OCCUPANCY_UNIT = 10_000.0  # tracks to which `OVERLAP` and `BASELINE` refer
 
+# Share of clusters with charge from another track, on average half of the charge of a
+# minimum-ionising particle. Chosen.
 OVERLAP = 0.6
-"""Share of clusters with charge from another track, on average half of the charge of a
-minimum-ionising particle. Chosen."""
-
 BASELINE = 0.19  # relative signal lost to the shifted baseline. Chosen.
 TRUNCATION = 0.6  # share of the clusters, the lowest ones, in the mean: arXiv:1402.4476
 MIP_SIGNAL = 50.0  # truncated mean of a minimum-ionising particle: ALICE's convention
 MIP_CHARGE = 2.23  # truncated mean in this simulation, electrons per mm
 
+# Coefficients c_k of ln(expected / MIP) = sum c_k ln^k(f / f_min), from a fit to
+# simulated tracks of all species with 140 clusters in events with 500 tracks.
 EXPECTED = (9e-4, 0.935, 0.431, -0.312, 0.0739)
-"""Coefficients c_k of ln(expected / MIP) = sum c_k ln^k(f / f_min), from a fit to
-simulated tracks of all species with 140 clusters in events with 500 tracks."""
-
+# Constants a and b of the expected relative resolution, sqrt(a^2 + b^2 / nClusters),
+# from a fit to simulated minimum-ionising particles.
 RESOLUTION = (0.027, 0.55)
-"""Constants a and b of the expected relative resolution, sqrt(a^2 + b^2 / nClusters),
-from a fit to simulated minimum-ionising particles."""
-
 MIN_CLUSTERS = 70  # smallest number of clusters, as in ALICE's analyses
 
+# Share of tracks through a switched-off inner chamber, among tracks with no more
+# clusters than the outer chamber has rows.
 INNER_OFF = 0.05
-"""Share of tracks through a switched-off inner chamber, among tracks with no more
-clusters than the outer chamber has rows."""
-
 FOUND_SHAPE = 9.0  # a of the distribution Beta(a, 1) of the share of rows found
 P_RANGE = (300.0, 20e3)  # smallest and largest momentum in the sample, MeV
 MAX_ETA = 0.9  # largest |eta| of tracks that reach all pad rows
 MAX_TRACKS = 10_000  # number of tracks that every event stays below
 
+# Median transverse momentum of each species, GeV; the spread of ln pT is 0.8.
 PT_SPECTRA = {"e+": 0.7, "mu+": 0.9, "pi+": 0.8, "K+": 1.0, "p": 1.2}
-"""Median transverse momentum of each species, GeV; the spread of ln pT is 0.8."""
-
 CHUNK = 4096  # number of tracks at a time, whose clusters fit into a CPU cache
 
 _LAMBDAS = np.geomspace(2.0, 1000.0, 96)

@@ -19,10 +19,9 @@ from pidgan.simulation.tracks import SPECIES
 
 FIELD = 0.5  # magnetic field along z in T: arXiv:1402.4476
 
+# Transverse and longitudinal diffusion, mm for the square root of 1 mm of drift (0.0209
+# and 0.0221 cm for the square root of 1 cm: AliceO2, TPC gas parameters).
 DIFFUSION = (0.0661, 0.0699)
-"""Transverse and longitudinal diffusion, mm for the square root of 1 mm of drift
-(0.0209 and 0.0221 cm for the square root of 1 cm: AliceO2, TPC gas parameters)."""
-
 READ_OUT = (0.3, 0.3)  # error along the pads and in z, mm. Chosen.
 LOST = 0.04  # share of clusters lost by chance. Chosen.
 N_SECTORS = 18  # number of sectors in azimuth

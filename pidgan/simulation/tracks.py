@@ -46,9 +46,8 @@ SPECTRA = {
 
 
 _NAMES = (("pi+", "pi-"), ("K+", "K-"), ("p", "p~"), ("mu+", "mu-"), ("e+", "e-"))
+# Index into `HYPOTHESES` of each particle name (names of the package `particle`).
 SPECIES = {name: index for index, names in enumerate(_NAMES) for name in names}
-"""Index into `HYPOTHESES` of each particle name (names of the package `particle`)."""
-
 Branches = dict[str, AnyArray]
 
 

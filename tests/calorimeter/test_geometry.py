@@ -264,4 +264,4 @@ def test_cells_must_fit() -> None:
     ):
         observables(np.ones((4, 5)), geometry)
     with pytest.raises(ValueError, match="no view 'cell'; closest: 'cells'"):
-        geometry.view("cell").grid_shape
+        geometry.view("cell")

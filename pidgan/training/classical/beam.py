@@ -10,8 +10,8 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.errors import nearest
 
+# Conditions with a meaning. The energy is necessary, the others are optional.
 ROLES = ("energy", "theta", "phi", "x0", "y0", "species")
-"""Conditions with a meaning. The energy is necessary, the others are optional."""
 
 
 @dataclass(frozen=True, kw_only=True)

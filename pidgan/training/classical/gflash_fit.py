@@ -28,10 +28,9 @@ GRID_T = np.linspace(np.log(0.02), np.log(2.0), 90)
 GRID_A = np.linspace(np.log(0.1), np.log(20.0), 60)
 GRID_ROWS = 2000  # showers at a time, with 90 x 60 likelihoods each
 
+# Slopes of ln R_C, ln R_T and logit p in tau at the maximum, from the formulas of
+# hep-ex/0001020. The fit starts there.
 SLOPES = (0.83, -0.27, -1.7)
-"""Slopes of ln R_C, ln R_T and logit p in tau at the maximum, from the formulas of
-hep-ex/0001020. The fit starts there."""
-
 FIT_NUMBERS = 2_000_000  # largest number of Gaussian integrals that a fit keeps
 FIT_SHOWERS = 1000  # largest number of showers in the lateral fit
 MOMENT_WEIGHT = 2.5  # weight of the second moment of an image, beside its cells

@@ -5,10 +5,9 @@ import numpy as np
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 
+# Normal numbers at which cumulated distributions are tabulated. Straight lines go on
+# beyond the knots, for one shower in 2000.
 KNOTS = np.linspace(-3.5, 3.5, 36)
-"""Normal numbers at which cumulated distributions are tabulated. Straight lines go on
-beyond the knots, for one shower in 2000."""
-
 FAR = 12.0  # normal number beyond which the tail, 1e-33, counts as empty
 
 # Coefficients of Abramowitz and Stegun, 26.2.17 (Hastings), for the upper tail of the
