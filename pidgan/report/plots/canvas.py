@@ -99,14 +99,20 @@ def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     return figure, pairs
 
 
+def sheet(
+    width: float, height: float, lines: int = 1, columns: int = 1, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure of equal panels with room for their labels; axes (lines, columns)."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    return figure, figure.subplots(lines, columns, squeeze=False, **shared)
+
+
 def labelled_lines(
     labels: Sequence[str], *, inches: float
 ) -> tuple[Figure, Axes, FloatArray]:
     """A figure with one horizontal line for each label, and the places of the lines."""
     places = np.arange(len(labels))[::-1].astype(np.float64)
-    size = (8, 1.4 + inches * len(labels))
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    axis = figure.add_subplot()
+    figure, [[axis]] = sheet(8, 1.4 + inches * len(labels))
     axis.set_ylim(-0.6, len(labels) - 0.4)
     axis.set_yticks(places, labels)
     axis.tick_params(axis="y", which="both", right=False, left=False)
@@ -171,15 +177,34 @@ def draw_series(axis: Axes, x: FloatArray, shown: Series) -> None:
         axis.fill_between(x, low, high, color=colour, alpha=0.28, lw=0)
 
 
+def comparison(
+    x: ArrayLike, real: Series, others: Sequence[Series], **options: Any
+) -> tuple[Figure, tuple[Axes, Axes]]:
+    """A figure of one pair of panels; `options` are those of `draw_comparison`."""
+    figure, [panels] = ratio_panels(1)
+    edges = np.asarray(x, dtype=np.float64)
+    draw_comparison(panels, edges, real, others, **options)
+    return figure, panels
+
+
+def real_and_generated(
+    real: tuple[ArrayLike, ArrayLike],
+    generated: tuple[ArrayLike, ArrayLike],
+    *,
+    kind: Literal["points", "line"] = "line",
+) -> tuple[Series, list[Series]]:
+    """Real points and the generated series, of values (m,) and errors (m,)."""
+    made = series(*generated, label="generated", colour=GENERATED, kind=kind)
+    return series(*real, label="real"), [made]
+
+
 def draw_comparison(
     panels: tuple[Axes, Axes],
     x: FloatArray,
     real: Series,
     others: Sequence[Series],
     *,
-    what: str,
-    name: str,
-    unit: str = "1",
+    labels: tuple[str, str, str],
     title: str = "",
     zero: bool = False,
     log: bool = False,
@@ -192,6 +217,7 @@ def draw_comparison(
 ) -> None:
     """Draw series in the upper panel, and how they differ in the lower one.
 
+    `labels` are the text of the vertical axis, name and unit of the horizontal one.
     The lower panel shows the series `below` about the value `about`, else ratios to
     the real series, whose interval is a grey band. Arrows point to values outside its
     half range, which lies between `least` and `most`. mplhep's own panels compare
@@ -228,10 +254,10 @@ def draw_comparison(
             _draw_arrows(bottom, x, one, about, reach)
     bottom.set_ylim(about - reach, about + reach)
     bottom.set_xlim(x[0], x[-1])
-    top.set_ylabel(what)
+    top.set_ylabel(labels[0])
     top.set_title(title, loc="left")
     bottom.set_ylabel(label)
-    label_axis(bottom, name, unit)
+    label_axis(bottom, *labels[1:])
 
 
 def _ratios(real: Series, others: Sequence[Series]) -> list[Series]:

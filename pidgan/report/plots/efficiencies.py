@@ -8,26 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from pidgan.report.plots.canvas import (
-    CORRECTED,
-    DPI,
-    FLOOR,
-    GENERATED,
-    MAX_RATIO,
-    REAL,
-    SOURCES,
-    Series,
-    cut_text,
-    display_unit,
-    draw_comparison,
-    draw_legend,
-    is_log,
-    label_axis,
-    labelled_lines,
-    ratio_panels,
-    series,
-    style,
-)
+from pidgan.report.plots import canvas
 
 
 def plot_efficiency(
@@ -46,17 +27,15 @@ def plot_efficiency(
     `real` and `generated` are values (m,) and ends of their intervals (2, m),
     `difference` is generated minus real (m,) and its uncertainty (m,).
     """
-    below = series(*difference, colour=GENERATED)
+    below = canvas.series(*difference, colour=canvas.GENERATED)
     largest = np.abs([below.low, below.high])
     reach = 1.15 * float(np.max(largest, where=np.isfinite(largest), initial=1e-3))
     return _plot_efficiencies(
         edges,
         _with_interval(*real, label="real"),
-        [_with_interval(*generated, label="generated", colour=GENERATED)],
-        name=condition,
-        unit=unit,
+        [_with_interval(*generated, label="generated", colour=canvas.GENERATED)],
+        labels=(label, condition, unit),
         cut=cut,
-        what=label,
         below=[below],
         about=0.0,
         label="gen. $-$ real",
@@ -82,24 +61,26 @@ def plot_corrected(
     `positions` are edges (m + 1,) of a condition or thresholds (m,), `real` is values
     and ends of their intervals (2, m), `corrected` is values and uncertainties.
     """
-    line: dict[str, Any] = {"kind": "line", "label": "generated", "colour": GENERATED}
-    made = series(generated, dashed=True, **line)
-    line |= {"label": "corrected", "colour": CORRECTED}
+    made = canvas.series(
+        generated, label="generated", colour=canvas.GENERATED, kind="line", dashed=True
+    )
+    line = canvas.series(
+        *corrected, label="corrected", colour=canvas.CORRECTED, kind="line"
+    )
     return _plot_efficiencies(
         positions,
         _with_interval(*real, label="real"),
-        [made, series(*corrected, **line)],
-        name=axis_name,
-        unit=unit,
+        [made, line],
+        labels=(label, axis_name, unit),
         cut=cut,
-        what=label,
         log=log,
         label="ratio to real",
         least=0.01,
-        most=2 * MAX_RATIO,
+        most=2 * canvas.MAX_RATIO,
     )
 
 
+@canvas.style()
 def plot_roc(
     efficiency: Mapping[str, ArrayLike],
     misid: Mapping[str, ArrayLike],
@@ -118,65 +99,53 @@ def plot_roc(
     """
     e, m = ({k: np.asarray(v) for k, v in d.items()} for d in (efficiency, misid))
     known = {
-        kind: (m[kind] > 0) & (np.asarray(of_m) < MAX_RATIO * m[kind])
+        kind: (m[kind] > 0) & (np.asarray(of_m) < canvas.MAX_RATIO * m[kind])
         for kind, (_, of_m) in errors.items()
     }
-    with style():
-        figure = Figure(figsize=(6.4, 5.2), dpi=DPI)
-        axis = figure.add_axes((0.14, 0.125, 0.83, 0.81))
-        use = known["corrected"] & (m["generated"] > 0)
-        x, y = m["corrected"][use], e["corrected"][use]
-        of_e, of_m = (np.asarray(a)[use] for a in errors["corrected"])
-        if len(x) > 1:
-            # The generated curve does not fluctuate, and so has a slope.
-            with np.errstate(divide="ignore", invalid="ignore"):
-                slope = np.gradient(e["generated"][use], np.log(m["generated"][use]))
-            band = np.hypot(of_e, slope * of_m / x)
-            band[~np.isfinite(band)] = np.nan
-            axis.fill_between(x, y - band, y + band, color=CORRECTED, alpha=0.25, lw=0)
-        inside = known["real"]
+    figure = Figure(figsize=(6.4, 5.2), dpi=canvas.DPI)
+    axis = figure.add_axes((0.14, 0.125, 0.83, 0.81))
+    use = known["corrected"] & (m["generated"] > 0)
+    x, y = m["corrected"][use], e["corrected"][use]
+    of_e, of_m = (np.asarray(a)[use] for a in errors["corrected"])
+    if len(x) > 1:
+        # The generated curve does not fluctuate, and so has a slope.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = np.gradient(e["generated"][use], np.log(m["generated"][use]))
+        band = np.hypot(of_e, slope * of_m / x)
+        band[~np.isfinite(band)] = np.nan
+        axis.fill_between(
+            x, y - band, y + band, color=canvas.CORRECTED, alpha=0.25, lw=0
+        )
+    inside, made = known["real"], m["generated"] > 0
+    up, right = (np.asarray(a)[inside] for a in errors["real"])
+    points = (m["real"][inside], e["real"][inside], up, right)
+    axis.errorbar(*points, fmt="o", color=canvas.REAL, label="real")
+    curve = (m["generated"][made], e["generated"][made], "--")
+    axis.plot(*curve, color=canvas.GENERATED, label="generated")
+    axis.plot(x, y, color=canvas.CORRECTED, label="corrected")
+    if point is not None:
+        star: dict[str, Any] = {
+            "color": canvas.SOURCES[2],
+            "markersize": 13,
+            "zorder": 5,
+        }
+        x_error, y_error = point[2:]
         axis.errorbar(
-            m["real"][inside],
-            e["real"][inside],
-            xerr=np.asarray(errors["real"][1])[inside],
-            yerr=np.asarray(errors["real"][0])[inside],
-            fmt="o",
-            color=REAL,
-            label="real",
+            *point[:2], y_error, x_error, fmt="*", label="working point", **star
         )
-        made = m["generated"] > 0
-        axis.plot(
-            m["generated"][made],
-            e["generated"][made],
-            "--",
-            color=GENERATED,
-            label="generated",
-        )
-        axis.plot(x, y, color=CORRECTED, label="corrected")
-        if point is not None:
-            axis.errorbar(
-                point[0],
-                point[1],
-                xerr=point[2],
-                yerr=point[3],
-                fmt="*",
-                color=SOURCES[2],
-                markersize=13,
-                zorder=5,
-                label="working point",
-            )
-        axis.set_xscale("log")
-        shown = np.concatenate([x, m["real"][inside], [1.0]])
-        axis.set_xlim(shown.min() / 1.5, 1.0)
-        axis.set_ylim(0, 1.05)
-        axis.axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
-        axis.set_title(cut_text(cut), loc="left")
-        draw_legend(axis, loc="lower right")
-        label_axis(axis, f"MisID of {species[1]}", "1")
-        label_axis(axis, f"Efficiency of {species[0]}", "1", vertical=True)
+    axis.set_xscale("log")
+    shown = np.concatenate([x, m["real"][inside], [1.0]])
+    axis.set_xlim(shown.min() / 1.5, 1.0)
+    axis.set_ylim(0, 1.05)
+    axis.axhline(1.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
+    axis.set_title(canvas.cut_text(cut), loc="left")
+    canvas.draw_legend(axis, loc="lower right")
+    canvas.label_axis(axis, f"MisID of {species[1]}", "1")
+    canvas.label_axis(axis, f"Efficiency of {species[0]}", "1", vertical=True)
     return figure
 
 
+@canvas.style()
 def plot_breakdown(
     labels: Sequence[str],
     sources: Mapping[str, ArrayLike],
@@ -187,25 +156,25 @@ def plot_breakdown(
     """Draw the parts (n,) of the uncertainties of n cuts, and their totals, in %."""
     n = len(sources)
     width = 0.8 / max(n, 1)
-    with style():
-        figure, axis, line = labelled_lines(labels, inches=0.35 + 0.17 * n)
-        for i, (name, size) in enumerate(sources.items()):
-            axis.barh(
-                line + 0.4 - (i + 0.5) * width,
-                100 * np.abs(np.asarray(size, dtype=np.float64)),
-                height=0.9 * width,
-                color=SOURCES[i % len(SOURCES)],
-                label=name,
-            )
-        ends = 100 * np.asarray(total, dtype=np.float64)
-        axis.vlines(ends, line - 0.42, line + 0.42, color=REAL, label="total", lw=2)
-        axis.set_xlim(0, 1.15 * max(float(ends.max()), 1e-3))
-        axis.set_xlabel("absolute uncertainty [%]", loc="right")
-        axis.set_title(title, loc="left")
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure, axis, line = canvas.labelled_lines(labels, inches=0.35 + 0.17 * n)
+    for i, (name, size) in enumerate(sources.items()):
+        axis.barh(
+            line + 0.4 - (i + 0.5) * width,
+            100 * np.abs(np.asarray(size, dtype=np.float64)),
+            height=0.9 * width,
+            color=canvas.SOURCES[i % len(canvas.SOURCES)],
+            label=name,
+        )
+    ends = 100 * np.asarray(total, dtype=np.float64)
+    axis.vlines(ends, line - 0.42, line + 0.42, color=canvas.REAL, label="total", lw=2)
+    axis.set_xlim(0, 1.15 * max(float(ends.max()), 1e-3))
+    axis.set_xlabel("absolute uncertainty [%]", loc="right")
+    axis.set_title(title, loc="left")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
+@canvas.style()
 def plot_comparison(
     labels: Sequence[str],
     values: Sequence[float],
@@ -216,16 +185,16 @@ def plot_comparison(
     """Draw quoted minus reference efficiencies (n,) in per cent, one line for each."""
     difference = 100 * (np.asarray(values) - np.asarray(reference))
     error = 100 * np.asarray(errors)
-    with style():
-        figure, axis, line = labelled_lines(labels, inches=0.45)
-        axis.errorbar(difference, line, xerr=error, fmt="o", color=REAL)
-        axis.axvline(0.0, color=FLOOR, linewidth=0.8)
-        largest = float(np.max(np.abs(difference) + error))
-        axis.set_xlim(-1.15 * largest, 1.15 * largest)
-        axis.set_xlabel("quoted $-$ true efficiency [%]")
+    figure, axis, line = canvas.labelled_lines(labels, inches=0.45)
+    axis.errorbar(difference, line, xerr=error, fmt="o", color=canvas.REAL)
+    axis.axvline(0.0, color=canvas.FLOOR, linewidth=0.8)
+    largest = float(np.max(np.abs(difference) + error))
+    axis.set_xlim(-1.15 * largest, 1.15 * largest)
+    axis.set_xlabel("quoted $-$ true efficiency [%]")
     return figure
 
 
+@canvas.style()
 def plot_map(
     edges_x: ArrayLike,
     edges_y: ArrayLike,
@@ -239,62 +208,58 @@ def plot_map(
     """Draw generated minus real efficiency (m, k) in two conditions, and its pull."""
     d = np.asarray(difference, dtype=np.float64)
     pull = d / np.asarray(difference_error, dtype=np.float64)
-    scales, shown = zip(*map(display_unit, units), strict=True)
+    scales, shown = zip(*map(canvas.display_unit, units), strict=True)
     x = np.asarray(edges_x, dtype=np.float64) * scales[0]
     y = np.asarray(edges_y, dtype=np.float64) * scales[1]
-    with style():
-        figure = Figure(figsize=(12.0, 4.5), dpi=DPI)
-        figure.subplots_adjust(left=0.07, right=0.96, bottom=0.14, top=0.92, wspace=0.2)
-        for axis, values, label, least in zip(
-            figure.subplots(1, 2),
-            (d, pull),
-            ("Efficiency, gen. $-$ real", "Pull, (gen. $-$ real) / error"),
-            (1e-3, 3.0),
-            strict=True,
-        ):
-            finite = np.abs(values[np.isfinite(values)])
-            largest = max(least, float(finite.max())) if len(finite) else least
-            axis.set_facecolor("0.9")
-            axis.patch.set(hatch="////", edgecolor="0.7")
-            mesh = axis.pcolormesh(
-                x, y, values.T, cmap="RdBu_r", vmin=-largest, vmax=largest
-            )
-            axis.set_xscale("log" if is_log(x) else "linear")
-            axis.set_yscale("log" if is_log(y) else "linear")
-            bar = figure.colorbar(mesh, ax=axis, label=label)
-            bar.ax.minorticks_off()
-            axis.set_title(cut_text(cut), loc="left")
-            label_axis(axis, names[0], shown[0])
-            label_axis(axis, names[1], shown[1], vertical=True)
-        if not np.isfinite(d).all():
-            note = "hatched: too few rows"
-            axis.set_title(note, loc="right", fontsize=10)
+    figure = Figure(figsize=(12.0, 4.5), dpi=canvas.DPI)
+    figure.subplots_adjust(left=0.07, right=0.96, bottom=0.14, top=0.92, wspace=0.2)
+    shown_values = (
+        (d, "Efficiency, gen. $-$ real", 1e-3),
+        (pull, "Pull, (gen. $-$ real) / error", 3.0),
+    )
+    axes = figure.subplots(1, 2)
+    for axis, (values, label, least) in zip(axes, shown_values, strict=True):
+        finite = np.abs(values[np.isfinite(values)])
+        largest = max(least, float(finite.max())) if len(finite) else least
+        axis.set_facecolor("0.9")
+        axis.patch.set(hatch="////", edgecolor="0.7")
+        mesh = axis.pcolormesh(
+            x, y, values.T, cmap="RdBu_r", vmin=-largest, vmax=largest
+        )
+        axis.set_xscale("log" if canvas.is_log(x) else "linear")
+        axis.set_yscale("log" if canvas.is_log(y) else "linear")
+        figure.colorbar(mesh, ax=axis, label=label).ax.minorticks_off()
+        axis.set_title(canvas.cut_text(cut), loc="left")
+        canvas.label_axis(axis, names[0], shown[0])
+        canvas.label_axis(axis, names[1], shown[1], vertical=True)
+    if not np.isfinite(d).all():
+        axis.set_title("hatched: too few rows", loc="right", fontsize=10)
     return figure
 
 
+@canvas.style()
 def _plot_efficiencies(
     positions: ArrayLike,
-    real: Series,
-    others: list[Series],
+    real: canvas.Series,
+    others: list[canvas.Series],
     *,
-    unit: str,
+    labels: tuple[str, str, str],
     cut: str,
     **options: Any,
 ) -> Figure:
     """A pair of panels against a condition or a threshold."""
-    scale, shown = display_unit(unit)
+    scale, unit = canvas.display_unit(labels[2])
     x = np.asarray(positions, dtype=np.float64) * scale
-    options["logx"] = len(x) > len(real.values) and is_log(x)
-    with style():
-        figure, [panels] = ratio_panels(1)
-        draw_comparison(
-            panels, x, real, others, unit=shown, title=cut_text(cut), **options
-        )
-        panels[0].axhline(1.0, color=FLOOR, linewidth=0.8, linestyle=":")
+    options["logx"] = len(x) > len(real.values) and canvas.is_log(x)
+    options |= {"labels": (*labels[:2], unit), "title": canvas.cut_text(cut)}
+    figure, (top, _) = canvas.comparison(x, real, others, **options)
+    top.axhline(1.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
     return figure
 
 
-def _with_interval(values: ArrayLike, interval: ArrayLike, **style: Any) -> Series:
+def _with_interval(
+    values: ArrayLike, interval: ArrayLike, **style: Any
+) -> canvas.Series:
     """Series of efficiencies with intervals (2, m)."""
     low, high = np.asarray(interval, dtype=np.float64)
-    return replace(series(values, **style), low=low, high=high)
+    return replace(canvas.series(values, **style), low=low, high=high)

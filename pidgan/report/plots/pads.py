@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
-from pidgan.report.plots.canvas import DPI, GENERATED, REAL, style
+from pidgan.report.plots import canvas
 
 _LABELS = {
     "pad_centre": "centre [pads]",
@@ -22,16 +22,13 @@ _LABELS = {
     "sum": "sum of amplitudes",
 }
 
-SIGNED = ("covariance",)
-"""Moments that may be negative."""
-
-SMALLEST_SHARE = 1e-4
-"""Smallest share of the charge that is drawn."""
-
-MARGIN = 0.35
-"""Room beside the quartiles of the bands, in units of their distance."""
+_COLOURS = (canvas.REAL, canvas.GENERATED)
+SIGNED = ("covariance",)  # moments that may be negative
+SMALLEST_SHARE = 1e-4  # smallest share of the charge that is drawn
+MARGIN = 0.35  # room beside the quartiles of the bands, in units of their distance
 
 
+@canvas.style()
 def plot_pads(
     real: ArrayLike,
     x: ArrayLike,
@@ -59,44 +56,38 @@ def plot_pads(
     averages = [[_average(images) for images in line] for line in chosen]
     peak = float(np.nan_to_num(averages).max()) or 1.0
     norm = LogNorm(peak / 1e3, peak)
-    with style():
-        figure = Figure(
-            figsize=(2.6 * len(bins) + 1.4, 2.3 * len(samples) + 3.2),
-            dpi=DPI,
-            layout="constrained",
-        )
-        axes = figure.subplots(len(samples) + 1, len(bins), squeeze=False)
-        drawn = None
-        for (label, _, _), line, panels in zip(samples, averages, axes, strict=False):
-            for image, axis in zip(line, panels, strict=True):
-                shown = np.where(image > 0.0, image, np.nan)
-                drawn = axis.imshow(shown, origin="lower", aspect="auto", norm=norm)
-                axis.set_xlabel("time bin")
-            panels[0].set_ylabel(f"{label}: pad")
-        for axis, (low, high) in zip(axes[0], bins, strict=True):
-            space = "" if unit in ("", "°") else " "
-            axis.set_title(f"{name} {low:g} to {high:g}{space}{unit}")
-        for line, colour, (label, _, _) in zip(
-            chosen, (REAL, GENERATED), samples, strict=False
-        ):
-            for images, axis in zip(line, axes[-1], strict=True):
-                _draw_shares(axis, images, colour, label)
-        for axis in axes[-1]:
-            axis.set_xlim(-0.5, samples[0][1].shape[1] - 0.5)
-            axis.set_yscale("log")
-            axis.set_ylim(SMALLEST_SHARE, 2.0)
-            axis.set_xlabel("pad")
-        axes[-1, 0].set_ylabel("share of the charge")
-        if axes[-1, 0].has_data():
-            axes[-1, 0].legend()
-        for axis in axes[:, 1:].ravel():
-            axis.tick_params(labelleft=False)
-        if drawn is not None:
-            # Smaller averages are drawn in the darkest colour, zeros in none.
-            figure.colorbar(drawn, ax=axes[:-1], label="mean amplitude", extend="min")
+    size = (2.6 * len(bins) + 1.4, 2.3 * len(samples) + 3.2)
+    figure, axes = canvas.sheet(*size, len(samples) + 1, len(bins))
+    drawn = None
+    for (label, _, _), line, panels in zip(samples, averages, axes, strict=False):
+        for image, axis in zip(line, panels, strict=True):
+            shown = np.where(image > 0.0, image, np.nan)
+            drawn = axis.imshow(shown, origin="lower", aspect="auto", norm=norm)
+            axis.set_xlabel("time bin")
+        panels[0].set_ylabel(f"{label}: pad")
+    for axis, (low, high) in zip(axes[0], bins, strict=True):
+        space = "" if unit in ("", "°") else " "
+        axis.set_title(f"{name} {low:g} to {high:g}{space}{unit}")
+    for line, colour, (label, _, _) in zip(chosen, _COLOURS, samples, strict=False):
+        for images, axis in zip(line, axes[-1], strict=True):
+            _draw_shares(axis, images, colour, label)
+    for axis in axes[-1]:
+        axis.set_xlim(-0.5, samples[0][1].shape[1] - 0.5)
+        axis.set_yscale("log")
+        axis.set_ylim(SMALLEST_SHARE, 2.0)
+        axis.set_xlabel("pad")
+    axes[-1, 0].set_ylabel("share of the charge")
+    if axes[-1, 0].has_data():
+        axes[-1, 0].legend()
+    for axis in axes[:, 1:].ravel():
+        axis.tick_params(labelleft=False)
+    if drawn is not None:
+        # Smaller averages are drawn in the darkest colour, zeros in none.
+        figure.colorbar(drawn, ax=axes[:-1], label="mean amplitude", extend="min")
     return figure
 
 
+@canvas.style()
 def plot_profiles(
     real: Mapping[str, Any],
     generated: Mapping[str, Any],
@@ -109,40 +100,30 @@ def plot_profiles(
     A single response of a very large amplitude can carry the band of its bin out of
     the panel.
     """
-    with style():
-        figure = Figure(figsize=(11.0, 6.0), dpi=DPI, layout="constrained")
-        axes = figure.subplots(2, 3, sharex=True).ravel()
-        for axis, (moment, profile) in zip(axes, real.items(), strict=False):
-            for found, colour, label in (
-                (profile, REAL, "real"),
-                (generated[moment], GENERATED, "generated"),
-            ):
-                _draw_profile(axis, found, colour, label)
-            axis.set_ylabel(_LABELS.get(moment, moment))
-            axis.set_title(moment.replace("_", " "))
-            axis.set_xlim(profile.edges[0], profile.edges[-1])
-            if np.isfinite(profile.deviation).any():
-                axis.set_ylim(*_limits(profile, positive=moment not in SIGNED))
-        for axis in axes[3:]:
-            axis.set_xlabel(f"{name} [{unit}]" if unit else name)
-        handles, labels = axes[0].get_legend_handles_labels()
-        handles.append(Patch(color=REAL, alpha=0.35, lw=0))
-        labels.append("mean ± standard deviation, with error")
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure, axes = canvas.sheet(11.0, 6.0, 2, 3, sharex=True)
+    for axis, (moment, profile) in zip(axes.flat, real.items(), strict=False):
+        _draw_profile(axis, profile, canvas.REAL, "real")
+        _draw_profile(axis, generated[moment], canvas.GENERATED, "generated")
+        axis.set_ylabel(_LABELS.get(moment, moment))
+        axis.set_title(moment.replace("_", " "))
+        axis.set_xlim(profile.edges[0], profile.edges[-1])
+        if np.isfinite(profile.deviation).any():
+            axis.set_ylim(*_limits(profile, positive=moment not in SIGNED))
+    for axis in axes[1]:
+        axis.set_xlabel(f"{name} [{unit}]" if unit else name)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles.append(Patch(color=canvas.REAL, alpha=0.35, lw=0))
+    labels.append("mean ± standard deviation, with error")
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 
 def _draw_profile(axis: Any, profile: Any, colour: str, label: str) -> None:
-    centres = 0.5 * (profile.edges[1:] + profile.edges[:-1])
+    x, mean = 0.5 * (profile.edges[1:] + profile.edges[:-1]), profile.mean
     error = np.hypot(profile.mean_error, profile.deviation_error)
-    axis.errorbar(
-        centres, profile.mean, profile.mean_error, fmt="o", color=colour, label=label
-    )
-    for sign in (-1.0, 1.0):
-        line = profile.mean + sign * profile.deviation
-        axis.fill_between(
-            centres, line - error, line + error, color=colour, alpha=0.35, lw=0
-        )
+    axis.errorbar(x, mean, profile.mean_error, fmt="o", color=colour, label=label)
+    for line in (mean - profile.deviation, mean + profile.deviation):
+        axis.fill_between(x, line - error, line + error, color=colour, alpha=0.35, lw=0)
 
 
 def _limits(profile: Any, *, positive: bool) -> tuple[float, float]:
@@ -161,15 +142,9 @@ def _draw_shares(axis: Any, images: FloatArray, colour: str, label: str) -> None
         return
     shares = pads[total > 0.0] / total[total > 0.0, None]
     error = shares.std(axis=0) / np.sqrt(len(shares))
-    axis.errorbar(
-        np.arange(pads.shape[1]),
-        shares.mean(axis=0),
-        error,
-        fmt="o" if colour == REAL else "_",
-        markersize=4 if colour == REAL else 12,
-        color=colour,
-        label=label,
-    )
+    mark, size = ("o", 4) if colour == canvas.REAL else ("_", 12)
+    points = (np.arange(pads.shape[1]), shares.mean(axis=0), error)
+    axis.errorbar(*points, fmt=mark, markersize=size, color=colour, label=label)
 
 
 def _average(images: FloatArray) -> FloatArray:

@@ -8,28 +8,13 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
-from pidgan.report.plots.canvas import (
-    BACKGROUND,
-    DPI,
-    FLOOR,
-    GENERATED,
-    SIGNAL,
-    Series,
-    display_unit,
-    draw_comparison,
-    per_bin,
-    ratio_panels,
-    series,
-    style,
-)
+from pidgan.report.plots import canvas
 
-MAX_PULL = 4.8
-"""Half range of the pulls of a mass fit."""
-
-FEW_LOSSES = 20
-"""Losses below this number are drawn with markers, as one alone makes no line."""
+MAX_PULL = 4.8  # half range of the pulls of a mass fit
+FEW_LOSSES = 20  # fewer are drawn with markers, as one alone makes no line
 
 
+@canvas.style()
 def plot_target(
     real: ArrayLike,
     generated: ArrayLike,
@@ -51,36 +36,34 @@ def plot_target(
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     chosen = list(panels) or [("", np.ones(len(y), dtype=np.bool_))]
     edges = _target_edges(y[~np.isin(y, list(sentinels))], bins)
-    scale, shown = display_unit(unit)
+    scale, shown = canvas.display_unit(unit)
     tracks = "Tracks" if weights is None else "Weighted tracks"
     width = (edges[1] - edges[0]) * scale
-    with style():
-        figure, axes = ratio_panels(len(chosen))
-        for (title, mask), pair in zip(chosen, axes, strict=True):
-            inside = np.asarray(mask, dtype=np.bool_)
-            rows = [(v[inside], w[inside], edges) for v in (y, g)]
-            texts = [_outside_text(*one, sentinels) for one in rows]
-            data = _histogram(*rows[0], label=f"real{texts[0]}")
-            made = _histogram(
-                *rows[1], label=f"generated{texts[1]}", colour=GENERATED, kind="line"
-            )
-            draw_comparison(
-                pair,
-                edges * scale,
-                data,
-                [made],
-                what=per_bin(tracks, width, shown),
-                name=name,
-                unit=shown,
-                title=title,
-                zero=True,
-                log=log,
-                least=0.1,
-            )
-            pair[0].axhline(0.0, color=FLOOR, linewidth=0.8, zorder=0)
+    figure, axes = canvas.ratio_panels(len(chosen))
+    for (title, mask), pair in zip(chosen, axes, strict=True):
+        inside = np.asarray(mask, dtype=np.bool_)
+        rows = [(v[inside], w[inside], edges) for v in (y, g)]
+        texts = [_outside_text(*one, sentinels) for one in rows]
+        data = _histogram(*rows[0], label=f"real{texts[0]}")
+        made = _histogram(
+            *rows[1], label=f"generated{texts[1]}", colour=canvas.GENERATED, kind="line"
+        )
+        canvas.draw_comparison(
+            pair,
+            edges * scale,
+            data,
+            [made],
+            labels=(canvas.per_bin(tracks, width, shown), name, shown),
+            title=title,
+            zero=True,
+            log=log,
+            least=0.1,
+        )
+        pair[0].axhline(0.0, color=canvas.FLOOR, linewidth=0.8, zorder=0)
     return figure
 
 
+@canvas.style()
 def plot_mass_fit(
     edges: ArrayLike,
     counts: ArrayLike,
@@ -97,33 +80,31 @@ def plot_mass_fit(
     centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
     with np.errstate(divide="ignore", invalid="ignore"):
         pull = np.where(model > 0, (n - model) / np.sqrt(model), np.nan)
-    with style():
-        figure, [(top, bottom)] = ratio_panels(1)
-        top.plot(centre, model, color=GENERATED, label="fit", zorder=5)
-        top.plot(centre, s, "--", color=SIGNAL, label="signal")
-        top.fill_between(
-            centre, b, color=BACKGROUND, alpha=0.4, lw=0, label="background"
-        )
-        draw_comparison(
-            (top, bottom),
-            e,
-            series(n, np.sqrt(n), label="data"),
-            [],
-            what=per_bin("Tracks", width, unit),
-            name=name,
-            unit=unit,
-            title=title,
-            zero=True,
-            below=[series(pull, 1.0)],
-            about=0.0,
-            label="pull",
-            least=MAX_PULL,
-            most=MAX_PULL,
-        )
-        bottom.axhspan(-1, 1, color=FLOOR, alpha=0.3, lw=0)
+    figure, [(top, bottom)] = canvas.ratio_panels(1)
+    top.plot(centre, model, color=canvas.GENERATED, label="fit", zorder=5)
+    top.plot(centre, s, "--", color=canvas.SIGNAL, label="signal")
+    top.fill_between(
+        centre, b, color=canvas.BACKGROUND, alpha=0.4, lw=0, label="background"
+    )
+    canvas.draw_comparison(
+        (top, bottom),
+        e,
+        canvas.series(n, np.sqrt(n), label="data"),
+        [],
+        labels=(canvas.per_bin("Tracks", width, unit), name, unit),
+        title=title,
+        zero=True,
+        below=[canvas.series(pull, 1.0)],
+        about=0.0,
+        label="pull",
+        least=MAX_PULL,
+        most=MAX_PULL,
+    )
+    bottom.axhspan(-1, 1, color=canvas.FLOOR, alpha=0.3, lw=0)
     return figure
 
 
+@canvas.style()
 def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the losses of a training, lists by name, against the list "step".
 
@@ -132,36 +113,35 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     steps = np.asarray(history["step"], dtype=np.float64)
     names = [k for k in history if k != "step" and not k.startswith("validation_")]
     names = names or [k for k in history if k != "step"]
-    with style():
-        columns = min(3, max(1, len(names)))
-        rows = -(-max(1, len(names)) // columns)
-        figure = Figure(
-            figsize=(4.6 * columns, 3.4 * rows), dpi=DPI, layout="constrained"
-        )
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, name in zip(axes, names, strict=False):
-            held = history.get(f"validation_{name}")
-            mark = "o" if np.isfinite(history[name]).sum() < FEW_LOSSES else ""
-            axis.plot(steps, history[name], f"{mark}-", color=GENERATED, label="train")
-            if held is not None:
-                axis.plot(steps, held, f"{mark}--", color=SIGNAL, label="validation")
-                axis.legend(loc="best")
-            axis.set_title(name.replace("_", " "), loc="left")
-            axis.set_xlabel("step", loc="right")
-        for axis in axes[len(names) :]:
-            axis.set_visible(False)
+    columns = min(3, max(1, len(names)))
+    rows = -(-max(1, len(names)) // columns)
+    figure, axes = canvas.sheet(4.6 * columns, 3.4 * rows, rows, columns)
+    kinds = (("", "-", canvas.GENERATED), ("validation_", "--", canvas.SIGNAL))
+    for axis, name in zip(axes.flat, names, strict=False):
+        mark = "o" if np.isfinite(history[name]).sum() < FEW_LOSSES else ""
+        for kind, line, colour in kinds:
+            label = kind.rstrip("_") or "train"
+            if kind + name in history:
+                losses = history[kind + name]
+                axis.plot(steps, losses, mark + line, color=colour, label=label)
+        if f"validation_{name}" in history:
+            axis.legend(loc="best")
+        axis.set_title(name.replace("_", " "), loc="left")
+        axis.set_xlabel("step", loc="right")
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
     return figure
 
 
 def _histogram(
     values: FloatArray, w: FloatArray, edges: FloatArray, **style: Any
-) -> Series:
+) -> canvas.Series:
     """Sums of w per bin with errors sqrt(sum w^2); empty bins have no point."""
     counts, _ = np.histogram(values, edges, weights=w)
     squares, _ = np.histogram(values, edges, weights=w * w)
     if style.get("kind") != "line":
         counts = np.where(squares > 0, counts, np.nan)
-    return series(counts, np.sqrt(squares), **style)
+    return canvas.series(counts, np.sqrt(squares), **style)
 
 
 def _target_edges(values: FloatArray, bins: int) -> FloatArray:
@@ -207,31 +187,27 @@ def _outside_text(
 PANEL = (3.2, 0.38, 1.6)  # width; height of a line; height of everything else, inches
 
 
+@canvas.style()
 def plot_families(
     names: Sequence[str],
     figures: Mapping[str, tuple[Sequence[float], Sequence[float] | None]],
 ) -> Figure:
     """Draw a panel for each figure, with values (n,) and floors (n,) or None."""
     width, line, rest = PANEL
-    with style():
-        figure = Figure(
-            figsize=(width * len(figures) + 0.8, line * len(names) + rest),
-            dpi=DPI,
-            layout="constrained",
-        )
-        axes = figure.subplots(1, len(figures), sharey=True, squeeze=False)[0]
-        places = np.arange(len(names))[::-1]
-        marks = {"color": FLOOR, "markersize": 12, "label": "floor"}
-        for axis, (label, (values, floors)) in zip(axes, figures.items(), strict=True):
-            axis.plot(values, places, "o", color=GENERATED, label="family")
-            if floors is not None:
-                axis.plot(floors, places, "|", **marks)
-            axis.set_xlabel(label, loc="right")
-            axis.margins(x=0.15)
-            axis.grid(axis="y", alpha=0.3)
-            axis.minorticks_off()
-        axes[0].set_yticks(places, names)
-        axes[0].set_ylim(-0.6, max(len(names), 1) - 0.4)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    size = (width * len(figures) + 0.8, line * len(names) + rest)
+    figure, [axes] = canvas.sheet(*size, 1, len(figures), sharey=True)
+    places = np.arange(len(names))[::-1]
+    marks = {"color": canvas.FLOOR, "markersize": 12, "label": "floor"}
+    for axis, (label, (values, floors)) in zip(axes, figures.items(), strict=True):
+        axis.plot(values, places, "o", color=canvas.GENERATED, label="family")
+        if floors is not None:
+            axis.plot(floors, places, "|", **marks)
+        axis.set_xlabel(label, loc="right")
+        axis.margins(x=0.15)
+        axis.grid(axis="y", alpha=0.3)
+        axis.minorticks_off()
+    axes[0].set_yticks(places, names)
+    axes[0].set_ylim(-0.6, max(len(names), 1) - 0.4)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2)
     return figure

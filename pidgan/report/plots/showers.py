@@ -1,42 +1,25 @@
 """Figures of showers: pictures of cells, profiles, response, spectra."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    ScalarFormatter,
-)
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
-from pidgan.report.plots.canvas import (
-    DPI,
-    GENERATED,
-    REAL,
-    Series,
-    draw_comparison,
-    ratio_panels,
-    series,
-    style,
-)
+from pidgan.report.plots import canvas
 
-DECADES = 4.5
-"""Number of decades of energy that the colours of a picture span."""
-
+DECADES = 4.5  # decades of energy that the colours of a picture span
 COLOURS = "viridis"
-EMPTY = "#f2f2f2"
-"""Colour of cells without energy, unlike that of cells with little energy."""
+EMPTY = "#f2f2f2"  # cells without energy, unlike those with little energy
 
 
+@canvas.style()
 def plot_shower(
     outlines: Sequence[ArrayLike],
     rows: Sequence[tuple[str, Sequence[ArrayLike]]],
@@ -54,24 +37,23 @@ def plot_shower(
     top = top if top > 0 else 1.0
     norm = LogNorm(vmin=top / 10**DECADES, vmax=top)
     n, m = len(rows), len(outlines)
-    with style():
-        figure = Figure(
-            figsize=(2.6 * m + 1.8, 2.6 * n + 1.0), dpi=DPI, layout="constrained"
-        )
-        axes = figure.subplots(n, m, sharex="col", sharey="col", squeeze=False)
-        drawn = None
-        for (label, layers), line in zip(rows, axes, strict=True):
-            for shape, e, axis in zip(outlines, layers, line, strict=True):
-                drawn = _draw_cells(axis, np.asarray(shape), np.asarray(e), norm)
-            line[0].set_ylabel(f"{label}\n$y$ [mm]")
-        for j, axis in enumerate(axes[-1]):
-            axis.set_xlabel("$x$ [mm]")
-            axes[0, j].set_title(titles[j] if titles else "")
-        if drawn is not None:
-            figure.colorbar(drawn, ax=axes, label=f"Energy [{unit}]")
+    figure, axes = canvas.sheet(
+        2.6 * m + 1.8, 2.6 * n + 1.0, n, m, sharex="col", sharey="col"
+    )
+    drawn = None
+    for (label, layers), line in zip(rows, axes, strict=True):
+        for shape, e, axis in zip(outlines, layers, line, strict=True):
+            drawn = _draw_cells(axis, np.asarray(shape), np.asarray(e), norm)
+        line[0].set_ylabel(f"{label}\n$y$ [mm]")
+    for j, axis in enumerate(axes[-1]):
+        axis.set_xlabel("$x$ [mm]")
+        axes[0, j].set_title(titles[j] if titles else "")
+    if drawn is not None:
+        figure.colorbar(drawn, ax=axes, label=f"Energy [{unit}]")
     return figure
 
 
+@canvas.style()
 def plot_curves(
     edges: ArrayLike,
     real: tuple[ArrayLike, ArrayLike],
@@ -87,24 +69,14 @@ def plot_curves(
 
     `real` and `generated` are values (m,) and errors (m,).
     """
-    data, made = _pair(real, generated, kind="line")
-    with style():
-        figure, [panels] = ratio_panels(1)
-        draw_comparison(
-            panels,
-            np.asarray(edges, dtype=np.float64),
-            data,
-            [made],
-            what=what,
-            name=name,
-            unit=unit,
-            zero=True,
-            log=logy,
-            logx=logx,
-        )
-    return figure
+    pair = canvas.real_and_generated(real, generated)
+    labels = (what, name, unit)
+    return canvas.comparison(
+        edges, *pair, labels=labels, zero=True, log=logy, logx=logx
+    )[0]
 
 
+@canvas.style()
 def plot_response(
     energy: ArrayLike,
     real: tuple[ArrayLike, ArrayLike],
@@ -121,36 +93,28 @@ def plot_response(
     `real` and `generated` are values (m,) and errors (m,), `curves` are energies and
     values of their fits. The ratio is shaded within `allowed` of 1.
     """
-    x = np.asarray(energy, dtype=np.float64)
-    data, made = _pair(real, generated, kind="points")
-    with style():
-        figure, [(top, bottom)] = ratio_panels(1)
-        for curve, colour in zip(curves, (REAL, GENERATED), strict=False):
-            top.plot(*curve, color=colour, linewidth=1.2)
-        draw_comparison(
-            (top, bottom),
-            x,
-            data,
-            [made],
-            what=what,
-            name="Incident energy",
-            unit=unit,
-            logx=True,
-            least=1.2 * (allowed or 0.01),
-        )
-        if allowed is not None:
-            bottom.axhspan(1 - allowed, 1 + allowed, color=GENERATED, alpha=0.12, lw=0)
-        bottom.set_xlim(0.8 * np.nanmin(x), 1.25 * np.nanmax(x))
-        bottom.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        bottom.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:g}"))
-        bottom.xaxis.set_minor_formatter(NullFormatter())
-        for axis in (top.yaxis, bottom.yaxis):
-            axis.set_major_formatter(ScalarFormatter(useOffset=False))
-        if zero:
-            top.set_ylim(bottom=0.0)
+    pair = canvas.real_and_generated(real, generated, kind="points")
+    labels, least = (what, "Incident energy", unit), 1.2 * (allowed or 0.01)
+    figure, (top, bottom) = canvas.comparison(
+        energy, *pair, labels=labels, logx=True, least=least
+    )
+    for curve, colour in zip(curves, (canvas.REAL, canvas.GENERATED), strict=False):
+        top.plot(*curve, color=colour, linewidth=1.2)
+    if allowed is not None:
+        band: dict[str, Any] = {"color": canvas.GENERATED, "alpha": 0.12, "lw": 0}
+        bottom.axhspan(1 - allowed, 1 + allowed, **band)
+    bottom.set_xlim(0.8 * np.nanmin(energy), 1.25 * np.nanmax(energy))
+    bottom.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    bottom.xaxis.set_major_formatter(ticker.FuncFormatter(lambda t, _: f"{t:g}"))
+    bottom.xaxis.set_minor_formatter(ticker.NullFormatter())
+    for axis in (top.yaxis, bottom.yaxis):
+        axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
+    if zero:
+        top.set_ylim(bottom=0.0)
     return figure
 
 
+@canvas.style()
 def plot_observables(
     observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]], *, bins: int = 40
 ) -> Figure:
@@ -158,51 +122,40 @@ def plot_observables(
 
     The axes end at the 0.1 % and 99.9 % quantiles of the real values.
     """
-    with style():
-        figure, pairs = ratio_panels(len(observables))
-        for (name, unit, *values), panels in zip(observables, pairs, strict=True):
-            y, g = (np.asarray(v) for v in values)
-            edges, scale = _edges(y, bins), len(y) / len(g)
-            a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
-            data, made = _pair(
-                (a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale), kind="line"
-            )
-            draw_comparison(
-                panels,
-                edges,
-                data,
-                [made],
-                what="Showers",
-                name=name,
-                unit=unit,
-                zero=True,
-            )
+    figure, pairs = canvas.ratio_panels(len(observables))
+    for (name, unit, *values), panels in zip(observables, pairs, strict=True):
+        y, g = (np.asarray(v) for v in values)
+        edges, scale = _edges(y, bins), len(y) / len(g)
+        a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
+        pair = canvas.real_and_generated(
+            (a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale)
+        )
+        labels = ("Showers", name, unit)
+        canvas.draw_comparison(panels, edges, *pair, labels=labels, zero=True)
     return figure
 
 
+@canvas.style()
 def plot_matrix(
     real: ArrayLike, generated: ArrayLike, *, what: str, name: str
 ) -> Figure:
     """Draw two matrices of correlations (d, d) and their difference."""
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
-    with style():
-        figure = Figure(figsize=(12.6, 4.1), dpi=DPI, layout="constrained")
-        items = (("real", y), ("generated", g), ("generated $-$ real", g - y))
-        for i, (axis, (title, matrix)) in enumerate(
-            zip(figure.subplots(1, 3), items, strict=True)
-        ):
-            reach = 1.0 if i < 2 else max(0.05, float(np.nanmax(np.abs(matrix))))
-            image = axis.imshow(
-                matrix, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
-            )
-            axis.minorticks_off()
-            for scale in (axis.xaxis, axis.yaxis):
-                scale.set_major_locator(MaxNLocator(6, integer=True))
-            axis.set_title(title)
-            axis.set_xlabel(name)
-            axis.set_ylabel(name)
-            bar = figure.colorbar(image, ax=axis, label=what if i < 2 else "difference")
-            bar.ax.minorticks_off()
+    figure, [axes] = canvas.sheet(12.6, 4.1, 1, 3)
+    items = (("real", y), ("generated", g), ("generated $-$ real", g - y))
+    for i, (axis, (title, matrix)) in enumerate(zip(axes, items, strict=True)):
+        reach = 1.0 if i < 2 else max(0.05, float(np.nanmax(np.abs(matrix))))
+        image = axis.imshow(
+            matrix, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach
+        )
+        axis.minorticks_off()
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_locator(ticker.MaxNLocator(6, integer=True))
+        axis.set_title(title)
+        axis.set_xlabel(name)
+        axis.set_ylabel(name)
+        bar = figure.colorbar(image, ax=axis, label=what if i < 2 else "difference")
+        bar.ax.minorticks_off()
     return figure
 
 
@@ -226,7 +179,7 @@ def _draw_cells(
     axis.set_aspect("equal")
     # Labels at the corners of neighbouring panels would touch.
     for scale in (axis.xaxis, axis.yaxis):
-        scale.set_major_locator(MaxNLocator(4, prune="both"))
+        scale.set_major_locator(ticker.MaxNLocator(4, prune="both"))
     axis.minorticks_off()
     return drawn
 
@@ -245,14 +198,3 @@ def _edges(values: FloatArray, bins: int) -> FloatArray:
     width = np.ceil(steps / bins) * step
     count = int(np.ceil((high - low) / width)) + 1
     return np.asarray(low - step / 2 + width * np.arange(count))
-
-
-def _pair(
-    real: tuple[ArrayLike, ArrayLike],
-    generated: tuple[ArrayLike, ArrayLike],
-    *,
-    kind: Literal["points", "line"],
-) -> tuple[Series, Series]:
-    """Real points and the generated series, of values and errors."""
-    made = series(*generated, label="generated", colour=GENERATED, kind=kind)
-    return series(*real, label="real"), made
