@@ -144,10 +144,8 @@ class FamilyComparison:
         section = Section(
             title="Families",
             text=TEXT,
-            tables=[Table(rows=[one.row() for one in self.families])],
-            pictures=[
-                Picture(figure=figure, caption="Families (points) and floors (grey).")
-            ],
+            tables=[Table([one.row() for one in self.families])],
+            pictures=[Picture(figure, "Families (points) and floors (grey).")],
         )
         page = write_page(
             directory,

@@ -11,23 +11,13 @@ import numpy as np
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import parse_cuts, reference_frame
+from pidgan.efficiency import real_vs_generated
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.real_vs_generated import (
-    MIN_BIN_EFF,
-    ComparedRows,
-    RealVsGenerated,
-    compare_rows,
-)
+from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
-from pidgan.report.plots import Figure
-from pidgan.report.plots.efficiencies import (
-    plot_breakdown,
-    plot_corrected,
-    plot_map,
-    plot_roc,
-)
+from pidgan.report.plots import Figure, efficiencies
 from pidgan.report.report import Picture, Section, Table, with_error, write_page
 
 
@@ -116,6 +106,16 @@ def write_working_point_report(
 def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
     signal, *others = point.points
     kinds = ["efficiency", *["misID"] * len(others)]
+    rows = [
+        {
+            "": f"{kind} of {one.species}",
+            "corrected": with_error(one.value, one.error, unit="%"),
+            "real": with_error(one.real, one.real_error, unit="%"),
+            "generated": f"{one.generated:.3%}",
+            "remark": "few rows" if one.few else "",
+        }
+        for kind, one in zip(kinds, point.points, strict=True)
+    ]
     yield Section(
         title="Working point",
         text=(
@@ -124,24 +124,11 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
             f"{point.threshold_error:.2g}. Every efficiency refers to the kinematics "
             "of the reference rows of its species."
         ),
-        tables=[
-            Table(
-                rows=[
-                    {
-                        "": f"{kind} of {one.species}",
-                        "corrected": with_error(one.value, one.error, unit="%"),
-                        "real": with_error(one.real, one.real_error, unit="%"),
-                        "generated": f"{one.generated:.3%}",
-                        "remark": "few rows" if one.few else "",
-                    }
-                    for kind, one in zip(kinds, point.points, strict=True)
-                ]
-            )
-        ],
+        tables=[Table(rows)],
         pictures=[
             Picture(
-                figure=_roc(point, i),
-                caption=f"Efficiency of {signal.species} against the misID of "
+                _roc(point, i),
+                f"Efficiency of {signal.species} against the misID of "
                 f"{other.species}, on a logarithmic axis. The band is the uncertainty "
                 "of the corrected efficiency at a given misID. Thresholds whose misID "
                 "is known to less than 50 % are not drawn.",
@@ -153,7 +140,7 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
     for i, (kind, one) in enumerate(zip(kinds, point.points, strict=True)):
         label = f"{kind[0].upper()}{kind[1:]} of {one.species}"
         real, error = scan.real[i], scan.real_error[i]
-        figure = plot_corrected(
+        figure = efficiencies.plot_corrected(
             scan.thresholds,
             (real, [real - error, real + error]),
             generated=scan.generated[i],
@@ -163,8 +150,7 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
             label=label,
             log=i > 0,
         )
-        caption = f"{label} against the threshold x."
-        pictures.append(Picture(figure=figure, caption=caption))
+        pictures.append(Picture(figure, f"{label} against the threshold x."))
     yield Section(title="Scan", pictures=pictures)
 
 
@@ -172,7 +158,7 @@ def _roc(point: WorkingPoint, i: int) -> Figure:
     """ROC curve of the signal against species i."""
     scan, kinds = point.scan, ("real", "generated", "corrected")
     signal, other = point.points[0], point.points[i]
-    return plot_roc(
+    return efficiencies.plot_roc(
         {kind: getattr(scan, kind)[0] for kind in kinds},
         {kind: getattr(scan, kind)[i] for kind in kinds},
         errors={
@@ -193,7 +179,7 @@ class _View:
     kind: str
     units: dict[str, str]
     weights: FloatArray
-    rows: ComparedRows
+    rows: real_vs_generated.ComparedRows
     overall: RealVsGenerated
 
     @property
@@ -228,7 +214,9 @@ def _view(given: MapInput, *, misid: bool = False) -> _View:
     place = bin_index(frame, given.map.binning)
     w = frame["weight"].to_numpy(dtype=np.float64)
     inside, n_bins = place >= 0, len(given.map.n_eff)
-    rows = compare_rows(given.generator, frame, parse_cuts(card, given.map.cuts))
+    rows = real_vs_generated.compare_rows(
+        given.generator, frame, parse_cuts(card, given.map.cuts)
+    )
     return _View(
         map=given.map,
         kind=f"{'MisID' if misid else 'Efficiency'} of {given.map.metadata['species']}",
@@ -281,13 +269,14 @@ def _summary_section(views: Sequence[_View]) -> Section:
             for name, shift in view.map.variations.items():
                 parts.setdefault(name, []).append(float(f @ shift[number]))
         parts["real rows alone"] = real.error.tolist()
-        figure = plot_breakdown(view.map.cuts, parts, totals, title=view.kind)
         caption = (
             f"{view.kind}: parts of the uncertainty. The part 'real rows alone' is the "
             "statistical uncertainty of the real efficiency, for comparison; it does "
             "not enter the total."
         )
-        pictures.append(Picture(figure=figure, caption=caption))
+        drawn = (view.map.cuts, parts, totals)
+        figure = efficiencies.plot_breakdown(*drawn, title=view.kind)
+        pictures.append(Picture(figure, caption))
     return Section(
         title="Summary",
         text=(
@@ -297,7 +286,7 @@ def _summary_section(views: Sequence[_View]) -> Section:
             "An analysis ntuple has uncertainties of its own, which the command "
             "'pidgan efficiency' adds."
         ),
-        tables=[Table(rows=rows)],
+        tables=[Table(rows)],
         pictures=pictures,
     )
 
@@ -308,12 +297,10 @@ def _curve_picture(view: _View, number: int, condition: str) -> Picture:
     edges, found = view.edges[condition], view.in_bins(condition)
     bins = [np.flatnonzero(places == i) for i in range(len(edges) - 1)]
     corrected, error = np.array([view.mean(number, one) for one in bins]).T
-    figure = plot_corrected(
+    real = found.real
+    figure = efficiencies.plot_corrected(
         edges,
-        (
-            found.real.efficiency[number],
-            [found.real.lower[number], found.real.upper[number]],
-        ),
+        (real.efficiency[number], [real.lower[number], real.upper[number]]),
         generated=found.generated.efficiency[number],
         corrected=(corrected, error),
         axis_name=condition,
@@ -322,8 +309,8 @@ def _curve_picture(view: _View, number: int, condition: str) -> Picture:
         label=view.kind,
     )
     return Picture(
-        figure=figure,
-        caption=f"{view.kind} against {condition} for {cut}: real rows (points with "
+        figure,
+        f"{view.kind} against {condition} for {cut}: real rows (points with "
         f"Wilson intervals; not drawn below {MIN_BIN_EFF:.0f} effective rows), "
         "generated rows, and the corrected efficiency with its uncertainty. Below: "
         "ratios to the real efficiency, whose uncertainty is the grey band.",
@@ -333,30 +320,28 @@ def _curve_picture(view: _View, number: int, condition: str) -> Picture:
 def _map_pictures(view: _View, number: int) -> list[Picture]:
     """Difference and pull in two conditions, as measured and as smoothed."""
     pictures = []
-    for first, second in itertools.combinations(list(view.edges)[:3], 2):
-        found = view.in_bins(first, second)
+    for pair in itertools.combinations(list(view.edges)[:3], 2):
+        found = view.in_bins(*pair)
         measured = found.difference[number], found.difference_error[number]
-        smoothed = _smoothed(view, number, first, second)
+        both = " and ".join(pair)
         texts = (
             f"as measured. Bins with fewer than {MIN_BIN_EFF:.0f} effective rows are "
             "hatched. The pulls of a perfect generator have width 1.",
             "smoothed as for the correction.",
         )
-        for (difference, error), text in zip((measured, smoothed), texts, strict=True):
-            figure = plot_map(
-                view.edges[first],
-                view.edges[second],
+        shown = (measured, _smoothed(view, number, *pair))
+        for (difference, error), text in zip(shown, texts, strict=True):
+            figure = efficiencies.plot_map(
+                view.edges[pair[0]],
+                view.edges[pair[1]],
                 difference,
                 error,
-                names=(first, second),
-                units=(view.units[first], view.units[second]),
+                names=pair,
+                units=(view.units[pair[0]], view.units[pair[1]]),
                 cut=view.map.cuts[number],
             )
-            caption = (
-                f"{view.kind}: generated minus real in bins of {first} and {second}, "
-                f"{text}"
-            )
-            pictures.append(Picture(figure=figure, caption=caption))
+            caption = f"{view.kind}: generated minus real in bins of {both}, "
+            pictures.append(Picture(figure, caption + text))
     return pictures
 
 

@@ -31,14 +31,9 @@ TINY = 1e-4
 """Smaller numbers are written with a power of ten."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Table:
-    """A table of a section.
-
-    Attributes:
-        rows: One mapping for each row, from heading to text, number or None.
-        title: Heading above the table.
-    """
+    """Rows that map headings to texts, numbers or None, and a heading above them."""
 
     rows: Sequence[Mapping[str, Any]]
     title: str = ""
@@ -50,7 +45,7 @@ class Table:
             return frame.to_html(index=False, border=0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Picture:
     """A figure with the caption below it."""
 
@@ -66,11 +61,7 @@ class Picture:
 class Section:
     """A part of the page with a line in the table of contents.
 
-    Attributes:
-        title: Heading, and text of its line in the table of contents.
-        text: What a reader has to know to read the tables and figures.
-        tables: Tables; those without rows are left out.
-        pictures: Figures with captions.
+    The text says how to read tables and figures. Tables without rows are left out.
     """
 
     title: str
@@ -88,21 +79,10 @@ def write_page(
     beside: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write report.html, which needs no other file, into a directory.
+    """Write report.html, which needs no other file, and return its path.
 
-    Args:
-        directory: Directory to write into; a new one appears complete or not at all.
-        title: Heading of the page.
-        sections: Parts of the page, in order.
-        lead: First line below the heading.
-        beside: Texts of further files of the directory, by name.
-        overwrite: Whether files of a directory that exists are replaced.
-
-    Returns:
-        The path of report.html.
-
-    Raises:
-        NtupleError: The directory exists and `overwrite` is not set, or it is a file.
+    A new directory appears complete or not at all. `lead` is the line below the title,
+    `beside` has texts of further files by name.
     """
     target = Path(directory)
     refuse_existing(target, overwrite=overwrite)
@@ -137,7 +117,7 @@ def training_sections(history: Mapping[str, Sequence[float]]) -> list[Section]:
     if not history.get("step"):
         return []
     caption = "Losses against the number of generator steps."
-    picture = Picture(figure=plot_history(history), caption=caption)
+    picture = Picture(plot_history(history), caption)
     return [Section(title="Training", pictures=[picture])]
 
 
@@ -155,10 +135,7 @@ def text_of(value: Any) -> str:
 def with_error(value: float | None, error: float | None, *, unit: str = "") -> str:
     """Return a number with its error, rounded to two digits of the error.
 
-    Args:
-        value: The number, None or NaN where it is missing.
-        error: Its uncertainty, None or NaN where it is not known.
-        unit: Text after the number, such as "%", which scales both by 100.
+    None and NaN are missing numbers. The unit "%" scales both by 100.
 
     Example:
         >>> with_error(0.123456, 0.0123)
@@ -264,11 +241,8 @@ def measured(
 ) -> Measured:
     """Return a figure with the mean of its floors and the error of that mean.
 
-    Args:
-        value: Value for generated against real rows.
-        error: Uncertainty of the value.
-        floors: Values for samples of other real rows against the real rows.
-        n_eff: Effective number of rows behind the value.
+    A floor is the value for a sample of other real rows; `n_eff` is the effective
+    number of rows behind the value.
     """
     spread = None
     if len(floors) > 1:

@@ -9,13 +9,8 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report.plots.showers import (
-    plot_curves,
-    plot_matrix,
-    plot_observables,
-    plot_response,
-    plot_shower,
-)
+from pidgan.report.plots import showers
+from pidgan.report.plots.canvas import display_unit
 from pidgan.report.report import (
     Measured,
     Picture,
@@ -31,8 +26,7 @@ from pidgan.sample.species import species_name
 
 MOST_LAYERS = 5  # of a view in a picture of cells
 OBSERVABLES_A_FIGURE = 9
-LINEARITY, RESOLUTION = 0.005, 0.2
-"""Shaded in the ratios: half a per cent of the response, a fifth of the resolution."""
+LINEARITY, RESOLUTION = 0.005, 0.2  # shaded in the ratios
 
 _LABELS = {
     "response": "$E_{vis}/E$",
@@ -135,23 +129,24 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
 def _response_row(
     figures: Mapping[str, Any], data: ShowerData, name: str
 ) -> dict[str, str]:
-    found, (real, generated) = figures["response"][name], data.response[name]
+    found, fits = figures["response"][name], map(fit_resolution, data.response[name])
+    real, generated = (_fit_text(fit, data.energy_unit) for fit in fits)
     return {
         "showers": _of_species(name),
         "worst linearity": f"{found['worst_linearity']:.2%}",
         "worst resolution": f"{found['worst_resolution']:.1%}",
-        "real sigma / E": _fit_text(fit_resolution(real), data.energy_unit),
-        "generated sigma / E": _fit_text(fit_resolution(generated), data.energy_unit),
+        "real sigma / E": real,
+        "generated sigma / E": generated,
     }
 
 
 def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
     """Linearity and resolution of each species in bins of the incident energy."""
-    factor, unit = _incident_unit(data)
+    factor, unit = display_unit(data.energy_unit)
     pictures, tables = [], []
     for name, pair in data.response.items():
         x, shown = pair[0].energy * factor, _of_species(name)
-        linearity = plot_response(
+        figure = showers.plot_response(
             x,
             *((r.mean, r.mean_error) for r in pair),
             what="Mean $E_{vis}/E$",
@@ -162,8 +157,8 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             f"Linearity, {shown}: mean of the visible over the incident energy. The "
             f"shaded part of the ratio marks {LINEARITY:.1%}."
         )
-        pictures.append(Picture(figure=linearity, caption=caption))
-        resolution = plot_response(
+        pictures.append(Picture(figure, caption))
+        figure = showers.plot_response(
             x,
             *((100 * r.resolution, 100 * r.resolution_error) for r in pair),
             what="Resolution $\\sigma/E$ [%]",
@@ -174,33 +169,28 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
         )
         caption = (
             f"Resolution, {shown}: half width of the central 68.3 % over the median, "
-            "with fits of a/√E ⊕ b/E ⊕ c. The shaded part "
-            f"of the ratio marks {RESOLUTION:.0%}."
+            "with fits of a/√E ⊕ b/E ⊕ c. The shaded part of the ratio marks "
+            f"{RESOLUTION:.0%}."
         )
-        pictures.append(Picture(figure=resolution, caption=caption))
+        pictures.append(Picture(figure, caption))
         f = figures["response"][name]
+        mean, ratio = (
+            zip(f[key], f[f"{key}_error"], strict=True)
+            for key in ("linearity", "resolution_ratio")
+        )
         rows = [
             {
                 f"E [{unit}]": f"{e:.4g}",
-                "showers": f"{f['showers'][i]:.0f}",
-                "generated / real mean - 1": with_error(
-                    f["linearity"][i], f["linearity_error"][i], unit="%"
-                ),
-                "generated / real resolution": with_error(
-                    f["resolution_ratio"][i], f["resolution_ratio_error"][i]
-                ),
+                "showers": f"{n:.0f}",
+                "generated / real mean - 1": with_error(*linearity, unit="%"),
+                "generated / real resolution": with_error(*resolution),
             }
-            for i, e in enumerate(x)
+            for e, n, linearity, resolution in zip(
+                x, f["showers"], mean, ratio, strict=True
+            )
         ]
-        tables.append(Table(rows=rows, title=shown))
+        tables.append(Table(rows, title=shown))
     return Section(title="Linearity and resolution", tables=tables, pictures=pictures)
-
-
-def _incident_unit(data: ShowerData) -> tuple[float, str]:
-    """Return factor and unit in which incident energies are shown."""
-    if data.energy_unit == "MeV":
-        return 1e-3, "GeV"
-    return 1.0, data.energy_unit
 
 
 def _of_species(name: str) -> str:
@@ -214,7 +204,7 @@ def _of_species(name: str) -> str:
 def _pictures(data: ShowerData) -> Section:
     """Average shower and single showers in the layers of each view."""
     pictures = []
-    factor, unit = _incident_unit(data)
+    factor, unit = display_unit(data.energy_unit)
     first = 0
     for view in data.geometry.views:
         part = slice(first, first + view.n_cells)
@@ -236,8 +226,10 @@ def _pictures(data: ShowerData) -> Section:
                 (label, _of_layers(view, cells[part], layers))
                 for label, cells in (("real", real), ("generated", generated))
             ]
-            figure = plot_shower(outlines, rows, titles=titles, unit=data.energy_unit)
-            pictures.append(Picture(figure=figure, caption=caption))
+            figure = showers.plot_shower(
+                outlines, rows, titles=titles, unit=data.energy_unit
+            )
+            pictures.append(Picture(figure, caption))
     text = "Grey cells are empty." if pictures else "No view has cells in the plane."
     return Section(title="Pictures of showers", text=text, pictures=pictures)
 
@@ -258,28 +250,22 @@ def _profiles(data: ShowerData) -> Section:
             if layer_edges(data.geometry.view(view)) is None:
                 name, unit = "Layer", "1"
             what += f" [{data.energy_unit}]"
-        figure = plot_curves(
+        figure = showers.plot_curves(
             real.edges,
-            (real.mean, real.error),
-            (generated.mean, generated.error),
+            *((one.mean, one.error) for one in (real, generated)),
             name=name,
             unit=unit,
             what=what,
             logx=logx,
             logy=logy,
         )
-        pictures.append(
-            Picture(figure=figure, caption=f"{what}, mean over showers, {view}.")
-        )
-    for view_ in data.geometry.views:
-        fractions = _fractions(data, view_)
-        if fractions is not None:
-            matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
-            figure = plot_matrix(
-                matrices[0], matrices[1], what="correlation", name="layer"
-            )
-            caption = f"Correlations of the layers' shares of energy, {view_.name}."
-            pictures.append(Picture(figure=figure, caption=caption))
+        pictures.append(Picture(figure, f"{what}, mean over showers, {view}."))
+    for deep in (one for one in data.geometry.views if one.has_depth):
+        fractions = _fractions(data, deep)
+        matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
+        figure = showers.plot_matrix(*matrices, what="correlation", name="layer")
+        caption = f"Correlations of the layers' shares of energy, {deep.name}."
+        pictures.append(Picture(figure, caption))
     return Section(title="Profiles, spectra and correlations", pictures=pictures)
 
 
@@ -292,9 +278,8 @@ def _observables(figures: Mapping[str, Any], data: ShowerData) -> Section:
         items = [
             (*_label(name, data.geometry), *data.observables[name]) for name in names
         ]
-        pictures.append(
-            Picture(figure=plot_observables(items), caption="; ".join(names) + ".")
-        )
+        picture = Picture(showers.plot_observables(items), "; ".join(names) + ".")
+        pictures.append(picture)
     return Section(
         title="Observables",
         text="The separation power of two histograms is 0 if they are equal and 1 if "
@@ -304,12 +289,10 @@ def _observables(figures: Mapping[str, Any], data: ShowerData) -> Section:
     )
 
 
-def _fractions(data: ShowerData, view: View) -> list[FloatArray] | None:
+def _fractions(data: ShowerData, view: View) -> list[FloatArray]:
     """Real and generated shares (n, layers) of a view with layers."""
     prefix = f"{view.name}." if len(data.geometry.views) > 1 else ""
     names = [f"{prefix}fraction[{layer.name}]" for layer in view.layers]
-    if not view.has_depth:
-        return None
     columns = [data.observables[name] for name in names]
     result = [np.stack([c[i] for c in columns], axis=1) for i in (0, 1)]
     # Layers that are always empty have no correlation.

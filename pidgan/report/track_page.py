@@ -108,7 +108,7 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
     yield Section(
         title="Ties",
         text=text if ties else f"{text} There are none.",
-        tables=[Table(rows=[_share_row("targets", *item) for item in ties.items()])],
+        tables=[Table([_share_row("targets", *item) for item in ties.items()])],
     )
     for cut in figures["efficiency"]:
         yield _cut_section(figures, data, cut)
@@ -131,9 +131,9 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
         "sqrt(fit); the band marks one standard deviation."
     )
     rows = [{"parameter": name, "value": with_error(*v)} for name, v in values.items()]
-    picture = Picture(figure=figure, caption=caption)
+    pictures = [Picture(figure, caption)]
     return Section(
-        title="Mass fit", text=quality, tables=[Table(rows=rows)], pictures=[picture]
+        title="Mass fit", text=quality, tables=[Table(rows)], pictures=pictures
     )
 
 
@@ -172,8 +172,8 @@ def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Sect
         title=variable.name,
         tables=[
             figure_table(overall),
-            Table(rows=in_bins, title="In kinematic bins"),
-            Table(rows=atoms, title="Atoms: values that many rows take exactly"),
+            Table(in_bins, title="In kinematic bins"),
+            Table(atoms, title="Atoms: values that many rows take exactly"),
         ],
         pictures=_target_pictures(data, t, labels),
     )
@@ -191,24 +191,23 @@ def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Pic
     }
     pair = rows.real.targets[:, t], rows.generated.targets[:, t]
     index = rows.bins(rows.real, data.edges)
-    masks = [(label, index == b) for b, label in enumerate(labels)]
-    filled = [(label, mask) for label, mask in masks if mask.any()]
+    filled = [(label, index == b) for b, label in enumerate(labels) if b in index]
     name = variable.name
+    kinematic = " and ".join(data.edges)
     return [
         Picture(
-            figure=plot_target(*pair, **arguments),
-            caption=f"{name}: real rows (points with errors sqrt(sum w²)) and "
-            "generated rows (line, its error as a band). Below: the ratio, with the "
-            "error of the generated rows on the points and that of the real rows as "
-            "a grey band; arrows point to values outside the panel.",
+            plot_target(*pair, **arguments),
+            f"{name}: real rows (points with errors sqrt(sum w²)) and generated rows "
+            "(line, its error as a band). Below: the ratio, with the error of the "
+            "generated rows on the points and that of the real rows as a grey band; "
+            "arrows point to values outside the panel.",
         ),
         Picture(
-            figure=plot_target(*pair, log=True, **arguments),
-            caption=f"{name} on a logarithmic axis.",
+            plot_target(*pair, log=True, **arguments), f"{name} on a logarithmic axis."
         ),
         Picture(
-            figure=plot_target(*pair, panels=filled, bins=25, **arguments),
-            caption=f"{name} in quantile bins of {' and '.join(data.edges)}.",
+            plot_target(*pair, panels=filled, bins=25, **arguments),
+            f"{name} in quantile bins of {kinematic}.",
         ),
     ]
 
@@ -222,23 +221,20 @@ def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Secti
         _overall_row(f"misID of {other}", found[cut]["overall"])
         for other, found in figures["misid"].items()
     ]
+    kinds = ["Efficiency", *["MisID"] * len(data.misid)]
     pictures = [
         _efficiency_picture(item, cut, label=f"{kind} of {item.species}")
-        for kind, found in (
-            ("Efficiency", data.cuts),
-            *(("MisID", other) for other in data.misid.values()),
-        )
+        for kind, found in zip(kinds, (data.cuts, *data.misid.values()), strict=True)
         for item in found.against
     ]
-    pictures.append(_map_picture(data.cuts.plane, cut))
     return Section(
         title=cut,
         text="Sentinels fail the cut and stay in the denominator.",
         tables=[
-            Table(rows=overall, title="All rows"),
+            Table(overall, title="All rows"),
             figure_table([("rms of the pulls in bins", own["pull_rms"])]),
         ],
-        pictures=pictures,
+        pictures=[*pictures, _map_picture(data.cuts.plane, cut)],
     )
 
 
@@ -261,8 +257,8 @@ def _efficiency_picture(item: RealVsGenerated, cut: str, *, label: str) -> Pictu
         label=label,
     )
     return Picture(
-        figure=figure,
-        caption=f"{label} against {condition} for {cut}, with Wilson intervals. Below: "
+        figure,
+        f"{label} against {condition} for {cut}, with Wilson intervals. Below: "
         "the difference, whose error takes into account that real and generated rows "
         "share conditions and weights.",
     )
@@ -285,8 +281,8 @@ def _map_picture(item: RealVsGenerated, cut: str) -> Picture:
         cut=cut,
     )
     return Picture(
-        figure=figure,
-        caption="Generated minus real efficiency (left) and its pull (right) in bins "
+        figure,
+        "Generated minus real efficiency (left) and its pull (right) in bins "
         f"of {' and '.join(item.binning)}.",
     )
 

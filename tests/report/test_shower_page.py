@@ -140,13 +140,13 @@ def test_depth_has_the_unit_that_is_known(
         cells, cells, conditions, geometry, names=NAMES, classifiers=False
     )
     axes: dict[str, str] = {}
-    plot_curves = shower_page.plot_curves
+    plot_curves = shower_page.showers.plot_curves
 
     def record(*curves: Any, **labels: Any) -> Any:
         axes[labels["what"]] = labels["name"]
         return plot_curves(*curves, **labels)
 
-    monkeypatch.setattr(shower_page, "plot_curves", record)
+    monkeypatch.setattr(shower_page.showers, "plot_curves", record)
     shower_page._profiles(report.data)
     assert axes["Energy of a layer [MeV]"] == axis
     assert shower_page._label("depth", geometry)[1] == (unit or "layers")
