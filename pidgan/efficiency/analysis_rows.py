@@ -8,7 +8,8 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,7 @@ from pidgan.application.conditions import (
 from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
-from pidgan.efficiency.binning import (
-    Binning,
-    bin_index,
-    by_condition,
-    choose_edges,
-)
+from pidgan.efficiency.binning import Binning, bin_index, by_condition, choose_edges
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.files.tables import (
@@ -61,13 +57,10 @@ class TrackRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The rows that are used.
+    """The n rows that are used, each in a bin `cell` of the analysis, -1 outside.
 
-    Attributes:
-        cell: (n,) bin of the analysis, -1 outside.
-        binning: Edges of the analysis bins by branch; empty for one bin of all rows.
-        n_invalid: Rows left out, without targets.
-        origin: By file and tree, how many rows it has and the numbers of those used.
+    `n_invalid` rows have no targets and are left out; `origin` says, by file and tree,
+    how many rows it has and the numbers of those used.
     """
 
     tracks: Mapping[str, TrackRows]
@@ -79,18 +72,15 @@ class Rows:
 
     def take(self, chosen: IntArray) -> "Rows":
         """Return some of the rows, without where they come from."""
-        return Rows(
-            tracks={
-                track: TrackRows(
-                    place=own.place[chosen],
-                    passed={k: flags[chosen] for k, flags in own.passed.items()},
-                )
-                for track, own in self.tracks.items()
-            },
-            weights=self.weights[chosen],
-            cell=self.cell[chosen],
-            binning=self.binning,
-        )
+        tracks = {
+            track: TrackRows(
+                place=own.place[chosen],
+                passed={k: flags[chosen] for k, flags in own.passed.items()},
+            )
+            for track, own in self.tracks.items()
+        }
+        weights, cell = self.weights[chosen], self.cell[chosen]
+        return Rows(tracks=tracks, weights=weights, cell=cell, binning=self.binning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +99,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Where a tree holds a track."""
+    """Where a tree holds a track: `own` are its branches, `needed` those to read."""
 
     track: str
     efficiency_map: EfficiencyMap
@@ -118,19 +108,9 @@ class _Plan:
     conditions: tuple[FoundCondition, ...]
     status: str | None
     species: str | None
+    own: Sequence[str]
+    needed: Sequence[str]
     shape: Shape
-
-    @property
-    def own(self) -> list[str]:
-        """Branches that hold the track."""
-        inputs = [name for condition in self.conditions for name in condition.inputs]
-        status = [self.status] if self.status else []
-        return list(dict.fromkeys([*self.targets.values(), *inputs, *status]))
-
-    @property
-    def needed(self) -> list[str]:
-        """Branches to read."""
-        return [*self.own, *([self.species] if self.species else [])]
 
 
 def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
@@ -145,20 +125,15 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
     if not any(len(part.kept) for part in parts):
-        which = " and ".join(
-            f"{track}_{request.species_from} = {m.metadata['species']}"
-            for track, m in request.maps.items()
-        )
+        species = {t: own.metadata["species"] for t, own in request.maps.items()}
+        ids = [f"{t}_{request.species_from} = {own}" for t, own in species.items()]
+        which = f" with {' and '.join(ids)}" if request.species_from else ""
         raise MapError(
-            f"{', '.join(map(str, sources))}: no usable row for "
-            f"{', '.join(request.maps)}"
-            f"{f' with {which}' if request.species_from else ''} "
-            f"({n_invalid} without targets)"
+            f"{', '.join(map(str, sources))}: no usable row for {', '.join(species)}"
+            f"{which} ({n_invalid} without targets)"
         )
-    joined = {
-        key: np.concatenate([part.arrays[key] for part in parts])
-        for key in parts[0].arrays
-    }
+    keys = parts[0].arrays
+    joined = {key: np.concatenate([part.arrays[key] for part in parts]) for key in keys}
     weights = joined["", "weight"]
     columns = {name: joined[None, name] for name in by_condition(request.binning)}
     edges = choose_edges(request.binning, columns, weights)
@@ -223,13 +198,11 @@ def check_places(
 ) -> None:
     """Warn of rows outside the maps, or refuse them."""
     for track, efficiency_map in maps.items():
-        n_outside = int(np.count_nonzero(rows.tracks[track].place < 0))
+        n_outside = np.count_nonzero(rows.tracks[track].place < 0)
         if not n_outside:
             continue
-        limits = ", ".join(
-            f"{name} {edges[0]:g} to {edges[-1]:g}"
-            for name, edges in efficiency_map.binning.items()
-        )
+        edges = efficiency_map.binning.items()
+        limits = ", ".join(f"{name} {e[0]:g} to {e[-1]:g}" for name, e in edges)
         which = f" of {track}" if len(maps) > 1 else ""
         message = (
             f"{n_outside} of {len(rows.weights)} rows lie outside the efficiency "
@@ -246,12 +219,8 @@ def check_places(
 
 def check_conditions(conditions: Conditions, maps: Mapping[str, EfficiencyMap]) -> None:
     """Raise if something is given for a condition that no track's map has."""
-    conditions.check(
-        {
-            track: {v["name"] for v in found.metadata["conditions"]}
-            for track, found in maps.items()
-        }
-    )
+    known = {track: own.metadata["conditions"] for track, own in maps.items()}
+    conditions.check({t: {v["name"] for v in found} for t, found in known.items()})
 
 
 def find_track_conditions(
@@ -264,11 +233,8 @@ def find_track_conditions(
     conditions: Conditions,
 ) -> tuple[FoundCondition, ...]:
     """Return where a tree holds the needed conditions of a map for a track."""
-    variables = [
-        CardVariable.model_validate(v)
-        for v in efficiency_map.metadata["conditions"]
-        if v["name"] in needed
-    ]
+    known = map(CardVariable.model_validate, efficiency_map.metadata["conditions"])
+    variables = [variable for variable in known if variable.name in needed]
     return conditions.find(variables, track, source, tree.branches)
 
 
@@ -287,10 +253,7 @@ def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Arrays of the used rows of a chunk, by track and by what they hold.
-
-    `kept` numbers them among the rows that were read.
-    """
+    """Arrays of the used rows of a chunk, `kept` of those that were read."""
 
     arrays: Mapping[tuple[str | None, str | int], npt.NDArray[Any]]
     kept: IntArray
@@ -300,43 +263,43 @@ class _Part:
 
 def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan:
     """Return where a tree holds a track; raise if it does not."""
-    efficiency_map = request.maps[track]
-    cuts = {
-        number: parse_cut(
-            efficiency_map.cuts[number],
-            names=efficiency_map.names,
-            aliases=efficiency_map.aliases,
-        )
-        for number in request.cuts[track]
-    }
+    found = request.maps[track]
+    parse = partial(parse_cut, names=found.names, aliases=found.aliases)
+    cuts = {number: parse(found.cuts[number]) for number in request.cuts[track]}
     named = {name for cut in cuts.values() for name in cut.names}
-    status = f"{track}_pidgan_status{request.suffix}"
-    species = f"{track}_{request.species_from}" if request.species_from else None
-    plan = _Plan(
-        track=track,
-        efficiency_map=efficiency_map,
-        cuts=cuts,
-        targets={
-            v["name"]: f"{track}_{v['name']}{request.suffix}"
-            for v in efficiency_map.metadata["targets"]
-            if v["name"] in named
-        },
-        conditions=find_track_conditions(
-            track,
-            efficiency_map,
-            source,
-            tree,
-            needed=[*named, *efficiency_map.binning],
-            conditions=request.conditions,
-        ),
-        status=status if status in tree.branches else None,
-        species=species,
-        shape=(),
+    targets = {
+        v["name"]: f"{track}_{v['name']}{request.suffix}"
+        for v in found.metadata["targets"]
+        if v["name"] in named
+    }
+    conditions = find_track_conditions(
+        track,
+        found,
+        source,
+        tree,
+        needed=[*named, *found.binning],
+        conditions=request.conditions,
     )
-    check_numbers(plan.needed, tree, source, track)
-    types = {name: tree.types[name] for name in plan.needed}
-    shape = common_shape(types, own=plan.own, where=f"{source}, {track}")
-    return replace(plan, shape=shape)
+    status = f"{track}_pidgan_status{request.suffix}"
+    has_status = status in tree.branches
+    species = f"{track}_{request.species_from}" if request.species_from else None
+    inputs = [name for condition in conditions for name in condition.inputs]
+    own = [*targets.values(), *inputs, *([status] if has_status else [])]
+    needed = [*own, *([species] if species else [])]
+    check_numbers(needed, tree, source, track)
+    types = {name: tree.types[name] for name in needed}
+    return _Plan(
+        track=track,
+        efficiency_map=found,
+        cuts=cuts,
+        targets=targets,
+        conditions=conditions,
+        status=status if has_status else None,
+        species=species,
+        own=own,
+        needed=needed,
+        shape=common_shape(types, own=own, where=f"{source}, {track}"),
+    )
 
 
 def _read_source(source: Source, request: Request) -> Iterator[_Part]:
@@ -345,38 +308,34 @@ def _read_source(source: Source, request: Request) -> Iterator[_Part]:
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
     names = ", ".join(request.maps)
-    extra = [
-        *by_condition(request.binning),
-        *([request.weights] if request.weights else []),
-    ]
+    extra = list(by_condition(request.binning))
+    extra += [request.weights] if request.weights else []
     check_numbers(extra, tree, source, names)
     needed = [name for plan in plans for name in plan.needed]
     branches = list(dict.fromkeys([*needed, *extra]))
     where = f"{source}, {names}"
     types = {name: tree.types[name] for name in branches}
     common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
-    is_first = True
-    for arrays in iterate_entries(source, branches, chunk=request.chunk):
+    chunks = iterate_entries(source, branches, chunk=request.chunk)
+    for number, arrays in enumerate(chunks):
         rows, _ = lay_out(arrays, branches, shape, where=where)
-        if is_first:
-            head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
-            for plan in plans:
-                check_units(plan.conditions, head, source, plan.track)
-        is_first = False
+        head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
+        for plan in plans if number == 0 else ():
+            check_units(plan.conditions, head, source, plan.track)
         yield _read_chunk(rows, plans, request)
 
 
 def _one_shape(plans: Sequence[_Plan], source: Source) -> Shape:
     """Return the shape of all tracks, which must agree."""
-    shape = plans[0].shape
-    for plan in plans[1:]:
-        if plan.shape != shape:
+    first, *others = plans
+    for plan in others:
+        if plan.shape != first.shape:
             raise NtupleError(
-                f"{source}: {plans[0].track} holds "
-                f"{_described(shape)} and {plan.track} {_described(plan.shape)}; "
-                "expected the same of both for a joint selection"
+                f"{source}: {first.track} holds {_described(first.shape)} and "
+                f"{plan.track} {_described(plan.shape)}; expected the same of both for "
+                "a joint selection"
             )
-    return shape
+    return first.shape
 
 
 def _described(shape: Shape) -> str:
@@ -402,10 +361,8 @@ def _read_chunk(
             valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
         if plan.status:
             valid &= (rows[plan.status].astype(np.int64) & INVALID_STATUS) == 0
-        sentinels = {
-            v["name"]: tuple(v["sentinels"])
-            for v in plan.efficiency_map.metadata["targets"]
-        }
+        targets = plan.efficiency_map.metadata["targets"]
+        sentinels = {v["name"]: tuple(v["sentinels"]) for v in targets}
         arrays[plan.track, "place"] = bin_index(columns, plan.efficiency_map.binning)
         for number, cut in plan.cuts.items():
             arrays[plan.track, number] = cut.passes(columns, sentinels)

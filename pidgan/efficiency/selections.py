@@ -7,7 +7,7 @@ without prefixes, `RichDLLk > 0`, is required of every track.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,11 @@ class Selection:
 def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
     """Return which cut of its map a selection requires of each track."""
     cut = parse_cut(text)
-    owners = {name: _owner(name, list(maps)) for name in cut.names}
-    if not any(owners.values()):
-        parts = dict.fromkeys(maps, text)
-    else:
-        parts = _split(cut, owners)
-    return Selection(
-        text=text,
-        cuts={t: _number(part, t, maps) for t, part in parts.items()},
-    )
+    owners = {name: _owner(name, maps) for name in cut.names}
+    is_joint = any(owners.values())
+    parts = _split(cut, owners) if is_joint else dict.fromkeys(maps, text)
+    numbers = {track: _number(part, track, maps) for track, part in parts.items()}
+    return Selection(text=text, cuts=numbers)
 
 
 def parse_selections(
@@ -45,7 +41,7 @@ def parse_selections(
 
     None stands for all cuts of the maps, which must then have the same.
     """
-    texts = shared_cuts(maps) if cuts is None else cut_texts(cuts)
+    texts = _shared_cuts(maps) if cuts is None else cut_texts(cuts)
     if not texts:
         raise ValueError("no cut given")
     selections = [parse_selection(text, maps) for text in texts]
@@ -74,8 +70,8 @@ def open_maps(
     }
 
 
-def shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
-    """Return all cuts of the maps, which must be the same for every track."""
+def _shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
+    """All cuts of the maps, which must be the same for every track."""
     (track, own), *others = maps.items()
     for other, found in others:
         if found.cuts != own.cuts:
@@ -96,7 +92,7 @@ def _number(text: str, track: str, maps: Mapping[str, EfficiencyMap]) -> int:
         raise type(error)(f"{track}: {error}") from None
 
 
-def _owner(name: str, tracks: Sequence[str]) -> str | None:
+def _owner(name: str, tracks: Iterable[str]) -> str | None:
     """Return the track whose prefix a name has; the longest, if one begins another."""
     found = [track for track in tracks if name.startswith(f"{track}_")]
     return max(found, key=len, default=None)
@@ -107,8 +103,8 @@ def _split(cut: Cut, owners: Mapping[str, str | None]) -> dict[str, str]:
     tracks = [track for track in owners.values() if track]
     parts: dict[str, list[str]] = {track: [] for track in dict.fromkeys(tracks)}
     for term in _terms(cut.expression):
-        names = [node.id for node in ast.walk(term) if isinstance(node, ast.Name)]
-        names = [name for name in names if name in owners]  # `abs` is none
+        found = (node.id for node in ast.walk(term) if isinstance(node, ast.Name))
+        names = [name for name in found if name in owners]  # `abs` is none
         bare = next((name for name in names if owners[name] is None), None)
         if bare is not None:
             hints = [f"{track}_{bare}" for track in parts]
@@ -123,8 +119,9 @@ def _split(cut: Cut, owners: Mapping[str, str | None]) -> dict[str, str]:
             )
         track = str(owners[names[0]])
         stripped = _Stripper(f"{track}_").visit(ast.parse(ast.unparse(term)))
-        parts[track].append(ast.unparse(stripped))
-    return {track: " and ".join(map(_bracket, terms)) for track, terms in parts.items()}
+        bare_text = ast.unparse(stripped)
+        parts[track].append(f"({bare_text})" if " or " in bare_text else bare_text)
+    return {track: " and ".join(terms) for track, terms in parts.items()}
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
@@ -132,11 +129,6 @@ def _terms(node: ast.expr) -> list[ast.expr]:
     if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
         return [term for value in node.values for term in _terms(value)]
     return [node]
-
-
-def _bracket(text: str) -> str:
-    """Put an "or" into brackets."""
-    return f"({text})" if " or " in text else text
 
 
 class _Stripper(ast.NodeTransformer):

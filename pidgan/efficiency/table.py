@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -61,13 +62,11 @@ class EfficiencyTable:
     written as in `pidgan.efficiency.sorted_rows`.
 
     Attributes:
-        cuts: The cuts, in the order of the first axis.
-        binning: Edges by condition, in the order of the other axes.
+        binning: Edges by condition, in the order of the axes after the cuts.
         variance_name: Formula of the intervals, "wilson" or "pidcalib".
         efficiency: (n_cuts, ...) efficiency, P / S.
-        variance: (n_cuts, ...) squared half width of the one-sigma interval.
-        lower: (n_cuts, ...) lower end of the interval.
-        upper: (n_cuts, ...) upper end of the interval.
+        variance: (n_cuts, ...) squared half width of the one-sigma interval, from
+            `lower` to `upper`.
         sum_weights: (...) sum of weights, S.
         sum_weights2: (...) sum of squared weights, S2.
         sum_passed: (n_cuts, ...) sum of weights of the rows that pass, P.
@@ -115,8 +114,7 @@ class EfficiencyTable:
     @property
     def few(self) -> BoolArray:
         """(n_cuts, ...), usable bins with fewer than `MIN_PASSED` effective ones."""
-        few: BoolArray = (self.status == FILLED) & (self.n_eff_passed < MIN_PASSED)
-        return few
+        return np.asarray((self.status == FILLED) & (self.n_eff_passed < MIN_PASSED))
 
     def frame(self) -> pd.DataFrame:
         """Return one row per cut and bin, with the bin's edges and every sum."""
@@ -133,9 +131,8 @@ class EfficiencyTable:
     def to_hist(self, content: Content = "efficiency") -> Any:
         """Return a `hist.Hist`: axis "cut" (not for "total"), then the conditions.
 
-        Args:
-            content: "efficiency", with the variances of the table and NaN in unusable
-                bins; "passed" or "total", the sums of weights with those of w^2.
+        An "efficiency" has the variances of the table and is NaN in unusable bins;
+        "passed" and "total" are the sums of weights with those of w^2.
         """
         values, variances = {
             "efficiency": (self.efficiency, self.variance),
@@ -169,8 +166,8 @@ class EfficiencyTable:
         edges = axis_edges(total)
         if not passed:
             raise ValueError("no histogram of passing rows given")
-        for cut, histogram in passed.items():
-            if axis_edges(histogram) != edges:
+        for cut, found in passed.items():
+            if axis_edges(found) != edges:
                 raise DatasetError(
                     f"histogram of {cut!r} has other axes than the total"
                 )
@@ -203,8 +200,7 @@ class EfficiencyTable:
         w, w2 = rows.weights, rows.weights**2
         n_rows = np.diff(rows.starts)
         p = np.array([rows.total(w * s) for s in shares])
-        p1 = np.array([rows.total(w2 * s) for s in shares])
-        p2 = p1
+        p1 = p2 = np.array([rows.total(w2 * s) for s in shares])
         if shares.dtype != np.bool_:
             p2 = np.array([rows.total(w2 * s**2) for s in shares])
         return cls._from_sums(
@@ -237,21 +233,19 @@ class EfficiencyTable:
             return values.reshape((*values.shape[:-1], *bin_shape(edges)))
 
         s, s2, p, p1, p2 = sums
-        e, squared, lower, upper = efficiency_interval(
-            p, s, p1, s2, variance=variance, spread=p1 - p2
-        )
+        interval = partial(efficiency_interval, variance=variance, spread=p1 - p2)
+        e, squared, lower, upper = map(shaped, interval(p, s, p1, s2))
         status = np.where(s <= 0, NOT_POSITIVE, FILLED).astype(np.int8)
         status[is_empty] = EMPTY
-        if sentinel_rows is None:
-            sentinel_rows = np.zeros(len(p), dtype=np.int64)
+        none = np.zeros(len(p), dtype=np.int64)
         return cls(
             cuts=tuple(cuts),
             binning=dict(edges),
             variance_name=variance,
-            efficiency=shaped(e),
-            variance=shaped(squared),
-            lower=shaped(lower),
-            upper=shaped(upper),
+            efficiency=e,
+            variance=squared,
+            lower=lower,
+            upper=upper,
             sum_weights=shaped(s),
             sum_weights2=shaped(s2),
             sum_passed=shaped(p),
@@ -260,7 +254,7 @@ class EfficiencyTable:
             n_eff=shaped(n_eff_of_sums(np.maximum(s, 0), s2)),
             status=shaped(status),
             rows_outside=rows_outside,
-            sentinel_rows=sentinel_rows,
+            sentinel_rows=none if sentinel_rows is None else sentinel_rows,
         )
 
 
@@ -340,8 +334,8 @@ def dataset_table(
 
 def warn_of_table(table: EfficiencyTable) -> None:
     """Say once how many bins have no efficiency, and which cuts say nothing."""
-    empty = int(np.count_nonzero(table.status == EMPTY))
-    negative = int(np.count_nonzero(table.status == NOT_POSITIVE))
+    kinds = (EMPTY, NOT_POSITIVE)
+    empty, negative = (np.count_nonzero(table.status == kind) for kind in kinds)
     if empty or negative:
         warnings.warn(
             f"no efficiency in {empty + negative} of {table.status.size} bins: {empty} "
@@ -396,8 +390,8 @@ def _parse(
     frame: Columns, cuts: str | Sequence[str], aliases: Mapping[str, str] | None
 ) -> list[Cut]:
     """The cuts, checked against the columns."""
-    texts, names = cut_texts(cuts), [str(name) for name in frame]
-    if not texts:
+    names = list(map(str, frame))
+    if not (texts := cut_texts(cuts)):
         raise ValueError("no cut given")
     return [parse_cut(text, names=names, aliases=aliases) for text in texts]
 
@@ -418,11 +412,9 @@ def _passes(
             values[stored == stored.dtype.type(sentinel)] = np.nan
         columns[name] = values[rows.order]
     unusable = {name: ~np.isfinite(values) for name, values in columns.items()}
-    missing = [
-        np.count_nonzero(np.logical_or.reduce([unusable[name] for name in cut.names]))
-        for cut in cuts
-    ]
-    return np.array([cut.passes(columns) for cut in cuts]), np.array(missing)
+    lost = [np.any([unusable[name] for name in cut.names], axis=0) for cut in cuts]
+    missing = np.count_nonzero(lost, axis=1)
+    return np.array([cut.passes(columns) for cut in cuts]), missing
 
 
 def _bins(

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,8 +106,7 @@ class CutScan:
     @property
     def error(self) -> FloatArray:
         """(n_species, n), uncertainty of the corrected efficiencies."""
-        error: FloatArray = np.sqrt(np.einsum("sii->si", self.covariance))
-        return error
+        return np.asarray(np.sqrt(np.einsum("sii->si", self.covariance)))
 
     def frame(self) -> pd.DataFrame:
         """Return one row per threshold and species."""
@@ -173,10 +173,11 @@ class WorkingPoint:
 
     def text(self) -> str:
         """Return the cut and a table in per cent."""
-        error = f"{self.threshold_error:.2g}"
-        lines = [f"{self.cut}    ({THRESHOLD} known to +- {error})"]
         head = ("corrected", "+-", "real", "+-", "generated")
-        lines.append(f"{'':18}" + "".join(f"{name:>11}" for name in head))
+        lines = [
+            f"{self.cut}    ({THRESHOLD} known to +- {self.threshold_error:.2g})",
+            f"{'':18}" + "".join(f"{name:>11}" for name in head),
+        ]
         for i, point in enumerate(self.points):
             kind = "efficiency" if i == 0 else "misID"
             numbers = (point.value, point.error, point.real, point.real_error)
@@ -339,15 +340,12 @@ def _scan_one(
     repeats: int,
 ) -> tuple[RealVsGenerated, FloatArray, FloatArray, BoolArray]:
     """Record, corrected efficiencies, their covariance, and `few`, of one species."""
-    record = closure_table(
-        generator, frame, cuts=cuts, binning={}, seed=seed, repeats=repeats
-    )
     if binning is None:
         names = generator.card.condition_names
         binning = dict(zip(names, SCAN_BINS, strict=False))
-    found = run_systematics(
-        generator, frame, cuts=cuts, binning=binning, seed=seed, repeats=repeats
-    )
+    draws: dict[str, Any] = {"cuts": cuts, "seed": seed, "repeats": repeats}
+    record = closure_table(generator, frame, binning={}, **draws)
+    found = run_systematics(generator, frame, binning=binning, **draws)
     place = bin_index(frame, found.binning)
     w = frame["weight"].to_numpy(np.float64)[place >= 0]
     fractions = np.bincount(place[place >= 0], w, len(found.n_eff)) / w.sum()
@@ -394,10 +392,9 @@ def _crossing(
     thresholds: FloatArray, curve: FloatArray, target: float, what: str
 ) -> tuple[float, float]:
     """Where a falling or rising curve takes a value, and its slope there."""
-    falls = curve[0] > curve[-1]
-    rising = curve[::-1] if falls else curve
-    x = thresholds[::-1] if falls else thresholds
-    rising = np.maximum.accumulate(rising)  # a scan may waver within its errors
+    order = slice(None, None, -1 if curve[0] > curve[-1] else 1)
+    x = thresholds[order]
+    rising = np.maximum.accumulate(curve[order])  # may waver within its errors
     if not rising[0] <= target <= rising[-1]:
         raise MapError(
             f"{what} is {target:g} at no threshold: from {THRESHOLD} = "
