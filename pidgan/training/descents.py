@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.training.backend import keras, tf
+from pidgan.training.networks.updates import assign
 from pidgan.training.phases import (
     Batch,
     Clock,
@@ -120,7 +121,7 @@ class Descents:
                 self._average(descent)
                 loss = _weighted(update.losses(batch, seed), descent.factors, None)
                 self._best[descent].keep(loss, descent.variables)
-                _assign(descent.variables, now)
+                assign(descent.variables, now)
 
     def end(self, phase: Phase) -> None:
         """Put the averaged weights, or the best, in place of the last ones."""
@@ -154,11 +155,11 @@ class _Best:
     def keep(self, loss: Any, variables: Sequence[Any]) -> None:
         if loss < self.least:
             self.least.assign(loss)
-            _assign(self.weights, variables)
+            assign(self.weights, variables)
 
     def restore(self, variables: Sequence[Any]) -> None:
         if np.isfinite(self.least.numpy()):
-            _assign(variables, self.weights)
+            assign(variables, self.weights)
 
 
 def _make(choice: Optimizer) -> Any:
@@ -185,8 +186,3 @@ def _weighted(
         is_one = isinstance(number, float) and number == 1
         terms.append(losses[name] if is_one else number * losses[name])
     return sum(terms[1:], start=terms[0])
-
-
-def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

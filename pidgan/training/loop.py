@@ -25,7 +25,7 @@ from pidgan.training.backend import keras, tf
 from pidgan.training.budget import TIMED_STEPS, parse_duration, steps_within, time_step
 from pidgan.training.descents import Descents, Steps
 from pidgan.training.model import Model
-from pidgan.training.networks.updates import held_out_losses
+from pidgan.training.networks.updates import assign, held_out_losses
 from pidgan.training.phases import Phase
 from pidgan.training.setup import Setup, choose_family, set_up
 
@@ -159,8 +159,7 @@ class Training:
         cost = 0.0
         for phase in self.descents.phases:
             cost += phase.share * time_step(self._steps_of(phase))
-        for variable, value in zip(self.variables, saved, strict=True):
-            variable.assign(value)
+        assign(self.variables, saved)
         self.steps = steps_within(budget, began=began, cost=cost)
 
     def run(

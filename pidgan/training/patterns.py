@@ -37,14 +37,9 @@ def pick_pattern(logits: Array, noise: Array) -> Array:
 
 def pattern_network(*, shape: Shape, seed: int) -> keras.Model:
     """Build the network from scaled conditions to the logits of the patterns."""
-    return residual_network(
-        {"conditions": shape.n_conditions},
-        n_outputs=shape.n_patterns,
-        width=WIDTH,
-        blocks=BLOCKS,
-        seed=seed,
-        name="patterns",
-    )
+    size = {"width": WIDTH, "blocks": BLOCKS}
+    inputs = {"conditions": shape.n_conditions}
+    return residual_network(inputs, shape.n_patterns, **size, seed=seed)
 
 
 def pattern_update(network: keras.Model) -> Update:

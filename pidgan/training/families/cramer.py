@@ -77,6 +77,13 @@ def gradient_penalty(
     return tf.reduce_mean(tf.square(excess))
 
 
+def descent_of(critic: Any, s: Any) -> Descent:
+    """Return how a critic learns from its losses "critic" and "penalty"."""
+    optimizer = Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9)
+    factors = {"critic": 1.0, "penalty": s.penalty}
+    return Descent(critic.trainable_variables, optimizer, factors)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cramer(Distilled):
     """A generator that is taught, and then plays against the critic of a Cramér GAN.
@@ -110,18 +117,9 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
     """Return the generator, the phases that teach it, and the game."""
     s = settings
     generator, taught = taught_generator(s, shape=shape, seed=seed)
-    critic = residual_network(
-        {
-            "conditions": shape.n_conditions,
-            "pattern": shape.n_patterns,
-            "targets": shape.n_targets,
-        },
-        n_outputs=s.critic_output,
-        width=s.critic_width,
-        blocks=s.critic_blocks,
-        seed=seed + 1,
-        name="critic",
-    )
+    size = {"width": s.critic_width, "blocks": s.critic_blocks}
+    seen = shape.inputs(targets=shape.n_targets)
+    critic = residual_network(seen, s.critic_output, **size, seed=seed + 1)
 
     def h(batch: Batch, *ys: tf.Tensor) -> list[tf.Tensor]:
         """Return h of several sets of targets, each at the conditions of the batch."""
@@ -150,17 +148,10 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         h_r, h_g, h_g2 = h(batch, batch["y"], y_g, y_g2)
         return {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
 
-    of_critic = Descent(
-        critic.trainable_variables,
-        Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9),
-        {"critic": 1.0, "penalty": s.penalty},
-    )
-    of_generator = Descent(
-        generator.variables, Optimizer(s.learning_rate, beta_1=0.5, average=s.average)
-    )
+    optimizer = Optimizer(s.learning_rate, beta_1=0.5, average=s.average)
     updates = [
-        Update(critic_losses, of_critic, times=s.critic_updates),
-        Update(generator_losses, of_generator),
+        Update(critic_losses, descent_of(critic, s), times=s.critic_updates),
+        Update(generator_losses, Descent(generator.variables, optimizer)),
     ]
     play = Phase("play", s.play, s.batch_size, updates=updates)
     return Family(

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.networks.perceptrons import Shape, residual_network
+from pidgan.training.families.settings import OneNetwork, one_network
+from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.updates import Kernel, draw, kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
@@ -29,29 +30,14 @@ SCALE_STEP = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Energy:
+class Energy(OneNetwork):
     """A generator that minimises the energy score; there is no critic.
 
     Attributes:
-        n_noise: Number of noise numbers of the generator.
-        width: Width of the generator.
-        blocks: Number of residual blocks of the generator.
         samples: Number of generated samples for each real row.
-        batch_size: Number of real rows of a step.
-        learning_rate: Learning rate at the start.
-        average: Momentum of the averaged weights.
-        xla: Whether the steps are compiled with XLA, which pays in trainings of more
-            than a few minutes.
     """
 
-    n_noise: int = 16
-    width: int = 64
-    blocks: int = 3
     samples: int = 4
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    average: float = 0.999
-    xla: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,18 +62,7 @@ def build(settings: Energy, *, shape: Shape, seed: int) -> Family:
         raise PidganError(f"samples is {s.samples}, expected at least 2")
     kernel = _kernel(s) if isinstance(s, Mmd) else minus_distance
     w = "positive_w" if kernel is minus_distance else "w"
-    generator = residual_network(
-        {
-            "conditions": shape.n_conditions,
-            "pattern": shape.n_patterns,
-            "noise": s.n_noise,
-        },
-        n_outputs=shape.n_targets,
-        width=s.width,
-        blocks=s.blocks,
-        seed=seed,
-        name="generator",
-    )
+    generator = one_network(s, shape=shape, seed=seed)
 
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         y_g = draw(generator, batch, n_noise=s.n_noise, copies=s.samples, seed=seed)

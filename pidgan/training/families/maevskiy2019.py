@@ -84,23 +84,11 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
             f"{s.critic_updates} and begin {s.begin:g}; expected at least 1, 1 "
             "and a share from 0 to 1"
         )
-    conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-    generator = plain_network(
-        {**conditions, "noise": s.n_noise},
-        n_outputs=shape.n_targets,
-        width=s.width,
-        layers=s.layers,
-        seed=seed,
-        name="generator",
-    )
-    critic = plain_network(
-        {**conditions, "targets": shape.n_targets},
-        n_outputs=s.critic_output,
-        width=s.width,
-        layers=s.layers,
-        seed=seed + 1,
-        name="critic",
-    )
+    size = {"width": s.width, "layers": s.layers}
+    inputs = shape.inputs(noise=s.n_noise)
+    generator = plain_network(inputs, shape.n_targets, **size, seed=seed)
+    seen = shape.inputs(targets=shape.n_targets)
+    critic = plain_network(seen, s.critic_output, **size, seed=seed + 1)
 
     def losses(update: int, batch: Batch, seed: Any) -> dict[str, Any]:
         """Return the losses of both networks; every update has rows of its own."""

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import pydantic
 
 from pidgan.errors import PidganError, nearest
+from pidgan.training.backend import keras
+from pidgan.training.networks.perceptrons import Shape, residual_network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,37 @@ class Setting:
     type: str
     default: Any
     meaning: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneNetwork:
+    """Settings of families whose generator is one residual network.
+
+    Attributes:
+        n_noise: Number of noise numbers of the generator.
+        width: Width of the generator.
+        blocks: Number of residual blocks of the generator.
+        batch_size: Number of rows of a step.
+        learning_rate: Learning rate of the generator at the start.
+        average: Momentum of the averaged weights of the generator.
+        xla: Whether the steps are compiled with XLA, which pays in trainings of more
+            than a few minutes.
+    """
+
+    n_noise: int = 16
+    width: int = 64
+    blocks: int = 3
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    average: float = 0.999
+    xla: bool = False
+
+
+def one_network(s: OneNetwork, *, shape: Shape, seed: int) -> keras.Model:
+    """Return the generator, a network from (conditions, pattern, noise)."""
+    size = {"width": s.width, "blocks": s.blocks}
+    inputs = shape.inputs(noise=s.n_noise)
+    return residual_network(inputs, shape.n_targets, **size, seed=seed)
 
 
 def describe_settings(kind: type) -> tuple[Setting, ...]:

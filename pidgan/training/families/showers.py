@@ -209,14 +209,9 @@ def _play(
     n, part = parts[-1]
     n_seen = seen(tf.zeros((2, shape.n_targets))).shape[1] if seen else 0
     context = shape.n_conditions + shape.n_targets - n
-    critic = residual_network(
-        {"context": context, "shape": n, "observables": n_seen},
-        n_outputs=s.critic_output,
-        width=s.critic_width,
-        blocks=s.critic_blocks,
-        seed=seed + 1,
-        name="critic",
-    )
+    inputs = {"context": context, "shape": n, "observables": n_seen}
+    size = {"width": s.critic_width, "blocks": s.critic_blocks}
+    critic = residual_network(inputs, s.critic_output, **size, seed=seed + 1)
 
     def prepare(batch: Batch, seed: Any) -> Batch:
         """Add the context of the shape, its energies and the imputed real shape."""
@@ -264,17 +259,10 @@ def _play(
             losses["constraint"] = s.constraint * constraint(*standardise(*shown))
         return losses
 
-    of_critic = Descent(
-        critic.trainable_variables,
-        Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9),
-        {"critic": 1.0, "penalty": s.penalty},
-    )
-    of_shape = Descent(
-        part.played, Optimizer(s.play_learning_rate, beta_1=0.5, average=s.average)
-    )
+    optimizer = Optimizer(s.play_learning_rate, beta_1=0.5, average=s.average)
     updates = [
-        Update(critic_losses, of_critic, times=s.critic_updates),
-        Update(generator_losses, of_shape),
+        Update(critic_losses, cramer.descent_of(critic, s), times=s.critic_updates),
+        Update(generator_losses, Descent(part.played, optimizer)),
     ]
     return Phase("play", s.play, s.play_batch_size, updates=updates, prepare=prepare)
 

@@ -51,24 +51,12 @@ class Vae:
 def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
     """Return the decoder, and the phase that trains it together with an encoder."""
     s = settings
-    conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-    decoder = residual_network(
-        {**conditions, "noise": s.n_latent},
-        n_outputs=2 * shape.n_targets,
-        width=s.width,
-        blocks=s.blocks,
-        seed=seed,
-        name="decoder",
-    )
+    size = {"width": s.width, "blocks": s.blocks}
+    inputs = shape.inputs(noise=s.n_latent)
+    decoder = residual_network(inputs, 2 * shape.n_targets, **size, seed=seed)
     generator = Decoder(decoder, n_latent=s.n_latent, n_targets=shape.n_targets)
-    encoder = residual_network(
-        {**conditions, "targets": shape.n_targets},
-        n_outputs=2 * s.n_latent,
-        width=s.width,
-        blocks=s.blocks,
-        seed=seed + 1,
-        name="encoder",
-    )
+    seen = shape.inputs(targets=shape.n_targets)
+    encoder = residual_network(seen, 2 * s.n_latent, **size, seed=seed + 1)
 
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
         w, free = batch["positive_w"], batch["free"]

@@ -16,43 +16,30 @@ from typing import Any
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.cramer import gradient_penalty
+from pidgan.training.families.settings import OneNetwork, one_network
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import draw, named_inputs
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WganGp:
+class WganGp(OneNetwork):
     """A Wasserstein GAN with gradient penalty, for weighted samples.
 
     Attributes:
-        n_noise: Number of noise numbers of the generator.
-        width: Width of the generator.
-        blocks: Number of residual blocks of the generator.
         critic_width: Width of the critic D.
         critic_blocks: Number of residual blocks of the critic.
         critic_updates: Number of updates of the critic for one of the generator.
         penalty: Factor lambda of the gradient penalty.
-        batch_size: Number of rows of a step.
-        learning_rate: Learning rate of the generator at the start.
         critic_learning_rate: Learning rate of the critic at the start.
-        average: Momentum of the averaged weights of the generator.
-        xla: Whether the steps are compiled with XLA, which pays in trainings of more
-            than a few minutes.
     """
 
-    n_noise: int = 16
-    width: int = 64
-    blocks: int = 3
     critic_width: int = 64
     critic_blocks: int = 2
     critic_updates: int = 3
     penalty: float = 10.0
-    batch_size: int = 512
     learning_rate: float = 5e-4
     critic_learning_rate: float = 1e-3
-    average: float = 0.999
-    xla: bool = False
 
 
 def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
@@ -60,23 +47,10 @@ def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
     s = settings
     if s.critic_updates < 1:
         raise PidganError(f"critic_updates is {s.critic_updates}, expected at least 1")
-    conditions = {"conditions": shape.n_conditions, "pattern": shape.n_patterns}
-    generator = residual_network(
-        {**conditions, "noise": s.n_noise},
-        n_outputs=shape.n_targets,
-        width=s.width,
-        blocks=s.blocks,
-        seed=seed,
-        name="generator",
-    )
-    critic = residual_network(
-        {**conditions, "targets": shape.n_targets},
-        n_outputs=1,
-        width=s.critic_width,
-        blocks=s.critic_blocks,
-        seed=seed + 1,
-        name="critic",
-    )
+    generator = one_network(s, shape=shape, seed=seed)
+    size = {"width": s.critic_width, "blocks": s.critic_blocks}
+    seen = shape.inputs(targets=shape.n_targets)
+    critic = residual_network(seen, 1, **size, seed=seed + 1)
 
     def d(batch: Batch, y: tf.Tensor) -> tf.Tensor:
         """Return D(y) at the conditions of the batch, (n,)."""

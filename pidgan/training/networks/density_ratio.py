@@ -16,7 +16,7 @@ import numpy as np
 
 from pidgan.training.backend import keras, tf
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import descend, named_inputs
+from pidgan.training.networks.updates import assign, named_inputs
 
 Rows = dict[str, Any]
 
@@ -32,19 +32,9 @@ class RatioNetwork:
     """Network from (conditions, pattern, targets), as networks see them, to f."""
 
     def __init__(self, *, shape: Shape, seed: int) -> None:
-        self.network = residual_network(
-            {
-                "conditions": shape.n_conditions,
-                "pattern": shape.n_patterns,
-                "targets": shape.n_targets,
-            },
-            n_outputs=1,
-            width=WIDTH,
-            blocks=BLOCKS,
-            seed=seed,
-            name="ratio",
-            output_scale=0.01,
-        )
+        size = {"width": WIDTH, "blocks": BLOCKS}
+        inputs = shape.inputs(targets=shape.n_targets)
+        self.network = residual_network(inputs, 1, **size, seed=seed, output_scale=0.01)
         self.seed = seed
 
     def log_ratio(self, rows: Rows) -> Any:
@@ -82,7 +72,7 @@ class RatioNetwork:
             ]
             with tf.GradientTape() as tape:
                 loss = self._loss(*batches)
-            descend(tape, loss, optimizer, variables)
+            optimizer.apply(tape.gradient(loss, variables), variables)
             return loss
 
         losses = [float(self._loss(*judges))]
@@ -96,8 +86,8 @@ class RatioNetwork:
                 losses.append(float(self._loss(*judges)))
                 if losses[-1] == min(losses):
                     best = [v.numpy() for v in variables]
-                _assign(variables, last)
-        _assign(variables, best)
+                assign(variables, last)
+        assign(variables, best)
         return losses
 
     def _loss(self, real: Rows, generated: Rows) -> Any:
@@ -119,8 +109,3 @@ def _draw(rows: Rows, size: int, seed: Any) -> Rows:
     n = rows["w"].shape[0]
     index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
     return {name: tf.gather(values, index) for name, values in rows.items()}
-
-
-def _assign(variables: list[Any], values: list[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)

@@ -39,15 +39,19 @@ class Shape:
     n_rows: int = 0
     free: tuple[tuple[int, ...], ...] = ()
 
+    def inputs(self, **others: int) -> dict[str, int]:
+        """Return the sizes of the inputs of a network, some of them its own."""
+        known = {"conditions": self.n_conditions, "pattern": self.n_patterns}
+        return {**known, **others}
+
 
 def residual_network(
     inputs: dict[str, int],
-    *,
     n_outputs: int,
+    *,
     width: int,
     blocks: int,
     seed: int,
-    name: str,
     output_scale: float = 1.0,
 ) -> keras.Model:
     """Build a network of residual blocks, v + W2 a(W1 v), after a linear embedding.
@@ -58,7 +62,7 @@ def residual_network(
     entries, v = _entries(inputs)
     body = Residual(width=width, blocks=blocks, seed=seed)
     output = _dense(n_outputs, output_scale, body.seeds)(body(v))
-    return keras.Model(entries, output, name=name)
+    return keras.Model(entries, output)
 
 
 class Residual:
@@ -101,13 +105,7 @@ class Take(keras.layers.Layer):  # type: ignore[misc]
 
 
 def plain_network(
-    inputs: dict[str, int],
-    *,
-    n_outputs: int,
-    width: int,
-    layers: int,
-    seed: int,
-    name: str,
+    inputs: dict[str, int], n_outputs: int, *, width: int, layers: int, seed: int
 ) -> keras.Model:
     """Build a multilayer perceptron: ReLU layers of one width, then a linear one."""
     initializer = keras.initializers.GlorotUniform(keras.random.SeedGenerator(seed))
@@ -116,7 +114,7 @@ def plain_network(
         v = keras.layers.Dense(width, kernel_initializer=initializer)(v)
         v = keras.layers.Activation("relu")(v)
     output = keras.layers.Dense(n_outputs, kernel_initializer=initializer)(v)
-    return keras.Model(entries, output, name=name)
+    return keras.Model(entries, output)
 
 
 def _entries(inputs: dict[str, int]) -> tuple[list[Any], Any]:

@@ -1,7 +1,7 @@
-"""What the updates of several families share: rates, draws, kernel scores, descent."""
+"""What the updates of several families share: rates, draws, kernel scores."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -73,13 +73,11 @@ def held_out_losses(
 ) -> dict[str, tf.Tensor]:
     """Return the energy score of a generator, a figure that all families share."""
     samples = draw(generator, batch, n_noise=n_noise, copies=2, seed=seed)
-    return {
-        "energy_score": kernel_score(minus_distance, batch["y"], samples, batch["w"])
-    }
+    score = kernel_score(minus_distance, batch["y"], samples, batch["w"])
+    return {"energy_score": score}
 
 
-def descend(
-    tape: tf.GradientTape, loss: tf.Tensor, optimizer: Any, variables: list[Any]
-) -> None:
-    """Do one step of an optimizer."""
-    optimizer.apply(tape.gradient(loss, variables), variables)
+def assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
+    """Give variables their values, one each."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
