@@ -1,11 +1,16 @@
-"""The one import of keras and tensorflow, quiet and with tensorflow as backend."""
+"""The one import of keras and tensorflow, quiet, and the arm of formulas on tensors."""
+
+__all__ = ["keras", "tf"]
 
 import contextlib
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 
 from pidgan.bundle.formulas import register
-from pidgan.training.tensors import tensor_arm
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -50,6 +55,65 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 with _no_stderr():
     tf.function(lambda v: v + 1, jit_compile=True)(tf.constant(0))
 
-register(tf.Tensor, tensor_arm(tf))
 
-__all__ = ["keras", "tf"]
+def _tensor_arm() -> SimpleNamespace:
+    """Return the words of `pidgan.bundle.formulas`, see there, on tensors."""
+    names = {"And": "logical_and", "Or": "logical_or", "Max": "maximum"}
+    names |= {"Min": "minimum", "GreaterOrEqual": "greater_equal"}
+    names |= {"LessOrEqual": "less_equal"}
+    others = {"Clip": tf.clip_by_value, "Relu": tf.nn.relu}
+
+    def apply(operator: str, x: Any, *operands: Any) -> Any:
+        name = names.get(operator, operator.lower())
+        function = others.get(operator) or getattr(tf.math, name)
+        return function(x, *operands)
+
+    kinds = {False: tf.float32, True: tf.float64}
+
+    def like(x: Any, value: Any) -> Any:
+        return tf.cast(value, x.dtype)
+
+    def bins(v: Any, edges: Any) -> Any:
+        # 1 in the bin and 0 elsewhere: the gradient of `in_bin` is a plain product.
+        above = tf.cast(v >= edges, v.dtype)
+        first, last = tf.ones_like(above[..., :1]), tf.zeros_like(above[..., :1])
+        return tf.concat([first, above], -1) - tf.concat([above, last], -1)
+
+    def in_bin(values: Any, bins: Any, ahead: int) -> Any:
+        here = values[..., ahead : ahead + bins.shape[-1]]
+        return tf.reduce_sum(bins * here, axis=-1, keepdims=True)
+
+    def affine(x: Any, matrix: Any, constant: Any) -> Any:
+        return tf.matmul(x, like(x, matrix)) + like(x, constant)
+
+    return SimpleNamespace(
+        affine=affine,
+        apply=apply,
+        bins=bins,
+        columns=lambda x, start, stop: x[..., start:stop],
+        concatenate=lambda parts: tf.concat(parts, axis=-1),
+        cumulated=lambda x, exclusive: tf.cumsum(x, axis=-1, exclusive=exclusive),
+        fold=lambda x, shape: tf.reshape(x, (*shape, -1)),
+        in_bin=in_bin,
+        index=lambda x, first: tf.cast(x, tf.int64) + tf.cast(first, tf.int64),
+        largest=lambda x: tf.reduce_max(x, axis=-2),
+        like=like,
+        lookup=tf.gather,
+        matmul=lambda x, matrix: tf.matmul(x, like(x, matrix)),
+        numbers=lambda mask, x: tf.cast(mask, x.dtype),
+        pick=lambda x, places: tf.gather(x, places, axis=-2),
+        precise=lambda x: tf.cast(x, tf.float64),
+        product=lambda matrix, x: tf.matmul(like(x, matrix), x),
+        reshape=lambda x, shape: tf.reshape(x, (-1, *shape)),
+        softmax=tf.nn.softmax,
+        stack=lambda parts: tf.concat(parts, axis=-2),
+        take=lambda x, places, axis: tf.gather(x, places, axis=axis),
+        total=lambda x, axis: tf.reduce_sum(x, axis=axis, keepdims=True),
+        turn=tf.transpose,
+        uniform=lambda z: tf.math.erf(z * float(np.sqrt(0.5))) * 0.5 + 0.5,
+        where=tf.where,
+        with_precision=lambda x, double: tf.cast(x, kinds[double]),
+    )
+
+
+register(tf.Tensor, _tensor_arm())

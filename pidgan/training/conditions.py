@@ -104,12 +104,9 @@ class ConditionTransform:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "ConditionTransform":
         """Rebuild the transform from `to_arrays`."""
-        return ConditionTransform(
-            **{
-                field.name: arrays[f"condition_{field.name}"]
-                for field in dataclasses.fields(ConditionTransform)
-            }
-        )
+        names = [field.name for field in dataclasses.fields(ConditionTransform)]
+        found = {name: arrays[f"condition_{name}"] for name in names}
+        return ConditionTransform(**found)
 
 
 def fit_conditions(

@@ -1,4 +1,9 @@
-"""An ONNX graph under construction, which formulas append to."""
+"""An ONNX graph under construction, which formulas and keras networks append to.
+
+Keras' own exporter needs a converter that does not follow current releases; the few
+layers that the networks are made of are written here. Everything else is a formula in
+the language of `pidgan.bundle.formulas`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pidgan.bundle.graph_values import Traced
-from pidgan.training.export_layers import add_network
+from pidgan.bundle import formulas as f
+from pidgan.bundle.graph_values import Recorder, Traced
+from pidgan.errors import BundleError
 
 OPSET = 17
 IR_VERSION = 8
@@ -44,8 +50,23 @@ class OnnxGraph:
         return name
 
     def network(self, network: Any, inputs: dict[str, Traced]) -> Traced:
-        """Append a keras network and return its output."""
-        return add_network(network, inputs)
+        """Append the layers of a keras model, each used once, and return the output.
+
+        The inputs, by name, are in single precision. A layer that has no translation is
+        a BundleError.
+        """
+        names: dict[int, str] = {}
+        for layer in network.layers:
+            kind = type(layer).__name__
+            if kind == "InputLayer":
+                names[id(layer.output)] = inputs[layer.name].name
+                continue
+            entries = layer.input if isinstance(layer.input, list) else [layer.input]
+            sources = [names[id(entry)] for entry in entries]
+            names[id(layer.output)] = _add_layer(self, kind, layer, sources)
+        (output,) = network.outputs
+        first = next(iter(inputs.values()))
+        return first.like(names[id(output)], tuple(output.shape[1:]))
 
     def finish(
         self, inputs: Sequence[Traced], outputs: Mapping[str, Traced], *, version: str
@@ -72,3 +93,97 @@ class OnnxGraph:
             producer_name="pidgan",
             producer_version=version,
         )
+
+
+def _add_layer(graph: Recorder, kind: str, layer: Any, sources: list[str]) -> str:
+    if kind == "Dense":
+        kernel = graph.constant(layer.kernel.numpy())
+        if not layer.use_bias:
+            return graph.add("MatMul", sources[0], kernel)
+        return graph.add("Gemm", sources[0], kernel, graph.constant(layer.bias.numpy()))
+    if kind == "Concatenate":
+        return graph.add("Concat", *sources, axis=1)
+    if kind in ("Add", "Multiply"):
+        return graph.add({"Multiply": "Mul"}.get(kind, kind), *sources)
+    if kind in ("Conv1D", "Conv2D", "Conv3D", "UpSampling2D", "UpSampling3D"):
+        return _add_to_grid(graph, kind, layer, sources[0])
+    if kind == "Reshape":  # to a grid: keras has the channels last, ONNX first
+        shape = layer.target_shape
+        grid = graph.add("Reshape", sources[0], _ints(graph, [0, *shape]))
+        n = len(shape)
+        return graph.add("Transpose", grid, perm=[0, n, *range(1, n)])
+    if kind == "Flatten":
+        n = len(layer.input.shape) - 1
+        last = graph.add("Transpose", sources[0], perm=[0, *range(2, n + 1), 1])
+        return graph.add("Reshape", last, _ints(graph, [0, -1]))
+    if kind in ("FromPlanes", "ToPlanes"):  # planes have the channels first, as ONNX
+        return graph.add("Reshape", sources[0], _ints(graph, [0, *layer.planes]))
+    if kind == "GRU":
+        return _add_recurrent(graph, layer, sources[0])
+    if kind == "Take":
+        bounds = (_ints(graph, [n]) for n in (layer.start, layer.stop, 1))
+        return graph.add("Slice", sources[0], *bounds)
+    function = layer.activation.__name__ if kind == "Activation" else kind
+    if function == "silu":
+        return graph.add("Mul", sources[0], graph.add("Sigmoid", sources[0]))
+    operators = {"relu": "Relu", "exponential": "Exp", "tanh": "Tanh"}
+    if function in operators:
+        return graph.add(operators[function], sources[0])
+    raise BundleError(f"layer {layer.name!r} ({function}) has no ONNX translation")
+
+
+def _add_to_grid(graph: Recorder, kind: str, layer: Any, source: str) -> str:
+    """Append a layer that works on (n, channels, ...)."""
+    if kind.startswith("UpSampling"):
+        grid = source
+        for axis, factor in enumerate(layer.size):
+            if factor > 1:
+                index = np.repeat(np.arange(layer.input.shape[1 + axis]), factor)
+                grid = graph.add("Gather", grid, _ints(graph, index), axis=2 + axis)
+        return grid
+    kernel = np.moveaxis(layer.kernel.numpy(), (-1, -2), (0, 1))
+    sizes = kernel.shape[2:]
+    if layer.padding != "same" or any(size % 2 == 0 for size in sizes):
+        raise BundleError(f"layer {layer.name!r} has no ONNX translation")
+    return graph.add(
+        "Conv",
+        source,
+        graph.constant(kernel),
+        graph.constant(layer.bias.numpy()),
+        kernel_shape=list(sizes),
+        pads=[size // 2 for size in sizes] * 2,
+    )
+
+
+def _add_recurrent(graph: Recorder, layer: Any, source: str) -> str:
+    """Append a gated recurrent unit, place after place (n, channels, places).
+
+    The operator GRU of ONNX has its rows on the second axis; bundles have them first.
+    """
+    kernel, recurrent, bias = (v.numpy() for v in layer.cell.weights)
+    width, places = layer.units, layer.input.shape[1]
+    grid = Traced(graph, source, (layer.input.shape[2], places))
+    # What goes in does not depend on the state: all places at once.
+    last = grid.then("Transpose", grid.shape[::-1], perm=[0, 2, 1])
+    entry = f.reshape(f.matmul(last, kernel), (3 * places * width,))
+    gate_bias = bias[1] + np.where(np.arange(3 * width) < 2 * width, bias[0], 0)
+    state = f.columns(entry, 0, width) * 0.0
+    states = []
+    for place in range(places):
+        start = 3 * width * place
+        known = f.affine(state, recurrent, gate_bias)
+        both = f.columns(entry, start, start + 2 * width)
+        gates = f.sigmoid(both + f.columns(known, 0, 2 * width))
+        kept = f.columns(gates, width, 2 * width)
+        kept = kept * f.columns(known, 2 * width, 3 * width)
+        fresh = f.columns(entry, start + 2 * width, start + 3 * width)
+        new = f.tanh(fresh + kept + bias[0, 2 * width :])
+        state = new + f.columns(gates, 0, width) * (state - new)
+        states.append(state)
+    rows = f.reshape(f.concatenate(states), (places, width))
+    turned: Traced = rows.then("Transpose", (width, places), perm=[0, 2, 1])
+    return turned.name
+
+
+def _ints(graph: Recorder, value: Any) -> str:
+    return graph.constant(value, np.int64)

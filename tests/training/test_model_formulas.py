@@ -14,10 +14,10 @@ from toy_showers import BLOCK, as_block, toy_showers
 
 from pidgan.bundle import formulas as f
 from pidgan.training.conditions import ConditionTransform, fit_conditions
+from pidgan.training.families.vae import moments
 from pidgan.training.networks import splines
 from pidgan.training.networks.autoregressive import FlowGenerator, SplineFlow
 from pidgan.training.networks.cell_by_cell import Sequence
-from pidgan.training.networks.decoder import moments
 from pidgan.training.networks.helix import SENTINEL, Frame
 from pidgan.training.networks.one_pass import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pidgan.training.conditions import fit_conditions
-from pidgan.training.row_choice import (
+from pidgan.training.rows import (
     FLATTENING,
     REPEATS,
     draw_probabilities,

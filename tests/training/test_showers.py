@@ -628,7 +628,7 @@ def test_a_sequence_of_voxels(showers: dict[str, np.ndarray], tmp_path: Path) ->
 def test_imputed_values_lie_below_the_edge() -> None:
     pytest.importorskip("tensorflow")
     from pidgan.training.backend import tf
-    from pidgan.training.networks.censored import censored_loss, impute
+    from pidgan.training.networks.energies_and_shape import censored_loss, impute
 
     y = tf.constant([[-1.0, 0.5]] * 4000)
     observed = tf.constant([[0.0, 1.0]] * 4000)

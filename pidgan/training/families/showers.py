@@ -24,13 +24,13 @@ from typing import Any, Literal
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
-from pidgan.training.networks.censored import Standard
 from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.energies_and_shape import (
     ConvolutionalStandard,
     FlowPart,
     LatentPart,
     Part,
+    Standard,
 )
 from pidgan.training.networks.perceptrons import Residual, Shape, Take, residual_network
 from pidgan.training.networks.shower_critic import Observables, constraint, standardise

@@ -22,7 +22,7 @@ def evaluate(network: Any, inputs: dict[str, Array]) -> Array:
     """Return what a network, or a `Generator`, makes of its inputs by name.
 
     These are arrays, of which tensorflow makes arrays; tensors; or values of a graph,
-    for layers that `pidgan.training.export_layers` knows.
+    for layers that `pidgan.training.export_graph` knows.
     """
     first = next(iter(inputs.values()))
     if isinstance(first, np.ndarray):

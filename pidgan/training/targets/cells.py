@@ -32,7 +32,7 @@ from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.targets.knots import interpolate
+from pidgan.training.targets.tracks import interpolate
 
 N_KNOTS = 64
 """Knots of a quantile transform, at normal scores equidistant above the edge."""

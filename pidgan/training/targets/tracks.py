@@ -29,7 +29,6 @@ from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.targets.knots import interpolate
 
 N_KNOTS = 256
 """Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows."""
@@ -183,12 +182,8 @@ class TargetTransform:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
         """Rebuild the transform from `to_arrays`."""
-        return TargetTransform(
-            **{
-                field.name: arrays[f"target_{field.name}"]
-                for field in dataclasses.fields(TargetTransform)
-            }
-        )
+        names = [field.name for field in dataclasses.fields(TargetTransform)]
+        return TargetTransform(**{name: arrays[f"target_{name}"] for name in names})
 
 
 def _chain_length(base: IntArray, j: int) -> int:
@@ -210,3 +205,21 @@ def _interpolate_back(
     last = np.append(first[1:], len(knots)) - 1
     middle = 0.5 * (grid[first] + grid[last])
     return np.asarray(np.interp(values, unique, middle), dtype=np.float32)
+
+
+def interpolate(knots: FloatArray, position: Array, start: Array) -> Array:
+    """Return values on straight lines between knots (n_tables, n_knots).
+
+    Positions are in units of the distance between knots; `start` is the first knot of
+    each value's table, counted through all tables. The value at the end of a table
+    holds beyond it. NaN, the logarithm of a negative condition, looks up the first
+    knot, and its fraction stays NaN.
+    """
+    n_knots = knots.shape[-1]
+    position = f.clip(position, 0.0, n_knots - 1.0)
+    left = f.minimum(f.floor(position), n_knots - 2.0)
+    knot = f.where(f.greater(left, 0.0), left, 0.0)
+    index = f.index(knot, start)
+    table = knots.ravel()
+    rise = f.lookup(np.diff(table, append=table[-1]), index)
+    return f.lookup(table, index) + (position - left) * rise
