@@ -39,18 +39,12 @@ class ConditionTransform:
       turn.
     - `WHOLE`, `FRACTION`: floor(x) and x - floor(x) of a position in units of pads.
     - `EQUAL`: 1 where x is the category `centre`, 0 elsewhere.
-
-    Attributes:
-        source: Condition of each column, (n_columns,).
-        code: Code of each column, (n_columns,), one of the above.
-        centre: Centre of each column in the units of the condition, (n_columns,).
-        scale: Scale of each column, (n_columns,), positive.
     """
 
-    source: IntArray
-    code: IntArray
-    centre: FloatArray
-    scale: FloatArray
+    source: IntArray  # condition of each column, (n_columns,)
+    code: IntArray  # one of the above
+    centre: FloatArray  # in the units of the condition
+    scale: FloatArray  # positive
 
     @property
     def n_columns(self) -> int:

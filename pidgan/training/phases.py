@@ -53,24 +53,18 @@ def over_the_training(clock: Clock) -> tf.Tensor:
 class Optimizer:
     """The choice of an optimizer: Adam (arXiv:1412.6980) or RMSprop.
 
-    Attributes:
-        learning_rate: Learning rate at the start.
-        schedule: Share of the learning rate that is left at a given time.
-        beta_1, beta_2: Decay rates of the two moments of Adam.
-        weight_decay: Decoupled weight decay (arXiv:1711.05101).
-        clip: Largest norm of the gradient of all variables together.
-        average: Momentum of the averaged weights, which replace the last ones when the
-            phase ends; 0 keeps the last ones.
+    Averaged weights, of momentum `average`, replace the last ones when the phase ends;
+    0 keeps the last ones.
     """
 
-    learning_rate: float
+    learning_rate: float  # at the start
     _: dataclasses.KW_ONLY
     kind: Literal["adam", "rmsprop"] = "adam"
-    schedule: Schedule = over_the_phase
+    schedule: Schedule = over_the_phase  # share of the rate that is left
     beta_1: float = 0.9
     beta_2: float = 0.999
-    weight_decay: float | None = None
-    clip: float | None = None
+    weight_decay: float | None = None  # decoupled (arXiv:1711.05101)
+    clip: float | None = None  # largest norm of the whole gradient
     average: float = 0.0
 
 
@@ -78,12 +72,10 @@ class Optimizer:
 class Descent:
     """Variables that go down the gradient of a sum of losses.
 
-    Attributes:
-        factors: Factor of each loss in the sum, by the name of the loss: a number, or a
-            function of time. Losses without a factor are only recorded; without any
-            factor, the sum is over all losses.
-        keeps_best: Whether the phase ends with the averaged weights that had the least
-            loss on the validation part (early stopping), instead of the last ones.
+    Factors of losses in the sum, by name, are numbers or functions of time. Losses
+    without a factor are only recorded; without any factor, the sum is over all losses.
+    With `keeps_best`, the phase ends with the averaged weights that had the least loss
+    on the validation part (early stopping), instead of the last ones.
     """
 
     variables: Sequence[Any]
@@ -96,11 +88,9 @@ class Descent:
 class Update:
     """One evaluation of losses by name, and the descent, or two, that follow from it.
 
-    Attributes:
-        losses: Function of a batch and of a seed of noise.
-        other: Another descent, whose gradient is at the same weights.
-        times: Number of times that the update is done in each step, each time with
-            noise of its own; None does it once, with the noise of the step.
+    The gradient of the other descent is at the same weights. An update may be done
+    several `times` a step, with noise of its own; None is once, with the noise of the
+    step.
     """
 
     losses: Losses
@@ -119,17 +109,14 @@ class Update:
 class Phase:
     """A part of a training in which every step does the same updates, in turn.
 
-    Attributes:
-        share: Share of the steps of the training; a phase with share 0 is left out.
-        batch_size: Number of rows of one step.
-        prepare: Function of a batch and of a seed that returns the batch with what all
-            updates of a step need; no gradient passes through it.
-        settle: Function that is called when the phase has ended, after averaging.
+    A phase with share 0 is left out. `prepare` adds to a batch what all updates of a
+    step need; no gradient passes through it. `settle` is called at the end, after
+    averaging.
     """
 
     name: str
-    share: float
-    batch_size: int
+    share: float  # of the steps of the training
+    batch_size: int  # rows of one step
     _: dataclasses.KW_ONLY
     updates: Sequence[Update]
     prepare: Callable[[Batch, Any], Batch] | None = None
@@ -143,17 +130,10 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """A generator and how it is learnt.
-
-    Attributes:
-        generator: Function of (conditions, pattern, noise) that returns coordinates.
-        n_noise: Number of standard normal numbers that the generator takes for a row.
-        losses: Losses on rows that are not trained on; None for the energy score.
-        needs_positive_weights: Whether batches must have "positive_w", E[w | x, y].
-    """
+    """A generator, (conditions, pattern, noise) -> coordinates, and its training."""
 
     generator: Any
-    n_noise: int
+    n_noise: int  # standard normal numbers for a row
     phases: Sequence[Phase]
-    losses: Losses | None = None
-    needs_positive_weights: bool = False
+    losses: Losses | None = None  # on rows not trained on; None: energy score
+    needs_positive_weights: bool = False  # "positive_w", E[w | x, y], in batches

@@ -35,16 +35,14 @@ SMEAR = 2
 class Rows:
     """Rows on the device.
 
-    Attributes:
-        arrays: Scaled conditions "x", coordinates "y", weights "w" of mean 1, number of
-            the "pattern"; "free" where the pattern does not say it; "positive_w",
-            E[w | x, y] of mean 1, where a likelihood needs it.
-        draws: Numbers of rows, each as often as it is to be drawn; None for all alike.
+    Arrays are scaled conditions "x", coordinates "y", weights "w" of mean 1, number of
+    the "pattern"; "free" where the pattern does not say it; "positive_w", E[w | x, y]
+    of mean 1, where a likelihood needs it.
     """
 
     arrays: dict[str, tf.Tensor]
     targets: Targets
-    draws: "tf.Tensor | None" = None
+    draws: "tf.Tensor | None" = None  # as often as drawn; None: all alike
 
     def batch(self, seed: tf.Tensor, size: int) -> dict[str, Any]:
         """Draw rows with replacement."""

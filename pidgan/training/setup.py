@@ -54,13 +54,7 @@ def choose_family(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A training that has not begun.
-
-    Attributes:
-        patterns: Network of the patterns of discrete structure; None without any.
-        phases: Phases of the family, in which the patterns are learnt too.
-        rows, validation: Rows of two parts of the dataset, on the device.
-    """
+    """A training that has not begun; rows are on the device."""
 
     dataset: Dataset
     seed: int
@@ -68,8 +62,8 @@ class Setup:
     conditions: ConditionTransform
     targets: kinds.Targets
     family: Family
-    patterns: Any
-    phases: Sequence[Phase]
+    patterns: Any  # network of the patterns of discrete structure; None without any
+    phases: Sequence[Phase]  # those of the family, in which the patterns are learnt too
     rows: Rows
     validation: Rows
 

@@ -17,20 +17,12 @@ from pidgan.training.networks.perceptrons import Shape, residual_network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What can be chosen in a family under one name.
-
-    Attributes:
-        name: Name of the setting.
-        type: Type of its value in words: "int", "float", "bool", "str", or the names
-            that there are.
-        default: Value without a choice.
-        meaning: Meaning of the setting, one sentence.
-    """
+    """What can be chosen in a family under one name."""
 
     name: str
-    type: str
-    default: Any
-    meaning: str
+    type: str  # "int", "float", "bool", "str", or the names that there are
+    default: Any  # value without a choice
+    meaning: str  # one sentence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,31 +52,18 @@ LEAST_ABOVE = 1e-2  # least u - c of a generated coordinate with energy
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Order:
-    """The order of n coordinates, and which earlier ones each sees.
+    """The order of n coordinates, and which earlier ones each sees, in arrays (n,)."""
 
-    Attributes:
-        stages: Coordinates that are made at once, in turn.
-        window: Earlier coordinates that each sees, n for none, (n, slots).
-        group: Equal numbers where shares have the sum 1, -1 for others, (n,).
-        place: Place in cells, (n, dimensions), or without dimension.
-        depth: -1 in the first layer to 1 in the last, zeros for a plane, (n,).
-        slope: Slope of the logarithm of a share, slope z + offset, (n,).
-        offset: Its offset, (n,).
-        least: Least coordinate that holds energy, (n,).
-        most: Largest coordinate, (n,).
-        edge: Coordinate below which there is no energy, or `NO_EDGE`, (n,).
-    """
-
-    stages: tuple[IntArray, ...]
-    window: IntArray
-    group: IntArray
-    place: FloatArray
-    depth: FloatArray
-    slope: FloatArray
+    stages: tuple[IntArray, ...]  # coordinates made at once, in turn
+    window: IntArray  # (n, slots), earlier coordinates seen, n for none
+    group: IntArray  # equal where shares have the sum 1, -1 for others
+    place: FloatArray  # (n, dimensions), in cells; may have none
+    depth: FloatArray  # -1 in the first layer to 1 in the last; 0 in a plane
+    slope: FloatArray  # the logarithm of a share is slope z + offset
     offset: FloatArray
-    least: FloatArray
-    most: FloatArray
-    edge: FloatArray
+    least: FloatArray  # least coordinate that holds energy
+    most: FloatArray  # largest coordinate
+    edge: FloatArray  # no energy below, or `NO_EDGE`
 
     @property
     def empties(self) -> BoolArray:

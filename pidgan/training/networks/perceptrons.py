@@ -12,32 +12,17 @@ from pidgan.training.backend import keras
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of the arrays that the networks of one model exchange.
+    """Sizes of the arrays that the networks of one model exchange."""
 
-    Attributes:
-        n_conditions: Number of columns of the scaled conditions.
-        n_patterns: Number of classes of discrete structure; 0 where there are none.
-        n_targets: Number of coordinates.
-        n_energies: Number of leading coordinates of showers that are sums over cells.
-        image: Layers, rows and columns of the grid that the other coordinates of
-            showers fill, if they fill one.
-        transform: `CellTransform` of showers.
-        geometry: `Geometry` of showers.
-        n_rows: Effective number of rows of the training part, mirror images not
-            counted; 0 if unknown.
-        free: 1 for each coordinate that is continuous, for each pattern; without it all
-            are, in the only pattern.
-    """
-
-    n_conditions: int
-    n_patterns: int
-    n_targets: int
-    n_energies: int = 0
-    image: tuple[int, ...] = ()
-    transform: Any = None
-    geometry: Any = None
-    n_rows: int = 0
-    free: tuple[tuple[int, ...], ...] = ()
+    n_conditions: int  # columns of the scaled conditions
+    n_patterns: int  # classes of discrete structure; 0 without
+    n_targets: int  # coordinates
+    n_energies: int = 0  # leading coordinates of showers that are sums over cells
+    image: tuple[int, ...] = ()  # layers, rows, columns of a grid of all other ones
+    transform: Any = None  # `CellTransform` of showers
+    geometry: Any = None  # `Geometry` of showers
+    n_rows: int = 0  # effective, for training, without mirror images; 0 if unknown
+    free: tuple[tuple[int, ...], ...] = ()  # 1 if continuous, in each pattern
 
     def inputs(self, **others: int) -> dict[str, int]:
         """Return the sizes of the inputs of a network, some of them its own."""

@@ -62,35 +62,23 @@ class CellTransform:
     """Energies of cells as normal scores of quantities.
 
     All quantities are, in this order, the total, the share of each layer in its view
-    and the share of each cell in its layer; with scheme `cells` the cells alone.
-
-    Attributes:
-        incident: Number of the condition that is the incident energy; -1 for none.
-        layer_of: Layer of each cell, (n_cells,); empty for scheme `cells`.
-        view_of: View of each layer, (n_layers,).
-        place: Coordinate of each quantity, or `ONE` or `ZERO`, (n_quantities,).
-        logit: Whether shares are seen through their logit, not their logarithm.
-        edge: Normal score below which a quantity is zero, (n_coordinates,).
-        z_min: Normal score of the first knot, above the edge, (n_coordinates,).
-        z_max: Normal score of the last knot, (n_coordinates,).
-        knots: Logarithm or logit of the quantity at the knots, not falling,
-            (n_coordinates, N_KNOTS).
-        threshold: Energy below which a cell is zero, in the unit of the cells.
+    and the share of each cell in its layer; with scheme `cells` the cells alone. Arrays
+    from `edge` on have one entry for each coordinate.
     """
 
     has_signed_weights: ClassVar[bool] = False
     has_flatter_rows: ClassVar[bool] = False
 
-    incident: int
-    layer_of: IntArray
-    view_of: IntArray
-    place: IntArray
-    logit: bool
-    edge: FloatArray
-    z_min: FloatArray
-    z_max: FloatArray
-    knots: FloatArray
-    threshold: float
+    incident: int  # condition that is the incident energy; -1 for none
+    layer_of: IntArray  # (n_cells,); empty for scheme `cells`
+    view_of: IntArray  # (n_layers,)
+    place: IntArray  # coordinate of each quantity, or `ONE` or `ZERO`
+    logit: bool  # whether shares are seen through logits, not logarithms
+    edge: FloatArray  # normal score below which a quantity is zero
+    z_min: FloatArray  # normal score of the first knot, above the edge
+    z_max: FloatArray  # normal score of the last knot
+    knots: FloatArray  # (n, N_KNOTS), logarithms or logits, not falling
+    threshold: float  # a cell is zero below, in the unit of the cells
 
     @property
     def n_targets(self) -> int:

@@ -23,10 +23,6 @@ class ClusterTransform:
 
     The coordinates are those of all rows together: the distances along the pads in mm,
     then those in z in mm, then the flags, which are positive where a cluster is found.
-
-    Attributes:
-        frame: Chamber.
-        helix: Index of the condition of each parameter of the helix.
     """
 
     has_signed_weights: ClassVar[bool] = False
@@ -34,7 +30,7 @@ class ClusterTransform:
     n_patterns: ClassVar[int] = 1
 
     frame: Frame
-    helix: tuple[int, ...]
+    helix: tuple[int, ...]  # condition of each parameter of the helix
 
     @property
     def n_targets(self) -> int:

@@ -41,34 +41,23 @@ CONTINUOUS = -1
 class TargetTransform:
     """Targets as a pattern of atoms and, where continuous, whitened coordinates.
 
-    Attributes:
-        base: Target that is subtracted from each target, or -1, (n_targets,).
-        patterns: 1 where the coordinate is continuous, (n_patterns, n_targets).
-        atoms: Value of the coordinate where it is not, (n_patterns, n_targets).
-        low: Lower end of the interval that a continuous coordinate is in, infinite
-            where it is not bounded, (n_patterns, n_targets).
-        high: Upper end of that interval, which is not part of it.
-        table: Quantile transform of each coordinate, (n_patterns, n_targets).
-        z_max: Last knot of the quantile transforms, (n_targets,); the first is -z_max
-            and the knots are equidistant in the normal score.
-        knots: Coordinate values at the knots, not decreasing, (n_tables, N_KNOTS).
-        mixing: Upper triangular matrices from whitened coordinates to normal scores,
-            z = y mixing, zero in rows and columns of atoms, (n_patterns, n_targets,
-            n_targets).
+    Arrays are (n_targets,) or (n_patterns, n_targets) if nothing else is said. Knots
+    are equidistant in the normal score, from -z_max to z_max. Whitened coordinates y
+    give the normal scores y mixing; rows and columns of atoms are zero.
     """
 
     has_signed_weights: ClassVar[bool] = True
     has_flatter_rows: ClassVar[bool] = True
 
-    base: IntArray
-    patterns: IntArray
-    atoms: FloatArray
-    low: FloatArray
-    high: FloatArray
-    table: IntArray
-    z_max: FloatArray
-    knots: FloatArray
-    mixing: FloatArray
+    base: IntArray  # target that is subtracted from each, or -1
+    patterns: IntArray  # 1 where the coordinate is continuous
+    atoms: FloatArray  # value of the coordinate where it is not
+    low: FloatArray  # lower end of a continuous one's interval, or -inf
+    high: FloatArray  # upper end, which is not part of it
+    table: IntArray  # quantile transform of each coordinate
+    z_max: FloatArray  # last knot of the quantile transforms
+    knots: FloatArray  # (n_tables, N_KNOTS), not decreasing
+    mixing: FloatArray  # (n_patterns, n_targets, n_targets), upper triangular
 
     @property
     def n_targets(self) -> int:
