@@ -259,18 +259,15 @@ def _plan(
         # With a key nothing depends on the files that come before.
         if not is_mine and job.request.key:
             continue
-        infos = [describe_tree(source) for source in found]
         trees = []
-        for source, info in zip(found, infos, strict=True):
-            trees.append((source, 0 if job.request.key else entry))
+        for source in found:
+            info = describe_tree(source)
+            trees.append((source, info, 0 if job.request.key else entry))
             entry += info.entries
         if is_mine:
             stamp = {
                 "file": path,
-                "trees": [
-                    [source.tree, first, info.entries]
-                    for (source, first), info in zip(trees, infos, strict=True)
-                ],
+                "trees": [[s.tree, first, info.entries] for s, info, first in trees],
                 **file_stamp(path),
             }
             mine = replace(
@@ -279,7 +276,7 @@ def _plan(
                 output=outputs[path],
                 record={**job.record, "input": stamp},
             )
-            plans.append(one_file.plan_file(mine, generators, infos))
+            plans.append(one_file.plan_file(mine, generators))
     # A part of the files may hold nothing; all of them should not.
     if part is None and not any(plan.entries for plan in plans):
         named = ", ".join(map(str, sources))

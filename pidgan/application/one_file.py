@@ -9,7 +9,7 @@ import functools
 import json
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,12 +51,13 @@ class FileJob:
     """What is to be done with one file.
 
     `record` is the request as the manifest has it, with the state of the input. Each
-    tree has the running number of its first entry. `chunk` is in entries.
+    tree has its content and the running number of its first entry. `chunk` is in
+    entries.
     """
 
     request: Request
     record: Mapping[str, Any]
-    trees: tuple[tuple[Source, int], ...]
+    trees: tuple[tuple[Source, TreeInfo, int], ...]
     output: Path
     overwrite: bool
     chunk: int
@@ -81,7 +82,10 @@ class FileJob:
         return replace(
             self,
             request=replace(self.request, tracks=tracks),
-            trees=tuple((Source(path(s.path), s.tree), n) for s, n in self.trees),
+            trees=tuple(
+                (replace(source, path=path(source.path)), info, first)
+                for source, info, first in self.trees
+            ),
             output=Path(path(self.output)),
         )
 
@@ -124,9 +128,7 @@ class FilePlan:
         return sum(tree.info.entries for tree in self.trees)
 
 
-def plan_file(
-    job: FileJob, generators: Generators, infos: Sequence[TreeInfo]
-) -> FilePlan:
+def plan_file(job: FileJob, generators: Generators) -> FilePlan:
     """Return what each tree of a file gets; raise if a branch is missing."""
     trees = tuple(
         TreePlan(
@@ -140,7 +142,7 @@ def plan_file(
                 for track, found in generators.items()
             ),
         )
-        for (source, first), info in zip(job.trees, infos, strict=True)
+        for source, info, first in job.trees
     )
     return FilePlan(job=job, trees=trees)
 
@@ -233,8 +235,7 @@ def run_job(job: FileJob) -> tuple[Counts, list[str]]:
         )
         for track, given in request.tracks.items()
     }
-    infos = [tables.describe_tree(source) for source, _ in job.trees]
-    return write_file(plan_file(job, generators, infos))
+    return write_file(plan_file(job, generators))
 
 
 def manifest_path(output: Path) -> Path:

@@ -112,28 +112,24 @@ class TrackGenerator:
 def open_generators(
     track: str, given: Track, species_from: str | None
 ) -> tuple[TrackGenerator, ...]:
-    """Open the generators of a track; a directory of bundles needs `species_from`."""
+    """Open the generators of a track; a directory of bundles needs `species_from`.
+
+    No two bundles of a directory may serve the same species.
+    """
+    opened: list[tuple[Generator, str | Path]]
     if not isinstance(given, str | Path):
-        where = getattr(given, "path", type(given).__name__)
-        return _described(track, [(given, where)])
-    path = Path(given)
-    if not path.is_dir():
-        return _described(track, [(open_bundle(path), path)])
-    if species_from is None:
-        raise NtupleError(
-            f"{track}: {path} is a directory of bundles; say which branch holds the "
-            "PDG id, --species-from TRUEID, or name one bundle"
-        )
-    paths = sorted(path.glob("*.onnx"))
-    if not paths:
-        raise NtupleError(f"{track}: {path} holds no bundle (*.onnx)")
-    return _described(track, [(open_bundle(file), file) for file in paths])
-
-
-def _described(
-    track: str, opened: Sequence[tuple[Generator, str | Path]]
-) -> tuple[TrackGenerator, ...]:
-    """Return generators with their species; raise if two of a track serve the same."""
+        opened = [(given, getattr(given, "path", type(given).__name__))]
+    elif not (path := Path(given)).is_dir():
+        opened = [(open_bundle(path), path)]
+    else:
+        if species_from is None:
+            raise NtupleError(
+                f"{track}: {path} is a directory of bundles; say which branch holds "
+                "the PDG id, --species-from TRUEID, or name one bundle"
+            )
+        opened = [(open_bundle(file), file) for file in sorted(path.glob("*.onnx"))]
+        if not opened:
+            raise NtupleError(f"{track}: {path} holds no bundle (*.onnx)")
     ids = [pdg_id(generator.card.species) for generator, _ in opened]
     for own in ids:
         if ids.count(own) > 1:
