@@ -143,24 +143,16 @@ def describe_variables(
     for j, variable in enumerate(variables):
         column = columns[:, j]
         valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
+        low, high = float(valid.min()), float(valid.max())
+        same = ("name", "integer", "categories", "sentinels", "patterns")
         described.append(
             CardVariable(
-                name=variable.name,
                 unit=variable.package_unit,
-                range=_span(valid),
-                integer=variable.integer,
-                categories=variable.categories,
-                sentinels=variable.sentinels,
-                patterns=variable.patterns,
+                range=(low, high if low < high else low + 1),
+                **{name: getattr(variable, name) for name in same},
             )
         )
     return tuple(described)
-
-
-def _span(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return lowest and highest value; a constant value gets a range of length 1."""
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low, low + 1)
 
 
 class Generator(Protocol):

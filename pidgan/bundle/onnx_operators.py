@@ -298,9 +298,9 @@ def reduced_axes(call: Call) -> list[int]:
 def _reduce(call: Call) -> Value:
     value = call.of_type(0, *REAL)
     axes = reduced_axes(call)
-    one = (1,) if call.integer("keepdims", 1) else ()
-    sizes = [one if axis in axes else (n,) for axis, n in enumerate(value.shape)]
-    return dataclasses.replace(value, shape=sum(sizes, ()))
+    keep, sizes = call.integer("keepdims", 1), enumerate(value.shape)
+    shape = [1 if at in axes else n for at, n in sizes if keep or at not in axes]
+    return dataclasses.replace(value, shape=tuple(shape))
 
 
 _UNARY = "Abs Asin Cos Erf Exp Floor Log Neg Relu Sigmoid Sin Softplus Sqrt Tanh"

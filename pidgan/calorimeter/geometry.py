@@ -130,6 +130,12 @@ class View:
         """Number of cells."""
         return sum(layer.n_cells for layer in self.layers)
 
+    @cached_property
+    def layer_slices(self) -> tuple[slice, ...]:
+        """The part of the cells of the view that belongs to each layer."""
+        ends = np.cumsum([0, *(layer.n_cells for layer in self.layers)]).tolist()
+        return tuple(slice(*span) for span in pairwise(ends))
+
     @property
     def grid_shape(self) -> tuple[int, int, int]:
         """Number of layers, and largest number of slow and of fast cells in one."""
@@ -210,15 +216,14 @@ class Geometry:
         """
         found = self.view(view)
         index = np.full(found.grid_shape, -1)
-        first = 0
-        for grid, layer in zip(index, found.layers, strict=True):
+        parts = zip(index, found.layers, found.layer_slices, strict=True)
+        for grid, layer, part in parts:
             n, m = layer.shape
             rows = np.arange(n) + (len(grid) - n) // 2
             columns = np.arange(m) + (grid.shape[1] - m) // 2
             if layer.kind != "rectangular":
                 rows, columns = np.arange(n) * len(grid) // n, np.arange(m)
-            grid[np.ix_(rows, columns)] = first + np.arange(n * m).reshape(n, m)
-            first += n * m
+            grid[np.ix_(rows, columns)] = np.r_[part].reshape(n, m)
         return index
 
     def to_grid(self, cells: ArrayLike, view: str) -> FloatArray:

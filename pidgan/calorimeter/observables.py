@@ -80,7 +80,7 @@ def layer_edges(view: View) -> FloatArray | None:
 
 def layer_energies(cells: FloatArray, view: View) -> FloatArray:
     """Return the energies (n, layers) of layers from the cells (n, k) of a view."""
-    starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
+    starts = [part.start for part in view.layer_slices]
     return np.add.reduceat(cells, starts, axis=1)
 
 
@@ -128,10 +128,7 @@ def _of_view(
         yield from _in_plane(e, at, view, "")
         yield "peak", e.max(axis=1) * scale
         yield "sparsity", np.mean(e <= threshold, axis=1)
-    first = 0
-    for layer in view.layers:
-        part = slice(first, first + layer.n_cells)
-        first = part.stop
+    for layer, part in zip(view.layers, view.layer_slices, strict=True):
         if per_layer and layer.n_cells > 1 and view.has_depth:
             alone = View(name=view.name, layers=(layer,))
             yield from _in_plane(e[:, part], at[part], alone, f"[{layer.name}]")

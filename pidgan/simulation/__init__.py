@@ -19,8 +19,7 @@ from pidgan.simulation.calorimeter_pid import (
     simulate_calorimeter,
     simulate_calorimeter_response,
 )
-from pidgan.simulation.combined import simulate_response
-from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL
+from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_response
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 from pidgan.simulation.tpc_clusters import CLUSTER_TREE, simulate_cluster_tracks
 

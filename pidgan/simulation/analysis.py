@@ -11,9 +11,8 @@ import numpy as np
 
 from pidgan.arrays import AnyArray
 from pidgan.simulation import tracks as toy
-from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
-from pidgan.simulation.rich import RICH_VARIABLES
+from pidgan.simulation.rich import RICH_VARIABLES, respond
 from pidgan.simulation.tracks import P_RANGE, Tracks
 
 ANALYSIS_TREE = "DecayTree"  # name of the tree of the analysis ntuple
@@ -116,19 +115,16 @@ def _draw_decays(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
 
 def _decay_parents(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     """Draw n two-body decays, isotropic at rest, with measured momenta (2, n, 3)."""
-    decay = rng.choice(len(DECAYS), n, p=[row[3] for row in DECAYS])
-    mass = np.array([row[0] for row in DECAYS])[decay]
-    masses = MASSES[np.array([[row[1], row[2]] for row in DECAYS])[decay].T]
+    parents, *daughters, shares = (np.array(column) for column in zip(*DECAYS))
+    decay = rng.choice(len(DECAYS), n, p=shares)
+    mass, masses = parents[decay], MASSES[np.stack(daughters)[:, decay]]
     boost = _draw_directions(n, rng, eta=rng.normal(*D_ETA, n))
     pt = rng.gamma(D_PT_SHAPE, D_PT_MEAN / D_PT_SHAPE, n)
     boost *= (pt / mass / np.hypot(boost[:, 0], boost[:, 1]))[:, None]
     gamma = np.sqrt(1.0 + (boost**2).sum(axis=1))
     # Momentum of either daughter at rest, sqrt of the Kallen function over 2 m.
-    plus, minus = (
-        mass**2 - masses.sum(axis=0) ** 2,
-        mass**2 - np.ptp(masses, axis=0) ** 2,
-    )
-    q = np.sqrt(plus * minus) / (2.0 * mass)
+    plus = mass**2 - masses.sum(axis=0) ** 2
+    q = np.sqrt(plus * (mass**2 - np.ptp(masses, axis=0) ** 2)) / (2.0 * mass)
     direction = _draw_directions(n, rng, eta=np.arctanh(rng.uniform(-1.0, 1.0, n)))
     momenta = np.empty((2, n, 3))
     for i, sign in enumerate((1.0, -1.0)):

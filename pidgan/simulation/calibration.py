@@ -14,9 +14,8 @@ import numpy as np
 from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.errors import nearest
 from pidgan.simulation import tracks as toy
-from pidgan.simulation.combined import respond
 from pidgan.simulation.detector import DATA
-from pidgan.simulation.rich import RICH_VARIABLES
+from pidgan.simulation.rich import RICH_VARIABLES, respond
 from pidgan.simulation.tracks import SPECIES, SPECTRA, Spectrum, Tracks
 
 BACKGROUND_SOFTNESS = 0.85  # median pT of background relative to signal probes

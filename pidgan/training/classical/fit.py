@@ -47,16 +47,13 @@ class Parametrised:
         """
         x, z = (f.with_precision(v, double=True) for v in (conditions, noise))
         made = f.with_precision(self.formula.sample(x, z), double=False)
-        return f.where(f.at_least(made, self._threshold), made, 0.0)
+        cells = self.card.sample.cells
+        threshold = np.float32(cells.threshold if cells else 0)
+        return f.where(f.at_least(made, threshold), made, 0.0)
 
     def reference(self) -> pd.DataFrame:
         """Return rows outside the fit: conditions, targets and "weight"."""
         return self.held_out
-
-    @property
-    def _threshold(self) -> np.float32:
-        cells = self.card.sample.cells
-        return np.float32(cells.threshold if cells else 0)
 
 
 def fit_parametrisation(

@@ -227,6 +227,8 @@ def _with_plane(
 class _Images:
     """Shares of the cells of a layer, with all numbers that do not change in a fit."""
 
+    widths: FloatArray
+    u: FloatArray
     kernels: FloatArray
     share: FloatArray
     tau: FloatArray
@@ -234,13 +236,11 @@ class _Images:
     weight: FloatArray
     square: FloatArray
 
-    def model(
-        self, parameters: FloatArray, widths: FloatArray, u: FloatArray
-    ) -> FloatArray:
+    def model(self, parameters: FloatArray) -> FloatArray:
         """Expected shares (n, k)."""
-        weights = lateral_weights(parameters, widths, self.tau, u)
-        flat = (weights * self.share[..., None]).reshape(len(u), -1, 1)
-        kernels = self.kernels.reshape(len(u), -1, self.kernels.shape[-1])
+        weights = lateral_weights(parameters, self.widths, self.tau, self.u)
+        flat = (weights * self.share[..., None]).reshape(len(self.u), -1, 1)
+        kernels = self.kernels.reshape(len(self.u), -1, self.kernels.shape[-1])
         return np.asarray(normalise((kernels * flat.astype(np.float32)).sum(axis=1)))
 
     def residuals(self, model: FloatArray, variance: FloatArray) -> list[FloatArray]:
@@ -259,7 +259,7 @@ def _fit_lateral(
     shower: tuple[FloatArray | None, FloatArray, FloatArray],
 ) -> FloatArray:
     """Least-squares fit of core and tail to the images of showers, (3, 4)."""
-    geometry, widths = start.geometry, start.plane.widths
+    geometry = start.geometry
     u = log(start.beam.column(x, "energy") / start.beam.energy)
     places = [
         (v, i)
@@ -270,7 +270,7 @@ def _fit_lateral(
     each = sum(
         geometry.views[v].layers[i].n_cells * start.groups(v, i)[0].size
         for v, i in places
-    ) * len(widths)
+    ) * len(start.plane.widths)
     n = int(np.clip(FIT_NUMBERS // each, 20, len(x)))
     kept = [_images(start, place, x[:n], u[:n], views, shower) for place in places]
     profile = shower[0] is not None
@@ -286,14 +286,11 @@ def _fit_lateral(
     def models(values: FloatArray) -> list[FloatArray]:
         parameters = result.copy()
         parameters[free] = values
-        return [images.model(parameters, widths, u[:n]) for images in kept]
+        return [images.model(parameters) for images in kept]
 
     def residual(values: FloatArray, variances: list[FloatArray]) -> FloatArray:
-        parts = []
-        for images, model, variance in zip(
-            kept, models(values), variances, strict=True
-        ):
-            parts += images.residuals(model, variance)
+        rows = zip(kept, models(values), variances, strict=True)
+        parts = [part for images, *given in rows for part in images.residuals(*given)]
         return np.concatenate(parts)
 
     values = result[free]
@@ -322,12 +319,14 @@ def _images(
     view, layer = start.geometry.views[v], start.geometry.views[v].layers[i]
     z, groups = start.groups(v, i)
     axis = start.beam.axis(x, z[None], shift[:n])
-    first = sum(la.n_cells for la in view.layers[:i])
-    e, whole = views[v][:n, first : first + layer.n_cells], views[v][:n]
+    whole = views[v][:n]
+    e = whole[:, view.layer_slices[i]]
     # Squared distances to the axis at its mean depth.
     middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
     square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
     return _Images(
+        widths=start.plane.widths,
+        u=u,
         kernels=spread(layer, axis, start.plane.widths).astype(np.float32),
         share=np.ones(1) if slices is None else normalise(slices[:n] @ groups),
         tau=distance_to_maximum(z, peak[:n], u),

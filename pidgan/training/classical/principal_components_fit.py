@@ -210,8 +210,7 @@ def _fit_shape(
     layer, widths = view.layers[i], chain.plane.widths
     k, columns = len(widths), hat.shape[1] * len(widths)
     n = int(np.clip(FIT_NUMBERS // (layer.n_cells * columns), 20, len(x)))
-    first = sum(la.n_cells for la in view.layers[:i])
-    e = views[v][:n, first : first + layer.n_cells]
+    e = views[v][:n, view.layer_slices[i]]
     z, shift = shower
     depth = chain.axis_depth(place, None if z is None else z[:n])
     axis = chain.beam.axis(x[:n], depth, shift[:n])
