@@ -115,7 +115,7 @@ def _draw_decays(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
 
 def _decay_parents(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     """Draw n two-body decays, isotropic at rest, with measured momenta (2, n, 3)."""
-    parents, *daughters, shares = (np.array(column) for column in zip(*DECAYS))
+    parents, *daughters, shares = (np.array(c) for c in zip(*DECAYS, strict=True))
     decay = rng.choice(len(DECAYS), n, p=shares)
     mass, masses = parents[decay], MASSES[np.stack(daughters)[:, decay]]
     boost = _draw_directions(n, rng, eta=rng.normal(*D_ETA, n))
