@@ -114,9 +114,7 @@ class Descents:
     def watch(self, phase: Phase, batch: Batch, seed: Any) -> None:
         """Keep averaged weights where their loss on a validation batch is the least."""
         for update in phase.updates:
-            for descent in update.descents:
-                if descent not in self._best:
-                    continue
+            for descent in [d for d in update.descents if d in self._best]:
                 now = [v.numpy() for v in descent.variables]
                 self._average(descent)
                 loss = _weighted(update.losses(batch, seed), descent.factors, None)
@@ -127,9 +125,7 @@ class Descents:
         """Put the averaged weights, or the best, in place of the last ones."""
         later = self.phases[self.phases.index(phase) + 1 :]
         needed = {descent for other in later for descent in other.descents}
-        for descent in phase.descents:
-            if descent in needed:
-                continue
+        for descent in [d for d in phase.descents if d not in needed]:
             if descent in self._best:
                 self._best[descent].restore(descent.variables)
             else:
@@ -163,17 +159,14 @@ class _Best:
 
 
 def _make(choice: Optimizer) -> Any:
-    averaged = {"use_ema": True, "ema_momentum": choice.average}
-    options: dict[str, Any] = {
-        "weight_decay": choice.weight_decay,
-        "global_clipnorm": choice.clip,
-        **(averaged if choice.average else {}),
-    }
+    options: dict[str, Any] = {"weight_decay": choice.weight_decay}
+    options["global_clipnorm"] = choice.clip
+    if choice.average:
+        options |= {"use_ema": True, "ema_momentum": choice.average}
     if choice.kind == "rmsprop":
         return keras.optimizers.RMSprop(choice.learning_rate, **options)
-    return keras.optimizers.Adam(
-        choice.learning_rate, beta_1=choice.beta_1, beta_2=choice.beta_2, **options
-    )
+    options |= {"beta_1": choice.beta_1, "beta_2": choice.beta_2}
+    return keras.optimizers.Adam(choice.learning_rate, **options)
 
 
 def _weighted(

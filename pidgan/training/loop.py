@@ -171,7 +171,10 @@ class Training:
             for phase, begin, end in self._plan():
                 while self.step < end:
                     start = time.perf_counter()
-                    losses, n = self._advance(phase, begin, end)
+                    n = min(self._chunk, end - self.step, self._until_watch())
+                    run = self._steps_of(phase)
+                    losses = run(self.step, n, begin, end, self.steps)
+                    self.step += n
                     self._check(losses, phase, checkpoint)
                     seconds = (time.perf_counter() - start) / n
                     most = int(CHUNK_SECONDS / seconds)
@@ -231,8 +234,7 @@ class Training:
                     f"{checkpoint} is of another training: {key} was "
                     f"{state.get(key)!r}, now {mine!r}"
                 )
-        for i, variable in enumerate(self.variables):
-            variable.assign(arrays[f"v{i}"])
+        assign(self.variables, [arrays[f"v{i}"] for i in range(len(self.variables))])
         self.step, self.steps = state["step"], state["steps"]
         self.history = state["history"]
 
@@ -244,15 +246,6 @@ class Training:
             end = round(share * self.steps)
             yield phase, begin, end
             begin = end
-
-    def _advance(
-        self, phase: Phase, begin: int, end: int
-    ) -> tuple[dict[str, float], int]:
-        """Do some steps of a phase; return the mean losses and how many there were."""
-        n = min(self._chunk, end - self.step, self._until_watch())
-        losses = self._steps_of(phase)(self.step, n, begin, end, self.steps)
-        self.step += n
-        return losses, n
 
     def _steps_of(self, phase: Phase) -> Steps:
         if phase not in self._compiled:
@@ -299,19 +292,17 @@ class Training:
         now = {**losses, **{f"validation_{k}": float(v) for k, v in found.items()}}
         self.history["step"].append(self.step)
         for key in {*now, *self.history} - {"step"}:
-            past = self.history.setdefault(
-                key, [math.nan] * (len(self.history["step"]) - 1)
-            )
-            past.append(now.get(key, math.nan))
+            missing = [math.nan] * (len(self.history["step"]) - 1)
+            self.history.setdefault(key, missing).append(now.get(key, math.nan))
 
     def _check(
         self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
     ) -> None:
         # A published recipe, without penalty at the beginning, may come back from afar.
         limit = math.inf if self.setup.published else DIVERGED
-        bad = {k: v for k, v in losses.items() if not abs(v) < limit}
-        if bad:
-            name, value = next(iter(bad.items()))
+        for name, value in losses.items():
+            if abs(value) < limit:
+                continue
             kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
             raise TrainingError(
                 f"training diverged in phase '{phase.name}' near step {self.step}: "

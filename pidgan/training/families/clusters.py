@@ -116,13 +116,10 @@ class ClusterGenerator:
         These are "m" and "log_width" (n, n_rows, 2), "slant", S_21, and "logit".
         """
         parts = self._parts(self._cross(x), x, noise)
-        pairs = {
-            "y": ("along", "z"),
-            "m": ("m_along", "m_z"),
-            "log_width": ("log_along", "log_z"),
-        }
-        stacked = {k: tf.stack([parts[v] for v in p], axis=2) for k, p in pairs.items()}
-        return {"slant": parts["slant"], "logit": parts["logit"], **stacked}
+        for name, start in (("y", ""), ("m", "m_"), ("log_width", "log_")):
+            pair = parts.pop(f"{start}along"), parts.pop(f"{start}z")
+            parts[name] = tf.stack(pair, axis=2)
+        return parts
 
     def features(self, x: Any) -> Any:
         """Return what the frame says of the rows, (n, n_rows, FEATURES)."""
@@ -147,25 +144,16 @@ class ClusterGenerator:
             "noise": each,
         }
         out = evaluate(self.network, inputs)
-        m_along, m_z, *logs, b_along, b_z, logit = (
-            f.columns(out, k * n, (k + 1) * n) for k in range(8)
-        )
-        log_along, slant, log_z = logs
-        log_along, log_z = (
-            f.tanh(log / MAX_LOG_WIDTH) * MAX_LOG_WIDTH for log in (log_along, log_z)
-        )
-        u = f.columns(each, 0, n) + b_along
-        v = f.columns(each, n, 2 * n) + b_z
-        return {
-            "along": m_along + f.exp(log_along) * u,
-            "z": m_z + (slant * u + f.exp(log_z) * v),
-            "m_along": m_along,
-            "m_z": m_z,
-            "log_along": log_along,
-            "log_z": log_z,
-            "slant": slant,
-            "logit": logit,
-        }
+        names = ["m_along", "m_z", "log_along", "slant", "log_z"]
+        names += ["b_along", "b_z", "logit"]
+        p = {name: f.columns(out, k * n, (k + 1) * n) for k, name in enumerate(names)}
+        for name in ("log_along", "log_z"):
+            p[name] = f.tanh(p[name] / MAX_LOG_WIDTH) * MAX_LOG_WIDTH
+        u = f.columns(each, 0, n) + p.pop("b_along")
+        v = f.columns(each, n, 2 * n) + p.pop("b_z")
+        p["along"] = p["m_along"] + f.exp(p["log_along"]) * u
+        p["z"] = p["m_z"] + (p["slant"] * u + f.exp(p["log_z"]) * v)
+        return p
 
 
 class FromPlanes(keras.layers.Layer):  # type: ignore[misc]
@@ -197,9 +185,7 @@ def _network(
     """Build the network: all rows' m, then their ln S_11, S_21, ln S_22, b, logit."""
     layers, width = keras.layers, settings.width
     seeds = keras.random.SeedGenerator(seed)
-
-    def kernel(scale: float) -> Any:
-        return keras.initializers.VarianceScaling(scale, seed=seeds)
+    kernel = functools.partial(keras.initializers.VarianceScaling, seed=seeds)
 
     def convolution(
         units: int, v: Any, *, taps: int = 1, scale: float = 2.0, bias: float = 0.0
@@ -254,9 +240,7 @@ def _critic(
     """Build h: conditions and rows (features, two distances, flag) to R^k."""
     layers, width = keras.layers, settings.critic_width
     seeds = keras.random.SeedGenerator(seed)
-
-    def kernel(scale: float) -> Any:
-        return keras.initializers.VarianceScaling(scale, seed=seeds)
+    kernel = functools.partial(keras.initializers.VarianceScaling, seed=seeds)
 
     conditions = keras.Input((n_conditions,), name="conditions")
     rows = keras.Input((n_rows, FEATURES + 3), name="rows")

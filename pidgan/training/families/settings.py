@@ -15,7 +15,7 @@ from pidgan.training.backend import keras
 from pidgan.training.networks.perceptrons import Shape, residual_network
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Setting:
     """What can be chosen in a family under one name."""
 
@@ -62,15 +62,11 @@ def describe_settings(kind: type) -> tuple[Setting, ...]:
     for owner in reversed(kind.__mro__):
         meanings |= dict(_meanings(inspect.cleandoc(owner.__doc__ or "")))
     hints = typing.get_type_hints(kind)
-    return tuple(
-        Setting(
-            name=field.name,
-            type=_in_words(hints[field.name]),
-            default=field.default,
-            meaning=meanings[field.name],
-        )
-        for field in dataclasses.fields(kind)
-    )
+    found = []
+    for field in dataclasses.fields(kind):
+        words, meaning = _in_words(hints[field.name]), meanings[field.name]
+        found.append(Setting(field.name, words, field.default, meaning))
+    return tuple(found)
 
 
 def make_settings(kind: Any, settings: Mapping[str, Any], *, family: str) -> Any:

@@ -24,7 +24,6 @@ from typing import Any, Literal
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
-from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.energies_and_shape import (
     ConvolutionalStandard,
     FlowPart,
@@ -36,8 +35,8 @@ from pidgan.training.networks.perceptrons import Residual, Shape, Take, residual
 from pidgan.training.networks.shower_critic import Observables, constraint, standardise
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
-# A part and the number of coordinates that it makes.
-Parts = list[tuple[int, Part]]
+# Context, losses of rows and imputed coordinates of a part.
+Completed = tuple[tf.Tensor, dict[str, Any], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +133,7 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
     """Return the generator, the phase of the likelihood, and the game if any."""
     s = settings
     parts = _make_parts(shape, s, seed)
-    n_noise = sum(part.n_noise for _, part in parts)
+    n_noise = sum(part.n_noise for part in parts)
     generator = _join(parts, shape.n_conditions, n_noise)
 
     def losses(batch: Batch, seed: Any) -> dict[str, Any]:
@@ -144,31 +143,28 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
         return found
 
     def settle() -> None:
-        for _, part in parts:
+        for part in parts:
             part.settle()
 
     optimizer = Optimizer(
         s.learning_rate, weight_decay=s.weight_decay, clip=10.0, average=s.average
     )
-    update = Update(
-        losses, Descent([v for _, part in parts for v in part.variables], optimizer)
-    )
-    phases = [
-        Phase("likelihood", s.likelihood, s.batch_size, updates=[update], settle=settle)
-    ]
-    constrained = _observables(shape, s.constrain)
-    seen = _observables(shape, s.critic_sees)
+    variables = [v for part in parts for v in part.variables]
+    updates = [Update(losses, Descent(variables, optimizer))]
+    size = s.likelihood, s.batch_size
+    phases = [Phase("likelihood", *size, updates=updates, settle=settle)]
+    observables = [_observables(shape, s.critic_sees), _observables(shape, s.constrain)]
     if s.play:
-        phases.append(_play(parts, seen, constrained, s, shape, seed))
+        phases.append(_play(parts, *observables, s=s, shape=shape, seed=seed))
     return Family(generator=generator, n_noise=n_noise, phases=phases, losses=losses)
 
 
-def _join(parts: Parts, n_conditions: int, n_noise: int) -> Any:
+def _join(parts: list[Part], n_conditions: int, n_noise: int) -> Any:
     """Return the keras model (conditions, noise) -> coordinates."""
     conditions = keras.Input((n_conditions,), name="conditions")
     noise = keras.Input((n_noise,), name="noise")
     context, made, start = conditions, [], 0
-    for _, part in parts:
+    for part in parts:
         mine = Take(start, start + part.n_noise)(noise)
         made.append(part.generate(mine, context))
         context = keras.layers.Concatenate()([conditions, *made])
@@ -177,36 +173,30 @@ def _join(parts: Parts, n_conditions: int, n_noise: int) -> Any:
     return keras.Model([conditions, noise], output, name="generator")
 
 
-def _complete(
-    parts: Parts, batch: Batch, seed: Any
-) -> list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]]:
+def _complete(parts: list[Part], batch: Batch, seed: Any) -> list[Completed]:
     """Return context, losses of rows and imputed coordinates of each part."""
-    found: list[tuple[tf.Tensor, dict[str, Any], tf.Tensor]] = []
+    found: list[Completed] = []
     context, start = batch["x"], 0
-    for k, (n, part) in enumerate(parts):
-        mine = slice(start, start + n)
-        losses, full = part.losses(
-            batch["y"][:, mine],
-            batch["free"][:, mine],
-            context,
-            seed=tf.random.fold_in(seed, k),
-        )
+    for k, part in enumerate(parts):
+        y, free = (batch[name][:, start : start + part.n] for name in ("y", "free"))
+        losses, full = part.losses(y, free, context, seed=tf.random.fold_in(seed, k))
         found.append((context, losses, full))
         context = tf.concat([batch["x"], *(f for _, _, f in found)], axis=1)
-        start += n
+        start += part.n
     return found
 
 
 def _play(
-    parts: Parts,
+    parts: list[Part],
     seen: Observables | None,
     constrained: Observables | None,
+    *,
     s: ShowerFlow,
     shape: Shape,
     seed: int,
 ) -> Phase:
     """Return the game of the model of the shape against a Cramér critic h."""
-    n, part = parts[-1]
+    part, n = parts[-1], parts[-1].n
     n_seen = seen(tf.zeros((2, shape.n_targets))).shape[1] if seen else 0
     context = shape.n_conditions + shape.n_targets - n
     inputs = {"context": context, "shape": n, "observables": n_seen}
@@ -267,56 +257,49 @@ def _play(
     return Phase("play", s.play, s.play_batch_size, updates=updates, prepare=prepare)
 
 
-def _make_parts(shape: Shape, s: ShowerFlow, seed: int) -> Parts:
-    """Return how many coordinates each part makes, and the part."""
-    n_shape = shape.n_targets - shape.n_energies
-    n_energies, parts = shape.n_energies, list[tuple[int, Part]]()
+def _make_parts(shape: Shape, s: ShowerFlow, seed: int) -> list[Part]:
+    """Return the model of the energies and that of the shape, if there are any."""
+    n_energies, parts = shape.n_energies, list[Part]()
+    n, seed_of_shape = shape.n_targets - n_energies, seed + 100
+    size = {"width": s.width, "blocks": s.blocks}
     if n_energies:
-        sizes = s.energy_width, s.energy_blocks, s.energy_couplings
-        part = _flow_part("energies", n_energies, sizes, s.jitter, seed)
-        parts.append((n_energies, part))
-    if n_shape and s.shape == "flow":
-        sizes = s.width, s.blocks, s.couplings
-        part = _flow_part("shape", n_shape, sizes, s.jitter, seed + 100)
-        parts.append((n_shape, part))
-    elif n_shape:
-        parts.append((n_shape, _latent_part(n_shape, shape, s, seed + 100)))
+        part = FlowPart(
+            n_energies,
+            name="energies",
+            couplings=s.energy_couplings,
+            jitter=s.jitter,
+            seed=seed,
+            width=s.energy_width,
+            blocks=s.energy_blocks,
+        )
+        parts.append(part)
+    if n and s.shape == "flow":
+        flow = {"couplings": s.couplings, **size}
+        parts.append(
+            FlowPart(n, name="shape", jitter=s.jitter, seed=seed_of_shape, **flow)
+        )
+    elif n:
+        decoder: Any = Standard(n, **size, seed=seed_of_shape)
+        if s.network == "conv":
+            decoder = _convolutions(n, shape, s, seed_of_shape)
+        encoder = Residual(**size, seed=seed_of_shape + 50) if s.encoder else None
+        part_of_shape = LatentPart(
+            n, name="shape", latent=s.latent, decoder=decoder, encoder=encoder
+        )
+        parts.append(part_of_shape)
     return parts
 
 
-def _flow_part(
-    name: str, n: int, sizes: tuple[int, int, int], jitter: float, seed: int
-) -> FlowPart:
-    width, blocks, couplings = sizes
-    size = {"width": width, "blocks": blocks}
-    return FlowPart(
-        n,
-        name=name,
-        standard=Standard(n, **size, seed=seed),
-        flow=CouplingFlow(n, couplings=couplings, **size, seed=seed + 50, name=name),
-        jitter=jitter,
-    )
-
-
-def _latent_part(n: int, shape: Shape, s: ShowerFlow, seed: int) -> LatentPart:
-    if s.network == "conv" and not shape.image:
+def _convolutions(
+    n: int, shape: Shape, s: ShowerFlow, seed: int
+) -> ConvolutionalStandard:
+    if not shape.image:
         raise PidganError(
             f"network 'conv' needs cells that fill one grid; the {n} shares of cells "
             "of this geometry do not: take network 'dense'"
         )
-    decoder: Any = Standard(n, width=s.width, blocks=s.blocks, seed=seed)
-    if s.network == "conv":
-        decoder = ConvolutionalStandard(
-            shape.image, channels=s.channels, width=s.width, seed=seed
-        )
-    return LatentPart(
-        n,
-        name="shape",
-        latent=s.latent,
-        decoder=decoder,
-        encoder=Residual(width=s.width, blocks=s.blocks, seed=seed + 50)
-        if s.encoder
-        else None,
+    return ConvolutionalStandard(
+        shape.image, channels=s.channels, width=s.width, seed=seed
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 
 from pidgan.training.backend import keras, tf
-from pidgan.training.networks.perceptrons import Residual
+from pidgan.training.networks.perceptrons import Residual, weights_of
 
 
 class CouplingFlow:
@@ -84,11 +84,8 @@ class CouplingFlow:
     @property
     def variables(self) -> list[Any]:
         """Return the weights that are trained, in order."""
-        layers = [layer for head in self.heads for layer in head]
-        weights = [
-            v for part in (*self.bodies, *layers) for v in part.trainable_variables
-        ]
-        return [self.whitening, *weights]
+        heads = [layer for head in self.heads for layer in head]
+        return [self.whitening, *weights_of(*self.bodies, *heads)]
 
     def _triangle(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the inverse of the linear map and the logarithm of its determinant."""

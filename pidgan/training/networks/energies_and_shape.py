@@ -17,6 +17,7 @@ A flow or a critic needs a number everywhere: `impute` draws from N(m, s) below 
 wherever a coordinate is censored.
 """
 
+import functools
 import math
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from pidgan.training.backend import keras, tf
 from pidgan.training.networks.couplings import CouplingFlow
-from pidgan.training.networks.perceptrons import Residual, Take
+from pidgan.training.networks.perceptrons import Residual, Take, weights_of
 
 # Probabilities below this are rounding.
 TINY = 1e-6
@@ -41,11 +42,7 @@ class Standard:
     @property
     def variables(self) -> list[Any]:
         """Return the weights, in order."""
-        heads = (self.location, self.log_scale)
-        return [
-            *self.body.trainable_variables,
-            *(v for head in heads for v in head.trainable_variables),
-        ]
+        return weights_of(self.body, self.location, self.log_scale)
 
     def __call__(self, context: Any) -> tuple[Any, Any]:
         """Return location and scale, (m, n) each."""
@@ -53,12 +50,10 @@ class Standard:
         scale = keras.layers.Activation("exponential")(self.log_scale(hidden))
         return self.location(hidden), scale
 
-    def apply(self, residual: Any, context: Any) -> Any:
-        """Return location + scale * residual."""
-        location, scale = self(context)
-        return keras.layers.Add()(
-            [location, keras.layers.Multiply()([scale, residual])]
-        )
+
+def spread(location: Any, scale: Any, residual: Any) -> Any:
+    """Return location + scale * residual."""
+    return keras.layers.Add()([location, keras.layers.Multiply()([scale, residual])])
 
 
 def censored_loss(
@@ -71,14 +66,7 @@ def censored_loss(
     return tf.reduce_sum(tf.where(observed > 0, seen, below), axis=1)
 
 
-def impute(
-    y: tf.Tensor,
-    observed: tf.Tensor,
-    location: tf.Tensor,
-    scale: tf.Tensor,
-    *,
-    seed: tf.Tensor,
-) -> tf.Tensor:
+def impute(y: Any, observed: Any, location: Any, scale: Any, *, seed: Any) -> tf.Tensor:
     """Return coordinates with those that are censored drawn below their edge."""
     top = tf.maximum(_phi((y - location) / scale), TINY)
     uniform = tf.random.stateless_uniform(tf.shape(y), seed)
@@ -98,6 +86,7 @@ MAX_LOG_SCALE = 3.0
 class Part(Protocol):
     """A model of n coordinates given a context, from `n_noise` numbers of noise."""
 
+    n: int
     n_noise: int
 
     @property
@@ -128,37 +117,36 @@ class FlowPart:
         n: int,
         *,
         name: str,
-        standard: Standard,
-        flow: CouplingFlow,
+        couplings: int,
         jitter: float,
+        seed: int,
+        **size: int,
     ) -> None:
-        """Join networks that are built when they are first called."""
+        """Make networks of a size, which are built when they are first called."""
         self.n = self.n_noise = n
-        self.name, self.standard, self.flow = name, standard, flow
-        self.jitter = jitter
+        self.name, self.jitter = name, jitter
+        self.standard = Standard(n, **size, seed=seed)
+        self.flow = CouplingFlow(
+            n, couplings=couplings, **size, seed=seed + 50, name=name
+        )
 
     @property
     def variables(self) -> list[Any]:
-        """Return all weights that are trained."""
         return [*self.standard.variables, *self.flow.variables]
 
     @property
     def played(self) -> list[Any]:
-        """Return the weights that a critic may change."""
         return [v for v in self.variables if v is not self.flow.whitening]
 
     def settle(self) -> None:
-        """Take what was learnt by its inverse into `generate`."""
         self.flow.settle()
 
     def generate(self, noise: Any, context: Any) -> Any:
-        """Return coordinates (m, n) from noise (m, n)."""
-        return self.standard.apply(self.flow.generate(noise, context), context)
+        return spread(*self.standard(context), self.flow.generate(noise, context))
 
     def losses(
         self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
     ) -> tuple[dict[str, Any], tf.Tensor]:
-        """Return losses of rows, (m,) each by name, and coordinates, imputed."""
         location, scale = self.standard(context)
         censored = censored_loss(y, observed, location, scale)
         location, scale = tf.stop_gradient(location), tf.stop_gradient(scale)
@@ -190,16 +178,11 @@ class LatentPart:
 
     @property
     def variables(self) -> list[Any]:
-        """Return all weights that are trained."""
         encoding = [self.encoder, *self.heads] if self.encoder else []
-        return [
-            *self.played,
-            *(v for part in encoding for v in part.trainable_variables),
-        ]
+        return [*self.played, *weights_of(*encoding)]
 
     @property
     def played(self) -> list[Any]:
-        """Return the weights that a critic may change."""
         return list(self.decoder.variables)
 
     def settle(self) -> None:
@@ -208,15 +191,12 @@ class LatentPart:
     def generate(self, noise: Any, context: Any) -> Any:
         """Return coordinates (m, n) from noise (m, latent + n)."""
         latent = Take(0, self.latent)(noise)
-        location, scale = self._decode(latent, context)
         each = Take(self.latent, self.latent + self.n)(noise)
-        spread = keras.layers.Multiply()([scale, each])
-        return keras.layers.Add()([location, spread])
+        return spread(*self._decode(latent, context), each)
 
     def losses(
         self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
     ) -> tuple[dict[str, Any], tf.Tensor]:
-        """Return losses of rows, (m,) each by name, and coordinates, imputed."""
         shape = (tf.shape(y)[0], self.latent)
         latent = tf.random.stateless_normal(shape, tf.random.fold_in(seed, 0))
         losses = {}
@@ -231,13 +211,8 @@ class LatentPart:
             losses[f"{self.name}_divergence"] = tf.reduce_sum(each, axis=1)
         location, scale = self._decode(latent, context)
         losses[f"{self.name}_scale"] = censored_loss(y, observed, location, scale)
-        full = impute(
-            y,
-            observed,
-            tf.stop_gradient(location),
-            tf.stop_gradient(scale),
-            seed=tf.random.fold_in(seed, 1),
-        )
+        location, scale = tf.stop_gradient(location), tf.stop_gradient(scale)
+        full = impute(y, observed, location, scale, seed=tf.random.fold_in(seed, 1))
         return {key: loss / self.n for key, loss in losses.items()}, full
 
     def _decode(self, latent: Any, context: Any) -> tuple[Any, Any]:
@@ -279,29 +254,21 @@ class ConvolutionalStandard:
         self.factors = [
             tuple(2 if k > i else 1 for k in doublings) for i in range(rounds)
         ]
+        same = functools.partial(convolution, kernel_size=3, padding="same")
         self.convolutions = [
-            convolution(
-                most // 2 ** (i + 1),
-                3,
-                padding="same",
-                kernel_initializer=_initializer(seeds),
-            )
+            same(most // 2 ** (i + 1), kernel_initializer=_initializer(seeds))
             for i in range(rounds)
         ]
-        self.heads = [
-            convolution(1, 3, padding="same", kernel_initializer="zeros")
-            for _ in range(2)
-        ]
-        self.skips = [
-            keras.layers.Dense(math.prod(grid), kernel_initializer="zeros")
-            for _ in range(2)
-        ]
+        zeros = {"kernel_initializer": "zeros"}
+        self.heads = [same(1, **zeros) for _ in range(2)]
+        cells = math.prod(grid)
+        self.skips = [keras.layers.Dense(cells, **zeros) for _ in range(2)]
 
     @property
     def variables(self) -> list[Any]:
         """Return the weights, in order."""
         layers = [self.body, self.start, *self.convolutions, *self.heads, *self.skips]
-        return [v for layer in layers for v in layer.trainable_variables]
+        return weights_of(*layers)
 
     def __call__(self, context: Any) -> tuple[Any, Any]:
         """Return location and scale, (m, n) each."""

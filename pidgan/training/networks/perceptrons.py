@@ -73,8 +73,14 @@ class Residual:
     @property
     def trainable_variables(self) -> list[Any]:
         """Return the weights, in order."""
-        layers = [self.first, *(layer for block in self.blocks for layer in block)]
-        return [v for layer in layers for v in layer.trainable_variables]
+        return weights_of(
+            self.first, *(layer for pair in self.blocks for layer in pair)
+        )
+
+
+def weights_of(*layers: Any) -> list[Any]:
+    """Return the trained weights of layers, in order."""
+    return [v for layer in layers for v in layer.trainable_variables]
 
 
 class Take(keras.layers.Layer):  # type: ignore[misc]
