@@ -20,11 +20,7 @@ MAX_NODES = 10_000  # largest number of operators
 
 
 def check_graph(structure: OnnxStructure) -> dict[str, Value]:
-    """Return type and shape of every value of a graph; nothing is computed.
-
-    A ValueError says that the graph has an operator that is not on the list, is out of
-    order, mixes rows, or is too large.
-    """
+    """Return type and shape of every value of a graph, or raise a ValueError."""
     if structure.refused:
         found = ", ".join(sorted(structure.refused))
         raise ValueError(f"has {found}, expected operators and constants only")

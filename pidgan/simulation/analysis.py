@@ -1,8 +1,7 @@
 """A simulated analysis ntuple: anti-D0 -> K+ pi- decays with a wrong PID response.
 
 The tracks are harder and the events busier than in the calibration samples. The PID
-branches come from `MONTE_CARLO`, as in an official simulation. The response of `DATA`
-to the same tracks stands beside them as `{track}_TRUE_{variable}`.
+branches come from `MONTE_CARLO`; the response of `DATA` is `{track}_TRUE_{variable}`.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,12 @@
 """Electromagnetic showers in a block of lead tungstate, as spots of energy.
 
-A shower is a number of spots. Their depth follows the gamma profile of E. Longo and
-I. Sestili (Nucl. Instrum. Meth. 128 (1975) 283), whose two parameters fluctuate from
-shower to shower. Their distance from the axis follows the core and tail of
-G. Grindhammer and S. Peters (arXiv:hep-ex/0001020, Eq. 22), 2 r R^2 / (r^2 + R^2)^2
-each. Spots outside the block are lost, and a cell without a spot is exactly zero. Some
-energy leaves through the front face, so that no shower keeps all of it.
-
-Constants of the material are those of the Review of Particle Physics. Sizes of the
-fluctuations are rounded from GEANT showers in the same block.
+The depth of spots follows the gamma profile of E. Longo and I. Sestili (Nucl. Instrum.
+Meth. 128 (1975) 283), whose two parameters fluctuate. Their distance from the axis
+follows the core and tail of G. Grindhammer and S. Peters (arXiv:hep-ex/0001020,
+Eq. 22), 2 r R^2 / (r^2 + R^2)^2 each. Spots outside the block are lost, some energy
+leaves through the front face, and a cell without a spot is exactly zero. Constants of
+the material are from the Review of Particle Physics, sizes of the fluctuations from
+GEANT showers in the same block.
 """
 
 from typing import Any

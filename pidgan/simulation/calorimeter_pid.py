@@ -1,14 +1,10 @@
 """PID variables of calorimeters: E/p, width and depth of showers, hadronic fraction.
 
 A track enters an electromagnetic calorimeter of lead tungstate in four layers, then a
-hadronic one in three. Electrons radiate in the material before it and shower as
-gamma distributions. Hadrons ionise until they interact; their energy then goes to
-neutral pions, which shower at once, and to a hadronic part. Muons ionise. Noise,
-thresholds and other tracks of the event act on the layers.
-
-Use `simulate_calorimeter` for a calibration sample and `simulate_calorimeter_response`
-for the truth at given conditions. `pidgan.simulation.calorimeter` simulates showers
-cell by cell.
+hadronic one in three. Electrons radiate before it and shower as gamma distributions.
+Hadrons ionise until they interact; their energy then goes to neutral pions, which
+shower at once, and to a hadronic part. Muons ionise. Noise, thresholds and other tracks
+of the event act on the layers.
 """
 
 from functools import partial

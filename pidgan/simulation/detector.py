@@ -1,8 +1,7 @@
 """Radiators and constants of the simulated detector, in data and in simulation.
 
-`DATA` is tuned so that efficiencies follow those published for LHCb; it stands for the
-truth. `MONTE_CARLO` is the same detector in an official simulation, with more photons,
-a better resolution and fewer background hits.
+`DATA` is tuned so that efficiencies follow those published for LHCb. `MONTE_CARLO` is
+an official simulation: more photons, better resolution and less background.
 """
 
 from dataclasses import dataclass, replace
@@ -64,10 +63,7 @@ class Radiator:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """Constants that the response to a track depends on.
-
-    Angles are in rad, momenta in MeV, lengths in mm.
-    """
+    """Constants of the response; angles in rad, momenta in MeV, lengths in mm."""
 
     rich1: Radiator
     rich2: Radiator

@@ -156,10 +156,9 @@ def _log_likelihoods(
 ) -> AnyArray:
     """Return ln L_h - ln L_background of one radiator, (5, n), for used tracks.
 
-    With mu_h expected photons of density f_h, and background density b,
-    ln L_h - ln L_background = -mu_h + sum_hits ln(1 + mu_h f_h / b), exactly 0 for a
-    hypothesis without photons: DLLs tie for this reason. Tracks must be ordered by
-    falling momentum, so that tracks above a threshold come first.
+    With mu_h expected photons of density f_h, and background density b, it is -mu_h +
+    sum_hits ln(1 + mu_h f_h / b), exactly 0 for a hypothesis without photons: DLLs tie
+    for this reason. Tracks are ordered by falling momentum.
     """
     mean = radiator.photons * acceptance
     # Hits of other tracks in the window, and the single-photon resolution, rad.

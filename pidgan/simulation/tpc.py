@@ -1,15 +1,11 @@
 """Ionisation of tracks in a time projection chamber, cluster by cluster.
 
-Every pad row along a track collects a cluster of electrons. Primary collisions are
-Poisson distributed with the mean of Bethe and Bloch; each frees electrons with the
-1/E^2.2 spectrum of delta rays, which makes the charge of a row Landau-like. Losses,
-drift, gain, saturation and other tracks act on the clusters. The PID variables are the
-mean of the lowest clusters, and its distance from the mean expected for a hypothesis in
-standard deviations.
-
-Gas and pad rows are those of ALICE (Ne/CO2, 159 rows: arXiv:1001.1950); constants of
-the ionisation are those of its simulation. Use `simulate_tpc` for a calibration sample
-and `simulate_tpc_response` for the truth at given conditions.
+Every pad row collects a cluster of electrons: primary collisions are Poisson
+distributed with the mean of Bethe and Bloch, and each frees electrons with the 1/E^2.2
+spectrum of delta rays. Losses, drift, gain, saturation and other tracks act on the
+clusters. The PID variables are the mean of the lowest clusters, and its distance from
+the one expected for a hypothesis. Gas, pad rows and constants of the ionisation are
+those of ALICE and its simulation (Ne/CO2, 159 rows: arXiv:1001.1950).
 """
 
 import math

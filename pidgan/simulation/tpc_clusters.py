@@ -1,10 +1,9 @@
 """Clusters along helices in a time projection chamber, electron by electron.
 
-A track with known parameters crosses the pad rows on a helix. The electrons of every
-primary collision start at its place on the track, drift with transverse and
-longitudinal diffusion and are amplified; the cluster of a row is their centre of
-gravity. Clusters are lost at the borders of sectors and by chance. There is no multiple
-scattering and no energy loss: the helix is the truth with which clusters are compared.
+Electrons of primary collisions start on the helix, drift with diffusion and are
+amplified; the cluster of a row is their centre of gravity. Clusters are lost at the
+borders of sectors and by chance. There is no multiple scattering and no energy loss:
+the helix is the truth with which clusters are compared.
 """
 
 import dataclasses

@@ -1,8 +1,6 @@
-"""Classical parametrisations of showers, in place of a trained model.
+"""Classical parametrisations of showers, in place of a trained model: the baseline.
 
-The result of `fit_parametrisation` is exported, opened, judged and applied like any
-other generator: it is the baseline for models. `gflash` has few parameters and needs
-few showers; `pca` follows a sample more closely.
+`gflash` has few parameters and needs few showers; `pca` follows a sample more closely.
 """
 
 import dataclasses

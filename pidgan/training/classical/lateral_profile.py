@@ -166,9 +166,9 @@ def _in_rings(
 ) -> Array:
     """Shares of cylindrical cells: exact for rings about the origin, tilted otherwise.
 
-    The tilt is the ratio of the densities of the moved and of the centred Gaussian at
-    the middle of the cell, exp((c d - d^2 / 2) / s^2) for a shift d and a middle c. It
-    holds for shifts smaller than the width, so its logarithm is kept within +-1.
+    The tilt is the ratio of the densities of the moved and of the centred Gaussian,
+    exp((c d - d^2 / 2) / s^2) for a shift d < s and the middle c of a cell; its
+    logarithm is kept within +-1.
     """
     m, k = axis[0].shape[-1], len(widths)
     sectors = layer.shape[0]
