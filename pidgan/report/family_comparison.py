@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,7 @@ from pidgan.training.export import export_bundle
 from pidgan.training.families import FAMILIES, RECIPES
 from pidgan.training.loop import Progress, train
 
-SPEED_ROWS = 2**17
-"""Number of rows of one timing of a bundle, which takes some 0.1 to 1 s."""
-
-SPEED_REPETITIONS = 3
+SPEED_ROWS, SPEED_REPETITIONS = 2**17, 3  # one timing takes some 0.1 to 1 s
 JSON_NAME, FIGURE_NAME = "comparison.json", "comparison.png"
 TEXT = (
     "All families were trained on the same rows for the same time, and judged by the "
@@ -36,16 +34,8 @@ TEXT = (
     "between generated and real efficiency of any cut, and pull rms that of the "
     "differences in bins over their uncertainties, averaged over the cuts."
 )
-WIDTHS = {
-    "C2ST": 15,
-    "KS": 15,
-    "max |de|": 9,
-    "pull rms": 11,
-    "steps": 8,
-    "train": 7,
-    "rows/s": 7,
-}
-"""Columns of the table, and their widths as text."""
+COLUMNS = ("C2ST", "KS", "max |de|", "pull rms", "steps", "train", "rows/s")
+WIDTHS = dict(zip(COLUMNS, (15, 15, 9, 11, 8, 7, 7), strict=True))  # as text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +121,9 @@ class FamilyComparison:
         return "\n".join(lines)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, "comparison.json" and the figure "comparison.png".
+        """Write "comparison.json", "comparison.png" and report.html; return its path.
 
-        Args:
-            directory: Directory to write into.
-            overwrite: Whether files of an existing directory are replaced.
-
-        Returns:
-            The path of report.html.
+        Files of an existing directory are replaced where `overwrite` is set.
         """
         figure = self._draw()
         section = Section(
@@ -161,15 +146,13 @@ class FamilyComparison:
 
     def _draw(self) -> Figure:
         done = [f for f in self.families if not f.problem]
-        return plot_families(
-            [f.family for f in done],
-            {
-                "C2ST AUC": ([f.c2st for f in done], [f.c2st_floor for f in done]),
-                "mean KS distance": ([f.ks for f in done], [f.ks_floor for f in done]),
-                "pull rms": ([f.pull_rms for f in done], [f.pull_floor for f in done]),
-                "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
-            },
-        )
+        panels = {
+            "C2ST AUC": ([f.c2st for f in done], [f.c2st_floor for f in done]),
+            "mean KS distance": ([f.ks for f in done], [f.ks_floor for f in done]),
+            "pull rms": ([f.pull_rms for f in done], [f.pull_floor for f in done]),
+            "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
+        }
+        return plot_families([f.family for f in done], panels)
 
 
 def compare_families(
@@ -225,20 +208,12 @@ def compare_families(
         refuse_existing(path, overwrite=overwrite)
     found: list[FamilyFigures] = []
     for name in families:
-        figures = _train_and_judge(
-            dataset,
-            name,
-            folder,
-            options={
-                "budget": budget,
-                "steps": steps,
-                "seed": seed,
-                "settings": (settings or {}).get(name),
-            },
-            c2st_rows=c2st_rows,
-            progress=progress,
+        own = {"settings": (settings or {}).get(name)}
+        options = {"budget": budget, "steps": steps, "seed": seed, **own}
+        judged = _train_and_judge(
+            dataset, name, folder, options, c2st_rows=c2st_rows, progress=progress
         )
-        found.append(figures)
+        found.append(judged)
         comparison = FamilyComparison(
             sample=dataset.sample.name,
             training_rows=len(dataset.part("train").weights),
@@ -272,24 +247,16 @@ def _train_and_judge(
     dataset: Dataset,
     name: str,
     folder: Path,
-    *,
     options: Mapping[str, Any],
+    *,
     c2st_rows: int,
     progress: Callable[[str, Progress], None] | None,
 ) -> FamilyFigures:
-    def show(state: Progress) -> None:
-        if progress is not None:
-            progress(name, state)
-
+    named: dict[str, Any] = {"recipe" if name in RECIPES else "family": name}
+    show = progress and partial(progress, name)
     start = time.perf_counter()
     try:
-        model = train(
-            dataset,
-            family=None if name in RECIPES else name,
-            recipe=name if name in RECIPES else None,
-            progress=show,
-            **options,
-        )
+        model = train(dataset, **named, progress=show, **options)
     except TrainingError as error:
         return FamilyFigures(family=name, problem=str(error))
     seconds = time.perf_counter() - start
@@ -307,31 +274,27 @@ def _train_and_judge(
 
 def _fidelity(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that are compared, from those of a report."""
-    c2st = figures["c2st"]
+    cuts = figures["efficiency"]
+    c2st = [figures["c2st"]]
     ks = [target["ks"] for target in figures["targets"].values()]
-    pulls = [cut["pull_rms"] for cut in figures["efficiency"].values()]
+    pulls = [cut["pull_rms"] for cut in cuts.values()]
     differences = {
-        cut: abs(found["overall"]["difference"]["value"])
-        for cut, found in figures["efficiency"].items()
+        cut: abs(found["overall"]["difference"]["value"]) for cut, found in cuts.items()
     }
     worst = max(differences, key=lambda cut: differences[cut])
     return {
-        "c2st": _number(c2st["value"]),
-        "c2st_error": _number(c2st["error"]),
-        "c2st_floor": _number(c2st["floor"]),
-        "ks": _mean([figure["value"] for figure in ks]),
-        "ks_floor": _mean([figure["floor"] for figure in ks]),
+        "c2st": _mean(c2st, "value"),
+        "c2st_error": _mean(c2st, "error"),
+        "c2st_floor": _mean(c2st, "floor"),
+        "ks": _mean(ks, "value"),
+        "ks_floor": _mean(ks, "floor"),
         "difference": differences[worst],
         "difference_cut": worst,
-        "pull_rms": _mean([figure["value"] for figure in pulls]),
-        "pull_floor": _mean([figure["floor"] for figure in pulls]),
+        "pull_rms": _mean(pulls, "value"),
+        "pull_floor": _mean(pulls, "floor"),
     }
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    present = [value for value in values if value is not None]
+def _mean(figures: Sequence[Mapping[str, Any]], name: str) -> float:
+    present = [figure[name] for figure in figures if figure[name] is not None]
     return float(np.mean(present)) if present else math.nan

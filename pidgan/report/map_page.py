@@ -43,7 +43,7 @@ def write_map_report(
     misid: Sequence[MapInput] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Write report.html of an efficiency map to a directory.
+    """Write report.html of an efficiency map to a directory, and return its path.
 
     Each cut has curves against every condition, real, generated and corrected, with
     the ratio to real; maps of the discrepancy and of its pull, as measured and as
@@ -55,9 +55,6 @@ def write_map_report(
         directory: Directory to write into; a new one appears complete or not at all.
         misid: Maps of other species with the same cuts, whose misID is shown too.
         overwrite: Whether the report in an existing directory is replaced.
-
-    Returns:
-        The path of report.html.
 
     Raises:
         PidganError: The directory exists and `overwrite` is not set.
@@ -81,15 +78,12 @@ def write_map_report(
 def write_working_point_report(
     point: WorkingPoint, directory: str | Path, *, overwrite: bool = False
 ) -> Path:
-    """Write report.html of a working point: its ROC curves and its scan.
+    """Write report.html of a working point, with ROC curves, and return its path.
 
     Args:
         point: Working point, from `working_point`.
         directory: Directory to write into; a new one appears complete or not at all.
         overwrite: Whether the report in an existing directory is replaced.
-
-    Returns:
-        The path of report.html.
 
     Raises:
         PidganError: The directory exists and `overwrite` is not set.
@@ -191,10 +185,12 @@ class _View:
         edges = {name: self.edges[name] for name in conditions}
         return self.rows.in_bins(edges).measured()
 
-    def places(self, condition: str) -> IntArray:
-        """Bin number along a condition, of every bin of the map."""
-        places = np.unravel_index(np.arange(len(self.weights)), self.map.shape)
-        return places[list(self.edges).index(condition)]
+    def groups(self, *conditions: str) -> list[IntArray]:
+        """Numbers of the bins of the map in each bin of some conditions."""
+        numbers = np.arange(len(self.weights)).reshape(self.map.shape)
+        axes = [list(self.edges).index(name) for name in conditions]
+        moved = np.moveaxis(numbers, axes, range(len(axes)))
+        return list(moved.reshape(np.prod(moved.shape[: len(axes)]), -1))
 
     def mean(self, number: int, bins: IntArray) -> tuple[float, float]:
         """Corrected efficiency of some bins together, and its uncertainty."""
@@ -293,13 +289,12 @@ def _summary_section(views: Sequence[_View]) -> Section:
 
 def _curve_picture(view: _View, number: int, condition: str) -> Picture:
     """Real, generated and corrected efficiency against one condition."""
-    cut, places = view.map.cuts[number], view.places(condition)
-    edges, found = view.edges[condition], view.in_bins(condition)
-    bins = [np.flatnonzero(places == i) for i in range(len(edges) - 1)]
-    corrected, error = np.array([view.mean(number, one) for one in bins]).T
+    cut, found = view.map.cuts[number], view.in_bins(condition)
+    means = [view.mean(number, bins) for bins in view.groups(condition)]
+    corrected, error = np.array(means).T
     real = found.real
     figure = efficiencies.plot_corrected(
-        edges,
+        view.edges[condition],
         (real.efficiency[number], [real.lower[number], real.upper[number]]),
         generated=found.generated.efficiency[number],
         corrected=(corrected, error),
@@ -349,14 +344,12 @@ def _smoothed(
     view: _View, number: int, first: str, second: str
 ) -> tuple[FloatArray, FloatArray]:
     """Smoothed generated minus real in two conditions, and its uncertainty."""
-    places = view.places(first), view.places(second)
     shape = tuple(len(view.edges[name]) - 1 for name in (first, second))
     difference, error = np.full(shape, np.nan), np.full(shape, np.nan)
-    for i, j in np.ndindex(*shape):
-        bins = np.flatnonzero((places[0] == i) & (places[1] == j))
+    for place, bins in enumerate(view.groups(first, second)):
         total = view.weights[bins].sum()
         if total > 0:
             f = view.weights[bins] / total
-            difference[i, j] = -f @ view.map.discrepancy[number, bins]
-            error[i, j] = view.mean(number, bins)[1]
+            difference.flat[place] = -f @ view.map.discrepancy[number, bins]
+            error.flat[place] = view.mean(number, bins)[1]
     return difference, error

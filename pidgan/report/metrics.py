@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError
@@ -122,19 +123,15 @@ def ks_error(
     return float(np.sqrt(variance))
 
 
-def separation_power(
-    counts_a: ArrayLike, counts_b: ArrayLike, *, normalise: bool = True
-) -> float:
+def separation_power(counts_a: ArrayLike, counts_b: ArrayLike) -> float:
     """Return the separation power of two histograms, 1/2 sum (h1 - h2)^2 / (h1 + h2).
 
     Source: Diefenbacher et al., J. Instrum. 15 (2020) P11004; used by the CaloChallenge
     (arXiv:2410.21611). Bins where h1 + h2 <= 0, possible with weights of both signs,
     are left out.
     """
-    h1 = np.asarray(counts_a, dtype=np.float64)
-    h2 = np.asarray(counts_b, dtype=np.float64)
-    if normalise:
-        h1, h2 = h1 / positive_sum(h1, "counts_a"), h2 / positive_sum(h2, "counts_b")
+    h1, h2 = (np.asarray(h, dtype=np.float64) for h in (counts_a, counts_b))
+    h1, h2 = h1 / positive_sum(h1, "counts_a"), h2 / positive_sum(h2, "counts_b")
     use = h1 + h2 > 0
     return float(0.5 * np.sum((h1[use] - h2[use]) ** 2 / (h1[use] + h2[use])))
 
@@ -160,17 +157,14 @@ def energy_distance(
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{x.shape[1]} columns against {y.shape[1]}")
     # The same seed twice: equal samples keep equal rows, and distance(x, x) = 0.
-    pick_x, pick_y = (
-        pick_rows(len(x), max_rows, seed),
-        pick_rows(len(y), max_rows, seed),
-    )
+    pick_x, pick_y = (pick_rows(len(s), max_rows, seed) for s in (x, y))
     x, wx, y, wy = x[pick_x], wx[pick_x], y[pick_y], wy[pick_y]
     scale = np.std(np.concatenate([x, y]), axis=0)
     scale[scale == 0] = 1.0
     x, y = x / scale, y / scale
     wx, wy = wx / positive_sum(wx, "weights_a"), wy / positive_sum(wy, "weights_b")
-    within = wx @ _pair_distances(x, x) @ wx + wy @ _pair_distances(y, y) @ wy
-    return float(2 * (wx @ _pair_distances(x, y) @ wy) - within)
+    within = wx @ cdist(x, x) @ wx + wy @ cdist(y, y) @ wy
+    return float(2 * (wx @ cdist(x, y) @ wy) - within)
 
 
 def pick_rows(n: int, most: int, seed: int) -> Any:
@@ -178,13 +172,6 @@ def pick_rows(n: int, most: int, seed: int) -> Any:
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
-
-
-def _pair_distances(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Euclidean distances, (n, m)."""
-    from scipy.spatial.distance import cdist
-
-    return np.asarray(cdist(x, y))
 
 
 def _distributions(
@@ -207,9 +194,7 @@ def _distributions(
 # Classifiers of `c2st`, fixed so that its figure means the same in every report.
 TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
 EQUAL_WEIGHTS = 0.01  # relative range below which weights count as equal
-NETWORK_UNITS = (64, 64)
-NETWORK_EPOCHS = 12
-NETWORK_ROWS_PER_BATCH = 512
+NETWORK_UNITS, NETWORK_EPOCHS, NETWORK_ROWS_PER_BATCH = (64, 64), 12, 512
 
 C2ST_MIN_ROWS = 200  # of each sample; the AUC of fewer says nothing
 
@@ -226,7 +211,6 @@ class C2ST:
     auc_trees: float
     auc_network: float
     n_real: int
-    n_generated: int
     n_eff: float
 
 
@@ -260,16 +244,15 @@ def c2st(
         raise ValueError(f"{x0.shape[1]} real features, {x1.shape[1]} generated")
     if paired and len(x0) != len(x1):
         raise ValueError(f"paired, but {len(x0)} real and {len(x1)} generated rows")
-    picks = [pick_rows(len(x0), max_rows, seed), pick_rows(len(x1), max_rows, seed + 1)]
-    if paired:
-        picks[1] = picks[0]
+    other = seed if paired else seed + 1
+    picks = pick_rows(len(x0), max_rows, seed), pick_rows(len(x1), max_rows, other)
     x0, w0, x1, w1 = x0[picks[0]], w0[picks[0]], x1[picks[1]], w1[picks[1]]
     if min(len(x0), len(x1)) < C2ST_MIN_ROWS:
         raise DatasetError(
             f"{len(x0)} real and {len(x1)} generated rows are too few for a C2ST; "
             f"expected {C2ST_MIN_ROWS} each"
         )
-    parts = (halves(len(x0), seed), halves(len(x1), seed if paired else seed + 1))
+    parts = (halves(len(x0), seed), halves(len(x1), other))
     with one_thread():
         outcome = [
             _cross_fitted_auc(score, (x0, x1), (w0, w1), parts, seed=seed)
@@ -282,7 +265,6 @@ def c2st(
         auc_trees=outcome[0][0],
         auc_network=outcome[1][0],
         n_real=len(x0),
-        n_generated=len(x1),
         n_eff=2 / (1 / n_eff(w0) + 1 / n_eff(w1)),
     )
 
@@ -323,27 +305,16 @@ def _cross_fitted_auc(
     """Mean AUC of two halves, each scored by a classifier of the other."""
     aucs, errors = [], []
     for parts in (halves, (~halves[0], ~halves[1])):
-        train = [x[~part] for x, part in zip(samples, parts, strict=True)]
-        signed = [w[~part] for w, part in zip(weights, parts, strict=True)]
-        positive = [
-            positive_weights(x, w, seed) for x, w in zip(train, signed, strict=True)
-        ]
+        cut = list(zip(samples, weights, parts, strict=True))
+        train, test = [x[~part] for x, _, part in cut], [x[p] for x, _, p in cut]
+        positive = [positive_weights(x[~p], w[~p], seed) for x, w, p in cut]
         # Each sample weighs the same, so that their sizes carry no information.
         w = np.concatenate([w / w.sum() for w in positive])
-        test = [x[part] for x, part in zip(samples, parts, strict=True)]
         label = np.repeat([0, 1], [len(x) for x in train])
-        scores = score(
-            np.concatenate(train),
-            label,
-            w * (len(w) / 2),
-            np.concatenate(test),
-            seed=seed,
-        )
-        auc, error = weighted_auc(
-            scores[: len(test[0])],
-            scores[len(test[0]) :],
-            *(w[part] for w, part in zip(weights, parts, strict=True)),
-        )
+        seen = (np.concatenate(train), label, w * (len(w) / 2))
+        scores = score(*seen, np.concatenate(test), seed=seed)
+        found = np.split(scores, [len(test[0])])
+        auc, error = weighted_auc(*found, *(w[part] for _, w, part in cut))
         aucs.append(auc)
         errors.append(error)
     return float(np.mean(aucs)), float(np.hypot(errors[0], errors[1]) / 2)

@@ -16,23 +16,15 @@ from pidgan.arrays import FloatArray
 MOMENTS = ("pad_centre", "time_centre", "pad_width", "time_width", "covariance", "sum")
 """Names of the moments; widths are variances, all in units of a pad or a time bin."""
 
-N_BINS = 19
-"""Number of bins of a profile, that of arXiv:2012.04595."""
-
-MIN_ROWS = 8
-"""Smallest number of responses of a bin that counts."""
+N_BINS = 19  # of a profile, as in arXiv:2012.04595
+MIN_ROWS = 8  # smallest number of responses of a bin that counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Mean and standard deviation of a moment in bins of a condition.
+    """Mean and standard deviation of a moment in bins (m,) with edges (m + 1,).
 
-    Attributes:
-        edges: (bins + 1,) Edges of the bins.
-        mean, deviation: (bins,) Mean and standard deviation of the moment, NaN in bins
-            with fewer than `MIN_ROWS` responses.
-        mean_error, deviation_error: (bins,) Statistical errors of both.
-        rows: (bins,) Numbers of responses.
+    They are NaN in bins with fewer than `MIN_ROWS` responses.
     """
 
     edges: FloatArray
@@ -89,15 +81,11 @@ def image_moments(images: ArrayLike) -> FloatArray:
 
 
 def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
-    """Return mean and deviation of values in bins of a condition.
+    """Return mean and deviation of a moment (n,) in bins of a condition (n,).
 
-    The error of the deviation s is sqrt((m4 - s^4) / n) / (2 s), m4 the fourth central
-    moment (H. Cramer, Mathematical Methods of Statistics (1946), Sec. 28.2).
-
-    Args:
-        x: (n,) Condition.
-        values: (n,) Moment; rows with NaN do not count.
-        edges: (bins + 1,) Rising edges; the last bin includes its upper edge.
+    Rows with NaN do not count, and the last bin includes its upper edge. The error of
+    the deviation s is sqrt((m4 - s^4) / n) / (2 s), m4 the fourth central moment
+    (H. Cramer, Mathematical Methods of Statistics (1946), Sec. 28.2).
     """
     x, values, edges = (np.asarray(v, dtype=np.float64) for v in (x, values, edges))
     place = np.searchsorted(edges, x, side="right") - 1

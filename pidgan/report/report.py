@@ -27,8 +27,7 @@ from pidgan.report.plots.samples import plot_history
 
 HTML_NAME, JSON_NAME = "report.html", "report.json"
 TEMPLATE = "report/report.html"
-TINY = 1e-4
-"""Smaller numbers are written with a power of ten."""
+TINY = 1e-4  # smaller numbers are written with a power of ten
 
 
 @dataclass(frozen=True)

@@ -25,20 +25,12 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from pidgan.arrays import FloatArray
+from pidgan.calorimeter import observables
 from pidgan.calorimeter.geometry import Geometry
-from pidgan.calorimeter.observables import (
-    check_cells,
-    layer_edges,
-    layer_energies,
-    observables,
-)
 from pidgan.report.metrics import separation_power
 
-ONE_SIGMA = 0.158655
-"""Share of a normal distribution below one standard deviation below the mean."""
-
+ONE_SIGMA = 0.158655  # of a normal distribution lies below mean - deviation
 _WIDTH_ERROR = 0.962  # error of a width from quantiles, in widths: sqrt(0.925 / n)
-
 RADIAL_BINS, SPECTRUM_BINS = 20, 60
 
 
@@ -151,20 +143,18 @@ def longitudinal_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Cur
 
     The edges are depths in mm where they are known and continuous, else layer numbers.
     """
-    e = check_cells(cells, geometry)[:, geometry.view_slices[view]]
-    energies = layer_energies(e, geometry.view(view))
-    edges = layer_edges(geometry.view(view))
+    e = observables.check_cells(cells, geometry)[:, geometry.view_slices[view]]
+    energies = observables.layer_energies(e, geometry.view(view))
+    edges = observables.layer_edges(geometry.view(view))
     if edges is None:
         edges = np.arange(energies.shape[1] + 1) - 0.5
     return _mean_curve(edges, energies)
 
 
-def lateral_profile(
-    cells: ArrayLike, geometry: Geometry, view: str, *, bins: int = RADIAL_BINS
-) -> Curve:
+def lateral_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Curve:
     """Return the mean share of energy against the distance to the centre of energy."""
-    part = geometry.view_slices[view]
-    e = check_cells(cells, geometry)[:, part]
+    part, bins = geometry.view_slices[view], RADIAL_BINS
+    e = observables.check_cells(cells, geometry)[:, part]
     at = geometry.centres[part][:, :2]
     whole = np.maximum(e.sum(axis=1, keepdims=True), 1e-30)
     middle = e @ at / whole
@@ -209,19 +199,15 @@ def _mean_curve(edges: FloatArray, values: FloatArray) -> Curve:
     return Curve(edges=edges, mean=values.mean(axis=0), error=error)
 
 
+# Bins between the 0.1 % and 99.9 % quantiles of the real values; one on each side holds
+# the rest.
 SEPARATION_BINS = 50
-"""Bins of a separation power between the 0.1 % and 99.9 % quantiles of the real values;
-one more bin on each side holds the rest."""
-
+# Numbers of sample sizes, batches and rows, those of `jetnet.evaluation`.
 FPD_POINTS, FPD_BATCHES = 10, 20
-"""Numbers of sample sizes and of batches, those of `jetnet.evaluation.fpd`."""
-
 KPD_BATCHES, KPD_ROWS = 10, 5000
-"""Numbers of batches and of rows, those of `jetnet.evaluation.kpd`."""
 
+# Neighbour of PRDC that sets the radius, and most rows; their distances take 72 MB.
 NEIGHBOURS, NEIGHBOUR_ROWS = 5, 3000
-"""Neighbour of PRDC that sets the radius, and largest number of rows, whose distances
-then take 72 MB."""
 
 
 def separation(real: ArrayLike, generated: ArrayLike) -> float:
@@ -248,7 +234,7 @@ def high_level(
     cells: ArrayLike, geometry: Geometry, incident: ArrayLike, *, per_layer: bool = True
 ) -> dict[str, FloatArray]:
     """Return the observables that are compared: ratios of energies, no energies."""
-    found = observables(cells, geometry, incident, per_layer=per_layer)
+    found = observables.observables(cells, geometry, incident, per_layer=per_layer)
     return {
         name: values
         for name, values in found.items()
@@ -285,13 +271,12 @@ def frechet_distance(
             a, b = (s[rng.choice(len(s), size, replace=False)] for s in (x, y))
             batch.append(_frechet(a, b))
         values.append(np.mean(batch))
-    start = (max(float(values[-1]), 1e-12), 1.0)
     found, covariance = scipy.optimize.curve_fit(
         lambda t, offset, slope: offset + slope * t,
         1 / sizes,
         values,
-        p0=start,
-        bounds=([0, 0], [np.inf, np.inf]),
+        p0=(max(float(values[-1]), 1e-12), 1.0),
+        bounds=(0, np.inf),
     )
     return float(found[0]), float(np.sqrt(covariance[0, 0]))
 

@@ -9,18 +9,10 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
+from pidgan.report import report
 from pidgan.report.plots import showers
 from pidgan.report.plots.canvas import display_unit
-from pidgan.report.report import (
-    Measured,
-    Picture,
-    Report,
-    Section,
-    Table,
-    figure_table,
-    training_sections,
-    with_error,
-)
+from pidgan.report.report import Picture, Section, Table
 from pidgan.report.shower_metrics import Curve, ResolutionFit, Response, fit_resolution
 from pidgan.sample.species import species_name
 
@@ -66,9 +58,9 @@ class ShowerData:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def shower_report(figures: dict[str, Any], data: ShowerData) -> Report:
+def shower_report(figures: dict[str, Any], data: ShowerData) -> report.Report:
     """Return the report of figures of showers."""
-    return Report(
+    return report.Report(
         figures=figures,
         title=f"Showers in {data.geometry.name}",
         lead=(
@@ -83,9 +75,9 @@ def shower_report(figures: dict[str, Any], data: ShowerData) -> Report:
     )
 
 
-def _main_figures(f: Mapping[str, Any]) -> list[tuple[str, Measured]]:
+def _main_figures(f: Mapping[str, Any]) -> list[tuple[str, report.Measured]]:
     """Label and figure of each line of the summary."""
-    found: list[tuple[str, Measured]] = []
+    found: list[tuple[str, report.Measured]] = []
     if "c2st" in f:
         found.append(("AUC of a classifier on observables", f["c2st"]["high"]))
         found.append(("AUC of a classifier on cells / E", f["c2st"]["low"]))
@@ -110,7 +102,7 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
             "plausible, recall and coverage whether all kinds of showers are generated."
         ),
         tables=[
-            figure_table(_main_figures(figures)),
+            report.figure_table(_main_figures(figures)),
             Table(
                 title="Response: largest difference in any bin, and fits with E in GeV",
                 rows=[_response_row(figures, data, name) for name in data.response],
@@ -119,7 +111,7 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
     )
     if "speed" in figures:
         yield Section(title="Speed", tables=[Table(rows=figures["speed"])])
-    yield from training_sections(data.history)
+    yield from report.training_sections(data.history)
     yield _response(figures, data)
     yield _pictures(data)
     yield _profiles(data)
@@ -182,8 +174,8 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             {
                 f"E [{unit}]": f"{e:.4g}",
                 "showers": f"{n:.0f}",
-                "generated / real mean - 1": with_error(*linearity, unit="%"),
-                "generated / real resolution": with_error(*resolution),
+                "generated / real mean - 1": report.with_error(*linearity, unit="%"),
+                "generated / real resolution": report.with_error(*resolution),
             }
             for e, n, linearity, resolution in zip(
                 x, f["showers"], mean, ratio, strict=True
@@ -205,12 +197,9 @@ def _pictures(data: ShowerData) -> Section:
     """Average shower and single showers in the layers of each view."""
     pictures = []
     factor, unit = display_unit(data.energy_unit)
-    first = 0
-    for view in data.geometry.views:
-        part = slice(first, first + view.n_cells)
-        first = part.stop
-        if not view.has_plane:
-            continue
+    for view in (one for one in data.geometry.views if one.has_plane):
+        part = data.geometry.view_slices[view.name]
+        ends = np.cumsum([layer.n_cells for layer in view.layers])
         layers = _shown_layers(view, data.average[0][part])
         outlines = [view.layers[i].outlines() for i in layers]
         titles = [_layer_title(view, i) for i in layers]
@@ -222,10 +211,10 @@ def _pictures(data: ShowerData) -> Section:
             )
             pairs.append((caption, y, g))
         for caption, real, generated in pairs:
-            rows = [
-                (label, _of_layers(view, cells[part], layers))
-                for label, cells in (("real", real), ("generated", generated))
-            ]
+            rows = []
+            for label, cells in (("real", real), ("generated", generated)):
+                split = np.split(cells[part], ends[:-1])
+                rows.append((label, [split[i] for i in layers]))
             figure = showers.plot_shower(
                 outlines, rows, titles=titles, unit=data.energy_unit
             )
@@ -263,7 +252,7 @@ def _profiles(data: ShowerData) -> Section:
     for deep in (one for one in data.geometry.views if one.has_depth):
         fractions = _fractions(data, deep)
         matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
-        figure = showers.plot_matrix(*matrices, what="correlation", name="layer")
+        figure = showers.plot_matrix(*matrices)
         caption = f"Correlations of the layers' shares of energy, {deep.name}."
         pictures.append(Picture(figure, caption))
     return Section(title="Profiles, spectra and correlations", pictures=pictures)
@@ -285,7 +274,7 @@ def _observables(figures: Mapping[str, Any], data: ShowerData) -> Section:
         text="The separation power of two histograms is 0 if they are equal and 1 if "
         "they have no bin in common.",
         pictures=pictures,
-        tables=[figure_table(figures["separation"].items())],
+        tables=[report.figure_table(figures["separation"].items())],
     )
 
 
@@ -310,13 +299,6 @@ def _shown_layers(view: View, average: FloatArray) -> list[int]:
     cumulated = np.cumsum(energies[several]) / energies[several].sum()
     levels = np.linspace(0.02, 0.98, MOST_LAYERS)
     return [several[i] for i in dict.fromkeys(np.searchsorted(cumulated, levels))]
-
-
-def _of_layers(
-    view: View, cells: FloatArray, layers: Sequence[int]
-) -> list[FloatArray]:
-    starts = np.cumsum([0, *(layer.n_cells for layer in view.layers)])
-    return [cells[starts[i] : starts[i + 1]] for i in layers]
 
 
 def _layer_title(view: View, i: int) -> str:

@@ -19,39 +19,16 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
+from pidgan.report import shower_metrics
 from pidgan.report.metrics import c2st
 from pidgan.report.report import Report, plain
-from pidgan.report.shower_metrics import (
-    Curve,
-    Response,
-    cell_spectrum,
-    correlation_difference,
-    energy_edges,
-    energy_response,
-    fit_resolution,
-    frechet_distance,
-    high_level,
-    kernel_distance,
-    lateral_profile,
-    longitudinal_profile,
-    low_level,
-    neighbour_figures,
-    separation,
-    spectrum_edges,
-)
+from pidgan.report.shower_metrics import Curve, Response
 from pidgan.report.shower_page import ShowerData, shower_report
 
-MIN_SHOWERS = 400
-"""Smallest number of showers: a classifier then has 200 of each kind in a half."""
-
-HALVINGS = 10
-"""Number of ways to halve the showers for a separation power."""
-
-BLOCK_ROWS = 1000
-"""Number of showers that are generated at a time."""
-
-SHOWN = 3
-"""Number of single showers that are drawn."""
+MIN_SHOWERS = 400  # a classifier then has 200 of each kind in a half
+HALVINGS = 10  # ways to halve the showers for a separation power
+BLOCK_ROWS = 1000  # showers that are generated at a time
+SHOWN = 3  # single showers that are drawn
 
 
 def generate_showers(
@@ -63,15 +40,9 @@ def generate_showers(
 ) -> FloatArray:
     """Return one generated shower for each row of conditions.
 
-    Args:
-        generate: Function from conditions (m, c) and standard normal noise (m, n_noise)
-            to cells (m, n_cells), such as `sample` of a parametrisation.
-        conditions: (n, c) Conditions.
-        n_noise: Number of normal numbers that the generator takes.
-        seed: Seed of the noise.
-
-    Returns:
-        (n, n_cells) Energies of the cells.
+    `generate` is a function from conditions (m, c) and standard normal noise
+    (m, n_noise) to cells (m, n_cells), such as `sample` of a parametrisation.
+    Conditions are (n, c) and the energies of the cells (n, n_cells).
     """
     x = np.asarray(conditions, dtype=np.float32)
     rng = np.random.default_rng(seed)
@@ -96,19 +67,10 @@ def compare_showers(
 ) -> Report:
     """Compare real showers with showers generated for the same conditions.
 
-    Args:
-        real: (n, n_cells) Real showers that the generator was not fitted to.
-        generated: (n, n_cells) Generated showers, row by row of the same conditions.
-        conditions: (n, c) Conditions.
-        geometry: Geometry of the cells.
-        names: (c,) Names of the conditions. "energy" is needed; "species" splits the
-            response.
-        energy_unit: Unit of the cells and of the incident energies.
-        seed: Seed of the halves and of the classifiers.
-        classifiers: Whether to train classifiers, which takes most of the time.
-
-    Returns:
-        The report; its `data` is a `ShowerData`.
+    Showers are (n, n_cells) and conditions (n, c), with the names of their columns:
+    "energy" is needed, "species" splits the response. `energy_unit` is that of cells
+    and incident energies. The classifiers take most of the time. The `data` of the
+    report is a `ShowerData`.
 
     Raises:
         DatasetError: There are too few showers, or generated cells are not finite.
@@ -132,7 +94,7 @@ def compare_showers(
             f"no condition 'energy' among {', '.join(names)}{nearest('energy', names)}"
         )
     energy = x[:, list(names).index("energy")]
-    observed = [high_level(cells, geometry, energy) for cells in (y, g)]
+    observed = [shower_metrics.high_level(cells, geometry, energy) for cells in (y, g)]
     rng = np.random.default_rng(seed)
     halves = [rng.permutation(len(y)) < len(y) // 2 for _ in range(HALVINGS)]
     half = halves[0]
@@ -150,7 +112,8 @@ def compare_showers(
     figures["response"] = {
         name: _response_figures(*pair, energy_unit) for name, pair in response.items()
     }
-    shown = _choose_shown(energy)
+    order = np.argsort(energy, kind="stable")
+    shown = order[(np.linspace(0.05, 0.95, SHOWN) * (len(order) - 1)).astype(int)]
     data = ShowerData(
         geometry=geometry,
         energy_unit=energy_unit,
@@ -169,7 +132,10 @@ def _separations(
 ) -> dict[str, Any]:
     """Separation power of each observable, and the mean of those that are no list."""
     y, g = observed
-    powers = {name: _estimates(separation, y[name], g[name], halves) for name in y}
+    powers = {
+        name: _estimates(shower_metrics.separation, y[name], g[name], halves)
+        for name in y
+    }
     whole = [powers[name] for name in y if "[" not in name]
     values, floors = (np.mean(found, axis=0) for found in zip(*whole, strict=True))
     figures = {name: _figure(*found) for name, found in powers.items()}
@@ -183,15 +149,16 @@ def _distances(
     y, g = observed
     whole = [name for name in y if "[" not in name]
     a, b = (np.stack([o[name] for name in whole], axis=1) for o in (y, g))
-    one, two = (neighbour_figures(a[m], b[~m]) for m in (half, ~half))
-    floor = neighbour_figures(a[half], a[~half], seed=seed)
+    one, two = (shower_metrics.neighbour_figures(a[m], b[~m]) for m in (half, ~half))
+    floor = shower_metrics.neighbour_figures(a[half], a[~half], seed=seed)
 
-    def first(distance: Callable[..., tuple[float, float]]) -> Any:
-        return lambda s, t: distance(s, t, seed=seed)[0]
+    def with_floor(distance: Callable[..., tuple[float, float]]) -> dict[str, float]:
+        values = _estimates(lambda s, t: distance(s, t, seed=seed)[0], a, b, [half])
+        return _figure(*values)
 
     found: dict[str, Any] = {
-        "fpd": _with_floor(first(frechet_distance), a, b, half),
-        "kpd": _with_floor(first(kernel_distance), a, b, half),
+        "fpd": with_floor(shower_metrics.frechet_distance),
+        "kpd": with_floor(shower_metrics.kernel_distance),
     }
     found["prdc"] = {
         name: {
@@ -224,13 +191,6 @@ def _figure(values: FloatArray, floors: FloatArray) -> dict[str, float]:
     return found
 
 
-def _with_floor(
-    distance: Callable[[Any, Any], float], real: Any, generated: Any, half: Any
-) -> dict[str, float]:
-    """A distance, half the difference of its two estimates, and its floor."""
-    return _figure(*_estimates(distance, real, generated, [half]))
-
-
 def _correlations(
     y: FloatArray, g: FloatArray, geometry: Geometry, half: BoolArray
 ) -> dict[str, Any]:
@@ -240,10 +200,11 @@ def _correlations(
         part = geometry.view_slices[view.name]
         starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
         layers = [np.add.reduceat(e[:, part], starts, axis=1) for e in (y, g)]
-        first, second = (
+        y_share, g_share = (
             e / np.maximum(e.sum(axis=1, keepdims=True), 1e-30) for e in layers
         )
-        found[view.name] = _with_floor(correlation_difference, first, second, half)
+        difference = shower_metrics.correlation_difference
+        found[view.name] = _figure(*_estimates(difference, y_share, g_share, [half]))
     return found
 
 
@@ -260,7 +221,7 @@ def _classifiers(
     known = np.concatenate([x, np.log(energy)[:, None]], axis=1)
     levels = {
         "high": [np.stack(list(o.values()), axis=1) for o in observed],
-        "low": [low_level(e, energy) for e in cells],
+        "low": [shower_metrics.low_level(e, energy) for e in cells],
     }
     found = {}
     for name, (a, b) in levels.items():
@@ -289,10 +250,11 @@ def _responses(
     """Response of the first view in bins of the energy, for each species."""
     part = geometry.view_slices[geometry.views[0].name]
     sums = [e[:, part].sum(axis=1) for e in (y, g)]
-    edges = energy_edges(energy)
+    edges = shower_metrics.energy_edges(energy)
+    response = shower_metrics.energy_response
     found = {}
     for name, rows in species.items():
-        real, made = (energy_response(e[rows], energy[rows], edges) for e in sums)
+        real, made = (response(e[rows], energy[rows], edges) for e in sums)
         found[name] = real, made
     return found
 
@@ -311,14 +273,10 @@ def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
 def _response_figures(real: Response, generated: Response, unit: str) -> dict[str, Any]:
     """Linearity and resolution of both, their ratios, and the fits."""
     linearity = generated.mean / real.mean - 1
-    linearity_error = np.hypot(
-        generated.mean_error / generated.mean, real.mean_error / real.mean
-    )
+    both = (generated, real)
+    linearity_error = np.hypot(*(r.mean_error / r.mean for r in both))
     ratio = generated.resolution / real.resolution
-    ratio_error = ratio * np.hypot(
-        generated.resolution_error / generated.resolution,
-        real.resolution_error / real.resolution,
-    )
+    ratio_error = ratio * np.hypot(*(r.resolution_error / r.resolution for r in both))
     return {
         "energy": real.energy.tolist(),
         "unit": unit,
@@ -331,8 +289,8 @@ def _response_figures(real: Response, generated: Response, unit: str) -> dict[st
         "resolution_ratio": ratio.tolist(),
         "resolution_ratio_error": ratio_error.tolist(),
         "worst_resolution": float(np.nanmax(np.abs(ratio - 1))),
-        "fit_real": asdict(fit_resolution(real)),
-        "fit_generated": asdict(fit_resolution(generated)),
+        "fit_real": asdict(shower_metrics.fit_resolution(real)),
+        "fit_generated": asdict(shower_metrics.fit_resolution(generated)),
     }
 
 
@@ -342,21 +300,15 @@ def _curves(
     """Profiles and cell spectra of each view."""
     found: dict[str, tuple[Curve, Curve]] = {}
     for view in geometry.views:
-        name, part = view.name, geometry.view_slices[view.name]
-        edges = spectrum_edges(y[:, part])
-        if view.has_depth:
-            real, made = (longitudinal_profile(e, geometry, name) for e in (y, g))
-            found[f"profile/{name}"] = real, made
-        if view.has_plane:
-            real, made = (lateral_profile(e, geometry, name) for e in (y, g))
-            found[f"lateral/{name}"] = real, made
-        real, made = (cell_spectrum(e[:, part], edges) for e in (y, g))
-        found[f"spectrum/{name}"] = real, made
+        parts = [e[:, geometry.view_slices[view.name]] for e in (y, g)]
+        edges = shower_metrics.spectrum_edges(parts[0])
+        for kind, there, profile in (
+            ("profile", view.has_depth, shower_metrics.longitudinal_profile),
+            ("lateral", view.has_plane, shower_metrics.lateral_profile),
+        ):
+            if there:
+                real, made = (profile(e, geometry, view.name) for e in (y, g))
+                found[f"{kind}/{view.name}"] = real, made
+        real, made = (shower_metrics.cell_spectrum(e, edges) for e in parts)
+        found[f"spectrum/{view.name}"] = real, made
     return found
-
-
-def _choose_shown(energy: FloatArray) -> list[int]:
-    """Rows of low, middle and high energy."""
-    order = np.argsort(energy, kind="stable")
-    places = np.linspace(0.05, 0.95, SHOWN) * (len(order) - 1)
-    return [int(order[int(place)]) for place in places]

@@ -4,6 +4,7 @@ Each stands beside its floor, the same figure for a sample of the train part ins
 the generated rows.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.efficiency import real_vs_generated
 from pidgan.efficiency.binning import (
     Binning,
     bin_index,
@@ -21,20 +23,10 @@ from pidgan.efficiency.binning import (
     choose_edges,
     count_bins,
 )
-from pidgan.efficiency.real_vs_generated import (
-    MIN_BIN_EFF,
-    ComparedRows,
-    RealVsGenerated,
-)
+from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
 from pidgan.errors import DatasetError, PidganWarning
-from pidgan.report.metrics import (
-    C2ST_MIN_ROWS,
-    c2st,
-    ks_error,
-    wasserstein,
-    wasserstein_error,
-    weighted_ks,
-)
+from pidgan.report import metrics
+from pidgan.report.metrics import C2ST_MIN_ROWS
 from pidgan.report.report import Measured, measured, missing
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Part
@@ -93,10 +85,10 @@ class TrackRows:
 
     def outcomes(
         self, cuts: Sequence[str], passing: Choice, *, floor: Part | None = None
-    ) -> ComparedRows:
+    ) -> real_vs_generated.ComparedRows:
         """Return which real and generated rows are chosen, for efficiencies in bins."""
         real = floor or self.real
-        return ComparedRows(
+        return real_vs_generated.ComparedRows(
             species=self.sample.species,
             cuts=tuple(cuts),
             columns=self.columns(real),
@@ -110,12 +102,7 @@ class TrackRows:
 
 def take(part: Part, rows: Any) -> Part:
     """Return some rows of a part."""
-    return Part(
-        conditions=part.conditions[rows],
-        targets=part.targets[rows],
-        weights=part.weights[rows],
-        alternatives=part.alternatives[rows],
-    )
+    return Part(**{name: values[rows] for name, values in vars(part).items()})
 
 
 def is_usable(part: Part) -> bool:
@@ -123,11 +110,10 @@ def is_usable(part: Part) -> bool:
     return len(part.weights) > 0 and float(part.weights.sum()) > 0
 
 
-MIN_ATOM_SHARE, MIN_ATOM_ROWS = 2e-3, 10
-"""Share of the rows and number of rows from which a value or a tie is listed."""
+MIN_ATOM_SHARE, MIN_ATOM_ROWS = 2e-3, 10  # from which a value or a tie is listed
+MAX_ATOMS = 6  # listed for one target of one sample
 
-MAX_ATOMS = 6
-"""Largest number of atoms that are listed for one target of one sample."""
+OF_BIN = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
 
 Edges = dict[str, tuple[float, ...]]
 Distance = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], float]
@@ -136,7 +122,7 @@ Distance = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], float]
 def target_figures(rows: TrackRows, edges: Edges, *, seed: int) -> dict[str, Any]:
     """Return distances and atoms of each target, by name."""
     bins = rows.split(edges)
-    error_of_w1 = partial(wasserstein_error, seed=seed)
+    error_of_w1 = partial(metrics.wasserstein_error, seed=seed)
     found: dict[str, Any] = {}
     for t, variable in enumerate(rows.sample.targets):
         # Sentinels would swamp a distance in units of the target.
@@ -144,8 +130,8 @@ def target_figures(rows: TrackRows, edges: Edges, *, seed: int) -> dict[str, Any
         usable = is_usable(inside.real) and is_usable(inside.generated)
         found[variable.name] = {
             "unit": variable.package_unit,
-            "ks": _distance(rows, t, weighted_ks, ks_error),
-            "wasserstein": _distance(inside, t, wasserstein, error_of_w1)
+            "ks": _distance(rows, t, metrics.weighted_ks, metrics.ks_error),
+            "wasserstein": _distance(inside, t, metrics.wasserstein, error_of_w1)
             if usable
             else missing("no measured values"),
             "in_bins": _distances_in_bins(bins, t, edges),
@@ -158,13 +144,12 @@ def tie_figures(rows: TrackRows) -> dict[str, Any]:
     """Return the shares of rows in which two targets are equal and measured."""
     names, sentinels = rows.sample.target_names, rows.sample.sentinels
     found: dict[str, Any] = {}
-    for i, first in enumerate(names):
-        for j, second in enumerate(names[i + 1 :], start=i + 1):
-            absent = sentinels.get(first, ()) + sentinels.get(second, ())
-            tied = partial(_is_tied, pair=(i, j), absent=absent)
-            share = max(tied(part).mean() for part in (rows.real, rows.generated))
-            if share >= MIN_ATOM_SHARE:
-                found[f"{first} == {second}"] = share_figures(rows, tied)
+    for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
+        absent = sentinels.get(first, ()) + sentinels.get(second, ())
+        tied = partial(_is_tied, pair=(i, j), absent=absent)
+        share = max(tied(part).mean() for part in (rows.real, rows.generated))
+        if share >= MIN_ATOM_SHARE:
+            found[f"{first} == {second}"] = share_figures(rows, tied)
     return found
 
 
@@ -194,7 +179,7 @@ def c2st_figure(rows: TrackRows, *, seed: int, max_rows: int) -> Measured:
     features = with_differences(rows.real.conditions, rows.real.targets)
     generated = with_differences(rows.real.conditions, rows.generated.targets)
     try:
-        found = c2st(
+        found = metrics.c2st(
             features, generated, w, w, seed=seed, max_rows=max_rows, paired=True
         )
     except DatasetError as error:
@@ -203,7 +188,9 @@ def c2st_figure(rows: TrackRows, *, seed: int, max_rows: int) -> Measured:
     for part in rows.floors[:1]:
         if len(part.weights) >= C2ST_MIN_ROWS:
             x = with_differences(part.conditions, part.targets)
-            floor = c2st(x, features, part.weights, w, seed=seed, max_rows=max_rows)
+            floor = metrics.c2st(
+                x, features, part.weights, w, seed=seed, max_rows=max_rows
+            )
     return {
         "value": found.auc,
         "error": found.error,
@@ -261,15 +248,17 @@ def _distances_in_bins(
 ) -> dict[str, Any]:
     """KS and Wasserstein-1 distances in kinematic bins, with their floors."""
     shape = bin_shape(edges)
-    names = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
-    table = {name: np.full(len(bins), np.nan) for name in names}
+    table = {name: np.full(len(bins), np.nan) for name in OF_BIN}
     for b, rows in enumerate(bins):
         table["n_eff"][b] = n_eff(rows.real.weights)
         if not is_usable(rows.real) or table["n_eff"][b] < MIN_BIN_EFF:
             continue
         pair = rows.generated, rows.real, t
-        table["ks_error"][b] = _between(*pair, ks_error)
-        for name, distance in (("ks", weighted_ks), ("wasserstein", wasserstein)):
+        table["ks_error"][b] = _between(*pair, metrics.ks_error)
+        for name, distance in (
+            ("ks", metrics.weighted_ks),
+            ("wasserstein", metrics.wasserstein),
+        ):
             table[name][b] = _between(*pair, distance)
             if rows.floors:
                 table[f"{name}_floor"][b] = np.mean(_floors(rows, t, distance))
@@ -312,8 +301,7 @@ def _atom_figures(
     ]
 
 
-DEFAULT_BINS = 8
-"""Number of quantile bins of a condition for which the sample has no binning."""
+DEFAULT_BINS = 8  # quantile bins of a condition for which the sample has no binning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,10 +322,10 @@ def compare_cuts(
     """Compare efficiencies against each condition and in bins of the first two."""
     sample, columns = rows.sample, rows.columns(rows.real)
     chosen = choose_edges(binning, columns, rows.real.weights, default=sample.binning)
-    binnings: list[dict[str, tuple[float, ...]]] = []
-    for name, values in columns.items():
-        edges = chosen.get(name) or quantile_edges(values, DEFAULT_BINS)
-        binnings.append({name: edges})
+    binnings: list[Edges] = [
+        {name: chosen.get(name) or quantile_edges(values, DEFAULT_BINS)}
+        for name, values in columns.items()
+    ]
     plane = {name: e for binning in binnings[:2] for name, e in binning.items()}
     passing = partial(rows.passing, cuts=cuts)
     outcomes = rows.outcomes(cuts, passing)
@@ -366,7 +354,10 @@ def _passes(part: Part, *, rows: TrackRows, cut: str) -> BoolArray:
 
 
 def _pull_figure(
-    rows: TrackRows, found: RealVsGenerated, floors: Sequence[ComparedRows], cut: int
+    rows: TrackRows,
+    found: RealVsGenerated,
+    floors: Sequence[real_vs_generated.ComparedRows],
+    cut: int,
 ) -> Measured:
     """Rms of the pulls over bins, and that of the floor's rows."""
     pull = found.pull[cut][np.isfinite(found.pull[cut])]

@@ -8,21 +8,11 @@ import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
+from pidgan.report import report
 from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
 from pidgan.report.plots.samples import plot_mass_fit, plot_target
-from pidgan.report.report import (
-    Measured,
-    Picture,
-    Report,
-    Section,
-    Table,
-    figure_cells,
-    figure_table,
-    text_of,
-    training_sections,
-    with_error,
-)
-from pidgan.report.track_figures import CutComparison, TrackRows
+from pidgan.report.report import Picture, Section, Table
+from pidgan.report.track_figures import OF_BIN, CutComparison, TrackRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +32,11 @@ class TrackData:
     mass_fit: Mapping[str, Any]
 
 
-def track_report(figures: dict[str, Any], data: TrackData) -> Report:
+def track_report(figures: dict[str, Any], data: TrackData) -> report.Report:
     """Return the report of figures of tracks."""
     sample, rows = data.rows.sample, figures["rows"]
     targets, cuts = figures["targets"], figures["efficiency"]
-    return Report(
+    return report.Report(
         figures=figures,
         title=f"Validation of {sample.name}: {sample.species}",
         lead=f"{rows['test']} test rows, {rows['n_eff']:.0f} effective.",
@@ -69,7 +59,7 @@ def track_report(figures: dict[str, Any], data: TrackData) -> Report:
 
 def _main_figures(
     figures: Mapping[str, Any], data: TrackData
-) -> list[tuple[str, Measured]]:
+) -> list[tuple[str, report.Measured]]:
     """Label and figure of each line of the summary."""
     targets, mean = figures["targets"], f"mean in bins of {', '.join(data.edges)}"
     found = [(f"weighted KS, {name}", f["ks"]) for name, f in targets.items()]
@@ -96,11 +86,11 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
             "real rows. A pull is a difference divided by its uncertainty. The "
             f"conditions are {', '.join(data.rows.sample.condition_names)}."
         ),
-        tables=[figure_table(_main_figures(figures, data))],
+        tables=[report.figure_table(_main_figures(figures, data))],
     )
     if data.mass_fit:
         yield _fit_section(data.mass_fit)
-    yield from training_sections(data.history)
+    yield from report.training_sections(data.history)
     for t in range(len(data.rows.sample.targets)):
         yield _target_section(figures, data, t)
     text = "Shares of rows in which two targets are exactly equal and both measured."
@@ -130,7 +120,10 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
         "Discriminant with the fitted components. The pulls are (data - fit) / "
         "sqrt(fit); the band marks one standard deviation."
     )
-    rows = [{"parameter": name, "value": with_error(*v)} for name, v in values.items()]
+    rows = [
+        {"parameter": name, "value": report.with_error(*v)}
+        for name, v in values.items()
+    ]
     pictures = [Picture(figure, caption)]
     return Section(
         title="Mass fit", text=quality, tables=[Table(rows)], pictures=pictures
@@ -143,20 +136,17 @@ def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Sect
     found = figures["targets"][variable.name]
     unit = variable.package_unit
     labels, bins = _bin_labels(data), found["in_bins"]
-    names = ("ks", "ks_error", "ks_floor", "wasserstein", "wasserstein_floor", "n_eff")
-    arrays = [np.ravel(np.array(bins[name], dtype=np.float64)) for name in names]
+    arrays = {name: np.ravel(np.array(bins[name], np.float64)) for name in OF_BIN}
     in_bins = [
         {
             "bin": label,
-            "KS": with_error(ks, error),
-            "floor of KS": floor,
-            "W1": w1,
-            "floor of W1": w1_floor,
-            "effective rows": f"{n:.0f}",
+            "KS": report.with_error(arrays["ks"][b], arrays["ks_error"][b]),
+            "floor of KS": arrays["ks_floor"][b],
+            "W1": arrays["wasserstein"][b],
+            "floor of W1": arrays["wasserstein_floor"][b],
+            "effective rows": f"{arrays['n_eff'][b]:.0f}",
         }
-        for label, ks, error, floor, w1, w1_floor, n in zip(
-            labels, *arrays, strict=True
-        )
+        for b, label in enumerate(labels)
     ]
     in_unit = "" if unit == "1" else f" [{unit}]"
     overall = [
@@ -171,7 +161,7 @@ def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Sect
     return Section(
         title=variable.name,
         tables=[
-            figure_table(overall),
+            report.figure_table(overall),
             Table(in_bins, title="In kinematic bins"),
             Table(atoms, title="Atoms: values that many rows take exactly"),
         ],
@@ -183,8 +173,9 @@ def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Pic
     """Distribution overall, on a logarithmic axis, and in kinematic bins."""
     rows = data.rows
     variable = rows.sample.targets[t]
+    name, kinematic = variable.name, " and ".join(data.edges)
     arguments: dict[str, Any] = {
-        "name": variable.name,
+        "name": name,
         "unit": variable.package_unit,
         "weights": rows.real.weights,
         "sentinels": variable.sentinels,
@@ -192,8 +183,6 @@ def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Pic
     pair = rows.real.targets[:, t], rows.generated.targets[:, t]
     index = rows.bins(rows.real, data.edges)
     filled = [(label, index == b) for b, label in enumerate(labels) if b in index]
-    name = variable.name
-    kinematic = " and ".join(data.edges)
     return [
         Picture(
             plot_target(*pair, **arguments),
@@ -232,7 +221,7 @@ def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Secti
         text="Sentinels fail the cut and stay in the denominator.",
         tables=[
             Table(overall, title="All rows"),
-            figure_table([("rms of the pulls in bins", own["pull_rms"])]),
+            report.figure_table([("rms of the pulls in bins", own["pull_rms"])]),
         ],
         pictures=[*pictures, _map_picture(data.cuts.plane, cut)],
     )
@@ -305,13 +294,13 @@ def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, str
     """Shares of real and generated rows, and their difference."""
     return {
         head: label,
-        "real": text_of(share["real"]),
-        "generated": text_of(share["generated"]),
-        **figure_cells(share["difference"], name="generated - real"),
+        "real": report.text_of(share["real"]),
+        "generated": report.text_of(share["generated"]),
+        **report.figure_cells(share["difference"], name="generated - real"),
     }
 
 
 def _overall_row(label: str, found: Mapping[str, Any]) -> dict[str, str]:
     """Real efficiency with its error, generated efficiency, and the difference."""
     row = _share_row("rows", label, found)
-    return row | {"real": with_error(found["real"], found["real_error"])}
+    return row | {"real": report.with_error(found["real"], found["real_error"])}

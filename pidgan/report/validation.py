@@ -16,19 +16,10 @@ import numpy as np
 from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
+from pidgan.report import track_figures
 from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
-from pidgan.report.track_figures import (
-    TrackRows,
-    c2st_figure,
-    compare_cuts,
-    is_usable,
-    median_cuts,
-    quantile_edges,
-    take,
-    target_figures,
-    tie_figures,
-)
+from pidgan.report.track_figures import TrackRows, is_usable, take
 from pidgan.report.track_page import TrackData, track_report
 from pidgan.sample.cuts import cut_texts
 from pidgan.sample.dataset import Dataset, Part, PartName
@@ -36,8 +27,7 @@ from pidgan.sample.weights import n_eff
 
 FIGURES_SCHEMA = 1
 FLOOR = "test part against samples of the train part of the same size"
-KINEMATIC_BINS = 3
-"""Number of quantile bins along each of the first two conditions."""
+KINEMATIC_BINS = 3  # quantile bins along each of the first two conditions
 MAX_FLOOR_SAMPLES = 4
 MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
@@ -102,14 +92,16 @@ def validate(
     rows = _prepare_rows(generator, dataset, seed=seed, max_rows=max_rows)
     sample = rows.sample
     edges = {
-        name: quantile_edges(values, KINEMATIC_BINS)
+        name: track_figures.quantile_edges(values, KINEMATIC_BINS)
         for name, values in list(rows.columns(rows.real).items())[:2]
     }
-    texts = cut_texts(cuts or ()) or sample.cuts or median_cuts(rows)
-    compared, others = compare_cuts(rows, texts, binning), {}
+    texts = cut_texts(cuts or ()) or sample.cuts or track_figures.median_cuts(rows)
+    compared, others = track_figures.compare_cuts(rows, texts, binning), {}
     for other, data in misid:
         rejected = _prepare_rows(other, data, seed=seed, max_rows=max_rows)
-        others[data.sample.species] = compare_cuts(rejected, texts, binning)
+        others[data.sample.species] = track_figures.compare_cuts(
+            rejected, texts, binning
+        )
     figures = {
         "schema": FIGURES_SCHEMA,
         "sample": sample.name,
@@ -123,9 +115,9 @@ def validate(
             "sum_weights": float(rows.real.weights.sum()),
             "n_eff": n_eff(rows.real.weights),
         },
-        "targets": target_figures(rows, edges, seed=seed),
-        "ties": tie_figures(rows),
-        "c2st": c2st_figure(rows, seed=seed, max_rows=c2st_rows),
+        "targets": track_figures.target_figures(rows, edges, seed=seed),
+        "ties": track_figures.tie_figures(rows),
+        "c2st": track_figures.c2st_figure(rows, seed=seed, max_rows=c2st_rows),
         "efficiency": compared.figures,
         "misid": {species: found.figures for species, found in others.items()},
     }
@@ -154,9 +146,8 @@ def _validate_showers(
     generated = sample_targets(
         generator, real.conditions, seed=seed, track="validation"
     )
-    names = [
-        "energy" if name == cells.incident else name for name in sample.condition_names
-    ]
+    incident = {cells.incident: "energy"}
+    names = [incident.get(name, name) for name in sample.condition_names]
     report = compare_showers(
         real.targets,
         generated,

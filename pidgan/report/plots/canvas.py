@@ -20,9 +20,7 @@ REAL, GENERATED, FLOOR = "black", "#1f5fbf", "#8a8a8a"
 SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"
 CORRECTED = "#c0392b"
 SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8c6d46")
-LEAST_RATIO, MAX_RATIO = 0.05, 0.5
-"""Smallest and largest half range of a ratio panel around 1."""
-
+LEAST_RATIO, MAX_RATIO = 0.05, 0.5  # half ranges of a ratio panel around 1
 SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest one
 WIDE_BINS = 20  # number of bins up to which horizontal bars show their width
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log

@@ -133,10 +133,8 @@ def plot_roc(
         axis.errorbar(
             *point[:2], y_error, x_error, fmt="*", label="working point", **star
         )
-    axis.set_xscale("log")
     shown = np.concatenate([x, m["real"][inside], [1.0]])
-    axis.set_xlim(shown.min() / 1.5, 1.0)
-    axis.set_ylim(0, 1.05)
+    axis.set(xscale="log", xlim=(shown.min() / 1.5, 1.0), ylim=(0, 1.05))
     axis.axhline(1.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
     axis.set_title(canvas.cut_text(cut), loc="left")
     canvas.draw_legend(axis, loc="lower right")

@@ -71,11 +71,9 @@ def plot_pads(
     for line, colour, (label, _, _) in zip(chosen, _COLOURS, samples, strict=False):
         for images, axis in zip(line, axes[-1], strict=True):
             _draw_shares(axis, images, colour, label)
+    width = (-0.5, samples[0][1].shape[1] - 0.5)
     for axis in axes[-1]:
-        axis.set_xlim(-0.5, samples[0][1].shape[1] - 0.5)
-        axis.set_yscale("log")
-        axis.set_ylim(SMALLEST_SHARE, 2.0)
-        axis.set_xlabel("pad")
+        axis.set(xlim=width, yscale="log", ylim=(SMALLEST_SHARE, 2.0), xlabel="pad")
     axes[-1, 0].set_ylabel("share of the charge")
     if axes[-1, 0].has_data():
         axes[-1, 0].legend()
@@ -104,9 +102,8 @@ def plot_profiles(
     for axis, (moment, profile) in zip(axes.flat, real.items(), strict=False):
         _draw_profile(axis, profile, canvas.REAL, "real")
         _draw_profile(axis, generated[moment], canvas.GENERATED, "generated")
-        axis.set_ylabel(_LABELS.get(moment, moment))
-        axis.set_title(moment.replace("_", " "))
-        axis.set_xlim(profile.edges[0], profile.edges[-1])
+        title, label = moment.replace("_", " "), _LABELS.get(moment, moment)
+        axis.set(title=title, ylabel=label, xlim=profile.edges[[0, -1]])
         if np.isfinite(profile.deviation).any():
             axis.set_ylim(*_limits(profile, positive=moment not in SIGNED))
     for axis in axes[1]:

@@ -69,12 +69,8 @@ def plot_mass_fit(
     counts: ArrayLike,
     signal: ArrayLike,
     background: ArrayLike,
-    *,
-    name: str = "Mass",
-    unit: str = "MeV",
-    title: str = "",
 ) -> Figure:
-    """Draw a mass fit with its components, and the pulls (rows - fit) / sqrt(fit)."""
+    """Draw a mass fit (MeV) with its components, and pulls (rows - fit) / sqrt(fit)."""
     e, n = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     s, b = np.asarray(signal), np.asarray(background)
     centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
@@ -91,8 +87,7 @@ def plot_mass_fit(
         e,
         canvas.series(n, np.sqrt(n), label="data"),
         [],
-        labels=(canvas.per_bin("Tracks", width, unit), name, unit),
-        title=title,
+        labels=(canvas.per_bin("Tracks", width, "MeV"), "Mass", "MeV"),
         zero=True,
         below=[canvas.series(pull, 1.0)],
         about=0.0,

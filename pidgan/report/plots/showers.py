@@ -15,7 +15,7 @@ from pidgan.arrays import FloatArray
 from pidgan.report.plots import canvas
 
 DECADES = 4.5  # decades of energy that the colours of a picture span
-COLOURS = "viridis"
+COLOURS, BINS = "viridis", 40
 EMPTY = "#f2f2f2"  # cells without energy, unlike those with little energy
 
 
@@ -116,7 +116,7 @@ def plot_response(
 
 @canvas.style()
 def plot_observables(
-    observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]], *, bins: int = 40
+    observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]],
 ) -> Figure:
     """Draw distributions of observables: name, unit, real and generated values (n,).
 
@@ -125,7 +125,7 @@ def plot_observables(
     figure, pairs = canvas.ratio_panels(len(observables))
     for (name, unit, *values), panels in zip(observables, pairs, strict=True):
         y, g = (np.asarray(v) for v in values)
-        edges, scale = _edges(y, bins), len(y) / len(g)
+        edges, scale = _edges(y, BINS), len(y) / len(g)
         a, b = (np.histogram(v, edges)[0].astype(float) for v in (y, g))
         pair = canvas.real_and_generated(
             (a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale)
@@ -136,10 +136,8 @@ def plot_observables(
 
 
 @canvas.style()
-def plot_matrix(
-    real: ArrayLike, generated: ArrayLike, *, what: str, name: str
-) -> Figure:
-    """Draw two matrices of correlations (d, d) and their difference."""
+def plot_matrix(real: ArrayLike, generated: ArrayLike) -> Figure:
+    """Draw two matrices (d, d) of correlations of layers, and their difference."""
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     figure, [axes] = canvas.sheet(12.6, 4.1, 1, 3)
     items = (("real", y), ("generated", g), ("generated $-$ real", g - y))
@@ -151,11 +149,9 @@ def plot_matrix(
         axis.minorticks_off()
         for scale in (axis.xaxis, axis.yaxis):
             scale.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        axis.set_title(title)
-        axis.set_xlabel(name)
-        axis.set_ylabel(name)
-        bar = figure.colorbar(image, ax=axis, label=what if i < 2 else "difference")
-        bar.ax.minorticks_off()
+        axis.set(xlabel="layer", ylabel="layer", title=title)
+        label = "correlation" if i < 2 else "difference"
+        figure.colorbar(image, ax=axis, label=label).ax.minorticks_off()
     return figure
 
 
@@ -174,9 +170,8 @@ def _draw_cells(
     axis.add_collection(drawn)
     low, high = outlines.min(axis=(0, 1)), outlines.max(axis=(0, 1))
     middle, half = (low + high) / 2, 0.5 * float(np.max(high - low))
-    axis.set_xlim(middle[0] - half, middle[0] + half)
-    axis.set_ylim(middle[1] - half, middle[1] + half)
-    axis.set_aspect("equal")
+    (left, below), (right, above) = middle - half, middle + half
+    axis.set(xlim=(left, right), ylim=(below, above), aspect="equal")
     # Labels at the corners of neighbouring panels would touch.
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_locator(ticker.MaxNLocator(4, prune="both"))
