@@ -73,8 +73,15 @@ OF_THE_COMMAND_LINE = {
 DIFFERENT_OPTIONS = {
     ("entries", "default"): "each simulation has its own size",
     ("output", "default"): "the demo has a name of its own",
+    ("output", "help"): "each verb writes something else",
     ("output", "required"): "a table need not be written",
+    ("budget", "help"): "the demo has a shorter one",
+    ("scales", "help"): "a ratio of data to simulation, or an uncertainty",
+    ("settings", "help"): "settings of one family or of several",
+    ("settings", "metavar"): "settings of one family or of several",
     ("species", "type"): "a time projection chamber sees no photons",
+    ("tracks", "help"): "bundles, or maps",
+    ("tracks", "metavar"): "bundles, or maps",
     ("tracks", "required"): "maps may have their tracks with them",
 }
 # One spelling of several arguments, with the reason.

@@ -15,7 +15,9 @@ from pidgan.files.writing import refuse_existing
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
 @click.argument("model", metavar="MODEL|BUNDLE", type=options.PATH)
-@options.output()
+@options.output(
+    "ONNX file or C file that is written; for a folder of members a folder of bundles."
+)
 @click.option(
     "--format",
     "kind",
@@ -52,7 +54,10 @@ def export(
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
-        raise click.UsageError(f"{model} is no model; a bundle needs --format c")
+        raise click.UsageError(
+            f"{model} is not a model folder. A bundle can only be exported with "
+            "--format c."
+        )
     members = member_paths(model)
     if members and kind == "c":
         raise click.UsageError(f"{model} holds {len(members)} members; export one")
@@ -89,12 +94,13 @@ def _export_c(generator: Any, output: Path, report: Any, **given: Any) -> Path:
 @cli.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
 @click.argument("model", type=options.PATH)
 @options.dataset
-@options.output()
+@options.output("Bundle that is written, an ONNX file.")
 @click.option(
     "--candidates",
     default=8,
     type=click.IntRange(min=2),
-    help="Number of candidates generated for each row, of which one is taken.",
+    help="Number of candidates generated for each row, of which one is taken. "
+    "Generation with this bundle takes about that many times longer.",
 )
 @click.option(
     "--classifier-steps",
@@ -173,7 +179,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 @click.option(
     "--data-weights", metavar="BRANCH", help="Branch that holds weights in data."
 )
-@options.output()
+@options.output("Quantile map that is written, a JSON file.")
 @options.overwrite
 def quantile_map(
     files: Sequence[str],
@@ -221,8 +227,13 @@ def _parse_part(text: str) -> tuple[int, int]:
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
 @options.files
-@options.tracks(required=True, callback=options.reads(options.parse_pairs))
-@options.output()
+@options.tracks(
+    required=True,
+    metavar="TRACK=BUNDLE",
+    callback=options.reads(options.parse_pairs),
+    help="Prefix of a track and its bundle, or a folder of bundles; can be repeated.",
+)
+@options.output("File that is written; a folder if there are several FILEs.")
 @click.option(
     "--mode",
     type=click.Choice(["append", "replace", "friend"]),
@@ -256,7 +267,8 @@ def _parse_part(text: str) -> tuple[int, int]:
     callback=options.reads(
         lambda text: tuple(name for name in text.split(",") if name)
     ),
-    help="Branches that key the noise, instead of the entry number.",
+    help="Branches that identify an event, e.g. runNumber,eventNumber. The generated "
+    "values then stay the same if the ntuple is skimmed or reordered.",
 )
 @click.option(
     "--files-part",
@@ -264,7 +276,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     "files_part",
     metavar="I/N",
     callback=options.reads(_parse_part),
-    help="Part I of N of the files, counted from 1, for arrays of batch jobs.",
+    help="Process only part I of N of the files, counted from 1, e.g. in batch jobs.",
 )
 @click.option(
     "--workers",
@@ -279,15 +291,26 @@ def _parse_part(text: str) -> tuple[int, int]:
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Address of a Dask scheduler whose workers do the files, tcp://host:8786.",
+    help="Address of a Dask scheduler whose workers process the files, e.g. "
+    "tcp://host:8786.",
 )
 @click.option(
     "--chunk",
     type=click.IntRange(min=1),
-    help="Number of entries at a time.  [default: from the memory, at most 200000]",
+    help="Number of entries read at a time.  [default: from the memory, at most "
+    "200000]",
 )
-@click.option("--dry-run", is_flag=True, help="Print the mapping and write nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Print no progress, as for logs.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show which branch is used for each condition, and write nothing.",
+)
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Do not print the progress, for example in a batch job.",
+)
 @options.seed
 @options.overwrite
 @options.as_json

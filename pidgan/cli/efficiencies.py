@@ -32,7 +32,7 @@ SHOWN = (
     default="wilson",
     help="Formula of the uncertainty.",
 )
-@options.output(required=False)
+@options.output("File that is also written: .csv, .parquet or .root.", required=False)
 @options.seed
 @options.overwrite
 @options.as_json
@@ -91,7 +91,7 @@ def table(
 @options.reference
 @options.cuts
 @options.binning
-@options.output()
+@options.output("Efficiency map that is written, a JSON file.")
 @click.option(
     "--variation",
     "variations",
@@ -100,7 +100,10 @@ def table(
     help="Systematic variation: binning, sweights or none; can be repeated.  "
     "[default: binning, sweights]",
 )
-@options.scales
+@options.scales(
+    "Add an uncertainty: repeat with this condition multiplied by FACTOR, e.g. "
+    "nTracks=1.1; can be repeated."
+)
 @click.option(
     "--other",
     "--also",
@@ -108,8 +111,8 @@ def table(
     multiple=True,
     metavar="MODEL|BUNDLE",
     type=options.PATH,
-    help="Generator with another seed or replica, or folder of members, for the "
-    "uncertainty of the training; can be repeated.",
+    help="Another generator of the same sample (other seed or replica), or a folder of "
+    "members. The spread is the uncertainty of the training. Can be repeated.",
 )
 @options.report
 @options.misid
@@ -128,17 +131,19 @@ def systematics(
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Measure real-minus-generated efficiencies and write them as a map.
+    """Measure real minus generated efficiencies and write them as a map.
 
     The rows are those of DATASET or REFERENCE, by default of the reference file beside
     the bundle. If MODEL is a folder of members, the first is the generator and the
     others count as with --other. A --scale says how well the analysis knows a
     condition. The default binning is that of the sample for maps.
     """
+    from pidgan.efficiency.efficiency_map import check_suffix
     from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report is None:
         raise click.UsageError("--misid needs --report")
+    check_suffix(output)
     refuse_existing(output, overwrite=overwrite)
     if report is not None:
         from pidgan.report.map_page import MapInput, write_map_report
@@ -188,7 +193,11 @@ def systematics(
     help="Prefix of a track and its efficiency map from `pidgan systematics`; can be "
     "repeated for a joint selection. MAP.json alone is the map of every --track TRACK.",
 )
-@options.tracks(required=False)
+@options.tracks(
+    metavar="TRACK=MAP.json",
+    help="Prefix of a track and its efficiency map, as with --map, or TRACK alone with "
+    "one --map; can be repeated.",
+)
 @options.cuts
 @options.binning
 @click.option(
@@ -203,7 +212,8 @@ def systematics(
     "--over",
     multiple=True,
     metavar="FILE[:TREE]",
-    help="Other ntuple: the ratio to the same efficiencies on it is given too.",
+    help="A second ntuple. Also print each efficiency divided by the same efficiency "
+    "on that ntuple.",
 )
 @click.option(
     "--latex", type=options.PATH, metavar="PATH", help="File for a LaTeX table."
@@ -220,8 +230,8 @@ def systematics(
 @click.option(
     "--no-correction",
     is_flag=True,
-    help="Leave the generated value and add the full difference to the uncertainty, "
-    "which then over-covers.",
+    help="Do not correct the generated efficiency. The full correction becomes an "
+    "uncertainty, which is then too large.",
 )
 @options.suffix
 @click.option(
@@ -252,7 +262,8 @@ def efficiency(
     """Give the efficiency of PID cuts with statistical and systematic uncertainty.
 
     A cut may name several tracks, "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". Without
-    --cut, all cuts of the map are given. A --binning is in branches of the ntuple.
+    --cut, all cuts of the map are given. With --binning, give branch names of the
+    ntuple and edges in the units of the file.
     """
     from pidgan.efficiency.pid_efficiency import (
         pid_efficiency,

@@ -47,20 +47,21 @@ def samples(name: str | None, as_json: bool) -> None:
 @cli.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
 @click.argument("sample")
 @options.files
-@options.output()
+@options.output("Folder of the dataset that is written.")
 @options.seed
 @click.option(
     "--shares",
     default="0.6,0.1,0.3",
     metavar="TRAIN,VALIDATION,TEST",
     callback=options.reads(_parse_shares),
-    help="Fractions of rows for training, monitoring and testing.",
+    help="Fractions of rows for training, for the losses shown during a training, and "
+    "for `pidgan validate`, which uses the test part.",
 )
 @options.overwrite
 def prepare(
     sample: str, files: Sequence[str], output: Path, overwrite: bool, **given: Any
 ) -> None:
-    """Build a dataset: selection, sWeights, split.
+    """Build a dataset: apply the selection, compute sWeights and split the rows.
 
     SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
     """
@@ -74,7 +75,7 @@ def prepare(
 
 @cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @options.dataset
-@options.output()
+@options.output("Folder of the model that is written.")
 @click.option(
     "--family",
     "--recipe",
@@ -83,18 +84,19 @@ def prepare(
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
     "families` lists them.  [default: distilled; for cells shower_sequence]",
 )
-@options.budget
+@options.budget("10m")
 @options.steps
 @options.seed
 @click.option(
     "--members",
     type=click.IntRange(min=1),
-    help="Number of models to train, each with its own seed; PATH becomes a folder.",
+    help="Number of models to train, each with its own seed. PATH holds one folder for "
+    "each model.",
 )
 @click.option(
     "--resume", is_flag=True, help="Continue a training from its last checkpoint."
 )
-@options.settings
+@options.settings("NAME=VALUE", "width=128")
 @options.overwrite
 def train(
     dataset: Path, output: Path, members: int | None, overwrite: bool, **given: Any
@@ -155,15 +157,15 @@ def families(name: str | None, as_json: bool) -> None:
 
 @cli.command(epilog="Example: pidgan compare kaon -o families --budget 10m")
 @options.dataset
-@options.output()
+@options.output("Folder that is written, with a bundle of each family.")
 @click.option(
     "--families",
     metavar="NAME,...",
     help="Families and recipes to train, with commas.  [default: every family]",
 )
-@options.budget
+@options.budget("10m")
 @options.steps
-@options.settings
+@options.settings("FAMILY.NAME=VALUE", "energy.width=128")
 @options.seed
 @options.overwrite
 @options.as_json
@@ -211,7 +213,7 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 @cli.command(epilog="Example: pidgan validate kaon-model kaon -o kaon-report")
 @options.generator
 @options.dataset
-@options.output()
+@options.output("Folder of the report that is written.")
 @options.cuts
 @options.misid
 @click.option(

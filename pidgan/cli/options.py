@@ -48,7 +48,10 @@ def parse_binning(texts: Sequence[str]) -> str | dict[str, Any] | None:
     """Turn NAME, or several CONDITION=..., into a binning; None if there are none."""
     names = [text for text in texts if "=" not in text]
     if names and len(texts) > 1:
-        raise click.UsageError(f"--binning {names[0]} stands alone or needs CONDITION=")
+        raise click.UsageError(
+            f"--binning {names[0]} cannot be combined with other --binning; give one "
+            "name, or CONDITION=... for each condition"
+        )
     if names:
         return names[0]
     found: dict[str, Any] = {}
@@ -81,10 +84,9 @@ def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     return lambda _, __, given: None if given is None else parse(given)
 
 
-def output(**changes: Any) -> Callable[..., Any]:
+def output(help_text: str, **changes: Any) -> Callable[..., Any]:
     """Return the option for an output, which may have a default or be left out."""
     settings = {"required": True, "type": PATH, "metavar": "PATH", **changes}
-    help_text = "File or folder that is written."
     return click.option("-o", "--output", help=help_text, **settings)
 
 
@@ -93,6 +95,29 @@ def entries(default: int) -> Callable[..., Any]:
     size = click.IntRange(min=1)
     help_text = "Number of simulated entries."
     return click.option("-n", "--entries", type=size, default=default, help=help_text)
+
+
+def budget(default: str) -> Callable[..., Any]:
+    """Return the option for the time of one training."""
+    return click.option(
+        "--budget",
+        metavar="DURATION",
+        callback=reads(parse_duration),
+        help=f"Wall-clock time of one training, e.g. 20m.  [default: {default}]",
+    )
+
+
+def settings(metavar: str, example: str) -> Callable[..., Any]:
+    """Return the option for settings of families."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar=metavar,
+        callback=reads(parse_pairs),
+        help=f"Setting of a family, e.g. {example}; can be repeated. `pidgan families "
+        "NAME` lists them.",
+    )
 
 
 def species(*names: str) -> Callable[..., Any]:
@@ -106,16 +131,8 @@ def species(*names: str) -> Callable[..., Any]:
 
 
 def tracks(**changes: Any) -> Callable[..., Any]:
-    """Return the option for the prefixes of tracks."""
-    return click.option(
-        "--track",
-        "tracks",
-        multiple=True,
-        metavar="TRACK=PATH",
-        help="Prefix of a track and its bundle, folder of bundles or map; can be "
-        "repeated.",
-        **changes,
-    )
+    """Return the option for the prefixes of tracks and their bundles or maps."""
+    return click.option("--track", "tracks", multiple=True, **changes)
 
 
 overwrite = click.option(
@@ -149,8 +166,9 @@ misid = click.option(
     "--misid",
     multiple=True,
     metavar="GENERATOR[=ROWS]",
-    help="Model or bundle of another species, whose misID by the same cuts the report "
-    "shows, with its dataset or reference, e.g. pion-model=pion; can be repeated.",
+    help="Model or bundle of a species to reject, and its dataset after '=', e.g. "
+    "pion-model=pion. The report shows how often it passes the same cuts. Can be "
+    "repeated.",
 )
 report = click.option(
     "--report",
@@ -159,25 +177,11 @@ report = click.option(
     help="New folder for report.html, a page with figures. Needs the training "
     "dependencies.",
 )
-budget = click.option(
-    "--budget",
-    metavar="DURATION",
-    callback=reads(parse_duration),
-    help="Wall-clock time of one training, e.g. 20m.  [default: 10m; in demo 75s]",
-)
 steps = click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Number of updates of one training, instead of a budget.",
-)
-settings = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=reads(parse_pairs),
-    help="Setting of a family, e.g. width=128, or energy.width=128 where several "
-    "families are trained; can be repeated. `pidgan families NAME` lists them.",
+    help="Number of training steps, instead of a budget. Family cramer adds its share "
+    "`play` on top.",
 )
 weights = click.option(
     "--weights", metavar="BRANCH", help="Branch that holds weights, e.g. sWeights."
@@ -199,15 +203,18 @@ dataset = click.argument("dataset", type=PATH)
 files = click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 
 
-scales = click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    metavar="CONDITION=FACTOR",
-    callback=reads(parse_factors),
-    help="Known ratio of data to simulation for a condition, e.g. nTracks=1.15; can "
-    "be repeated.",
-)
+def scales(help_text: str) -> Callable[..., Any]:
+    """Return the option for factors of conditions."""
+    return click.option(
+        "--scale",
+        "scales",
+        multiple=True,
+        metavar="CONDITION=FACTOR",
+        callback=reads(parse_factors),
+        help=help_text,
+    )
+
+
 _condition_options = (
     click.option(
         "--branch",
@@ -226,7 +233,10 @@ _condition_options = (
         callback=reads(parse_pairs),
         help="Unit of a condition in the file, e.g. P=GeV; can be repeated.",
     ),
-    scales,
+    scales(
+        "Known ratio of data to simulation for a condition, e.g. nTracks=1.15; can be "
+        "repeated."
+    ),
     click.option(
         "--quantile-map",
         "quantile_maps",

@@ -16,10 +16,10 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 
 
 @cli.command(epilog="Example: pidgan demo -o demo")
-@options.output(required=False, default="pidgan-demo")
+@options.output("Folder that is written.", required=False, default="pidgan-demo")
 @options.seed
 @options.overwrite
-@options.budget
+@options.budget("75s")
 def demo(output: Path, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth."""
     from pidgan.cli.demo import run_demo
@@ -35,8 +35,10 @@ def simulate() -> None:
 def _sample(entries: int) -> Callable[..., Any]:
     """Return the options of all samples, as one decorator."""
 
+    written = options.output("ROOT or Parquet file that is written.")
+
     def add(command: Any) -> Any:
-        for option in (options.overwrite, options.seed, options.output()):
+        for option in (options.overwrite, options.seed, written):
             command = option(command)
         return options.entries(entries)(command)
 

@@ -37,14 +37,14 @@ from pidgan.sample.cuts import parse_cut
 SCHEMA_VERSION = 1
 
 EIGEN_SHARE = 0.99
-"""Share of the variance that the eigen-variations in MAP.json represent ..."""
+"""Share of the variance that the eigen-variations in MAP.json represent."""
 
 MAX_EIGEN = 40
-"""... unless that takes more than these; the rest is then larger."""
+"""Largest number of eigen-variations in MAP.json, whatever their share."""
 
 MIN_EVENTS = 20.0
-"""Effective passing and failing rows of the reference below which a cut is flagged:
-the smoothed difference is then little more than its prior."""
+"""Effective passing and failing rows of the reference below which a cut is flagged.
+The smoothed difference is then little more than its prior."""
 
 MAX_ROOT_AXES = 3
 
@@ -182,8 +182,7 @@ class EfficiencyMap:
         none appears if one fails. The files are returned.
         """
         path = Path(path)
-        if path.suffix != ".json":
-            raise MapError(f"{path}: expected a name that ends in .json")
+        check_suffix(path)
         paths = [path, path.with_suffix(".npz")]
         if len(self.binning) <= MAX_ROOT_AXES:
             paths.append(path.with_suffix(".root"))
@@ -335,6 +334,12 @@ class EfficiencyMap:
         shifts["calibration_rest"] = np.sqrt((vectors[:, n:] ** 2) @ values[n:])
         shifts |= {name: shift[i] for name, shift in self.variations.items()}
         return shifts
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raise a MapError if the name of a map does not end in .json."""
+    if Path(path).suffix != ".json":
+        raise MapError(f"{path}: expected a name that ends in .json")
 
 
 def _read_head(path: Path) -> dict[str, Any]:

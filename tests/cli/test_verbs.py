@@ -460,6 +460,14 @@ def test_families(run: Run) -> None:
     _one_line(run("families", "enrgy"), "enrgy", "closest: 'energy'")
 
 
+def test_a_map_has_a_name_that_ends_in_json(
+    run: Run, toy_bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pidgan.efficiency.systematics.run_systematics", None)
+    words = ("systematics", toy_bundles[0], "-o", tmp_path / "map.root")
+    _one_line(run(*words), "expected a name that ends in .json")
+
+
 def test_binning_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "map.json"
     words = ("systematics", toy_bundles[0], "--cut", "DLLk > 2", "-o", path)
