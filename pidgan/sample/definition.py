@@ -282,6 +282,7 @@ class Sample(BaseModel):
                         f"{where} {name!r}, which is not a condition"
                         f"{nearest(name, self.condition_names)}"
                     )
-        for name, edges in (*self.binning.items(), *self.map_binning.items()):
-            if len(edges) < 2 or not bool(np.all(np.diff(edges) > 0)):
-                raise ValueError(f"binning: edges of {name!r} do not rise")
+        for key in ("binning", "map_binning"):
+            for name, edges in getattr(self, key).items():
+                if len(edges) < 2 or not bool(np.all(np.diff(edges) > 0)):
+                    raise ValueError(f"{key}: edges of {name!r} do not rise")

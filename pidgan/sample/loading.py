@@ -112,7 +112,8 @@ def _load(path: Path) -> Sample:
     try:
         sample = Sample.model_validate(content)
     except ValidationError as error:
-        problems = [_one_line(detail, content) for detail in error.errors()]
+        details = _first_causes(error.errors())
+        problems = [_one_line(detail, content) for detail in details]
         raise SampleError(f"{path}: {'; '.join(problems[:5])}") from None
     if path.parent != calibration_directory():  # those that ship are tested
         try:
@@ -152,6 +153,13 @@ def _parse(path: Path) -> dict[str, Any]:
         raise SampleError(f"{path} is not a text file in UTF-8") from None
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _first_causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out problems of a whole that follow from a problem of one of its parts."""
+    places = [detail["loc"] for detail in details]
+    wholes = {place[:n] for place in places for n in range(1, len(place))}
+    return [detail for detail in details if detail["loc"] not in wholes]
 
 
 def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:

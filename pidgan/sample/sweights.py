@@ -29,11 +29,11 @@ N_BINS = 200
 MIN_EXPECTED = 20.0
 #: Signal yield over its uncertainty, below which there is no peak to weight.
 MIN_SIGNIFICANCE = 4.0
-#: Background yield over its uncertainty, below which nothing is there to subtract.
+#: Background yield over its uncertainty, below which there is none to subtract.
 MIN_BACKGROUND = 2.0
-#: Fewer rows than this determine no shape.
+#: Number of rows below which no shape can be fitted.
 MIN_ROWS = 100
-#: A fit with a smaller p-value describes the histogram badly enough to be looked at.
+#: A fit with a smaller p-value describes the histogram badly, and warns.
 POOR_P_VALUE = 1e-4
 #: Share of the range that its variation leaves out, on either side.
 RANGE_VARIATION = 0.1
@@ -200,7 +200,7 @@ def _check(values: FloatArray, discriminant: Discriminant, where: str) -> None:
 
 
 def _unfilled(values: FloatArray, low: float, high: float) -> str:
-    """Say so if the rows end well within the fitted range: shapes then cannot fit."""
+    """Return a note if the rows do not fill the range: shapes then cannot fit."""
     first, last = float(values.min()), float(values.max())
     if first - low < 0.03 * (high - low) and high - last < 0.03 * (high - low):
         return ""
@@ -280,7 +280,7 @@ def _fit(
     for name, (low, high) in (("mean", MEAN), ("width", WIDTH)):
         if not low * 1.01 < values[name] < high * 0.99:
             raise FitError(
-                f"{where}: the signal's {name} ran to the end of what is allowed; "
+                f"{where}: the fitted {name} is at the limit of its range; "
                 f"check that 'range' = {list(discriminant.range)} holds the whole peak"
             )
     parameters = {name: (values[name], errors[name]) for name in names}
@@ -300,7 +300,7 @@ def _unbinned_yields(
     ends = (1e-6, 1 - 1e-6)
     with np.errstate(all="ignore"):
         if not slope(ends[0]) > 0 > slope(ends[1]):
-            raise _pure(where, "its yield runs to the end of what is allowed")
+            raise _pure(where, "the fitted yield is at the limit of its range")
         fraction = brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
     n_signal, n_background = fraction * len(position), (1 - fraction) * len(position)
     if n_background < MIN_BACKGROUND * errors[1]:
@@ -310,8 +310,8 @@ def _unbinned_yields(
 
 def _pure(where: str, account: str) -> FitError:
     return FitError(
-        f"{where} cannot tell signal from background ({account}); a pure sample is "
-        f"declared with unweighted = true"
+        f"{where} cannot tell signal from background ({account}); if there is "
+        f"no background, set unweighted = true"
     )
 
 

@@ -1,7 +1,7 @@
 """Weights of either sign: their effective number, and positive ones of equal density.
 
 sWeights are negative for a part of the rows. Sums of them are estimates, but a
-logarithm, a likelihood or a ROC curve needs `positive_weights`.
+logarithm, a likelihood or the training of a classifier needs `positive_weights`.
 """
 
 from contextlib import AbstractContextManager

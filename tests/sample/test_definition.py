@@ -144,7 +144,12 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
         ('"RichDLLk > 0"', '"RichDLLK > 0"', "unknown variable 'RichDLLK'"),
         ('"K_PT > 0.5"', '"K_PT"', "write K_PT == 1"),
         ("binning = {P =", "binning = {PT =", "binning in 'PT'.*closest: 'P'"),
-        ("[3e3, 1e4, 1e5]", "[3e3, 3e3]", "do not rise"),
+        ("[3e3, 1e4, 1e5]", "[3e3, 3e3]", "binning: edges of 'P' do not rise"),
+        (
+            "binning = {P =",
+            "map_binning = {P = [3, 2]}\nbinning = {P =",
+            "map_binning: e",
+        ),
         ("{P = [3e3, 1e4, 1e5]}", '"hadron"', "closest: 'hadrons'"),
     ],
 )
@@ -155,6 +160,14 @@ def test_mistakes(tmp_path: Path, old: str, new: str, message: str) -> None:
         load_sample(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_is_named_once(tmp_path: Path) -> None:
+    path = write(tmp_path, OWN.replace('unit = "GeV"', 'unit = "TeV"', 1))
+    with pytest.raises(SampleError) as caught:
+        load_sample(path)
+    assert "unit is 'TeV'" in str(caught.value)
+    assert ";" not in str(caught.value)
 
 
 def test_names_that_do_not_exist(tmp_path: Path) -> None:
