@@ -31,20 +31,20 @@ from pidgan.training.setup import Setup, choose_family, set_up
 
 CHECKPOINT = "checkpoint.npz"
 DEFAULT_BUDGET = 600.0
-# One call of the compiled loop lasts about this long: latency of progress and Ctrl-C.
+# Duration of one call of the compiled loop: the latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
-# Losses of the validation part, 0.05 s each, are taken about so often.
+# Time between two records of losses of the validation part, which take 0.05 s each.
 RECORD_SECONDS = 3.0
-# Losses are of order one in normal coordinates; far beyond, a network has diverged.
+# Losses are of order one in normal coordinates; above this, a network has diverged.
 DIVERGED = 1e4
-# From here on compiling with XLA, some seconds a phase, pays.
+# Shortest training that is compiled with XLA, which takes some seconds a phase.
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
-# Rows drawn for the losses of the validation part, and numbers in them at most: beyond
-# some hundred cells memory counts.
+# Largest number of rows for the losses of the validation part, and of numbers in these
+# rows, which limits the memory for some hundred cells and more.
 VALIDATION_ROWS, VALIDATION_NUMBERS = 1024, 2**19
-# How often in a training the best weights are looked for on the validation part; at
-# fixed steps, so that what is kept does not depend on how fast the machine is.
+# Number of times that the best weights are sought on the validation part. The steps are
+# fixed, so that the result does not depend on the speed of the machine.
 WATCHES = 40
 
 
@@ -54,10 +54,10 @@ class Progress:
 
     Attributes:
         step: Number of steps done.
-        steps: Number of steps of the training.
+        steps: Number of steps of all phases together.
         phase: Name of the running phase.
         losses: Losses by name, averaged over the chunk.
-        seconds_left: Estimated time of the steps that are left.
+        seconds_left: Estimated time for the remaining steps.
     """
 
     step: int
@@ -90,8 +90,8 @@ def train(
             "shower_sequence" for the cells of a calorimeter.
         recipe: Second spelling of `family` for a published recipe, "maevskiy2019".
         budget: Wall-clock time, "10m" or seconds; 10 minutes by default.
-        steps: Number of steps instead of a budget; repeats a training exactly on one
-            machine.
+        steps: Number of training steps instead of a budget; it repeats a training
+            exactly on one machine. Family cramer adds its share `play` on top.
         seed: Seed of weights, batches and noise.
         settings: Settings by name that differ from the family's defaults; texts become
             numbers where a number is expected.
@@ -104,7 +104,7 @@ def train(
 
     Raises:
         TrainingError: There are too few rows, the training diverges, or the checkpoint
-            is of another training.
+            belongs to another training.
         PidganError: There is no such family or setting, or a value has another type.
         KeyboardInterrupt: The user interrupts; a checkpoint is written first.
     """
@@ -148,7 +148,7 @@ class Training:
         return list({id(v): v for v in both}.values())
 
     def choose_xla(self, pays: bool) -> None:
-        """Decide whether steps are compiled with XLA, where the settings leave it."""
+        """Decide whether steps are compiled with XLA, unless the settings say it."""
         if self.settings.xla is None:
             self.settings = dataclasses.replace(self.settings, xla=pays)
 
@@ -165,7 +165,7 @@ class Training:
     def run(
         self, checkpoint: Path | None, progress: Callable[[Progress], None] | None
     ) -> None:
-        """Do the steps that are left, with a checkpoint now and then."""
+        """Do the remaining steps, and write a checkpoint regularly."""
         saved_at, recorded_at = time.perf_counter(), -math.inf
         try:
             for phase, begin, end in self._plan():
@@ -186,14 +186,13 @@ class Training:
                     if self.step == end or self._until_watch() == self._watch_steps:
                         self._watch(phase)
                     if progress is not None:
-                        left = seconds * (self.steps - self.step)
                         progress(
                             Progress(
                                 step=self.step,
-                                steps=self.steps,
+                                steps=self._last_step,
                                 phase=phase.name,
                                 losses=losses,
-                                seconds_left=left,
+                                seconds_left=seconds * (self._last_step - self.step),
                             )
                         )
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
@@ -211,7 +210,7 @@ class Training:
         return self.setup.model(self.settings, steps=self.steps, history=self.history)
 
     def save(self, checkpoint: Path | None) -> None:
-        """Write a checkpoint, if there is a place for it."""
+        """Write a checkpoint, if a path is given."""
         if checkpoint is None:
             return
         state = {**self._identity(), "step": self.step, "steps": self.steps}
@@ -231,7 +230,7 @@ class Training:
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise TrainingError(
-                    f"{checkpoint} is of another training: {key} was "
+                    f"{checkpoint} belongs to another training: {key} was "
                     f"{state.get(key)!r}, now {mine!r}"
                 )
         assign(self.variables, [arrays[f"v{i}"] for i in range(len(self.variables))])
@@ -247,6 +246,11 @@ class Training:
             yield phase, begin, end
             begin = end
 
+    @property
+    def _last_step(self) -> int:
+        """Step at which the last phase ends; the shares of phases may exceed 1."""
+        return max(end for *_, end in self._plan())
+
     def _steps_of(self, phase: Phase) -> Steps:
         if phase not in self._compiled:
             rows, seed = self.setup.rows, self.setup.seed
@@ -257,7 +261,7 @@ class Training:
 
     @functools.cached_property
     def _validation_size(self) -> int:
-        """Rows for the losses of the validation part; fewer of what is large."""
+        """Rows for the losses of the validation part; fewer if targets are many."""
         most = VALIDATION_NUMBERS // self.setup.targets.n_targets
         return max(64, min(VALIDATION_ROWS, most))
 
@@ -270,7 +274,7 @@ class Training:
         return max(1, self.steps // WATCHES)
 
     def _until_watch(self) -> int:
-        """Return the steps until the best weights are looked for again."""
+        """Return the number of steps until the best weights are sought again."""
         if not self.descents.watches:
             return self.steps
         return self._watch_steps - self.step % self._watch_steps
@@ -298,7 +302,7 @@ class Training:
     def _check(
         self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
     ) -> None:
-        # A published recipe, without penalty at the beginning, may come back from afar.
+        # A published recipe has no penalty at first, and recovers from large losses.
         limit = math.inf if self.setup.published else DIVERGED
         for name, value in losses.items():
             if abs(value) < limit:

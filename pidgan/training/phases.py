@@ -28,12 +28,12 @@ FINAL_RATE = 0.01
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clock:
-    """The number of a step, of those at which its phase begins and ends, and of all."""
+    """Time in a training: numbers of the step, and of the ends of its phase."""
 
     step: Any
     begin: Any
     end: Any
-    total: Any
+    total: Any  # number of steps that the training was given
 
 
 Schedule = Callable[[Clock], tf.Tensor]
@@ -109,13 +109,13 @@ class Update:
 class Phase:
     """A part of a training in which every step does the same updates, in turn.
 
-    A phase with share 0 is left out. `prepare` adds to a batch what all updates of a
-    step need; no gradient passes through it. `settle` is called at the end, after
-    averaging.
+    The shares of all phases may sum to more than 1. A phase with share 0 is left out.
+    `prepare` adds values to a batch that all updates of a step need; no gradient passes
+    through it. `settle` is called at the end, after averaging.
     """
 
     name: str
-    share: float  # of the steps of the training
+    share: float  # its steps divided by the steps given to the training
     batch_size: int  # rows of one step
     _: dataclasses.KW_ONLY
     updates: Sequence[Update]

@@ -1,16 +1,15 @@
 """Rows of a dataset on the device, as networks see them, and batches of these rows.
 
-A generator learns the targets *given* the conditions, which does not depend on how
-often a condition comes: with every weight multiplied by a function of the conditions,
-its losses have the same optimum. How well it learns them in a training does depend on
-it. Rows are drawn with a probability in proportion to
+A generator learns the targets *given* the conditions. The optimum of its losses does
+not depend on how often a condition occurs: it stays the same if every weight is
+multiplied by a function of the conditions. The precision that a training reaches does
+depend on it. Rows are therefore drawn with a frequency in proportion to
 
-    density(x)^(-FLATTENING), at most MOST_OFTEN times the mean,
+    density(x)^(-FLATTENING), at most MOST_OFTEN times the mean.
 
-so that a corner with few tracks, where an efficiency is as much asked for as elsewhere,
-is seen more often. The density is that of the conditions as networks see them, from
-the distance to the k-th nearest row (Loftsgaarden and Quesenberry, Ann. Math. Statist.
-36 (1965) 1049).
+A region with few tracks, where analyses need an efficiency too, is seen more often. The
+density is that of the conditions as networks see them. It is found from the distance to
+the k-th nearest row (Loftsgaarden and Quesenberry, Ann. Math. Statist. 36 (1965) 1049).
 """
 
 import dataclasses
@@ -113,18 +112,18 @@ def _smeared(conditions: FloatArray, sample: Sample, seed: int) -> FloatArray:
 
 FLATTENING = 0.25
 MOST_OFTEN = 10.0
-# Rows that the density is taken from; more would not make it better.
+# Number of rows from which the density is found; more would not improve it.
 REFERENCE_ROWS = 20_000
 NEIGHBOURS = 10
-# Mean number of times that a row is in the list: fractions of it are lost.
+# Mean number of times that a row is in the list. Frequencies are rounded to it.
 REPEATS = 8
 
 
-def draw_probabilities(x: FloatArray, dimension: int) -> FloatArray:
+def draw_frequencies(x: FloatArray, dimension: int) -> FloatArray:
     """Return how often each row is drawn (n,), mean 1, at conditions (n, c).
 
-    They are ones where most rows share their conditions with others, whose density has
-    no meaning. `dimension` counts continuous conditions.
+    All are 1 if most rows share their conditions with others, as the density then has
+    no meaning. `dimension` is the number of continuous conditions.
     """
     rows = np.asarray(x, dtype=np.float64)
     known = rows[:: max(1, len(rows) // REFERENCE_ROWS)]
@@ -140,8 +139,8 @@ def draw_probabilities(x: FloatArray, dimension: int) -> FloatArray:
 
 
 def flatter_draws(x: FloatArray, dimension: int) -> IntArray:
-    """Return numbers of rows (REPEATS n,), each as often as it is to be drawn."""
-    often = np.cumsum(draw_probabilities(x, dimension))
+    """Return row numbers (REPEATS n,), each as often as the row is to be drawn."""
+    often = np.cumsum(draw_frequencies(x, dimension))
     n = REPEATS * len(often)
     places = (np.arange(n) + 0.5) / n * often[-1]
     return np.asarray(np.searchsorted(often, places), dtype=np.int32)

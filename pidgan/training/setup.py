@@ -126,7 +126,9 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
         categories=[variable.categories for variable in sample.conditions],
         plain=kinds.plain_conditions(sample),
     )
-    targets = kinds.fit_targets(sample, part, plain=entry.published, lines=entry.lines)
+    targets = kinds.fit_targets(
+        sample, part, plain=entry.published, log_scale=entry.log_scale
+    )
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
     family = families.build_family(settings, shape=shape, seed=seed)

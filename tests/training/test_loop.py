@@ -13,7 +13,7 @@ from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import parse_duration
-from pidgan.training.loop import train
+from pidgan.training.loop import Progress, train
 from pidgan.training.model import open_model
 from pidgan.training.networks.autoregressive import decay_of_few
 from pidgan.training.patterns import pick_pattern
@@ -89,6 +89,14 @@ def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> 
             directory=tmp_path,
             resume=True,
         )
+
+
+def test_progress_ends_with_the_last_phase(kaon_dataset: Dataset) -> None:
+    seen: list[Progress] = []
+    game = dataclasses.replace(PLAY_ALONE, play=1.2)
+    train(kaon_dataset, steps=10, family=game, progress=seen.append)
+    assert (seen[-1].step, seen[-1].steps) == (12, 12)
+    assert min(now.seconds_left for now in seen) == 0
 
 
 def test_divergence_is_an_error_not_a_model(kaon_dataset) -> None:

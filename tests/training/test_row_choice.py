@@ -7,7 +7,7 @@ from pidgan.training.conditions import fit_conditions
 from pidgan.training.rows import (
     FLATTENING,
     REPEATS,
-    draw_probabilities,
+    draw_frequencies,
     flatter_draws,
 )
 
@@ -18,7 +18,7 @@ def test_probabilities_follow_the_density() -> None:
     n = 64_000
     x = rng.uniform(0, 1, (n + n // 32, 2))
     x[n:] += 5
-    often = draw_probabilities(x, 2)
+    often = draw_frequencies(x, 2)
     assert often.mean() == pytest.approx(1)
     assert often[n:].mean() / often[:n].mean() == pytest.approx(
         32**FLATTENING, rel=0.05
@@ -27,7 +27,7 @@ def test_probabilities_follow_the_density() -> None:
 
 def test_every_row_is_listed_as_often_as_it_is_drawn() -> None:
     x = np.random.default_rng(2).normal(size=(3000, 3))
-    often, listed = draw_probabilities(x, 3), flatter_draws(x, 3)
+    often, listed = draw_frequencies(x, 3), flatter_draws(x, 3)
     assert len(listed) == REPEATS * len(x)
     times = np.bincount(listed, minlength=len(x))
     assert np.abs(times - REPEATS * often).max() <= 1
@@ -37,14 +37,14 @@ def test_every_row_is_listed_as_often_as_it_is_drawn() -> None:
 def test_a_single_row_far_away_does_not_rule() -> None:
     x = np.random.default_rng(3).normal(size=(5000, 2))
     x[0] = 1e6
-    often = draw_probabilities(x, 2)
+    often = draw_frequencies(x, 2)
     assert often[0] < 20
     assert often[1:].mean() > 0.99
 
 
 def test_conditions_that_are_all_categories_are_drawn_as_they_come() -> None:
     x = np.random.default_rng(4).integers(0, 2, (1000, 1)).astype(float)
-    assert np.all(draw_probabilities(x, 1) == 1)
+    assert np.all(draw_frequencies(x, 1) == 1)
     transform = fit_conditions(
         np.column_stack([x, x + np.arange(1000)[:, None]]),
         ["category", "angle"],

@@ -34,14 +34,14 @@ class Entry:
 
     `home` is module and class of its settings; `targets` is a kind of
     `targets.kind_of`. A `published` recipe sees the columns of the targets as they are,
-    and rows as often as they are in the sample. With `lines`, energies are logarithms
-    in a common unit.
+    and rows as often as they are in the sample. With `log_scale`, energies are
+    logarithms in a common unit.
     """
 
     home: str
     targets: str = "variables"
     published: bool = False
-    lines: bool = False
+    log_scale: bool = False
 
 
 TABLE: Mapping[str, Entry] = {
@@ -53,7 +53,7 @@ TABLE: Mapping[str, Entry] = {
     "vae": Entry("vae.Vae"),
     "flow": Entry("spline_flow.Flow"),
     "maevskiy2019": Entry("maevskiy2019.Maevskiy2019", published=True),
-    "shower_sequence": Entry("shower_sequence.ShowerSequence", "cells", lines=True),
+    "shower_sequence": Entry("shower_sequence.ShowerSequence", "cells", log_scale=True),
     "shower_flow": Entry("showers.ShowerFlow", "cells"),
     "shower_vae": Entry("showers.ShowerVae", "cells"),
     "shower_gan": Entry("showers.ShowerGan", "cells"),

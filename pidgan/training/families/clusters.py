@@ -302,14 +302,14 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
     known = {"flags": 1.0, "likelihood": s.reconstruction}
     adam = functools.partial(Optimizer, schedule=over_the_training, beta_1=0.5)
     optimizer = adam(s.learning_rate, average=s.average)
-    of_critic = Descent(
+    critic_descent = Descent(
         critic.trainable_variables,
         adam(s.critic_learning_rate, beta_2=0.9),
         {"critic": 1.0, "penalty": s.penalty},
     )
     taught = Update(taught_losses, Descent(generator.variables, optimizer, known))
-    of_generator = Descent(generator.variables, optimizer, {"game": 1.0, **known})
-    game = Update(game_losses, of_generator, of_critic)
+    generator_descent = Descent(generator.variables, optimizer, {"game": 1.0, **known})
+    game = Update(game_losses, generator_descent, critic_descent)
     share = s.taught if s.reconstruction else 0.0
     return Family(
         generator=generator,

@@ -1,20 +1,22 @@
 """The Cramér GAN: its losses in the symbols of the paper, and family `cramer`.
 
 Bellemare et al., arXiv:1705.10743, Algorithm 1, with conditions x and sWeights w as
-in Maevskiy et al., arXiv:1905.11825. In the symbols of the papers: h is the critic's
-transformation to R^k, y_r a real target, y_g and y_g' two independent generated ones
-at the same conditions x as the real one, and
+in Maevskiy et al., arXiv:1905.11825. The sample, x in Algorithm 1, is y here, as x are
+the conditions: h is the critic's transformation to R^k, y_r a real target, y_g and
+y_g' two independent generated ones at the same conditions x as the real one, and
 
     f(y)     = |h(y) - h(y_g')| - |h(y)|
     L_critic = - w [f(y_r) - f(y_g)] + lambda (|grad f(y^)| - 1)^2
     L_g      =   w [|h(y_r) - h(y_g)| + |h(y_r) - h(y_g')| - |h(y_g) - h(y_g')|]
 
 with y^ on the line between y_r and y_g. Weights of any sign enter linearly; they are
-normalised to mean 1 over the training sample, never over a batch. The gradient of the
-penalty passes through h(y_g') too: stopping it there makes the critic diverge.
+normalised to mean 1 over the training sample, never over a batch. The penalty has no
+weight. Its gradient passes through h(y_g') too: stopping it there makes the critic
+diverge. All updates of a step share the real rows, where Algorithm 1 draws new ones.
 
 Before the generator plays against the critic, it is taught, see
-`pidgan.training.families.distilled`.
+`pidgan.training.families.distilled`. The signed weights w enter in phase `play`;
+phases `teach` and `distil` use the positive weights E[w | x, y].
 """
 
 import dataclasses
@@ -89,7 +91,7 @@ class Cramer(Distilled):
     """A generator that is taught, and then plays against the critic of a Cramér GAN.
 
     Attributes:
-        play: Steps of the game, as a share of those in which the generator is taught.
+        play: Steps of phase `play` divided by the steps given to the training.
         batch_size: Number of rows of a step in phase `play`.
         learning_rate: Learning rate of the generator at the start of phase `play`.
         critic_learning_rate: Learning rate of the critic at the start of phase `play`.

@@ -112,12 +112,12 @@ def taught_generator(
         return {"distance": tf.reduce_mean(tf.reduce_sum(distance, axis=0))}
 
     decay = s.teach_weight_decay * decay_of_few(shape.n_rows)
-    of_teacher = Descent(
+    teacher_descent = Descent(
         teacher.variables, Optimizer(s.teach_learning_rate, weight_decay=decay)
     )
-    of_generator = Descent(generator.variables, Optimizer(s.distil_learning_rate))
-    taught = [Update(teach, of_teacher)]
-    distilled = [Update(distil, of_generator)]
+    generator_descent = Descent(generator.variables, Optimizer(s.distil_learning_rate))
+    taught = [Update(teach, teacher_descent)]
+    distilled = [Update(distil, generator_descent)]
     return generator, [
         Phase("teach", s.teach, s.teach_batch_size, updates=taught),
         Phase(

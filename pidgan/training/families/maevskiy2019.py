@@ -121,15 +121,17 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
         return s.penalty * (2 / math.pi) * tf.atan(i / PENALTY_STEPS)
 
     optimizer = Optimizer(s.learning_rate, kind="rmsprop", schedule=_published_rate)
-    of_generator = Descent(generator.trainable_variables, optimizer, {"generator": 1.0})
-    of_critic = Descent(
+    generator_descent = Descent(
+        generator.trainable_variables, optimizer, {"generator": 1.0}
+    )
+    critic_descent = Descent(
         critic.trainable_variables, optimizer, {"critic": 1.0, "penalty": strength}
     )
 
     def phase(name: str, share: float, n: int) -> Phase:
         each = [functools.partial(losses, k) for k in range(n)]
-        both = Update(each[0], of_generator, of_critic)
-        more = [Update(own, of_critic) for own in each[1:]]
+        both = Update(each[0], generator_descent, critic_descent)
+        more = [Update(own, critic_descent) for own in each[1:]]
         return Phase(name, share, n * s.batch_size, updates=[both, *more])
 
     return Family(

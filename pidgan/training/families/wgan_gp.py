@@ -70,18 +70,18 @@ def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
         return {"generator": -tf.reduce_mean(batch["w"] * d(batch, y_g))}
 
     # Momentum of earlier steps is that of another game: beta_1 = 0 in Algorithm 1.
-    of_critic = Descent(
+    critic_descent = Descent(
         critic.trainable_variables,
         Optimizer(s.critic_learning_rate, beta_1=0.0, beta_2=0.9),
         {"penalty": s.penalty, "distance": -1.0},
     )
-    of_generator = Descent(
+    generator_descent = Descent(
         generator.trainable_variables,
         Optimizer(s.learning_rate, beta_1=0.0, beta_2=0.9, average=s.average),
     )
     updates = [
-        Update(critic_losses, of_critic, times=s.critic_updates),
-        Update(generator_losses, of_generator),
+        Update(critic_losses, critic_descent, times=s.critic_updates),
+        Update(generator_losses, generator_descent),
     ]
     play = Phase("play", 1.0, s.batch_size, updates=updates)
     return Family(generator=generator, n_noise=s.n_noise, phases=[play])

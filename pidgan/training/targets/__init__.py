@@ -92,12 +92,12 @@ def plain_conditions(sample: Sample) -> tuple[int, ...]:
 
 
 def fit_targets(
-    sample: Sample, part: Part, *, plain: bool = False, lines: bool = False
+    sample: Sample, part: Part, *, plain: bool = False, log_scale: bool = False
 ) -> Targets:
     """Fit the targets of a sample, on training rows only.
 
     With `plain`, targets of a track are seen through their quantiles and nothing else;
-    with `lines`, energies of cells are logarithms in a common unit.
+    with `log_scale`, energies of cells are logarithms in a common unit.
     """
     cells = sample.cells
     if sample.clusters is not None:
@@ -118,7 +118,7 @@ def fit_targets(
         scheme=cells.scheme,
         scale=cells.scale,
         threshold=cells.threshold,
-        lines=lines,
+        lines=log_scale,
     )
 
 
