@@ -141,8 +141,9 @@ def apply(
         workers: Number of processes among which the files are divided. None takes as
             many as files and cores suggest, but only one in a script without
             `if __name__ == "__main__":`, or where a generator is no file.
-        client: A `dask.distributed.Client` whose workers do the files, instead of this
-            machine. They must see the paths; each file takes `threads`, by default one.
+        client: A `dask.distributed.Client` whose workers process the files,
+            instead of this machine. They must see the paths; each file takes `threads`,
+            by default one.
         overwrite: Whether existing outputs are replaced.
         dry_run: Whether to find out only what would be done.
         progress: Function of entries done and entries in all. The first call tells what

@@ -25,7 +25,7 @@ from pidgan.sample.cuts import Cut, parse_cut
 Rows = Mapping[str, npt.NDArray[Any]]
 """Columns with one row for each track."""
 
-# Bits of the status. Only targets of the bits in WITHOUT_TARGETS are not generated.
+# Bits of the status. Tracks with a bit of WITHOUT_TARGETS get no generated targets.
 OUTSIDE_RANGE = np.int8(1)  # a condition lies outside the trained range
 MISSING = np.int8(2)  # a condition is NaN, infinite or no known category
 NO_BUNDLE = np.int8(4)  # there is no bundle for the species
@@ -61,12 +61,13 @@ class TrackPlan:
 
     Attributes:
         label: Tree and track, for messages.
-        widths: For each target its numbers per track: None for one, as for all targets
-            but the views of showers, whose cells are an array.
+        widths: Number of values per track, by target: None for a single number, the
+            number of cells for a view of showers.
         selection: Cut that a track must pass to get new targets.
         read: Branches to read, with their types.
-        shape: Shape of the track in an entry.
-        like: A branch with as many tracks in each entry, if their number varies.
+        shape: Shape of the tracks in an entry: () for one, (None,) for any number.
+        like: A branch with the same number of tracks in each entry; None unless their
+            number varies.
     """
 
     name: str
@@ -150,7 +151,7 @@ def plan_track(
     source: Source,
     tree: TreeInfo,
 ) -> TrackPlan:
-    """Return what a track gets in one tree; raise if it lacks a branch of numbers."""
+    """Return the plan of a track in one tree; raise if a branch is missing."""
     where = request.where
     plan = TrackPlan(
         name=track,
@@ -228,7 +229,7 @@ def _unique(*parts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_kinds(plan: TrackPlan) -> None:
-    """Raise if old values cannot stay, or showers are asked for where tracks are."""
+    """Raise if old values cannot stay, or if showers do not fit the branches."""
     for name in plan.kept:
         kind = plan.read[name]
         if kind.shape != plan.shape or kind.number.kind != "f":
@@ -239,9 +240,8 @@ def _check_kinds(plan: TrackPlan) -> None:
     are_showers = any(width is not None for width in plan.widths.values())
     if are_showers and (plan.shape or plan.kept):
         raise NtupleError(
-            f"{plan.label}: showers are generated for entries that hold one particle, "
-            "as numbers, and anew (--elsewhere nan); got branches of shape "
-            f"{plan.shape}"
+            f"{plan.label}: showers need one particle per entry (scalar branches) and "
+            f"do not work with --elsewhere keep; got branches of shape {plan.shape}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The exported generator: one ONNX file, its card and its reference rows.
+"""The exported generator: its ONNX or C file, card, noise and reference rows.
 
 The training world writes bundles, the analysis world opens and evaluates them.
 

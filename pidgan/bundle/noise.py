@@ -22,8 +22,10 @@ UInt64Array = npt.NDArray[np.uint64]
 
 # Step of SplitMix64: the odd integer closest to 2^64 / golden ratio.
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-BLOCK_WORDS = 16_384  # words at a time: 128 KiB stay in the cache
-DOMAIN = b"pidgan noise 1"  # new numbers need another text
+# Number of words computed at a time: 128 KiB stay in the cache.
+BLOCK_WORDS = 16_384
+# Prefix of every hashed text. A change of the numbers needs another one.
+DOMAIN = b"pidgan noise 1"
 
 
 def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:

@@ -27,19 +27,20 @@ CELLS = 2000
 """Steps among which the edges of bins of equal population are sought: 0.05 % of the
 rows, finer than any bin that has an efficiency."""
 
-_HALVINGS = 40  # of the population that is sought; far below one row
+# The sought population is halved so often that its error is far below one row.
+_HALVINGS = 40
 
 WIDE_END = 4.0
-"""Width of an added end bin, relative to its neighbour, from which it is divided ..."""
+"""Width of an added end bin, relative to its neighbour, from which it is divided."""
 
 MAX_END_BINS = 3
-"""... into at most this many."""
+"""Largest number of bins into which an added end bin is divided."""
 
 AUTO_BINS = 4
-"""Bins along an axis where the sample has no binning ..."""
+"""Number of bins along an axis where the sample has no binning."""
 
 MAX_AXES = 3
-"""... for its first three conditions."""
+"""Number of conditions, the first ones, that have bins in such a sample."""
 
 
 def choose_edges(

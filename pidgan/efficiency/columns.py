@@ -75,7 +75,7 @@ def write_efficiency_columns(
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default.
         overwrite: Whether to replace existing files.
-        chunk: Entries read at a time.
+        chunk: Number of entries read at a time.
 
     Returns:
         The files written.

@@ -32,7 +32,7 @@ from pidgan.efficiency.quoted import Estimate
 from pidgan.errors import PidganWarning
 
 MIN_SIGNIFICANCE = 3.0
-"""Number of its uncertainties that a denominator must differ from zero by."""
+"""Smallest ratio of a denominator to its uncertainty that gives no warning."""
 
 Origin = tuple[Any, str]
 """Origin of a shift: a map or a sample, and the name of the variation."""
@@ -43,10 +43,10 @@ class Sample(Protocol):
 
     @property
     def covariance(self) -> FloatArray:
-        """(n, n), statistical, of the n estimates made from these rows."""
+        """Statistical covariance (n, n) of the n estimates made from these rows."""
 
     def shared_covariance(self, other: Any) -> FloatArray | None:
-        """(n, n_other), due to rows that both have; None if there are none."""
+        """Covariance (n, n_other) from rows that both have; None if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +128,7 @@ class Estimates:
 
     @cached_property
     def stat(self) -> FloatArray:
-        """(n, n), statistical covariance."""
+        """Statistical covariance (n, n)."""
         total = np.zeros((len(self), len(self)))
         for first, j in self.samples.items():
             for second, k in self.samples.items():
@@ -140,7 +140,7 @@ class Estimates:
 
     @cached_property
     def systematics(self) -> dict[str, FloatArray]:
-        """(n, n) by name: "calibration", then the sum over maps of each variation."""
+        """Covariances (n, n): "calibration", and each variation, summed over maps."""
         shape = (len(self), len(self))
         parts = {"calibration": np.zeros(shape)}
         for key, gradient in self.gradients.items():
@@ -151,7 +151,7 @@ class Estimates:
 
     @cached_property
     def covariance(self) -> FloatArray:
-        """(n, n), of everything; NaN where there is no value."""
+        """Covariance (n, n) of everything; NaN where there is no value."""
         total: FloatArray = sum(self.systematics.values(), self.stat)
         return total
 

@@ -17,7 +17,7 @@ are propagated linearly:
     stat: cov_kl = sum_i w_i^2 (v_ki - value_k) (v_li - value_l) / W^2,
     calibration, and every variation of the map: by the gradient
     G_tb = sum_{i: b_t(i) = b} w_i prod_{s != t} v_si / W,
-    transfer = sum_tb G_tb d_tb (e_tb (1 - e_tb) / g_tb (1 - g_tb) - 1),
+    transfer = sum_tb G_tb d_tb ([e_tb (1 - e_tb)] / [g_tb (1 - g_tb)] - 1),
 
 with g and e the generated efficiency in a bin for the rows of the map and of the
 analysis. The transfer is the change of the correction if the error of the generator in
@@ -62,7 +62,7 @@ __all__ = [
 Outside = Literal["grow", "refuse"]
 
 MAX_ESTIMATES = 5000
-"""Most selections times bins: a covariance of more is larger than 200 MB."""
+"""Largest number of selections times bins; above it the covariance exceeds 200 MB."""
 
 _FLAGS = {sums.EMPTY: "empty", sums.NOT_POSITIVE: "sum of weights not positive"}
 
@@ -100,7 +100,7 @@ class PidEfficiencies:
 
     @property
     def covariance(self) -> FloatArray:
-        """(n, n), of the values; the diagonal is total^2; NaN without a value."""
+        """Covariance (n, n) of the values, diagonal total^2; NaN without a value."""
         return self.estimates.covariance
 
     @property
@@ -188,7 +188,7 @@ def pid_efficiency(
             are not the default. Scales and maps are those that `apply` was given.
         outside: Treatment of rows outside the map: "grow" adds an uncertainty,
             "refuse" raises.
-        chunk: Rows read at a time; the result does not depend on it.
+        chunk: Number of rows read at a time; the result does not depend on it.
 
     Returns:
         A result per selection and bin, and their covariance.

@@ -19,11 +19,11 @@ taken as a draw of a Gaussian process on the grid of bins, d ~ N(0, D K D),
 
 a common shift, a smooth effect of each axis, a smooth interaction, and an independent
 rest; O_j = exp(-|i_j - i'_j| / 2) in the bin number along axis j. D is diagonal,
-2 sqrt(g (1 - g)): a difference is smaller where the efficiency saturates. That is
-between 4 g (1 - g), which a shift of the logit does, and 1, which tracks that the
-generator does not lose do; with 4 g (1 - g) the common loss of a few per cent of tracks
-is shrunk too much where g is close to 1 (`prior_scale`: where the generator is far off,
-the real efficiency of a slice of bins counts). The t maximise the
+2 sqrt(g (1 - g)): a difference is smaller where the efficiency saturates. A shift of
+the logit gives 4 g (1 - g); a loss of tracks that the generator misses gives 1. We take
+a value between, as 4 g (1 - g) shrinks the common loss of a few per cent of tracks too
+much where g is close to 1. Where the generator is far off, the real efficiency of a
+slice of bins counts (`prior_scale`). The t maximise the
 marginal likelihood of the raw differences times prod t exp(-t / 0.1): a weak prior
 that keeps them off zero, where the uncertainty would be too small (Y. Chung, S.
 Rabe-Hesketh, V. Dorie, A. Gelman, J. Liu, Psychometrika 78 (2013) 685). The posterior
@@ -49,24 +49,26 @@ MIN_N_EFF = 1.0
 known to be positive. Bins just above are harmless, because their variance is large."""
 
 PRIOR_EVENTS = 5.0
-"""Effective rows that differ, which the expected variance of a bin is worth."""
+"""Number of effective rows that differ as which the expected variance counts."""
 
 CORRELATION_LENGTH = 2.0
-"""In bins. Analysts choose bins in which efficiencies change little by little."""
+"""Correlation length of O_j, in bins. Efficiencies change little from bin to bin."""
 
 SCALE_FLOOR = 0.01
-"""Least 4 g (1 - g), reached at 0.25 % and 99.75 %."""
+"""Smallest value of 4 g (1 - g) that is used, reached at g = 0.25 % and 99.75 %."""
 
 TYPICAL_AMPLITUDE = 0.1
-"""Scale of the prior of t; only matters for terms that the data say nothing about."""
+"""Scale of the prior of t. It only matters where the data do not determine t."""
 
 AMPLITUDE_RANGE = (1e-5, 1.0)
+"""Range in which each t is sought."""
 
 MIN_AXIS_AMPLITUDE = 0.06
-"""Least t of the smooth effect of an axis. Most rows lie where a generator is best; it
-must not pass for as good at the end of an axis, where few rows test it. Where there are
-many rows the value does not matter."""
+"""Smallest t of the smooth effect of an axis. Most rows lie where a generator is best,
+and few rows test it at the end of an axis, where it may be worse. Where there are many
+rows the value does not matter."""
 
+# Value of t from which the maximum is sought.
 _START_AMPLITUDE = 0.02
 
 

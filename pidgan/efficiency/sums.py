@@ -29,7 +29,7 @@ USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
 """Values of `Cells.status`."""
 
 BLOCK_ROWS = 100_000
-"""Rows whose values for all selections are in memory at a time."""
+"""Number of rows whose values for all selections are in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Cells:
         return np.where(usable, sums / norm, 0.0)
 
     def mean(self, rows: Rows, values: FloatArray) -> FloatArray:
-        """(n_cells,), weighted mean of values (n,); zero where unusable."""
+        """Weighted mean (n_cells,) of values (n,); zero where unusable."""
         return self.share(np.bincount(rows.cell, rows.weights * values, len(self.sums)))
 
 
@@ -127,7 +127,7 @@ class RowSample:
 
     @cached_property
     def covariance(self) -> FloatArray:
-        """(n, n), at least the covariance of half a row on either side."""
+        """Covariance (n, n), at least that of half a row on either side."""
         n_selections, n_cells = self.means.shape
         blocks = np.zeros((n_cells, n_selections, n_selections))
         squares = np.zeros(n_cells)
@@ -147,7 +147,7 @@ class RowSample:
         return result
 
     def shared_covariance(self, other: "RowSample") -> FloatArray | None:
-        """(n, n_other), due to rows that both have; None if there are none."""
+        """Covariance (n, n_other) from rows that both have; None if there are none."""
         result = None
         first_start = 0
         for name, (n_rows, used) in self.rows.origin.items():
@@ -173,7 +173,7 @@ class RowSample:
         return total
 
     def _spread(self, chosen: IntArray) -> Any:
-        """(n, n_chosen) sparse, influence of rows on every estimate."""
+        """Influence of rows on every estimate, sparse (n, n_chosen)."""
         n_selections, n_cells = self.means.shape
         cells = self.rows.cell[chosen]
         at = np.flatnonzero((cells >= 0) & (self.sums[cells] > 0))
@@ -197,7 +197,7 @@ class RowSample:
                 yield int(cell), rows[start : start + BLOCK_ROWS]
 
     def _influence(self, cell: Any, chosen: IntArray) -> FloatArray:
-        """(n_selections, n_chosen), contributions of rows in a bin to fluctuations."""
+        """Contributions of rows in a bin to fluctuations, (n_selections, n_chosen)."""
         rows = self.rows.take(chosen)
         factors = partial(factors_of, correction=self.correction)
         values = [np.prod(factors(s, rows, self.maps), axis=0) for s in self.selections]
@@ -289,7 +289,7 @@ def _transfer(
     total2: FloatArray,
     passed: FloatArray,
 ) -> FloatArray:
-    """d_b (e_b (1 - e_b) / g_b (1 - g_b) - 1), (n_cells, n_bins), from S, S2 and P.
+    """d_b ([e_b (1 - e_b)] / [g_b (1 - g_b)] - 1), (n_cells, n_bins), from S, S2, P.
 
     The estimate of e (1 - e) is unbiased for few rows; bins with fewer than two
     effective rows are left out.
@@ -307,7 +307,7 @@ def _transfer(
 def _outside_error(
     cell: IntArray, weights: FloatArray, passed: FloatArray, cells: Cells
 ) -> FloatArray:
-    """(n_cells,), for rows outside the map, whose efficiency may be anything."""
+    """Error (n_cells,) from rows outside the map, whose efficiency may be anything."""
     n_cells = len(cells.sums)
     total = np.bincount(cell, weights, n_cells)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -79,7 +79,7 @@ def run_systematics(
     scales: Mapping[str, float] | None = None,
     others: Sequence[Generator] = (),
 ) -> EfficiencyMap:
-    """Measure the generated-minus-real difference of cuts as an efficiency map.
+    """Measure real minus generated efficiencies of cuts as an efficiency map.
 
     Args:
         generator: A model or a bundle.
@@ -275,11 +275,16 @@ def _check_variations(
         its = other.card
         if (its.species, its.condition_names, its.target_names) != own:
             raise MapError(
-                f"another generator is of {its.species}, from "
-                f"{', '.join(its.condition_names)} to {', '.join(its.target_names)}; "
-                f"expected {card.species}, from {', '.join(card.condition_names)} to "
-                f"{', '.join(card.target_names)}"
+                f"a generator in `others` has {_content(its)}; expected "
+                f"{_content(card)}"
             )
+
+
+def _content(card: Card) -> str:
+    return (
+        f"species {card.species}, conditions {', '.join(card.condition_names)}, "
+        f"targets {', '.join(card.target_names)}"
+    )
 
 
 def _mean_change(

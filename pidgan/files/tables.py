@@ -64,11 +64,11 @@ def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
         if file in written:
             raise NtupleError(
                 f"{written[file]} and {path} have the same name: both would be {file}; "
-                "do them one by one"
+                "process them in separate runs"
             )
         written[file] = path
         if formats.format_of(file) is not formats.format_of(path):
-            raise NtupleError(f"{file}: expected a name that ends as that of {path}")
+            raise NtupleError(f"{file}: expected the same file extension as {path}")
     for path in paths:
         for file in written:
             if file.exists() and not is_remote(path) and file.samefile(path):
@@ -256,8 +256,8 @@ def _element(source: Source, branch: str, element: int, array: Any) -> np.ndarra
     if element >= width:
         has = f"{width} numbers" if width else "one number"
         raise NtupleError(
-            f"{source}: {branch}[{element}] asked for, but {branch!r} has {has} an "
-            "entry"
+            f"{source}: {branch}[{element}] is element {element}, counted from 0, but "
+            f"{branch!r} has {has} per entry"
         )
     return np.asarray(rows[:, element])
 

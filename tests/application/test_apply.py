@@ -475,7 +475,7 @@ def test_names_of_outputs_are_checked(ntuple: Path, tmp_path: Path) -> None:
         apply({"Kplus": kaon()}, files, tmp_path / "b.root")
     with pytest.raises(NtupleError, match="have the same name: both would be"):
         apply({"Kplus": kaon()}, files, tmp_path / "out")
-    with pytest.raises(NtupleError, match="expected a name that ends as that of"):
+    with pytest.raises(NtupleError, match="expected the same file extension as"):
         apply({"Kplus": kaon()}, ntuple, tmp_path / "b.parquet")
 
 

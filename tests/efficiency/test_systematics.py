@@ -772,5 +772,5 @@ def test_unknown_variations_are_named() -> None:
     with pytest.raises(MapError, match="scale of 'P' is -1"):
         run_systematics(GENERATOR, frame, scales={"P": -1.0})
     other = ToyGenerator(card=make_card(species="pi+"))
-    with pytest.raises(MapError, match=r"is of pi\+.*expected K\+"):
+    with pytest.raises(MapError, match=r"has species pi\+.*expected species K\+"):
         run_systematics(GENERATOR, frame, others=[other])

@@ -57,7 +57,7 @@ def test_a_new_format_is_known_everywhere(
     assert found.tolist() == [0, 1, 4, 5, 8]
     with pytest.raises(NtupleError, match="a toy file has no trees to name"):
         find_sources(f"{old}:T".replace("a.toy", "*.toy"))
-    with pytest.raises(NtupleError, match="expected a name that ends as that of"):
+    with pytest.raises(NtupleError, match="expected the same file extension as"):
         find_outputs([str(old)], tmp_path / "a.npz")
 
 
