@@ -35,7 +35,7 @@ def simulate() -> None:
 def _sample(entries: int) -> Callable[..., Any]:
     """Return the options of all samples, as one decorator."""
 
-    written = options.output("ROOT or Parquet file that is written.")
+    written = options.output("File that is written, e.g. .root or .parquet.")
 
     def add(command: Any) -> Any:
         for option in (options.overwrite, options.seed, written):
