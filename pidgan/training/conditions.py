@@ -92,12 +92,10 @@ class ConditionTransform:
         return found.astype(np.float32)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the fields as arrays, for `from_arrays`."""
         return {f"condition_{k}": np.asarray(v) for k, v in vars(self).items()}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "ConditionTransform":
-        """Rebuild the transform from `to_arrays`."""
         names = [field.name for field in dataclasses.fields(ConditionTransform)]
         found = {name: arrays[f"condition_{name}"] for name in names}
         return ConditionTransform(**found)

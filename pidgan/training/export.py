@@ -90,24 +90,16 @@ def export_bundle(
         conditions, noise = _test_rows(model, frame)
         targets = model.generate(conditions, noise)
         first = slice(0, SELF_TEST_ROWS)
-        card = model.card.model_copy(
-            update={
-                "schema_version": SCHEMA_VERSION,
-                "validation": {} if report is None else report.headline(),
-                "reference": {
-                    "file": reference_path.name,
-                    "sha256": hashlib.sha256(
-                        temporary_reference.read_bytes()
-                    ).hexdigest(),
-                    "rows": len(frame),
-                },
-                "self_test": {
-                    "conditions": conditions[first].tolist(),
-                    "noise": noise[first].tolist(),
-                    "targets": targets[first].tolist(),
-                },
-            }
-        )
+        digest = hashlib.sha256(temporary_reference.read_bytes()).hexdigest()
+        file = {"file": reference_path.name, "sha256": digest, "rows": len(frame)}
+        arrays = {"conditions": conditions, "noise": noise, "targets": targets}
+        update = {
+            "schema_version": SCHEMA_VERSION,
+            "validation": {} if report is None else report.headline(),
+            "reference": file,
+            "self_test": {name: v[first].tolist() for name, v in arrays.items()},
+        }
+        card = model.card.model_copy(update=update)
 
         def write(*, double: bool) -> FloatArray:
             graph = build_graph(model, double=double)
@@ -147,9 +139,8 @@ def export_bundle(
 def check_parity(model: Exported, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
     """Compare a bundle with the keras model that it came from, on reference rows."""
     conditions, noise = _test_rows(model, model.reference(), rows=rows)
-    return compare(
-        model.generate(conditions, noise), bundle.generate(conditions, noise)
-    )
+    expected = model.generate(conditions, noise)
+    return compare(expected, bundle.generate(conditions, noise))
 
 
 def compare(expected: FloatArray, got: FloatArray) -> Parity:

@@ -156,10 +156,7 @@ def _add_to_grid(graph: Recorder, kind: str, layer: Any, source: str) -> str:
 
 
 def _add_recurrent(graph: Recorder, layer: Any, source: str) -> str:
-    """Append a gated recurrent unit, place after place (n, channels, places).
-
-    The operator GRU of ONNX has its rows on the second axis; bundles have them first.
-    """
+    """Append a gated recurrent unit, place after place; ONNX has rows second."""
     kernel, recurrent, bias = (v.numpy() for v in layer.cell.weights)
     width, places = layer.units, layer.input.shape[1]
     grid = Traced(graph, source, (layer.input.shape[2], places))

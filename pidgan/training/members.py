@@ -5,6 +5,7 @@ beside the first as variations "training_1", ... A folder of members holds model
 directories `member_1`, `member_2`, ..., or bundles `member_1.onnx`, ...
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -73,10 +74,7 @@ def train_members(
             continue
         refuse_existing(path / "model.json", overwrite=overwrite)
 
-        def show(state: "Progress", name: str = path.name) -> None:
-            if progress is not None:
-                progress(name, state)
-
+        show = None if progress is None else functools.partial(progress, path.name)
         model = train(
             dataset,
             family=family,

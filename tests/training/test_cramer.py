@@ -7,7 +7,7 @@ pytest.importorskip("tensorflow")
 
 from pidgan.training.backend import tf
 from pidgan.training.families.cramer import critic_loss, generator_loss
-from pidgan.training.networks import one_pass as student
+from pidgan.training.networks import per_coordinate as student
 from pidgan.training.networks.perceptrons import Shape
 
 N = 20_000

@@ -19,7 +19,7 @@ from pidgan.training.networks import splines
 from pidgan.training.networks.autoregressive import FlowGenerator, SplineFlow
 from pidgan.training.networks.cell_by_cell import Sequence
 from pidgan.training.networks.helix import SENTINEL, Frame
-from pidgan.training.networks.one_pass import OnePassGenerator
+from pidgan.training.networks.per_coordinate import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.patterns import pick_pattern
 from pidgan.training.targets.cell_fits import fit_cells

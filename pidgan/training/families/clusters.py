@@ -111,10 +111,7 @@ class ClusterGenerator:
         return f.concatenate([parts["along"], parts["z"], flag])
 
     def distances(self, x: Any, noise: Any) -> dict[str, Any]:
-        """Return distances "y" (n, n_rows, 2), mm, and what they are made of.
-
-        These are "m" and "log_width" (n, n_rows, 2), "slant", S_21, and "logit".
-        """
+        """Return distances y = m + S (...), mm, and what they are made of, by name."""
         parts = self._parts(self._cross(x), x, noise)
         for name, start in (("y", ""), ("m", "m_"), ("log_width", "log_")):
             pair = parts.pop(f"{start}along"), parts.pop(f"{start}z")
@@ -329,10 +326,7 @@ def _truth(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _log_losses(made: dict[str, Any], batch: Batch) -> dict[str, Any]:
-    """Return the log-loss of the flags, and -log of the density of found clusters.
-
-    The density is the normal one, N(m, S S^T).
-    """
+    """Return log-losses of flags, and of found clusters under N(m, S S^T)."""
     (y, found), w = _truth(batch), batch["w"][:, None]
     flags = tf.nn.sigmoid_cross_entropy_with_logits(labels=found, logits=made["logit"])
     apart = (y - made["m"]) * tf.exp(-made["log_width"])

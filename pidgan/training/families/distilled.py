@@ -2,8 +2,8 @@
 
 Phase `teach` fits a normalising flow T (`pidgan.training.networks.autoregressive`),
 which generates slowly but is found by maximum likelihood. In phase `distil` the
-generator G (`pidgan.training.networks.one_pass`) learns to make of the *same* noise
-what the flow makes, one coordinate at a time, at the earlier ones of real rows:
+generator G (`pidgan.training.networks.per_coordinate`) learns to make of the *same*
+noise what the flow makes, one coordinate at a time, at the earlier ones of real rows:
 
     L_distil = sum_j E[|G_j(z_j) - T_j(z_j)| / (dT_j / dz_j + epsilon)]
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from pidgan.training.backend import tf
 from pidgan.training.networks.autoregressive import SplineFlow, decay_of_few
-from pidgan.training.networks.one_pass import OnePassGenerator
+from pidgan.training.networks.per_coordinate import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 

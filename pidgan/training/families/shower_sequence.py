@@ -270,11 +270,7 @@ def _order_of_cells(
 def _neighbours(
     place: FloatArray, ring: FloatArray, layer: IntArray, reach: float
 ) -> tuple[IntArray, tuple[IntArray, ...]]:
-    """Return earlier cells near each, one slot a direction, and the stages.
-
-    Cells with less `ring` come first. Every other layer of a ring is made at once, then
-    the layers between.
-    """
+    """Return earlier cells near each (less `ring`), a slot a direction, and stages."""
     n, half = len(place), layer % 2
     turn = np.lexsort((half, ring))
     rank = np.empty(n, dtype=np.int64)

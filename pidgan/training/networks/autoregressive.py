@@ -61,10 +61,7 @@ class SplineFlow:
 
     def loss(self, batch: dict[str, Any]) -> tf.Tensor:
         """Return the weighted mean of -log p(y | x, pattern); no weight is negative."""
-        outputs = self.networks(self.networks.inputs(batch))
-        shift, log_scale, parameters = _split(outputs)
-        v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
-        u, log_derivative = spline(v, parameters)
+        _, log_scale, u, log_derivative = self._noise(batch)
         each = 0.5 * tf.square(u) - log_derivative + log_scale
         each *= tf.transpose(batch["free"])
         return tf.reduce_mean(batch["positive_w"] * tf.reduce_sum(each, axis=0))
@@ -76,11 +73,18 @@ class SplineFlow:
 
         All are (n_targets, n), but for the noise of the real rows, (n, n_targets).
         """
+        outputs, _, own, _ = self._noise(batch)
+        shift, log_scale, parameters = _split(outputs)
+        v, log_derivative = spline(u, parameters, inverse=True)
+        slope = tf.exp(log_scale - log_derivative)
+        return shift + tf.exp(log_scale) * v, slope, tf.transpose(own)
+
+    def _noise(self, batch: dict[str, Any]) -> tuple[tf.Tensor, ...]:
+        """Return outputs and log s of real rows, their noise and log |du / dv|."""
         outputs = self.networks(self.networks.inputs(batch))
         shift, log_scale, parameters = _split(outputs)
         v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
-        own, _ = spline(v, parameters)
-        return *_from_noise(outputs, u), tf.transpose(own)
+        return outputs, log_scale, *spline(v, parameters)
 
 
 class FlowGenerator:
@@ -135,13 +139,6 @@ def decay_of_few(n_rows: int) -> float:
     number of rows is an effective one, 0 if unknown.
     """
     return float((DECAY_ROWS / n_rows) ** DECAY_POWER) if n_rows else 1.0
-
-
-def _from_noise(outputs: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return y(u) and dy / du, from the outputs of the networks."""
-    shift, log_scale, parameters = _split(outputs)
-    v, log_derivative = spline(u, parameters, inverse=True)
-    return shift + tf.exp(log_scale) * v, tf.exp(log_scale - log_derivative)
 
 
 def _split(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

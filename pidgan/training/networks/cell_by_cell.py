@@ -93,9 +93,8 @@ class Order:
     def row(self) -> IntArray:
         """(n,), row of each coordinate's group in `codes`; the last one for none."""
         numbers = np.unique(self.group[self.group >= 0])
-        return np.where(
-            self.group >= 0, np.searchsorted(numbers, self.group), len(numbers)
-        )
+        found = np.searchsorted(numbers, self.group)
+        return np.where(self.group >= 0, found, len(numbers))
 
     @cached_property
     def codes(self) -> FloatArray:
@@ -197,9 +196,8 @@ class Sequence:
         parts = [window, rest, tf.math.log(rest + LEAST_REST)]
         hidden = tf.nn.relu(tf.matmul(context, w["context"]) + w["context_bias"])
         if self.axes:
-            distance = order.place[None, :, :, None] - self._axes(
-                "axis", context, hidden
-            )
+            axis = self._axes("axis", context, hidden)
+            distance = order.place[None, :, :, None] - axis
             if "tilt" in w:
                 depth = order.depth[None, :, None, None]
                 distance -= depth * self._axes("tilt", context, hidden)
@@ -330,11 +328,8 @@ def _place(
     if not axes:
         return []
     distances = [place[:, d][:, None, None] - axis for d, axis in enumerate(axes)]
-    if tilts:
-        distances = [
-            distance - tilt * depth[:, None, None]
-            for distance, tilt in zip(distances, tilts, strict=True)
-        ]
+    for d, tilt in enumerate(tilts):
+        distances[d] = distances[d] - tilt * depth[:, None, None]
     square = distances[0] * distances[0]
     for distance in distances[1:]:
         square = square + distance * distance

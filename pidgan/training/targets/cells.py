@@ -68,6 +68,7 @@ class CellTransform:
 
     has_signed_weights: ClassVar[bool] = False
     has_flatter_rows: ClassVar[bool] = False
+    n_patterns: ClassVar[int] = 1  # zeros are no classes, but coordinates below an edge
 
     incident: int  # condition that is the incident energy; -1 for none
     layer_of: IntArray  # (n_cells,); empty for scheme `cells`
@@ -82,18 +83,11 @@ class CellTransform:
 
     @property
     def n_targets(self) -> int:
-        """Number of cells."""
         return len(self.layer_of) or len(self.place)
 
     @property
     def n_coordinates(self) -> int:
-        """Number of quantities that have a coordinate."""
         return len(self.edge)
-
-    @property
-    def n_patterns(self) -> int:
-        """One: zeros are no classes, but coordinates below their edge."""
-        return 1
 
     @property
     def free(self) -> FloatArray:
@@ -117,7 +111,7 @@ class CellTransform:
 
     @property
     def factors(self) -> IntArray:
-        """(n_factors, n_cells), coordinates whose quantities' product a cell is.
+        """(n_factors, n_cells), coordinates that a cell is the product of.
 
         `n_coordinates` stands for 1, `n_coordinates` + 1 for 0.
         """
@@ -146,10 +140,8 @@ class CellTransform:
     @property
     def indicator(self) -> FloatArray:
         """(n_coordinates, n_groups), 1 where a quantity is of a group."""
-        group = self.group
-        return np.asarray(
-            group[:, None] == np.arange(group.max() + 1), dtype=np.float32
-        )
+        is_member = self.group[:, None] == np.arange(self.group.max() + 1)
+        return np.asarray(is_member, dtype=np.float32)
 
     def forward(self, cells: FloatArray, conditions: FloatArray) -> FloatArray:
         """Map cells (n, n_cells) to coordinates, float32; zeros lie at the edge."""
@@ -188,7 +180,6 @@ class CellTransform:
         }
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
-        """Return the sizes of the arrays that the networks of a model exchange."""
         image: tuple[int, ...] = ()
         views = sample.cells.layout.views if sample.cells else ()
         shapes = [view.grid_shape for view in views if view.has_plane]
@@ -258,12 +249,10 @@ class CellTransform:
         return math.prod(found[1:], start=found[0])
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the fields as arrays, for `from_arrays`."""
         return {f"cells_{k}": np.asarray(v) for k, v in vars(self).items()}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "CellTransform":
-        """Rebuild the transform from `to_arrays`."""
         names = [field.name for field in dataclasses.fields(CellTransform)]
         found: dict[str, Any] = {name: arrays[f"cells_{name}"] for name in names}
         scalars = {name: v.item() for name, v in found.items() if v.ndim == 0}
@@ -321,19 +310,12 @@ def quantities(
     layers = np.add.reduceat(e, starts, axis=1)
     first_layers = np.flatnonzero(np.diff(view_of, prepend=-1))
     views = np.add.reduceat(layers, first_layers, axis=1)
-    return np.concatenate(
-        [
-            views[:, :1] / incident,
-            _ratio(layers, views[:, view_of]),
-            _ratio(e, layers[:, layer_of]),
-        ],
-        axis=1,
-    )
-
-
-def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Return part / whole, 0 where there is nothing to divide."""
-    return np.asarray(part / np.where(whole > 0, whole, 1))
+    # A share is 0 where there is nothing to divide.
+    shares = [
+        part / np.where(whole > 0, whole, 1)
+        for part, whole in ((layers, views[:, view_of]), (e, layers[:, layer_of]))
+    ]
+    return np.concatenate([views[:, :1] / incident, *shares], axis=1)
 
 
 def to_scale(quantity: FloatArray, has_logit: BoolArray) -> FloatArray:

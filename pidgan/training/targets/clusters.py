@@ -34,17 +34,14 @@ class ClusterTransform:
 
     @property
     def n_targets(self) -> int:
-        """Number of targets, three for each pad row."""
         return 3 * len(self.frame.radii)
 
     @property
     def n_coordinates(self) -> int:
-        """Number of coordinates that a generator makes of a track."""
         return self.n_targets
 
     @property
     def free(self) -> FloatArray:
-        """(1, n_coordinates), ones."""
         return np.ones((1, self.n_coordinates), dtype=np.float32)
 
     def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
@@ -63,7 +60,6 @@ class ClusterTransform:
         return np.ones(n, dtype=np.bool_), rows | {"pattern": np.zeros(n, np.int32)}
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
-        """Return the sizes of the arrays that the networks of a model exchange."""
         return Shape(
             n_conditions=n_conditions,
             n_patterns=0,

@@ -74,11 +74,7 @@ def fit_tracks(
 
 
 def _cut(transform: TargetTransform, coordinates: FloatArray) -> TargetTransform:
-    """Divide the targets that others are differences of at `CUTS`.
-
-    Patterns in which such a target is continuous become several, one for each interval
-    that has rows enough.
-    """
+    """Divide the targets that others are differences of at `CUTS`, with rows enough."""
     for j in np.unique(transform.base[transform.base >= 0]):
         if transform.base[j] < 0:
             free = transform.patterns[transform.match(coordinates), j] == 1
@@ -240,12 +236,9 @@ def _last_knot(n: int) -> float:
 
 
 def _fit_quantiles(values: FloatArray, weights: FloatArray, z_max: float) -> FloatArray:
-    """Return the weighted quantiles at normal scores from -z_max to z_max.
-
-    The empirical distribution function of signed weights is not monotone; as it only
-    defines coordinates here, its running maximum serves.
-    """
+    """Return the weighted quantiles at normal scores from -z_max to z_max."""
     order = np.argsort(values, kind="stable")
+    # Of signed weights it is not monotone; as it defines coordinates, its maximum does.
     cumulative = np.cumsum(weights[order])
     if cumulative[-1] <= 0:
         cumulative = np.arange(1.0, len(values) + 1)
@@ -258,11 +251,7 @@ def _fit_quantiles(values: FloatArray, weights: FloatArray, z_max: float) -> Flo
 
 
 def _smooth(knots: FloatArray, width: float) -> FloatArray:
-    """Return knots averaged over a normal distribution; the ends stay.
-
-    Quantiles of all rows have the kinks of some, which others would have to undo; and
-    where a step is wide, in the tails, rounding is enlarged.
-    """
+    """Return knots averaged over a normal distribution, without kinks; ends stay."""
     margin = min(math.ceil(4 * width), len(knots) - 1)
     padded = np.pad(knots, margin, mode="reflect", reflect_type="odd")
     smooth = scipy.ndimage.gaussian_filter1d(padded, width)[margin:-margin]
@@ -273,10 +262,7 @@ def _smooth(knots: FloatArray, width: float) -> FloatArray:
 def _fit_mixing(
     patterns: IntArray, pattern: IntArray, z: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """Return for each pattern the triangular root of its covariance.
-
-    Signed weights may give a matrix that is no covariance; unit weights serve then.
-    """
+    """Return for each pattern the triangular root of its covariance."""
     d = patterns.shape[1]
     mixing = np.zeros((len(patterns), d, d), dtype=np.float32)
     for k, continuous in enumerate(patterns):
@@ -285,6 +271,7 @@ def _fit_mixing(
         root: FloatArray = np.eye(len(free))
         if len(rows) > MIN_ROWS * len(free) > 0:
             covariance = _covariance(rows, w) if w.sum() > 0 else np.zeros_like(root)
+            # Signed weights may give no covariance: unit weights serve then.
             if np.linalg.eigvalsh(covariance).min() < MIN_VARIANCE:
                 covariance = _covariance(rows, np.ones(len(rows)))
             root = _triangular_root(covariance)

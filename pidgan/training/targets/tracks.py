@@ -61,22 +61,18 @@ class TargetTransform:
 
     @property
     def n_targets(self) -> int:
-        """Number of targets."""
         return len(self.base)
 
     @property
     def n_coordinates(self) -> int:
-        """Number of coordinates that a generator makes of a row."""
         return self.n_targets
 
     @property
     def n_patterns(self) -> int:
-        """Number of patterns; 1 means that the targets are purely continuous."""
         return len(self.patterns)
 
     @property
     def free(self) -> FloatArray:
-        """(n_patterns, n_coordinates), 1 where a coordinate has a density."""
         return self.patterns.astype(np.float32)
 
     @property
@@ -103,7 +99,6 @@ class TargetTransform:
         return fits, {"y": y[fits], "pattern": pattern[fits].astype(np.int32)}
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
-        """Return the sizes of the arrays that the networks of a model exchange."""
         return Shape(
             n_conditions=n_conditions,
             n_patterns=self.n_patterns if self.n_patterns > 1 else 0,
@@ -165,12 +160,10 @@ class TargetTransform:
         return pattern
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return the fields as arrays, for `from_arrays`."""
         return {f"target_{k}": np.asarray(v) for k, v in vars(self).items()}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
-        """Rebuild the transform from `to_arrays`."""
         names = [field.name for field in dataclasses.fields(TargetTransform)]
         return TargetTransform(**{name: arrays[f"target_{name}"] for name in names})
 
