@@ -72,22 +72,18 @@ class OnnxGraph:
         self, inputs: Sequence[Traced], outputs: Mapping[str, Traced], *, version: str
     ) -> onnx.ModelProto:
         """Return the graph with inputs and outputs (n, width) by name, all float32."""
-        renamed = [
-            helper.make_node("Identity", [value.name], [name])
-            for name, value in outputs.items()
-        ]
-        ports = [(value.name, value) for value in inputs]
-        inner, outer = (
-            [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *v.shape])
-                for name, v in pairs
-            ]
-            for pairs in (ports, outputs.items())
-        )
+        nodes = list(self.nodes)
+        for name, value in outputs.items():
+            nodes.append(helper.make_node("Identity", [value.name], [name]))
+
+        def port(name: str, value: Traced) -> onnx.ValueInfoProto:
+            shape = ["n", *value.shape]
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+        inner = [port(value.name, value) for value in inputs]
+        outer = [port(name, value) for name, value in outputs.items()]
         return helper.make_model(
-            helper.make_graph(
-                [*self.nodes, *renamed], "generator", inner, outer, self.constants
-            ),
+            helper.make_graph(nodes, "generator", inner, outer, self.constants),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="pidgan",

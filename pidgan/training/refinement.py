@@ -148,26 +148,16 @@ def refine(
     n_conditions, targets = model.conditions.n_columns, model.track_targets
     shape = targets.shape(model.card.sample, n_conditions=n_conditions)
     network = RatioNetwork(shape=shape, seed=seed)
-    known, held_out = (
-        _samples(model, dataset.part(name), seed=seed)
-        for name in ("train", "validation")
-    )
+    parts = dataset.part("train"), dataset.part("validation")
+    known, held_out = (_samples(model, part, seed=seed) for part in parts)
     losses = network.fit(
         *known, held_out=held_out, steps=classifier_steps, batch_size=BATCH_SIZE
     )
-    card = model.card.model_copy(
-        update={
-            "n_noise": candidates * model.card.n_noise + 1,
-            "settings": {**model.card.settings, "candidates": candidates},
-        }
-    )
-    return RefinedModel(
-        card=card,
-        base=model,
-        ratio=network.network,
-        candidates=candidates,
-        losses=losses,
-    )
+    settings = {**model.card.settings, "candidates": candidates}
+    n_noise = candidates * model.card.n_noise + 1
+    card = model.card.model_copy(update={"n_noise": n_noise, "settings": settings})
+    chosen = {"ratio": network.network, "candidates": candidates, "losses": losses}
+    return RefinedModel(card=card, base=model, **chosen)
 
 
 def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:

@@ -20,6 +20,7 @@ from pidgan.training.phases import Family, Phase
 from pidgan.training.rows import Rows, device_rows
 
 MIN_TRAINING_ROWS = 50
+PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
 
 
 def choose_family(
@@ -92,10 +93,7 @@ class Setup:
             settings=dataclasses.asdict(settings),
             seed=self.seed,
             steps=steps,
-            versions={
-                name: importlib.metadata.version(name)
-                for name in ("pidgan", "keras", "tensorflow", "numpy")
-            },
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
         )
         return Model(
             card=card,
@@ -138,8 +136,7 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
         patterns = pattern_network(shape=shape, seed=seed + 2)
         learnt = pattern_update(patterns)
         phases = [
-            dataclasses.replace(phase, updates=[*phase.updates, learnt])
-            for phase in phases
+            dataclasses.replace(p, updates=[*p.updates, learnt]) for p in family.phases
         ]
     bring = functools.partial(
         device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed

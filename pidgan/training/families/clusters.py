@@ -27,20 +27,13 @@ from typing import Any, Literal
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.sample.clusters import HELIX
+from pidgan.training import phases
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.networks.helix import FEATURES, Frame
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.phases import (
-    Batch,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-    over_the_training,
-)
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 #: Largest |ln| of the width in mm.
 MAX_LOG_WIDTH = 4.0
@@ -297,7 +290,7 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
         }
 
     known = {"flags": 1.0, "likelihood": s.reconstruction}
-    adam = functools.partial(Optimizer, schedule=over_the_training, beta_1=0.5)
+    adam = functools.partial(Optimizer, schedule=phases.over_the_training, beta_1=0.5)
     optimizer = adam(s.learning_rate, average=s.average)
     critic_descent = Descent(
         critic.trainable_variables,

@@ -23,19 +23,12 @@ import math
 from typing import Any
 
 from pidgan.errors import PidganError
+from pidgan.training import phases
 from pidgan.training.backend import tf
 from pidgan.training.families import cramer
 from pidgan.training.networks.perceptrons import Shape, plain_network
 from pidgan.training.networks.updates import draw, named_inputs
-from pidgan.training.phases import (
-    Batch,
-    Clock,
-    Descent,
-    Family,
-    Optimizer,
-    Phase,
-    Update,
-)
+from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 DECAY, DECAY_STEPS = 0.98, 200
 PENALTY_STEPS = 1e4
@@ -115,7 +108,7 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
             ),
         }
 
-    def strength(clock: Clock) -> tf.Tensor:
+    def strength(clock: phases.Clock) -> tf.Tensor:
         """Return lambda(i)."""
         i = tf.cast(clock.step, tf.float32)
         return s.penalty * (2 / math.pi) * tf.atan(i / PENALTY_STEPS)
@@ -144,6 +137,6 @@ def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:
     )
 
 
-def _published_rate(clock: Clock) -> tf.Tensor:
+def _published_rate(clock: phases.Clock) -> tf.Tensor:
     """Return the share of the learning rate that is left, 0.98 every 200 steps."""
     return DECAY ** tf.floor(tf.cast(clock.step, tf.float32) / DECAY_STEPS)

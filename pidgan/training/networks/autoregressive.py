@@ -17,19 +17,13 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.bundle.graph_values import Traced
 from pidgan.training.backend import tf
+from pidgan.training.networks import splines
 from pidgan.training.networks.per_coordinate import (
     CoordinateNetworks,
     free_coordinates,
     in_turn,
 )
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.networks.splines import (
-    UNIT_DERIVATIVE,
-    back,
-    n_parameters,
-    slopes_from,
-    spline,
-)
 
 # Weight decays are those for so many rows; for n rows they are larger by
 # (DECAY_ROWS / n)^DECAY_POWER. The best ones of 500 to 300,000 rows follow this power
@@ -47,7 +41,7 @@ class SplineFlow:
         self.n_targets = shape.n_targets
         self.networks = CoordinateNetworks(
             shape=shape,
-            n_outputs=2 + n_parameters(bins),
+            n_outputs=2 + splines.n_parameters(bins),
             width=width,
             layers=1 + 2 * blocks,
             skips=True,
@@ -75,7 +69,7 @@ class SplineFlow:
         """
         outputs, _, own, _ = self._noise(batch)
         shift, log_scale, parameters = _split(outputs)
-        v, log_derivative = spline(u, parameters, inverse=True)
+        v, log_derivative = splines.spline(u, parameters, inverse=True)
         slope = tf.exp(log_scale - log_derivative)
         return shift + tf.exp(log_scale) * v, slope, tf.transpose(own)
 
@@ -84,7 +78,7 @@ class SplineFlow:
         outputs = self.networks(self.networks.inputs(batch))
         shift, log_scale, parameters = _split(outputs)
         v = (tf.transpose(batch["y"]) - shift) * tf.exp(-log_scale)
-        return outputs, log_scale, *spline(v, parameters)
+        return outputs, log_scale, *splines.spline(v, parameters)
 
 
 class FlowGenerator:
@@ -108,7 +102,7 @@ class FlowGenerator:
             v = self.flow.networks.hidden(j, known)
             shift, log_scale, widths, heights, slopes = self._outputs(v, j)
             u = f.columns(inputs["noise"], j, j + 1)
-            image, _, _ = back(u, widths, heights, slopes_from(slopes))
+            image, _, _ = splines.back(u, widths, heights, splines.slopes_from(slopes))
             return shift + f.exp(_bounded(log_scale)) * image
 
         free = free_coordinates(self.shape, inputs)
@@ -126,7 +120,7 @@ class FlowGenerator:
             if stop == sum(sizes):
                 # Columns of zero: the slope is one at both ends.
                 kernel = tf.pad(kernel, ((0, 0), (1, 1)))
-                bias = tf.pad(bias, ((1, 1),)) + UNIT_DERIVATIVE
+                bias = tf.pad(bias, ((1, 1),)) + splines.UNIT_DERIVATIVE
             found.append(f.affine(v, kernel, bias))
             start = stop
         return found

@@ -41,10 +41,8 @@ class CouplingFlow:
             ]
             for k, q in enumerate(self.rotations)
         ]
-        self.bodies = [
-            Residual(width=width, blocks=blocks, seed=seed + k)
-            for k in range(couplings)
-        ]
+        size = {"width": width, "blocks": blocks}
+        self.bodies = [Residual(**size, seed=seed + k) for k in range(couplings)]
         self.heads = [
             [keras.layers.Dense(n - kept, kernel_initializer="zeros") for _ in range(2)]
             for _ in range(couplings)

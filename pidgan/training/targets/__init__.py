@@ -107,9 +107,8 @@ def fit_targets(
             return fit_columns(part.targets, part.weights)
         sentinels = [variable.sentinels for variable in sample.targets]
         return fit_tracks(part.targets, part.weights, sentinels=sentinels)
-    incident = -1
-    if cells.incident is not None:
-        incident = sample.condition_names.index(cells.incident)
+    names = sample.condition_names
+    incident = -1 if cells.incident is None else names.index(cells.incident)
     return fit_cells(
         part.targets,
         part.conditions,
