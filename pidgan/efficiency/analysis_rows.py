@@ -27,15 +27,9 @@ from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.binning import Binning, bin_index, by_condition, choose_edges
-from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.errors import MapError, NtupleError, PidganWarning
-from pidgan.files.tables import (
-    Source,
-    TreeInfo,
-    describe_tree,
-    find_sources,
-    iterate_entries,
-)
+from pidgan.files import tables
 from pidgan.sample.cuts import Cut, parse_cut
 
 INVALID_STATUS = 2 | 4 | 16
@@ -87,7 +81,7 @@ class Rows:
 class Request:
     """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track."""
 
-    maps: Mapping[str, EfficiencyMap]
+    maps: Maps
     cuts: Mapping[str, Sequence[int]]
     suffix: str
     species_from: str | None
@@ -116,12 +110,10 @@ class _Plan:
 def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
     """Return the rows of all files; raise if none can be used."""
     check_conditions(request.conditions, request.maps)
-    sources = find_sources(files)
+    sources = tables.find_sources(files)
     for path in dict.fromkeys(source.path for source in sources):
         check_bundles(path, request.maps, request.suffix)
-    by_source = {
-        _identity(source): list(_read_source(source, request)) for source in sources
-    }
+    by_source = {_identity(s): list(_read_source(s, request)) for s in sources}
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
     if not any(len(part.kept) for part in parts):
@@ -160,9 +152,7 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     )
 
 
-def check_bundles(
-    path: str, maps: Mapping[str, EfficiencyMap], suffix: str = ""
-) -> None:
+def check_bundles(path: str, maps: Maps, suffix: str = "") -> None:
     """Raise if the manifest of a file says that a track has another species.
 
     A file without a manifest, or with columns of another suffix, is not judged.
@@ -193,9 +183,7 @@ def check_bundles(
         )
 
 
-def check_places(
-    rows: Rows, maps: Mapping[str, EfficiencyMap], *, refuse: bool
-) -> None:
+def check_places(rows: Rows, maps: Maps, *, refuse: bool) -> None:
     """Warn of rows outside the maps, or refuse them."""
     for track, efficiency_map in maps.items():
         n_outside = np.count_nonzero(rows.tracks[track].place < 0)
@@ -217,7 +205,7 @@ def check_places(
         )
 
 
-def check_conditions(conditions: Conditions, maps: Mapping[str, EfficiencyMap]) -> None:
+def check_conditions(conditions: Conditions, maps: Maps) -> None:
     """Raise if something is given for a condition that no track's map has."""
     known = {track: own.metadata["conditions"] for track, own in maps.items()}
     conditions.check({t: {v["name"] for v in found} for t, found in known.items()})
@@ -226,8 +214,8 @@ def check_conditions(conditions: Conditions, maps: Mapping[str, EfficiencyMap]) 
 def find_track_conditions(
     track: str,
     efficiency_map: EfficiencyMap,
-    source: Source,
-    tree: TreeInfo,
+    source: tables.Source,
+    tree: tables.TreeInfo,
     *,
     needed: Sequence[str],
     conditions: Conditions,
@@ -238,7 +226,7 @@ def find_track_conditions(
     return conditions.find(variables, track, source, tree.branches)
 
 
-def _identity(source: Source) -> str:
+def _identity(source: tables.Source) -> str:
     """Name of a tree that does not depend on how its path is spelled."""
     path = source.path if "://" in source.path else os.path.realpath(source.path)
     return f"{path}:{source.tree}"
@@ -261,7 +249,9 @@ class _Part:
     n_invalid: int
 
 
-def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan:
+def _plan(
+    track: str, source: tables.Source, tree: tables.TreeInfo, request: Request
+) -> _Plan:
     """Return where a tree holds a track; raise if it does not."""
     found = request.maps[track]
     parse = partial(parse_cut, names=found.names, aliases=found.aliases)
@@ -302,9 +292,9 @@ def _plan(track: str, source: Source, tree: TreeInfo, request: Request) -> _Plan
     )
 
 
-def _read_source(source: Source, request: Request) -> Iterator[_Part]:
+def _read_source(source: tables.Source, request: Request) -> Iterator[_Part]:
     """Read one tree in chunks."""
-    tree = describe_tree(source)
+    tree = tables.describe_tree(source)
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
     names = ", ".join(request.maps)
@@ -316,7 +306,7 @@ def _read_source(source: Source, request: Request) -> Iterator[_Part]:
     where = f"{source}, {names}"
     types = {name: tree.types[name] for name in branches}
     common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
-    chunks = iterate_entries(source, branches, chunk=request.chunk)
+    chunks = tables.iterate_entries(source, branches, chunk=request.chunk)
     for number, arrays in enumerate(chunks):
         rows, _ = lay_out(arrays, branches, shape, where=where)
         head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
@@ -325,7 +315,7 @@ def _read_source(source: Source, request: Request) -> Iterator[_Part]:
         yield _read_chunk(rows, plans, request)
 
 
-def _one_shape(plans: Sequence[_Plan], source: Source) -> Shape:
+def _one_shape(plans: Sequence[_Plan], source: tables.Source) -> Shape:
     """Return the shape of all tracks, which must agree."""
     first, *others = plans
     for plan in others:

@@ -22,6 +22,7 @@ Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
 Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]
 Edges = Mapping[str, Sequence[float] | FloatArray]
 ChosenEdges = Mapping[str, tuple[float, ...]]
+FoundEdges = dict[str, tuple[float, ...]]
 
 CELLS = 2000
 """Steps among which the edges of bins of equal population are sought: 0.05 % of the
@@ -97,9 +98,7 @@ def by_condition(binning: Binning) -> Mapping[str, Any]:
     return load_binning(binning) if isinstance(binning, str) else binning
 
 
-def map_edges(
-    card: Card, binning: Binning | None, frame: pd.DataFrame
-) -> dict[str, tuple[float, ...]]:
+def map_edges(card: Card, binning: Binning | None, frame: pd.DataFrame) -> FoundEdges:
     """Return the edges of an efficiency map, as in `run_systematics`."""
     if binning is None:
         return default_binning(card, frame)
@@ -118,12 +117,10 @@ def map_edges(
     return edges
 
 
-def default_binning(
-    card: Card, frame: pd.DataFrame | None = None
-) -> dict[str, tuple[float, ...]]:
+def default_binning(card: Card, frame: pd.DataFrame | None = None) -> FoundEdges:
     """Return the edges of a map where none are given; quantiles if there are rows."""
     own = card.sample.map_binning or card.sample.binning
-    edges: dict[str, tuple[float, ...]] = {}
+    edges: FoundEdges = {}
     for variable in card.conditions:
         name = variable.name
         if name in own:

@@ -28,19 +28,12 @@ from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import check_conditions, find_track_conditions
 from pidgan.efficiency.binning import bin_index
-from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import map_key
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.errors import CutError
+from pidgan.files import tables
 from pidgan.files.copying import copy_file
-from pidgan.files.tables import (
-    BranchType,
-    Source,
-    describe_tree,
-    find_outputs,
-    find_sources,
-    iterate_entries,
-)
 from pidgan.files.trees import Addition
 
 _SIGNS = (">=", "<=", "==", "!=", ">", "<", "-", "+", "*", "/", "&&", "&", "||", "|")
@@ -88,10 +81,10 @@ def write_efficiency_columns(
     selections = parse_selections(cuts, opened)
     conditions = conditions or Conditions()
     check_conditions(conditions, opened)
-    by_path: dict[str, list[Source]] = {}
-    for source in find_sources(files):
+    by_path: dict[str, list[tables.Source]] = {}
+    for source in tables.find_sources(files):
         by_path.setdefault(source.path, []).append(source)
-    outputs = find_outputs(list(by_path), Path(output))
+    outputs = tables.find_outputs(list(by_path), Path(output))
     # Every tree is checked before the first file is written.
     additions = {
         outputs[path]: [_addition(s, opened, selections, conditions) for s in found]
@@ -124,13 +117,13 @@ def _name(text: str) -> str:
 
 
 def _addition(
-    source: Source,
-    maps: Mapping[str, EfficiencyMap],
+    source: tables.Source,
+    maps: Maps,
     selections: Sequence[Selection],
     conditions: Conditions,
 ) -> Addition:
     """Return the new branches of a tree; raise if it does not hold what they need."""
-    tree = describe_tree(source)
+    tree = tables.describe_tree(source)
     found = {
         track: find_track_conditions(
             track, own, source, tree, needed=list(own.binning), conditions=conditions
@@ -145,12 +138,12 @@ def _addition(
     types = {name: tree.types[name] for name in inputs}
     shape = common_shape(types, own=inputs, where=where)
     if tree.entries:
-        head = next(iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
+        head = next(tables.iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
         rows, _ = lay_out(head, inputs, shape, where=where)
         for track, own in found.items():
             check_units(own, rows, source, track)
-    kind = BranchType(np.dtype(np.float64), shape)
-    tables = {
+    kind = tables.BranchType(np.dtype(np.float64), shape)
+    selected = {
         name: _Table(selection, maps)
         for name, selection in zip(
             _selection_names(selections), selections, strict=True
@@ -158,7 +151,7 @@ def _addition(
     }
     fresh = [
         f"{owner}{name}{number}"
-        for name, table in tables.items()
+        for name, table in selected.items()
         for owner in table.owners
         for number in ("PIDCalibEff", "PIDCalibErr")
     ]
@@ -174,7 +167,7 @@ def _addition(
         }
         numbers = [
             values
-            for table in tables.values()
+            for table in selected.values()
             for tracks in table.owners.values()
             for values in table.product(tracks, places)
         ]
@@ -193,7 +186,7 @@ def _addition(
 class _Table:
     """A selection in every bin (n_bins,) of the maps of its tracks."""
 
-    def __init__(self, selection: Selection, maps: Mapping[str, EfficiencyMap]) -> None:
+    def __init__(self, selection: Selection, maps: Maps) -> None:
         cuts = selection.cuts
         keys = {track: map_key(maps[track]) for track in cuts}
         self.owners = {**{f"{track}_": [track] for track in cuts}, "": list(cuts)}

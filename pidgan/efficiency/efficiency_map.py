@@ -290,12 +290,9 @@ class EfficiencyMap:
             unit = f"in {units[name]}" if units[name] != "1" else None
             inputs.append({"name": name, "type": "real", "description": unit})
         nominal = self.nominal[i]
-        variations = {"nominal": nominal}
+        tables = {"nominal": nominal}
         for name, shift in self._shifts(i).items():
-            variations |= {
-                f"{name}_up": nominal + shift,
-                f"{name}_down": nominal - shift,
-            }
+            tables |= {f"{name}_up": nominal + shift, f"{name}_down": nominal - shift}
         return {
             "name": cut,
             "description": f"efficiency of {cut}",
@@ -307,7 +304,7 @@ class EfficiencyMap:
                 "input": "variation",
                 "content": [
                     {"key": key, "value": self._node(values)}
-                    for key, values in variations.items()
+                    for key, values in tables.items()
                 ],
             },
         }
@@ -340,6 +337,10 @@ def check_suffix(path: str | Path) -> None:
     """Raise a MapError if the name of a map does not end in .json."""
     if Path(path).suffix != ".json":
         raise MapError(f"{path}: expected a name that ends in .json")
+
+
+Maps = Mapping[str, EfficiencyMap]
+"""Efficiency maps by the prefix of a track."""
 
 
 def _read_head(path: Path) -> dict[str, Any]:

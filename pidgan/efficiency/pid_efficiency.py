@@ -28,8 +28,8 @@ up, because their errors are the same error.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise, product
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,8 +43,8 @@ from pidgan.efficiency import quoted, sums
 from pidgan.efficiency.analysis_rows import Request, Rows, check_places, read_rows
 from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
-from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.estimates import Estimates, Origin, map_key, warn_of_relatives
+from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.estimates import Estimates, map_key, stack, warn_of_relatives
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.errors import MapError
@@ -63,8 +63,6 @@ Outside = Literal["grow", "refuse"]
 
 MAX_ESTIMATES = 5000
 """Largest number of selections times bins; above it the covariance exceeds 200 MB."""
-
-_FLAGS = {sums.EMPTY: "empty", sums.NOT_POSITIVE: "sum of weights not positive"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,7 +219,7 @@ def pid_efficiency(
 def combine(
     selections: Sequence[Selection],
     rows: Rows,
-    maps: Mapping[str, EfficiencyMap],
+    maps: Maps,
     *,
     correction: bool = True,
     outside: Outside = "grow",
@@ -240,7 +238,7 @@ def combine(
     n_outside_bins = int(np.count_nonzero(~inside))
     used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
     check_places(used, maps, refuse=outside == "refuse")
-    cells = sums.sum_cells(used, n_cells)
+    cells = sums.sum_cells(used)
     if not (cells.status == sums.USABLE).any():
         where = " in the bins of the analysis" if edges else ""
         raise MapError(
@@ -249,7 +247,8 @@ def combine(
         )
     keys = {track: map_key(own) for track, own in maps.items()}
     warn_of_relatives({keys[track]: maps[track] for track in maps})
-    parts = [sums.integrate(s, used, maps, keys, cells=cells) for s in selections]
+    integrate = partial(sums.integrate, cells=cells, correction=correction)
+    parts = [integrate(selection, used, maps, keys) for selection in selections]
     sample = sums.RowSample(
         rows=rows,
         selections=tuple(selections),
@@ -258,10 +257,9 @@ def combine(
         means=np.array([p.corrected if correction else p.generated for p in parts]),
         sums=np.where(cells.status == sums.USABLE, cells.sums, 0.0),
     )
-    estimates = _estimates(parts, sample, maps, keys, cells=cells, edges=edges)
-    found = _describe(parts, estimates, cells, edges, n_invalid=rows.n_invalid)
+    estimates = _estimates(parts, sample, keys, cells=cells)
     return PidEfficiencies(
-        results=tuple(found),
+        results=tuple(_describe(parts, estimates, cells, n_invalid=rows.n_invalid)),
         estimates=estimates,
         binning=edges,
         n_outside_bins=n_outside_bins,
@@ -271,66 +269,47 @@ def combine(
 def _estimates(
     parts: Sequence[sums.Part],
     sample: sums.RowSample,
-    maps: Mapping[str, EfficiencyMap],
     keys: Mapping[str, str],
     *,
     cells: sums.Cells,
-    edges: Mapping[str, Sequence[float]],
 ) -> Estimates:
     """Return the values of all selections in all bins, with their derivatives."""
-    n_cells = len(cells.sums)
-    columns: list[dict[Origin, FloatArray]] = []
-    for part in parts:
-        # Nothing is known outside; only these rows are wrong in the same way.
-        outside = {((sample, t), "outside"): e for t, e in part.outside.items()}
-        shifts = {**part.shifts, **outside}
-        if not sample.correction:
-            own = frozenset(keys[track] for track in part.selection.cuts)
-            shifts[own, "uncorrected"] = part.corrected - part.generated
-        columns.append(shifts)
-    by_key = {keys[track]: efficiency_map for track, efficiency_map in maps.items()}
-    gradients = {}
-    for key, efficiency_map in by_key.items():
-        empty = sparse.csr_array((n_cells, efficiency_map.discrepancy.size))
-        blocks = [part.gradients.get(key, empty) for part in parts]
-        gradients[key] = sparse.vstack(blocks, format="csr")
-    values = np.where(cells.status == sums.USABLE, sample.means, np.nan).ravel()
-    none = np.zeros(n_cells)
-    texts, ranges = [part.selection.text for part in parts], _ranges(edges)
-    return Estimates(
-        labels=tuple(quoted.label_of(text, r) for text in texts for r in ranges),
-        values=values,
-        samples={sample: sparse.eye_array(len(values), format="csr")},
-        gradients=gradients,
-        shifts={
-            origin: np.concatenate([shifts.get(origin, none) for shifts in columns])
-            for origin in dict.fromkeys(o for shifts in columns for o in shifts)
-        },
-        maps=by_key,
+    by_key = {keys[track]: own for track, own in sample.maps.items()}
+    joined = stack(
+        Estimates(
+            labels=tuple(quoted.label_of(part.selection.text, r) for r in cells.ranges),
+            values=np.where(cells.status == sums.USABLE, means, np.nan),
+            gradients=part.gradients,
+            shifts=part.shifts,
+            maps=by_key,
+        )
+        for part, means in zip(parts, sample.means, strict=True)
     )
+    gradients = {k: joined.gradients[k] for k in by_key if k in joined.gradients}
+    ones = sparse.eye_array(len(joined), format="csr")
+    return replace(joined, samples={sample: ones}, gradients=gradients)
 
 
 def _describe(
     parts: Sequence[sums.Part],
     estimates: Estimates,
     cells: sums.Cells,
-    edges: Mapping[str, Sequence[float]],
     *,
     n_invalid: int,
 ) -> Iterator[PidEfficiency]:
     """Yield the result of each selection in each bin."""
-    ranges = _ranges(edges)
     places = [(part, cell) for part in parts for cell in range(len(cells.sums))]
     for (part, cell), one in zip(places, estimates, strict=True):
-        usable = cells.status[cell] == sums.USABLE
+        status, n_passing = cells.status[cell], part.n_passing[cell]
+        usable = status == sums.USABLE
         generated = part.generated[cell] if usable else np.nan
-        flags = [] if usable else [_FLAGS[int(cells.status[cell])]]
-        if usable and part.n_passing[cell] == 0:
-            flags.append("nothing passes")
-        if usable and part.n_passing[cell] == cells.n_rows[cell]:
-            flags.append("everything passes")
-        if part.few:
-            flags.append("few reference rows")
+        flags = {
+            "empty": status == sums.EMPTY,
+            "sum of weights not positive": status == sums.NOT_POSITIVE,
+            "nothing passes": usable and n_passing == 0,
+            "everything passes": usable and n_passing == cells.n_rows[cell],
+            "few reference rows": part.few,
+        }
         yield PidEfficiency(
             cut=part.selection.text,
             **{name: getattr(one, name) for name in ("value", "stat", "syst", "total")},
@@ -341,14 +320,6 @@ def _describe(
             outside_fraction=float(part.outside_fraction[cell]),
             n_invalid=n_invalid,
             few_events=part.few,
-            bin=ranges[cell],
-            flags=tuple(flags),
+            bin=cells.ranges[cell],
+            flags=tuple(flag for flag, is_set in flags.items() if is_set),
         )
-
-
-def _ranges(
-    edges: Mapping[str, Sequence[float]],
-) -> list[dict[str, tuple[float, float]]]:
-    """Return the edges of each bin, in C order."""
-    pairs = product(*map(pairwise, edges.values()))
-    return [dict(zip(edges, one, strict=True)) for one in pairs]

@@ -21,28 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Generator
-from pidgan.bundle.reference import (
-    REPEATS,
-    count_passing,
-    parse_cuts,
-    passing,
-    reference_frame,
-)
-from pidgan.efficiency.binning import (
-    Binning,
-    ChosenEdges,
-    bin_index,
-    bin_shape,
-    choose_edges,
-    count_bins,
-)
-from pidgan.efficiency.sorted_rows import (
-    SortedRows,
-    VarianceName,
-    share_covariance,
-    sort_rows,
-)
+from pidgan.efficiency import binning as bins
+from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.sample.cuts import Cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
@@ -175,15 +157,17 @@ class ComparedRows:
     units: dict[str, str] = field(default_factory=dict)
     alternatives: dict[str, FloatArray] = field(default_factory=dict)
 
-    def tables(self, edges: ChosenEdges) -> tuple[EfficiencyTable, EfficiencyTable]:
+    def tables(
+        self, edges: bins.ChosenEdges
+    ) -> tuple[EfficiencyTable, EfficiencyTable]:
         """Return real and generated efficiencies in bins, without their covariance."""
         return self._tables(edges, "wilson", *self._sorted(edges))
 
     def _tables(
         self,
-        edges: ChosenEdges,
-        variance: VarianceName,
-        rows: SortedRows,
+        edges: bins.ChosenEdges,
+        variance: sorted_rows.VarianceName,
+        rows: sorted_rows.SortedRows,
         *shares: NDArray[Any],
     ) -> tuple[EfficiencyTable, EfficiencyTable]:
         binned = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
@@ -192,16 +176,16 @@ class ComparedRows:
 
     def in_bins(
         self,
-        edges: ChosenEdges,
+        edges: bins.ChosenEdges,
         *,
-        variance: VarianceName = "wilson",
+        variance: sorted_rows.VarianceName = "wilson",
     ) -> RealVsGenerated:
         """Return the record in bins; empty edges give one bin of everything."""
         rows, real, generated = self._sorted(edges)
-        shape = bin_shape(edges)
+        shape = bins.bin_shape(edges)
         first, second = self._tables(edges, variance, rows, real, generated)
         arrays = (
-            share_covariance(np.concatenate([real, generated]), rows),
+            sorted_rows.share_covariance(np.concatenate([real, generated]), rows),
             *_differences(real, generated, rows, variance),
             *_moments(real, generated, rows),
         )
@@ -221,10 +205,12 @@ class ComparedRows:
             repeats=self.repeats,
         )
 
-    def _sorted(self, edges: ChosenEdges) -> tuple[SortedRows, BoolArray, FloatArray]:
+    def _sorted(
+        self, edges: bins.ChosenEdges
+    ) -> tuple[sorted_rows.SortedRows, BoolArray, FloatArray]:
         """Rows by bin, whether they pass, and the share of their draws that do."""
-        index = bin_index(self.columns, edges)
-        rows = sort_rows(index, self.weights, count_bins(edges))
+        index = bins.bin_index(self.columns, edges)
+        rows = sorted_rows.sort_rows(index, self.weights, bins.count_bins(edges))
         generated = self.generated[:, rows.order] / self.repeats
         return rows, self.real[:, rows.order], generated
 
@@ -235,7 +221,7 @@ def compare_rows(
     cuts: Sequence[Cut],
     *,
     seed: int = 1,
-    repeats: int = REPEATS,
+    repeats: int = reference_rows.REPEATS,
     stream: str = STREAM,
 ) -> ComparedRows:
     """Return which reference rows pass cuts, and how many of their draws.
@@ -250,8 +236,8 @@ def compare_rows(
         columns=columns,
         units={v.name: v.unit for v in card.conditions},
         weights=columns["weight"],
-        real=passing(card, cuts, frame),
-        generated=count_passing(
+        real=reference_rows.passing(card, cuts, frame),
+        generated=reference_rows.count_passing(
             generator, cuts, frame, seed=seed, repeats=repeats, stream=stream
         ),
         repeats=repeats,
@@ -268,10 +254,10 @@ def closure_table(
     reference: "pd.DataFrame | Dataset | None" = None,
     *,
     cuts: str | Sequence[str] | None = None,
-    binning: Binning | None = None,
-    variance: VarianceName = "wilson",
+    binning: bins.Binning | None = None,
+    variance: sorted_rows.VarianceName = "wilson",
     seed: int = 1,
-    repeats: int = REPEATS,
+    repeats: int = reference_rows.REPEATS,
 ) -> RealVsGenerated:
     """Return real and generated efficiencies of rows that were not trained on.
 
@@ -295,11 +281,11 @@ def closure_table(
         MapError: There is no reference, or it cannot be used.
         CutError: A cut names an unknown variable or is not a comparison.
     """
-    parsed = parse_cuts(generator.card, cuts)
-    frame = reference_frame(generator, reference)
+    parsed = reference_rows.parse_cuts(generator.card, cuts)
+    frame = reference_rows.reference_frame(generator, reference)
     rows = compare_rows(generator, frame, parsed, seed=seed, repeats=repeats)
     default = generator.card.sample.binning
-    edges = choose_edges(binning, rows.columns, rows.weights, default=default)
+    edges = bins.choose_edges(binning, rows.columns, rows.weights, default=default)
     found = rows.in_bins(edges, variance=variance)
     warn_of_table(found.real)
     return found
@@ -308,8 +294,8 @@ def closure_table(
 def _differences(
     real: BoolArray,
     generated: FloatArray,
-    rows: SortedRows,
-    variance: VarianceName,
+    rows: sorted_rows.SortedRows,
+    variance: sorted_rows.VarianceName,
 ) -> tuple[FloatArray, FloatArray]:
     """Generated minus real efficiency, and its error, (n_cuts, n_bins) each.
 
@@ -333,7 +319,7 @@ def _differences(
 
 
 def _moments(
-    real: BoolArray, generated: FloatArray, rows: SortedRows
+    real: BoolArray, generated: FloatArray, rows: sorted_rows.SortedRows
 ) -> tuple[FloatArray, FloatArray]:
     """Mean products of r - g, (n_cuts, n_cuts, n_bins), and their effective rows."""
     w2 = rows.weights * rows.weights

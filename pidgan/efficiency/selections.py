@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.errors import CutError, MapError, nearest
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 
@@ -24,7 +24,7 @@ class Selection:
     cuts: Mapping[str, int]
 
 
-def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
+def parse_selection(text: str, maps: Maps) -> Selection:
     """Return which cut of its map a selection requires of each track."""
     cut = parse_cut(text)
     owners = {name: _owner(name, maps) for name in cut.names}
@@ -34,9 +34,7 @@ def parse_selection(text: str, maps: Mapping[str, EfficiencyMap]) -> Selection:
     return Selection(text=text, cuts=numbers)
 
 
-def parse_selections(
-    cuts: str | Sequence[str] | None, maps: Mapping[str, EfficiencyMap]
-) -> list[Selection]:
+def parse_selections(cuts: str | Sequence[str] | None, maps: Maps) -> list[Selection]:
     """Return one or several selections; raise if one track is in none of them.
 
     None stands for all cuts of the maps, which must then have the same.
@@ -70,7 +68,7 @@ def open_maps(
     }
 
 
-def _shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
+def _shared_cuts(maps: Maps) -> tuple[str, ...]:
     """All cuts of the maps, which must be the same for every track."""
     (track, own), *others = maps.items()
     for other, found in others:
@@ -82,7 +80,7 @@ def _shared_cuts(maps: Mapping[str, EfficiencyMap]) -> tuple[str, ...]:
     return own.cuts
 
 
-def _number(text: str, track: str, maps: Mapping[str, EfficiencyMap]) -> int:
+def _number(text: str, track: str, maps: Maps) -> int:
     """Return the number of a cut in the map of a track; say which if it has none."""
     try:
         return maps[track].cut_index(text)

@@ -7,9 +7,10 @@ of these contributions over the rows that both have.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy import sparse
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Rows
-from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
@@ -32,10 +33,14 @@ BLOCK_ROWS = 100_000
 """Number of rows whose values for all selections are in memory at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Cells:
-    """The bins of an analysis, (n_cells,) each: rows, W, W^2 / sum w^2, and status."""
+    """The bins of an analysis, (n_cells,) each: rows, W, W^2 / sum w^2, and status.
 
+    `ranges` has the edges of each bin by branch.
+    """
+
+    ranges: Sequence[dict[str, tuple[float, float]]]
     n_rows: IntArray
     sums: FloatArray
     n_eff: FloatArray
@@ -56,8 +61,7 @@ class Cells:
 class Part:
     """One selection in all bins, (n_cells,) each.
 
-    `gradients` are sparse (n_cells, n_cuts * n_bins) derivatives by map; `outside` is
-    the uncertainty from rows outside the map, by track.
+    `gradients` are sparse (n_cells, n_cuts * n_bins) derivatives by map.
     """
 
     selection: Selection
@@ -67,12 +71,14 @@ class Part:
     outside_fraction: FloatArray
     gradients: Mapping[str, Any]
     shifts: Mapping[Origin, FloatArray]
-    outside: Mapping[str, FloatArray]
     few: bool
 
 
-def sum_cells(rows: Rows, n_cells: int) -> Cells:
+def sum_cells(rows: Rows) -> Cells:
     """Return the bins of rows, which all lie in one; warn of bins without a value."""
+    pairs = product(*map(pairwise, rows.binning.values()))
+    ranges = [dict(zip(rows.binning, one, strict=True)) for one in pairs]
+    n_cells = len(ranges)
     sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
     squares = np.bincount(rows.cell, rows.weights**2, n_cells)
     n_rows = np.bincount(rows.cell, minlength=n_cells)
@@ -88,13 +94,13 @@ def sum_cells(rows: Rows, n_cells: int) -> Cells:
             stacklevel=4,
         )
     n_eff = n_eff_of_sums(sums, squares)
-    return Cells(n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
+    return Cells(ranges=ranges, n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
 
 
 def factors_of(
     selection: Selection,
     rows: Rows,
-    maps: Mapping[str, EfficiencyMap],
+    maps: Maps,
     *,
     correction: bool,
 ) -> list[FloatArray]:
@@ -120,7 +126,7 @@ class RowSample:
 
     rows: Rows
     selections: tuple[Selection, ...]
-    maps: Mapping[str, EfficiencyMap]
+    maps: Maps
     correction: bool
     means: FloatArray
     sums: FloatArray
@@ -209,10 +215,11 @@ class RowSample:
 def integrate(
     selection: Selection,
     rows: Rows,
-    maps: Mapping[str, EfficiencyMap],
+    maps: Maps,
     keys: Mapping[str, str],
     *,
     cells: Cells,
+    correction: bool,
 ) -> Part:
     """Return the efficiency of a selection in each bin, with its derivatives.
 
@@ -223,7 +230,7 @@ def integrate(
     passing = np.prod(flags, axis=0)
     gradients: dict[str, Any] = {}
     shifts: dict[Origin, FloatArray] = {}
-    outside = {}
+    outside: dict[Origin, FloatArray] = {}
     is_outside = np.zeros(len(rows.weights), dtype=np.bool_)
     for i, (track, number) in enumerate(selection.cuts.items()):
         key, own, place = keys[track], maps[track], rows.tracks[track].place
@@ -248,18 +255,24 @@ def integrate(
             shifts[origin] = shifts[origin] + shift if origin in shifts else shift
         is_outside |= out
         if out.any():
-            outside[track] = _outside_error(
+            # Nothing is known there; only these rows are wrong in the same way.
+            outside[(cells, track), "outside"] = _outside_error(
                 rows.cell[out], weights[out], flags[i][out], cells
             )
+    shifts |= outside
+    corrected = cells.mean(rows, np.prod(factors, axis=0))
+    generated = cells.mean(rows, passing)
+    if not correction:
+        own_maps = frozenset(keys[track] for track in selection.cuts)
+        shifts[own_maps, "uncorrected"] = corrected - generated
     return Part(
         selection=selection,
-        corrected=cells.mean(rows, np.prod(factors, axis=0)),
-        generated=cells.mean(rows, passing),
+        corrected=corrected,
+        generated=generated,
         n_passing=np.bincount(rows.cell[passing > 0], minlength=len(cells.sums)),
         outside_fraction=np.abs(cells.mean(rows, is_outside.astype(np.float64))),
         gradients=gradients,
         shifts=shifts,
-        outside=outside,
         few=any(maps[t].cuts[k] in maps[t].flagged for t, k in selection.cuts.items()),
     )
 

@@ -26,23 +26,10 @@ import pandas as pd
 
 from pidgan.application.request import package_version
 from pidgan.arrays import FloatArray, IntArray
+from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Card, Generator
-from pidgan.bundle.reference import (
-    REPEATS,
-    count_passing,
-    draw_passing,
-    parse_cuts,
-    reference_frame,
-)
+from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
-from pidgan.efficiency.binning import (
-    Binning,
-    ChosenEdges,
-    bin_index,
-    bin_shape,
-    count_bins,
-    map_edges,
-)
 from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
@@ -60,6 +47,8 @@ if TYPE_CHECKING:
 VARIATIONS = ("binning", "sweights")
 """Variations that rows alone allow; the default of `run_systematics`."""
 
+Edges = bins.ChosenEdges
+
 STREAM = "systematics"
 """Name of the random draws, which differ from the draws of a closure table."""
 
@@ -72,9 +61,9 @@ def run_systematics(
     reference: "pd.DataFrame | Dataset | None" = None,
     *,
     cuts: str | Sequence[str] | None = None,
-    binning: Binning | None = None,
+    binning: bins.Binning | None = None,
     seed: int = 1,
-    repeats: int = REPEATS,
+    repeats: int = reference_rows.REPEATS,
     variations: Sequence[str] = VARIATIONS,
     scales: Mapping[str, float] | None = None,
     others: Sequence[Generator] = (),
@@ -113,9 +102,9 @@ def run_systematics(
     """
     card = generator.card
     _check_variations(card, variations, scales or {}, others)
-    parsed = _distinct(parse_cuts(card, cuts))
-    frame = reference_frame(generator, reference)
-    edges = map_edges(card, binning, frame)
+    parsed = _distinct(reference_rows.parse_cuts(card, cuts))
+    frame = reference_rows.reference_frame(generator, reference)
+    edges = bins.map_edges(card, binning, frame)
 
     def compare(
         one: Generator, names: Sequence[str]
@@ -126,7 +115,7 @@ def run_systematics(
         found = map_from_rows(
             rows,
             edges=edges,
-            empty_bins=lambda bins: generated_in_bins(one, bins, edges, parsed, seed),
+            empty_bins=lambda b: generated_in_bins(one, b, edges, parsed, seed),
             metadata=_metadata(one, rows, seed),
             variations=names,
         )
@@ -137,7 +126,7 @@ def run_systematics(
         # The noise stays the same, and conditions within the trained range.
         low, high = next(v.range for v in card.conditions if v.name == name)
         scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
-        moved = count_passing(
+        moved = reference_rows.count_passing(
             generator, parsed, scaled, seed=seed, repeats=repeats, stream=STREAM
         )
         change = (moved - rows.generated) / repeats
@@ -159,13 +148,13 @@ def run_systematics(
 def map_from_rows(
     rows: ComparedRows,
     *,
-    edges: ChosenEdges,
+    edges: bins.ChosenEdges,
     empty_bins: Callable[[IntArray], FloatArray],
     metadata: Mapping[str, Any],
     variations: Sequence[str] = VARIATIONS,
 ) -> EfficiencyMap:
     """Return the map of rows; `empty_bins` gives the efficiency of bins without any."""
-    place = bin_index(rows.columns, edges)
+    place = bins.bin_index(rows.columns, edges)
     found = rows.in_bins(edges).measured(smoothing.MIN_N_EFF)
     if not smoothing.is_measured(found).any():
         raise MapError(
@@ -235,15 +224,12 @@ def _generated_everywhere(
 
 
 def _coarse_mean(
-    rows: ComparedRows,
-    edges: ChosenEdges,
-    generated: FloatArray,
-    populations: FloatArray,
+    rows: ComparedRows, edges: Edges, generated: FloatArray, populations: FloatArray
 ) -> FloatArray:
     """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
     coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(len(populations)), bin_shape(edges))
-    merged = np.ravel_multi_index([step // 2 for step in steps], bin_shape(coarse))
+    steps = np.unravel_index(np.arange(len(populations)), bins.bin_shape(edges))
+    merged = np.ravel_multi_index([step // 2 for step in steps], bins.bin_shape(coarse))
     # One row more in each bin, so that merged empty bins have an average too.
     norm = np.bincount(merged, populations + 1)
     average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
@@ -287,13 +273,11 @@ def _content(card: Card) -> str:
     )
 
 
-def _mean_change(
-    change: FloatArray, rows: ComparedRows, edges: ChosenEdges
-) -> FloatArray:
+def _mean_change(change: FloatArray, rows: ComparedRows, edges: Edges) -> FloatArray:
     """Mean change in each bin, of (n_cuts, n); in a bin without rows, of all rows."""
-    place = bin_index(rows.columns, edges)
+    place = bins.bin_index(rows.columns, edges)
     inside, size = place >= 0, np.abs(rows.weights)
-    n_bins = count_bins(edges)
+    n_bins = bins.count_bins(edges)
     norm = np.bincount(place[inside], size[inside], n_bins)
     sums = [np.bincount(place[inside], (size * row)[inside], n_bins) for row in change]
     average = np.array([[total.sum() / norm.sum()] for total in sums])
@@ -308,16 +292,16 @@ def _distinct(cuts: Sequence[Cut]) -> list[Cut]:
 
 def generated_in_bins(
     generator: Generator,
-    bins: IntArray,
-    edges: ChosenEdges,
+    places: IntArray,
+    edges: bins.ChosenEdges,
     cuts: Sequence[Cut],
     seed: int,
 ) -> FloatArray:
     """Return generated efficiencies, (n_cuts, n), of conditions spread over n bins."""
-    card, shape = generator.card, bin_shape(edges)
+    card, shape = generator.card, bins.bin_shape(edges)
     rng = np.random.default_rng(seed)
-    result = np.empty((len(cuts), len(bins)))
-    for column, b in enumerate(bins):
+    result = np.empty((len(cuts), len(places)))
+    for column, b in enumerate(places):
         x = np.empty((EMPTY_BIN_ROWS, len(card.conditions)))
         steps = dict(zip(edges, np.unravel_index(b, shape), strict=True))
         for i, variable in enumerate(card.conditions):
@@ -329,7 +313,7 @@ def generated_in_bins(
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])
         track = f"{STREAM} bin {b}"
-        passed = draw_passing(generator, cuts, x, seed=seed, track=track)
+        passed = reference_rows.draw_passing(generator, cuts, x, seed=seed, track=track)
         result[:, column] = passed.mean(axis=1)
     return result
 

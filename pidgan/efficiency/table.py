@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,24 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.efficiency.binning import (
-    Binning,
-    ChosenEdges,
-    Columns,
-    bin_index,
-    bin_shape,
-    choose_edges,
-    count_bins,
-    count_rows,
-    edge_columns,
-)
-from pidgan.efficiency.sorted_rows import (
-    SortedRows,
-    VarianceName,
-    efficiency_interval,
-    share_covariance,
-    sort_rows,
-)
+from pidgan.efficiency import binning as bins
+from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table_files import axis_edges, weight_histogram, weight_sums
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
@@ -81,7 +64,7 @@ class EfficiencyTable:
 
     cuts: tuple[str, ...]
     binning: dict[str, tuple[float, ...]]
-    variance_name: VarianceName
+    variance_name: sorted_rows.VarianceName
     efficiency: FloatArray
     variance: FloatArray
     lower: FloatArray
@@ -120,7 +103,7 @@ class EfficiencyTable:
         """Return one row per cut and bin, with the bin's edges and every sum."""
         n_bins, n_cuts = math.prod(self.shape), len(self.cuts)
         columns: dict[str, Any] = {"cut": np.repeat(np.array(self.cuts), n_bins)}
-        columns |= edge_columns(self.binning, n_cuts)
+        columns |= bins.edge_columns(self.binning, n_cuts)
         of_cuts = ("efficiency", "variance", "lower", "upper", "sum_passed")
         for name in (*of_cuts, "n_eff_passed", "few"):
             columns[name] = getattr(self, name).reshape(-1)
@@ -150,7 +133,7 @@ class EfficiencyTable:
         total: Any,
         passed: Mapping[str, Any],
         *,
-        variance: VarianceName = "wilson",
+        variance: sorted_rows.VarianceName = "wilson",
     ) -> Self:
         """Make a table from filled histograms, of `hist` or `boost_histogram`.
 
@@ -189,11 +172,11 @@ class EfficiencyTable:
     def from_shares(
         cls,
         shares: NDArray[Any],
-        rows: SortedRows,
+        rows: sorted_rows.SortedRows,
         *,
         cuts: Sequence[str],
-        edges: ChosenEdges,
-        variance: VarianceName = "wilson",
+        edges: bins.ChosenEdges,
+        variance: sorted_rows.VarianceName = "wilson",
         sentinel_rows: IntArray | None = None,
     ) -> Self:
         """Make a table of rows (m,) of which shares (n_cuts, m) pass, in bins."""
@@ -218,8 +201,8 @@ class EfficiencyTable:
     def _from_sums(
         cls,
         cuts: Iterable[str],
-        edges: ChosenEdges,
-        variance: VarianceName,
+        edges: bins.ChosenEdges,
+        variance: sorted_rows.VarianceName,
         *,
         sums: Sequence[FloatArray],
         n_rows: IntArray,
@@ -230,11 +213,12 @@ class EfficiencyTable:
         """Make a table from S, S2, P, sum w^2 s and sum w^2 s^2, with flat bins."""
 
         def shaped(values: NDArray[Any]) -> NDArray[Any]:
-            return values.reshape((*values.shape[:-1], *bin_shape(edges)))
+            return values.reshape((*values.shape[:-1], *bins.bin_shape(edges)))
 
         s, s2, p, p1, p2 = sums
-        interval = partial(efficiency_interval, variance=variance, spread=p1 - p2)
-        e, squared, lower, upper = map(shaped, interval(p, s, p1, s2))
+        e, squared, lower, upper = sorted_rows.efficiency_interval(
+            p, s, p1, s2, variance=variance, spread=p1 - p2
+        )
         status = np.where(s <= 0, NOT_POSITIVE, FILLED).astype(np.int8)
         status[is_empty] = EMPTY
         none = np.zeros(len(p), dtype=np.int64)
@@ -242,10 +226,10 @@ class EfficiencyTable:
             cuts=tuple(cuts),
             binning=dict(edges),
             variance_name=variance,
-            efficiency=e,
-            variance=squared,
-            lower=lower,
-            upper=upper,
+            efficiency=shaped(e),
+            variance=shaped(squared),
+            lower=shaped(lower),
+            upper=shaped(upper),
             sum_weights=shaped(s),
             sum_weights2=shaped(s2),
             sum_passed=shaped(p),
@@ -259,12 +243,12 @@ class EfficiencyTable:
 
 
 def efficiency_table(
-    frame: Columns,
+    frame: bins.Columns,
     cuts: Sequence[str] | str,
     *,
-    binning: Binning | None = None,
+    binning: bins.Binning | None = None,
     weights: ArrayLike | None = None,
-    variance: VarianceName = "wilson",
+    variance: sorted_rows.VarianceName = "wilson",
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> EfficiencyTable:
@@ -314,8 +298,8 @@ def dataset_table(
     dataset: Dataset,
     *,
     cuts: str | Sequence[str] | None = None,
-    binning: Binning | None = None,
-    variance: VarianceName = "wilson",
+    binning: bins.Binning | None = None,
+    variance: sorted_rows.VarianceName = "wilson",
 ) -> EfficiencyTable:
     """Return efficiencies of all rows of a dataset, but not of excluded intervals."""
     parts = [dataset.frame(part) for part in ("train", "validation", "test")]
@@ -355,10 +339,10 @@ def warn_of_table(table: EfficiencyTable) -> None:
 
 
 def cut_covariance(
-    frame: Columns,
+    frame: bins.Columns,
     cuts: Sequence[str] | str,
     *,
-    binning: Binning | None = None,
+    binning: bins.Binning | None = None,
     weights: ArrayLike | None = None,
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -382,12 +366,12 @@ def cut_covariance(
     edges, rows = _bins(frame, binning, weights)
     parsed = _parse(frame, cuts, aliases)
     passes, _ = _passes(frame, parsed, rows, sentinels)
-    covariance = share_covariance(passes, rows)
-    return covariance.reshape(len(parsed), len(parsed), *bin_shape(edges))
+    covariance = sorted_rows.share_covariance(passes, rows)
+    return covariance.reshape(len(parsed), len(parsed), *bins.bin_shape(edges))
 
 
 def _parse(
-    frame: Columns, cuts: str | Sequence[str], aliases: Mapping[str, str] | None
+    frame: bins.Columns, cuts: str | Sequence[str], aliases: Mapping[str, str] | None
 ) -> list[Cut]:
     """The cuts, checked against the columns."""
     names = list(map(str, frame))
@@ -397,9 +381,9 @@ def _parse(
 
 
 def _passes(
-    frame: Columns,
+    frame: bins.Columns,
     cuts: Sequence[Cut],
-    rows: SortedRows,
+    rows: sorted_rows.SortedRows,
     sentinels: Mapping[str, tuple[float, ...]] | None,
 ) -> tuple[BoolArray, IntArray]:
     """Whether rows pass, (n_cuts, m), and how many have no value for a cut."""
@@ -418,10 +402,10 @@ def _passes(
 
 
 def _bins(
-    frame: Columns, binning: Binning | None, weights: ArrayLike | None
-) -> tuple[dict[str, tuple[float, ...]], SortedRows]:
+    frame: bins.Columns, binning: bins.Binning | None, weights: ArrayLike | None
+) -> tuple[dict[str, tuple[float, ...]], sorted_rows.SortedRows]:
     """Edges, and rows sorted by bin with their weights, which must be usable."""
-    n = count_rows(frame)
+    n = bins.count_rows(frame)
     if n == 0:
         raise DatasetError("efficiency of no rows: the table is empty")
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -432,5 +416,6 @@ def _bins(
         raise DatasetError(f"{count} of {n} weights are not finite")
     if w.sum() <= 0:
         raise DatasetError(f"sum of weights is {w.sum():.6g}, expected a positive sum")
-    edges = choose_edges(binning, frame, w)
-    return edges, sort_rows(bin_index(frame, edges), w, count_bins(edges))
+    edges = bins.choose_edges(binning, frame, w)
+    index = bins.bin_index(frame, edges)
+    return edges, sorted_rows.sort_rows(index, w, bins.count_bins(edges))
