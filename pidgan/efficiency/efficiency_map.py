@@ -142,9 +142,8 @@ class EfficiencyMap:
         )
         if wanted not in known:
             hint = nearest(cut, self.cuts) or f"; known: {', '.join(self.cuts)}"
-            raise MapError(
-                f"the efficiency map has no cut {cut!r}{hint}; run systematics for it"
-            )
+            text = f"the efficiency map has no cut {cut!r}{hint}"
+            raise MapError(f"{text}; run systematics for it")
         return known.index(wanted)
 
     def joint_covariance(self, i: int, j: int) -> FloatArray:
@@ -325,9 +324,8 @@ class EfficiencyMap:
         values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
         share = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(1)
         n = min(int(np.searchsorted(share, EIGEN_SHARE)) + 1, MAX_EIGEN, len(values))
-        shifts = {
-            f"calibration_{k + 1}": np.sqrt(values[k]) * vectors[:, k] for k in range(n)
-        }
+        sigma = np.sqrt(values)
+        shifts = {f"calibration_{k + 1}": sigma[k] * vectors[:, k] for k in range(n)}
         shifts["calibration_rest"] = np.sqrt((vectors[:, n:] ** 2) @ values[n:])
         shifts |= {name: shift[i] for name, shift in self.variations.items()}
         return shifts

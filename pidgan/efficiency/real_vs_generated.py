@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
@@ -161,18 +160,9 @@ class ComparedRows:
         self, edges: bins.ChosenEdges
     ) -> tuple[EfficiencyTable, EfficiencyTable]:
         """Return real and generated efficiencies in bins, without their covariance."""
-        return self._tables(edges, "wilson", *self._sorted(edges))
-
-    def _tables(
-        self,
-        edges: bins.ChosenEdges,
-        variance: sorted_rows.VarianceName,
-        rows: sorted_rows.SortedRows,
-        *shares: NDArray[Any],
-    ) -> tuple[EfficiencyTable, EfficiencyTable]:
+        rows, real, generated = self._sorted(edges)
         binned = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
-        first, second = (binned(one, rows, variance=variance) for one in shares)
-        return first, second
+        return binned(real, rows), binned(generated, rows)
 
     def in_bins(
         self,
@@ -183,7 +173,7 @@ class ComparedRows:
         """Return the record in bins; empty edges give one bin of everything."""
         rows, real, generated = self._sorted(edges)
         shape = bins.bin_shape(edges)
-        first, second = self._tables(edges, variance, rows, real, generated)
+        table = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
         arrays = (
             sorted_rows.share_covariance(np.concatenate([real, generated]), rows),
             *_differences(real, generated, rows, variance),
@@ -195,8 +185,8 @@ class ComparedRows:
         return RealVsGenerated(
             species=self.species,
             units=tuple(self.units.get(name, "1") for name in edges),
-            real=first,
-            generated=second,
+            real=table(real, rows, variance=variance),
+            generated=table(generated, rows, variance=variance),
             covariance=covariance,
             difference=difference,
             difference_error=error,

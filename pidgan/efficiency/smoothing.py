@@ -225,15 +225,14 @@ def prior_scale(generated: FloatArray, found: RealVsGenerated) -> FloatArray:
     """
     scale = difference_scale(generated)
     weight = np.where(is_measured(found), found.n_eff.reshape(-1), 0.0)
-    seen = [_flat(table.efficiency) for table in (found.real, found.generated)]
+    tables = (found.real, found.generated)
+    sums = [weight * np.nan_to_num(_flat(table.efficiency)) for table in tables]
     shape = found.real.shape
     places = np.unravel_index(np.arange(len(weight)), shape)
     for place, n in zip(places, shape, strict=True):
         rows = np.bincount(place, weight, n)
         for cut in range(len(generated)):
-            real, made = (
-                np.bincount(place, weight * np.nan_to_num(e[cut]), n) for e in seen
-            )
+            real, made = (np.bincount(place, one[cut], n) for one in sums)
             # Half a row on either side: a slice without rows is not shifted.
             wanted, now = (_logit((e + 0.5) / (rows + 1)) for e in (real, made))
             shift = wanted - now

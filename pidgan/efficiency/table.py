@@ -117,15 +117,13 @@ class EfficiencyTable:
         An "efficiency" has the variances of the table and is NaN in unusable bins;
         "passed" and "total" are the sums of weights with those of w^2.
         """
-        values, variances = {
+        arrays = {
             "efficiency": (self.efficiency, self.variance),
             "passed": (self.sum_passed, self.sum_passed2),
             "total": (self.sum_weights, self.sum_weights2),
         }[content]
         cuts = () if content == "total" else self.cuts
-        return weight_histogram(
-            self.binning, values, variances, name=content, cuts=cuts
-        )
+        return weight_histogram(self.binning, *arrays, name=content, cuts=cuts)
 
     @classmethod
     def from_hists(
