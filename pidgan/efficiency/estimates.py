@@ -304,5 +304,4 @@ def warn_of_relatives(maps: Maps) -> None:
 
 def _errors(covariance: FloatArray) -> FloatArray:
     """Square roots of the diagonal, NaN where there is no value."""
-    error: FloatArray = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return error
+    return np.asarray(np.sqrt(np.maximum(np.diag(covariance), 0.0)))

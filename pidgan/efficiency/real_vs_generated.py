@@ -214,10 +214,7 @@ def compare_rows(
     repeats: int = reference_rows.REPEATS,
     stream: str = STREAM,
 ) -> ComparedRows:
-    """Return which reference rows pass cuts, and how many of their draws.
-
-    Another name of the stream gives independent draws.
-    """
+    """Return which rows pass cuts, and how many draws of a stream of this name do."""
     card = generator.card
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     return ComparedRows(
@@ -296,16 +293,15 @@ def _differences(
     s, s2 = rows.total(w), rows.total(w2)
     s = np.where(s > 0, s, np.nan)
     u = s2 / s
-    differences, errors = np.empty((2, len(real), rows.n_bins))
+    differences, spreads = np.empty((2, len(real), rows.n_bins))
     for cut, (r, g) in enumerate(zip(real, generated, strict=True)):
         step = g.astype(np.float64) - r
-        d = rows.total(w * step) / s
+        differences[cut] = d = rows.total(w * step) / s
         v = rows.total(w2 * step**2) - 2 * d * rows.total(w2 * step) + d**2 * s2
-        v = np.maximum(v, 0.0)  # rounding, where all rows agree
-        wilson = np.sqrt(v + u**2 / 2) / (s + u)
-        differences[cut] = d
-        errors[cut] = wilson if variance == "wilson" else np.sqrt(v) / s
-    return differences, errors
+        spreads[cut] = np.maximum(v, 0.0)  # rounding, where all rows agree
+    if variance == "wilson":
+        return differences, np.sqrt(spreads + u**2 / 2) / (s + u)
+    return differences, np.sqrt(spreads) / s
 
 
 def _moments(

@@ -35,10 +35,7 @@ def parse_selection(text: str, maps: Maps) -> Selection:
 
 
 def parse_selections(cuts: str | Sequence[str] | None, maps: Maps) -> list[Selection]:
-    """Return one or several selections; raise if one track is in none of them.
-
-    None stands for all cuts of the maps, which must then have the same.
-    """
+    """Return selections that use every track; None stands for all cuts of the maps."""
     texts = _shared_cuts(maps) if cuts is None else cut_texts(cuts)
     if not texts:
         raise ValueError("no cut given")

@@ -221,10 +221,7 @@ def integrate(
     cells: Cells,
     correction: bool,
 ) -> Part:
-    """Return the efficiency of a selection in each bin, with its derivatives.
-
-    The keys tell the maps of the tracks apart.
-    """
+    """Return the efficiency of a selection in each bin, with its derivatives."""
     flags = factors_of(selection, rows, maps, correction=False)
     factors = factors_of(selection, rows, maps, correction=True)
     passing = np.prod(flags, axis=0)

@@ -303,12 +303,10 @@ def generated_in_bins(
     result = np.empty((len(cuts), len(places)))
     for column, b in enumerate(places):
         x = np.empty((EMPTY_BIN_ROWS, len(card.conditions)))
-        steps = dict(zip(edges, np.unravel_index(b, shape), strict=True))
+        steps = map(int, np.unravel_index(b, shape))
+        own = {k: e[i : i + 2] for i, (k, e) in zip(steps, edges.items(), strict=True)}
         for i, variable in enumerate(card.conditions):
-            low, high = variable.range
-            if variable.name in edges:
-                step = int(steps[variable.name])
-                low, high = edges[variable.name][step : step + 2]
+            low, high = own.get(variable.name, variable.range)
             x[:, i] = rng.uniform(low, high, EMPTY_BIN_ROWS)
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])

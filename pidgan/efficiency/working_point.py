@@ -285,10 +285,7 @@ def scan_cut(
     seed: int = 1,
     repeats: int = REPEATS,
 ) -> CutScan:
-    """Evaluate a cut at many thresholds, for several species.
-
-    The arguments are those of `working_point`.
-    """
+    """Evaluate a cut at many thresholds; the arguments are those of `working_point`."""
     generators = [signal, *rejected]
     frames = [reference_frame(generator, None) for generator in generators]
     if thresholds is None:
