@@ -10,7 +10,11 @@ import pytest
 from scipy.stats import binomtest
 
 from pidgan.efficiency.binning import bin_index, choose_edges, equal_population
-from pidgan.efficiency.sorted_rows import efficiency_interval, share_covariance, sort_rows
+from pidgan.efficiency.sorted_rows import (
+    efficiency_interval,
+    share_covariance,
+    sort_rows,
+)
 from pidgan.efficiency.table import (
     EMPTY,
     NOT_POSITIVE,
