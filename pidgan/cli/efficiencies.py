@@ -49,8 +49,9 @@ def table(
 
     The efficiencies are those of rows never trained on, by default of the reference
     file beside the bundle. A DATASET as the first argument gives the real efficiencies
-    of all its rows. The default binning is that of the sample. With -o, the table is
-    also written: .csv, .parquet, or .root with histograms.
+    of all its rows. A difference is generated minus real. The default binning is that
+    of the sample. With -o, the table is also written: .csv, .parquet, or .root with
+    histograms.
     """
     from pidgan.efficiency.real_vs_generated import closure_table
     from pidgan.efficiency.table import dataset_table

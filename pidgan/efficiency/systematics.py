@@ -1,9 +1,10 @@
 """The errors that a generator makes in the efficiency of cuts, measured as a map.
 
 `run_systematics` compares real and generated efficiencies on rows that the generator
-never saw, and stores the smoothed difference (`pidgan.efficiency.smoothing`) in an
-efficiency map. `pid_efficiency` carries the map to an analysis. The map holds
-variations too, each one shift of the corrected efficiency in all bins together:
+never saw, and stores the smoothed difference, real minus generated
+(`pidgan.efficiency.smoothing`), in an efficiency map. `pid_efficiency` carries the map
+to an analysis. The map holds variations too, each one shift of the corrected efficiency
+in all bins together:
 
 - "binning": the difference with bins merged two by two along every axis, which shows
   how much depends on the smoothing and on a constant difference inside a bin;

@@ -350,6 +350,7 @@ def _smoothed(
         total = view.weights[bins].sum()
         if total > 0:
             f = view.weights[bins] / total
+            # The map stores real minus generated.
             difference.flat[place] = -f @ view.map.discrepancy[number, bins]
             error.flat[place] = view.mean(number, bins)[1]
     return difference, error

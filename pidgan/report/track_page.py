@@ -83,7 +83,7 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
             "Generated rows share the conditions of the real rows and those of the "
             "floor do not, so that a perfect generator can lie slightly below the "
             "floor. The AUC of a classifier is 0.5 if it cannot tell generated from "
-            "real rows. A pull is a difference divided by its uncertainty. The "
+            "real rows. A pull is generated minus real, over its uncertainty. The "
             f"conditions are {', '.join(data.rows.sample.condition_names)}."
         ),
         tables=[report.figure_table(_main_figures(figures, data))],

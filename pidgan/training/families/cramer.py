@@ -1,9 +1,9 @@
 """The Cramér GAN: its losses in the symbols of the paper, and family `cramer`.
 
 Bellemare et al., arXiv:1705.10743, Algorithm 1, with conditions x and sWeights w as
-in Maevskiy et al., arXiv:1905.11825. The sample, x in Algorithm 1, is y here, as x are
-the conditions: h is the critic's transformation to R^k, y_r a real target, y_g and
-y_g' two independent generated ones at the same conditions x as the real one, and
+in Maevskiy et al., arXiv:1905.11825. The sample is x in Algorithm 1 and y here, where
+x are the conditions. h is the critic's transformation to R^k, y_r a real target, y_g
+and y_g' two independent generated ones at the same conditions x as the real one, and
 
     f(y)     = |h(y) - h(y_g')| - |h(y)|
     L_critic = - w [f(y_r) - f(y_g)] + lambda (|grad f(y^)| - 1)^2
