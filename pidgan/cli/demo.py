@@ -1,9 +1,7 @@
-"""The whole chain on simulated data, compared with the truth.
+"""The whole chain on simulated calibration samples, compared with the truth.
 
-Kaon and pion calibration samples, with background under the mass peak, are turned into
-datasets with sWeights. A generator is trained, judged and exported for each species,
-and applied to the tracks of an analysis ntuple with other kinematics and occupancy.
-The efficiency that is quoted there is then compared with the true response.
+A generator for kaons and one for pions are applied to an analysis ntuple with other
+kinematics and occupancy, and the quoted efficiency is compared with the true response.
 """
 
 import json
@@ -15,16 +13,11 @@ import numpy as np
 import pandas as pd
 
 import pidgan
+from pidgan import simulation
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.files.writing import writing_folder
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.species import pdg_id
-from pidgan.simulation import (
-    ANALYSIS_TREE,
-    simulate_analysis,
-    simulate_calibration,
-    simulate_response,
-)
 
 CALIBRATION_TRACKS = 200_000
 ANALYSIS_ENTRIES = 50_000
@@ -64,8 +57,8 @@ def run_demo(
     """
     with writing_folder(output, mark="demo.json", overwrite=overwrite) as work:
         analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
-        branches = simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
-        write_trees(analysis, {ANALYSIS_TREE: branches})
+        branches = simulation.simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
+        write_trees(analysis, {simulation.ANALYSIS_TREE: branches})
         trained = {}
         for name in SPECIES:
             echo(f"{name}: {CALIBRATION_TRACKS} simulated tracks, sWeights, training")
@@ -88,7 +81,11 @@ def run_demo(
                 truth=true_efficiencies(analysis, track, species, seed=seed),
             )
         )
-        echo(format_table(found))
+        within = [int((found["pull"].abs() <= n).sum()) for n in (1, 3)]
+        echo(
+            f"{_shown(found).to_string(index=False)}\n"
+            f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
+        )
         _write_summary(work, found)
     echo(f"{Path(output) / 'report.html'}")
     return found
@@ -100,7 +97,7 @@ def _train(work: Path, name: str, *, seed: int, budget: str | float) -> tuple[An
     calibration = work / f"calibration-{name}.root"
     # Distinct seeds: the two samples and the analysis ntuple must be independent.
     sample_seed = seed + 1000 * (1 + list(SPECIES).index(name))
-    trees = simulate_calibration(decay, CALIBRATION_TRACKS, seed=sample_seed)
+    trees = simulation.simulate_calibration(decay, CALIBRATION_TRACKS, seed=sample_seed)
     write_trees(calibration, trees)
     dataset = pidgan.build_dataset(f"sim_{decay}", [calibration], seed=seed)
     dataset.save(work / f"{name}-dataset")
@@ -127,6 +124,7 @@ def _quote(
 ) -> Iterator[dict[str, Any]]:
     """Yield the efficiencies of an ntuple beside the true ones."""
     for row in pidgan.pid_efficiency(maps, path, cuts=CUTS, species_from="TRUEID"):
+        true = truth[row.cut]
         yield {
             "species": species,
             "cut": row.cut,
@@ -135,8 +133,8 @@ def _quote(
             "syst": float(np.sqrt(sum(v**2 for v in row.syst.values()))),
             "total": row.total,
             "generated": row.generated,
-            "truth": truth[row.cut],
-            "pull": (row.value - truth[row.cut]) / row.total,
+            "truth": true,
+            "pull": (row.value - true) / row.total,
         }
 
 
@@ -147,12 +145,6 @@ def true_efficiencies(
 
     The response of the same tracks is simulated several times, independently of the
     response in the file.
-
-    Args:
-        path: Analysis ntuple.
-        track: Prefix of the track.
-        species: Species of the tracks that are used.
-        seed: Seed of the responses.
     """
     (source,) = find_sources([path])
     kinematics = [f"{track}_P", f"{track}_ETA", "nTracks"]
@@ -161,7 +153,7 @@ def true_efficiencies(
     p, eta, n_tracks = (frame[name].to_numpy() for name in kinematics)
     shares = []
     for repeat in range(TRUTH_REPEATS):
-        columns = simulate_response(
+        columns = simulation.simulate_response(
             species, p, eta, n_tracks, seed=seed + 1_000_000 * (1 + repeat)
         )
         sentinels = dict.fromkeys(columns, (-999.0, -1000.0))
@@ -171,54 +163,35 @@ def true_efficiencies(
     return dict(zip(CUTS, means, strict=True))
 
 
-def format_table(found: pd.DataFrame) -> str:
-    """Return the comparison as text, efficiencies in per cent."""
-    percent = (100 * found[["value", "stat", "syst", "truth"]]).map("{:.2f}".format)
-    shown = found[["species", "cut"]].assign(
-        **{
-            "quoted +- stat +- syst [%]": percent[["value", "stat", "syst"]].agg(
-                " +- ".join, axis=1
-            ),
-            "truth [%]": percent["truth"],
-            "pull": found["pull"].map("{:.2f}".format),
-        }
-    )
-    within = [int((found["pull"].abs() <= n).sum()) for n in (1, 3)]
-    return (
-        f"{shown.to_string(index=False)}\n"
-        f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
-    )
+def _shown(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparison as texts, efficiencies in per cent."""
+    numbers = found[["value", "stat", "syst", "truth", "generated"]]
+    percent = (100 * numbers).map("{:.2f}".format)
+    columns = {
+        "quoted +- stat +- syst [%]": percent[["value", "stat", "syst"]].agg(
+            " +- ".join, axis=1
+        ),
+        "truth [%]": percent["truth"],
+        "pull": found["pull"].map("{:.2f}".format),
+        "generated [%]": percent["generated"],
+    }
+    return found[["species", "cut"]].assign(**columns)
 
 
 def _write_summary(work: Path, found: pd.DataFrame) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
     from pidgan.report.plots.efficiencies import plot_comparison
-    from pidgan.report.report import Picture, Section, Table, with_error, write_page
+    from pidgan.report.report import Picture, Section, Table, write_page
 
-    rows = found.to_dict("records")
-    (work / "demo.json").write_text(json.dumps(rows, indent=1))
+    (work / "demo.json").write_text(json.dumps(found.to_dict("records"), indent=1))
     figure = plot_comparison(
         list(found["species"] + ": " + found["cut"]),
         found["value"].tolist(),
         found["total"].tolist(),
         reference=found["truth"].tolist(),
     )
-    table = Table(
-        title="Efficiencies on the analysis ntuple",
-        rows=[
-            {
-                "species": row["species"],
-                "cut": row["cut"],
-                "quoted": with_error(row["value"], row["total"], unit="%"),
-                "statistical": f"{row['stat']:.2%}",
-                "systematic": f"{row['syst']:.2%}",
-                "true": f"{row['truth']:.2%}",
-                "pull": f"{row['pull']:.2f}",
-                "generated": f"{row['generated']:.2%}",
-            }
-            for row in rows
-        ],
-    )
+    rows: Any = _shown(found).to_dict("records")
+    table = Table(title="Efficiencies on the analysis ntuple", rows=rows)
     caption = "Quoted minus true efficiency with the total uncertainty."
     sections = [
         Section(

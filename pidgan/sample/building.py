@@ -1,12 +1,8 @@
 """A Dataset built from the files of a calibration sample.
 
-`build_dataset` takes these steps: it applies the selection on branches; derives
-variables and converts them to package units; drops rows with a NaN or infinity; checks
-that units fit the declared ranges; applies the fiducial cut; drops rows whose
-conditions, targets or discriminant are outside their range, where the sentinels of a
-target stay; fits sWeights to the rows that are left, or reads them from a branch.
-`info` counts the rows that were dropped and says why. A condition that has the same
-value in every row is left out of the sample, with a warning.
+`build_dataset` reads the rows that can be used (`pidgan.sample.rows`), and fits
+sWeights to those rows or reads them from a branch. A condition that has the same value
+in every row is left out of the sample, with a warning.
 """
 
 import dataclasses

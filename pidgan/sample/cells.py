@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.geometry_file import load_geometry
@@ -81,12 +81,12 @@ class Cells(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_geometry(cls, content: Any) -> Any:
+    def _read_geometry(cls, content: Any, info: ValidationInfo) -> Any:
         """Replace the name of a geometry file by its content."""
         if not isinstance(content, dict) or "geometry" not in content:
             return content
         try:
-            geometry = load_geometry(content["geometry"])
+            geometry = load_geometry(content["geometry"], **(info.context or {}))
         except SampleError as error:
             raise ValueError(str(error)) from None
         return content | {"geometry": geometry.to_dict()}

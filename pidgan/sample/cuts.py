@@ -1,14 +1,12 @@
 """The one grammar of cuts: comparisons of named columns, never run as Python code.
 
-A cut compares columns and numbers with `<`, `<=`, `>`, `>=`, `==`, `!=`, in chains such
-as `0 < a < 1` too. It combines them with `+ - * /` and `abs()`, and joins comparisons
-with `&`, `|`, `!`, which may also be written `&&`, `||`, `~`, or `and`, `or`, `not`. As
-in ROOT, and unlike in Python, all three spellings bind *weaker* than a comparison, so
-that `a > 0 & b > 1` needs no brackets.
+Comparisons with `< <= > >= == !=`, in chains such as `0 < a < 1` too, of columns and
+numbers combined with `+ - * /` and `abs()`, are joined with `&`, `|`, `!`, also written
+`&&`, `||`, `~`, or `and`, `or`, `not`. As in ROOT, and unlike in Python, all three
+spellings bind *weaker* than a comparison: `a > 0 & b > 1` needs no brackets.
 
-A row passes only if every column of the cut has a usable value there: a NaN, an
-infinity or a declared sentinel (-999, -1000) fails the cut, even a negated one. Such
-rows stay in the denominator of an efficiency.
+A NaN, an infinity or a declared sentinel (-999, -1000) in any column of the cut fails
+it, even if it is negated. Such rows stay in the denominator of an efficiency.
 """
 
 import ast
@@ -123,20 +121,20 @@ def parse_cut(
     known = None if names is None else list(names)
     tree = _syntax_tree(text)
     try:
-        resolved = _Resolver(text, known, dict(aliases or {})).visit(tree)
-        used = _names(resolved)
+        _resolve(text, tree, known, aliases or {})
+        used = _names(tree)
         # Evaluated on no rows, to refuse an expression that is no cut.
         nothing = dict.fromkeys(used, np.zeros(0))
-        _logical(text, resolved, nothing, np.zeros(0, dtype=bool))
+        _logical(text, tree, nothing, np.zeros(0, dtype=bool))
     except RecursionError:
         raise CutError(f"cut {text[:40]!r}... is nested too deeply") from None
     if not used:
         raise CutError(f"cut {text!r} names no variable, so it selects nothing")
     return Cut(
         text=text,
-        canonical=ast.unparse(resolved),
+        canonical=ast.unparse(tree),
         names=tuple(dict.fromkeys(used)),
-        expression=resolved,
+        expression=tree,
     )
 
 
@@ -226,42 +224,36 @@ def _names(node: ast.AST) -> list[str]:
     return [name for part in parts for name in _names(part)]
 
 
-class _Resolver(ast.NodeTransformer):
-    """Replaces aliases and refuses unknown names; numbers become floats."""
+def _resolve(
+    text: str, tree: ast.expr, known: list[str] | None, aliases: Mapping[str, str]
+) -> None:
+    """Replace aliases in place and refuse unknown names; numbers become floats."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node not in functions:
+            node.id = _column(text, node.id, known, aliases)
+        elif isinstance(node, ast.Constant):
+            if type(node.value) not in (int, float):
+                raise CutError(
+                    f"cut {text!r} holds {node.value!r}; only numbers and names of "
+                    f"columns are allowed"
+                )
+            try:
+                node.value = float(node.value)  # type: ignore[arg-type]
+            except OverflowError:
+                raise CutError(f"cut {text!r} holds a number too large") from None
 
-    def __init__(
-        self, text: str, known: list[str] | None, aliases: Mapping[str, str]
-    ) -> None:
-        self.text, self.known, self.aliases = text, known, aliases
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        arguments = [self.visit(argument) for argument in node.args]
-        return ast.Call(func=node.func, args=arguments, keywords=node.keywords)
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if type(node.value) is not int and type(node.value) is not float:
-            raise CutError(
-                f"cut {self.text!r} holds {node.value!r}; only numbers and names of "
-                f"columns are allowed"
-            )
-        try:
-            return ast.Constant(value=float(node.value))
-        except OverflowError:
-            raise CutError(f"cut {self.text!r} holds a number too large") from None
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.Name(id=self.resolve(node.id), ctx=ast.Load())
-
-    def resolve(self, name: str) -> str:
-        if self.known is not None and name in self.known:
-            return name
-        target = self.aliases.get(name, name)
-        if self.known is None or target in self.known:
-            return target
-        present = [column for column in self.known if _plain(column) == _plain(target)]
-        if len(present) != 1:
-            raise _unknown(self.text, name, self.known)
-        return present[0]
+def _column(
+    text: str, name: str, known: list[str] | None, aliases: Mapping[str, str]
+) -> str:
+    target = name if known and name in known else aliases.get(name, name)
+    if known is None or target in known:
+        return target
+    present = [column for column in known if _plain(column) == _plain(target)]
+    if len(present) != 1:
+        raise _unknown(text, name, known)
+    return present[0]
 
 
 def _plain(name: str) -> str:

@@ -54,14 +54,9 @@ WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
 class Discriminant(BaseModel):
     """The variable that sWeights are fitted in, with the shapes of the two components.
 
-    Attributes:
-        branch: Branch in the calibration ntuple.
-        unit: Unit of the branch.
-        range: Fitted range in package units; rows outside of it are dropped.
-        signal: Shape of the signal: "gauss"; "double_gauss", two Gaussians with one
-            mean; "crystal_ball", a Gaussian core with a power-law tail on each side.
-        background: Shape of the background: "exponential", or "polynomial" of first
-            order.
+    Rows outside `range`, in package units, are dropped. The signal is one Gaussian, two
+    of one mean, or a Gaussian core with a power-law tail on each side; the polynomial
+    of the background is of first order.
     """
 
     model_config = FROZEN
@@ -155,10 +150,8 @@ class Sample(BaseModel):
         names = [name for v in (*self.conditions, *self.variables) for name in v.inputs]
         if self.cells:
             names += [self.cells.arrays[view.name] for view in self.cells.layout.views]
-        if self.weight_branch:
-            names.append(self.weight_branch)
-        if self.discriminant:
-            names.append(self.discriminant.branch)
+        mass = self.discriminant
+        names += filter(None, [self.weight_branch, mass.branch if mass else None])
         if self.selection:
             names += parse_cut(self.selection).names
         return tuple(dict.fromkeys(names))
@@ -191,18 +184,16 @@ class Sample(BaseModel):
 
     def text(self) -> str:
         """Return the definition as text, a line for each variable and cut."""
-        weights = "none"
-        if self.weight_branch:
-            weights = f"branch {self.weight_branch}"
-        elif self.discriminant:
-            weights = f"sWeights from a fit to {self.discriminant.branch}"
+        mass = self.discriminant
+        fitted = f"sWeights from a fit to {mass.branch}" if mass else "none"
+        given = f"branch {self.weight_branch}" if self.weight_branch else fitted
         lines = [
             f"{self.name}: {self.title}",
             f"species       {self.species}",
             f"detector      {self.detector}",
             f"trees         {', '.join(self.trees) or 'the only one in the file'}",
             f"source        {self.source}",
-            f"weights       {weights}",
+            f"weights       {given}",
         ]
         for kind, found in (("condition", self.conditions), ("target", self.variables)):
             for variable in found:

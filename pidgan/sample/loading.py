@@ -8,7 +8,6 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.sample.definition import WEIGHTINGS, Sample
 from pidgan.sample.species import pdg_id
@@ -99,18 +98,14 @@ def _find(name: str, folder: Path) -> Path:
 def _load(path: Path) -> Sample:
     content = _resolved(path, depth=0)
     content.setdefault("name", path.stem)
-    cells = content.get("cells")
     try:
         for key in ("binning", "map_binning"):
             if isinstance(content.get(key), str):
                 content[key] = load_binning(content[key])
-        if isinstance(cells, dict) and isinstance(cells.get("geometry"), str | dict):
-            geometry = load_geometry(cells["geometry"], folder=path.parent)
-            cells["geometry"] = geometry.to_dict()
     except SampleError as error:
         raise SampleError(f"{path}: {error}") from None
     try:
-        sample = Sample.model_validate(content)
+        sample = Sample.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
         details = _first_causes(error.errors())
         problems = [_one_line(detail, content) for detail in details]

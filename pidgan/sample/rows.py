@@ -1,4 +1,9 @@
-"""The rows of a calibration sample, from its files to the rows that are usable."""
+"""The rows of a calibration sample, from its files to the rows that are usable.
+
+The selection on branches comes first. Variables are derived and converted to package
+units, and rows with a NaN or infinity are dropped. Units must fit the declared ranges.
+The fiducial cut and the ranges come last; the sentinels of a target stay.
+"""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,17 +236,16 @@ def _keep_inside(rows: Rows) -> None:
     for variable in (*sample.conditions, *sample.variables):
         column = rows.columns[variable.name]
         if variable.categories:
-            known = np.isin(column, variable.categories)
-            rows.drop(~known, f"{variable.name} unknown")
-            continue
-        outside = _outside(column, variable.range) & ~rows.is_sentinel(variable)
-        rows.drop(outside, f"{variable.name} out of range")
+            bad, reason = ~np.isin(column, variable.categories), "unknown"
+        else:
+            bad = _outside(column, variable.range) & ~rows.is_sentinel(variable)
+            reason = "out of range"
+        rows.drop(bad, f"{variable.name} {reason}")
     if sample.cells:
         empty = np.asarray(rows.columns[CELLS].max(axis=1) <= 0)
         least = sample.cells.threshold
-        rows.drop(
-            empty, f"no cell above the threshold of {least:g}" if least else "no energy"
-        )
+        above = f"no cell above the threshold of {least:g}"
+        rows.drop(empty, above if least else "no energy")
     if sample.discriminant:
         outside = _outside(rows.columns[MASS], sample.discriminant.range)
         rows.drop(outside, f"{sample.discriminant.branch} out of range")

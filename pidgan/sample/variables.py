@@ -54,23 +54,15 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 class Variable(BaseModel):
     """One condition or target, read from a branch or derived from several.
 
-    Attributes:
-        name: Canonical name of the variable (`P`, `RichDLLk`), also in outputs.
-        branch: Branch in the calibration ntuple; by default the name.
-        derive: Key of `DERIVATIONS`, for a variable that is computed.
-        branches: Inputs of the derivation, in its order.
-        unit: Unit of the stored values, converted to package units on reading.
-        range: Lowest and highest value that is kept, in package units.
-        transform: Scale on which networks see the variable: "linear"; "log"; "angle",
-            as sine and cosine; "fraction", as whole number and fraction, for a
-            position in units of pads or time bins.
-        categories: Values of a categorical condition, one-hot coded; they replace the
-            range.
-        integer: True if the variable takes whole numbers only.
-        smear: True to add a uniform fraction of +-1/2 to whole numbers in training.
-        sentinels: Stored values that mean "no measurement"; they stay as they are.
-        patterns: Branch names that are tried in an analysis ntuple, where `{track}`
-            is replaced by the prefix of a track.
+    `name` is canonical (`P`, `RichDLLk`), also in outputs; `branch` is by default the
+    same. `derive` is a key of `DERIVATIONS`, with `branches` for its inputs. Stored
+    values in `unit` are converted to package units, in which the `range` is given.
+    Networks see a variable on the scale `transform`, where "angle" is sine and cosine,
+    and "fraction" is whole number and fraction, for a position in units of pads.
+    `categories` are the values of a categorical condition, one-hot coded, instead of a
+    range. `smear` adds a uniform fraction of +-1/2 to whole numbers in training.
+    `sentinels` mean "no measurement" and stay as they are. `patterns` are branches that
+    are tried in an analysis ntuple, where `{track}` is the prefix of a track.
     """
 
     model_config = FROZEN
