@@ -72,7 +72,7 @@ def test_elements_of_an_array_are_branches(tmp_path: Path) -> None:
         (rows,) = iterate_rows(source, ["p", "p[0]"])
         assert rows["p"].tolist() == data["p"].tolist()
         assert rows["p[0]"].tolist() == [0, 2, 4]
-        with pytest.raises(NtupleError, match=r"p\[2\] asked for, .* has 2 numbers"):
+        with pytest.raises(NtupleError, match=r"p\[2\] is element 2.* has 2 numbers"):
             read_columns(source, ["p[2]"])
         with pytest.raises(NtupleError, match=r"'p' is of type .*one number per entry"):
             read_columns(source, ["p"])

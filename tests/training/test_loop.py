@@ -93,7 +93,7 @@ def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> 
 
 def test_progress_ends_with_the_last_phase(kaon_dataset: Dataset) -> None:
     seen: list[Progress] = []
-    game = dataclasses.replace(PLAY_ALONE, play=1.2)
+    game = dataclasses.replace(PLAY_ALONE, teach=0.5, play=0.7)
     train(kaon_dataset, steps=10, family=game, progress=seen.append)
     assert (seen[-1].step, seen[-1].steps) == (12, 12)
     assert min(now.seconds_left for now in seen) == 0
