@@ -25,7 +25,7 @@ from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 
 CHUNK_ENTRIES = 200_000
-"""Most entries of a chunk by default: more are not faster."""
+"""Largest default number of entries of a chunk; more are not faster."""
 
 
 @dataclass(frozen=True, kw_only=True)

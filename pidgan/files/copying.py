@@ -22,7 +22,7 @@ from pidgan.files.trees import BASKET_ENTRIES, Addition, BranchType, Source, Tre
 from pidgan.files.writing import writing_file
 
 CHUNK_BYTES = 100_000_000
-"""Most bytes of a chunk, whatever number of entries is asked for."""
+"""Largest number of bytes of a chunk, whatever its number of entries."""
 
 _T = TypeVar("_T")
 

@@ -187,7 +187,7 @@ def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
         )
     nothing, total, layers = slice(0, 0), slice(0, min(n, 1)), slice(1, n)
     energies, cells = slice(0, n), slice(n, shape.n_targets)
-    of_few = DECAY_SHOWERS / shape.n_rows if shape.n_rows else 1.0
+    decay_scale = DECAY_SHOWERS / shape.n_rows if shape.n_rows else 1.0
     parts: list[Part] = []
     for name, makes, sees in (
         ("layers", layers, nothing),
@@ -196,21 +196,21 @@ def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:
     ):
         if makes.start >= makes.stop:
             continue
-        of_cells = name == "shape"
+        is_shape = name == "shape"
         sees = sees if sees.stop > sees.start else nothing
         order = make_order(
-            shape, makes, window=0 if of_cells else s.energy_window, reach=s.reach
+            shape, makes, window=0 if is_shape else s.energy_window, reach=s.reach
         )
         model = Sequence(
             order,
             n_context=shape.n_conditions + sees.stop - sees.start,
-            width=s.width if of_cells else s.energy_width,
-            memory=s.memory if of_cells else s.energy_memory,
-            axes=s.axes if of_cells else 0,
+            width=s.width if is_shape else s.energy_width,
+            memory=s.memory if is_shape else s.energy_memory,
+            axes=s.axes if is_shape else 0,
             seed=seed + len(parts),
         )
         decays = {"layers": s.energy_weight_decay, "total": s.total_weight_decay}
-        decay = of_few * decays.get(name, s.weight_decay)
+        decay = decay_scale * decays.get(name, s.weight_decay)
         parts.append(Part(name, makes, sees, model, decay))
     return parts
 
