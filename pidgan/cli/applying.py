@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+import pidgan
 from pidgan.cli import options
 from pidgan.cli.group import EntriesLine, cli, open_generator
-from pidgan.files.writing import refuse_existing
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
@@ -47,10 +47,8 @@ def export(
     If MODEL is a folder of members, PATH becomes a folder with the bundle of each. With
     --format c, a model or a bundle is written as one C99 file.
     """
-    import pidgan
     from pidgan.training.members import member_paths
 
-    refuse_existing(output, overwrite=overwrite)
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
@@ -67,28 +65,24 @@ def export(
         report = None
         if dataset is not None:
             report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+        given: dict[str, Any] = {"report": report, "overwrite": overwrite}
         if kind == "c":
-            path = _export_c(opened, target, report, name=name, overwrite=overwrite)
+            path = _export_c(opened, target, name=name, **given)
         else:
-            path = pidgan.export_bundle(
-                opened, target, report=report, overwrite=overwrite
-            )
+            path = pidgan.export_bundle(opened, target, **given)
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
-def _export_c(generator: Any, output: Path, report: Any, **given: Any) -> Path:
+def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Path:
     """Write a C file of a bundle, or of a model by way of one."""
-    from pidgan.bundle.bundle import Bundle, open_bundle
     from pidgan.bundle.c_file import export_c
 
-    if isinstance(generator, Bundle):
+    if isinstance(generator, pidgan.Bundle):
         return export_c(generator, output, **given)
-    from pidgan.training.export import export_bundle
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        bundle = open_bundle(export_bundle(generator, path, report=report))
-        return export_c(bundle, output, **given)
+        pidgan.export_bundle(generator, path, report=report)
+        return export_c(pidgan.open_bundle(path), output, **given)
 
 
 @cli.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
@@ -107,7 +101,7 @@ def _export_c(generator: Any, output: Path, report: Any, **given: Any) -> Path:
     "--steps",
     "classifier_steps",
     default=2000,
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="Number of updates of the classifier.",
 )
 @options.seed
@@ -120,14 +114,11 @@ def refine(
     Each row is chosen among several candidates, by the ratio of densities that the
     classifier finds: a bundle like any other, but as many times slower.
     """
-    refuse_existing(output, overwrite=overwrite)
-    from pidgan.sample.dataset import Dataset
-    from pidgan.training.export import export_bundle
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
 
-    refined = refine_model(open_model(model), Dataset.open(dataset), **given)
-    path = export_bundle(refined, output, overwrite=overwrite)
+    refined = refine_model(open_model(model), pidgan.Dataset.open(dataset), **given)
+    path = pidgan.export_bundle(refined, output, overwrite=overwrite)
     before, after = refined.losses[0], min(refined.losses)
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
 
@@ -138,9 +129,7 @@ def refine(
 @options.as_json
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     """Show the card of a bundle."""
-    from pidgan.bundle.bundle import open_bundle
-
-    opened = open_bundle(bundle, verify=verify)
+    opened = pidgan.open_bundle(bundle, verify=verify)
     if as_json:
         click.echo(opened.card.to_json())
         return
@@ -155,13 +144,7 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
     "--data-weights sweight -o nTracks.json",
 )
 @options.files
-@click.option(
-    "--data",
-    multiple=True,
-    required=True,
-    metavar="FILE[:TREE]",
-    help="File of data; can be repeated.",
-)
+@options.repeated("--data", "FILE[:TREE]", "File of data", required=True)
 @click.option(
     "--variable",
     "--branch",
@@ -194,7 +177,6 @@ def quantile_map(
     """Measure how a variable of simulation (FILE) must change to be as in data."""
     from pidgan.application.quantile_map import make_quantile_map
 
-    refuse_existing(output, overwrite=overwrite)
     x, w = _read_values(files, branch, weights)
     y, v = _read_values(data, data_branch or branch, data_weights)
     found = make_quantile_map(x, y, simulation_weights=w, data_weights=v)
@@ -217,10 +199,10 @@ def _read_values(
 
 
 def _parse_part(text: str) -> tuple[int, int]:
-    found = options.parse_fraction(text)
-    if found is None or found[0] > found[1]:
-        raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N")
-    return found
+    i, n = options.parse_fraction(text, expected := "I/N with 1 <= I <= N")
+    if i > n:
+        raise click.BadParameter(f"{text!r}: expected {expected}")
+    return i, n
 
 
 @cli.command(
@@ -233,7 +215,9 @@ def _parse_part(text: str) -> tuple[int, int]:
     callback=options.reads(options.parse_pairs),
     help="Prefix of a track and its bundle, or a folder of bundles; can be repeated.",
 )
-@options.output("File that is written; a folder if there are several FILEs.")
+@options.output(
+    "File that is written; a folder if there are several FILEs.", callback=None
+)
 @click.option(
     "--mode",
     type=click.Choice(["append", "replace", "friend"]),
@@ -264,9 +248,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     "--key",
     default="",
     metavar="BRANCH,...",
-    callback=options.reads(
-        lambda text: tuple(name for name in text.split(",") if name)
-    ),
+    callback=options.reads(lambda text: tuple(filter(None, text.split(",")))),
     help="Branches that identify an event, e.g. runNumber,eventNumber. The generated "
     "values then stay the same if the ntuple is skimmed or reordered.",
 )
@@ -280,12 +262,12 @@ def _parse_part(text: str) -> tuple[int, int]:
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="Number of processes that share the files.  [default: from files and cores]",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="Number of threads in each process.  [default: its share of the cores]",
 )
 @click.option(
@@ -296,7 +278,7 @@ def _parse_part(text: str) -> tuple[int, int]:
 )
 @click.option(
     "--chunk",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="Number of entries read at a time.  [default: from the memory, at most "
     "200000]",
 )
@@ -327,17 +309,10 @@ def apply(
 
     With --species-from, each track gets the bundle of its own species.
     """
-    import pidgan
     from pidgan.application.workers import dask_client
 
     none = contextlib.nullcontext()
+    given["progress"] = None if quiet else EntriesLine()
     with none if scheduler is None else dask_client(scheduler) as client:
-        summary = pidgan.apply(
-            tracks,
-            list(files),
-            output,
-            client=client,
-            progress=None if quiet else EntriesLine(),
-            **given,
-        )
+        summary = pidgan.apply(tracks, list(files), output, client=client, **given)
     click.echo(summary.to_json() if as_json else summary.text())

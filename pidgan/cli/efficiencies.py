@@ -7,8 +7,16 @@ from typing import Any
 
 import click
 
+import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, open_generator, open_generators, open_pairs, open_rows
+from pidgan.cli.group import (
+    cli,
+    open_generator,
+    open_generators,
+    open_pairs,
+    open_rows,
+    usage_errors,
+)
 from pidgan.files.writing import refuse_existing
 
 # Columns of a table that are printed, edges before them.
@@ -56,25 +64,20 @@ def table(
     from pidgan.efficiency.real_vs_generated import closure_table
     from pidgan.efficiency.table import dataset_table
     from pidgan.efficiency.table_files import check_suffix, save_tables
-    from pidgan.sample.dataset import Dataset
 
-    try:
+    with usage_errors():
         if output is not None:
             check_suffix(output)
-            refuse_existing(output, overwrite=overwrite)
         if (source / "dataset.json").is_file():
             if reference is not None:
                 raise click.UsageError("a DATASET alone takes no second argument")
-            real = dataset_table(Dataset.open(source), **given)
+            real = dataset_table(pidgan.Dataset.open(source), **given)
             frame, tables = real.frame(), {"efficiency": real}
         else:
-            found = closure_table(
-                open_generator(source), open_rows(reference), seed=seed, **given
-            )
+            generator, rows = open_generator(source), open_rows(reference)
+            found = closure_table(generator, rows, seed=seed, **given)
             frame = found.frame()
             tables = {"real": found.real, "generated": found.generated}
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     if output is not None:
         save_tables(output, frame, tables, overwrite=overwrite)
     if as_json:
@@ -93,27 +96,22 @@ def table(
 @options.cuts
 @options.binning
 @options.output("Efficiency map that is written, a JSON file.")
-@click.option(
-    "--variation",
-    "variations",
-    multiple=True,
-    metavar="NAME",
-    help="Systematic variation: binning, sweights or none; can be repeated.  "
-    "[default: binning, sweights]",
+@options.repeated(
+    "--variation variations",
+    "NAME",
+    "Systematic variation: binning, sweights or none",
+    more="  [default: binning, sweights]",
 )
 @options.scales(
     "Add an uncertainty: repeat with this condition multiplied by FACTOR, e.g. "
-    "nTracks=1.1; can be repeated."
+    "nTracks=1.1"
 )
-@click.option(
-    "--other",
-    "--also",
-    "others",
-    multiple=True,
-    metavar="MODEL|BUNDLE",
+@options.repeated(
+    "--other --also others",
+    "MODEL|BUNDLE",
+    "Another generator of the same sample (other seed or replica), or a folder of "
+    "members, whose spread is the uncertainty of the training",
     type=options.PATH,
-    help="Another generator of the same sample (other seed or replica), or a folder of "
-    "members. The spread is the uncertainty of the training. Can be repeated.",
 )
 @options.report
 @options.misid
@@ -122,8 +120,6 @@ def table(
 def systematics(
     generator: Path,
     reference: Path | None,
-    cuts: Sequence[str],
-    binning: Any,
     output: Path,
     variations: Sequence[str],
     others: Sequence[Path],
@@ -145,38 +141,28 @@ def systematics(
     if misid and report is None:
         raise click.UsageError("--misid needs --report")
     check_suffix(output)
-    refuse_existing(output, overwrite=overwrite)
+    given["variations"] = [n for n in variations or VARIATIONS if n != "none"]
+    given["cuts"] = given["cuts"] or None
+    opened, *members = open_generators(generator)
+    rows = open_rows(reference)
+    members += [one for path in others for one in open_generators(path)]
+    found = run_systematics(opened, rows, others=members, **given)
+    paths = [*found.save(output, overwrite=overwrite)]
     if report is not None:
         from pidgan.report.map_page import MapInput, write_map_report
 
-        refuse_existing(report, overwrite=overwrite)
-    given |= {"variations": [n for n in variations or VARIATIONS if n != "none"]}
-    opened, *members = open_generators(generator)
-    rows = open_rows(reference)
-    found = run_systematics(
-        opened,
-        rows,
-        cuts=cuts or None,
-        binning=binning,
-        others=members + [one for path in others for one in open_generators(path)],
-        **given,
-    )
-    paths = [*found.save(output, overwrite=overwrite)]
-    if report is not None:
+        given["cuts"] = found.cuts
         rejected = [
             MapInput(
-                map=run_systematics(
-                    one, its_rows, cuts=found.cuts, binning=binning, **given
-                ),
+                map=run_systematics(one, its_rows, **given),
                 generator=one,
                 reference=its_rows,
             )
             for one, its_rows in open_pairs(misid)
         ]
         nominal = MapInput(map=found, generator=opened, reference=rows)
-        paths.append(
-            write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
-        )
+        path = write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
+        paths.append(path)
     for path in paths:
         click.echo(str(path))
 
@@ -186,13 +172,12 @@ def systematics(
     '--cut "RichDLLk > 0"'
 )
 @options.files
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="TRACK=MAP.json",
-    help="Prefix of a track and its efficiency map from `pidgan systematics`; can be "
-    "repeated for a joint selection. MAP.json alone is the map of every --track TRACK.",
+@options.repeated(
+    "--map maps",
+    "TRACK=MAP.json",
+    "Prefix of a track and its efficiency map from `pidgan systematics`",
+    more=" MAP.json alone is the map of every --track TRACK. Several are for a joint "
+    "selection.",
 )
 @options.tracks(
     metavar="TRACK=MAP.json",
@@ -201,20 +186,16 @@ def systematics(
 )
 @options.cuts
 @options.binning
-@click.option(
-    "--ratio",
-    "ratios",
-    multiple=True,
-    metavar="I/J",
-    callback=options.reads(lambda texts: [_parse_ratio(text) for text in texts]),
-    help="Ratio of two results, numbered from 1 in the order printed; can be repeated.",
+@options.repeated(
+    "--ratio ratios",
+    "I/J",
+    "Ratio of two results, numbered from 1 in the order printed",
+    lambda texts: [options.parse_fraction(t, "I/J, counted from 1") for t in texts],
 )
-@click.option(
+@options.repeated(
     "--over",
-    multiple=True,
-    metavar="FILE[:TREE]",
-    help="A second ntuple. Also print each efficiency divided by the same efficiency "
-    "on that ntuple.",
+    "FILE[:TREE]",
+    "A second ntuple, whose efficiencies are printed too, with the ratio to them",
 )
 @click.option(
     "--latex", type=options.PATH, metavar="PATH", help="File for a LaTeX table."
@@ -248,7 +229,6 @@ def efficiency(
     files: Sequence[str],
     maps: Sequence[str],
     tracks: Sequence[str],
-    cuts: Sequence[str],
     binning: Any,
     ratios: Sequence[tuple[int, int]],
     over: Sequence[str],
@@ -256,7 +236,6 @@ def efficiency(
     columns: Path | None,
     no_correction: bool,
     overwrite: bool,
-    conditions: Any,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -266,50 +245,40 @@ def efficiency(
     --cut, all cuts of the map are given. With --binning, give branch names of the
     ntuple and edges in the units of the file.
     """
-    from pidgan.efficiency.pid_efficiency import (
-        pid_efficiency,
-        write_efficiency_columns,
-    )
+    from pidgan.efficiency.pid_efficiency import write_efficiency_columns
     from pidgan.efficiency.selections import open_maps
+    from pidgan.files.writing import writing_file
 
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
     opened = open_maps(_parse_maps(tracks, maps))
-    given |= {"correction": not no_correction, "conditions": conditions}
-    given["cuts"] = list(cuts) or None
-    try:
-        found = pid_efficiency(opened, list(files), binning=binning, **given)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
+    with usage_errors():
+        found = pidgan.pid_efficiency(opened, list(files), binning=binning, **given)
     quotients = _quotients(found, ratios)
-    content, texts, tables = found.content(), [found.text()], [found.latex()]
+    shown, content = [found], found.content()
     if over:
-        other = pid_efficiency(opened, list(over), binning=found.binning, **given)
-        quotients.append(found / other)
+        other = pidgan.pid_efficiency(
+            opened, list(over), binning=found.binning, **given
+        )
         content["over"] = other.content()
-        texts.append(other.text())
+        shown.append(other)
+        quotients.append(found / other)
     if quotients:
         content["ratios"] = [quotient.content() for quotient in quotients]
-        texts += [quotient.text() for quotient in quotients]
-        tables += [quotient.latex() for quotient in quotients]
     if columns is not None:
+        chosen = {name: given[name] for name in ("cuts", "conditions")}
         paths = write_efficiency_columns(
-            opened,
-            list(files),
-            columns,
-            cuts=list(cuts) or None,
-            conditions=conditions,
-            overwrite=overwrite,
+            opened, list(files), columns, overwrite=overwrite, **chosen
         )
         click.echo("\n".join(map(str, paths)), err=True)
     if latex is not None:
-        from pidgan.files.writing import writing_file
-
         with writing_file(latex, overwrite=overwrite) as temporary:
+            tables = (one.latex() for one in (found, *quotients))
             temporary.write_text("\n".join(tables), encoding="utf-8")
     dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
-    click.echo(dumped or "\n\n".join(texts))
+    click.echo(dumped or "\n\n".join(one.text() for one in (*shown, *quotients)))
 
 
 def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
@@ -331,13 +300,6 @@ def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
             f"tracks are {', '.join(names)}, but maps are given for {', '.join(pairs)}"
         )
     return {name: pairs[name] for name in names}
-
-
-def _parse_ratio(text: str) -> tuple[int, int]:
-    found = options.parse_fraction(text)
-    if found is None:
-        raise click.UsageError(f"--ratio {text}: expected I/J, counted from 1")
-    return found
 
 
 def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
@@ -400,16 +362,12 @@ def find_working_point(
     """
     from pidgan.efficiency.working_point import working_point
 
+    rejected = [open_generator(path) for path in others]
+    with usage_errors():
+        found = working_point(open_generator(signal), rejected, **given)
+    click.echo(found.to_json() if as_json else found.text())
     if report is not None:
         from pidgan.report.map_page import write_working_point_report
 
-        refuse_existing(report, overwrite=overwrite)
-    rejected = [open_generator(path) for path in others]
-    try:
-        found = working_point(open_generator(signal), rejected, **given)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    click.echo(found.to_json() if as_json else found.text())
-    if report is not None:
         path = write_working_point_report(found, report, overwrite=overwrite)
         click.echo(str(path), err=True)

@@ -1,12 +1,15 @@
 """The group of all verbs, and what they share: paths that are opened, lines printed."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+import pidgan
 
 
 @click.group(
@@ -29,15 +32,22 @@ def fail(message: str, *, code: int) -> None:
     sys.exit(code)
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Show a ValueError about an argument as click shows its own."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def open_generator(path: Path) -> Any:
     """Open a model folder or a bundle."""
-    if path.is_dir():
-        from pidgan.training.model import open_model
+    if not path.is_dir():
+        return pidgan.open_bundle(path)
+    from pidgan.training.model import open_model
 
-        return open_model(path)
-    from pidgan.bundle.bundle import open_bundle
-
-    return open_bundle(path)
+    return open_model(path)
 
 
 def open_generators(path: Path) -> list[Any]:
@@ -49,12 +59,11 @@ def open_generators(path: Path) -> list[Any]:
 
 def open_rows(path: Path | None) -> Any:
     """Open a dataset or a reference file, if one is given."""
+    from pidgan.files.tables import read_table
+
     if path is None:
         return None
-    from pidgan.files.tables import read_table
-    from pidgan.sample.dataset import Dataset
-
-    return Dataset.open(path) if path.is_dir() else read_table(path)
+    return pidgan.Dataset.open(path) if path.is_dir() else read_table(path)
 
 
 def open_pairs(texts: Iterable[str]) -> list[tuple[Any, Any]]:
@@ -67,21 +76,15 @@ def open_pairs(texts: Iterable[str]) -> list[tuple[Any, Any]]:
     return pairs
 
 
-class TrainingLine:
-    """A line with the progress of a training, and its name if there are several."""
-
-    def __call__(self, progress: Any) -> None:
-        self.show("", progress)
-
-    def show(self, name: str, progress: Any) -> None:
-        """Show the progress of the training of this name."""
-        losses: Mapping[str, float] = progress.losses
-        text = "  ".join(f"{key} {value:.4f}" for key, value in losses.items())
-        line = (
-            f"{name}  {progress.phase}  step {progress.step}/{progress.steps}  {text}  "
-            f"{progress.seconds_left:.0f} s left"
-        )
-        _overwrite_line(line.strip(), last=progress.step == progress.steps)
+def training_line(name: str, progress: Any) -> None:
+    """Show the progress of a training, with its name if there are several."""
+    losses: Mapping[str, float] = progress.losses
+    text = "  ".join(f"{key} {value:.4f}" for key, value in losses.items())
+    line = (
+        f"{name}  {progress.phase}  step {progress.step}/{progress.steps}  {text}  "
+        f"{progress.seconds_left:.0f} s left"
+    )
+    _overwrite_line(line.strip(), last=progress.step == progress.steps)
 
 
 class EntriesLine:

@@ -1,6 +1,7 @@
 """Verbs of those who train: from calibration data to a judged model."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import click
 
+import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import TrainingLine, cli, fail, open_generator, open_pairs
+from pidgan.cli.group import cli, fail, open_generator, open_pairs, training_line
 from pidgan.files.writing import refuse_existing
 
 
@@ -17,10 +19,7 @@ def _parse_shares(text: str) -> tuple[float, ...]:
     from pidgan.sample.building import check_shares
 
     shares = tuple(options.parse_numbers(text))
-    try:
-        check_shares(shares)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    check_shares(shares)
     return shares
 
 
@@ -65,17 +64,14 @@ def prepare(
 
     SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
     """
-    from pidgan.sample.building import build_dataset
-
-    refuse_existing(output, overwrite=overwrite)
-    dataset = build_dataset(sample, list(files), **given)
+    dataset = pidgan.build_dataset(sample, list(files), **given)
     dataset.save(output, overwrite=overwrite)
     click.echo(f"{output}: {dataset.text()}")
 
 
 @cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @options.dataset
-@options.output("Folder of the model that is written.")
+@options.output("Folder of the model that is written.", callback=None)
 @click.option(
     "--family",
     "--recipe",
@@ -89,7 +85,7 @@ def prepare(
 @options.seed
 @click.option(
     "--members",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="Number of models to train, each with its own seed. PATH holds one folder for "
     "each model.",
 )
@@ -103,20 +99,17 @@ def train(
 ) -> None:
     """Train a generator on a dataset."""
     _check_length(given)
-    from pidgan.sample.dataset import Dataset
-
-    opened = Dataset.open(dataset)
     may_write = overwrite or given["resume"] or not _holds_training(output)
     refuse_existing(output, overwrite=may_write)
-    import pidgan
     from pidgan.training.members import train_members
 
-    show = TrainingLine()
+    opened = pidgan.Dataset.open(dataset)
     try:
         if members is not None:
             given |= {"members": members, "overwrite": overwrite}
-            model, *_ = train_members(opened, output, progress=show.show, **given)
+            model, *_ = train_members(opened, output, progress=training_line, **given)
         else:
+            show = functools.partial(training_line, "")
             model = pidgan.train(opened, directory=output, progress=show, **given)
             model.save(output, overwrite=overwrite or given["resume"])
     except KeyboardInterrupt:
@@ -161,6 +154,7 @@ def families(name: str | None, as_json: bool) -> None:
 @click.option(
     "--families",
     metavar="NAME,...",
+    callback=options.reads(lambda text: [name.strip() for name in text.split(",")]),
     help="Families and recipes to train, with commas.  [default: every family]",
 )
 @options.budget("10m")
@@ -169,32 +163,20 @@ def families(name: str | None, as_json: bool) -> None:
 @options.seed
 @options.overwrite
 @options.as_json
-def compare(
-    dataset: Path,
-    output: Path,
-    families: str | None,
-    overwrite: bool,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
     """Train several families on the same rows for the same time, and judge them.
 
     PATH becomes a folder with a bundle of each family, comparison.json and
     comparison.png.
     """
     _check_length(given)
-    from pidgan.sample.dataset import Dataset
-
-    opened = Dataset.open(dataset)
-    refuse_existing(output, overwrite=overwrite)
     from pidgan.report.family_comparison import compare_families
 
-    if families is not None:
-        given["families"] = [name.strip() for name in families.split(",")]
+    if given["families"] is None:  # every family
+        del given["families"]
     given["settings"] = _by_family(given["settings"])
-    found = compare_families(
-        opened, output, overwrite=overwrite, progress=TrainingLine().show, **given
-    )
+    opened = pidgan.Dataset.open(dataset)
+    found = compare_families(opened, output, progress=training_line, **given)
     click.echo(found.to_json() if as_json else found.text())
     click.echo(f"{output}", err=True)
 
@@ -236,12 +218,7 @@ def validate(
     **given: Any,
 ) -> None:
     """Compare generated with real rows that were never trained on."""
-    refuse_existing(output, overwrite=overwrite)
-    from pidgan.sample.dataset import Dataset
-
-    opened, data = open_generator(generator), Dataset.open(dataset)
-    import pidgan
-
+    opened, data = open_generator(generator), pidgan.Dataset.open(dataset)
     report = pidgan.validate(opened, data, misid=open_pairs(misid), **given)
     path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from pidgan.files.writing import refuse_existing
+
+COUNT = click.IntRange(min=1)
 PATH = click.Path(path_type=Path)
 
 
@@ -63,38 +66,66 @@ def parse_binning(texts: Sequence[str]) -> str | dict[str, Any] | None:
     return found or None
 
 
-def parse_fraction(text: str) -> tuple[int, int] | None:
-    """Turn I/N into two numbers, or return None."""
+def parse_fraction(text: str, expected: str) -> tuple[int, int]:
+    """Turn I/N into two numbers, counted from 1."""
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
-    return None if found is None else (int(found[1]), int(found[2]))
+    if found is None:
+        raise click.BadParameter(f"{text!r}: expected {expected}")
+    return int(found[1]), int(found[2])
 
 
 def parse_duration(text: str) -> float:
     """Turn a duration such as 20m into seconds."""
     from pidgan.training.budget import parse_duration as parse
 
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    return parse(text)
 
 
 def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a callback of click that reads a text, or several, if any is given."""
-    return lambda _, __, given: None if given is None else parse(given)
+
+    def callback(_: Any, __: Any, given: Any) -> Any:
+        try:
+            return None if given is None else parse(given)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def is_new(context: click.Context, _: Any, path: Path | None) -> Path | None:
+    """Refuse an existing output before the work, unless it may be replaced."""
+    if path is not None:
+        refuse_existing(path, overwrite=context.params["overwrite"])
+    return path
+
+
+def repeated(
+    names: str, metavar: str, text: str, parse: Any = None, **settings: Any
+) -> Callable[..., Any]:
+    """Return an option of these names that can be repeated, as its help then says."""
+    if parse is not None:
+        settings["callback"] = reads(parse)
+    settings["help"] = f"{text}; can be repeated.{settings.pop('more', '')}"
+    return click.option(*names.split(), metavar=metavar, multiple=True, **settings)
 
 
 def output(help_text: str, **changes: Any) -> Callable[..., Any]:
     """Return the option for an output, which may have a default or be left out."""
-    settings = {"required": True, "type": PATH, "metavar": "PATH", **changes}
-    return click.option("-o", "--output", help=help_text, **settings)
+    settings = {"required": True, "callback": is_new, "metavar": "PATH", **changes}
+    return click.option("-o", "--output", type=PATH, help=help_text, **settings)
 
 
 def entries(default: int) -> Callable[..., Any]:
     """Return the option for the size of a simulated sample."""
-    size = click.IntRange(min=1)
     help_text = "Number of simulated entries."
-    return click.option("-n", "--entries", type=size, default=default, help=help_text)
+    return click.option("-n", "--entries", type=COUNT, default=default, help=help_text)
+
+
+def species(*names: str) -> Callable[..., Any]:
+    """Return the option for the species that a detector sees."""
+    help_text, kind = "Particle that is simulated.", click.Choice(names)
+    return click.option("--species", required=True, type=kind, help=help_text)
 
 
 def budget(default: str) -> Callable[..., Any]:
@@ -109,25 +140,9 @@ def budget(default: str) -> Callable[..., Any]:
 
 def settings(metavar: str, example: str) -> Callable[..., Any]:
     """Return the option for settings of families."""
-    return click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar=metavar,
-        callback=reads(parse_pairs),
-        help=f"Setting of a family, e.g. {example}; can be repeated. `pidgan families "
-        "NAME` lists them.",
-    )
-
-
-def species(*names: str) -> Callable[..., Any]:
-    """Return the option for the species that a detector sees."""
-    return click.option(
-        "--species",
-        required=True,
-        type=click.Choice(names),
-        help="Particle that is simulated.",
-    )
+    more = " `pidgan families NAME` lists them."
+    text = f"Setting of a family, e.g. {example}"
+    return repeated("--set settings", metavar, text, parse_pairs, more=more)
 
 
 def tracks(**changes: Any) -> Callable[..., Any]:
@@ -135,8 +150,9 @@ def tracks(**changes: Any) -> Callable[..., Any]:
     return click.option("--track", "tracks", multiple=True, **changes)
 
 
+# Read before the others, as an output is refused where it exists.
 overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace an existing output."
+    "--overwrite", is_flag=True, is_eager=True, help="Replace an existing output."
 )
 seed = click.option(
     "--seed", default=1, help="Seed of all random numbers; the same seed repeats a run."
@@ -144,42 +160,41 @@ seed = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
-cuts = click.option(
-    "--cut",
-    "cuts",
-    multiple=True,
-    metavar="CUT",
-    help='PID cut on targets, e.g. "RichDLLk > 0"; can be repeated.',
+cuts = repeated("--cut cuts", "CUT", 'PID cut on targets, e.g. "RichDLLk > 0"')
+binning = repeated(
+    "--binning --bins binning",
+    "NAME|CONDITION=...",
+    "Bins in which efficiencies are given: a binning that ships, e.g. hadrons, or for "
+    "each condition its edges, P=3e3,2e4,1e5, a number of bins of equal population, "
+    "P=10, or a binning, P=hadrons",
+    parse_binning,
 )
-binning = click.option(
-    "--binning",
-    "--bins",
-    "binning",
-    multiple=True,
-    metavar="NAME|CONDITION=...",
-    callback=reads(parse_binning),
-    help="Bins in which efficiencies are given: a binning that ships, e.g. hadrons, or "
-    "for each condition its edges, P=3e3,2e4,1e5, a number of bins of equal "
-    "population, P=10, or a binning, P=hadrons; can be repeated.",
-)
-misid = click.option(
+misid = repeated(
     "--misid",
-    multiple=True,
-    metavar="GENERATOR[=ROWS]",
-    help="Model or bundle of a species to reject, and its dataset after '=', e.g. "
-    "pion-model=pion. The report shows how often it passes the same cuts. Can be "
-    "repeated.",
+    "GENERATOR[=ROWS]",
+    "Model or bundle of a species to reject, and its dataset after '=', e.g. "
+    "pion-model=pion. The report shows how often it passes the same cuts",
 )
+
+
+def _report(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
+    """Fail before the work where a page cannot be written."""
+    if path is not None:
+        import pidgan.report.map_page  # noqa: F401
+    return is_new(context, parameter, path)
+
+
 report = click.option(
     "--report",
     type=PATH,
     metavar="DIR",
+    callback=_report,
     help="New folder for report.html, a page with figures. Needs the training "
     "dependencies.",
 )
 steps = click.option(
     "--steps",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Number of training steps, instead of a budget. Family cramer adds its share "
     "`play` on top.",
 )
@@ -203,48 +218,30 @@ dataset = click.argument("dataset", type=PATH)
 files = click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 
 
-def scales(help_text: str) -> Callable[..., Any]:
+def scales(text: str) -> Callable[..., Any]:
     """Return the option for factors of conditions."""
-    return click.option(
-        "--scale",
-        "scales",
-        multiple=True,
-        metavar="CONDITION=FACTOR",
-        callback=reads(parse_factors),
-        help=help_text,
-    )
+    return repeated("--scale scales", "CONDITION=FACTOR", text, parse_factors)
 
 
 _condition_options = (
-    click.option(
-        "--branch",
-        "branches",
-        multiple=True,
-        metavar="CONDITION=BRANCH",
-        callback=reads(parse_pairs),
-        help="Branch that holds a condition, for one track TRACK.CONDITION=BRANCH; can "
-        "be repeated.",
+    repeated(
+        "--branch branches",
+        "CONDITION=BRANCH",
+        "Branch that holds a condition, for one track TRACK.CONDITION=BRANCH",
+        parse_pairs,
     ),
-    click.option(
-        "--unit",
-        "units",
-        multiple=True,
-        metavar="CONDITION=UNIT",
-        callback=reads(parse_pairs),
-        help="Unit of a condition in the file, e.g. P=GeV; can be repeated.",
+    repeated(
+        "--unit units",
+        "CONDITION=UNIT",
+        "Unit of a condition in the file, e.g. P=GeV",
+        parse_pairs,
     ),
-    scales(
-        "Known ratio of data to simulation for a condition, e.g. nTracks=1.15; can be "
-        "repeated."
-    ),
-    click.option(
-        "--quantile-map",
-        "quantile_maps",
-        multiple=True,
-        metavar="CONDITION=MAP.json",
-        callback=reads(parse_pairs),
-        help="Map of a condition from simulation to data, made by `pidgan "
-        "quantile-map`; can be repeated.",
+    scales("Known ratio of data to simulation for a condition, e.g. nTracks=1.15"),
+    repeated(
+        "--quantile-map quantile_maps",
+        "CONDITION=MAP.json",
+        "Map of a condition from simulation to data, made by `pidgan quantile-map`",
+        parse_pairs,
     ),
 )
 

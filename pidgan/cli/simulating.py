@@ -16,7 +16,9 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 
 
 @cli.command(epilog="Example: pidgan demo -o demo")
-@options.output("Folder that is written.", required=False, default="pidgan-demo")
+@options.output(
+    "Folder that is written.", required=False, default="pidgan-demo", callback=None
+)
 @options.seed
 @options.overwrite
 @options.budget("75s")
