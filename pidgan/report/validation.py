@@ -84,6 +84,11 @@ def validate(
                 "are for tracks"
             )
         return _validate_showers(generator, dataset, part=part, seed=seed)
+    if dataset.sample.clusters is not None:
+        raise DatasetError(
+            f"dataset {dataset.sample.name!r} has clusters along tracks, expected PID "
+            "variables or showers; docs/studies/helix.py judges clusters"
+        )
     if part != "test":
         raise DatasetError(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "

@@ -10,8 +10,9 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.bundle import open_bundle
 from pidgan.cli import cli
-from pidgan.errors import PidganError, SampleError, TrainingError
+from pidgan.errors import DatasetError, PidganError, SampleError, TrainingError
 from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.report.validation import validate
 from pidgan.sample.building import build_dataset
 from pidgan.sample.clusters import SENTINEL
 from pidgan.sample.dataset import Dataset
@@ -221,6 +222,11 @@ def test_the_command_line_knows_clusters(definition, tmp_path, monkeypatch) -> N
     expected = model.generate(x, noise)
     np.testing.assert_array_equal(made == SENTINEL, expected == SENTINEL)
     np.testing.assert_allclose(made, expected, atol=0.01)
+
+
+def test_clusters_are_not_judged_as_tracks(model, dataset) -> None:
+    with pytest.raises(DatasetError, match="has clusters along tracks"):
+        validate(model, dataset)
 
 
 def test_an_interrupted_training_continues(dataset, tmp_path) -> None:
