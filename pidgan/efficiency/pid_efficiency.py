@@ -47,6 +47,7 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import Estimates, map_key, stack, warn_of_relatives
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
+from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.errors import MapError
 
 __all__ = [
@@ -239,7 +240,7 @@ def combine(
     used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
     check_places(used, maps, refuse=outside == "refuse")
     cells = sums.sum_cells(used)
-    if not (cells.status == sums.USABLE).any():
+    if not (cells.status == FILLED).any():
         where = " in the bins of the analysis" if edges else ""
         raise MapError(
             f"{len(used.weights)} rows{where} with a sum of weights of "
@@ -255,7 +256,7 @@ def combine(
         maps=maps,
         correction=correction,
         means=np.array([p.corrected if correction else p.generated for p in parts]),
-        sums=np.where(cells.status == sums.USABLE, cells.sums, 0.0),
+        sums=np.where(cells.status == FILLED, cells.sums, 0.0),
     )
     estimates = _estimates(parts, sample, keys, cells=cells)
     return PidEfficiencies(
@@ -278,7 +279,7 @@ def _estimates(
     joined = stack(
         Estimates(
             labels=tuple(quoted.label_of(part.selection.text, r) for r in cells.ranges),
-            values=np.where(cells.status == sums.USABLE, means, np.nan),
+            values=np.where(cells.status == FILLED, means, np.nan),
             gradients=part.gradients,
             shifts=part.shifts,
             maps=by_key,
@@ -301,11 +302,11 @@ def _describe(
     places = [(part, cell) for part in parts for cell in range(len(cells.sums))]
     for (part, cell), one in zip(places, estimates, strict=True):
         status, n_passing = cells.status[cell], part.n_passing[cell]
-        usable = status == sums.USABLE
+        usable = status == FILLED
         generated = part.generated[cell] if usable else np.nan
         flags = {
-            "empty": status == sums.EMPTY,
-            "sum of weights not positive": status == sums.NOT_POSITIVE,
+            "empty": status == EMPTY,
+            "sum of weights not positive": status == NOT_POSITIVE,
             "nothing passes": usable and n_passing == 0,
             "everything passes": usable and n_passing == cells.n_rows[cell],
             "few reference rows": part.few,

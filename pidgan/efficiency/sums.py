@@ -23,11 +23,9 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
+from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.errors import PidganWarning
 from pidgan.sample.weights import n_eff_of_sums
-
-USABLE, EMPTY, NOT_POSITIVE = 0, 1, 2
-"""Values of `Cells.status`."""
 
 BLOCK_ROWS = 100_000
 """Number of rows whose values for all selections are in memory at a time."""
@@ -48,7 +46,7 @@ class Cells:
 
     def share(self, sums: NDArray[Any]) -> FloatArray:
         """Sums (n_cells, ...) over sums of weights; zero where unusable."""
-        usable = (self.status == USABLE).reshape(-1, *[1] * (sums.ndim - 1))
+        usable = (self.status == FILLED).reshape(-1, *[1] * (sums.ndim - 1))
         norm = np.where(usable, self.sums.reshape(usable.shape), 1.0)
         return np.where(usable, sums / norm, 0.0)
 
@@ -82,7 +80,7 @@ def sum_cells(rows: Rows) -> Cells:
     sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
     squares = np.bincount(rows.cell, rows.weights**2, n_cells)
     n_rows = np.bincount(rows.cell, minlength=n_cells)
-    status = np.where(np.isfinite(sums) & (sums > 0), USABLE, NOT_POSITIVE)
+    status = np.where(np.isfinite(sums) & (sums > 0), FILLED, NOT_POSITIVE)
     status[n_rows == 0] = EMPTY
     empty, negative = (np.count_nonzero(status == k) for k in (EMPTY, NOT_POSITIVE))
     if 0 < empty + negative < n_cells:

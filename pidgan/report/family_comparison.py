@@ -252,11 +252,10 @@ def _train_and_judge(
     c2st_rows: int,
     progress: Callable[[str, Progress], None] | None,
 ) -> FamilyFigures:
-    named: dict[str, Any] = {"recipe" if name in RECIPES else "family": name}
     show = progress and partial(progress, name)
     start = time.perf_counter()
     try:
-        model = train(dataset, **named, progress=show, **options)
+        model = train(dataset, family=name, progress=show, **options)
     except TrainingError as error:
         return FamilyFigures(family=name, problem=str(error))
     seconds = time.perf_counter() - start
