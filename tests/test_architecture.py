@@ -26,7 +26,7 @@ ROOMS = {
     "arrays": set(),
     "files": GROUND,
     "simulation": GROUND,
-    "calorimeter": GROUND,
+    "calorimeter": GROUND | {"files"},
     "sample": FLOOR,
     "bundle": FLOOR | {"sample"},
     "application": FLOOR | {"sample", "bundle"},

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
+from pidgan.files.documents import read_json
 from pidgan.files.writing import writing_file
 from pidgan.sample.weights import n_eff_of_sums
 
@@ -78,14 +79,12 @@ class QuantileMap:
         Raises:
             NtupleError: The file is missing, damaged or of a newer schema.
         """
+        content = read_json(path, error=NtupleError)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = content["schema"]
             simulation, data = (
                 tuple(map(float, content[name])) for name in ("simulation", "data")
             )
-        except OSError as error:
-            raise NtupleError(f"{path}: cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise NtupleError(
                 f"{path}: not a quantile map ({type(error).__name__}: {error}); make "

@@ -13,6 +13,8 @@ from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port, read_onnx_struct
 from pidgan.bundle.onnx_check import check_graph
 from pidgan.bundle.onnx_values import Value
 from pidgan.errors import BundleError, nearest
+from pidgan.files.documents import read_bytes
+from pidgan.files.places import file_problem
 
 CARD_KEY = "pidgan_card"  # key of the card in the metadata of the ONNX file
 CHECKSUM_KEY = "pidgan_sha256"  # key of the checksum of graph and card in the metadata
@@ -84,21 +86,14 @@ def seal(data: bytes) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
+    problem = file_problem(path)
+    if problem:
         siblings = sorted(p.name for p in path.parent.glob("*.onnx"))
-        kind = "a directory" if path.is_dir() else "no such file"
         raise BundleError(
-            f"{path}: {kind}, expected a bundle (.onnx){nearest(path.name, siblings)}"
+            f"{path}: {problem}, expected a bundle (.onnx)"
+            f"{nearest(path.name, siblings)}"
         )
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise BundleError(
-            f"{path}: {size / 2**20:.0f} MiB, expected at most {MAX_BYTES // 2**20} MiB"
-        )
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    return read_bytes(path, error=BundleError, most=MAX_BYTES)
 
 
 def _checksum(structure: OnnxStructure) -> str:

@@ -31,7 +31,6 @@ these keys; lengths are in mm, and the default is in brackets:
 """
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, Kind, Layer, View
 from pidgan.errors import SampleError, nearest
+from pidgan.files.documents import read_text, read_toml
 
 # Largest number of cells. A file with more has a slip in it: the finest geometry of the
 # CaloChallenge has 40,500 cells.
@@ -80,20 +80,11 @@ def load_geometry(
         particle = particle if chosen is None else str(chosen)
         return load_geometry(str(source["file"]), particle=particle, folder=folder)
     path = Path(folder, source)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SampleError(f"{path} is not a text file in UTF-8") from None
     if path.suffix.lower() == ".xml":
-        return _from_xml(content, path, particle)
+        return _from_xml(read_text(path, error=SampleError), path, particle)
     if particle is not None:
         raise SampleError(f"{path}: particle {particle!r} is for XML files")
-    try:
-        table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise SampleError(f"{path} is not valid TOML: {error}") from None
+    table = read_toml(path, error=SampleError)
     return _from_table({"name": path.stem} | table, str(path))
 
 

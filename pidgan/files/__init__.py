@@ -2,8 +2,9 @@
 
 `tables` finds and reads trees and writes new files, `copying` writes copies with
 branches added, `trees` has the types of trees and branches and the protocol of a
-format, `formats` one file for each format, `writing` the writer of whole files and
-folders, `machine` the cores and the memory of this process.
+format, `formats` one file for each format, `documents` reads JSON, TOML and bytes
+whole, `writing` is the writer of whole files and folders, `places` tells what lies at a
+path, `machine` has the cores and the memory of this process.
 """
 
-__all__ = ["copying", "machine", "tables", "trees", "writing"]
+__all__ = ["copying", "documents", "machine", "places", "tables", "trees", "writing"]

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pidgan.errors import NtupleError, one_line
+from pidgan.files.places import check_output
 
 ENDED = ("Z", "X")
 """States, in Linux' /proc, of processes that have ended: zombie and dead."""
@@ -28,7 +29,11 @@ def exists_error(path: str | Path, reason: str = "") -> NtupleError:
 
 
 def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Raise an NtupleError if a path is taken, before the work rather than after."""
+    """Raise an NtupleError if a path is taken or no output can be there.
+
+    It is called before the work, rather than after.
+    """
+    check_output(path)
     if Path(path).exists() and not overwrite:
         raise exists_error(path)
 

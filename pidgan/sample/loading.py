@@ -1,6 +1,5 @@
 """Definitions and binnings loaded from TOML files, those that ship included."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pidgan.errors import NtupleError, SampleError, nearest
+from pidgan.files.documents import read_toml
+from pidgan.files.places import file_problem
 from pidgan.sample.definition import WEIGHTINGS, Sample
 from pidgan.sample.species import pdg_id
 
@@ -62,7 +63,8 @@ def load_binning(name: str) -> dict[str, tuple[float, ...]]:
         >>> load_binning("muons")["nTracks"]
         (0.0, 50.0, 200.0, 300.0, 500.0)
     """
-    known = _parse(calibration_directory() / _BINNINGS)
+    path = calibration_directory() / _BINNINGS
+    known = read_toml(path, error=SampleError)
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
         raise SampleError(f"no binning {name!r} in {_BINNINGS}{hint}")
@@ -87,8 +89,11 @@ def _find(name: str, folder: Path) -> Path:
     if name in shipped:
         return shipped[name]
     path = folder / name
-    if path.is_file():
+    problem = file_problem(path)
+    if not problem:
         return path
+    if problem != "no such file":
+        raise SampleError(f"{str(path)[:200]!r}: {problem}, expected a definition")
     kind = "file" if name.endswith(".toml") else "calibration sample"
     known = {**dict.fromkeys(shipped), **dict.fromkeys(map(str, folder.glob("*.toml")))}
     hint = nearest(name, known) or f"; known: {', '.join(shipped)}"
@@ -120,7 +125,7 @@ def _load(path: Path) -> Sample:
 
 def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
     """Read a file and put it over the one it extends."""
-    content = _parse(path)
+    content = read_toml(path, error=SampleError)
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -137,17 +142,6 @@ def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
         for key in WEIGHTINGS:
             inherited.pop(key, None)
     return inherited | content
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise SampleError(f"{path} is not valid TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise SampleError(f"{path} is not a text file in UTF-8") from None
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _first_causes(details: list[ErrorDetails]) -> list[ErrorDetails]:

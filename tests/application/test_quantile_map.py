@@ -64,7 +64,7 @@ def test_a_file_gives_the_map_back(tmp_path: Path, rng: np.random.Generator) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nonsense", "not a quantile map"),
+        ("nonsense", "is not valid JSON"),
         ("[]", "not a quantile map"),
         ('{"schema": 1, "simulation": [1, 2]}', "not a quantile map .KeyError: 'data'"),
         ('{"schema": 2, "simulation": [1, 2], "data": [1, 2]}', "schema 2, expected 1"),

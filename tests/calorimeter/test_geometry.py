@@ -169,7 +169,7 @@ def test_wrong_xml_is_refused(
     path.write_text(text)
     with pytest.raises(SampleError, match=re.escape(str(path)) + f".*{message}"):
         load_geometry(path, particle=particle)
-    with pytest.raises(SampleError, match="cannot be read: No such file"):
+    with pytest.raises(SampleError, match="cannot be read: no such file"):
         load_geometry(tmp_path / "a.xml")
 
 
