@@ -7,11 +7,11 @@ release Python's lock most of the time.
 import contextlib
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import awkward as ak
 import numpy as np
@@ -24,7 +24,14 @@ from pidgan.files.writing import writing_file
 CHUNK_BYTES = 100_000_000
 """Largest number of bytes of a chunk, whatever its number of entries."""
 
+Record: TypeAlias = Callable[[list[str], list[str]], Sequence[str]]
+"""From the lines of an input's record and the notes on a copy to the copy's lines."""
+
 _T = TypeVar("_T")
+
+
+def _same(lines: list[str], notes: list[str]) -> Sequence[str]:
+    return lines
 
 
 def check_writable(source: Source) -> None:
@@ -40,13 +47,14 @@ def copy_file(
     keep: bool = True,
     overwrite: bool = False,
     chunk: int = BASKET_ENTRIES,
+    record: Record = _same,
 ) -> None:
     """Write a copy of a file as `write_copy` does, under its name when it is complete.
 
     A PidganWarning tells what is not in the output or has changed type.
     """
     with writing_file(output, overwrite=overwrite) as temporary:
-        notes = write_copy(additions, temporary, keep=keep, chunk=chunk)
+        notes = write_copy(additions, temporary, keep=keep, chunk=chunk, record=record)
     if notes:
         warnings.warn(f"{output}: {'; '.join(notes)}", PidganWarning, stacklevel=2)
 
@@ -58,12 +66,15 @@ def write_copy(
     keep: bool = True,
     chunk: int = BASKET_ENTRIES,
     chunk_bytes: int = CHUNK_BYTES,
+    record: Record = _same,
 ) -> list[str]:
     """Write a copy of a file, in which one or several trees have branches added.
 
     Unless `keep`, only the new branches are written, in trees of the same names. A
     chunk has at most `chunk` entries and `chunk_bytes`; some five are in memory. The
-    notes that are returned tell what is not in the output or has changed type.
+    `record` is that of the input if the branches are kept, and what a function makes of
+    it when the trees are complete. The notes that are returned tell what is not in the
+    output or has changed type.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}, expected at least 1")
@@ -92,7 +103,12 @@ def write_copy(
             notes = known.copy_rest(
                 file, new, done, lambda name: copy(Addition(source=Source(path, name)))
             )
-        return notes + [note for addition in additions for note in copy(addition)]
+        notes += [note for addition in additions for note in copy(addition)]
+        with trees.reading(f"the record in {path}"):
+            old = known.read_record(file) if keep else []
+        if lines := record(old, notes):
+            known.write_record(new, lines)
+        return notes
 
 
 def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> BranchType:

@@ -83,6 +83,12 @@ def list_trees(path: str | Path) -> list[str]:
         return [] if names is None else names(file)
 
 
+def read_record(path: str | Path) -> list[str]:
+    """Return the lines of the record of a file; empty if it has none."""
+    with formats.open_file(path) as file, reading(f"the record in {path}"):
+        return formats.format_of(path).read_record(file)
+
+
 def describe_tree(source: Source) -> TreeInfo:
     """Return entries and branches of a tree."""
     with formats.open_tree(source) as tree, reading(str(source)):

@@ -17,6 +17,10 @@ from pidgan.errors import NtupleError, one_line
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
 
+RECORD = "pidgan_record"
+"""Name under which a file holds its record: lines of text that say how its trees were
+made. It is no tree of the user, and no branch."""
+
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -143,6 +147,8 @@ class Format:
             tree by its name. None if a file is one table.
         expected_size: Function of the first bytes of a file that returns the size which
             they tell, 0 if they tell none.
+        read_record: Function that returns the lines of the record of an open file.
+        write_record: Function that adds a record to a new file, after its trees.
     """
 
     name: str
@@ -157,6 +163,8 @@ class Format:
         Callable[[Any, Any, set[str], Callable[[str], list[str]]], list[str]] | None
     ) = None
     expected_size: Callable[[bytes], int] = lambda header: 0
+    read_record: Callable[[Any], list[str]] = lambda file: []
+    write_record: Callable[[Any, Sequence[str]], None] = lambda new, lines: None
 
 
 def is_remote(path: str | Path) -> bool:

@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import Addition, Append, BranchType, Format
+from pidgan.files.trees import RECORD, Addition, Append, BranchType, Format
 
 _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
 
@@ -124,12 +124,24 @@ def _write(
         new[name] = array
 
 
+def _read_record(file: Mapping[str, np.ndarray]) -> list[str]:
+    return str(file[RECORD]).splitlines() if RECORD in file else []
+
+
+def _write_record(new: Any, lines: Sequence[str]) -> None:
+    new[RECORD] = np.array("\n".join(lines))
+
+
 FORMAT = Format(
     name=".npz",
     suffixes=(".npz",),
     magic=b"PK\x03\x04",
     open=_open,
-    tree=lambda file, name: NpzArrays(file),
+    tree=lambda file, name: NpzArrays(
+        {key: array for key, array in file.items() if key != RECORD}
+    ),
     create=_create,
     write=_write,
+    read_record=_read_record,
+    write_record=_write_record,
 )

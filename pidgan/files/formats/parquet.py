@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import BASKET_ENTRIES, Addition, Append, BranchType, Format
+from pidgan.files.trees import (
+    BASKET_ENTRIES,
+    RECORD,
+    Addition,
+    Append,
+    BranchType,
+    Format,
+)
+
+_RECORD = RECORD.encode()
 
 
 @final
@@ -81,11 +90,14 @@ class ParquetTable:
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
         schema = self.file.schema_arrow if kept else pa.schema([])
+        # Key-value metadata of the file: the record is written in the end.
+        rest = {k: v for k, v in (schema.metadata or {}).items() if k != _RECORD}
+        schema = schema.with_metadata(rest or None)
         for column, kind in addition.types.items():
             if schema.get_field_index(column) < 0:
                 schema = schema.append(pa.field(column, _arrow_type(kind)))
-        path, stack = new
-        writer = stack.enter_context(pq.ParquetWriter(path, schema))
+        writer = new.stack.enter_context(pq.ParquetWriter(new.path, schema))
+        new.writers.append(writer)
 
         def append(piece: Any, fresh: Mapping[str, Any]) -> None:
             data = {name: piece.column(name) for name in kept} | {
@@ -135,11 +147,29 @@ def _open(path: str) -> Iterator[Any]:
         yield file
 
 
+@dataclass(frozen=True)
+class _NewFile:
+    """A path, the writer of the file once there is one, and the stack that ends it."""
+
+    path: Path
+    stack: contextlib.ExitStack
+    writers: list[Any] = field(default_factory=list)
+
+
 @contextlib.contextmanager
-def _create(path: Path) -> Iterator[Any]:
-    """Give a path, and the stack on which the writer of the new file lies."""
+def _create(path: Path) -> Iterator[_NewFile]:
     with contextlib.ExitStack() as stack:
-        yield path, stack
+        yield _NewFile(path, stack)
+
+
+def _read_record(file: Any) -> list[str]:
+    found = file.metadata.metadata or {}
+    return found[_RECORD].decode().splitlines() if _RECORD in found else []
+
+
+def _write_record(new: _NewFile, lines: Sequence[str]) -> None:
+    for writer in new.writers:
+        writer.add_key_value_metadata({_RECORD: "\n".join(lines)})
 
 
 def _write(
@@ -149,7 +179,7 @@ def _write(
         name: ak.to_arrow(ak.Array(array), extensionarray=False)
         for name, array in arrays.items()
     }
-    pq.write_table(pa.table(columns), new[0], row_group_size=BASKET_ENTRIES)
+    pq.write_table(pa.table(columns), new.path, row_group_size=BASKET_ENTRIES)
 
 
 FORMAT = Format(
@@ -160,4 +190,6 @@ FORMAT = Format(
     tree=lambda file, name: ParquetTable(file),
     create=_create,
     write=_write,
+    read_record=_read_record,
+    write_record=_write_record,
 )

@@ -18,7 +18,13 @@ from uproot.interpretation import numerical
 
 from pidgan.errors import NtupleError, one_line
 from pidgan.files import trees
-from pidgan.files.trees import BASKET_ENTRIES, Addition, Append, BranchType
+from pidgan.files.trees import (
+    BASKET_ENTRIES,
+    RECORD,
+    Addition,
+    Append,
+    BranchType,
+)
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
 
@@ -243,7 +249,27 @@ def _write(
 def _tree_names(file: Any) -> list[str]:
     """Return the names of the trees of an open file, directories included."""
     classes = file.classnames(recursive=True, cycle=False)
-    return [name for name, kind in classes.items() if _is_tree(kind)]
+    return [n for n, kind in classes.items() if _is_tree(kind) and n != RECORD]
+
+
+def _read_record(file: Any) -> list[str]:
+    """Return the lines of the record."""
+    if RECORD not in file.keys(recursive=False, cycle=False):
+        return []
+    text: str = file[RECORD]["text"].array(library="np").tobytes().decode()
+    return text.splitlines()
+
+
+def _write_record(new: Any, lines: Sequence[str]) -> None:
+    """Add the record as a tree with one byte of its text an entry.
+
+    `hadd` puts trees of the same name one after the other, so that the lines of all
+    parts are there in the end. With strings as entries hadd ends in an abort: it makes
+    room for those of the first file only.
+    """
+    text = "".join(f"{line}\n" for line in lines).encode()
+    tree = new.mktree(RECORD, {"text": np.uint8}, title="Text: lines of JSON")
+    tree.extend({"text": np.frombuffer(text, dtype=np.uint8)})
 
 
 def _expected_size(header: bytes) -> int:
@@ -265,7 +291,7 @@ def _copy_rest(
     with trees.reading(str(file.file_path)):
         classes = file.classnames(recursive=True, cycle=False)
     for name, kind in classes.items():
-        if name in done or kind.startswith("TDirectory"):
+        if name in {*done, RECORD} or kind.startswith("TDirectory"):
             continue
         try:
             if _is_tree(kind):
@@ -297,4 +323,6 @@ FORMAT = trees.Format(
     tree_names=_tree_names,
     copy_rest=_copy_rest,
     expected_size=_expected_size,
+    read_record=_read_record,
+    write_record=_write_record,
 )
