@@ -2,11 +2,13 @@
 
 A branch is one that the user names, else the first of the condition's patterns that is
 there, else it is derived from others by the closed list of
-`pidgan.sample.variables.DERIVATIONS`.
+`pidgan.sample.variables.DERIVATIONS`. The names of momenta and angles may be in lower
+case, as in NanoAOD.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +37,9 @@ DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
 }
 """Derivations of a condition without a branch, from {track}_NAME branches."""
+
+KINEMATIC = {*DERIVED, *(part for d in DERIVED.values() for _, p in d for part in p)}
+"""Names whose branches may be in lower case."""
 
 UNIT_CHECK_ENTRIES = 10_000
 """Entries whose median is compared with the trained range."""
@@ -98,7 +103,8 @@ class Conditions:
     here has its default.
 
     Attributes:
-        branches: Branch that holds a condition; `{track}` in it is replaced.
+        branches: Branch that holds a condition, or a part from which a condition is
+            derived, such as PT for P; `{track}` in it is replaced.
         units: Unit of the stored values, "MeV" or "GeV".
         scales: Factor for the values in package units, such as the ratio of data to
             simulation for `nTracks`. Whole numbers stay whole.
@@ -143,8 +149,7 @@ class Conditions:
 
     def check(self, names: Mapping[str, set[str]]) -> None:
         """Raise if a key is no condition of a track, or a scale is not positive."""
-        known = {name for found in names.values() for name in found}
-        known |= {f"{track}.{name}" for track, found in names.items() for name in found}
+        parts = {t: {*found, *_parts(found)} for t, found in names.items()}
         kinds: dict[str, Mapping[str, Any]] = {
             "branch": self.branches,
             "unit": self.units,
@@ -152,6 +157,9 @@ class Conditions:
             "quantile map": dict.fromkeys(self.quantile_maps, "..."),
         }
         for kind, given in kinds.items():
+            allowed = parts if kind == "branch" else names
+            known = {name for found in allowed.values() for name in found}
+            known |= {f"{t}.{name}" for t, found in allowed.items() for name in found}
             for name, value in given.items():
                 if name not in known:
                     raise NtupleError(
@@ -168,13 +176,19 @@ class Conditions:
         track: str,
         source: Source,
         present: Mapping[str, str],
+        *,
+        others: AbstractSet[str] = frozenset(),
     ) -> tuple[FoundCondition, ...]:
         """Return where a tree, of whose branches some are present, holds conditions.
 
-        An NtupleError tells which condition has no branch, an unknown unit, or a scale
-        and a quantile map.
+        `others` are the names of conditions that are not looked for. An NtupleError
+        tells which condition has no branch, an unknown unit, or a scale and a quantile
+        map, or which branch is named and not used.
         """
         found = []
+        names = {variable.name for variable in variables}
+        parts = _parts(names) - others
+        named = self._named(names | parts, _parts(names), track, source, present)
         for variable in variables:
             name = variable.name
             scale = _given(self.scales, track, name) or 1.0
@@ -191,8 +205,7 @@ class Conditions:
                     f"unit of {name} of {track} is {unit!r}, expected "
                     f"{' or '.join(allowed)}"
                 )
-            branch = _given(self.branches, track, name)
-            inputs, derive = _origin(variable, branch, track, source, present)
+            inputs, derive = _origin(variable, named, track, source, present)
             found.append(
                 FoundCondition(
                     variable=variable,
@@ -203,7 +216,40 @@ class Conditions:
                     quantile_map=quantile_map,
                 )
             )
+        used = {branch for condition in found for branch in condition.inputs}
+        for part in named.keys() & parts:
+            if named[part] not in used:
+                raise NtupleError(
+                    f"{source}: branch {part}={named[part]}, named for {track}, is not "
+                    "used: no condition without a branch can be derived from it, got "
+                    f"{'; '.join(f'{c.variable.name} = {c}' for c in found)}"
+                )
         return tuple(found)
+
+    def _named(
+        self,
+        wanted: AbstractSet[str],
+        possible: AbstractSet[str],
+        track: str,
+        source: Source,
+        present: Mapping[str, str],
+    ) -> dict[str, str]:
+        """Return branches that the user names; those that are wanted must be there."""
+        named = {}
+        for name in sorted(wanted | possible):
+            given = _given(self.branches, track, name)
+            if given is None:
+                continue
+            branch = given.replace("{track}", track)
+            if branch not in present and name not in wanted:
+                continue
+            if branch not in present:
+                raise NtupleError(
+                    f"{source} has no branch {branch!r}, named for condition {name} of "
+                    f"{track}{nearest(branch, present)}"
+                )
+            named[name] = branch
+        return named
 
 
 def check_numbers(
@@ -253,35 +299,51 @@ def check_units(
 
 def _origin(
     variable: CardVariable,
-    given: str | None,
+    named: Mapping[str, str],
     track: str,
     source: Source,
     present: Mapping[str, str],
 ) -> tuple[tuple[str, ...], str | None]:
-    """Return the branches of a condition in a tree, and their derivation."""
+    """Return the branches of a condition in a tree, and their derivation.
+
+    The user may have named the branches of conditions and of parts of derivations.
+    """
     name = variable.name
-    if given is not None:
-        given = given.replace("{track}", track)
-        if given not in present:
-            raise NtupleError(
-                f"{source} has no branch {given!r}, named for condition {name} of "
-                f"{track}{nearest(given, present)}"
-            )
-        return (given,), None
+    if name in named:
+        return (named[name],), None
     patterns = [*variable.patterns, f"{{track}}_{name}", name]
     tried = [pattern.replace("{track}", track) for pattern in patterns]
-    for branch in tried:
-        if branch in present:
+    branch = _first(tried, present)
+    if branch is not None:
+        return (branch,), None
+    own = f"{track}_{{}}".format
+    for spellings in ((own,), (own, lambda n: own(n.lower())), (str, str.lower)):
+        branch = _first([spell(name) for spell in spellings], present)
+        if branch is not None and name in KINEMATIC:
             return (branch,), None
-    for derive, parts in DERIVED.get(name, ()):
-        inputs = tuple(f"{track}_{part}" for part in parts)
-        if all(branch in present for branch in inputs):
-            return inputs, derive
+        for derive, parts in DERIVED.get(name, ()):
+            inputs = [
+                named.get(part) or _first([spell(part) for spell in spellings], present)
+                for part in parts
+            ]
+            if all(inputs):
+                return tuple(filter(None, inputs)), derive
     raise NtupleError(
         f"{source} has no branch for condition {name} of {track}: tried "
         f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], present)}; name it with "
         f"--branch {name}=BRANCH"
     )
+
+
+def _parts(names: AbstractSet[str]) -> set[str]:
+    """Return the quantities from which some conditions are derived."""
+    derived = {part for n in names for _, parts in DERIVED.get(n, ()) for part in parts}
+    return derived - names
+
+
+def _first(branches: Sequence[str], present: Mapping[str, str]) -> str | None:
+    """Return the first branch that is present."""
+    return next((branch for branch in branches if branch in present), None)
 
 
 def _given(values: Mapping[str, _T], track: str, name: str) -> _T | None:

@@ -74,8 +74,9 @@ def column_keys(
 ) -> UInt64Array:
     """Return the key (n,) of each row, a hash of its columns (n,) and of the seed.
 
-    Equal values give equal keys, whatever their floating-point width, the sign of a
-    zero or the payload of a NaN. The order of the columns matters.
+    Equal numbers give equal keys, whatever their type (a whole number may be stored as
+    an integer, a bool or a float of any width), the sign of a zero or the payload of a
+    NaN. The order of the columns matters.
     """
     if not columns:
         raise ValueError("column_keys needs at least one column")
@@ -122,7 +123,7 @@ def _digest(text: str) -> int:
 
 
 def _bits(column: npt.NDArray[np.generic]) -> UInt64Array:
-    """Return values as 64-bit words, equal for equal values of a kind."""
+    """Return values as 64-bit words, equal for equal numbers of any type."""
     if column.ndim != 1 or column.dtype.kind not in "biuf":
         raise TypeError(
             f"a key column has shape {column.shape} and type {column.dtype}, expected "
@@ -131,5 +132,12 @@ def _bits(column: npt.NDArray[np.generic]) -> UInt64Array:
     if column.dtype.kind == "f":
         values = column.astype(np.float64) + 0.0
         values[np.isnan(values)] = np.nan
-        return values.view(np.uint64)
+        words = values.view(np.uint64)
+        # An event number that some step stored as double stays the same number.
+        whole = (values == np.rint(values)) & (values >= -(2.0**63))
+        signed, unsigned = whole & (values < 2.0**63), whole & (values >= 2.0**63)
+        unsigned &= values < 2.0**64
+        words[signed] = values[signed].astype(np.int64).view(np.uint64)
+        words[unsigned] = values[unsigned].astype(np.uint64)
+        return words
     return column.astype(np.uint64)

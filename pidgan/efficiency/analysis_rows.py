@@ -221,9 +221,11 @@ def find_track_conditions(
     conditions: Conditions,
 ) -> tuple[FoundCondition, ...]:
     """Return where a tree holds the needed conditions of a map for a track."""
-    known = map(CardVariable.model_validate, efficiency_map.metadata["conditions"])
-    variables = [variable for variable in known if variable.name in needed]
-    return conditions.find(variables, track, source, tree.branches)
+    written = efficiency_map.metadata["conditions"]
+    known = {v.name: v for v in map(CardVariable.model_validate, written)}
+    variables = [variable for name, variable in known.items() if name in needed]
+    others = known.keys() - set(needed)
+    return conditions.find(variables, track, source, tree.branches, others=others)
 
 
 def _identity(source: tables.Source) -> str:

@@ -362,6 +362,75 @@ def test_conditions_are_derived(
     )
 
 
+@pytest.mark.parametrize(
+    ("names", "branches", "mapping"),
+    [
+        (
+            {"PT": "Kplus_pt", "ETA": "Kplus_eta"},
+            {},
+            ("p_from_pt_eta(Kplus_pt, Kplus_eta)", "Kplus_eta"),
+        ),
+        ({"PT": "pt", "ETA": "eta"}, {}, ("p_from_pt_eta(pt, eta)", "eta")),
+        (
+            {"PX": "Kplus_px", "PY": "Kplus_py", "PZ": "Kplus_pz"},
+            {},
+            ("p_from_px_py_pz(Kplus_px, Kplus_py, Kplus_pz)", "eta_from_px_py_pz"),
+        ),
+        (
+            {"PT": "Muon_pt", "ETA": "Muon_eta"},
+            {"PT": "Muon_pt", "Kplus.ETA": "Muon_eta"},
+            ("p_from_pt_eta(Muon_pt, Muon_eta)", "Muon_eta"),
+        ),
+        # The part that is named wins over the one that would be found.
+        (
+            {"PT": "{track}_TRUEPT", "ETA": "Kplus_ETA"},
+            {"PT": "{track}_TRUEPT"},
+            ("p_from_pt_eta(Kplus_TRUEPT, Kplus_ETA)", "Kplus_ETA"),
+        ),
+    ],
+)
+def test_layouts_in_lower_case_give_the_momentum(
+    ntuple: Path,
+    tmp_path: Path,
+    names: dict[str, str],
+    branches: dict[str, str],
+    mapping: tuple[str, str],
+) -> None:
+    data = events()
+    renamed = {
+        new.format(track="Kplus"): data[f"Kplus_{old}"] / (1 if old == "ETA" else 1e3)
+        for old, new in names.items()
+    }
+    if "{track}_TRUEPT" in branches.values():
+        renamed |= {"Kplus_PT": data["Kplus_P"]}
+    write(tmp_path / "d.root", renamed)
+    conditions = Conditions(branches=branches, units={"P": "GeV"})
+    found = apply(
+        {"Kplus": kaon()},
+        tmp_path / "d.root",
+        tmp_path / "e.root",
+        conditions=conditions,
+    ).mapping["Kplus"]
+    assert found["P"].removesuffix(" [GeV]") == mapping[0]
+    assert found["ETA"].startswith(mapping[1])
+    apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root")
+    np.testing.assert_allclose(
+        read(tmp_path / "e.root"), read(tmp_path / "b.root"), atol=1e-3
+    )
+
+
+def test_a_named_branch_that_is_not_used_is_refused(
+    ntuple: Path, tmp_path: Path
+) -> None:
+    for branches, message in (
+        ({"PT": "Kplus_PT"}, "PT=Kplus_PT, named for Kplus, is not used.* P = Kplus"),
+        ({"PT": "Kplus_pt"}, "no branch 'Kplus_pt', named .*; closest: 'Kplus_PT'"),
+    ):
+        conditions = Conditions(branches=branches)
+        with pytest.raises(NtupleError, match=message):
+            apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root", conditions=conditions)
+
+
 def test_branches_and_units_are_overridden(ntuple: Path, tmp_path: Path) -> None:
     data = events()
     renamed = data | {"Kplus_TRACK_P": data["Kplus_P"] / 1e3}
@@ -418,7 +487,7 @@ def test_gev_where_mev_is_meant_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_condition_without_branch_names_what_was_tried(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.root", {"Kplus_p": np.ones(5), "Kplus_ETA": np.ones(5)})
+    path = write(tmp_path / "a.root", {"Kplus_Q": np.ones(5), "Kplus_ETA": np.ones(5)})
     with pytest.raises(NtupleError, match=r"tried Kplus_P, P; closest: .*--branch P="):
         apply({"Kplus": kaon()}, path, tmp_path / "b.root")
 

@@ -117,6 +117,29 @@ def test_column_keys_depend_on_values_not_on_types_or_order_of_rows() -> None:
     assert not np.isin(column_keys([p, run], seed=1), keys).any()
 
 
+@pytest.mark.parametrize("kind", ["f8", "f4", "u8", "u4", "i4", ">f8"])
+def test_a_whole_number_has_one_key_in_every_type(kind: str) -> None:
+    numbers = np.array([0, 1, 3, 2**20 + 1, 2**24], dtype=np.int64)
+    stored = numbers.astype(kind)
+    keys = column_keys([numbers], seed=1)
+    assert column_keys([stored], seed=1).tolist() == keys.tolist()
+    assert len(set(keys.tolist())) == len(keys)
+    if kind in ("f8", "i4"):
+        negative = column_keys([-numbers], seed=1).tolist()
+        assert column_keys([(-numbers).astype(kind)], seed=1).tolist() == negative
+
+
+def test_numbers_at_the_limits_of_integers_have_keys() -> None:
+    large = np.array([2.0**63, 2.0**64 - 2048, -(2.0**63), 2.0**64, 1e300, np.inf])
+    keys = column_keys([large], seed=1)
+    assert len(set(keys.tolist())) == len(keys) - 1
+    unsigned = np.array([2**63, 2**64 - 2048], dtype=np.uint64)
+    assert column_keys([unsigned], seed=1).tolist() == keys[:2].tolist()
+    signed = np.array([-(2**63)], dtype=np.int64)
+    # As before, a word of 64 bits is a number with or without a sign.
+    assert column_keys([signed], seed=1)[0] == keys[0] == keys[2]
+
+
 def test_column_keys_of_a_grid_are_distinct() -> None:
     run, event = np.meshgrid(np.arange(300), np.arange(300))
     keys = column_keys([run.ravel(), event.ravel()], seed=1)

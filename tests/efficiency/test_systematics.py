@@ -617,7 +617,7 @@ def test_branches_and_units(toy_map: EfficiencyMap, tmp_path: Path) -> None:
         pid_efficiency(
             {"Kplus": toy_map},
             path,
-            conditions=Conditions(branches={"PX": "momentum"}),
+            conditions=Conditions(branches={"Q": "momentum"}),
             **options,
         )
 

@@ -318,3 +318,13 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_trees(tmp_path / "a.root", {"T": {"x": Interrupting()}})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.root")
+    for path, kind in ((tmp_path / "pipe.root", "a pipe"), ("/dev/null", "a device")):
+        message = f"is {kind}, expected a regular file"
+        with pytest.raises(NtupleError, match=message):
+            find_sources(path)
+        with pytest.raises(NtupleError, match=message):
+            read_columns(Source(str(path), "T"), ["x"])
