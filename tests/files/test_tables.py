@@ -322,9 +322,8 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.root")
-    for path, kind in ((tmp_path / "pipe.root", "a pipe"), ("/dev/null", "a device")):
-        message = f"is {kind}, expected a regular file"
-        with pytest.raises(NtupleError, match=message):
+    for path in (tmp_path / "pipe.root", "/dev/null"):
+        with pytest.raises(NtupleError, match="cannot be read: a pipe or device"):
             find_sources(path)
-        with pytest.raises(NtupleError, match=message):
+        with pytest.raises(NtupleError, match="cannot be read: a pipe or device"):
             read_columns(Source(str(path), "T"), ["x"])

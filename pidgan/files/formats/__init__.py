@@ -13,6 +13,7 @@ from typing import Any
 
 from pidgan.errors import NtupleError, nearest
 from pidgan.files.formats import root
+from pidgan.files.places import file_problem
 from pidgan.files.trees import Format, Source, Tree, is_remote, reading
 
 HEADER_BYTES = 20
@@ -52,6 +53,8 @@ def check_file(path: str | Path) -> None:
     if not file.exists():
         present = [item.name for item in file.parent.iterdir()]
         raise NtupleError(f"{path} does not exist{nearest(file.name, present)}")
+    if problem := file_problem(file):
+        raise NtupleError(f"{path} cannot be read: {problem}")
     with reading(str(path)), file.open("rb") as stream:
         header = stream.read(HEADER_BYTES)
     size, kind = file.stat().st_size, format_of(path)
