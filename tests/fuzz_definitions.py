@@ -23,7 +23,7 @@ TRACKS: dict[str, Any] = {
     "species": "K+",
     "source": "a test",
     "weight_branch": "sw",
-    "selection": "nTracks > 3 & K_P > 1000",
+    "selection": "nTracks > 3 & K_P > 3",
     "fiducial": "P > 3000 & ETA < 5",
     "cuts": ["DLL > 0", "DLL - Prob > 0.5"],
     "exclude": {"P": [[1e4, 2e4]]},
@@ -41,7 +41,7 @@ TRACKS: dict[str, Any] = {
     ],
     "targets": [
         {"name": "DLL", "branch": "K_DLL", "range": [-150, 150], "sentinels": [-999]},
-        {"name": "Prob", "branch": "K_Prob", "range": [0, 1], "transform": "logit"},
+        {"name": "Prob", "branch": "K_Prob", "range": [0, 1], "transform": "fraction"},
     ],
     "binning": {"P": [3e3, 2e4, 2e5], "ETA": [1, 3, 6]},
     "map_binning": {"P": [3e3, 2e5]},
@@ -53,7 +53,9 @@ SHOWERS: dict[str, Any] = {
     "species": "gamma",
     "source": "a test",
     "unweighted": True,
-    "conditions": [{"name": "E", "branch": "energy", "range": [1, 100]}],
+    "conditions": [
+        {"name": "E", "branch": "energy", "unit": "GeV", "range": [1e3, 1e5]}
+    ],
     "cells": {
         "arrays": {"cells": "image"},
         "incident": "E",
@@ -133,6 +135,7 @@ def _mutant(content: dict[str, Any], rng: random.Random) -> bytes:
 def _write_data(folder: Path) -> tuple[Path, Path]:
     rng = np.random.default_rng(1)
     p = rng.uniform(2, 150, ROWS)
+    is_signal, anywhere = rng.random(ROWS) < 0.6, rng.uniform(1800, 1900, ROWS)
     tracks = {
         "K_P": p,
         "K_PT": p / np.cosh(rng.uniform(1.5, 5, ROWS)),
@@ -141,12 +144,11 @@ def _write_data(folder: Path) -> tuple[Path, Path]:
         "K_DLL": rng.normal(3, 5, ROWS),
         "K_Prob": rng.uniform(0, 1, ROWS),
         "sw": rng.normal(1, 0.3, ROWS),
-        "m": rng.normal(1850, 8, ROWS),
+        "m": np.where(is_signal, rng.normal(1850, 8, ROWS), anywhere),
     }
-    showers = {
-        "energy": rng.uniform(1, 100, ROWS),
-        "image": rng.exponential(1, (ROWS, 12)),
-    }
+    energy = rng.uniform(1, 100, ROWS)
+    image = rng.dirichlet(np.ones(12), ROWS) * energy[:, None]
+    showers = {"energy": energy, "image": image}
     places = folder / "tracks.npz", folder / "showers.npz"
     np.savez(places[0], **tracks)
     np.savez(places[1], **showers)
