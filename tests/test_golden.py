@@ -126,17 +126,22 @@ def test_efficiency_map_opens() -> None:
 def test_systematics_give_the_same_map(kaon: Bundle) -> None:
     stored = EfficiencyMap.open(GOLDEN / "kmap.json")
     found = run_systematics(kaon, cuts=stored.cuts, binning=stored.binning, seed=4)
-    assert_same_map(found)
+    # Version 0.1 gave the parts of a merged bin the same difference, whatever their
+    # efficiency. Its numbers are those of the maps that it wrote.
+    assert "binning" in found.variations
+    assert_same_map(found, but=("binning",))
     assert found.cuts == stored.cuts
     assert found.binning == stored.binning
 
 
-def assert_same_map(found: EfficiencyMap) -> None:
+def assert_same_map(found: EfficiencyMap, but: tuple[str, ...] = ()) -> None:
     for name in ("generated", "discrepancy", "covariance", "n_eff"):
         assert_same(np.ravel(getattr(found, name)), np.ravel(NUMBERS[f"map.{name}"]))
     stored = {name for name in NUMBERS.files if name.startswith("map.variation.")}
     assert {f"map.variation.{name}" for name in found.variations} == stored
     for name, shift in found.variations.items():
+        if name in but:
+            continue
         assert_same(np.ravel(shift), np.ravel(NUMBERS[f"map.variation.{name}"]))
 
 

@@ -86,6 +86,8 @@ def table(
     edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
     shown = [name for name in ("cut", *edges, *SHOWN) if name in frame]
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
+    if outside := frame["rows_outside"].iloc[0]:
+        click.echo(f"rows outside the bins, left out: {outside}")
 
 
 @cli.command(

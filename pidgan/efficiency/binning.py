@@ -5,7 +5,9 @@ such as "hadrons", to compare with PIDCalib; a number of bins where neither is k
 which gives bins that the rows measure equally well.
 """
 
+import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pidgan.arrays import FloatArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card
-from pidgan.errors import DatasetError, MapError, nearest
+from pidgan.errors import DatasetError, MapError, PidganWarning, nearest
 from pidgan.sample.loading import load_binning
 
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
@@ -126,9 +128,14 @@ def default_binning(card: Card, frame: pd.DataFrame | None = None) -> FoundEdges
         if name in own:
             edges[name] = _cover(variable.range, own[name])
         elif not own and frame is not None and len(edges) < MAX_AXES:
-            values = np.quantile(frame[name], np.linspace(0, 1, AUTO_BINS + 1))
             low, high = variable.range
-            inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
+            if variable.categories:
+                # One bin for each, the last of which contains its upper edge.
+                known = sorted(variable.categories)
+                inner = [(a + b) / 2 for a, b in itertools.pairwise(known)]
+            else:
+                values = np.quantile(frame[name], np.linspace(0, 1, AUTO_BINS + 1))
+                inner = [e for e in np.unique(values)[1:-1].tolist() if low < e < high]
             edges[name] = (low, *inner, high)
     return edges
 
@@ -206,23 +213,70 @@ def check_edges(name: str, given: Any) -> FloatArray:
 def bin_index(columns: Columns, binning: Edges) -> IntArray:
     """Return the flat bin (n,) of each row in C order, or -1 outside; NaN is outside.
 
-    A bin contains its lower edge and not its upper one, as in ROOT and boost-histogram.
-    Empty edges give one bin of everything.
+    A bin contains its lower edge and not its upper one; the last bin contains both, as
+    in numpy, and in boost-histogram where an axis has no overflow. Charges of -1 and 1
+    therefore lie in the bin of edges (-1, 1). Empty edges give one bin of everything.
 
     Example:
-        >>> bin_index({"P": np.array([5.0, 15.0, 99.0])}, {"P": (0.0, 10.0, 20.0)})
-        array([ 0,  1, -1])
+        >>> x = np.array([5.0, 15.0, 20.0, 99.0])
+        >>> bin_index({"P": x}, {"P": (0.0, 10.0, 20.0)})
+        array([ 0,  1,  1, -1])
+    """
+    index, inside = _places(columns, binning)
+    for own in inside.values():
+        index[~own] = -1
+    return index
+
+
+def count_outside(columns: Columns, binning: Edges) -> dict[str, int]:
+    """Return how many rows lie outside the bins, by condition; NaN is outside."""
+    _, inside = _places(columns, binning)
+    return {name: int(np.count_nonzero(~own)) for name, own in inside.items()}
+
+
+def outside_text(counts: Mapping[str, int], binning: Edges) -> str:
+    """Say of which conditions rows are outside, such as `nTracks 0 to 500: 12`."""
+    parts = [
+        f"{name} {binning[name][0]:g} to {binning[name][-1]:g}: {count}"
+        for name, count in counts.items()
+        if count
+    ]
+    return ", ".join(parts)
+
+
+def warn_of_outside(
+    columns: Columns, binning: Edges, index: IntArray, *, what: str = ""
+) -> None:
+    """Warn of rows (n,) that have no bin, -1 in `index`, and say why they have none."""
+    n_outside = np.count_nonzero(index < 0)
+    if n_outside:
+        causes = outside_text(count_outside(columns, binning), binning)
+        warnings.warn(
+            f"{n_outside} of {len(index)} rows{what} ({n_outside / len(index):.2%}) "
+            f"lie outside the bins and are left out: {causes}",
+            PidganWarning,
+            stacklevel=4,
+        )
+
+
+def _places(
+    columns: Columns, binning: Edges
+) -> tuple[IntArray, dict[str, BoolArray]]:
+    """Return the flat bin (n,) of each row, and which rows each condition has inside.
+
+    The number of a row that is outside means nothing.
     """
     index = np.zeros(count_rows(columns), dtype=np.int64)
-    inside = np.ones(len(index), dtype=np.bool_)
+    inside = {}
     for name, given in binning.items():
-        edges = check_edges(name, given)
-        place = np.searchsorted(edges, _column(columns, name), side="right") - 1
-        inside &= (place >= 0) & (place < len(edges) - 1)
-        index *= len(edges) - 1
+        edges, values = check_edges(name, given), _column(columns, name)
+        place = np.searchsorted(edges, values, side="right") - 1
+        n_bins = len(edges) - 1
+        place[values == edges[-1]] = n_bins - 1
+        inside[name] = (place >= 0) & (place < n_bins)
+        index *= n_bins
         index += place
-    index[~inside] = -1
-    return index
+    return index, inside
 
 
 def _column(columns: Columns, name: str) -> NDArray[Any]:

@@ -273,6 +273,7 @@ def closure_table(
     rows = compare_rows(generator, frame, parsed, seed=seed, repeats=repeats)
     default = generator.card.sample.binning
     edges = bins.choose_edges(binning, rows.columns, rows.weights, default=default)
+    bins.warn_of_outside(rows.columns, edges, bins.bin_index(rows.columns, edges))
     found = rows.in_bins(edges, variance=variance)
     warn_of_table(found.real)
     return found

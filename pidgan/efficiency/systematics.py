@@ -123,6 +123,7 @@ def run_systematics(
         return rows, found
 
     rows, result = compare(generator, variations)
+    bins.warn_of_outside(frame, edges, bins.bin_index(frame, edges))
     for name, factor in (scales or {}).items():
         # The noise stays the same, and conditions within the trained range.
         low, high = next(v.range for v in card.conditions if v.name == name)
@@ -169,7 +170,9 @@ def map_from_rows(
     operator = np.array([cut.operator for cut in smooth])
     shifts = {}
     if "binning" in variations:
-        shifts["binning"] = _coarse_mean(rows, edges, generated, populations) - mean
+        scale = smoothing.prior_scale(generated, found)
+        coarse = _coarse_mean(rows, edges, generated, scale=scale, sizes=populations)
+        shifts["binning"] = coarse - mean
     if "sweights" in variations:
         raw = smoothing.raw_difference(found.real, found.generated)
         for name, weights in rows.alternatives.items():
@@ -225,19 +228,34 @@ def _generated_everywhere(
 
 
 def _coarse_mean(
-    rows: ComparedRows, edges: Edges, generated: FloatArray, populations: FloatArray
+    rows: ComparedRows,
+    edges: Edges,
+    generated: FloatArray,
+    *,
+    scale: FloatArray,
+    sizes: FloatArray,
 ) -> FloatArray:
-    """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins)."""
+    """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins).
+
+    The model is d_b = s_b u with the scale s (n_cuts, n_bins) and u common to the parts
+    of a merged bin m. With the sizes n_b (n_bins,) of its parts, its difference d_m is
+    u sum n_b s_b / sum n_b, so that d_b = d_m s_b sum n_b / sum n_b s_b.
+    """
     coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(len(populations)), bins.bin_shape(edges))
+    steps = np.unravel_index(np.arange(scale.shape[1]), bins.bin_shape(edges))
     merged = np.ravel_multi_index([step // 2 for step in steps], bins.bin_shape(coarse))
     # One row more in each bin, so that merged empty bins have an average too.
-    norm = np.bincount(merged, populations + 1)
-    average = np.array([np.bincount(merged, (populations + 1) * g) for g in generated])
+    sizes = sizes + 1
+    norm = np.bincount(merged, sizes)
+
+    def average(values: FloatArray) -> FloatArray:
+        return np.array([np.bincount(merged, sizes * row) / norm for row in values])
+
     smooth, _ = smoothing.smooth_cuts(
-        rows.in_bins(coarse).measured(smoothing.MIN_N_EFF), average / norm
+        rows.in_bins(coarse).measured(smoothing.MIN_N_EFF), average(generated)
     )
-    return np.array([cut.mean[merged] for cut in smooth])
+    means = np.array([cut.mean for cut in smooth])
+    return np.asarray((means / average(scale))[:, merged] * scale)
 
 
 def _check_variations(

@@ -109,6 +109,7 @@ class EfficiencyTable:
             columns[name] = getattr(self, name).reshape(-1)
         for name in ("sum_weights", "n_rows", "n_eff", "status"):
             columns[name] = np.tile(getattr(self, name).reshape(-1), n_cuts)
+        columns["rows_outside"] = self.rows_outside
         return pd.DataFrame(columns)
 
     def to_hist(self, content: Content = "efficiency") -> Any:
@@ -416,4 +417,5 @@ def _bins(
         raise DatasetError(f"sum of weights is {w.sum():.6g}, expected a positive sum")
     edges = bins.choose_edges(binning, frame, w)
     index = bins.bin_index(frame, edges)
+    bins.warn_of_outside(frame, edges, index)
     return edges, sorted_rows.sort_rows(index, w, bins.count_bins(edges))

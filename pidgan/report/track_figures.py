@@ -22,6 +22,7 @@ from pidgan.efficiency.binning import (
     bin_shape,
     choose_edges,
     count_bins,
+    warn_of_outside,
 )
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
 from pidgan.errors import DatasetError, PidganWarning
@@ -322,6 +323,9 @@ def compare_cuts(
     """Compare efficiencies against each condition and in bins of the first two."""
     sample, columns = rows.sample, rows.columns(rows.real)
     chosen = choose_edges(binning, columns, rows.real.weights, default=sample.binning)
+    for name, edges in chosen.items() if binning is not None else ():
+        own = {name: edges}
+        warn_of_outside(columns, own, bin_index(columns, own), what=" of the test part")
     binnings: list[Edges] = [
         {name: chosen.get(name) or quantile_edges(values, DEFAULT_BINS)}
         for name, values in columns.items()

@@ -52,7 +52,7 @@ def test_bin_index_matches_histogramdd() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.0, 0), (10.0, 1), (99.9, 2), (100.0, -1), (-0.1, -1), (np.nan, -1)],
+    [(0.0, 0), (10.0, 1), (99.9, 2), (100.0, 2), (100.1, -1), (-0.1, -1), (np.nan, -1)],
 )
 def test_bin_index_edges(value: float, expected: int) -> None:
     assert bin_index({"P": np.array([value])}, {"P": BINNING["P"]})[0] == expected
@@ -162,9 +162,10 @@ def test_bins_without_weight_are_nan_and_announced() -> None:
 
 def test_sentinels_fail_and_are_counted() -> None:
     frame = pd.DataFrame({"P": [1.0, 2.0, 99.0], "PIDK": [-999.0, -1.0, -999.0]})
-    table = efficiency_table(
-        frame, "PIDK < 0", binning={"P": (0, 10)}, sentinels={"PIDK": (-999.0,)}
-    )
+    with pytest.warns(PidganWarning, match=r"1 of 3 .* left out: P 0 to 10: 1"):
+        table = efficiency_table(
+            frame, "PIDK < 0", binning={"P": (0, 10)}, sentinels={"PIDK": (-999.0,)}
+        )
     assert table.efficiency[0, 0] == pytest.approx(0.5)
     assert table.sentinel_rows.tolist() == [1]
     assert table.rows_outside == 1
