@@ -259,9 +259,7 @@ def warn_of_outside(
         )
 
 
-def _places(
-    columns: Columns, binning: Edges
-) -> tuple[IntArray, dict[str, BoolArray]]:
+def _places(columns: Columns, binning: Edges) -> tuple[IntArray, dict[str, BoolArray]]:
     """Return the flat bin (n,) of each row, and which rows each condition has inside.
 
     The number of a row that is outside means nothing.

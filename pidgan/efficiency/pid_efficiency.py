@@ -176,7 +176,8 @@ def pid_efficiency(
             hold its part. None stands for all cuts of the maps.
         binning: Bins of the analysis: by branch, edges in the units of the file, or a
             number of bins of equal population, or the name of a binning that ships. A
-            bin contains its lower edge; rows outside are left out.
+            bin contains its lower edge, the last one its upper edge too; rows outside
+            are left out.
         species_from: NAME of the branches `{track}_NAME` with PDG ids; only rows where
             each track is of its map's species, particle or antiparticle, are used.
         weights: Branch with weights, of any sign.
