@@ -4,14 +4,15 @@
 conditions, `quantile_map` makes simulation look like data before, `several_tracks`
 handles entries with several tracks, `workers` divides files among processes. `request`
 is what `apply` is asked for, with the generators of a track, `one_track` the plan of a
-track and its new columns, `one_file` the copy of a file and the record beside it.
+track and its new columns, `one_file` the copy of a file, `record` what it holds of how
+it was made, `finished` outputs of earlier runs.
 """
 
 __all__ = [
     "apply",
     "conditions",
-    "manifest",
     "quantile_map",
+    "record",
     "request",
     "several_tracks",
     "workers",

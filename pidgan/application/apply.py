@@ -2,20 +2,26 @@
 
 `apply` finds the files, decides what each of them gets and has them processed. Nothing
 depends on chunks, threads, processes or machines: the noise of an entry is keyed by
-seed, track and running entry number, or by branches that identify it. Beside each
-output lies a manifest; a rerun with the same request skips what is finished.
+seed, track and running entry number, or by branches that identify it. Each output
+holds a record of how it was made; a rerun with the same request skips what is finished.
 """
 
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pidgan.application import one_file
 from pidgan.application.conditions import Conditions
+from pidgan.application.finished import (
+    Outcome,
+    Outside,
+    add_outside,
+    find_outcome,
+)
 from pidgan.application.one_file import FileJob, FilePlan, Generators, Progress
 from pidgan.application.request import Elsewhere, Mode, Request, Track, open_generators
 from pidgan.application.workers import do_files
@@ -26,6 +32,10 @@ from pidgan.files.trees import Source, file_stamp
 
 CHUNK_ENTRIES = 200_000
 """Largest default number of entries of a chunk; more are not faster."""
+
+OUTSIDE_SHARE = 0.05
+"""Share of rows with a condition outside the trained range, above which a warning says
+so. Samples that differ a little from the calibration sample stay below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +51,8 @@ class ApplySummary:
         targets: For each track the names of the new branches, status included.
         counts: For each track the entries with generated targets, and those with each
             status bit; empty for a dry run.
+        outside: For each track and condition the number of rows outside the trained
+            range, or without a usable value, and the number of all rows.
         dry_run: Whether nothing was written.
     """
 
@@ -51,6 +63,7 @@ class ApplySummary:
     mapping: dict[str, dict[str, str]]
     targets: dict[str, list[str]]
     counts: dict[str, dict[str, int]]
+    outside: dict[str, dict[str, tuple[int, int]]]
     dry_run: bool
 
     def to_json(self) -> str:
@@ -67,6 +80,11 @@ class ApplySummary:
             lines += [f"  {name} = {origin}" for name, origin in mapping.items()]
             counts = self.counts.get(track, {})
             lines += [f"  {name}: {count}" for name, count in counts.items()]
+            lines += [
+                f"  {name} outside the trained range: {n} of {of}"
+                for name, (n, of) in self.outside.get(track, {}).items()
+                if n
+            ]
         for path in self.outputs:
             done = path in self.skipped
             lines.append(f"{'skipped, finished before:' if done else verb} {path}")
@@ -150,7 +168,8 @@ def apply(
             was done before.
 
     Returns:
-        The summary; each output also gets a manifest, `<output>.json`.
+        The summary; each output holds its record, and beside it lies the same as a
+        manifest, `<output>.json`.
 
     Raises:
         NtupleError: A file, branch, unit or output is not as needed.
@@ -192,45 +211,81 @@ def apply(
         threads=threads or 1,
     )
     plans = _plan(job, generators, find_sources(files), files_part)
-    finished = {
-        str(plan.job.output): one_file.read_manifest(plan.job.output)["counts"]
-        for plan in plans
-        if not overwrite and one_file.is_finished(plan.job)
-    }
-    pending = [plan for plan in plans if str(plan.job.output) not in finished]
+    skipped = {} if overwrite else _find_finished(plans, restore=not dry_run)
+    pending = [plan for plan in plans if str(plan.job.output) not in skipped]
     for plan in pending:
         for tree in plan.trees:
             one_file.check_tree(tree, mode)
-    parts = [] if dry_run else list(finished.values())
+    parts = [] if dry_run else list(skipped.values())
     total = sum(plan.entries for plan in plans)
     if not dry_run:
-        done = do_files(
+        written = do_files(
             pending,
             workers=workers,
             threads=threads,
             client=client,
             progress=_reporter(progress, total, sum(p.entries for p in pending)),
         )
-        for plan, found, notes in done:
-            parts.append(found)
-            if notes:
-                text = f"{plan.job.output}: {'; '.join(notes)}"
+        for plan, done in written:
+            parts.append(done)
+            if done.notes:
+                text = f"{plan.job.output}: {'; '.join(done.notes)}"
                 warnings.warn(text, PidganWarning, stacklevel=2)
     first = plans[0].tracks if plans else ()
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    outside: Outside = {}
     for part in parts:
-        for track, numbers in part.items():
+        for track, numbers in part.counts.items():
             counts[track].update(numbers)
+        add_outside(outside, part.outside)
+    for text in _warn_texts(outside, generators):
+        warnings.warn(text, PidganWarning, stacklevel=2)
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),
-        skipped=tuple(finished),
+        skipped=tuple(skipped),
         entries=total,
         bundles={t: [o.description() for o in g] for t, g in generators.items()},
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
         counts={track: dict(numbers) for track, numbers in counts.items()},
+        outside=outside,
         dry_run=dry_run,
     )
+
+
+def _find_finished(plans: Sequence[FilePlan], *, restore: bool) -> dict[str, Outcome]:
+    """Return what earlier runs did of the same request, by output."""
+    found = {}
+    for plan in plans:
+        job = plan.job
+        done = find_outcome(job.output, job.record, job.tree_names, restore=restore)
+        if done is not None:
+            found[str(job.output)] = done
+    return found
+
+
+def _warn_texts(outside: Outside, generators: Generators) -> Iterator[str]:
+    """Yield warnings of conditions that are outside the trained range in many rows."""
+    for track, found in outside.items():
+        cards = [one.generator.card for one in generators[track]]
+        for name, (n, of) in found.items():
+            if n <= OUTSIDE_SHARE * of:
+                continue
+            variables = [v for card in cards for v in card.conditions if v.name == name]
+            ranges = dict.fromkeys("{:g} to {:g}".format(*v.range) for v in variables)
+            which = f"{name} of {track} is outside the trained range "
+            which += f"({' or '.join(ranges)}) or no number"
+            if n == of:
+                yield (
+                    f"{which} in ALL {of} rows, 100 %: the branch is empty, in another "
+                    "unit or another quantity; do not use the generated values"
+                )
+            else:
+                yield (
+                    f"{which} in {n} of {of} rows, {100 * n / of:.1f} %: their values "
+                    "are extrapolated or NaN, and no uncertainty covers them; the "
+                    "status tells which rows they are"
+                )
 
 
 def _check_numbers(part: tuple[int, int] | None, **numbers: int | None) -> None:

@@ -1,8 +1,9 @@
-"""One file of an application: planned, checked, written, with its manifest.
+"""One file of an application: planned, checked, written, with its record.
 
 A `FileJob` is all that another process needs to do the work: paths, numbers and
-options, no open file and no generator in memory. An output with a manifest that fits
-the request is finished, whenever a run was killed.
+options, no open file and no generator in memory. An output whose record fits the
+request is finished, whenever a run was killed. The manifest beside it says the same for
+those who do not want to open the file.
 """
 
 import functools
@@ -16,8 +17,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pidgan.application import one_track
+from pidgan.application import finished, one_track, record
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
+from pidgan.application.finished import Outcome, Outside
 from pidgan.application.request import (
     Request,
     TrackGenerator,
@@ -28,16 +30,10 @@ from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import copying, tables
 from pidgan.files.trees import Addition, BranchType, Source, TreeInfo, is_remote
-from pidgan.files.writing import exists_error, refuse_existing, writing_files
-
-SCHEMA = 2
-"""Version of the manifest."""
+from pidgan.files.writing import writing_file
 
 LIBRARIES = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
-"""Packages whose versions a manifest records."""
-
-Counts: TypeAlias = dict[str, dict[str, int]]
-"""For each track the rows with generated targets, and those with each status bit."""
+"""Packages whose versions a record has."""
 
 Progress: TypeAlias = Callable[[int], None]
 """Function that gets the number of entries which are newly done."""
@@ -63,6 +59,11 @@ class FileJob:
     chunk: int
     chunk_bytes: int
     threads: int
+
+    @property
+    def tree_names(self) -> list[str | None]:
+        """The trees as records name them."""
+        return [record.tree_name(source) for source, _, _ in self.trees]
 
     def portable(self, *, absolute: bool) -> "FileJob":
         """Return the job for another process, or for another machine (`absolute`)."""
@@ -109,6 +110,13 @@ class TreePlan:
         """The new branches with their types."""
         return {n: kind for t in self.tracks for n, kind in t.types.items()}
 
+    @functools.cached_property
+    def written(self) -> dict[str, BranchType]:
+        """The new branches with the types they have in the output."""
+        is_replaced = bool(self.tracks) and self.tracks[0].request.mode == "replace"
+        old = self.info.types if is_replaced else {}
+        return {name: old.get(name, kind) for name, kind in self.types.items()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilePlan:
@@ -152,6 +160,7 @@ def check_tree(tree: TreePlan, mode: str) -> None:
     source = tree.source
     if mode != "friend":
         copying.check_writable(source)
+        record.read_lines(source.path)
     fresh = [name for track in tree.tracks for name in track.types]
     repeated = sorted({name for name in fresh if fresh.count(name) > 1})
     if repeated:
@@ -175,59 +184,51 @@ def check_tree(tree: TreePlan, mode: str) -> None:
             check_units(conditions, rows, source, track.name)
 
 
-def write_file(
-    plan: FilePlan, progress: Progress | None = None
-) -> tuple[Counts, list[str]]:
-    """Write a copy and its manifest; return counts, and notes on what it lacks."""
-    job = plan.job
-    names = ["generated", *one_track.STATUS_BITS]
-    counts = {track.name: dict.fromkeys(names, 0) for track in plan.tracks}
+def write_file(plan: FilePlan, progress: Progress | None = None) -> Outcome:
+    """Write a copy with its record, then its manifest."""
+    job, keep = plan.job, plan.job.request.mode != "friend"
+    lines: list[dict[str, Any]] = []
+    tallies = [_Tally(tree) for tree in plan.trees]
     additions = [
         Addition(
             source=tree.source,
             needed=tree.needed,
             types=tree.types,
-            compute=_computation(tree, job.threads, counts, progress),
+            compute=_computation(tree, job.threads, tally, progress),
             like={n: t.like for t in tree.tracks if t.like for n in t.types},
         )
-        for tree in plan.trees
+        for tree, tally in zip(plan.trees, tallies, strict=True)
     ]
-    # Without overwrite, the manifest of an output that is gone is replaced too.
-    refuse_existing(job.output, overwrite=job.overwrite)
-    paths = job.output, manifest_path(job.output)
-    with writing_files(paths, overwrite=True) as (output, beside):
+
+    def describe(old: list[str], notes: list[str]) -> list[str]:
+        lines[:] = [tally.line(job, notes) for tally in tallies]
+        replaced = {t.source: set(t.types) for t in plan.trees}
+        names = {record.tree_name(source): new for source, new in replaced.items()}
+        path = plan.trees[0].source.path
+        older = record.without(record.parse_lines(old, path), names)
+        return [json.dumps(line) for line in (*older, *lines)]
+
+    with writing_file(job.output, overwrite=job.overwrite) as output:
         notes = copying.write_copy(
             additions,
             output,
-            keep=job.request.mode != "friend",
+            keep=keep,
             chunk=job.chunk,
             chunk_bytes=job.chunk_bytes,
+            record=describe,
         )
-        content = {
-            "schema": SCHEMA,
-            "output": {"size": output.stat().st_size},
-            "request": job.record,
-            "mapping": {track.name: track.mapping for track in plan.tracks},
-            "bundles": {
-                track.name: [one.description() for one in track.generators]
-                for track in plan.tracks
-            },
-            "counts": counts,
-            "notes": notes,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: package_version(name) for name in LIBRARIES},
-            },
-        }
-        beside.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return counts, notes
+    finished.write_manifest(job.output, lines)
+    return finished.outcome(lines, notes)
 
 
-def run_job(job: FileJob) -> tuple[Counts, list[str]]:
+def run_job(job: FileJob) -> Outcome:
     """Do a job in a process that knows nothing else of it."""
-    if not job.overwrite and is_finished(job):
-        found = read_manifest(job.output)
-        return found["counts"], found["notes"]
+    if (
+        not job.overwrite
+        and (done := finished.find_outcome(job.output, job.record, job.tree_names))
+        is not None
+    ):
+        return done
     request = job.request
     generators = {
         track: _generators(
@@ -236,37 +237,6 @@ def run_job(job: FileJob) -> tuple[Counts, list[str]]:
         for track, given in request.tracks.items()
     }
     return write_file(plan_file(job, generators))
-
-
-def manifest_path(output: Path) -> Path:
-    """Return where the manifest of an output lies."""
-    return output.with_name(f"{output.name}.json")
-
-
-def read_manifest(output: Path) -> dict[str, Any]:
-    """Return the manifest beside an output, empty if there is none."""
-    try:
-        content = json.loads(manifest_path(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and "request" in content else {}
-
-
-def is_finished(job: FileJob) -> bool:
-    """Return whether an earlier run did a job; raise if another file is there."""
-    output, manifest = job.output, read_manifest(job.output)
-    if not manifest and manifest_path(output).exists():
-        reason = " and is not the manifest of an output"
-        raise exists_error(manifest_path(output), reason)
-    if not output.exists():
-        return False
-    old = {**manifest.get("request", {}), "output": manifest.get("output")}
-    new = {**job.record, "output": {"size": output.stat().st_size}}
-    differing = sorted(name for name in new if old.get(name) != new[name])
-    if differing:
-        reason = f" and differs in {', '.join(differing)}" if manifest else ""
-        raise exists_error(output, reason)
-    return True
 
 
 @functools.lru_cache(maxsize=8)
@@ -284,8 +254,56 @@ def _generators(
     return opened
 
 
+class _Tally:
+    """What is counted while the chunks of a tree are made, and its line of a record."""
+
+    def __init__(self, tree: TreePlan) -> None:
+        self.tree = tree
+        names = ["generated", *one_track.STATUS_BITS]
+        self.counts = {t.name: dict.fromkeys(names, 0) for t in tree.tracks}
+        self.outside: Outside = {t.name: {} for t in tree.tracks}
+        self.made = record.Fingerprints(tree.types)
+        # A branch that is replaced no longer says what a condition was.
+        inputs = (name for track in tree.tracks for name in track.inputs)
+        self.inputs = record.Fingerprints(n for n in inputs if n not in tree.types)
+
+    def add(self, track: str, new: one_track.NewBranches) -> None:
+        """Count the status of a chunk."""
+        done, status = self.counts[track], new.status
+        has_targets = (status & one_track.WITHOUT_TARGETS) == 0
+        done["generated"] += int(np.count_nonzero(has_targets))
+        for name, bit in one_track.STATUS_BITS.items():
+            done[name] += int(np.count_nonzero(status & bit))
+        finished.add_outside(self.outside, {track: new.outside})
+
+    def line(self, job: FileJob, notes: list[str]) -> dict[str, Any]:
+        """Return the line of the tree in the record."""
+        return {
+            "schema": record.SCHEMA,
+            "tree": record.tree_name(self.tree.source),
+            "entries": self.tree.info.entries,
+            "request": job.record,
+            "tracks": {
+                track.name: {
+                    "bundles": [one.description() for one in track.generators],
+                    "mapping": track.mapping,
+                    "branches": self.made.texts(track.types),
+                    "inputs": self.inputs.texts(track.inputs),
+                    "counts": self.counts[track.name],
+                    "outside": self.outside[track.name],
+                }
+                for track in self.tree.tracks
+            },
+            "notes": notes,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: package_version(name) for name in LIBRARIES},
+            },
+        }
+
+
 def _computation(
-    tree: TreePlan, threads: int, counts: Counts, progress: Progress | None
+    tree: TreePlan, threads: int, tally: _Tally, progress: Progress | None
 ) -> Callable[[int, Mapping[str, Any]], dict[str, Any]]:
     """Return the function that makes the new branches of a chunk, and counts."""
 
@@ -293,15 +311,15 @@ def _computation(
         start = tree.first_entry + first
         columns: dict[str, Any] = {}
         for track in tree.tracks:
-            fresh, status = one_track.generate_branches(
+            new = one_track.generate_branches(
                 track, arrays, start=start, threads=threads
             )
-            columns |= fresh
-            done = counts[track.name]
-            has_targets = (status & one_track.WITHOUT_TARGETS) == 0
-            done["generated"] += int(np.count_nonzero(has_targets))
-            for name, bit in one_track.STATUS_BITS.items():
-                done[name] += int(np.count_nonzero(status & bit))
+            tally.add(track.name, new)
+            columns |= new.arrays
+        # As they are written: a branch that is replaced keeps its type.
+        columns = {n: copying.cast(v, tree.written[n]) for n, v in columns.items()}
+        tally.made.add(columns)
+        tally.inputs.add(arrays)
         if progress is not None:
             progress(len(arrays[tree.needed[0]]))
         return columns

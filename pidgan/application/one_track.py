@@ -1,6 +1,7 @@
 """One track of an analysis ntuple: its conditions, generators and new branches."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ Rows = Mapping[str, npt.NDArray[Any]]
 
 # Bits of the status. Tracks with a bit of WITHOUT_TARGETS get no generated targets.
 OUTSIDE_RANGE = np.int8(1)  # a condition lies outside the trained range
-MISSING = np.int8(2)  # a condition is NaN, infinite or no known category
+MISSING = np.int8(2)  # a condition is no number, category or physical value
 NO_BUNDLE = np.int8(4)  # there is no bundle for the species
 OUTSIDE_FIDUCIAL = np.int8(8)  # the fiducial cut of the sample fails
 NOT_SELECTED = np.int8(16)  # the selection fails; old values may stay
@@ -182,13 +183,26 @@ def plan_track(
     return plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewBranches:
+    """The new branches of a track for a chunk, in the shape of the track's own.
+
+    `status` has a row for each track, and `outside` by condition the number of rows
+    outside the trained range, or without a number, and of all that were judged.
+    """
+
+    arrays: dict[str, Any]
+    status: npt.NDArray[np.int8]
+    outside: dict[str, tuple[int, int]]
+
+
 def generate_branches(
     track: TrackPlan, columns: Mapping[str, Any], *, start: int, threads: int = 1
-) -> tuple[dict[str, Any], npt.NDArray[np.int8]]:
-    """Return the new branches of a track for a chunk, and the status (rows,).
+) -> NewBranches:
+    """Return the new branches of a track for a chunk.
 
-    The branches have the shape of the track's own. `start` is the running number of the
-    first entry; the result does not depend on the number of threads.
+    `start` is the running number of the first entry; the result does not depend on the
+    number of threads.
     """
     rows, counts = several_tracks.lay_out(
         columns, track.needed, track.shape, where=track.label
@@ -199,16 +213,22 @@ def generate_branches(
         selected = track.selection.passes(rows, None)
     status = np.where(selected, np.int8(0), NOT_SELECTED)
     targets = {name: _initial(track, name, rows, selected) for name in track.widths}
-    served = ~selected
+    served, outside = ~selected, Counter[str]()
+    judged = Counter[str]()
     for one, conditions in zip(track.generators, track.conditions, strict=True):
         chosen = one.serves(rows[track.truth[0]]) if track.truth else selected
         mine = np.flatnonzero(chosen & selected)
         served[mine] = True
         x = np.column_stack([c.evaluate(rows) for c in conditions])[mine]
-        usable, flags = _judge(one.generator, x)
+        usable, flags, numbers = _judge(one.generator, x)
+        outside.update(numbers)
+        judged.update(dict.fromkeys(numbers, len(mine)))
         status[mine] |= flags
         mine = mine[usable]
         y = _generate(one.generator, x[usable], keys[mine], threads)
+        # Where a transform of a condition has no value, such as log P at P <= 0.
+        lost = ~np.isfinite(y).all(axis=1)
+        y[lost], status[mine[lost]] = np.nan, MISSING
         for i, (target, part) in enumerate(one.outputs.items()):
             targets[target][mine] = y[:, i] if part is None else y[:, part]
     status[~served] |= NO_BUNDLE
@@ -220,7 +240,11 @@ def generate_branches(
     nested = {
         name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
     }
-    return nested, status
+    return NewBranches(
+        arrays=nested,
+        status=status,
+        outside={name: (outside[name], n) for name, n in judged.items()},
+    )
 
 
 def _unique(*parts: Iterable[str]) -> tuple[str, ...]:
@@ -314,18 +338,24 @@ def _truth_flags(
 
 def _judge(
     generator: Generator, x: npt.NDArray[np.float32]
-) -> tuple[BoolArray, npt.NDArray[np.int8]]:
-    """Return which rows of conditions can be used, and the status bits of all rows."""
-    card = generator.card
+) -> tuple[BoolArray, npt.NDArray[np.int8], dict[str, int]]:
+    """Return which rows of conditions can be used, and the status bits of all rows.
+
+    The numbers are those of rows in which a condition is outside or cannot be used.
+    """
+    card, numbers = generator.card, {}
     usable: BoolArray = np.asarray(np.isfinite(x).all(axis=1))
     outside = np.zeros(len(x), dtype=np.bool_)
     for variable, values in zip(card.conditions, x.T, strict=True):
+        known = np.isfinite(values)
         if variable.categories:
-            known = np.array(variable.categories, dtype=np.float32)
-            usable &= np.isin(values, known)
+            known &= np.isin(values, np.array(variable.categories, dtype=np.float32))
+            usable &= known
         low, high = np.array(variable.range, dtype=np.float32)
         sentinel = np.isin(values, np.array(variable.sentinels, dtype=np.float32))
-        outside |= ((values < low) | (values > high)) & ~sentinel
+        beyond = ((values < low) | (values > high)) & ~sentinel
+        outside |= beyond
+        numbers[variable.name] = int(np.count_nonzero(beyond | ~known))
     flags = np.zeros(len(x), dtype=np.int8)
     flags[~usable] |= MISSING
     flags[usable & outside] |= OUTSIDE_RANGE
@@ -333,4 +363,4 @@ def _judge(
         cut = parse_cut(card.sample.fiducial, names=card.condition_names)
         columns = dict(zip(card.condition_names, x.T, strict=True))
         flags[usable & ~cut.passes(columns, None)] |= OUTSIDE_FIDUCIAL
-    return usable, flags
+    return usable, flags, numbers

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pidgan.application import one_file
-from pidgan.application.one_file import Counts, FileJob, FilePlan, Progress
+from pidgan.application.finished import Outcome
+from pidgan.application.one_file import FileJob, FilePlan, Progress
 from pidgan.errors import NtupleError
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.machine import available_cores, available_memory
 
-Result = tuple[int, Counts, list[str]]
-"""The number of a job, its counts and its notes."""
+Result = tuple[int, Outcome]
+"""The number of a job, and what its file holds."""
 
 MEMORY_SHARE = 20
 """A chunk takes at most this part of the memory: some five are alive at a time, each
@@ -42,8 +43,8 @@ def do_files(
     threads: int | None,
     client: Any,
     progress: Progress | None,
-) -> Iterator[tuple[FilePlan, Counts, list[str]]]:
-    """Write files where the arguments of `apply` say; yield them, counts and notes."""
+) -> Iterator[tuple[FilePlan, Outcome]]:
+    """Write files where the arguments of `apply` say; yield them as they are done."""
     if client is not None:
         jobs = [plan.job.portable(absolute=True) for plan in plans]
         results = _on_dask(jobs, client)
@@ -55,14 +56,14 @@ def do_files(
         plans = [replace(plan, job=mine(plan.job)) for plan in plans]
         if share.workers == 1:
             for plan in plans:
-                yield plan, *one_file.write_file(plan, progress)
+                yield plan, one_file.write_file(plan, progress)
             return
         jobs = [plan.job.portable(absolute=False) for plan in plans]
         results = _in_processes(jobs, workers=share.workers)
-    for number, counts, notes in results:
+    for number, outcome in results:
         if progress is not None:
             progress(plans[number].entries)
-        yield plans[number], counts, notes
+        yield plans[number], outcome
 
 
 class Share(NamedTuple):
@@ -106,7 +107,7 @@ def _in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
     try:
         futures = {pool.submit(one_file.run_job, job): i for i, job in enumerate(jobs)}
         for future in as_completed(futures):
-            yield futures[future], *future.result()
+            yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise NtupleError(
             "a worker process was killed, perhaps for its memory; the same command "
@@ -126,7 +127,7 @@ def _on_dask(jobs: Sequence[FileJob], client: Any) -> Iterator[Result]:
     numbers = {future.key: i for i, future in enumerate(futures)}
     try:
         for future in completed(futures):
-            yield numbers[future.key], *future.result()
+            yield numbers[future.key], future.result()
     except KilledWorker as error:
         raise NtupleError(f"Dask gave up: {' '.join(str(error).split())}") from error
     finally:

@@ -121,6 +121,13 @@ def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> Bra
     return old
 
 
+def cast(values: Any, kind: BranchType) -> Any:
+    """Return an array with numbers of a type."""
+    if kind.shape == (None,):
+        return ak.values_astype(values, kind.number)
+    return np.asarray(values, dtype=kind.number)
+
+
 @contextlib.contextmanager
 def ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
     """Give the items, in order, while a thread makes the next one.
@@ -174,7 +181,7 @@ def _copy_tree(
         arrays = tree.arrays(piece, addition.needed)
         fresh = addition.compute(first, arrays)
         first += len(next(iter(arrays.values()), ()))
-        return piece, {name: _cast(fresh[name], kind) for name, kind in types.items()}
+        return piece, {name: cast(fresh[name], kind) for name, kind in types.items()}
 
     branches = list(dict.fromkeys([*kept, *addition.needed]))
     pieces = tree.pieces(branches, start=0, stop=tree.entries, chunk=rows)
@@ -196,10 +203,3 @@ def _copy_tree(
 def _listed(branches: Mapping[str, str]) -> str:
     """Return names with types for a message."""
     return ", ".join(f"{name!r} ({kind})" for name, kind in branches.items())
-
-
-def _cast(values: Any, kind: BranchType) -> Any:
-    """Return an array with numbers of a type."""
-    if kind.shape == (None,):
-        return ak.values_astype(values, kind.number)
-    return np.asarray(values, dtype=kind.number)

@@ -351,11 +351,31 @@ def test_every_step_of_the_end_can_be_the_last(
         patch.setattr("pidgan.files.trees.os.replace", die)
         with pytest.raises(Killed):
             apply({"K": bundle}, inputs, out, overwrite=True)
-    assert len(renamed) == (step == "before the output")
-    # Whatever is there now, it is never taken for what was asked.
+    assert len(renamed) == (step == "before the manifest")
+    # Whatever is there now, it is taken for what its record says.
+    with pytest.raises(NtupleError, match="exists and differs in seed"):
+        apply({"K": bundle}, inputs, out)
     finished = apply({"K": bundle}, inputs, out, overwrite=True)
     assert finished.skipped == ()
     same(whole, out)
+
+
+def test_an_output_without_its_manifest_is_finished(
+    bundle: Path, inputs: str, whole: Path
+) -> None:
+    """A run may be killed between the two; the manifest comes back."""
+    beside = [path.with_name(f"{path.name}.json") for path in whole.glob("*.root")]
+    contents = {path: path.read_text() for path in beside}
+    times = {path: path.stat().st_mtime_ns for path in whole.glob("*.root")}
+    beside[0].unlink()
+    beside[1].write_text(contents[beside[0]])
+    dry = apply({"K": bundle}, inputs, whole, dry_run=True)
+    assert len(dry.skipped) == FILES
+    assert not beside[0].exists()
+    again = apply({"K": bundle}, inputs, whole)
+    assert len(again.skipped) == FILES
+    assert {path: path.read_text() for path in beside} == contents
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("*.root")} == times
 
 
 def test_a_kill_between_manifest_and_output_is_no_obstacle(

@@ -1,0 +1,224 @@
+"""The record inside an output: which bundles made which branches, of which values.
+
+`apply` writes one line of JSON for each tree into the file itself, so that it goes with
+renames and copies. `hadd` puts the lines of all its inputs together. A line has the
+number of entries and a fingerprint of each generated branch and of each branch that
+held a condition, so that a file which was changed afterwards does not fit its record.
+
+An output of version 0.1 has no record. The manifest beside it counts instead, if the
+size of the file is that in the manifest.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from pidgan.errors import NtupleError
+from pidgan.files import tables
+from pidgan.files.trees import RECORD, Source, is_remote
+
+SCHEMA = 3
+"""Version of the lines, and of the manifest that is made of them."""
+
+OLD_SCHEMA = 2
+"""Last version of a manifest whose output has no record."""
+
+BLOCK = 1 << 14
+"""Values mixed at a time, which stay in the cache of a core."""
+
+# The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), one step shorter.
+_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_HALF = np.uint64(32)
+_MODULUS = 1 << 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What one line of a record says of one track.
+
+    Attributes:
+        entries: Number of entries of the tree, or of the part of it.
+        bundles: Path, species and sha256 of each bundle of the track.
+        request: What `apply` was asked for.
+        mapping: Where each condition was found; empty in a manifest of version 0.1.
+        branches: Fingerprints of the generated branches; None if they are not known.
+        inputs: Fingerprints of the branches that hold conditions.
+    """
+
+    entries: int
+    bundles: tuple[Mapping[str, str], ...]
+    request: Mapping[str, Any]
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    branches: Mapping[str, int] | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
+
+    def has(self, branch: str) -> bool:
+        """Return whether a branch was made then, as far as is known."""
+        if self.branches is None:
+            return branch.endswith(str(self.request["suffix"]))
+        return branch in self.branches
+
+
+def fingerprint(values: Any) -> int:
+    """Return a number that changes with any value, but not with their order.
+
+    The fingerprints of two parts add up to that of the whole, modulo 2^64.
+    """
+    if not isinstance(values, np.ndarray):
+        values = ak.flatten(values, axis=None)
+    flat, total = np.asarray(values).reshape(-1), 0
+    for first in range(0, len(flat), BLOCK):
+        bits = flat[first : first + BLOCK].astype(np.float64).view(np.uint64)
+        bits *= _FIRST
+        bits ^= bits >> _HALF
+        bits *= _SECOND
+        bits ^= bits >> _HALF
+        total += int(bits.sum())
+    return total % _MODULUS
+
+
+class Fingerprints:
+    """Fingerprints of branches, of which chunk after chunk is seen."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.sums = dict.fromkeys(names, 0)
+        self.entries = 0
+
+    def add(self, arrays: Mapping[str, Any]) -> None:
+        """Count the entries of a chunk and mix their values."""
+        self.entries += len(next(iter(arrays.values())))
+        for name in self.sums:
+            self.sums[name] = (self.sums[name] + fingerprint(arrays[name])) % _MODULUS
+
+    def texts(self, names: Iterable[str]) -> dict[str, str]:
+        """Return those of some branches as lines have them."""
+        return {name: f"{self.sums[name]:016x}" for name in names if name in self.sums}
+
+
+def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the fingerprints of a whole, of the branches that all parts have."""
+    parts = list(parts)
+    names = set(parts[0]).intersection(*parts[1:]) if parts else set()
+    return {name: sum(part[name] for part in parts) % _MODULUS for name in names}
+
+
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of the record of a file; an NtupleError if it is damaged."""
+    return parse_lines(tables.read_record(path), path)
+
+
+def parse_lines(texts: Iterable[str], path: str | Path) -> list[dict[str, Any]]:
+    """Return the content of the lines of a record; an NtupleError if it is damaged."""
+    lines = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+            _ = line["tree"], int(line["entries"]), dict(line["tracks"])
+            dict(line["request"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise NtupleError(
+                f"{path}: its record, {RECORD}, is damaged ({type(error).__name__})"
+            ) from None
+        lines.append(line)
+    return lines
+
+
+def without(
+    lines: Iterable[Mapping[str, Any]], replaced: Mapping[str | None, set[str]]
+) -> list[dict[str, Any]]:
+    """Return older lines, without the branches of each tree that are replaced."""
+    kept = []
+    for line in lines:
+        gone = replaced.get(line["tree"], set())
+        tracks = {
+            track: {
+                **own,
+                "branches": {k: v for k, v in own["branches"].items() if k not in gone},
+                "inputs": {k: v for k, v in own["inputs"].items() if k not in gone},
+            }
+            for track, own in line["tracks"].items()
+        }
+        tracks = {track: own for track, own in tracks.items() if own["branches"]}
+        if tracks:
+            kept.append({**line, "tracks": tracks})
+    return kept
+
+
+def made_in(
+    source: Source, lines: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Made]]:
+    """Return, by track, what the lines of a record say of a tree."""
+    found: dict[str, list[Made]] = {}
+    for line in lines:
+        if line["tree"] != tree_name(source):
+            continue
+        for track, own in line["tracks"].items():
+            try:
+                made = Made(
+                    entries=int(line["entries"]),
+                    bundles=tuple(own["bundles"]),
+                    request=line["request"],
+                    mapping=own["mapping"],
+                    branches={k: int(v, 16) for k, v in own["branches"].items()},
+                    inputs={k: int(v, 16) for k, v in own["inputs"].items()},
+                )
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise NtupleError(
+                    f"{source.path}: its record, {RECORD}, is damaged "
+                    f"({type(error).__name__})"
+                ) from None
+            found.setdefault(track, []).append(made)
+    return found
+
+
+def made_by_manifest(source: Source) -> dict[str, list[Made]]:
+    """Return the same of the manifest of version 0.1 beside a file, if it fits."""
+    path = Path(f"{source.path}.json")
+    try:
+        if is_remote(source.path):
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        request, bundles = content["request"], content["bundles"]
+        trees = {tree: int(n) for tree, _, n in request["input"]["trees"]}
+        fits = content["output"]["size"] == Path(source.path).stat().st_size
+        if content["schema"] > OLD_SCHEMA or not fits or source.tree not in trees:
+            return {}
+        return {
+            track: [
+                Made(
+                    entries=trees[source.tree],
+                    bundles=tuple({**one, "sha256": one["sha256"]} for one in own),
+                    request={**request, "suffix": request["suffix"]},
+                )
+            ]
+            for track, own in bundles.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def find_made(source: Source) -> dict[str, list[Made]]:
+    """Return, by track, what is known of how the branches of a tree were made."""
+    lines = read_lines(source.path)
+    return made_in(source, lines) if lines else made_by_manifest(source)
+
+
+def key_names(made: Iterable[Made]) -> tuple[str, ...]:
+    """Return the branches that identify an event, if all parts were made with them.
+
+    They are those of `--key`, without those of a single track.
+    """
+    keys = [tuple(one.request.get("key", ())) for one in made]
+    if not keys or any(key != keys[0] for key in keys):
+        return ()
+    return tuple(name for name in keys[0] if "{track}" not in name)
+
+
+def tree_name(source: Source) -> str | None:
+    """Return the name of a tree as records have it, None for a file of one table."""
+    return None if source.tree is None else source.name
