@@ -12,7 +12,6 @@ __all__ = [
     "apply",
     "conditions",
     "quantile_map",
-    "record",
     "request",
     "several_tracks",
     "workers",
