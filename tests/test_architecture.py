@@ -38,7 +38,7 @@ ROOMS = {
 # The one room, or files of it, that may import a heavy library.
 OWNERS = {
     "uproot": "files/",
-    "iminuit": "sample/sweights",
+    "iminuit": "sample/mass_fit",
     "sweights": "sample/sweights",
     "onnxruntime": "bundle/bundle",
     "distributed": "application/workers",

@@ -1,15 +1,19 @@
 """sWeights from an extended maximum-likelihood fit to the discriminant.
 
 The shapes to choose from are described in `pidgan.sample.mass_shapes`. They are fitted
-to a fine histogram (iminuit), so that half a million rows take about a second. With the
-shapes fixed, the yields are then found from the unbinned rows, and the sWeights
-(package sweights) sum to the signal yield exactly. sWeights assume that in signal and
-in background the discriminant is independent of conditions and targets: M. Pivk, F. Le
-Diberder, arXiv:physics/0402083; H. Dembinski et al., arXiv:2112.04574.
+to a fine histogram (`pidgan.sample.mass_fit`), so that half a million rows take about a
+second. With the shapes fixed, the yields are then found from the unbinned rows, and the
+sWeights (package sweights) sum to the signal yield exactly. sWeights assume that in
+signal and in background the discriminant is independent of conditions and targets: M.
+Pivk, F. Le Diberder, arXiv:physics/0402083; H. Dembinski et al., arXiv:2112.04574.
+
+Shapes that are fitted to the same rows follow their fluctuations: a peak moves to where
+the background is high by chance, which gives that background a positive weight. Each
+free parameter so adds about var(N_s) / N_s rows of background to a small signal. The
+weight of a row therefore is the one of a fit without this row (`_without_own_row`).
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +25,13 @@ from scipy.stats import chi2 as chi2_distribution
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
 from pidgan.sample.definition import Discriminant
-from pidgan.sample.mass_shapes import BACKGROUNDS, MEAN, SIGNALS, WIDTH, Component
+from pidgan.sample.mass_fit import MassFit, components, fit_mass
+from pidgan.sample.mass_shapes import Component
 
 #: Bins of the fit: a fifth of the narrowest peak in use, so nothing is lost.
 N_BINS = 200
 #: Bins are merged to this many expected rows before chi2 is taken.
 MIN_EXPECTED = 20.0
-#: Signal yield over its uncertainty, below which there is no peak to weight.
-MIN_SIGNIFICANCE = 4.0
 #: Background yield over its uncertainty, below which there is none to subtract.
 MIN_BACKGROUND = 2.0
 #: Number of rows below which no shape can be fitted.
@@ -37,6 +40,8 @@ MIN_ROWS = 100
 POOR_P_VALUE = 1e-4
 #: Share of the range that its variation leaves out, on either side.
 RANGE_VARIATION = 0.1
+#: Nodes between which the correction for a row's own influence is interpolated.
+_NODES = np.linspace(0.0, 1.0, 2001)
 
 _OTHER_BACKGROUND = {"exponential": "polynomial", "polynomial": "exponential"}
 _OTHER_SIGNAL = {
@@ -119,14 +124,15 @@ def compute_sweights(
     position = (values - low) / (high - low)
     histogram, edges = np.histogram(position, bins=N_BINS, range=(0.0, 1.0))
     counts = histogram.astype(np.float64)
-    shapes, parameters, errors = _fit(counts, edges, discriminant, where)
+    fit = fit_mass(counts, edges, discriminant, where)
+    shapes, errors = fit.components, (float(fit.errors[0]), float(fit.errors[1]))
     yields = _unbinned_yields(position, shapes, errors, where)
     expected = [
         n * np.diff(shape.cumulative(edges))
         for n, shape in zip(yields, shapes, strict=True)
     ]
     # The two yields are parameters too.
-    chi2, n_dof = _goodness(counts, expected[0] + expected[1], len(parameters) + 2)
+    chi2, n_dof = _goodness(counts, expected[0] + expected[1], len(fit.values))
     p_value = float(chi2_distribution.sf(chi2, n_dof)) if n_dof > 0 else 1.0
     if p_value < POOR_P_VALUE:
         warnings.warn(
@@ -138,9 +144,9 @@ def compute_sweights(
         )
     both = zip(("signal", "background"), yields, errors, strict=True)
     return SweightResult(
-        weights=_weights(position, shapes, yields, where),
+        weights=_weights(position, fit, yields, where),
         yields={name: (value, error) for name, value, error in both},
-        parameters=_in_mev(parameters, low, high),
+        parameters=_in_mev(fit, low, high),
         chi2=chi2,
         n_dof=n_dof,
         p_value=p_value,
@@ -207,86 +213,6 @@ def _unfilled(values: FloatArray, low: float, high: float) -> str:
     return f" (rows span {first:.6g} to {last:.6g}, 'range' is {low:g} to {high:g})"
 
 
-def _start(counts: FloatArray) -> tuple[float, float, float]:
-    """Guess position and width of the peak and its share, sidebands subtracted."""
-    n = len(counts)
-    side = n // 10
-    left, right = counts[:side].mean(), counts[-side:].mean()
-    excess = counts - np.linspace(left, right, n)
-    smooth = np.convolve(excess, np.ones(5) / 5, mode="same")
-    peak = int(np.argmax(smooth))
-    below = np.flatnonzero(~(smooth > 0.5 * smooth[peak]))
-    first = int(below[below < peak].max(initial=-1)) + 1
-    last = int(below[below > peak].min(initial=n)) - 1
-    width = (last - first + 1) / n / 2.355  # full width at half maximum of a Gaussian
-    share = float(np.clip(excess.sum() / counts.sum(), 0.05, 0.95))
-    return float(np.clip((peak + 0.5) / n, 0.05, 0.95)), width, share
-
-
-def _fit(
-    counts: FloatArray, edges: FloatArray, discriminant: Discriminant, where: str
-) -> tuple[_Shapes, dict[str, tuple[float, float]], tuple[float, float]]:
-    """Return signal and background, their parameters, and the errors of the yields."""
-    try:
-        from iminuit import Minuit
-        from iminuit.cost import ExtendedBinnedNLL
-    except ImportError:
-        raise FitError(
-            f"{where} needs iminuit and sweights: install pidgan's extra 'train'"
-        ) from None
-
-    signal = SIGNALS[discriminant.signal]
-    background = BACKGROUNDS[discriminant.background]
-    split = 2 + len(signal.names)
-
-    def components(p: Sequence[float]) -> _Shapes:
-        return (
-            Component(shape=signal, parameters=tuple(p[2:split])),
-            Component(shape=background, parameters=tuple(p[split:])),
-        )
-
-    def expected(x: FloatArray, p: Sequence[float]) -> FloatArray:
-        peak, floor = components(p)
-        return p[0] * peak.cumulative(x) + p[1] * floor.cumulative(x)
-
-    n = float(counts.sum())
-    mean, width, share = _start(counts)
-    guess = (*signal.start(mean, width), *background.start(mean, width))
-    names = (*signal.names, *background.names)
-    minuit = Minuit(
-        ExtendedBinnedNLL(counts, edges, expected),
-        (share * n, (1 - share) * n, *guess),
-        name=("signal", "background", *names),
-    )
-    minuit.limits = ((0, 2 * n), (0, 2 * n), *signal.limits, *background.limits)
-    minuit.strategy = 1
-    minuit.migrad(ncall=20_000)
-    if not minuit.valid:
-        minuit.simplex(ncall=5_000)
-        minuit.migrad(ncall=20_000)
-    if not minuit.valid:
-        raise FitError(
-            f"{where} did not converge after {minuit.nfcn} calls ({discriminant.signal}"
-            f" + {discriminant.background}, {int(n)} rows); try a simpler 'signal' or "
-            f"'background', or another 'range'"
-        )
-    values, errors = minuit.values, minuit.errors
-    if values["signal"] < MIN_SIGNIFICANCE * errors["signal"]:
-        raise FitError(
-            f"{where} finds no signal: {values['signal']:.0f} +- "
-            f"{errors['signal']:.0f} rows; check that branch, 'unit' and 'range' of "
-            f"the discriminant hold the peak"
-        )
-    for name, (low, high) in (("mean", MEAN), ("width", WIDTH)):
-        if not low * 1.01 < values[name] < high * 0.99:
-            raise FitError(
-                f"{where}: the fitted {name} is at the limit of its range; "
-                f"check that 'range' = {list(discriminant.range)} holds the whole peak"
-            )
-    parameters = {name: (values[name], errors[name]) for name in names}
-    return components(values), parameters, (errors["signal"], errors["background"])
-
-
 def _unbinned_yields(
     position: FloatArray, shapes: _Shapes, errors: tuple[float, float], where: str
 ) -> tuple[float, float]:
@@ -316,14 +242,14 @@ def _pure(where: str, account: str) -> FitError:
 
 
 def _weights(
-    position: FloatArray, shapes: _Shapes, yields: tuple[float, float], where: str
+    position: FloatArray, fit: MassFit, yields: tuple[float, float], where: str
 ) -> FloatArray:
     from sweights import Cows
 
     # Computed by summing over rows, which makes the sum rule exact.
     cows = Cows(
         position,
-        *(shape.density for shape in shapes),
+        *(shape.density for shape in fit.components),
         yields=list(yields),
         range=(0.0, 1.0),
     )
@@ -333,7 +259,57 @@ def _weights(
             f"{where}: the sWeights sum to {weights.sum():.6g}, expected the signal "
             f"yield {yields[0]:.6g}; signal and background are too alike"
         )
-    return weights
+    weights += np.interp(position, _NODES, _without_own_row(fit, yields))
+    return np.asarray(weights * (yields[0] / weights.sum()))
+
+
+def _without_own_row(fit: MassFit, yields: tuple[float, float]) -> FloatArray:
+    """Return by how much a weight changes at each node if the fit lacks this row.
+
+    Without a row at x the parameters are, to first order, lower by I^-1 s, where s is
+    the derivative of log(N_s p_s + N_b p_b) at x and I its Fisher information (the
+    infinitesimal jackknife: L. Jaeckel, Bell Lab. Memo. MM 72-1215-11 (1972)).
+    """
+    values = np.array([*yields, *fit.values[2:]])
+    steps = 1e-3 * np.maximum(fit.errors, 1e-9 * np.abs(values))
+    slopes, scores = [], []
+    for k in np.flatnonzero(fit.free):
+        ends = []
+        for sign in (1.0, -1.0):
+            moved = values.copy()
+            moved[k] += sign * steps[k]
+            ends.append(_curves(fit, moved))
+        (above, log_above), (below, log_below) = ends
+        slopes.append((above - below) / (2 * steps[k]))
+        scores.append((log_above - log_below) / (2 * steps[k]))
+    score = np.array(scores)
+    density = np.exp(_curves(fit, values)[1])
+    information = (score * density * _measure()) @ score.T
+    # In units of the uncertainties, so that a combination that the data do not
+    # determine is told from a small number.
+    scale = 1 / np.sqrt(np.diag(information))
+    inverse = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True)
+    shift = (inverse * np.outer(scale, scale)) @ score
+    return np.asarray(-np.sum(np.array(slopes) * shift, axis=0))
+
+
+def _curves(fit: MassFit, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the sWeight, and log(N_s p_s + N_b p_b), at each node."""
+    peak, floor = (
+        shape.density(_NODES)
+        for shape in components(fit.signal, fit.background, values)
+    )
+    total = values[0] * peak + values[1] * floor
+    pair = np.stack([peak, floor])
+    inverse = np.linalg.inv((pair / total * _measure()) @ pair.T)
+    return np.asarray(inverse[0] @ pair / total), np.log(total)
+
+
+def _measure() -> FloatArray:
+    """Return the weight of each node in an integral by trapezia."""
+    measure = np.full(len(_NODES), _NODES[1])
+    measure[[0, -1]] /= 2
+    return measure
 
 
 def _goodness(
@@ -353,15 +329,15 @@ def _goodness(
     return float(np.sum((observed - model) ** 2 / model)), len(merged) - n_parameters
 
 
-def _in_mev(
-    parameters: dict[str, tuple[float, float]], low: float, high: float
-) -> dict[str, tuple[float, float]]:
+def _in_mev(fit: MassFit, low: float, high: float) -> dict[str, tuple[float, float]]:
     """Convert from the unit interval; ratios and powers have no unit."""
     span = high - low
     factors = {"mean": span, "width": span, "rate": 1 / span}
     found = {}
-    for name, (value, error) in parameters.items():
+    for name, value, error in zip(
+        fit.names, fit.values[2:], fit.errors[2:], strict=True
+    ):
         factor = factors.get(name, 1.0)
         start = low if name == "mean" else 0.0
-        found[name] = (start + factor * value, factor * error)
+        found[name] = (float(start + factor * value), float(factor * error))
     return found
