@@ -19,11 +19,12 @@ PACKAGE = Path(pidgan.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
-GROUND = {"errors", "arrays"}
+GROUND = {"errors", "arguments", "arrays"}
 FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
     "arrays": set(),
+    "arguments": {"errors"},
     "files": GROUND,
     "simulation": GROUND,
     "calorimeter": GROUND | {"files"},

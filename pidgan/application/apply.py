@@ -25,6 +25,7 @@ from pidgan.application.finished import (
 from pidgan.application.one_file import FileJob, FilePlan, Generators, Progress
 from pidgan.application.request import Elsewhere, Mode, Request, Track, open_generators
 from pidgan.application.workers import do_files
+from pidgan.arguments import checked
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
@@ -91,6 +92,7 @@ class ApplySummary:
         return "\n".join(lines)
 
 
+@checked
 def apply(
     tracks: Mapping[str, Track],
     files: str | Path | Sequence[str | Path],

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
@@ -55,6 +56,7 @@ class QuantileMap:
                 "a quantile map must rise in simulation and never fall in data"
             )
 
+    @checked
     def evaluate(self, values: FloatArray) -> npt.NDArray[np.float64]:
         """Return the mapped values (n,); beyond an end, all are shifted like the end.
 
@@ -66,6 +68,7 @@ class QuantileMap:
         mapped = np.interp(inside, self.simulation, self.data)
         return np.asarray(mapped + (x - inside))
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the map as JSON."""
         content = {"schema": SCHEMA, "simulation": self.simulation, "data": self.data}
@@ -73,6 +76,7 @@ class QuantileMap:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> "QuantileMap":
         """Read a map that `save` wrote.
 
@@ -95,6 +99,7 @@ class QuantileMap:
         return cls(simulation=simulation, data=data)
 
 
+@checked
 def make_quantile_map(
     simulation: FloatArray,
     data: FloatArray,

@@ -17,7 +17,8 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.bundle.bundle_file import Graph, checked, read_bundle_file, read_self_test
+from pidgan.arguments import checked
+from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.errors import BundleError, PidganWarning, nearest
@@ -102,8 +103,8 @@ class Bundle:
         """
         if noise is None:
             return self._generate_table(conditions, seed)
-        x = checked(conditions, "conditions", len(self.card.conditions))
-        z = checked(noise, "noise", self.card.n_noise)
+        x = as_rows(conditions, "conditions", len(self.card.conditions))
+        z = as_rows(noise, "noise", self.card.n_noise)
         if len(x) != len(z):
             raise ValueError(f"{len(x)} rows of conditions but {len(z)} of noise")
         return self._generate(x, lambda rows: z[rows])
@@ -112,7 +113,7 @@ class Bundle:
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
         """Return targets for conditions and keys (n,) for `keyed_normal`."""
-        x = checked(conditions, "conditions", len(self.card.conditions))
+        x = as_rows(conditions, "conditions", len(self.card.conditions))
         if keys.shape != (len(x),):
             raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")
         n_noise = self.card.n_noise
@@ -249,6 +250,7 @@ class Bundle:
         return y
 
 
+@checked
 def open_bundle(
     path: str | Path, *, verify: bool = True, threads: int | None = None
 ) -> Bundle:

@@ -190,7 +190,7 @@ def read_self_test(card: Card, where: str) -> SelfTest:
         "targets": len(card.targets),
     }
     try:
-        parts = {n: checked(test[n], n, width) for n, width in widths.items()}
+        parts = {n: as_rows(test[n], n, width) for n, width in widths.items()}
         x, z, y = (len(part) for part in parts.values())
         if not 0 < x == z == y:
             raise ValueError(f"{x}, {z} and {y} rows")
@@ -201,7 +201,7 @@ def read_self_test(card: Card, where: str) -> SelfTest:
     return SelfTest(**parts)
 
 
-def checked(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.float32]:
+def as_rows(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.float32]:
     """Return rows (n, width) as float32, or raise a ValueError for another shape."""
     array = np.asarray(values, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != width:

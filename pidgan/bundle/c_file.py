@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle
 from pidgan.bundle.bundle_file import TOLERANCE, read_self_test
 from pidgan.bundle.c_operators import translate
@@ -31,6 +32,7 @@ _KEYWORDS = frozenset(
 )
 
 
+@checked
 def export_c(
     bundle: Bundle,
     path: str | Path,

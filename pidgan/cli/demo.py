@@ -14,6 +14,7 @@ import pandas as pd
 
 import pidgan
 from pidgan import simulation
+from pidgan.arguments import checked
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.files.writing import writing_folder
 from pidgan.sample.cuts import parse_cut
@@ -30,6 +31,7 @@ SPECIES = {"kaon": ("dstar_k", "Kplus", "K+"), "pion": ("dstar_pi", "piminus", "
 CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLk - RichDLLp > 0")
 
 
+@checked
 def run_demo(
     output: str | Path,
     *,

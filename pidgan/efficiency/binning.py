@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card
 from pidgan.errors import DatasetError, MapError, PidganWarning, nearest
@@ -46,6 +47,7 @@ MAX_AXES = 3
 """Number of conditions, the first ones, that have bins in such a sample."""
 
 
+@checked
 def choose_edges(
     binning: Binning | None,
     columns: Columns,
@@ -156,6 +158,7 @@ def _cover(range_: tuple[float, float], edges: Sequence[float]) -> tuple[float, 
     return (*left[:-1], *inner, *right[1:])
 
 
+@checked
 def equal_population(
     values: ArrayLike, n_bins: int, *, weights: ArrayLike | None = None
 ) -> FloatArray:
@@ -176,8 +179,6 @@ def equal_population(
     Raises:
         DatasetError: The values do not allow so many bins.
     """
-    if n_bins < 1:
-        raise ValueError(f"{n_bins} bins of equal population, expected at least 1")
     x = np.asarray(values, dtype=np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     finite = np.isfinite(x)

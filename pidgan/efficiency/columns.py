@@ -25,6 +25,7 @@ from pidgan.application.conditions import (
     check_units,
 )
 from pidgan.application.several_tracks import common_shape, lay_out, restore
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import check_conditions, find_track_conditions
 from pidgan.efficiency.binning import bin_index
@@ -43,6 +44,7 @@ _WORDS = (
 )
 
 
+@checked
 def write_efficiency_columns(
     maps: Mapping[str, EfficiencyMap | str | Path],
     files: str | Path | Sequence[str | Path],

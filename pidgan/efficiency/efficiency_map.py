@@ -26,6 +26,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
 from pidgan.efficiency.table_files import weight_histogram
@@ -146,6 +147,7 @@ class EfficiencyMap:
             raise MapError(f"{text}; run systematics for it")
         return known.index(wanted)
 
+    @checked
     def joint_covariance(self, i: int, j: int) -> FloatArray:
         """Return the covariance (n_bins, n_bins) of the discrepancies of two cuts."""
         if i == j:
@@ -153,6 +155,7 @@ class EfficiencyMap:
         first = self.operator[i] * self.raw_covariance[i, j]
         return np.asarray(first @ self.operator[j].T)
 
+    @checked
     def propagate(self, fractions: FloatArray) -> FloatArray:
         """Return the covariance (n_cuts, n_cuts) of mean discrepancies sum_b f_b d_b.
 
@@ -174,6 +177,7 @@ class EfficiencyMap:
         columns["n_eff"] = np.tile(self.n_eff, len(self.cuts))
         return pd.DataFrame(columns)
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write MAP.json, MAP.npz beside it and, up to three conditions, MAP.root.
 
@@ -195,6 +199,7 @@ class EfficiencyMap:
         return tuple(paths)
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Self:
         """Read a map that `save` wrote.
 

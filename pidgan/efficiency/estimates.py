@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
@@ -114,6 +115,7 @@ class Estimates:
         one = np.ones(len(a))
         return _combine(a, b, a.values + b.values, (one, one), "+")
 
+    @checked
     def linear(self, matrix: Any, *, labels: Sequence[str]) -> "Estimates":
         """Return a matrix (m, n), which may be sparse, times the values.
 

@@ -38,6 +38,7 @@ import pandas as pd
 from scipy import sparse
 
 from pidgan.application.conditions import Conditions
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted, sums
 from pidgan.efficiency.analysis_rows import Request, Rows, check_places, read_rows
@@ -145,6 +146,7 @@ class PidEfficiencies:
         return quoted.efficiency_latex(self.results, list(self.binning))
 
 
+@checked
 def pid_efficiency(
     maps: Mapping[str, EfficiencyMap | str | Path],
     files: str | Path | Sequence[str | Path],

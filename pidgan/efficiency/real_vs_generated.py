@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Generator
@@ -98,6 +99,7 @@ class RealVsGenerated:
         """Difference over its error, (n_cuts, ...)."""
         return np.asarray(self.difference / self.difference_error)
 
+    @checked
     def measured(self, least: float = MIN_BIN_EFF) -> "RealVsGenerated":
         """Return the record with NaN in bins of fewer effective rows than `least`."""
         use = self.n_eff >= least
@@ -113,6 +115,7 @@ class RealVsGenerated:
             **kept(self, own),
         )
 
+    @checked
     def figures(self, number: int) -> dict[str, Any]:
         """Return the edges, and the arrays of the cut with this number as lists."""
         arrays = {
@@ -236,6 +239,7 @@ def compare_rows(
     )
 
 
+@checked
 def closure_table(
     generator: Generator,
     reference: "pd.DataFrame | Dataset | None" = None,

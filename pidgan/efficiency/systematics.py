@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.application.request import package_version
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Card, Generator
@@ -57,6 +58,7 @@ EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
 
 
+@checked
 def run_systematics(
     generator: Generator,
     reference: "pd.DataFrame | Dataset | None" = None,

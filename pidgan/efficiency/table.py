@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
@@ -112,6 +113,7 @@ class EfficiencyTable:
         columns["rows_outside"] = self.rows_outside
         return pd.DataFrame(columns)
 
+    @checked
     def to_hist(self, content: Content = "efficiency") -> Any:
         """Return a `hist.Hist`: axis "cut" (not for "total"), then the conditions.
 
@@ -127,6 +129,7 @@ class EfficiencyTable:
         return weight_histogram(self.binning, *arrays, name=content, cuts=cuts)
 
     @classmethod
+    @checked
     def from_hists(
         cls,
         total: Any,
@@ -241,6 +244,7 @@ class EfficiencyTable:
         )
 
 
+@checked
 def efficiency_table(
     frame: bins.Columns,
     cuts: Sequence[str] | str,
@@ -337,6 +341,7 @@ def warn_of_table(table: EfficiencyTable) -> None:
             )
 
 
+@checked
 def cut_covariance(
     frame: bins.Columns,
     cuts: Sequence[str] | str,

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import REPEATS, reference_frame
@@ -187,6 +188,7 @@ class WorkingPoint:
         return "\n".join(lines)
 
 
+@checked
 def working_point(
     signal: Generator,
     rejected: Sequence[Generator] = (),
@@ -275,6 +277,7 @@ def working_point(
     )
 
 
+@checked
 def scan_cut(
     signal: Generator,
     rejected: Sequence[Generator] = (),

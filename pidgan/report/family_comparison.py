@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
@@ -155,6 +156,7 @@ class FamilyComparison:
         return plot_families([f.family for f in done], panels)
 
 
+@checked
 def compare_families(
     dataset: Dataset,
     directory: str | Path,

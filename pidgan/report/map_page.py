@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import parse_cuts, reference_frame
@@ -36,6 +37,7 @@ class MapInput:
     reference: Any = None
 
 
+@checked
 def write_map_report(
     nominal: MapInput,
     directory: str | Path,
@@ -75,6 +77,7 @@ def write_map_report(
     )
 
 
+@checked
 def write_working_point_report(
     point: WorkingPoint, directory: str | Path, *, overwrite: bool = False
 ) -> Path:

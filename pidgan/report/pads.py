@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 
 MOMENTS = ("pad_centre", "time_centre", "pad_width", "time_width", "covariance", "sum")
@@ -44,6 +45,7 @@ class Chi2:
     by_moment: dict[str, float]
 
 
+@checked
 def image_moments(images: ArrayLike) -> FloatArray:
     """Return centres, variances, covariance and sum of each image.
 
@@ -104,6 +106,7 @@ def profile(x: ArrayLike, values: ArrayLike, edges: ArrayLike) -> Profile:
     return Profile(edges=edges, **dict(zip(names, rows, strict=True)))
 
 
+@checked
 def moments_chi2(
     real: ArrayLike,
     generated: ArrayLike,
@@ -150,6 +153,7 @@ def moments_chi2(
     return Chi2(value=sum(by_moment.values()), terms=terms, by_moment=by_moment)
 
 
+@checked
 def chi2_floor(
     images: ArrayLike,
     conditions: ArrayLike,
@@ -183,6 +187,7 @@ def chi2_floor(
     )
 
 
+@checked
 def amplitude_spectrum(
     images: ArrayLike, edges: ArrayLike, *, threshold: float = 1.0
 ) -> tuple[FloatArray, float]:

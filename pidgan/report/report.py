@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import Figure, png
@@ -204,6 +205,7 @@ class Report:
             lines.append(f"{label:44} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9}")
         return "\n".join(lines)
 
+    @checked
     def save(
         self,
         directory: str | Path,

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
@@ -32,6 +33,7 @@ MAX_FLOOR_SAMPLES = 4
 MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
 
+@checked
 def validate(
     generator: Generator,
     dataset: Dataset,

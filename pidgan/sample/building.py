@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
@@ -28,6 +29,7 @@ from pidgan.sample.weights import n_eff
 SHARES = (0.6, 0.1, 0.3)
 
 
+@checked
 def build_dataset(
     sample: Sample | str | Path,
     files: Sequence[str | Path] | str | Path,

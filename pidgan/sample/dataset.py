@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.errors import DatasetError
 from pidgan.files.writing import writing_folder
 from pidgan.sample.definition import Sample
@@ -71,6 +72,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @checked
     def part(self, name: PartName) -> Part:
         """Return the rows of one part.
 
@@ -83,6 +85,7 @@ class Dataset:
         arrays = ("conditions", "targets", "weights", "alternatives")
         return Part(**{key: np.asarray(getattr(self, key)[rows]) for key in arrays})
 
+    @checked
     def frame(self, name: PartName) -> pd.DataFrame:
         """Return one part as a table.
 
@@ -112,6 +115,7 @@ class Dataset:
         lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
         return "\n".join(lines)
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the dataset to a folder, whole or not at all.
 
@@ -133,6 +137,7 @@ class Dataset:
         return Path(path)
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, *, verify: bool = True) -> "Dataset":
         """Open a dataset; its arrays are mapped from disk, not read into memory.
 

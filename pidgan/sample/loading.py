@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pidgan.arguments import checked
 from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.files.documents import read_toml
 from pidgan.files.places import file_problem
@@ -18,6 +19,7 @@ MAX_EXTENDS = 5
 _BINNINGS = "binnings.toml"
 
 
+@checked
 def load_sample(name_or_path: str | Path | Sample) -> Sample:
     """Load the definition of a calibration sample.
 
@@ -43,6 +45,7 @@ def list_samples() -> dict[str, Path]:
     return {path.stem: path for path in paths if path.name != _BINNINGS}
 
 
+@checked
 def load_binning(name: str) -> dict[str, tuple[float, ...]]:
     """Return the edges of a binning that ships.
 

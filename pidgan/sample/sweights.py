@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import chi2 as chi2_distribution
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
 from pidgan.sample.definition import Discriminant
@@ -91,6 +92,7 @@ class SweightResult:
         return found
 
 
+@checked
 def compute_sweights(
     mass: ArrayLike, discriminant: Discriminant, *, source: str = "the sample"
 ) -> SweightResult:

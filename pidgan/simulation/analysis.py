@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray
 from pidgan.simulation import tracks as toy
 from pidgan.simulation.detector import DATA, MASSES, MONTE_CARLO
@@ -49,6 +50,7 @@ class Jagged:
     counts: AnyArray
 
 
+@checked
 def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
     """Simulate the analysis ntuple of n candidates, the tree `ANALYSIS_TREE`.
 
@@ -65,7 +67,6 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
         >>> branches["Kplus_RichDLLk"].shape
         (100,)
     """
-    toy.check_number(n, "candidates")
     rng = np.random.default_rng([seed, 100])
     decay, momenta = _draw_decays(n, rng)
     n_tracks, n_spd = toy.draw_occupancy(n, scale=OCCUPANCY, rng=rng)

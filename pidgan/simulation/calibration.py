@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.errors import nearest
 from pidgan.simulation import tracks as toy
@@ -90,6 +91,7 @@ MODES = {
 RICH_MODES = tuple(MODES)  # names of the calibration modes
 
 
+@checked
 def simulate_calibration(
     decay: str, n: int, *, seed: int = 1
 ) -> dict[str, dict[str, AnyArray]]:
@@ -112,7 +114,6 @@ def simulate_calibration(
     """
     if decay not in MODES:
         raise ValueError(f"unknown decay {decay!r}{nearest(decay, MODES)}")
-    toy.check_number(n, "candidates")
     settings = MODES[decay]
     rng = np.random.default_rng([seed, RICH_MODES.index(decay)])
     is_signal = rng.random(n) < settings.mass.signal_fraction

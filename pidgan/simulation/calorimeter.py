@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray, FloatArray, IntArray
 
 SHOWER_TREE = "Showers"  # name of the tree of simulated showers
@@ -46,6 +47,7 @@ _ESCAPED = 0.003  # mean share of a GeV that leaves through the front face
 _ROWS = 2000
 
 
+@checked
 def simulate_showers(n: int, *, seed: int) -> dict[str, AnyArray]:
     """Simulate showers of electrons and photons.
 

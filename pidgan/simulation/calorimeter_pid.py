@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.simulation import tracks
 from pidgan.simulation.detector import HYPOTHESES, MASSES
@@ -60,6 +61,7 @@ _DEPTHS = np.arange(0.125, 25.0, 0.25)
 CHUNK = 8192  # number of tracks at a time
 
 
+@checked
 def simulate_calorimeter_response(
     species: str,
     p: npt.ArrayLike,
@@ -111,6 +113,7 @@ def simulate_calorimeter_response(
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
+@checked
 def simulate_calorimeter(
     species: str, n: int, *, seed: int = 1
 ) -> dict[str, dict[str, AnyArray]]:
@@ -136,7 +139,6 @@ def simulate_calorimeter(
         100
     """
     tracks.check_species(species, CALORIMETER_SPECIES)
-    tracks.check_number(n, "tracks")
     rng = np.random.default_rng([seed, CALORIMETER_SPECIES.index(species)])
     low, high = np.log(P_RANGE)
     p = np.exp(rng.uniform(low, high, n))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray, BoolArray, FloatArray
 from pidgan.simulation import tracks as toy
 from pidgan.simulation.detector import DATA, HYPOTHESES, MASSES, Detector, Radiator
@@ -249,6 +250,7 @@ def respond(
     return toy.in_chunks(respond_to, list(vars(tracks).values()), size=CHUNK)
 
 
+@checked
 def simulate_response(
     species: str,
     p: npt.ArrayLike,

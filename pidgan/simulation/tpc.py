@@ -14,6 +14,7 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import AnyArray, FloatArray, IntArray
 from pidgan.simulation import tracks
 from pidgan.simulation.detector import MASSES
@@ -99,6 +100,7 @@ def bethe_bloch(beta_gamma: npt.ArrayLike) -> FloatArray:
     return np.asarray(_aleph(np.asarray(beta_gamma, dtype=np.float64)) / _minimum())
 
 
+@checked
 def expected_dedx(p: npt.ArrayLike, species: str) -> FloatArray:
     """Return the expected truncated mean of a species, in units of `MIP_SIGNAL` / 50.
 
@@ -111,6 +113,7 @@ def expected_dedx(p: npt.ArrayLike, species: str) -> FloatArray:
     return np.asarray(MIP_SIGNAL * np.exp(np.sum(powers, axis=0)))
 
 
+@checked
 def n_sigma(
     dedx: npt.ArrayLike, p: npt.ArrayLike, n_clusters: npt.ArrayLike, *, species: str
 ) -> FloatArray:
@@ -138,6 +141,7 @@ def n_sigma(
     return np.asarray((np.asarray(dedx) - expected) / (width * expected))
 
 
+@checked
 def simulate_tpc_response(
     species: str,
     p: npt.ArrayLike,
@@ -188,6 +192,7 @@ def simulate_tpc_response(
     return {name: value.astype(np.float32) for name, value in result.items()}
 
 
+@checked
 def simulate_tpc(
     species: str, n: int, *, seed: int = 1
 ) -> dict[str, dict[str, AnyArray]]:
@@ -212,7 +217,6 @@ def simulate_tpc(
         100
     """
     tracks.check_species(species, TPC_SPECIES)
-    tracks.check_number(n, "tracks")
     rng = np.random.default_rng([seed, TPC_SPECIES.index(species)])
     p, eta, n_clusters, n_tracks = _draw_conditions(species, n, rng)
     charge = tracks.draw_charges(n, rng=rng)

@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.simulation import tpc
 from pidgan.simulation.detector import MASSES
@@ -70,6 +71,7 @@ def draw_helices(n: int, *, seed: int = 1) -> Helices:
     )
 
 
+@checked
 def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
     """Return where helices cross cylinders about the beam.
 
@@ -107,6 +109,7 @@ def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
     return np.stack([r * np.cos(azimuth), r * np.sin(azimuth), z], axis=2)
 
 
+@checked
 def simulate_clusters(
     helices: Helices, *, seed: int = 1
 ) -> tuple[FloatArray, BoolArray]:
@@ -138,6 +141,7 @@ def simulate_clusters(
     return positions, found
 
 
+@checked
 def simulate_cluster_tracks(n: int, *, seed: int = 1) -> dict[str, FloatArray]:
     """Draw tracks and simulate their clusters, as branches of a tree.
 

@@ -155,12 +155,6 @@ def check_species(species: str, known: Sequence[str]) -> None:
         raise ValueError(f"unknown species {species!r}{nearest(species, known)}")
 
 
-def check_number(n: int, things: str) -> None:
-    """Raise a ValueError if the number of things to simulate is not positive."""
-    if n < 1:
-        raise ValueError(f"n is {n}, expected a positive number of {things}")
-
-
 def checked_columns(
     columns: Mapping[str, tuple[ArrayLike, float, float]],
 ) -> list[FloatArray]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import CARD_KEY, seal
@@ -54,6 +55,7 @@ class Parity:
     largest: float
 
 
+@checked
 def export_bundle(
     model: Exported,
     path: str | Path,

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.errors import TrainingError
 from pidgan.files.tables import read_arrays
 from pidgan.files.writing import writing_file
@@ -67,6 +68,7 @@ class Progress:
     seconds_left: float
 
 
+@checked
 def train(
     dataset: Dataset,
     *,

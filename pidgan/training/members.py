@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pidgan.arguments import checked
 from pidgan.files.writing import refuse_existing
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ SEED_STEP = 100
 _NAME = re.compile(r"member_(\d+)(\.onnx)?\Z")
 
 
+@checked
 def train_members(
     dataset: "Dataset",
     directory: str | Path,
@@ -92,6 +94,7 @@ def train_members(
     return models
 
 
+@checked
 def member_paths(path: str | Path) -> list[Path]:
     """Return models or bundles of a folder of members, by number; none elsewhere."""
     folder = Path(path)

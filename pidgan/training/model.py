@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card
@@ -51,6 +52,7 @@ class Model:
     history: dict[str, list[float]]
     held_out: pd.DataFrame
 
+    @checked
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
         """Return targets (n, n_targets) float32 in physical units.
 
@@ -92,6 +94,7 @@ class Model:
         """Return rows never trained on: conditions, targets and "weight"."""
         return self.held_out
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a directory, in one piece or not at all.
 
@@ -116,6 +119,7 @@ class Model:
             description.write_text(json.dumps({"card": card, "history": self.history}))
 
 
+@checked
 def open_model(path: str | Path) -> Model:
     """Read the model that `Model.save` wrote.
 

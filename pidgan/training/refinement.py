@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card
@@ -58,6 +59,7 @@ class RefinedModel:
     candidates: int
     losses: list[float]
 
+    @checked
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
         """Return targets (n, n_targets) float32 in package units, see `Model.generate`.
 
@@ -82,6 +84,7 @@ class RefinedModel:
             codes = None if codes is None else f.where(is_chosen, made[k][1], codes)
         return base.targets.inverse(y, codes, conditions)
 
+    @checked
     def density_ratio(self, conditions: FloatArray, targets: FloatArray) -> FloatArray:
         """Return r = p_real / p_generated of the base model's rows (n,), as weights.
 
@@ -107,6 +110,7 @@ class RefinedModel:
         return evaluate(self.ratio, inputs)
 
 
+@checked
 def refine(
     model: Model,
     dataset: Dataset,

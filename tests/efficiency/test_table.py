@@ -359,7 +359,7 @@ def test_few_passing_rows_are_flagged() -> None:
         ({"binning": {"p": (0, 1)}}, ValueError, "not a column; closest: 'P'"),
         ({"binning": {"P": (1, 1)}}, ValueError, "increasing"),
         ({"binning": "hadron"}, SampleError, "closest: 'hadrons'"),
-        ({"binning": {"P": 0}}, ValueError, "0 bins"),
+        ({"binning": {"P": 0}}, ValueError, "n_bins is 0"),
         ({"cuts": "PIDk > 0"}, CutError, "PIDK"),
         ({"cuts": []}, ValueError, "no cut"),
         ({"weights": np.ones(3)}, ValueError, "shape"),

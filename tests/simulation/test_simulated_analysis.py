@@ -117,5 +117,5 @@ def test_a_seed_repeats_the_ntuple():
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_sizes_must_be_positive(n):
-    with pytest.raises(ValueError, match=f"n is {n}, expected a positive number"):
+    with pytest.raises(ValueError, match=f"n is {n}, expected at least 1"):
         simulate_analysis(n)

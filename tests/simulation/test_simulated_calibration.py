@@ -231,7 +231,7 @@ def test_unknown_mode_names_the_nearest():
 
 @pytest.mark.parametrize("n", [0, -5])
 def test_sample_sizes_must_be_positive(n):
-    with pytest.raises(ValueError, match=f"n is {n}, expected a positive number"):
+    with pytest.raises(ValueError, match=f"n is {n}, expected at least 1"):
         simulate_calibration("dstar_k", n)
 
 

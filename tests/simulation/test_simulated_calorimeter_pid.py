@@ -127,5 +127,5 @@ def test_samples_fit_their_definitions(species):
 def test_impossible_input(change, message):
     with pytest.raises(ValueError, match=message):
         respond(**({"species": "e+"} | change))
-    with pytest.raises(ValueError, match="positive number"):
+    with pytest.raises(ValueError, match="n is 0, expected at least 1"):
         simulate_calorimeter("e+", 0)

@@ -136,7 +136,7 @@ def test_samples_fit_their_definitions(species):
 def test_impossible_input(change, message):
     with pytest.raises(ValueError, match=message):
         respond(**change)
-    with pytest.raises(ValueError, match="positive number"):
+    with pytest.raises(ValueError, match="n is 0, expected at least 1"):
         simulate_tpc("K+", 0)
     with pytest.raises(ValueError, match="unknown species 'k'"):
         simulate_tpc("k", 10)

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pidgan.arguments import checked
 from pidgan.errors import PidganError, PidganWarning, nearest
 from pidgan.training.families.settings import Setting, describe_settings, make_settings
 from pidgan.training.phases import Family
@@ -143,6 +144,7 @@ def list_families() -> tuple[FamilyDescription, ...]:
     return tuple(map(describe_family, TABLE))
 
 
+@checked
 def describe_family(name: str) -> FamilyDescription:
     """Return what a family is, and its settings with types, defaults and meanings.
 
@@ -159,6 +161,7 @@ def describe_family(name: str) -> FamilyDescription:
     )
 
 
+@checked
 def parse_settings(family: str, settings: Mapping[str, Any]) -> Any:
     """Return the settings of a family as one value, `families.<Name>`.
 

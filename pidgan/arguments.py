@@ -1,0 +1,176 @@
+"""Arguments of public functions, checked against their annotations.
+
+Whoever passes a path where a dataset is expected, or -1 as a seed, gets a TypeError or
+ValueError that names the argument, before any work:
+
+    >>> @checked
+    ... def draw(n: int, *, seed: int = 1) -> None: ...
+    >>> draw(5, seed="x")
+    Traceback (most recent call last):
+    TypeError: draw: seed is 'x' (str), expected int
+
+An argument has one meaning in all of the package, so its bounds stand here once.
+"""
+
+import functools
+import inspect
+import math
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union
+
+import numpy as np
+
+from pidgan.errors import nearest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Least and, where there is one, largest value of arguments that are whole numbers.
+BOUNDS: dict[str, tuple[int, float]] = {
+    "seed": (0, 2**63 - 1),
+    "candidates": (2, math.inf),
+    "splits": (2, math.inf),
+    **dict.fromkeys(
+        ("steps", "members", "classifier_steps", "repeats", "chunk", "threads"),
+        (1, math.inf),
+    ),
+    **dict.fromkeys(
+        ("workers", "max_rows", "c2st_rows", "n", "n_bins", "bins"), (1, math.inf)
+    ),
+}
+SHOWN = 60  # most characters of a wrong value in a message
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that checks its arguments before it runs.
+
+    Annotations that are texts, of types known to type checkers only, are not checked.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def with_check(*args: P.args, **given: P.kwargs) -> R:
+        bound = signature.bind(*args, **given)
+        for name, value in bound.arguments.items():
+            parameter = signature.parameters[name]
+            if value is not parameter.default:
+                _check(function.__name__, name, value, parameter.annotation)
+        return function(*args, **given)
+
+    return with_check
+
+
+def _check(function: str, name: str, value: Any, hint: Any) -> None:
+    """Raise a TypeError or ValueError that names an argument."""
+    if isinstance(hint, str) or hint is inspect.Parameter.empty:
+        return
+    shown = repr(value)
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    shown = f"{function}: {name} is {' '.join(shown.split())}"
+    if not _fits(value, hint):
+        choices = [c for one in _parts(hint) for c in _choices(one)]
+        if choices and isinstance(value, str):
+            listed = f"one of {', '.join(choices)}"
+            raise ValueError(f"{shown}, expected {listed}{nearest(value, choices)}")
+        raise TypeError(f"{shown} ({type(value).__name__}), expected {_text(hint)}")
+    is_path = isinstance(value, str | os.PathLike) and Path in _parts(hint)
+    if is_path and (not str(value) or "\0" in str(value)):
+        raise ValueError(f"{shown}, expected a path")
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
+        raise ValueError(f"{shown}, expected a finite number")
+    least, most = BOUNDS.get(name, (-math.inf, math.inf))
+    if isinstance(value, numbers.Integral) and not least <= int(value) <= most:
+        bound = f"at least {least}" if value < least else f"at most {most}"
+        raise ValueError(f"{name} is {value}, expected {bound}")
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Return the alternatives of an annotation."""
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value has the type of an annotation."""
+    if hint is Any or isinstance(hint, str | TypeVar):
+        return True
+    if hint is None or hint is type(None):
+        return value is None
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        # ArrayLike is a union of protocols of numpy, which has scalars too.
+        if any("numpy._typing" in str(part) for part in parts):
+            return (value is None and type(None) in parts) or _is_array(value)
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin is np.ndarray:
+        return _is_array(value) and np.ndim(value) > 0
+    if origin is tuple and ... not in parts:
+        is_row = isinstance(value, tuple | list) and len(value) == len(parts)
+        return is_row and all(map(_fits, value, parts))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _fits(key, parts[0]) and _fits(item, parts[1])
+            for key, item in value.items()
+        )
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            return False
+        return not hasattr(value, "__len__") or all(_fits(v, parts[0]) for v in value)
+    return _is_instance(value, origin or hint)
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool | np.bool_) or (
+            isinstance(value, int) and value in (0, 1)
+        )
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind is Path:
+        return isinstance(value, os.PathLike)
+    if getattr(kind, "_is_protocol", False):
+        members = [name for name in vars(kind) if not name.startswith("_")]
+        return not isinstance(value, type) and all(hasattr(value, m) for m in members)
+    if kind is Callable or getattr(kind, "__name__", "") == "Callable":
+        return callable(value)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether a value is an array of numbers, or can become one."""
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    # Whatever the conversion of an object raises, it is no array.
+    except Exception:
+        return False
+
+
+def _text(hint: Any) -> str:
+    """Return an annotation as words: "str or Path"."""
+    if "numpy._typing" in str(hint):
+        return "an array of numbers"
+    names = []
+    for part in _parts(hint):
+        origin = typing.get_origin(part) or part
+        name = getattr(origin, "__name__", str(origin)).replace("NoneType", "None")
+        if origin is np.ndarray:
+            name = "an array of numbers"
+        elif origin is Literal:
+            name = " or ".join(map(repr, typing.get_args(part)))
+        elif name != "Callable":
+            inner = ", ".join(_text(p) for p in typing.get_args(part) if p is not ...)
+            name = f"{name}[{inner}]" if inner else name
+        names.append(name)
+    return " or ".join(dict.fromkeys(names))
