@@ -18,10 +18,14 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
+from pidgan.files.seals import SEAL, check_seal, reason, sealed
 from pidgan.files.writing import writing_file
 from pidgan.sample.weights import n_eff_of_sums
 
-SCHEMA = 1
+SCHEMA = 2
+
+UNSEALED = 1
+"""Schema without a seal, which version 0.1 of this package wrote."""
 
 KNOTS = 201
 """Quantiles in steps of half a per cent: what lies between two is interpolated."""
@@ -73,7 +77,7 @@ class QuantileMap:
         """Write the map as JSON."""
         content = {"schema": SCHEMA, "simulation": self.simulation, "data": self.data}
         with writing_file(path, overwrite=overwrite) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.write_text(json.dumps(sealed(content)), encoding="utf-8")
 
     @classmethod
     @checked
@@ -86,15 +90,17 @@ class QuantileMap:
         content = read_json(path, error=NtupleError)
         try:
             schema = content["schema"]
+            if schema != UNSEALED or SEAL in content:
+                check_seal(content)
             simulation, data = (
                 tuple(map(float, content[name])) for name in ("simulation", "data")
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise NtupleError(
-                f"{path}: not a quantile map ({type(error).__name__}: {error}); make "
-                "one with `pidgan quantile-map`"
+                f"{path}: not a quantile map ({reason(error)}); make one with "
+                "`pidgan quantile-map`"
             ) from error
-        if schema != SCHEMA:
+        if type(schema) is not int or schema not in (SCHEMA, UNSEALED):
             raise NtupleError(f"{path}: schema {schema!r}, expected {SCHEMA}")
         return cls(simulation=simulation, data=data)
 

@@ -162,16 +162,13 @@ class Bundle:
         names = (f"{self.path.stem}.reference.parquet", stored)
         paths = [self.path.with_name(name) for name in names if name]
         # Unlike Path.is_file, this is False for a name that is too long.
-        path = next((p for p in paths if os.path.isfile(p)), None)
-        if path is None:
+        found = [p for p in paths if os.path.isfile(p) or waiting_parts(p)]
+        if not found:
             return None
-        expected = self.card.reference.get("sha256")
-        got = hashlib.sha256(path.read_bytes()).hexdigest()
-        if got != expected:
-            raise BundleError(
-                f"{path}: not the reference file of {self.path.name}: sha256 is {got}, "
-                f"expected {expected}"
-            )
+        try:
+            path = part_of(found[0], self.card.reference.get("sha256"))
+        except (ValueError, OSError) as error:
+            raise BundleError(f"{self.path}: {reason(error)}") from None
         frame = read_table(path)
         columns = [*self.card.condition_names, *self.card.target_names, "weight"]
         for name in columns:

@@ -15,7 +15,6 @@ the covariance (`calibration_1` is the largest; `calibration_rest` is the remain
 variance of each bin), and one for each further variation (`binning`).
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,12 +29,25 @@ from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
 from pidgan.efficiency.table_files import weight_histogram
-from pidgan.errors import MapError, nearest
+from pidgan.errors import MapError, PidganError, nearest
 from pidgan.files.tables import read_arrays, write_histograms
-from pidgan.files.writing import writing_files
+from pidgan.files.documents import read_json
+from pidgan.files.seals import (
+    SEAL,
+    check_seal,
+    file_sha256,
+    part_of,
+    read_set,
+    reason,
+    sealed,
+)
+from pidgan.files.writing import writing_set
 from pidgan.sample.cuts import parse_cut
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+UNSEALED = 1
+"""Schema without a seal, which version 0.1 of this package wrote."""
 
 EIGEN_SHARE = 0.99
 """Share of the variance that the eigen-variations in MAP.json represent."""
@@ -186,17 +198,17 @@ class EfficiencyMap:
         """
         path = Path(path)
         check_suffix(path)
-        paths = [path, path.with_suffix(".npz")]
-        if len(self.binning) <= MAX_ROOT_AXES:
-            paths.append(path.with_suffix(".root"))
-        with writing_files(paths, overwrite=overwrite) as temporary:
-            for file in temporary[2:]:
-                write_histograms(file, self._histograms(), overwrite=True)
-            self._write_arrays(temporary[1])
-            digest = hashlib.sha256(temporary[1].read_bytes()).hexdigest()
-            content = self._correction_set(digest)
-            temporary[0].write_text(json.dumps(content, allow_nan=False))
-        return tuple(paths)
+        paths = [path, path.with_suffix(".npz"), path.with_suffix(".root")]
+        has_histograms = len(self.binning) <= MAX_ROOT_AXES
+        with writing_set(*paths, overwrite=overwrite) as (head, arrays, histograms):
+            self._write_arrays(arrays)
+            hashes = {"npz_sha256": file_sha256(arrays)}
+            if has_histograms:
+                write_histograms(histograms, self._histograms())
+                hashes["root_sha256"] = file_sha256(histograms)
+            content = self._correction_set(hashes)
+            head.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        return tuple(paths if has_histograms else paths[:2])
 
     @classmethod
     @checked
@@ -204,22 +216,23 @@ class EfficiencyMap:
         """Read a map that `save` wrote.
 
         Raises:
-            MapError: A file is missing, damaged, too new or of another map.
+            MapError: A file is missing, damaged, changed, too new or of another map.
         """
         path = Path(path)
-        arrays_path = path.with_suffix(".npz")
+        return read_set(path, lambda: cls._read(path))
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
         head = _read_head(path)
-        if not arrays_path.is_file():
-            raise MapError(f"{path}: {arrays_path.name} is missing, expected beside it")
-        data = arrays_path.read_bytes()
-        got, expected = hashlib.sha256(data).hexdigest(), head.get("npz_sha256")
-        if got != expected:
-            raise MapError(
-                f"{arrays_path}: not the arrays of {path.name}, or damaged: sha256 is "
-                f"{got}, expected {expected}"
-            )
+        histograms = path.with_suffix(".root")
         try:
+            arrays_path = part_of(path.with_suffix(".npz"), head.get("npz_sha256"))
+            if "root_sha256" in head and histograms.is_file():
+                part_of(histograms, head["root_sha256"])
             arrays = read_arrays(arrays_path)
+        except (ValueError, OSError, PidganError) as error:
+            raise MapError(f"{path}: {reason(error)}") from None
+        try:
             result = cls(
                 cuts=tuple(head["cuts"]),
                 binning={k: tuple(map(float, v)) for k, v in head["binning"].items()},
@@ -230,8 +243,11 @@ class EfficiencyMap:
                 **{name: arrays[name] for name in _ARRAYS},
             )
             result._check()
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise MapError(f"{path}: damaged efficiency map ({error!r})") from error
+            result._check_head(arrays)
+        # A damaged file of version 0.1, which has no seal, may raise whatever there is.
+        except Exception as error:
+            text = f"{path}: damaged efficiency map ({reason(error)})"
+            raise MapError(text) from error
         return result
 
     def _check(self) -> None:
@@ -243,6 +259,21 @@ class EfficiencyMap:
                 raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
+
+    def _check_head(self, arrays: Mapping[str, Any]) -> None:
+        """Raise a ValueError if cuts, edges or metadata are not those of the arrays."""
+        edges = {k.removeprefix("edges_") for k in arrays if k.startswith("edges_")}
+        same = {
+            "cuts": self.cuts == tuple(map(str, arrays["cuts"])),
+            "binning": edges == set(self.binning)
+            and all(tuple(arrays[f"edges_{k}"]) == v for k, v in self.binning.items()),
+            "variations": [f"variation_{name}" for name in self.variations]
+            == [key for key in arrays if key.startswith("variation_")],
+            "metadata": self.metadata == json.loads(str(arrays["metadata_json"])),
+        }
+        for name, is_same in same.items():
+            if not is_same:
+                raise ValueError(f"its {name} are not those of its arrays")
 
     def _write_arrays(self, path: Path) -> None:
         content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
@@ -268,7 +299,7 @@ class EfficiencyMap:
             for kind, arrays in contents.items()
         }
 
-    def _correction_set(self, digest: str) -> dict[str, Any]:
+    def _correction_set(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         species, detector = self.metadata["species"], self.metadata["detector"]
         title = f"PID efficiencies of {species} ({detector}): generated + discrepancy"
         head = {
@@ -276,14 +307,16 @@ class EfficiencyMap:
             "cuts": list(self.cuts),
             "binning": {name: list(edges) for name, edges in self.binning.items()},
             "variations": list(self.variations),
-            "npz_sha256": digest,
+            **hashes,
             "metadata": self.metadata,
         }
-        return {
+        content = {
             "schema_version": 2,
-            "description": f"{title}\n{_MARK}{json.dumps(head)}",
+            "description": title,
             "corrections": [self._correction(i, c) for i, c in enumerate(self.cuts)],
         }
+        head[SEAL] = sealed({**content, "pidgan": head})[SEAL]
+        return {**content, "description": f"{title}\n{_MARK}{json.dumps(head)}"}
 
     def _correction(self, i: int, cut: str) -> dict[str, Any]:
         text = "nominal, <name>_up or <name>_down"
@@ -350,19 +383,23 @@ def _read_head(path: Path) -> dict[str, Any]:
     if not path.is_file():
         siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
         raise MapError(f"{path}: no such efficiency map{nearest(path.name, siblings)}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise MapError(f"{path}: damaged, expected JSON ({error})") from error
+    content = read_json(path, error=MapError)
     description = content.get("description") if isinstance(content, Mapping) else None
-    _, mark, text = str(description or "").partition(f"\n{_MARK}")
+    title, mark, text = str(description or "").partition(f"\n{_MARK}")
     if not mark:
         raise MapError(f"{path}: JSON, but not an efficiency map of pidgan")
     try:
         head: dict[str, Any] = json.loads(text)
-        version = int(head["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise MapError(f"{path}: damaged efficiency map ({error!r})") from error
+        version = head["schema_version"]
+        if type(version) is not int or version < UNSEALED:
+            raise ValueError(f"schema version {version!r}, expected a number")
+        if version <= SCHEMA_VERSION and (version > UNSEALED or SEAL in head):
+            seal = head.pop(SEAL, None)
+            parts = {**content, "description": title, "pidgan": head}
+            check_seal({**parts, SEAL: seal})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = f"{path}: damaged efficiency map ({reason(error)})"
+        raise MapError(text) from error
     if version > SCHEMA_VERSION:
         raise MapError(
             f"{path}: schema version {version}, this package reads up to "

@@ -12,7 +12,17 @@ import pandas as pd
 
 from pidgan.arguments import checked
 from pidgan.errors import DatasetError
-from pidgan.files.writing import writing_folder
+from pidgan.files.documents import read_json
+from pidgan.files.seals import (
+    SEAL,
+    check_seal,
+    file_sha256,
+    part_of,
+    read_set,
+    reason,
+    sealed,
+)
+from pidgan.files.writing import refuse_existing, refuse_foreign, writing_set_folder
 from pidgan.sample.definition import Sample
 
 ALTERNATIVE_WEIGHT = "weight_"
@@ -23,8 +33,11 @@ PartName = Literal["train", "validation", "test", "excluded"]
 #: Parts in the order of their code in `Dataset.split`.
 PARTS: tuple[PartName, ...] = ("train", "validation", "test", "excluded")
 #: Version of the folder's layout.
-FORMAT = 2
+FORMAT = 3
+#: Version without hashes of the files, which version 0.1 of this package wrote.
+UNSEALED = 2
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
+_FILES = tuple(f"{name}.npy" for name in _ARRAYS)
 _DESCRIPTION = "dataset.json"
 
 
@@ -123,17 +136,23 @@ class Dataset:
             path: Folder of the dataset.
             overwrite: Replace an existing dataset.
         """
-        with writing_folder(path, mark=_DESCRIPTION, overwrite=overwrite) as new:
-            for name in _ARRAYS:
-                np.save(new / f"{name}.npy", getattr(self, name), allow_pickle=False)
+        refuse_existing(path, overwrite=overwrite)
+        if Path(path).exists():
+            refuse_foreign(Path(path), _DESCRIPTION)
+        with writing_set_folder(
+            path, _DESCRIPTION, *_FILES, overwrite=overwrite
+        ) as (head, *files):
+            for name, file in zip(_ARRAYS, files, strict=True):
+                np.save(file, getattr(self, name), allow_pickle=False)
+            hashes = map(file_sha256, files)
             description = {
                 "format": FORMAT,
                 "sample": self.sample.model_dump(mode="json", by_alias=True),
-                "info": self.info,
+                "info": {**self.info, "hash": content_hash(self)},
+                "files": dict(zip(_FILES, hashes, strict=True)),
             }
-            (new / _DESCRIPTION).write_text(
-                json.dumps(description, indent=1), encoding="utf-8"
-            )
+            text = json.dumps(sealed(description), indent=1)
+            head.write_text(text, encoding="utf-8")
         return Path(path)
 
     @classmethod
@@ -150,16 +169,29 @@ class Dataset:
             DatasetError: The folder holds no dataset, or a damaged one.
         """
         folder = Path(path)
-        sample, info = _read_description(folder)
-        arrays = {name: _map_array(folder / f"{name}.npy") for name in _ARRAYS}
-        dataset = cls(sample=sample, info=info, **arrays)
-        _check_shapes(dataset, folder)
-        if verify and content_hash(dataset) != info.get("hash"):
-            raise DatasetError(
-                f"dataset {folder} is damaged: its content does not have the recorded "
-                f"hash {info.get('hash')}; prepare it again"
-            )
-        return dataset
+        return read_set(folder / _DESCRIPTION, lambda: _open(folder, verify=verify))
+
+
+def _open(folder: Path, *, verify: bool) -> Dataset:
+    sample, info, hashes = _read_description(folder)
+    files = {name: folder / f"{name}.npy" for name in _ARRAYS}
+    if hashes is not None:
+        try:
+            files = {
+                name: part_of(file, hashes[file.name], verify=verify)
+                for name, file in files.items()
+            }
+        except (ValueError, OSError) as error:
+            raise DatasetError(f"dataset {folder} is damaged: {error}") from None
+    arrays = {name: _map_array(file) for name, file in files.items()}
+    dataset = Dataset(sample=sample, info=info, **arrays)
+    _check_shapes(dataset, folder)
+    if hashes is None and verify and content_hash(dataset) != info.get("hash"):
+        raise DatasetError(
+            f"dataset {folder} is damaged: its content does not have the recorded "
+            f"hash {info.get('hash')}; prepare it again"
+        )
+    return dataset
 
 
 def content_hash(dataset: Dataset) -> str:
@@ -174,24 +206,30 @@ def content_hash(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _read_description(folder: Path) -> tuple[Sample, dict[str, Any]]:
+def _read_description(
+    folder: Path,
+) -> tuple[Sample, dict[str, Any], dict[str, str] | None]:
+    """Return definition, description, and hashes of the files, None of version 0.1."""
     path = folder / _DESCRIPTION
     if not path.is_file():
         what = "no such folder" if not folder.exists() else f"no {_DESCRIPTION} in it"
         raise DatasetError(f"{folder} is not a dataset: {what}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        version, info = description["format"], description["info"]
-        if version != FORMAT:
+        description = read_json(path, error=DatasetError)
+        version = description["format"]
+        is_known = type(version) is int and version in (FORMAT, UNSEALED)
+        if not is_known:
             raise DatasetError(
                 f"dataset {folder} has format {version}, expected {FORMAT}; it was "
                 f"written by another version, prepare it again"
             )
+        if version != UNSEALED or SEAL in description:
+            check_seal(description)
         sample = Sample.model_validate_json(json.dumps(description["sample"]))
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"{path} is damaged: {reason}") from None
-    return sample, dict(info)
+        info = dict(description["info"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {reason(error)}") from None
+    return sample, info, None if version == UNSEALED else description["files"]
 
 
 def _map_array(path: Path) -> npt.NDArray[Any]:

@@ -7,7 +7,6 @@ file's metadata.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -24,7 +23,8 @@ from pidgan.bundle.card import SCHEMA_VERSION
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.tables import write_table
-from pidgan.files.writing import writing_files
+from pidgan.files.seals import file_sha256
+from pidgan.files.writing import writing_set
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.export_graph import OnnxGraph
 from pidgan.training.model import Model
@@ -87,12 +87,12 @@ def export_bundle(
     reference_path = path.with_name(f"{path.stem}.reference.parquet")
     frame = model.reference() if reference is None else reference
     paths = path, reference_path
-    with writing_files(paths, overwrite=overwrite) as (temporary, temporary_reference):
+    with writing_set(*paths, overwrite=overwrite) as (temporary, temporary_reference):
         write_table(temporary_reference, frame, overwrite=True)
         conditions, noise = _test_rows(model, frame)
         targets = model.generate(conditions, noise)
         first = slice(0, SELF_TEST_ROWS)
-        digest = hashlib.sha256(temporary_reference.read_bytes()).hexdigest()
+        digest = file_sha256(temporary_reference)
         file = {"file": reference_path.name, "sha256": digest, "rows": len(frame)}
         arrays = {"conditions": conditions, "noise": noise, "targets": targets}
         update = {

@@ -15,7 +15,17 @@ from pidgan.bundle.card import Card
 from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError, nearest
 from pidgan.files.tables import read_arrays, read_table, write_table
-from pidgan.files.writing import refuse_existing, writing_files
+from pidgan.files.documents import read_json
+from pidgan.files.seals import (
+    SEAL,
+    check_seal,
+    file_sha256,
+    part_of,
+    read_set,
+    reason,
+    sealed,
+)
+from pidgan.files.writing import writing_set_folder
 from pidgan.training.blocks import in_blocks
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import build_family, parse_settings
@@ -25,7 +35,11 @@ from pidgan.training.targets import Targets, read_targets
 from pidgan.training.targets.tracks import TargetTransform
 
 FILES = ("model.json", "model.npz", "reference.parquet")
-"""Files of a saved model; the first is there only if all are."""
+"""Files of a saved model; the first holds the hashes of the others."""
+
+FORMAT = 2
+"""Version of the folder's layout. Version 0.1 of this package wrote no number and no
+hashes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,9 +117,8 @@ class Model:
         Raises:
             NtupleError: The directory holds a model and `overwrite` is not set.
         """
-        paths = [Path(path) / name for name in FILES]
-        refuse_existing(paths[0], overwrite=overwrite)
-        with writing_files(paths, overwrite=True) as (description, weights, reference):
+        with writing_set_folder(path, *FILES, overwrite=overwrite) as files:
+            head, weights, reference = files
             networks = (("generator", self.generator), ("patterns", self.patterns))
             arrays = {
                 f"{name}_{i}": variable.numpy()
@@ -115,8 +128,14 @@ class Model:
             arrays |= self.conditions.to_arrays() | self.targets.to_arrays()
             np.savez(weights, **arrays)
             write_table(reference, self.held_out)
-            card = json.loads(self.card.to_json())
-            description.write_text(json.dumps({"card": card, "history": self.history}))
+            hashes = map(file_sha256, files[1:])
+            content = {
+                "format": FORMAT,
+                "card": json.loads(self.card.to_json()),
+                "history": self.history,
+                "files": dict(zip(FILES[1:], hashes, strict=True)),
+            }
+            head.write_text(json.dumps(sealed(content)), encoding="utf-8")
 
 
 @checked
@@ -137,10 +156,25 @@ def open_model(path: str | Path) -> Model:
             + (f"; it holds members, {members[0]} first" if members else "")
             + nearest(path.name, siblings)
         )
+    return read_set(path / FILES[0], lambda: _open(path))
+
+
+def _open(path: Path) -> Model:
     try:
-        content = json.loads((path / "model.json").read_text())
+        content = read_json(path / FILES[0], error=TrainingError)
+        weights, reference = (path / name for name in FILES[1:])
+        if {"format", "files", SEAL} & set(content):
+            check_seal(content)
+            if content["format"] != FORMAT:
+                raise ValueError(
+                    f"it has format {content['format']!r}, expected {FORMAT}"
+                )
+            weights, reference = (
+                part_of(file, content["files"][file.name])
+                for file in (weights, reference)
+            )
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
-        arrays = read_arrays(path / "model.npz")
+        arrays = read_arrays(weights)
         targets = read_targets(card.sample, arrays)
         conditions = ConditionTransform.from_arrays(arrays)
         shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
@@ -150,15 +184,18 @@ def open_model(path: str | Path) -> Model:
         for name, network in (("generator", generator), ("patterns", patterns)):
             for i, variable in enumerate(network.variables if network else ()):
                 variable.assign(arrays[f"{name}_{i}"])
-        held_out = read_table(path / "reference.parquet")
-    except (KeyError, ValueError, OSError) as error:
-        raise TrainingError(f"{path}: the model is damaged ({error})") from error
+        held_out = read_table(reference)
+        history = dict(content["history"])
+    # A damaged file of version 0.1, which has no hashes, may raise whatever there is.
+    except Exception as error:
+        text = f"{path}: the model is damaged ({reason(error)})"
+        raise TrainingError(text) from error
     return Model(
         card=card,
         conditions=conditions,
         targets=targets,
         generator=generator,
         patterns=patterns,
-        history=content["history"],
+        history=history,
         held_out=held_out,
     )
