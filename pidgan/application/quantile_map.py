@@ -90,7 +90,7 @@ class QuantileMap:
         content = read_json(path, error=NtupleError)
         try:
             schema = content["schema"]
-            if schema != UNSEALED or SEAL in content:
+            if schema == SCHEMA or SEAL in content:
                 check_seal(content)
             simulation, data = (
                 tuple(map(float, content[name])) for name in ("simulation", "data")

@@ -5,7 +5,6 @@ A bundle is one ONNX file with inputs `conditions` (n, n_conditions) and `noise`
 units, and with a JSON card in its metadata. No library of the training is needed.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from pidgan.bundle.card import Card, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
+from pidgan.files.seals import part_of, reason, waiting_parts
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
 if TYPE_CHECKING:

@@ -30,7 +30,6 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
-from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.documents import read_json
 from pidgan.files.seals import (
     SEAL,
@@ -41,6 +40,7 @@ from pidgan.files.seals import (
     reason,
     sealed,
 )
+from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.writing import writing_set
 from pidgan.sample.cuts import parse_cut
 

@@ -3,8 +3,18 @@
 `tables` finds and reads trees and writes new files, `copying` writes copies with
 branches added, `trees` has the types of trees and branches and the protocol of a
 format, `formats` one file for each format, `documents` reads JSON, TOML and bytes
-whole, `writing` is the writer of whole files and folders, `places` tells what lies at a
-path, `machine` has the cores and the memory of this process.
+whole, `writing` is the writer of whole files, sets of files and folders, `seals` has
+the hashes by which files that belong together know one another, `places` tells what
+lies at a path, `machine` has the cores and the memory of this process.
 """
 
-__all__ = ["copying", "documents", "machine", "places", "tables", "trees", "writing"]
+__all__ = [
+    "copying",
+    "documents",
+    "machine",
+    "places",
+    "seals",
+    "tables",
+    "trees",
+    "writing",
+]

@@ -86,15 +86,18 @@ def waiting_parts(part: Path) -> list[tuple[Path, str]]:
 def read_set(head: Path, read: Callable[[], _T]) -> _T:
     """Return what `read` reads from a head and its parts, all of one set.
 
-    If it fails and another process has replaced the head meanwhile, it is done again.
+    It is done again if it fails and another process has replaced the head meanwhile;
+    and once more in any case, as a part may just have got its own name.
     """
+    failed: set[tuple[int, int, int] | None] = set()
     while True:
         before = _stamp(head)
         try:
             return read()
         except Exception:
-            if _stamp(head) == before:
+            if _stamp(head) == before and before in failed:
                 raise
+            failed.add(before)
 
 
 def reason(error: BaseException) -> str:

@@ -139,9 +139,10 @@ class Dataset:
         refuse_existing(path, overwrite=overwrite)
         if Path(path).exists():
             refuse_foreign(Path(path), _DESCRIPTION)
-        with writing_set_folder(
-            path, _DESCRIPTION, *_FILES, overwrite=overwrite
-        ) as (head, *files):
+        with writing_set_folder(path, _DESCRIPTION, *_FILES, overwrite=overwrite) as (
+            head,
+            *files,
+        ):
             for name, file in zip(_ARRAYS, files, strict=True):
                 np.save(file, getattr(self, name), allow_pickle=False)
             hashes = map(file_sha256, files)

@@ -22,8 +22,8 @@ from pidgan.bundle.bundle_file import CARD_KEY, seal
 from pidgan.bundle.card import SCHEMA_VERSION
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
-from pidgan.files.tables import write_table
 from pidgan.files.seals import file_sha256
+from pidgan.files.tables import write_table
 from pidgan.files.writing import writing_set
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.export_graph import OnnxGraph

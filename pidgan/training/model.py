@@ -14,7 +14,6 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.card import Card
 from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError, nearest
-from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.documents import read_json
 from pidgan.files.seals import (
     SEAL,
@@ -25,6 +24,7 @@ from pidgan.files.seals import (
     reason,
     sealed,
 )
+from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.writing import writing_set_folder
 from pidgan.training.blocks import in_blocks
 from pidgan.training.conditions import ConditionTransform

@@ -386,7 +386,7 @@ def test_map_is_never_overwritten_or_half_written(
 
 
 def test_damaged_maps(toy_map: EfficiencyMap, tmp_path: Path) -> None:
-    path, arrays, _ = toy_map.save(tmp_path / "map.json")
+    path, arrays, histograms = toy_map.save(tmp_path / "map.json")
     text, data = path.read_text(), arrays.read_bytes()
 
     def refused(message: str) -> None:
@@ -395,18 +395,35 @@ def test_damaged_maps(toy_map: EfficiencyMap, tmp_path: Path) -> None:
         assert "\n" not in str(info.value)
 
     path.write_text(text[:-100])
-    refused("damaged, expected JSON")
+    refused("is not valid JSON")
     path.write_text('{"description": null}')
     refused("not an efficiency map of pidgan")
-    path.write_text(text.replace(r"{\"schema_version\": 1", r"{\"schema_version\": 5"))
-    refused("schema version 5, this package reads up to 1")
-    path.write_text(text.replace(r"\"cuts\": [", r"\"cuts\": [\"DLLk > 9\", ", 1))
-    refused("damaged efficiency map")
+    path.write_text(text.replace(r"{\"schema_version\": 2", r"{\"schema_version\": 5"))
+    refused("schema version 5, this package reads up to 2")
+    for old, new in (
+        (r"{\"schema_version\": 2", r"{\"schema_version\": 1"),
+        (r"\"cuts\": [", r"\"cuts\": [\"DLLk > 9\", "),
+        (r"\"DLLk > 1\", \"DLLk > 2\"", r"\"DLLk > 2\", \"DLLk > 1\""),
+        (r"\"P\": [", r"\"P\": [1.0, "),
+        (r"\"variations\": [", r"\"variations\": [\"more\", "),
+        (r"\"species\": \"K+\"", r"\"species\": \"pi+\""),
+        ('"content": [0.', '"content": [1.'),
+    ):
+        assert old in text, old
+        path.write_text(text.replace(old, new, 1))
+        refused("changed after it was written")
     path.write_text(text)
     arrays.write_bytes(data[:-10])
-    refused("not the arrays of map.json, or damaged")
+    refused("map.npz is damaged or belongs to another file")
     arrays.unlink()
     refused("map.npz is missing")
+    arrays.write_bytes(data)
+    histograms.write_bytes(b"root")
+    refused("map.root is damaged or belongs to another file")
+    histograms.unlink()
+    # It repeats what the others hold; and spaces are no change.
+    path.write_text(json.dumps(json.loads(text), indent=2))
+    assert EfficiencyMap.open(path).cuts == toy_map.cuts
     with pytest.raises(MapError, match=r"no such efficiency map; closest: 'map.json'"):
         EfficiencyMap.open(tmp_path / "maps.json")
 

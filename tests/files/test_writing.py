@@ -1,11 +1,16 @@
 """Files and folders are written whole or not at all, whatever happens meanwhile."""
 
+import contextlib
+import errno
+import itertools
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,21 @@ from typing import Any
 import pytest
 
 from pidgan.errors import NtupleError
-from pidgan.files.writing import writing_file, writing_files, writing_folder
+from pidgan.files.seals import (
+    check_seal,
+    file_sha256,
+    part_of,
+    read_set,
+    sealed,
+    waiting_name,
+)
+from pidgan.files.writing import (
+    writing_file,
+    writing_files,
+    writing_folder,
+    writing_set,
+    writing_set_folder,
+)
 
 
 class BodyError(Exception):
@@ -126,28 +145,236 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
     assert content(tmp_path) == expected
 
 
-def test_of_several_files_the_first_is_never_seen_with_others_of_an_older_set(
+def write_set(paths: list[Path], text: str, *, overwrite: bool = False) -> None:
+    """Write a head, which holds the hashes of its parts, and parts."""
+    with writing_set(*paths, overwrite=overwrite) as (head, *parts):
+        for i, part in enumerate(parts):
+            part.write_text(f"{text} {i}")
+        head.write_text("\n".join([text, *map(file_sha256, parts)]))
+
+
+def read_text_of_set(paths: list[Path]) -> str:
+    """Return the text of a set, whose parts are those that the head lists."""
+    text, *hashes = paths[0].read_text().splitlines()
+    for i, (part, sha256) in enumerate(zip(paths[1:], hashes, strict=True)):
+        assert part_of(part, sha256).read_text() == f"{text} {i}"
+    return text
+
+
+def renames(monkeypatch: pytest.MonkeyPatch, look: Callable[[], None]) -> None:
+    """Call a function before every rename, link and removal of a file."""
+
+    def wrap(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def wrapped(*given: Any, **options: Any) -> Any:
+            look()
+            return real(*given, **options)
+
+        monkeypatch.setattr(module, name, wrapped)
+
+    for name in ("replace", "rename", "link", "unlink"):
+        wrap(os, name)
+
+
+def test_files_that_repeat_another_are_never_seen_beside_an_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [tmp_path / name for name in ("card", "arrays", "table")]
-    replace, seen = os.replace, []
+    paths = [tmp_path / name for name in ("page", "numbers", "picture")]
+    seen: list[set[str]] = []
+    states = [path.write_text("old") for path in paths[1:]]
 
-    def look(source: Path, target: Path) -> None:
-        seen.append({path.name for path in paths if path.exists()})
-        replace(source, target)
+    def look() -> None:
+        seen.append({path.read_text() for path in paths if path.exists()})
 
-    for text, expected in (
-        ("old", [set(), {"table"}, {"table", "arrays"}]),
-        ("new", [{"table", "arrays"}] * 3),
-    ):
-        seen.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", look)
-            with writing_files(paths, overwrite=True) as temporary:
+    with monkeypatch.context() as patch:
+        renames(patch, look)
+        for text, overwrite in (("one", False), ("two", True)):
+            with writing_files(paths, overwrite=overwrite) as temporary:
                 for path in temporary:
                     path.write_text(text)
-        assert seen == expected
-        assert set(content(tmp_path).values()) == {text}
+    assert all(len(state) <= 1 for state in seen[len(states) :])
+    assert content(tmp_path) == dict.fromkeys(("page", "numbers", "picture"), "two")
+
+
+def test_a_set_is_the_old_or_the_new_one_before_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("card.json", "arrays.npz", "table.parquet")]
+    seen = []
+
+    def look() -> None:
+        seen.append(read_text_of_set(paths) if paths[0].exists() else "")
+
+    renames(monkeypatch, look)
+    write_set(paths, "old")
+    write_set(paths, "new", overwrite=True)
+    look()
+    assert [text for text, _ in itertools.groupby(seen)] == ["", "old", "new"]
+    assert sorted(content(tmp_path)) == ["arrays.npz", "card.json", "table.parquet"]
+
+
+def test_a_part_that_a_set_lacks_is_removed(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("map.json", "map.npz", "map.root")]
+    write_set(paths, "old")
+    with writing_set(*paths, overwrite=True) as (head, part, _):
+        part.write_text("new 0")
+        head.write_text(f"new\n{file_sha256(part)}")
+    assert sorted(content(tmp_path)) == ["map.json", "map.npz"]
+
+
+def test_a_folder_of_a_set_appears_whole_and_keeps_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for text in ("old", "new"):
+        with writing_set_folder(folder, "card", "arrays", overwrite=text == "new") as (
+            head,
+            part,
+        ):
+            assert folder.exists() == (text == "new")
+            part.write_text(f"{text} 0")
+            head.write_text(f"{text}\n{file_sha256(part)}")
+        assert read_text_of_set([folder / "card", folder / "arrays"]) == text
+        (folder / "checkpoint").write_text("mine")
+    assert sorted(content(folder)) == ["arrays", "card", "checkpoint"]
+    with (
+        pytest.raises(NtupleError, match=r"card exists"),
+        writing_set_folder(folder, "card", "arrays"),
+    ):
+        pass
+
+
+def test_a_part_is_known_by_its_hash(tmp_path: Path) -> None:
+    paths = [tmp_path / "head", tmp_path / "part"]
+    write_set(paths, "one")
+    sha256 = file_sha256(paths[1])
+    with pytest.raises(ValueError, match=r"part is damaged or belongs to another file"):
+        part_of(paths[1], "0" * 64)
+    waiting = waiting_name(paths[1], sha256)
+    paths[1].rename(waiting)
+    assert part_of(paths[1], sha256) == waiting
+    paths[1].write_text("another")
+    assert part_of(paths[1], sha256) == waiting
+    assert part_of(paths[1], sha256, verify=False) == waiting
+    waiting.unlink()
+    assert part_of(paths[1], sha256, verify=False) == paths[1]
+    paths[1].unlink()
+    with pytest.raises(ValueError, match="part is missing"):
+        part_of(paths[1], sha256)
+
+
+def test_a_seal_knows_values_and_their_order(tmp_path: Path) -> None:
+    head = {"cuts": ["a", "b"], "edges": {"P": [1.0, 2.0], "ETA": [float("nan")]}}
+    content = json.loads(json.dumps(sealed(head), indent=3))
+    check_seal(content)
+    for changed in (
+        {**content, "cuts": ["b", "a"]},
+        {**content, "edges": dict(reversed(content["edges"].items()))},
+        {**content, "more": None},
+        {key: value for key, value in content.items() if key != "cuts"},
+        {**content, "seal": "0" * 64},
+        {key: value for key, value in content.items() if key != "seal"},
+    ):
+        with pytest.raises(ValueError, match="changed after it was written: its seal"):
+            check_seal(changed)
+
+
+def test_reading_is_repeated_if_the_head_is_replaced_meanwhile(tmp_path: Path) -> None:
+    paths = [tmp_path / "head", tmp_path / "part"]
+    write_set(paths, "old")
+    texts = iter(["new", "newer"])
+
+    def read() -> str:
+        head = paths[0].read_text().splitlines()
+        for text in texts:
+            write_set(paths, text, overwrite=True)
+            break
+        return part_of(paths[1], head[1]).read_text()
+
+    assert read_set(paths[0], read) == "newer 0"
+    paths[1].write_text("damaged")
+    with pytest.raises(ValueError, match="damaged"):
+        read_set(paths[0], read)
+
+
+def write_two(tmp_path: Path, name: str, block: Any, *, overwrite: bool) -> list[str]:
+    """Let two writers begin, and both end; return what became of them."""
+    found = []
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(contextlib.ExitStack()) for _ in range(2)]
+        given = [
+            one.enter_context(block(tmp_path / name, overwrite)) for one in writers
+        ]
+        for text, path in zip(("one", "two"), given, strict=True):
+            if isinstance(path, list):
+                path[1].write_text(f"{text} 0")
+                path[0].write_text(f"{text}\n{file_sha256(path[1])}")
+            else:
+                (path / "mark" if path.is_dir() else path).write_text(text)
+        for one in writers:
+            try:
+                one.close()
+                found.append("wrote")
+            except NtupleError as error:
+                found.append(str(error).partition(";")[0])
+    return found
+
+
+BLOCKS = {
+    "file": lambda path, overwrite: writing_file(path, overwrite=overwrite),
+    "set": lambda path, overwrite: writing_set(
+        path, f"{path}.part", overwrite=overwrite
+    ),
+    "set of a folder": lambda path, overwrite: writing_set_folder(
+        path, "head", "part", overwrite=overwrite
+    ),
+    "folder": lambda path, overwrite: writing_folder(
+        path, mark="mark", overwrite=overwrite
+    ),
+}
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_of_two_writers_of_a_new_output_the_second_fails(
+    tmp_path: Path, name: str, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    found = write_two(tmp_path, "a", BLOCKS[name], overwrite=False)
+    assert found == ["wrote", f"{tmp_path / 'a'} exists"]
+    assert "two" not in "".join(content(tmp_path).values())
+    assert not [path for path in content(tmp_path) if "/." in f"/{path}"]
+    found = write_two(tmp_path, "b", BLOCKS[name], overwrite=True)
+    assert found == ["wrote", "wrote"]
+    texts = [text for path, text in content(tmp_path).items() if path[0] == "b"]
+    assert texts
+    assert all(text.startswith("two") for text in texts)
+
+
+def test_writers_of_one_set_leave_one_of_their_sets(tmp_path: Path) -> None:
+    paths = [tmp_path / "head", tmp_path / "part", tmp_path / "other"]
+    write_set(paths, "0")
+    errors: list[BaseException] = []
+
+    def work(first: int) -> None:
+        try:
+            for i in range(first, first + 25):
+                write_set(paths, str(i), overwrite=True)
+                read_set(paths[0], lambda: read_text_of_set(paths))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(100 * i,)) for i in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    read_text_of_set(paths)
+    assert sorted(content(tmp_path)) == ["head", "other", "part"]
 
 
 def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """From ntuples to a dataset: what is kept, dropped and refused; saved and opened."""
 
 import csv
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import PARTS, Dataset
 from pidgan.sample.loading import load_sample
 from pidgan.simulation.calibration import simulate_calibration
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 OWN = """
 schema = 1
@@ -240,6 +244,52 @@ def test_damage_is_found(tmp_path: Path) -> None:
         Dataset.open(tmp_path)
     targets = folder / "targets.npy"
     whole = targets.read_bytes()
+    message = r"targets\.npy is damaged or belongs to another file: its sha256 is"
+    for damaged in (whole[:-4] + b"\0\0\0\1", whole[:-8], b""):
+        targets.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=message):
+            Dataset.open(folder)
+    targets.unlink()
+    with pytest.raises(DatasetError, match=r"targets\.npy is missing"):
+        Dataset.open(folder)
+    targets.write_bytes(whole)
+    description = folder / "dataset.json"
+    text = description.read_text()
+    for old, new, message in (
+        ('"format": 3', '"format": 9', "format 9, expected 3"),
+        ('"format": 3', '"format": 2', "changed after it was written"),
+        ('"seed": 1', '"seed": 2', r"dataset\.json is damaged: changed after it was"),
+        ('"unit": "MeV"', '"unit": "GeV"', "changed after it was written"),
+    ):
+        assert old in text
+        description.write_text(text.replace(old, new))
+        with pytest.raises(DatasetError, match=message):
+            Dataset.open(folder)
+    description.write_text(text[:100])
+    with pytest.raises(DatasetError, match=r"dataset\.json is not valid JSON"):
+        Dataset.open(folder)
+    description.write_text(json.dumps(json.loads(text)))
+    assert len(Dataset.open(folder)) == 400
+
+
+def test_a_file_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    folders = []
+    for seed in (1, 2):
+        sample, file = write(tmp_path, branches())
+        dataset = build_dataset(sample, file, seed=seed)
+        folders.append(dataset.save(tmp_path / f"dataset{seed}"))
+    one, other = folders
+    (one / "split.npy").write_bytes((other / "split.npy").read_bytes())
+    with pytest.raises(
+        DatasetError, match=r"split\.npy is damaged or belongs to anoth"
+    ):
+        Dataset.open(one)
+
+
+def test_a_dataset_of_version_0_1_is_checked_by_its_content(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "kaon", tmp_path / "kaon"))
+    targets = folder / "targets.npy"
+    whole = targets.read_bytes()
     targets.write_bytes(whole[:-4] + b"\0\0\0\1")
     with pytest.raises(DatasetError, match="recorded hash"):
         Dataset.open(folder)
@@ -247,18 +297,12 @@ def test_damage_is_found(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"targets\.npy is damaged"):
         Dataset.open(folder)
     np.save(targets, np.zeros((3, 2), dtype=np.float32))
-    with pytest.raises(DatasetError, match=r"float32 \(3, 2\), expected float32 \(400"):
+    with pytest.raises(
+        DatasetError, match=r"float32 \(3, 2\), expected float32 \(2997"
+    ):
         Dataset.open(folder)
     targets.unlink()
     with pytest.raises(DatasetError, match=r"lacks targets\.npy"):
-        Dataset.open(folder)
-    description = folder / "dataset.json"
-    text = description.read_text()
-    description.write_text(text.replace('"format": 2', '"format": 9'))
-    with pytest.raises(DatasetError, match="format 9, expected 2"):
-        Dataset.open(folder)
-    description.write_text(text[:100])
-    with pytest.raises(DatasetError, match=r"dataset\.json is damaged"):
         Dataset.open(folder)
 
 

@@ -155,6 +155,31 @@ def test_a_saved_model_is_the_same_model(kaon_model, kaon_dataset, tmp_path) -> 
             open_model(tmp_path / "model")
 
 
+def test_a_model_knows_its_files_and_its_description(kaon_model, tmp_path) -> None:
+    kaon_model.save(tmp_path / "model")
+    other = dataclasses.replace(kaon_model, held_out=kaon_model.held_out.head(90))
+    other.save(tmp_path / "other")
+
+    def refused(message: str) -> None:
+        with pytest.raises(TrainingError, match=message) as info:
+            open_model(tmp_path / "model")
+        assert "\n" not in str(info.value)
+
+    reference = tmp_path / "model" / "reference.parquet"
+    reference.write_bytes((tmp_path / "other" / "reference.parquet").read_bytes())
+    refused(r"reference\.parquet is damaged or belongs to another file")
+    reference.unlink()
+    refused(r"reference\.parquet is missing")
+    other.save(tmp_path / "model", overwrite=True)
+    assert len(open_model(tmp_path / "model").reference()) == 90
+    head = tmp_path / "model" / "model.json"
+    text = head.read_text()
+    for old, new in (('"K+"', '"pi+"'), ('"seal"', '"heal"'), ('"format"', '"from"')):
+        assert old in text
+        head.write_text(text.replace(old, new, 1))
+        refused("changed after it was written")
+
+
 def test_wrong_choices_are_named(kaon_dataset) -> None:
     with pytest.raises(PidganError, match="closest: 'cramer'"):
         train(kaon_dataset, family="cramr", steps=1)
