@@ -77,6 +77,7 @@ DIFFERENT_OPTIONS = {
     ("output", "required"): "a table need not be written",
     ("budget", "help"): "the demo has a shorter one",
     ("scales", "help"): "a ratio of data to simulation, or an uncertainty",
+    ("key", "help"): "what is the same by event: noise, or a fluctuation",
     ("settings", "help"): "settings of one family or of several",
     ("settings", "metavar"): "settings of one family or of several",
     ("species", "type"): "a time projection chamber sees no photons",

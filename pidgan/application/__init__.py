@@ -12,6 +12,7 @@ __all__ = [
     "apply",
     "conditions",
     "quantile_map",
+    "record",
     "request",
     "several_tracks",
     "workers",

@@ -244,13 +244,9 @@ def _parse_part(text: str) -> tuple[int, int]:
 )
 @options.conditions
 @options.suffix
-@click.option(
-    "--key",
-    default="",
-    metavar="BRANCH,...",
-    callback=options.reads(lambda text: tuple(filter(None, text.split(",")))),
-    help="Branches that identify an event, e.g. runNumber,eventNumber. The generated "
-    "values then stay the same if the ntuple is skimmed or reordered.",
+@options.key(
+    "Branches that identify an event, e.g. runNumber,eventNumber. The generated values "
+    "then stay the same if the ntuple is skimmed or reordered."
 )
 @click.option(
     "--files-part",

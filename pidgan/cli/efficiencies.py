@@ -224,6 +224,11 @@ def systematics(
     default="grow",
     help="Treatment of rows outside the map: a larger uncertainty, or an error.",
 )
+@options.key(
+    "Branches that identify an event, e.g. runNumber,eventNumber. Rows of one event "
+    "count as one in the statistical uncertainty.  [default: --key of `pidgan apply`, "
+    "else each entry]"
+)
 @options.conditions
 @options.overwrite
 @options.as_json

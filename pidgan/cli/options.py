@@ -145,6 +145,17 @@ def settings(metavar: str, example: str) -> Callable[..., Any]:
     return repeated("--set settings", metavar, text, parse_pairs, more=more)
 
 
+def key(help_text: str) -> Callable[..., Any]:
+    """Return the option for the branches that identify an event."""
+    return click.option(
+        "--key",
+        default="",
+        metavar="BRANCH,...",
+        callback=reads(lambda text: tuple(filter(None, text.split(",")))),
+        help=help_text,
+    )
+
+
 def tracks(**changes: Any) -> Callable[..., Any]:
     """Return the option for the prefixes of tracks and their bundles or maps."""
     return click.option("--track", "tracks", multiple=True, **changes)

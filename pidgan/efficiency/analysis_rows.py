@@ -26,8 +26,10 @@ from pidgan.application.conditions import (
 from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
+from pidgan.bundle.noise import UInt64Array, entry_keys
 from pidgan.efficiency.binning import Binning, bin_index, by_condition, choose_edges
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.events import Events, event_keys, find_events, find_keys
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.files import tables
 from pidgan.sample.cuts import Cut, parse_cut
@@ -54,7 +56,8 @@ class Rows:
     """The n rows that are used, each in a bin `cell` of the analysis, -1 outside.
 
     `n_invalid` rows have no targets and are left out; `origin` says, by file and tree,
-    how many rows it has and the numbers of those used.
+    how many rows it has and the numbers of those used. `events` has the event of each
+    row, None if each row is one, by the branches `key` if these are known.
     """
 
     tracks: Mapping[str, TrackRows]
@@ -63,6 +66,8 @@ class Rows:
     binning: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     n_invalid: int = 0
     origin: Mapping[str, tuple[int, IntArray]] = field(default_factory=dict)
+    events: Events | None = None
+    key: tuple[str, ...] = ()
 
     def take(self, chosen: IntArray) -> "Rows":
         """Return some of the rows, without where they come from."""
@@ -73,13 +78,22 @@ class Rows:
             )
             for track, own in self.tracks.items()
         }
-        weights, cell = self.weights[chosen], self.cell[chosen]
-        return Rows(tracks=tracks, weights=weights, cell=cell, binning=self.binning)
+        return Rows(
+            tracks=tracks,
+            weights=self.weights[chosen],
+            cell=self.cell[chosen],
+            binning=self.binning,
+            events=None if self.events is None else self.events.take(chosen),
+            key=self.key,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track."""
+    """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track.
+
+    `key` are the branches that identify an event, if not those of the record.
+    """
 
     maps: Maps
     cuts: Mapping[str, Sequence[int]]
@@ -89,6 +103,7 @@ class Request:
     binning: Binning
     conditions: Conditions
     chunk: int
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +128,11 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     sources = tables.find_sources(files)
     for path in dict.fromkeys(source.path for source in sources):
         check_bundles(path, request.maps, request.suffix)
-    by_source = {_identity(s): list(_read_source(s, request)) for s in sources}
+    keys = find_keys(sources, request.maps, request.key)
+    by_source = {
+        _identity(s): list(_read_source(s, request, key))
+        for s, key in zip(sources, keys, strict=True)
+    }
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
     if not any(len(part.kept) for part in parts):
@@ -124,8 +143,11 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
             f"{', '.join(map(str, sources))}: no usable row for {', '.join(species)}"
             f"{which} ({n_invalid} without targets)"
         )
-    keys = parts[0].arrays
-    joined = {key: np.concatenate([part.arrays[key] for part in parts]) for key in keys}
+    joined = {
+        name: np.concatenate([part.arrays[name] for part in parts])
+        for name in parts[0].arrays
+    }
+    origin = {name: _origin(found) for name, found in by_source.items()}
     weights = joined["", "weight"]
     columns = {name: joined[None, name] for name in by_condition(request.binning)}
     edges = choose_edges(request.binning, columns, weights)
@@ -148,7 +170,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
         cell=bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64),
         binning=edges,
         n_invalid=n_invalid,
-        origin={name: _origin(found) for name, found in by_source.items()},
+        origin=origin,
+        events=_events(by_source, origin),
+        key=keys[0] if len(set(keys)) == 1 else (),
     )
 
 
@@ -241,11 +265,31 @@ def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
     return int(starts[-1]), np.concatenate(used)
 
 
+def _events(
+    by_source: Mapping[str, Sequence["_Part"]],
+    origin: Mapping[str, tuple[int, IntArray]],
+) -> Events | None:
+    """Return the events of the used rows; None if every row of every tree is one."""
+    if all(part.event is None for found in by_source.values() for part in found):
+        return None
+    keys = []
+    for name, found in by_source.items():
+        known = [part.event for part in found if part.event is not None]
+        n, used = origin[name]
+        own = known or [entry_keys(seed=0, track=name, start=0, stop=n)[used]]
+        keys += own
+    return find_events(np.concatenate(keys))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Arrays of the used rows of a chunk, `kept` of those that were read."""
+    """Arrays of the used rows of a chunk, `kept` of those that were read.
+
+    `event` has a hash of the event of each, None if each entry is a row and an event.
+    """
 
     arrays: Mapping[tuple[str | None, str | int], npt.NDArray[Any]]
+    event: UInt64Array | None
     kept: IntArray
     n_read: int
     n_invalid: int
@@ -294,14 +338,17 @@ def _plan(
     )
 
 
-def _read_source(source: tables.Source, request: Request) -> Iterator[_Part]:
-    """Read one tree in chunks."""
+def _read_source(
+    source: tables.Source, request: Request, key: Sequence[str]
+) -> Iterator[_Part]:
+    """Read one tree in chunks; `key` are the branches that identify an event."""
     tree = tables.describe_tree(source)
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
     names = ", ".join(request.maps)
     extra = list(by_condition(request.binning))
     extra += [request.weights] if request.weights else []
+    extra += key
     check_numbers(extra, tree, source, names)
     needed = [name for plan in plans for name in plan.needed]
     branches = list(dict.fromkeys([*needed, *extra]))
@@ -309,12 +356,18 @@ def _read_source(source: tables.Source, request: Request) -> Iterator[_Part]:
     types = {name: tree.types[name] for name in branches}
     common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
     chunks = tables.iterate_entries(source, branches, chunk=request.chunk)
+    first = 0
     for number, arrays in enumerate(chunks):
-        rows, _ = lay_out(arrays, branches, shape, where=where)
+        rows, counts = lay_out(arrays, branches, shape, where=where)
         head = {name: v[:UNIT_CHECK_ENTRIES] for name, v in rows.items()}
         for plan in plans if number == 0 else ():
             check_units(plan.conditions, head, source, plan.track)
-        yield _read_chunk(rows, plans, request)
+        event = event_keys(key, rows) if key else None
+        if not key and counts is not None:
+            stop, name = first + len(counts), _identity(source)
+            entries = entry_keys(seed=0, track=name, start=first, stop=stop)
+            event, first = np.repeat(entries, counts), stop
+        yield _read_chunk(rows, plans, request, event)
 
 
 def _one_shape(plans: Sequence[_Plan], source: tables.Source) -> Shape:
@@ -337,7 +390,10 @@ def _described(shape: Shape) -> str:
 
 
 def _read_chunk(
-    rows: Mapping[str, npt.NDArray[Any]], plans: Sequence[_Plan], request: Request
+    rows: Mapping[str, npt.NDArray[Any]],
+    plans: Sequence[_Plan],
+    request: Request,
+    event: UInt64Array | None,
 ) -> _Part:
     """Return the rows of a chunk that are used."""
     n = len(next(iter(rows.values())))
@@ -364,6 +420,7 @@ def _read_chunk(
     arrays["", "weight"] = np.asarray(weights, dtype=np.float64)
     return _Part(
         arrays={key: values[keep] for key, values in arrays.items()},
+        event=None if event is None else event[keep],
         kept=np.flatnonzero(keep),
         n_read=n,
         n_invalid=int(np.count_nonzero(chosen & ~valid)),

@@ -14,11 +14,12 @@ The responses of the tracks are independent at given conditions, in data as amon
 generated draws; then E[v_i] is the product of the corrected efficiencies. Uncertainties
 are propagated linearly:
 
-    stat: cov_kl = sum_i w_i^2 (v_ki - value_k) (v_li - value_l) / W^2,
+    stat: cov_kl = sum_e z_ke z_le,  z_ke = sum_{i in e} w_i (v_ki - value_k) / W,
     calibration, and every variation of the map: by the gradient
     G_tb = sum_{i: b_t(i) = b} w_i prod_{s != t} v_si / W,
     transfer = sum_tb G_tb d_tb ([e_tb (1 - e_tb)] / [g_tb (1 - g_tb)] - 1),
 
+with e in `stat` an event, of one row or of several (`pidgan.efficiency.events`), and
 with g and e the generated efficiency in a bin for the rows of the map and of the
 analysis. The transfer is the change of the correction if the error of the generator in
 a bin were a constant shift of the logit of the efficiency: it matters where the
@@ -46,6 +47,7 @@ from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import Estimates, map_key, stack, warn_of_relatives
+from pidgan.efficiency.events import check_key
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
@@ -79,12 +81,15 @@ class PidEfficiencies:
         estimates: The same with all derivatives, for ratios and sums.
         binning: Edges of the analysis bins by branch; empty for one bin of all rows.
         n_outside_bins: Rows outside these bins, left out.
+        key: Branches that identify an event, whose rows count as one in `stat`; empty
+            if each entry does.
     """
 
     results: tuple[PidEfficiency, ...]
     estimates: Estimates
     binning: dict[str, tuple[float, ...]]
     n_outside_bins: int
+    key: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[PidEfficiency]:
         return iter(self.results)
@@ -119,7 +124,7 @@ class PidEfficiencies:
             }
             numbers = {"value": one.value, "stat": one.stat, **one.syst}
             numbers |= {"total": one.total, "generated": one.generated}
-            counts = {"n_rows": one.n_rows, "n_eff": one.n_eff}
+            counts = {n: getattr(one, n) for n in ("n_rows", "n_events", "n_eff")}
             flags = {"flags": ", ".join(one.flags)}
             rows.append({"cut": one.cut, **edges, **numbers, **counts, **flags})
         return pd.DataFrame(rows)
@@ -130,6 +135,7 @@ class PidEfficiencies:
             "results": quoted.for_json(self.results),
             "bins": quoted.for_json(self.binning),
             "n_outside_bins": self.n_outside_bins,
+            "key": list(self.key),
             **self.estimates.covariances(),
         }
 
@@ -139,7 +145,9 @@ class PidEfficiencies:
 
     def text(self) -> str:
         """Return a table: value and uncertainties in per cent."""
-        return quoted.efficiency_text(self.results, self.binning, self.n_outside_bins)
+        return quoted.efficiency_text(
+            self.results, self.binning, self.n_outside_bins, self.key
+        )
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
@@ -159,6 +167,7 @@ def pid_efficiency(
     suffix: str = "",
     conditions: Conditions | None = None,
     outside: Outside = "grow",
+    key: Sequence[str] = (),
     chunk: int = 200_000,
 ) -> PidEfficiencies:
     """Return the efficiency of PID selections on ntuples with generated columns.
@@ -190,6 +199,10 @@ def pid_efficiency(
             are not the default. Scales and maps are those that `apply` was given.
         outside: Treatment of rows outside the map: "grow" adds an uncertainty,
             "refuse" raises.
+        key: Branches that identify an event, such as ("runNumber", "eventNumber").
+            Rows of one event fluctuate together and count as one in the statistical
+            uncertainty. By default the key that `apply` was given; without one, each
+            entry is an event, with all its tracks.
         chunk: Number of rows read at a time; the result does not depend on it.
 
     Returns:
@@ -215,6 +228,7 @@ def pid_efficiency(
         binning=binning or {},
         conditions=conditions or Conditions(),
         chunk=chunk,
+        key=check_key(key),
     )
     rows = read_rows(files, request)
     return combine(selections, rows, opened, correction=correction, outside=outside)
@@ -251,7 +265,12 @@ def combine(
         )
     keys = {track: map_key(own) for track, own in maps.items()}
     warn_of_relatives({keys[track]: maps[track] for track in maps})
-    integrate = partial(sums.integrate, cells=cells, correction=correction)
+    integrate = partial(
+        sums.integrate,
+        cells=cells,
+        squares=sums.sum_squares(used, maps, n_cells),
+        correction=correction,
+    )
     parts = [integrate(selection, used, maps, keys) for selection in selections]
     sample = sums.RowSample(
         rows=rows,
@@ -267,6 +286,7 @@ def combine(
         estimates=estimates,
         binning=edges,
         n_outside_bins=n_outside_bins,
+        key=rows.key,
     )
 
 
@@ -320,6 +340,7 @@ def _describe(
             generated=float(generated),
             correction=float(part.corrected[cell] - generated),
             n_rows=int(cells.n_rows[cell]),
+            n_events=int(cells.n_events[cell]),
             n_eff=float(cells.n_eff[cell]),
             outside_fraction=float(part.outside_fraction[cell]),
             n_invalid=n_invalid,

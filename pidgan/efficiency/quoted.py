@@ -57,7 +57,9 @@ class PidEfficiency:
         generated: Efficiency of the generated targets.
         correction: Correction of the generated efficiency by the map, whether or not
             it was added.
-        n_eff: Effective number of the rows used, (sum w)^2 / sum w^2.
+        n_events: Number of events of the rows used: of different keys, else of entries.
+        n_eff: Effective number of events, (sum w)^2 / sum w^2, with w the sum of the
+            weights of an event.
         outside_fraction: Share of the sum of weights outside the map.
         n_invalid: Rows of the ntuple left out, without targets.
         few_events: Whether a reference has few rows on one side of a cut.
@@ -74,6 +76,7 @@ class PidEfficiency:
     generated: float
     correction: float
     n_rows: int
+    n_events: int
     n_eff: float
     outside_fraction: float
     n_invalid: int
@@ -112,23 +115,28 @@ def efficiency_text(
     found: Sequence[PidEfficiency],
     bins: Mapping[str, Sequence[float]],
     n_outside_bins: int,
+    key: Sequence[str] = (),
 ) -> str:
     """Return a table of efficiencies and uncertainties in per cent."""
     lines = table_lines(found, "cut", unit="%", last=("generated",))
     one = found[0]
     worst = 100 * max(r.outside_fraction for r in found)
+    n_cells = len({tuple(r.bin.items()) for r in found})
+    n_rows = sum(r.n_rows for r in found[:n_cells])
+    is_repeated = any(r.n_events < r.n_rows for r in found[:n_cells])
+    by = f" by {','.join(key)}" if key else ""
     if bins:
-        n_cells = len({tuple(r.bin.items()) for r in found})
-        n_rows = sum(r.n_rows for r in found[:n_cells])
+        several = f"; rows of one event{by} count as one" if is_repeated else ""
         lines += [
-            f"{n_rows} rows; outside the bins, left out: {n_outside_bins}",
+            f"{n_rows} rows{several}; outside the bins, left out: {n_outside_bins}",
             f"without targets, left out: {one.n_invalid}; outside the map: up to "
             f"{worst:.2f} % of a bin",
         ]
     else:
+        several = f" of {one.n_events} events{by}" if is_repeated else ""
         lines.append(
-            f"{one.n_rows} rows, effectively {one.n_eff:.0f}; without targets, left "
-            f"out: {one.n_invalid}; outside the map: {worst:.2f} %"
+            f"{n_rows} rows{several}, effectively {one.n_eff:.0f}; without targets, "
+            f"left out: {one.n_invalid}; outside the map: {worst:.2f} %"
         )
     if few := list(dict.fromkeys(r.cut for r in found if r.few_events)):
         lines.append(f"few reference rows on one side of: {', '.join(few)}")

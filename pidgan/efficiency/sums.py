@@ -3,7 +3,8 @@
 The formulas are in `pidgan.efficiency.pid_efficiency`. A row with weight w and value v
 contributes w (v - mean) / W to the fluctuation of the mean of its bin. The statistical
 covariance of two means, also between results of two calls, is the sum of the products
-of these contributions over the rows that both have.
+of these contributions over the rows that both have. Where rows belong to events, the
+contributions of an event are added first (`pidgan.efficiency.events`).
 """
 
 import warnings
@@ -21,6 +22,7 @@ from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Rows
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.estimates import Origin
+from pidgan.efficiency.events import EventSums, event_blocks, in_several, square_sums
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
@@ -33,13 +35,14 @@ BLOCK_ROWS = 100_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cells:
-    """The bins of an analysis, (n_cells,) each: rows, W, W^2 / sum w^2, and status.
+    """The bins of an analysis, (n_cells,) each: rows, events, W, W^2 / sum w^2, status.
 
-    `ranges` has the edges of each bin by branch.
+    `ranges` has the edges of each bin by branch. The weights of an event count as one.
     """
 
     ranges: Sequence[dict[str, tuple[float, float]]]
     n_rows: IntArray
+    n_events: IntArray
     sums: FloatArray
     n_eff: FloatArray
     status: IntArray
@@ -78,7 +81,7 @@ def sum_cells(rows: Rows) -> Cells:
     ranges = [dict(zip(rows.binning, one, strict=True)) for one in pairs]
     n_cells = len(ranges)
     sums = np.bincount(rows.cell, rows.weights, n_cells).astype(np.float64)
-    squares = np.bincount(rows.cell, rows.weights**2, n_cells)
+    squares, n_events = square_sums(rows.weights, rows.cell, n_cells, rows.events)
     n_rows = np.bincount(rows.cell, minlength=n_cells)
     status = np.where(np.isfinite(sums) & (sums > 0), FILLED, NOT_POSITIVE)
     status[n_rows == 0] = EMPTY
@@ -92,7 +95,14 @@ def sum_cells(rows: Rows) -> Cells:
             stacklevel=4,
         )
     n_eff = n_eff_of_sums(sums, squares)
-    return Cells(ranges=ranges, n_rows=n_rows, sums=sums, n_eff=n_eff, status=status)
+    return Cells(
+        ranges=ranges,
+        n_rows=n_rows,
+        n_events=n_events,
+        sums=sums,
+        n_eff=n_eff,
+        status=status,
+    )
 
 
 def factors_of(
@@ -131,74 +141,103 @@ class RowSample:
 
     @cached_property
     def covariance(self) -> FloatArray:
-        """Covariance (n, n), at least that of half a row on either side."""
+        """Covariance (n, n), at least that of half an event on either side."""
         n_selections, n_cells = self.means.shape
-        blocks = np.zeros((n_cells, n_selections, n_selections))
-        squares = np.zeros(n_cells)
-        for one, chosen in self._blocks():
-            influence = self._influence(one, chosen)
-            blocks[one] += influence @ influence.T
-            squares[one] += (self.rows.weights[chosen] ** 2).sum()
-        result = np.zeros((self.means.size, self.means.size))
-        n_eff = n_eff_of_sums(self.sums, squares)
-        for cell in np.flatnonzero(squares > 0):
-            p = 0.5 / (n_eff[cell] + 1)
-            floor = p * (1 - p) / n_eff[cell]
-            block = blocks[cell]
+        result = self._between_bins()
+        for cell, rows in self._rows_of_bins():
+            block, squares = self._within_bin(cell, rows)
+            n_eff = n_eff_of_sums(self.sums[cell], squares)
+            p = 0.5 / (n_eff + 1)
+            floor = p * (1 - p) / n_eff
             lift = np.maximum(floor - np.diag(block), 0.0)
             at = np.arange(n_selections) * n_cells + cell
             result[np.ix_(at, at)] = block + np.diag(lift)
         return result
 
     def shared_covariance(self, other: "RowSample") -> FloatArray | None:
-        """Covariance (n, n_other) from rows that both have; None if there are none."""
-        result = None
-        first_start = 0
-        for name, (n_rows, used) in self.rows.origin.items():
-            second_start = 0
-            for other_name, (other_n, other_used) in other.rows.origin.items():
-                if name == other_name and n_rows == other_n:
-                    _, i, j = np.intersect1d(
-                        used, other_used, assume_unique=True, return_indices=True
-                    )
-                    cross = self._cross(other, i + first_start, j + second_start)
-                    result = cross if result is None else result + cross
-                second_start += len(other_used)
-            first_start += len(used)
+        """Covariance (n, n_other) from rows or events that both have, None without."""
+        own, its, n_shared = match_rows(self.rows, other.rows)
+        return self._cross(other, own, its, n_shared) if n_shared else None
+
+    def _within_bin(self, cell: int, rows: IntArray) -> tuple[FloatArray, float]:
+        """Covariance in a bin, and the sum of the squared weights of its events."""
+        n = len(self.selections)
+        block, squares = np.zeros((n, n)), 0.0
+        for sums in self._contributions(cell, rows):
+            block += sums[:n] @ sums[:n].T
+            squares += float((sums[n] ** 2).sum())
+        return block, squares
+
+    def _contributions(self, cell: int, rows: IntArray) -> Iterator[FloatArray]:
+        """Yield influences and, in the last line, weights: of rows or of events."""
+        found = self.rows.events
+        if found is None:
+            for start in range(0, len(rows), BLOCK_ROWS):
+                chosen = rows[start : start + BLOCK_ROWS]
+                own = self._influence(cell, chosen)
+                yield np.concatenate([own, self.rows.weights[np.newaxis, chosen]])
+            return
+        open_sums = EventSums(len(self.selections) + 1)
+        for chosen, number in event_blocks(rows, found, BLOCK_ROWS):
+            own = self._influence(cell, chosen)
+            both = np.concatenate([own, self.rows.weights[np.newaxis, chosen]])
+            yield open_sums.add(both, number)
+        yield open_sums.finish()
+
+    def _between_bins(self) -> FloatArray:
+        """Covariance (n, n) of different bins, from events with rows in several."""
+        n_cells = self.means.shape[1]
+        found = self.rows.events
+        if found is None or n_cells == 1:
+            return np.zeros((self.means.size, self.means.size))
+        own = in_several(self.rows.cell, found)
+        if not (own >= 0).any():
+            return np.zeros((self.means.size, self.means.size))
+        result = self._cross(self, own, own, len(found.ids))
+        cell = np.arange(self.means.size) % n_cells
+        result[np.equal.outer(cell, cell)] = 0.0
         return result
 
-    def _cross(self, other: "RowSample", i: IntArray, j: IntArray) -> FloatArray:
-        """Sum over rows i of this sample, which are rows j of the other."""
+    def _cross(
+        self, other: "RowSample", own: IntArray, its: IntArray, n_shared: int
+    ) -> FloatArray:
+        """Sum over shared rows or events; `own` and `its` number them, -1 for none."""
         total = np.zeros((self.means.size, other.means.size))
-        for start in range(0, len(i), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            shared = self._spread(i[block]) @ other._spread(j[block]).T
-            total += shared.toarray()
+        a, b = np.argsort(own, kind="stable"), np.argsort(its, kind="stable")
+        steps = own[a][np.count_nonzero(own < 0) :: BLOCK_ROWS]
+        for low, high in pairwise(np.unique([0, *steps, n_shared])):
+            left, right = (
+                sample._spread(order[slice(*places)], number - low, high - low)
+                for sample, order, number, places in (
+                    (self, a, own, np.searchsorted(own, (low, high), sorter=a)),
+                    (other, b, its, np.searchsorted(its, (low, high), sorter=b)),
+                )
+            )
+            total += (left @ right.T).toarray()
         return total
 
-    def _spread(self, chosen: IntArray) -> Any:
-        """Influence of rows on every estimate, sparse (n, n_chosen)."""
+    def _spread(self, chosen: IntArray, number: IntArray, width: int) -> Any:
+        """Influence on every estimate of rows that share a number, (n, width)."""
         n_selections, n_cells = self.means.shape
         cells = self.rows.cell[chosen]
-        at = np.flatnonzero((cells >= 0) & (self.sums[cells] > 0))
-        cells = cells[at]
-        influence = self._influence(cells, chosen[at])
+        use = (cells >= 0) & (self.sums[cells] > 0)
+        cells, chosen = cells[use], chosen[use]
+        influence = self._influence(cells, chosen)
         rows = np.arange(n_selections)[:, np.newaxis] * n_cells + cells
-        columns = np.broadcast_to(at, rows.shape)
+        columns = np.broadcast_to(number[chosen], rows.shape)
+        # Entries of the same place are added.
         return sparse.csr_array(
             (influence.ravel(), (rows.ravel(), columns.ravel())),
-            shape=(self.means.size, len(chosen)),
+            shape=(self.means.size, width),
         )
 
-    def _blocks(self) -> Iterator[tuple[int, IntArray]]:
-        """Yield (bin, rows), never many rows at a time."""
+    def _rows_of_bins(self) -> Iterator[tuple[int, IntArray]]:
+        """Yield each bin that has a value, and its rows."""
         order = np.argsort(self.rows.cell, kind="stable")
         cells = np.arange(self.means.shape[1] + 1)
         limits = np.searchsorted(self.rows.cell, cells, sorter=order)
         for cell in np.flatnonzero(self.sums > 0):
-            rows = order[limits[cell] : limits[cell + 1]]
-            for start in range(0, len(rows), BLOCK_ROWS):
-                yield int(cell), rows[start : start + BLOCK_ROWS]
+            yield int(cell), order[limits[cell] : limits[cell + 1]]
 
     def _influence(self, cell: Any, chosen: IntArray) -> FloatArray:
         """Contributions of rows in a bin to fluctuations, (n_selections, n_chosen)."""
@@ -210,6 +249,51 @@ class RowSample:
         return np.asarray((values - means) * (rows.weights / self.sums[cell]))
 
 
+def match_rows(first: Rows, second: Rows) -> tuple[IntArray, IntArray, int]:
+    """Number the events, else the rows of the same files, that two samples share.
+
+    Returns:
+        The number of each row of the first, of the second, -1 for none; how many.
+    """
+    own = np.full(len(first.weights), -1, dtype=np.int64)
+    its = np.full(len(second.weights), -1, dtype=np.int64)
+    if first.events is not None and second.events is not None:
+        ids = (first.events.ids, second.events.ids)
+        shared, i, j = np.intersect1d(*ids, assume_unique=True, return_indices=True)
+        for rows, events, places in ((own, first.events, i), (its, second.events, j)):
+            number = np.full(len(events.ids), -1, dtype=np.int64)
+            number[places] = np.arange(len(shared))
+            rows[:] = number[events.number]
+        return own, its, len(shared)
+    n_shared = first_start = 0
+    for name, (n_rows, used) in first.origin.items():
+        second_start = 0
+        for other_name, (other_n, other_used) in second.origin.items():
+            if name == other_name and n_rows == other_n:
+                _, i, j = np.intersect1d(
+                    used, other_used, assume_unique=True, return_indices=True
+                )
+                numbers = np.arange(n_shared, n_shared + len(i))
+                own[i + first_start] = its[j + second_start] = numbers
+                n_shared += len(i)
+            second_start += len(other_used)
+        first_start += len(used)
+    return own, its, n_shared
+
+
+def sum_squares(rows: Rows, maps: Maps, n_cells: int) -> dict[str, FloatArray]:
+    """Return, by track, sum w^2 (n_cells, n_bins) in each bin of analysis and map."""
+    found = {}
+    for track, own in maps.items():
+        place, n_bins = rows.tracks[track].place, len(own.n_eff)
+        inside = np.flatnonzero(place >= 0)
+        events = rows.events.take(inside) if rows.events is not None else None
+        flat = rows.cell[inside] * n_bins + place[inside]
+        sums, _ = square_sums(rows.weights[inside], flat, n_cells * n_bins, events)
+        found[track] = sums.reshape(n_cells, n_bins)
+    return found
+
+
 def integrate(
     selection: Selection,
     rows: Rows,
@@ -217,9 +301,13 @@ def integrate(
     keys: Mapping[str, str],
     *,
     cells: Cells,
+    squares: Mapping[str, FloatArray],
     correction: bool,
 ) -> Part:
-    """Return the efficiency of a selection in each bin, with its derivatives."""
+    """Return the efficiency of a selection in each bin, with its derivatives.
+
+    `squares` are the results of `sum_squares`.
+    """
     flags = factors_of(selection, rows, maps, correction=False)
     factors = factors_of(selection, rows, maps, correction=True)
     passing = np.prod(flags, axis=0)
@@ -243,8 +331,14 @@ def integrate(
         }
         # An origin of its own: a variation of the map may have the same name.
         w = rows.weights
-        totals = [in_bins(values) for values in (w, w**2, w * flags[i])]
-        change = _transfer(own.generated[number], own.discrepancy[number], *totals)
+        total, passed = in_bins(w), in_bins(w * flags[i])
+        change = _transfer(
+            own.generated[number],
+            own.discrepancy[number],
+            total,
+            squares[track],
+            passed,
+        )
         found[(key, "filling"), "transfer"] = (gradient * change).sum(axis=1)
         for origin, shift in found.items():
             shifts[origin] = shifts[origin] + shift if origin in shifts else shift

@@ -106,7 +106,8 @@ def test_tracks_of_candidates_in_arrays(ntuple: Path, tmp_path: Path) -> None:
     write_trees(tmp_path / "nested.root", {"DecayTree": nested})
     options: dict[str, Any] = OPTIONS | {"cuts": [BOTH], "weights": "sw"}
     bins = {"Kplus_P": [3e3, 2e4, 1e5]}
-    expected = pid_efficiency(files=ntuple, binning=bins, **options)
+    flat = write(tmp_path / "flat.root", entry=np.repeat(np.arange(700), counts))
+    expected = pid_efficiency(files=flat, binning=bins, key=["entry"], **options)
     found = pid_efficiency(
         files=tmp_path / "nested.root", binning=bins, chunk=99, **options
     )

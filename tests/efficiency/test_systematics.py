@@ -471,11 +471,15 @@ def test_a_collection_of_tracks_has_the_efficiency_of_its_rows(
     nested["event_weight"] = np.linspace(0.5, 1.5, 900)
     write_trees(tmp_path / "nested.root", {"DecayTree": nested})
     flat = write_analysis(
-        tmp_path / "flat.root", sw=np.repeat(nested["event_weight"], counts)
+        tmp_path / "flat.root",
+        sw=np.repeat(nested["event_weight"], counts),
+        entry=np.repeat(np.arange(900), counts),
     )
     options: dict[str, Any] = {"cuts": CUTS}
     options["species_from"] = "TRUEID"
-    expected = pid_efficiency({"Kplus": toy_map}, flat, weights="sw", **options)
+    expected = pid_efficiency(
+        {"Kplus": toy_map}, flat, weights="sw", key=["entry"], **options
+    )
     found = pid_efficiency(
         {"Kplus": toy_map},
         tmp_path / "nested.root",
