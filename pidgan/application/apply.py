@@ -27,7 +27,7 @@ from pidgan.application.request import Elsewhere, Mode, Request, Track, open_gen
 from pidgan.application.workers import do_files
 from pidgan.arguments import checked
 from pidgan.errors import NtupleError, PidganWarning
-from pidgan.files.copying import CHUNK_BYTES
+from pidgan.files.copying import CHUNK_BYTES, Schema
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 
@@ -215,9 +215,10 @@ def apply(
     plans = _plan(job, generators, find_sources(files), files_part)
     skipped = {} if overwrite else _find_finished(plans, restore=not dry_run)
     pending = [plan for plan in plans if str(plan.job.output) not in skipped]
+    tried: set[Schema] = set()
     for plan in pending:
         for tree in plan.trees:
-            one_file.check_tree(tree, mode)
+            one_file.check_tree(tree, mode, tried)
     parts = [] if dry_run else list(skipped.values())
     total = sum(plan.entries for plan in plans)
     if not dry_run:

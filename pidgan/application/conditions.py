@@ -6,6 +6,7 @@ there, else it is derived from others by the closed list of
 case, as in NanoAOD.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -40,6 +41,9 @@ DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 KINEMATIC = {*DERIVED, *(part for d in DERIVED.values() for _, p in d for part in p)}
 """Names whose branches may be in lower case."""
+
+MEMBERS_NAMED = 5
+"""Members of an object that a message names."""
 
 UNIT_CHECK_ENTRIES = 10_000
 """Entries whose median is compared with the trained range."""
@@ -263,10 +267,12 @@ def check_numbers(
                 f"{nearest(name, tree.branches)}"
             )
         if name not in tree.types:
+            members = (n for n in tree.types if n.startswith((f"{name}.", f"{name}/")))
+            listed = ", ".join(map(repr, itertools.islice(members, MEMBERS_NAMED)))
             raise NtupleError(
                 f"{source}, branch {name!r}, needed for {track}, is of type "
                 f"{tree.branches[name]}, expected one number or an array of numbers "
-                "per entry"
+                f"per entry{'; in it: ' if listed else ''}{listed}"
             )
 
 

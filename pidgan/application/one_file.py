@@ -155,11 +155,14 @@ def plan_file(job: FileJob, generators: Generators) -> FilePlan:
     return FilePlan(job=job, trees=trees)
 
 
-def check_tree(tree: TreePlan, mode: str) -> None:
-    """Raise if a tree cannot be processed; nothing is written yet."""
+def check_tree(tree: TreePlan, mode: str, tried: set[copying.Schema]) -> None:
+    """Raise if a tree cannot be processed; nothing is written yet.
+
+    Trees whose branches have the same types as others are `tried` once.
+    """
     source = tree.source
     if mode != "friend":
-        copying.check_writable(source)
+        copying.check_writable(source, tried=tried)
         record.read_lines(source.path)
     fresh = [name for track in tree.tracks for name in track.types]
     repeated = sorted({name for name in fresh if fresh.count(name) > 1})

@@ -27,6 +27,12 @@ CHUNK_BYTES = 100_000_000
 Record: TypeAlias = Callable[[list[str], list[str]], Sequence[str]]
 """From the lines of an input's record and the notes on a copy to the copy's lines."""
 
+Schema: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and types of the branches of a tree."""
+
+TRIAL_BRANCHES = 32
+"""Branches that are tried together: uproot's time grows with the square."""
+
 _T = TypeVar("_T")
 
 
@@ -34,10 +40,19 @@ def _same(lines: list[str], notes: list[str]) -> Sequence[str]:
     return lines
 
 
-def check_writable(source: Source) -> None:
-    """Raise an NtupleError if a tree has branches that cannot be written again."""
-    with formats.open_tree(source) as tree, trees.reading(str(source)):
-        _refuse(tree.lossy()[0], source)
+def check_writable(source: Source, *, tried: set[Schema] | None = None) -> None:
+    """Raise an NtupleError if a tree has branches that cannot be written again.
+
+    The first entries are copied for a trial, unless the types of all branches were
+    `tried` before; they are then added there.
+    """
+    with formats.open_tree(source) as tree:
+        with trees.reading(str(source)):
+            schema = tuple(tree.typenames(recursive=False).items())
+        is_known = tried is not None and schema in tried
+        _refuse(_unwritable(tree, source, is_tried=is_known), source)
+        if tried is not None:
+            tried.add(schema)
 
 
 def copy_file(
@@ -82,11 +97,13 @@ def write_copy(
     known = formats.format_of(path)
     with formats.open_file(path) as file, known.create(output) as new:
 
-        def copy(addition: Addition) -> list[str]:
+        def copy(addition: Addition, *, is_tried: bool = True) -> list[str]:
             tree = formats.find_tree(file, addition.source)
-            with trees.reading(str(addition.source)):
-                refused, changed = tree.lossy() if keep else ({}, {})
+            if keep:
+                refused = _unwritable(tree, addition.source, is_tried=is_tried)
                 _refuse(refused, addition.source)
+            with trees.reading(str(addition.source)):
+                changed = tree.lossy()[1] if keep else {}
                 kept = list(tree.typenames(recursive=False)) if keep else []
                 whole = _with_old_types(addition, tree, kept)
                 stored = tree.stored_bytes([*kept, *addition.needed])
@@ -101,7 +118,10 @@ def write_copy(
         if keep and known.copy_rest is not None:
             done = {addition.source.name for addition in additions}
             notes = known.copy_rest(
-                file, new, done, lambda name: copy(Addition(source=Source(path, name)))
+                file,
+                new,
+                done,
+                lambda name: copy(Addition(source=Source(path, name)), is_tried=False),
             )
         notes += [note for addition in additions for note in copy(addition)]
         with trees.reading(f"the record in {path}"):
@@ -149,6 +169,33 @@ def ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
         yield take()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _unwritable(tree: Tree, source: Source, *, is_tried: bool) -> dict[str, str]:
+    """Return the branches that a copy cannot have, with their types or the reason."""
+    with trees.reading(str(source)):
+        refused = dict(tree.lossy()[0])
+        names = [name for name in tree.doubtful() if name not in refused]
+    if is_tried:
+        return refused
+    for first in range(0, len(names), TRIAL_BRANCHES):
+        group = names[first : first + TRIAL_BRANCHES]
+        if _reason(tree, group):
+            found = {name: _reason(tree, [name]) for name in group}
+            refused |= {name: reason for name, reason in found.items() if reason}
+    return refused
+
+
+def _reason(tree: Tree, branches: Sequence[str]) -> str:
+    """Return why branches cannot be copied, "" if the first entries can."""
+    try:
+        is_same = tree.try_copy(branches)
+    except MemoryError:
+        raise
+    # uproot refuses what it does not know with many classes of exceptions.
+    except Exception as error:
+        return one_line(error)
+    return "" if is_same else "a copy has other values"
 
 
 def _refuse(refused: Mapping[str, str], source: Source) -> None:

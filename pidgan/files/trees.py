@@ -1,6 +1,7 @@
 """Trees on disk: where one is, what it holds, and what every file format can do."""
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from pidgan.errors import NtupleError, one_line
 
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
+
+TRIAL_ENTRIES = 100
+"""Entries that are copied before the work, to see whether all can be."""
 
 RECORD = "pidgan_record"
 """Name under which a file holds its record: lines of text that say how its trees were
@@ -122,6 +126,15 @@ class Tree(Protocol):
     def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return branches that no copy can have, and those that change their types."""
 
+    def doubtful(self) -> list[str]:
+        """Return branches whose first entries are copied before the work, to try it."""
+
+    def try_copy(self, branches: Sequence[str]) -> bool:
+        """Return whether copies of the first entries, in memory, have the same values.
+
+        Whatever the format's library raises is raised here too.
+        """
+
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
@@ -165,6 +178,12 @@ class Format:
     expected_size: Callable[[bytes], int] = lambda header: 0
     read_record: Callable[[Any], list[str]] = lambda file: []
     write_record: Callable[[Any, Sequence[str]], None] = lambda new, lines: None
+
+
+def entry_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of entries that count as rows of numbers: a column is flat."""
+    size = math.prod(shape)
+    return () if size == 1 else (size,)
 
 
 def is_remote(path: str | Path) -> bool:

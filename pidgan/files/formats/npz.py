@@ -81,6 +81,12 @@ class NpzArrays:
     def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
         return {}, {}
 
+    def doubtful(self) -> list[str]:
+        return []
+
+    def try_copy(self, branches: Sequence[str]) -> bool:
+        return True
+
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:

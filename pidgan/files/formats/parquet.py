@@ -86,6 +86,12 @@ class ParquetTable:
     def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
         return {}, {}
 
+    def doubtful(self) -> list[str]:
+        return []
+
+    def try_copy(self, branches: Sequence[str]) -> bool:
+        return True
+
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
