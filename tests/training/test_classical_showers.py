@@ -144,22 +144,68 @@ def test_constant_conditions_and_hidden_axes() -> None:
         assert g["x"].std() == pytest.approx(y["x"].std(), rel=0.25)
 
 
-def test_rings_and_lists_are_filled() -> None:
-    conditions, cells = toy_showers(300, seed=6)
+RING_SHARE = np.array([0.5, 0.35, 0.15, 0.5, 0.35, 0.15]) / 2
+
+
+def showers_in_rings(seed: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Geometry, energies and cells of showers in two halves of three rings."""
+    conditions, cells = toy_showers(300, seed=seed)
     grid = cells.reshape(300, 8, 36).sum(axis=2)
     rings = {"kind": "cylindrical", "r_edges": [0, 10, 30, 90], "n_alpha": 2}
-    share = np.array([0.5, 0.35, 0.15, 0.5, 0.35, 0.15]) / 2
     rng = np.random.default_rng(1)
-    energies = grid[:, :4, None] * rng.dirichlet(20 * share, (300, 4))
+    energies = grid[:, :4, None] * rng.dirichlet(20 * RING_SHARE, (300, 4))
     geometry = load_geometry({"layers": [rings | {"count": 4}]})
-    flat = energies.reshape(300, -1)
+    return geometry, conditions[:, :1], energies.reshape(300, -1)
+
+
+def test_rings_and_lists_are_filled() -> None:
+    geometry, conditions, flat = showers_in_rings(seed=6)
+    share, rng = RING_SHARE, np.random.default_rng(1)
     for fit in FITS.values():
-        found = fit(flat, conditions[:, :1], geometry, names=("energy",))
+        found = fit(flat, conditions, geometry, names=("energy",))
         noise = rng.normal(size=(300, found.n_noise))
-        showers = found.sample(conditions[:, :1], noise)
+        showers = found.sample(conditions, noise)
         assert showers.sum() == pytest.approx(flat.sum(), rel=0.05)
         mean = showers.reshape(300, 4, 6).sum(axis=(0, 1)) / showers.sum()
         assert np.allclose(mean, share, atol=0.05)
+
+
+ROUNDING = 1e-12
+
+
+def showers_of(kind: str) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Geometry, conditions and cells of which rounding might decide something."""
+    if kind == "rings":
+        return showers_in_rings(seed=6)
+    conditions, cells = toy_showers(240, seed=9)
+    layers = cells.reshape(240, LAYERS, -1)
+    if kind == "hidden axes":
+        image = load_geometry({"layers": [PLANE]})
+        return image, conditions[:, :1], layers.sum(axis=1)
+    if kind == "one energy":
+        conditions[:, 0] = 1e4
+    if kind == "single layers":  # equal likelihoods of many profiles
+        own = np.arange(LAYERS) == np.arange(80)[:, None] % LAYERS
+        layers[:80] *= own[:, :, None]
+        layers[:80, :, 14] += 0.1 * own
+    if kind == "equal responses":  # but for rounding
+        cells *= 0.9 * conditions[:, :1] / cells.sum(axis=1, keepdims=True)
+    return GEOMETRIES["stack"], conditions, cells
+
+
+@pytest.mark.parametrize(
+    "kind", ["rings", "hidden axes", "one energy", "single layers", "equal responses"]
+)
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_rounding_changes_the_last_digits_only(fit: Any, kind: str) -> None:
+    geometry, conditions, cells = showers_of(kind)
+    rng = np.random.default_rng(1)
+    names = NAMES[: conditions.shape[1]]
+    moved = cells * (1 + ROUNDING * rng.standard_normal(cells.shape))
+    models = [fit(e, conditions, geometry, names=names) for e in (cells, moved)]
+    noise = rng.standard_normal((len(cells), models[0].n_noise))
+    made, again = (model.sample(conditions, noise) for model in models)
+    assert np.max(np.abs(again - made) / conditions[:, :1]) < 1e-6
 
 
 @pytest.mark.parametrize("fit", FITS.values(), ids=FITS)

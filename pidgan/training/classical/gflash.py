@@ -32,7 +32,7 @@ from pidgan.training.classical.lateral_profile import Plane, normalise
 from pidgan.training.classical.normal_numbers import Numbers, spots
 
 MAX_TAU = 2.0  # largest distance tau - 1 from the maximum, with little energy beyond
-
+MOST_LESS = 60.0  # logarithm of a ratio of weights that counts as infinite
 
 PLANE_SLICES = 12  # most depths, with an axis each, in a layer with all energy
 
@@ -156,9 +156,9 @@ def lateral_weights(
     """Return weights (n, g, k) of the Gaussians that make up core and tail.
 
     2 r R^2 / (r^2 + R^2)^2 averages Gaussian profiles over their variance R^2 / 2x with
-    exponential x (Student's distribution); for widths in geometric progression the
-    weights are proportional to x exp(-x). `tau` is tau - 1 (n, g), and u = ln(E /
-    E_scale) (n, 1).
+    exponential x (Student's distribution); for widths in geometric progression, the
+    widest last, the weights are proportional to x exp(-x). `tau` is tau - 1 (n, g), and
+    u = ln(E / E_scale) (n, 1).
     """
     g = tau.shape[-1]
     core, tail, logit = (
@@ -168,9 +168,11 @@ def lateral_weights(
     share = 1.0 / (1.0 + f.exp(-logit))
     shapes = []
     for radius in (core, tail):
-        x = f.exp(2.0 * radius) * (0.5 / widths**2)[None, None]
-        x = f.minimum(x, 60.0)  # e^-60 is nothing, and no underflow
-        shapes.append(normalise(x * f.exp(-x)))
+        # In units of the weight of the widest, so that nothing underflows.
+        ratio = ((widths[-1] / widths) ** 2)[None, None]
+        x = f.exp(2.0 * radius) * (0.5 / widths[-1] ** 2)
+        beyond = f.minimum(x * (ratio - 1.0), MOST_LESS)
+        shapes.append(normalise(ratio * f.exp(-beyond)))
     return share * shapes[0] + (1.0 - share) * shapes[1]
 
 

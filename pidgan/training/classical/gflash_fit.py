@@ -1,41 +1,31 @@
 """Fit of a GFlash-like parametrisation to a sample of showers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import scipy.optimize
 import scipy.special
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
-from pidgan.bundle.formulas import log
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import layer_energies
 from pidgan.training.classical import sample_fits as fits
-from pidgan.training.classical.gflash import (
-    Depth,
-    GFlash,
-    distance_to_maximum,
-    lateral_weights,
-)
-from pidgan.training.classical.lateral_profile import no_plane, normalise, spread
+from pidgan.training.classical.gflash import Depth, GFlash
+from pidgan.training.classical.lateral_fit import fit_lateral
+from pidgan.training.classical.lateral_profile import no_plane, normalise
 
 MIN_SHOWERS = 200  # smallest number of showers that determines two dozen parameters
 
 # Depth grid of the fit of each shower: ln T in units of the depth, and ln(a - 1).
 GRID_T = np.linspace(np.log(0.02), np.log(2.0), 90)
 GRID_A = np.linspace(np.log(0.1), np.log(20.0), 60)
+# Taken from scores for the squared distance to the middle of the grid: of places with
+# equal scores, as those of showers in a single layer, not rounding chooses.
+TIE = 1e-6
 GRID_ROWS = 2000  # showers at a time, with 90 x 60 likelihoods each
 
-# Slopes of ln R_C, ln R_T and logit p in tau at the maximum, from the formulas of
-# hep-ex/0001020. The fit starts there.
-SLOPES = (0.83, -0.27, -1.7)
-FIT_NUMBERS = 2_000_000  # largest number of Gaussian integrals that a fit keeps
 FIT_SHOWERS = 1000  # largest number of showers in the lateral fit
-MOMENT_WEIGHT = 2.5  # weight of the second moment of an image, beside its cells
-ROUNDS, EVALUATIONS = 3, 5  # steps of the lateral fit, in which parameters settle
-SHARE_FLOOR = 1e-4  # variance of the share of a single spot
 _LOG_CHI2 = -1.2704  # mean of the logarithm of chi-squared with one degree of freedom
 
 MIN_SLICES = 16  # smallest number of slices: a shower is a few of them wide
@@ -143,11 +133,12 @@ def _fit_profiles(depth: Depth, layers: FloatArray) -> tuple[FloatArray, FloatAr
     v = next(v for v, own in enumerate(depth.layers) if own.max() > 0)
     slices = depth.shares(np.exp(t).reshape(-1, 1), np.exp(a).reshape(-1, 1))
     templates = np.log(np.maximum(depth.in_layers(slices, v), 1e-12))
+    off = (GRID_T - GRID_T.mean())[:, None] ** 2 + (GRID_A - GRID_A.mean()) ** 2
     share = layers / layers.sum(axis=1, keepdims=True)
     peak, shape = np.empty(len(share)), np.empty(len(share))
     for start in range(0, len(share), GRID_ROWS):
         part = slice(start, start + GRID_ROWS)
-        score = (share[part] @ templates.T).reshape(-1, *t.shape)
+        score = (share[part] @ templates.T).reshape(-1, *t.shape) - TIE * off
         best = score.reshape(len(score), -1).argmax(axis=1)
         i, j = np.unravel_index(best, t.shape)
         rows = np.arange(len(score))
@@ -177,9 +168,13 @@ def _fit_normal(
     squares = np.log(rest**2 + floor) - _LOG_CHI2
     sigma = np.linalg.lstsq(features, squares, rcond=None)[0] / 2
     pulls = np.clip(rest / np.exp(features @ sigma), -4, 4)
+    # A value without fluctuations, but for rounding, has no correlations.
+    deviation = np.maximum(np.std(pulls, axis=0), 1e-3)
     # Tails move the mean of a logarithm; the variance itself has to be right.
-    sigma[0] += np.log(np.std(pulls, axis=0))
-    correlation = np.atleast_2d(np.corrcoef(pulls, rowvar=False))
+    sigma[0] += np.log(deviation)
+    pulls = (pulls - pulls.mean(axis=0)) / deviation
+    correlation = pulls.T @ pulls / len(pulls)
+    np.fill_diagonal(correlation, 1.0)
     return mean, sigma, np.linalg.cholesky(correlation)
 
 
@@ -214,123 +209,10 @@ def _with_plane(
         slices = start.depth.shares(peak, shape)
 
     def fit(model: GFlash, shift: FloatArray) -> GFlash:
-        lateral = _fit_lateral(model, x, views, (slices, peak, shift))
+        lateral = fit_lateral(model, x, views, (slices, peak, shift))
         return replace(model, lateral=lateral)
 
     def image(model: GFlash, shift: FloatArray, v: int, i: int) -> FloatArray:
         return np.asarray(model.image(x, (slices, peak, shift), v, i))
 
     return fits.fit_plane(start, showers, fit=fit, image=image)[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Images:
-    """Shares of the cells of a layer, with all numbers that do not change in a fit."""
-
-    widths: FloatArray
-    u: FloatArray
-    kernels: FloatArray
-    share: FloatArray
-    tau: FloatArray
-    real: FloatArray
-    weight: FloatArray
-    square: FloatArray
-
-    def model(self, parameters: FloatArray) -> FloatArray:
-        """Expected shares (n, k)."""
-        weights = lateral_weights(parameters, self.widths, self.tau, self.u)
-        flat = (weights * self.share[..., None]).reshape(len(self.u), -1, 1)
-        kernels = self.kernels.reshape(len(self.u), -1, self.kernels.shape[-1])
-        return np.asarray(normalise((kernels * flat.astype(np.float32)).sum(axis=1)))
-
-    def residuals(self, model: FloatArray, variance: FloatArray) -> list[FloatArray]:
-        """Differences of cells and of second moments in standard deviations."""
-        cells = (self.real - model) / np.sqrt(variance) * np.sqrt(self.weight)
-        # Sums of squares leave the second moment, which physicists look at, free.
-        wanted, found = ((e * self.square).sum(axis=1) for e in (self.real, model))
-        ratio = (found - wanted) / (variance * self.square).sum(axis=1)
-        return [cells.ravel(), MOMENT_WEIGHT * ratio * np.sqrt(self.weight[:, 0])]
-
-
-def _fit_lateral(
-    start: GFlash,
-    x: FloatArray,
-    views: Sequence[FloatArray],
-    shower: tuple[FloatArray | None, FloatArray, FloatArray],
-) -> FloatArray:
-    """Least-squares fit of core and tail to the images of showers, (3, 4)."""
-    geometry = start.geometry
-    u = log(start.beam.column(x, "energy") / start.beam.energy)
-    places = [
-        (v, i)
-        for v, view in enumerate(geometry.views)
-        for i, layer in enumerate(view.layers)
-        if layer.n_cells > 1
-    ]
-    each = sum(
-        geometry.views[v].layers[i].n_cells * start.groups(v, i)[0].size
-        for v, i in places
-    ) * len(start.plane.widths)
-    n = int(np.clip(FIT_NUMBERS // each, 20, len(x)))
-    kept = [_images(start, place, x[:n], u[:n], views, shower) for place in places]
-    profile = shower[0] is not None
-    deep = any(geometry.views[v].has_depth for v, _ in places)
-    free = np.array([[True, profile, deep, True]] * 3)
-    main, at = fits.main_view(geometry)
-    rms = float(fits.centre(at, views[main])[1].mean())
-    result = np.zeros((3, 4))
-    result[:, 0] = np.log(0.3 * rms), np.log(1.5 * rms), 2.0
-    if profile:
-        result[:, 1] = SLOPES
-
-    def models(values: FloatArray) -> list[FloatArray]:
-        parameters = result.copy()
-        parameters[free] = values
-        return [images.model(parameters) for images in kept]
-
-    def residual(values: FloatArray, variances: list[FloatArray]) -> FloatArray:
-        rows = zip(kept, models(values), variances, strict=True)
-        parts = [part for images, *given in rows for part in images.residuals(*given)]
-        return np.concatenate(parts)
-
-    values = result[free]
-    for _ in range(ROUNDS):
-        # The variance of a share is proportional to the share in the last round. A
-        # variance that follows the fit would draw it to the root mean square.
-        variances = [model + SHARE_FLOOR for model in models(values)]
-        values = scipy.optimize.least_squares(
-            residual, values, x_scale=0.3, max_nfev=EVALUATIONS, args=(variances,)
-        ).x
-    result[free] = values
-    return result
-
-
-def _images(
-    start: GFlash,
-    place: tuple[int, int],
-    x: FloatArray,
-    u: FloatArray,
-    views: Sequence[FloatArray],
-    shower: tuple[FloatArray | None, FloatArray, FloatArray],
-) -> _Images:
-    """Cells of a layer of the first showers."""
-    (v, i), n = place, len(x)
-    slices, peak, shift = shower
-    view, layer = start.geometry.views[v], start.geometry.views[v].layers[i]
-    z, groups = start.groups(v, i)
-    axis = start.beam.axis(x, z[None], shift[:n])
-    whole = views[v][:n]
-    e = whole[:, view.layer_slices[i]]
-    # Squared distances to the axis at its mean depth.
-    middle = np.stack([a.mean(axis=1) for a in axis], axis=1)
-    square = ((layer.plane()[0][None] - middle[:, None]) ** 2).sum(axis=2)
-    return _Images(
-        widths=start.plane.widths,
-        u=u,
-        kernels=spread(layer, axis, start.plane.widths).astype(np.float32),
-        share=np.ones(1) if slices is None else normalise(slices[:n] @ groups),
-        tau=distance_to_maximum(z, peak[:n], u),
-        real=np.asarray(normalise(e)),
-        weight=e.sum(axis=1, keepdims=True) / whole.sum(axis=1, keepdims=True),
-        square=square,
-    )

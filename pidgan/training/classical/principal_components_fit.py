@@ -31,6 +31,7 @@ MOST_ENERGIES = 12  # largest number of energies with a table
 SHAPE_ENERGIES = 4  # largest number of energies with lateral shapes
 FIT_NUMBERS = 4_000_000  # largest number of numbers in a lateral fit
 FIT_SHOWERS = 2000  # largest number of showers in a lateral fit
+SAME = 9  # digits in which values differ that are not equal
 WIDTH_STEP = 0.1  # change of ln(width), for the derivative
 
 
@@ -127,8 +128,10 @@ def _fit_energies(
         table = np.empty((d, len(KNOTS)))
         for j in range(d):
             v = values[rows, j]
-            # Equal values, such as empty layers, in random order.
-            order = np.lexsort((rng.random(len(rows)), v))
+            # Values that are equal, such as empty layers, or differ by rounding, come
+            # in random order.
+            apart = np.round(v / max(np.max(np.abs(v)), 1e-30), SAME)
+            order = np.lexsort((rng.random(len(rows)), apart))
             cumulated = np.cumsum(w[order]) - w[order] / 2
             g[order, j] = scipy.special.ndtri(cumulated)
             table[j] = np.interp(KNOTS, g[order, j], v[order])
