@@ -3,7 +3,11 @@
 Comparisons with `< <= > >= == !=`, in chains such as `0 < a < 1` too, of columns and
 numbers combined with `+ - * /` and `abs()`, are joined with `&`, `|`, `!`, also written
 `&&`, `||`, `~`, or `and`, `or`, `not`. As in ROOT, and unlike in Python, all three
-spellings bind *weaker* than a comparison: `a > 0 & b > 1` needs no brackets.
+spellings bind *weaker* than a comparison: `a > 0 & b > 1` needs no brackets. What else
+a text may hold is said in `pidgan.sample.cut_syntax`.
+
+A column is compared in the type in which it is stored, see `pidgan.sample.stored`;
+everything that is computed is so in double precision.
 
 A NaN, an infinity or a declared sentinel (-999, -1000) in any column of the cut fails
 it, even if it is negated. Such rows stay in the denominator of an efficiency.
@@ -11,8 +15,7 @@ it, even if it is negated. Such rows stay in the denominator of an efficiency.
 
 import ast
 import itertools
-import re
-import warnings
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,6 +24,8 @@ import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import CutError, nearest
+from pidgan.sample import stored
+from pidgan.sample.cut_syntax import shown, syntax_tree, too_deep
 
 #: Names of one and the same variable: the short name of PIDCalib, the branch in Run 1
 #: and 2, the branch in Run 3. Calibration files write "probe_" before them. "Brunel_"
@@ -36,17 +41,15 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ),
 )
 _FIRST = {name: group[0] for group in SYNONYMS for name in group}
-#: A longer text is no PID cut; the bound keeps Python's parser out of deep recursion.
-MAX_LENGTH = 2000
-
-_TOKENS = re.compile(r"(?P<both>&&?)|(?P<either>\|\|?)|(?P<negated>~|!(?!=))")
+_COMPARISONS: dict[type[ast.AST], stored.Operator] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
 _FUNCTIONS: dict[type[ast.AST], Any] = {
-    ast.Lt: np.less,
-    ast.LtE: np.less_equal,
-    ast.Gt: np.greater,
-    ast.GtE: np.greater_equal,
-    ast.Eq: np.equal,
-    ast.NotEq: np.not_equal,
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
@@ -91,10 +94,15 @@ class Cut:
         for name in self.names:
             if name not in columns:
                 raise _unknown(self.text, name, list(columns))
-        arrays = _usable(self.names, columns, sentinels)
+        arrays = {name: _column(self.text, name, columns) for name in self.names}
         usable: BoolArray = np.ones(1, dtype=bool)
-        for array in arrays.values():
-            usable = usable & np.isfinite(array)
+        for name, array in arrays.items():
+            if array.dtype.kind == "f":
+                usable = usable & np.isfinite(array)
+            elif usable.shape != array.shape:
+                usable = np.broadcast_to(usable, array.shape).copy()
+            if missing := (sentinels or {}).get(name, ()):
+                usable = usable & ~stored.equals_any(array, missing)
         with np.errstate(all="ignore"):
             result = _logical(self.text, self.expression, arrays, usable)
         return np.asarray(result & usable)
@@ -119,17 +127,18 @@ def parse_cut(
     comparison of columns and numbers.
     """
     known = None if names is None else list(names)
-    tree = _syntax_tree(text)
+    tree = syntax_tree(text)
     try:
         _resolve(text, tree, known, aliases or {})
         used = _names(tree)
         # Evaluated on no rows, to refuse an expression that is no cut.
-        nothing = dict.fromkeys(used, np.zeros(0))
-        _logical(text, tree, nothing, np.zeros(0, dtype=bool))
+        nothing: Any = dict.fromkeys(used, np.zeros(0))
+        with np.errstate(all="ignore"):
+            _logical(text, tree, nothing, np.zeros(0, dtype=bool))
     except RecursionError:
-        raise CutError(f"cut {text[:40]!r}... is nested too deeply") from None
+        raise too_deep(text) from None
     if not used:
-        raise CutError(f"cut {text!r} names no variable, so it selects nothing")
+        raise CutError(f"cut {shown(text)} names no variable, so it selects nothing")
     return Cut(
         text=text,
         canonical=ast.unparse(tree),
@@ -163,57 +172,28 @@ def compared_values(
             f"cut {cut.text!r}: expected {name!r} alone on one side of one comparison, "
             f"for example 'RichDLLk > {name}'"
         )
-    arrays = _usable(_names(found[0]), columns, sentinels)
+    arrays: dict[str, Any] = {}
+    for column in _names(found[0]):
+        array = _column(cut.text, column, columns)
+        missing = stored.equals_any(array, (sentinels or {}).get(column, ()))
+        arrays[column] = np.where(missing, np.nan, array)
     with np.errstate(all="ignore"):
         return np.asarray(_number(cut.text, found[0], arrays), dtype=np.float64)
 
 
-def _usable(
-    names: Iterable[str], columns: Columns, sentinels: _Sentinels | None
-) -> dict[str, FloatArray]:
-    """Return columns in double precision, with NaN in place of sentinels."""
-    arrays: dict[str, FloatArray] = {}
-    for name in names:
-        stored = np.asarray(columns[name])
-        arrays[name] = stored.astype(np.float64, copy=False)
-        for sentinel in (sentinels or {}).get(name, ()):
-            # In the stored type, so that -999.9 is found in a float32 column.
-            missing = stored == stored.dtype.type(sentinel)
-            arrays[name] = np.where(missing, np.nan, arrays[name])
-    return arrays
-
-
-def _syntax_tree(text: str) -> ast.expr:
-    if len(text) > MAX_LENGTH:
-        raise CutError(
-            f"cut {text[:40]!r}... has {len(text)} characters; at most {MAX_LENGTH}"
-        )
-    for match in re.finditer(r"~|!(?!=)", text):
-        if not re.match(r"\s*[(~!]", text[match.end() :]):
-            raise CutError(
-                f"cut {text!r}: {match[0]!r} must stand before a bracket, "
-                f"for example !(RichDLLk > 0)"
-            )
-    words = {"both": " and ", "either": " or ", "negated": " not "}
-    spelled = _TOKENS.sub(lambda match: words[match.lastgroup or ""], text).strip()
+def _column(text: str, name: str, columns: Columns) -> Any:
+    """Return a column as it is stored."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return ast.parse(spelled, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError, Warning):
-        single = re.search(r"(?<![<>=!])=(?!=)", text)
-        hint = "; write == to compare" if single else ""
-        raise CutError(
-            f"cut {text!r} is not a comparison expression such as "
-            f"'RichDLLk > 0 & P < 100000'{hint}"
-        ) from None
+        return stored.as_column(columns[name])
+    except ValueError as error:
+        raise CutError(f"cut {shown(text)}: column {name!r} {error}") from None
 
 
 def _unknown(text: str, name: str, known: Sequence[str]) -> CutError:
     hint = nearest(name, known)
     if not hint and known:
         hint = "; known: " + ", ".join(map(repr, known[:8]))
-    return CutError(f"cut {text!r} names an unknown variable {name!r}{hint}")
+    return CutError(f"cut {shown(text)} names an unknown variable {name!r}{hint}")
 
 
 def _names(node: ast.AST) -> list[str]:
@@ -227,24 +207,14 @@ def _names(node: ast.AST) -> list[str]:
 def _resolve(
     text: str, tree: ast.expr, known: list[str] | None, aliases: Mapping[str, str]
 ) -> None:
-    """Replace aliases in place and refuse unknown names; numbers become floats."""
+    """Replace aliases in place and refuse unknown names."""
     functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node not in functions:
-            node.id = _column(text, node.id, known, aliases)
-        elif isinstance(node, ast.Constant):
-            if type(node.value) not in (int, float):
-                raise CutError(
-                    f"cut {text!r} holds {node.value!r}; only numbers and names of "
-                    f"columns are allowed"
-                )
-            try:
-                node.value = float(node.value)  # type: ignore[arg-type]
-            except OverflowError:
-                raise CutError(f"cut {text!r} holds a number too large") from None
+            node.id = _known_name(text, node.id, known, aliases)
 
 
-def _column(
+def _known_name(
     text: str, name: str, known: list[str] | None, aliases: Mapping[str, str]
 ) -> str:
     target = name if known and name in known else aliases.get(name, name)
@@ -265,56 +235,88 @@ def _plain(name: str) -> str:
 
 def _refused(text: str, node: ast.expr) -> CutError:
     return CutError(
-        f"cut {text!r}: {ast.unparse(node)!r} is not allowed; a cut holds comparisons "
-        f"of columns and numbers, + - * / and abs(), joined by & | !"
+        f"cut {shown(text)}: {ast.unparse(node)!r} is not allowed; a cut holds "
+        f"comparisons of columns and numbers, + - * / and abs(), joined by & | !"
     )
 
 
 def _logical(
-    text: str, node: ast.expr, arrays: Mapping[str, FloatArray], usable: BoolArray
+    text: str, node: ast.expr, arrays: Mapping[str, Any], usable: BoolArray
 ) -> Any:
     """Evaluate the logical part; clears `usable` where an operand is not finite."""
     match node:
-        case ast.BoolOp(op=operator, values=values):
+        case ast.BoolOp(op=joint, values=values):
             parts = [_logical(text, value, arrays, usable) for value in values]
-            join = np.logical_and if isinstance(operator, ast.And) else np.logical_or
+            join = np.logical_and if isinstance(joint, ast.And) else np.logical_or
             return join.reduce(parts)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return np.logical_not(_logical(text, operand, arrays, usable))
         case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
-            type(operator) in _FUNCTIONS for operator in ops
+            type(op) in _COMPARISONS for op in ops
         ):
-            numbers = [_number(text, part, arrays) for part in (left, *comparators)]
-            for number in numbers:
-                usable &= np.isfinite(number)  # a division by zero passes no cut
-            pairs = zip(ops, numbers[:-1], numbers[1:], strict=True)
-            return np.logical_and.reduce(
-                [
-                    np.broadcast_to(_FUNCTIONS[type(op)](a, b), usable.shape)
-                    for op, a, b in pairs
-                ]
-            )
+            operands = [_operand(text, part, arrays) for part in (left, *comparators)]
+            if not _names(node):
+                raise CutError(
+                    f"cut {shown(text)}: {ast.unparse(node)!r} names no variable"
+                )
+            for part, operand in zip((left, *comparators), operands, strict=True):
+                if not isinstance(part, ast.Name):
+                    # A division by zero passes no cut.
+                    usable &= np.isfinite(operand)
+            pairs = zip(ops, operands[:-1], operands[1:], strict=True)
+            try:
+                return np.logical_and.reduce(
+                    [
+                        np.broadcast_to(
+                            stored.compare(_COMPARISONS[type(op)], a, b), usable.shape
+                        )
+                        for op, a, b in pairs
+                    ]
+                )
+            except ValueError as error:
+                raise CutError(
+                    f"cut {shown(text)}: in {ast.unparse(node)!r}, a column {error}"
+                ) from None
         case ast.Name(id=name):
             raise CutError(
-                f"cut {text!r}: {name!r} stands without a comparison; write {name} == 1"
+                f"cut {shown(text)}: {name!r} stands without a comparison; "
+                f"write {name} == 1"
             )
     raise _refused(text, node)
 
 
-def _number(text: str, node: ast.expr, arrays: Mapping[str, FloatArray]) -> Any:
-    """Evaluate an arithmetic expression."""
+def _operand(text: str, node: ast.expr, arrays: Mapping[str, Any]) -> Any:
+    """Return one side of a comparison; a column alone is as it is stored."""
+    if isinstance(node, ast.Name):
+        return arrays[node.id]
+    if isinstance(node, ast.Constant):
+        return node.value
+    return _number(text, node, arrays)
+
+
+def _number(text: str, node: ast.expr, arrays: Mapping[str, Any]) -> Any:
+    """Evaluate an arithmetic expression, in double precision."""
     match node:
         case ast.Name(id=name):
-            return arrays[name]
+            try:
+                return stored.as_double(arrays[name])
+            except ValueError as error:
+                raise CutError(f"cut {shown(text)}: column {name!r} {error}") from None
         case ast.Constant(value=value):
+            if isinstance(value, int):
+                raise CutError(
+                    f"cut {shown(text)}: double precision cannot hold {value}; it can "
+                    "only be compared with a column of whole numbers"
+                )
             return value
-        case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _FUNCTIONS:
-            return _FUNCTIONS[type(operator)](_number(text, operand, arrays))
-        case ast.BinOp(left=left, op=operator, right=right) if (
-            type(operator) in _FUNCTIONS
-        ):
-            pair = (_number(text, part, arrays) for part in (left, right))
-            return _FUNCTIONS[type(operator)](*pair)
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _FUNCTIONS:
+            return _FUNCTIONS[type(sign)](_number(text, operand, arrays))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _FUNCTIONS:
+            pair = [_number(text, part, arrays) for part in (left, right)]
+            result = _FUNCTIONS[type(sign)](*pair)
+            if np.ndim(result) == 0 and not np.isfinite(result):
+                raise CutError(f"cut {shown(text)}: {ast.unparse(node)!r} is no number")
+            return result
         case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
             return np.abs(_number(text, argument, arrays))
     raise _refused(text, node)

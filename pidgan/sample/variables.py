@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import nearest
 from pidgan.sample.cuts import Columns
+from pidgan.sample.stored import equals_any
 
 Unit = Literal["MeV", "GeV", "mm", "cm", "ns", "rad", "deg", "1"]
 
@@ -107,10 +108,8 @@ class Variable(BaseModel):
 
         A float32 -999.9 is the sentinel -999.9 too.
         """
-        stored = np.asarray(columns[self.inputs[0]])
-        if self.derive or not self.sentinels:
-            return np.zeros(stored.shape, dtype=bool)
-        return np.isin(stored, np.asarray(self.sentinels).astype(stored.dtype))
+        column = np.asarray(columns[self.inputs[0]])
+        return equals_any(column, () if self.derive else self.sentinels)
 
     @model_validator(mode="before")
     @classmethod
