@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 
 from pidgan.errors import NtupleError, one_line
+from pidgan.files import xrootd
 
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
@@ -196,6 +197,7 @@ def file_stamp(path: str | Path) -> dict[str, int]:
     if not is_remote(path):
         status = os.stat(path)
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    xrootd.prepare_for(path)
     with reading(str(path)):
         filesystem, name = fsspec.core.url_to_fs(str(path))
         return {"size": int(filesystem.size(name) or 0)}

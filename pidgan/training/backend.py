@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.bundle.formulas import register
+from pidgan.files import xrootd
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -37,6 +38,7 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+xrootd.load_client()
 with _no_stderr():
     import keras
     import tensorflow as tf

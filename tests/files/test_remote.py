@@ -1,10 +1,12 @@
 """Remote files are read in place, from a real server on loopback, as local ones."""
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -180,3 +182,56 @@ def xrootd(directory: Path) -> Iterator[str]:
 @pytest.mark.parametrize("name", ["tree.root", "rntuple.root", "table.parquet"])
 def test_xrootd(xrootd: str, directory: Path, tmp_path: Path, name: str) -> None:
     compare(f"{xrootd}/{name}", directory / name, tmp_path)
+
+
+# A process in which the OpenSSL of the client meets TensorFlow's would end.
+READ = """
+from pidgan.errors import PidganError
+from pidgan.files.tables import find_sources, read_columns
+try:
+    print(read_columns(find_sources({address!r})[0], ["x"]).shape)
+except PidganError as error:
+    print(error)
+"""
+FIRST = {"tensorflow": "import tensorflow", "training": "import pidgan.training.loop"}
+
+
+def read_after(first: str, address: str) -> str:
+    """What a process prints that loads TensorFlow and then reads a tree."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    retries = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST[first] + READ.format(address=address)],
+        env=os.environ | retries | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        timeout=120,
+        text=True,
+    )
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_xrootd_after_tensorflow(xrootd: str, first: str) -> None:
+    assert read_after(first, f"{xrootd}/tree.root:T") == f"({ENTRIES}, 1)\n"
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_refused_connection_after_tensorflow(first: str) -> None:
+    pytest.importorskip("fsspec_xrootd")
+    found = read_after(first, "root://127.0.0.1:9//none.root:T")
+    assert "none.root cannot be read" in found
+
+
+def test_plugins_of_the_client_are_loaded_with_it() -> None:
+    pytest.importorskip("fsspec_xrootd")
+    load = "from pidgan.files.xrootd import load_client as load; load()"
+    show = "print(open('/proc/self/maps').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{load}; {show}"], capture_output=True, text=True
+    )
+    # They are asked for when a server wants a certificate, after TensorFlow.
+    assert "libXrdCl.so" in done.stdout
+    for plugin in ("libXrdSecgsi-", "libXrdCryptossl-"):
+        assert plugin in done.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pidgan.errors import NtupleError, nearest
+from pidgan.files import xrootd
 from pidgan.files.formats import root
 from pidgan.files.places import file_problem
 from pidgan.files.trees import Format, Source, Tree, is_remote, reading
@@ -44,6 +45,7 @@ def known_suffixes() -> set[str]:
 def check_file(path: str | Path) -> None:
     """Raise if a local file is missing, of another format or shorter than it says."""
     if is_remote(path):
+        xrootd.prepare_for(path)
         return
     file = Path(path)
     if file.is_dir():
