@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
-from pidgan.bundle.card import Card, sample_targets
+from pidgan.bundle.card import Card, CardVariable, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.errors import BundleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
@@ -137,6 +137,7 @@ class Bundle:
                 unit = "" if variable.unit == "1" else f" {variable.unit}"
                 lines.append(
                     f"{kind:13} {variable.name}: trained {low:g} to {high:g}{unit}"
+                    f"{_structure(variable)}"
                 )
         if card.reference:
             file, rows = card.reference["file"], card.reference["rows"]
@@ -313,6 +314,18 @@ def _start_session(path: Path, data: bytes) -> Any:
             f"{path}: onnxruntime {onnxruntime.__version__} cannot load the graph "
             f"({_one_line(error)})"
         ) from error
+
+
+def _structure(variable: CardVariable) -> str:
+    """Return what is known of a variable beside its range, as text."""
+    found = ["whole numbers"] if variable.integer else []
+    if variable.step not in (None, 1.0):
+        found.append(f"in steps of {variable.step:g}")
+    found += variable.orders
+    if variable.atoms:
+        listed = ", ".join(f"{atom:g}" for atom in variable.atoms)
+        found.append(f"exactly {listed} in a share of rows")
+    return "".join(f", {text}" for text in found)
 
 
 def _padded(rows: Float32Array, size: int) -> Float32Array:

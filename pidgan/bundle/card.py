@@ -22,7 +22,7 @@ from pidgan.sample.variables import Variable
 Float32Array = npt.NDArray[np.float32]
 
 # Version of the schema; a new or removed field, or a new meaning, raises it.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # Largest size of a card, so that reading is fast; a card has some 10^5 characters.
 MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
@@ -34,7 +34,9 @@ class CardVariable(BaseModel):
 
     `range` spans the values in training. Sentinels mean "no answer": rows with one fail
     a cut. `patterns` are default branches in an analysis ntuple (`{track}_P`,
-    `nTracks`), and `atoms` values that a finite share of rows takes exactly.
+    `nTracks`). Of targets, `atoms` are values that a finite share of rows takes
+    exactly, sentinels among them, `step` is the distance of neighbours on a grid, and
+    `orders` hold in all rows, such as "<= nRows".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +49,8 @@ class CardVariable(BaseModel):
     sentinels: tuple[float, ...] = ()
     patterns: tuple[str, ...] = ()
     atoms: tuple[float, ...] = ()
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    orders: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:

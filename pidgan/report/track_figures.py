@@ -32,6 +32,7 @@ from pidgan.report.report import Measured, measured, missing
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
+from pidgan.sample.grids import find_grid, standing_out
 from pidgan.sample.weights import n_eff, with_differences
 
 Choice = Callable[[Part], BoolArray]
@@ -285,11 +286,19 @@ def _distances_in_bins(
 def _atom_figures(
     rows: TrackRows, t: int, sentinels: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Shares of the values that a finite part of the rows takes exactly."""
+    """Shares of the values that a finite part of the rows takes exactly.
+
+    On a grid these are sentinels and the values that stand out from their neighbours.
+    """
+    grid = find_grid(rows.real.targets[:, t], sentinels=sentinels)
     values: set[float] = set()
     for sample in (rows.real.targets[:, t], rows.generated.targets[:, t]):
         unique, counts = np.unique(sample, return_counts=True)
-        often = counts >= max(MIN_ATOM_ROWS, MIN_ATOM_SHARE * len(sample))
+        least = max(MIN_ATOM_ROWS, MIN_ATOM_SHARE * len(sample))
+        often = counts >= least
+        if grid is not None:
+            stands = standing_out(grid.index(sample), least=least)
+            often &= np.isin(unique, sentinels) | np.isin(grid.index(unique), stands)
         most = np.argsort(-counts[often], kind="stable")[:MAX_ATOMS]
         values.update(float(v) for v in unique[often][most])
     return [

@@ -13,6 +13,7 @@ from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
 from pidgan.report.plots.samples import plot_mass_fit, plot_target
 from pidgan.report.report import Picture, Section, Table
 from pidgan.report.track_figures import OF_BIN, CutComparison, TrackRows
+from pidgan.sample.grids import find_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,7 @@ def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Pic
         "sentinels": variable.sentinels,
     }
     pair = rows.real.targets[:, t], rows.generated.targets[:, t]
+    arguments["grid"] = find_grid(pair[0], sentinels=variable.sentinels)
     index = rows.bins(rows.real, data.edges)
     filled = [(label, index == b) for b, label in enumerate(labels) if b in index]
     return [

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arguments import checked
-from pidgan.arrays import FloatArray
+from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
+from pidgan.sample.grids import stated_grid
 from pidgan.sample.loading import load_sample
 from pidgan.sample.rows import CELLS, MASS, WEIGHT, Rows, read_rows
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
@@ -63,6 +64,7 @@ def build_dataset(
     check_shares(shares)
     rows = read_rows(load_sample(sample), files)
     sample = _without_constants(rows)
+    _check_targets(rows)
     weights, others, fit = _weigh(rows)
     columns, n = rows.columns, len(rows)
     targets = columns[CELLS] if sample.cells else _stack(columns, sample.target_names)
@@ -138,6 +140,34 @@ def _without_constants(rows: Rows) -> Sample:
             less["symmetry"] = None
         update["cells"] = sample.cells.model_copy(update=less)
     return sample.model_copy(update=update)
+
+
+def _check_targets(rows: Rows) -> None:
+    """Refuse targets that are off the grid, or not in the order, that is stated."""
+    sample = rows.sample
+    measured = {v.name: ~rows.is_sentinel(v) for v in sample.variables}
+    for variable in sample.variables:
+        step, name = variable.grid_step, variable.name
+        values = rows.columns[name][measured[name]].astype(np.float32)
+        if step is not None:
+            off = np.isnan(stated_grid(values, step).index(values))
+            wanted = "whole numbers" if step == 1 else f"multiples of step = {step:g}"
+            _refuse(rows, off, values, f"{name} is not on its grid", wanted)
+        for other in variable.at_most:
+            both = measured[name] & measured[other]
+            mine, bound = (rows.columns[n][both] for n in (name, other))
+            above = np.asarray(mine > bound)
+            _refuse(rows, above, mine, f"{name} is above {other}", "at most that")
+
+
+def _refuse(
+    rows: Rows, bad: BoolArray, values: FloatArray, problem: str, wanted: str
+) -> None:
+    if bad.any():
+        raise SampleError(
+            f"{rows.where}: {problem} in {bad.sum()} of {len(bad)} rows, "
+            f"{values[bad][0]:g} in the first one; expected {wanted}"
+        )
 
 
 def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:

@@ -34,6 +34,7 @@ another definition, and every key of the file replaces that key as a whole. Rang
 in package units (MeV, mm, ns, rad), whatever the unit of the branch.
 """
 
+import graphlib
 import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -137,6 +138,16 @@ class Sample(BaseModel):
     def target_names(self) -> tuple[str, ...]:
         """Names of the targets, in order."""
         return tuple(variable.name for variable in self.targets)
+
+    @property
+    def orders(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of targets, by number, of which the first is at most the second."""
+        place = {name: j for j, name in enumerate(self.target_names)}
+        return tuple(
+            (place[variable.name], place[name])
+            for variable in self.targets
+            for name in variable.at_most
+        )
 
     @property
     def needed_conditions(self) -> set[str]:
@@ -243,6 +254,7 @@ class Sample(BaseModel):
                 f"got {' and '.join(given) or 'none'}"
             )
         self._check_conditions()
+        self._check_orders()
         try:
             for text in self.cuts:
                 parse_cut(text, names=self.target_names)
@@ -253,6 +265,28 @@ class Sample(BaseModel):
         except CutError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def _check_orders(self) -> None:
+        """Refuse orders of conditions, with other names, and in a circle."""
+        for variable in self.conditions:
+            if variable.step is not None or variable.at_most:
+                raise ValueError(
+                    f"condition {variable.name!r} has 'step' or 'at_most', which are "
+                    "for targets"
+                )
+        above = {variable.name: variable.at_most for variable in self.variables}
+        for name, others in above.items():
+            for other in others:
+                if other not in above:
+                    raise ValueError(
+                        f"at_most of {name!r} names {other!r}, which is not a target"
+                        f"{nearest(other, above)}"
+                    )
+        try:
+            tuple(graphlib.TopologicalSorter(above).static_order())
+        except graphlib.CycleError as error:
+            circle = " <= ".join(error.args[1])
+            raise ValueError(f"at_most goes in a circle: {circle}") from None
 
     def _check_conditions(self) -> None:
         """Refuse names that are not conditions, and edges that do not rise."""

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import nearest
@@ -52,6 +59,13 @@ def _rising(limits: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
+def _as_names(names: Any) -> Any:
+    return (names,) if isinstance(names, str) else names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+
+
 class Variable(BaseModel):
     """One condition or target, read from a branch or derived from several.
 
@@ -62,6 +76,9 @@ class Variable(BaseModel):
     and "fraction" is whole number and fraction, for a position in units of pads.
     `categories` are the values of a categorical condition, one-hot coded, instead of a
     range. `smear` adds a uniform fraction of +-1/2 to whole numbers in training.
+    Targets are on a grid if they are `integer`, or multiples of a `step` but for a
+    common offset; without both, a grid is found in the data. `at_most` names targets
+    that a target is never above.
     `sentinels` mean "no measurement" and stay as they are. `patterns` are branches that
     are tried in an analysis ntuple, where `{track}` is the prefix of a track.
     """
@@ -78,6 +95,8 @@ class Variable(BaseModel):
     categories: tuple[float, ...] = ()
     integer: bool = False
     smear: bool = False
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    at_most: Names = ()
     sentinels: tuple[float, ...] = ()
     patterns: tuple[str, ...] = ()
 
@@ -90,6 +109,11 @@ class Variable(BaseModel):
     def package_unit(self) -> str:
         """Unit of the values after reading."""
         return PACKAGE_UNITS.get(self.unit, self.unit)
+
+    @property
+    def grid_step(self) -> float | None:
+        """Step of the values as it is stated, 1 for whole numbers."""
+        return 1.0 if self.integer and self.step is None else self.step
 
     def evaluate(self, columns: Columns) -> FloatArray:
         """Return the values (n,) in package units, with sentinels unchanged.
@@ -130,6 +154,10 @@ class Variable(BaseModel):
             raise ValueError(
                 "smear needs whole numbers (integer = true) without categories and "
                 "sentinels"
+            )
+        if self.integer and self.step is not None and not self.step.is_integer():
+            raise ValueError(
+                f"integer = true has step {self.step:g}, expected a whole one"
             )
         if self.transform == "log" and self.range[0] <= 0:
             raise ValueError(

@@ -81,7 +81,7 @@ def device_rows(
     Where weights have both signs, "positive_w" is made if it is asked for; `flatter`
     draws rare rows more often where that makes sense.
     """
-    kept, found = targets.rows(part)
+    kept, found = targets.rows(part, seed=seed)
     weights = part.weights[kept]
     x = conditions.forward(_smeared(part.conditions[kept], sample, seed))
     arrays = {

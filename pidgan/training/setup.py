@@ -85,7 +85,7 @@ class Setup:
             detector=sample.detector,
             species=sample.species,
             conditions=describe_variables(sample.conditions, dataset.conditions),
-            targets=describe_variables(sample.targets, dataset.targets),
+            targets=kinds.describe_targets(sample, self.targets, dataset.targets),
             n_noise=self.family.n_noise + (1 if self.patterns else 0),
             sample=sample,
             dataset=dict(dataset.info),

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
 from pidgan.report.plots import canvas
+from pidgan.sample.grids import Grid
 
 MAX_PULL = 4.8  # half range of the pulls of a mass fit
 FEW_LOSSES = 20  # fewer are drawn with markers, as one alone makes no line
@@ -26,16 +27,18 @@ def plot_target(
     panels: Sequence[tuple[str, ArrayLike]] = (),
     bins: int = 40,
     log: bool = False,
+    grid: Grid | None = None,
 ) -> Figure:
     """Draw a target: real points over the generated histogram, with their ratio.
 
     Values are (n,), errors sqrt(sum w^2). Sentinels are not drawn; the legend gives
-    their shares. `panels` are titles and masks (n,), one pair of panels for each.
+    their shares. `panels` are titles and masks (n,), one pair of panels for each. Each
+    bin of a target on a `grid` holds as many of its values.
     """
     y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
     chosen = list(panels) or [("", np.ones(len(y), dtype=np.bool_))]
-    edges = _target_edges(y[~np.isin(y, list(sentinels))], bins)
+    edges = _target_edges(y[~np.isin(y, list(sentinels))], bins, grid)
     scale, shown = canvas.display_unit(unit)
     tracks = "Tracks" if weights is None else "Weighted tracks"
     width = (edges[1] - edges[0]) * scale
@@ -139,7 +142,7 @@ def _histogram(
     return canvas.series(counts, np.sqrt(squares), **style)
 
 
-def _target_edges(values: FloatArray, bins: int) -> FloatArray:
+def _target_edges(values: FloatArray, bins: int, grid: Grid | None) -> FloatArray:
     """Equal bins over the range that holds all but the outermost rows."""
     if len(values) == 0:
         return np.linspace(0.0, 1.0, bins + 1)
@@ -150,6 +153,12 @@ def _target_edges(values: FloatArray, bins: int) -> FloatArray:
         low, high = whole
     if high <= low:
         low, high = low - 0.5, high + 0.5
+    if grid is not None:
+        cells = max(1, int(np.ceil((high - low) / bins / grid.step - 1e-6)))
+        width, edge = cells * grid.step, grid.offset - 0.5 * grid.step
+        first = np.floor((low - edge) / width + 1e-6)
+        last = np.ceil((high - edge) / width - 1e-6)
+        return np.asarray(edge + width * np.arange(first, max(last, first + 1) + 1))
     width = _round_up((high - low) / bins)
     first, last = np.floor(low / width + 1e-9), np.ceil(high / width - 1e-9)
     return np.asarray(width * np.arange(first, max(last, first + 1) + 1))

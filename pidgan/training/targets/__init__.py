@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.bundle.card import CardVariable, describe_variables
 from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
@@ -21,6 +22,7 @@ from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.targets.cell_fits import fit_cells
 from pidgan.training.targets.cells import CellTransform, mirror_images
 from pidgan.training.targets.clusters import cluster_transform
+from pidgan.training.targets.grid_fits import Stated
 from pidgan.training.targets.track_fits import fit_columns, fit_tracks
 from pidgan.training.targets.tracks import TargetTransform
 
@@ -54,12 +56,13 @@ class Targets(Protocol):
     def free(self) -> FloatArray:
         """(n_patterns, n_coordinates), 1 where a coordinate has a density."""
 
-    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+    def rows(self, part: Part, *, seed: int) -> tuple[BoolArray, dict[str, np.ndarray]]:
         """Return which rows of a part fit the structure, (n,), and arrays of these.
 
         These are the coordinates "y" (m, n_coordinates), the number of the "pattern"
-        (m,) and, where the pattern does not say it, what is "free". A kind that cannot
-        have such weights raises a TrainingError.
+        (m,) and, where the pattern does not say it, what is "free". The seed is that of
+        random numbers, where a kind needs any. A kind that cannot have such weights
+        raises a TrainingError.
         """
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
@@ -103,10 +106,14 @@ def fit_targets(
     if sample.clusters is not None:
         return cluster_transform(sample)
     if cells is None:
+        steps = [variable.grid_step for variable in sample.targets]
+        stated = Stated(steps=steps, at_most=sample.orders)
         if plain:
-            return fit_columns(part.targets, part.weights)
+            return fit_columns(part.targets, part.weights, stated=stated)
         sentinels = [variable.sentinels for variable in sample.targets]
-        return fit_tracks(part.targets, part.weights, sentinels=sentinels)
+        return fit_tracks(
+            part.targets, part.weights, sentinels=sentinels, stated=stated
+        )
     names = sample.condition_names
     incident = -1 if cells.incident is None else names.index(cells.incident)
     return fit_cells(
@@ -128,6 +135,32 @@ def read_targets(sample: Sample, arrays: Mapping[str, Any]) -> Targets:
     if sample.cells is None:
         return TargetTransform.from_arrays(arrays)
     return CellTransform.from_arrays(arrays)
+
+
+def describe_targets(
+    sample: Sample, targets: Targets, columns: FloatArray
+) -> tuple[CardVariable, ...]:
+    """Return descriptions of targets (n, n_targets), with all that was found of them.
+
+    Of the variables of a track these are atoms, the step of a grid, and orders.
+    """
+    described = describe_variables(sample.targets, columns)
+    if not isinstance(targets, TargetTransform):
+        return described
+    found: list[dict[str, Any]] = [
+        {"atoms": tuple(map(float, atoms))} for atoms in targets.exact_values()
+    ]
+    layer = targets.grids
+    if layer is not None:
+        orders = layer.order_texts(sample.target_names)
+        for j, update in enumerate(found):
+            step, offset = float(layer.step[j]), float(layer.offset[j])
+            if step:
+                whole = step.is_integer() and offset.is_integer()
+                update |= {"integer": whole, "step": step}
+            update["orders"] = orders[j]
+    both = zip(described, found, strict=True)
+    return tuple(one.model_copy(update=update) for one, update in both)
 
 
 def with_images(sample: Sample, part: Part) -> Part:

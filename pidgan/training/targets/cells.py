@@ -165,7 +165,9 @@ class CellTransform:
         """Return which coordinates (n, n_coordinates) stand for a zero."""
         return np.asarray(z <= self.edge, dtype=np.bool_)
 
-    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+    def rows(
+        self, part: Part, *, seed: int = 0
+    ) -> tuple[BoolArray, dict[str, np.ndarray]]:
         """Return all rows; what is not "free" lies at its edge."""
         if part.weights.min() < 0:
             raise TrainingError(

@@ -44,7 +44,9 @@ class ClusterTransform:
     def free(self) -> FloatArray:
         return np.ones((1, self.n_coordinates), dtype=np.float32)
 
-    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+    def rows(
+        self, part: Part, *, seed: int = 0
+    ) -> tuple[BoolArray, dict[str, np.ndarray]]:
         """Return all tracks; the distances of lost clusters are 0 and not free."""
         if part.weights.min() < 0:
             raise TrainingError(

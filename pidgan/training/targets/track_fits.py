@@ -1,4 +1,4 @@
-"""Finds the discrete structure of the targets of tracks and fits their quantiles.
+"""Fits the quantiles of the targets of tracks, given their discrete structure.
 
 `fit_tracks` is the project's own way, `fit_columns` that of published recipes. Use both
 on training rows only.
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage
 import scipy.special
-from scipy.sparse import csgraph
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.training.targets.tracks import (
-    CONTINUOUS,
-    N_KNOTS,
-    TargetTransform,
-    differences,
+from pidgan.training.targets.grid_fits import (
+    MIN_ROWS,
+    Stated,
+    find_layer,
+    least_rows,
 )
+from pidgan.training.targets.grids import Coordinates
+from pidgan.training.targets.structure import (
+    MIN_PATTERN_SHARE,
+    blank_transform,
+    find_structure,
+)
+from pidgan.training.targets.tracks import N_KNOTS, TargetTransform
 
 # Width over which quantile transforms of targets are smoothed, in normal scores.
 SMOOTHING = 0.3
-# An atom or tie is structure when this share of rows, and at least this many, has it.
-MIN_SHARE = 2e-3
-MIN_ROWS = 10
-# A pattern is learnt when it has this share of rows, and at least as many: the atoms
-# that it is made of are known to be none by chance.
-MIN_PATTERN_SHARE = 3e-5
 # A target that varies less than this at given earlier ones, in units of the squared
 # normal scores, is not blown up.
 MIN_VARIANCE = 1e-3
@@ -41,8 +41,9 @@ def fit_tracks(
     weights: FloatArray,
     *,
     sentinels: Sequence[Sequence[float]] = (),
+    stated: Stated | None = None,
 ) -> TargetTransform:
-    """Find atoms and ties of targets (n, n_targets), and fit the quantile transforms.
+    """Find atoms, ties and grids of targets (n, n_targets), and fit their quantiles.
 
     Weights (n,) of any sign count in the quantiles only; the sentinels of each target
     are atoms, however rare they are.
@@ -52,47 +53,37 @@ def fit_tracks(
         np.asarray(sentinels[j] if j < len(sentinels) else (), dtype=np.float32)
         for j in range(y.shape[1])
     ]
-    base = _find_ties(y, declared)
-    coordinates = differences(y, base)
-    codes = np.full(y.shape, CONTINUOUS)
-    values: list[FloatArray] = []
-    for j in range(y.shape[1]):
-        atoms = _find_atoms(
-            coordinates[:, j], declared[j] if base[j] < 0 else declared[j][:0]
-        )
-        values.append(atoms)
-        for a, atom in enumerate(atoms):
-            codes[coordinates[:, j] == atom, j] = a
-    kept = _frequent_patterns(codes, declared, base, values)
-    patterns = (kept == CONTINUOUS).astype(np.int64)
-    atoms_of = np.zeros(kept.shape, dtype=np.float32)
-    for j, atoms in enumerate(values):
-        on_atom = kept[:, j] != CONTINUOUS
-        atoms_of[on_atom, j] = atoms[kept[on_atom, j]]
-    blank = _blank(base, patterns, atoms_of)
+    blank, coordinates = find_structure(y, declared, stated or Stated())
     return _fit_continuous(_cut(blank, coordinates), coordinates, weights)
 
 
-def _cut(transform: TargetTransform, coordinates: FloatArray) -> TargetTransform:
-    """Divide the targets that others are differences of at `CUTS`, with rows enough."""
+def _cut(transform: TargetTransform, coordinates: Coordinates) -> TargetTransform:
+    """Divide the targets that others are differences of at `CUTS`, with rows enough.
+
+    Targets on a grid or in an order are not: others are close for another reason.
+    """
+    grids = transform.grids
+    kept = (
+        [] if grids is None else [*np.flatnonzero(grids.on_grid), *grids.orders[:, 1]]
+    )
     for j in np.unique(transform.base[transform.base >= 0]):
-        if transform.base[j] < 0:
+        if transform.base[j] < 0 and j not in kept:
             free = transform.patterns[transform.match(coordinates), j] == 1
-            for value in np.unique(np.quantile(coordinates[free, j], CUTS)):
+            for value in np.unique(np.quantile(coordinates.values[free, j], CUTS)):
                 transform = _cut_at(transform, coordinates, int(j), float(value))
     return transform
 
 
 def _cut_at(
-    transform: TargetTransform, coordinates: FloatArray, j: int, value: float
+    transform: TargetTransform, coordinates: Coordinates, j: int, value: float
 ) -> TargetTransform:
     """Make two patterns of each that has rows on both sides of a value."""
     pattern = transform.match(coordinates)
-    above = coordinates[:, j] >= np.float32(value)
+    above = coordinates.values[:, j] >= np.float32(value)
     count = transform.n_patterns
     n_above = np.bincount(pattern[above & (pattern >= 0)], minlength=count)
     n_below = np.bincount(pattern[~above & (pattern >= 0)], minlength=count)
-    least = _min_rows(len(coordinates), MIN_PATTERN_SHARE)
+    least = least_rows(len(above), MIN_PATTERN_SHARE)
     enough = np.minimum(n_above, n_below) >= least
     twice = np.flatnonzero(enough & (transform.patterns[:, j] == 1))
     source = np.sort(np.append(np.arange(count), twice))
@@ -106,8 +97,10 @@ def _cut_at(
         before, new = np.unique(table[half, j], return_inverse=True)
         table[half, j] = n_tables + new
         n_tables += len(before)
+    grids = transform.grids
     return dataclasses.replace(
         transform,
+        grids=None if grids is None else grids.repeated(source),
         patterns=transform.patterns[source],
         atoms=transform.atoms[source],
         mixing=transform.mixing[source],
@@ -119,10 +112,11 @@ def _cut_at(
 
 
 def _fit_continuous(
-    blank: TargetTransform, coordinates: FloatArray, weights: FloatArray
+    blank: TargetTransform, coordinates: Coordinates, weights: FloatArray
 ) -> TargetTransform:
     """Fit quantile transforms and mixing to what is continuous."""
     pattern = blank.match(coordinates)
+    values = blank.spread(coordinates, seed=0)
     z_max, knots = blank.z_max.copy(), blank.knots.copy()
     for j in range(blank.n_targets):
         free = (pattern >= 0) & (blank.patterns[pattern, j] == 1)
@@ -133,101 +127,38 @@ def _fit_continuous(
         table = blank.table[pattern, j]
         for k in np.unique(table[free]):
             rows = free & (table == k)
-            quantiles = _fit_quantiles(coordinates[rows, j], weights[rows], z_max[j])
+            quantiles = _fit_quantiles(values[rows, j], weights[rows], z_max[j])
             knots[k] = _smooth(quantiles, width)
     scaled = dataclasses.replace(blank, z_max=z_max, knots=knots)
-    z = scaled.normal_scores(coordinates, pattern)
+    z = scaled.normal_scores(values, pattern)
     mixing = _fit_mixing(blank.patterns, pattern, z, weights)
     return dataclasses.replace(scaled, mixing=mixing)
 
 
-def fit_columns(targets: FloatArray, weights: FloatArray) -> TargetTransform:
+def fit_columns(
+    targets: FloatArray, weights: FloatArray, *, stated: Stated | None = None
+) -> TargetTransform:
     """Fit the quantile transform of each target, and nothing else.
 
-    Published recipes use it: no differences, no atoms, no decorrelation.
+    Published recipes use it: no differences, no atoms, no decorrelation. Values on a
+    grid stay there, and in order.
     """
     y = targets.astype(np.float32)
     d, z_max = y.shape[1], _last_knot(len(y))
+    nothing: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * d
+    layer = find_layer(y, nothing, stated or Stated(), special=False)
+    places = y if layer is None else layer.places(y)
+    layer = layer if np.isfinite(places).all() else None  # a sentinel off the grid
+    if layer is not None:
+        y = layer.spread(Coordinates(places, np.zeros(y.shape, np.bool_)), seed=0)
     every = np.ones((1, d), dtype=np.int64)
     return dataclasses.replace(
-        _blank(np.full(d, -1), every, np.zeros((1, d), dtype=np.float32)),
+        blank_transform(np.full(d, -1), every, np.zeros((1, d), dtype=np.float32)),
         z_max=np.full(d, z_max, dtype=np.float32),
         knots=np.stack([_fit_quantiles(v, weights, z_max) for v in y.T]),
         mixing=np.eye(d, dtype=np.float32)[np.newaxis],
+        grids=layer,
     )
-
-
-def _blank(base: IntArray, patterns: IntArray, atoms: FloatArray) -> TargetTransform:
-    """Return a transform whose quantiles and mixing are still to be fitted."""
-    n, d = patterns.shape
-    return TargetTransform(
-        base=base,
-        patterns=patterns,
-        atoms=atoms,
-        low=np.full((n, d), -np.inf, dtype=np.float32),
-        high=np.full((n, d), np.inf, dtype=np.float32),
-        table=np.tile(np.arange(d), (n, 1)),
-        z_max=np.ones(d, dtype=np.float32),
-        knots=np.zeros((d, N_KNOTS), dtype=np.float32),
-        mixing=np.zeros((n, d, d), dtype=np.float32),
-    )
-
-
-def _min_rows(n: int, share: float = MIN_SHARE) -> float:
-    return max(MIN_ROWS, share * n)
-
-
-def _find_atoms(values: FloatArray, declared: FloatArray) -> FloatArray:
-    """Return the values that repeat in a finite share of rows, and sentinels."""
-    unique, counts = np.unique(values, return_counts=True)
-    is_atom = counts >= _min_rows(len(values))
-    return unique[is_atom | np.isin(unique, declared)]
-
-
-def _find_ties(y: FloatArray, declared: Sequence[FloatArray]) -> IntArray:
-    """Return for each target its base in a maximum spanning forest of tie shares."""
-    n, d = y.shape
-    on_atom = np.stack(
-        [np.isin(y[:, j], _find_atoms(y[:, j], declared[j])) for j in range(d)], axis=1
-    )
-    # Costs for a minimum spanning forest; of equal ties the later pair comes first.
-    costs = np.zeros((d, d))
-    for i in range(d):
-        for j in range(i + 1, d):
-            tied = (y[:, i] == y[:, j]) & ~on_atom[:, i] & ~on_atom[:, j]
-            if tied.sum() >= _min_rows(n):
-                costs[i, j] = -tied.sum() - (i * d + j) / d**2
-    tree = csgraph.minimum_spanning_tree(costs).toarray()
-    degree = ((tree + tree.T) != 0).sum(axis=1)
-    base, seen = np.full(d, -1), np.zeros(d, dtype=bool)
-    for root in sorted(range(d), key=lambda t: -degree[t]):
-        if not seen[root]:
-            found, before = csgraph.breadth_first_order(tree, root, directed=False)
-            seen[found] = True
-            base[found[1:]] = before[found[1:]]
-    return base
-
-
-def _frequent_patterns(
-    codes: IntArray,
-    declared: Sequence[FloatArray],
-    base: IntArray,
-    values: Sequence[FloatArray],
-) -> IntArray:
-    """Return the patterns to learn; one without atoms is there for the rare rest."""
-    patterns, counts = np.unique(codes, axis=0, return_counts=True)
-    has_sentinel = np.zeros(len(patterns), dtype=bool)
-    for j, atoms in enumerate(values):
-        is_sentinel = np.append(np.isin(atoms, declared[j]), False)
-        has_sentinel |= is_sentinel[patterns[:, j]] & (base[j] < 0)
-    # A sentinel that comes with no pattern of its own would land in a quantile knot.
-    least = _min_rows(len(codes), MIN_PATTERN_SHARE)
-    kept = patterns[(counts >= least) | (has_sentinel & (counts > 1))]
-    rest = np.full((1, codes.shape[1]), CONTINUOUS)
-    fits = [((patterns == p) | (p == CONTINUOUS)).all(axis=1) for p in kept]
-    if counts[~np.any(fits, axis=0)].sum() > 0:
-        return np.unique(np.vstack([kept, rest]), axis=0)
-    return kept
 
 
 def _last_knot(n: int) -> float:

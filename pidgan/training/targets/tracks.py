@@ -29,12 +29,16 @@ from pidgan.bundle.formulas import Array
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.targets.grids import Coordinates, GridLayer
 
 N_KNOTS = 256
 """Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows."""
 
 CONTINUOUS = -1
 """Pattern of a row that fits none, and code of a coordinate on no atom."""
+
+ABSOLUTE = -2
+"""Code of a coordinate on no atom that is no difference, though others of it are."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,7 @@ class TargetTransform:
     z_max: FloatArray  # last knot of the quantile transforms
     knots: FloatArray  # (n_tables, N_KNOTS), not decreasing
     mixing: FloatArray  # (n_patterns, n_targets, n_targets), upper triangular
+    grids: GridLayer | None = None  # None where all targets are continuous
 
     @property
     def n_targets(self) -> int:
@@ -80,23 +85,39 @@ class TargetTransform:
         """Longest chain of differences to be added up on the way back."""
         return max(_chain_length(self.base, j) for j in range(self.n_targets))
 
-    def forward(self, targets: FloatArray) -> tuple[IntArray, FloatArray]:
+    def forward(
+        self, targets: FloatArray, *, seed: int = 0
+    ) -> tuple[IntArray, FloatArray]:
         """Map targets (n, n_targets) to patterns and whitened coordinates, float32.
 
         The pattern is -1 for a row that fits none; coordinates are zero on its atoms.
+        The seed is that of the numbers by which values on a grid are spread.
         """
-        coordinates = differences(targets.astype(np.float32), self.base)
+        coordinates = self.coordinates(targets)
         pattern = self.match(coordinates)
-        z = self.normal_scores(coordinates, pattern)
+        z = self.normal_scores(self.spread(coordinates, seed), pattern)
         whitening = np.linalg.pinv(self.mixing.astype(np.float64))
         y = np.einsum("ni,nij->nj", z, whitening[pattern]) * self.patterns[pattern]
         return pattern, y.astype(np.float32)
 
-    def rows(self, part: Part) -> tuple[BoolArray, dict[str, np.ndarray]]:
+    def rows(self, part: Part, *, seed: int) -> tuple[BoolArray, dict[str, np.ndarray]]:
         """Return which rows fit a pattern, and "y" and "pattern" of these."""
-        pattern, y = self.forward(part.targets)
+        pattern, y = self.forward(part.targets, seed=seed)
         fits = np.asarray(pattern >= 0)
         return fits, {"y": y[fits], "pattern": pattern[fits].astype(np.int32)}
+
+    def coordinates(self, targets: FloatArray) -> Coordinates:
+        """Return the differences of targets (n, n_targets)."""
+        y = targets.astype(np.float32)
+        if self.grids is None:
+            return Coordinates(differences(y, self.base), np.zeros(y.shape, np.bool_))
+        return self.grids.coordinates(self.grids.places(y), self.base)
+
+    def spread(self, coordinates: Coordinates, seed: int) -> FloatArray:
+        """Return coordinates (n, n_targets) that are continuous on grids too."""
+        if self.grids is None:
+            return coordinates.values
+        return self.grids.spread(coordinates, seed)
 
     def shape(self, sample: Sample, *, n_conditions: int) -> Shape:
         return Shape(
@@ -113,13 +134,19 @@ class TargetTransform:
         do it, and look up what each pattern brings.
         """
         first = self.table * N_KNOTS
+        more = {} if self.grids is None else self.grids.brought()
+        brought = {name: table[:1].astype(np.float32) for name, table in more.items()}
         if codes is None:
             z, start = f.matmul(y, self.mixing[0]), first[0]
             free, atoms = self.free[0], self.atoms[0]
         else:
             d, (i, j) = self.n_targets, np.nonzero(self.mixing.any(axis=0))
-            brought = (self.mixing[:, i, j], self.patterns, self.atoms, first)
-            found = f.matmul(codes, np.hstack(brought))
+            tables = (self.mixing[:, i, j], self.patterns, self.atoms, first)
+            found = f.matmul(codes, np.hstack([*tables, *more.values()]))
+            place = len(i) + 3 * d
+            for name, table in more.items():
+                brought[name] = f.columns(found, place, place + table.shape[1])
+                place += table.shape[1]
             mixing = f.columns(found, 0, len(i))
             free, atoms, start = (
                 f.columns(found, len(i) + k * d, len(i) + (k + 1) * d) for k in range(3)
@@ -129,13 +156,32 @@ class TargetTransform:
         z_max = self.z_max.astype(np.float32)
         position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
         value = interpolate(self.knots, position, start)
+        if self.grids is not None:
+            value = self.grids.whole(value, brought)
         if codes is not None or not self.patterns.all():
             value = value * free + atoms
         is_base = np.eye(self.n_targets)[:, self.base] * (self.base >= 0)
         targets = value
         for _ in range(self.depth):
-            targets = value + f.matmul(targets, is_base)
-        return targets
+            of_base = f.matmul(targets, is_base)
+            if "difference" in brought:
+                of_base = of_base * brought["difference"]
+            targets = value + of_base
+        return targets if self.grids is None else self.grids.finish(targets, brought)
+
+    def exact_values(self) -> list[FloatArray]:
+        """Return for each target the values that whole patterns take exactly."""
+        codes = np.eye(self.n_patterns, dtype=np.float32)
+        y = np.zeros((self.n_patterns, self.n_targets), dtype=np.float32)
+        made = self.inverse(y, codes if self.n_patterns > 1 else None)
+        on_atom = np.asarray(self.patterns == 0)
+        exact = on_atom
+        for _ in range(self.depth):
+            absolute = self.base < 0
+            if self.grids is not None:
+                absolute = absolute | (self.grids.absolute == 1)
+            exact = on_atom & (absolute | exact[:, self.base])
+        return [np.unique(v[e]) for v, e in zip(made.T, exact.T, strict=True)]
 
     def normal_scores(self, coordinates: FloatArray, pattern: IntArray) -> FloatArray:
         """Map differences of targets to normal scores; atoms are at zero."""
@@ -148,24 +194,34 @@ class TargetTransform:
                 z[table == k, j] = _interpolate_back(values, self.knots[k], grid)
         return np.asarray(z * self.patterns[pattern])
 
-    def match(self, coordinates: FloatArray) -> IntArray:
+    def match(self, coordinates: Coordinates) -> IntArray:
         """Find for each row the pattern that has most of the row's atoms."""
-        pattern = np.full(len(coordinates), CONTINUOUS)
+        values, absolute = coordinates
+        pattern = np.full(len(values), CONTINUOUS)
         by_atoms = np.argsort(self.patterns.sum(axis=1), kind="stable")
+        gaps = None if self.grids is None else self.grids.is_atom(coordinates)
         for k in by_atoms:
-            inside = (coordinates >= self.low[k]) & (coordinates < self.high[k])
-            on_atom = coordinates == self.atoms[k]
-            fits = np.where(self.patterns[k] == 1, inside, on_atom).all(axis=1)
-            pattern[fits & (pattern == CONTINUOUS)] = k
+            inside = (values >= self.low[k]) & (values < self.high[k])
+            if gaps is not None:
+                inside &= ~gaps
+            fits = np.where(self.patterns[k] == 1, inside, values == self.atoms[k])
+            if self.grids is not None:
+                fits &= absolute == self.grids.absolute[k]
+            pattern[fits.all(axis=1) & (pattern == CONTINUOUS)] = k
         return pattern
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        return {f"target_{k}": np.asarray(v) for k, v in vars(self).items()}
+        own = {k: v for k, v in vars(self).items() if k != "grids"}
+        arrays = {f"target_{k}": np.asarray(v) for k, v in own.items()}
+        return arrays if self.grids is None else arrays | self.grids.to_arrays()
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
-        names = [field.name for field in dataclasses.fields(TargetTransform)]
-        return TargetTransform(**{name: arrays[f"target_{name}"] for name in names})
+        names = {field.name for field in dataclasses.fields(TargetTransform)}
+        found = {name: arrays[f"target_{name}"] for name in names - {"grids"}}
+        has_grids = any(name.startswith("grid_") for name in arrays)
+        grids = GridLayer.from_arrays(arrays) if has_grids else None
+        return TargetTransform(**found, grids=grids)
 
 
 def _chain_length(base: IntArray, j: int) -> int:
