@@ -26,6 +26,8 @@ MOST_PARTS = 20
 MIN_VALUES = 8
 # Largest whole number whose neighbours single precision tells apart by halves.
 MAX_INDEX = 2.0**22
+# A grid is too fine if more than this share of rows lies on one with a larger step.
+MOST_IN_ONE = 0.9
 # Denominators of the steps and offsets that people choose.
 DENOMINATORS = (
     *(1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 100, 128, 200, 256, 500),
@@ -86,7 +88,7 @@ def find_grid(values: FloatArray, *, sentinels: Sequence[float] = ()) -> Grid | 
     first = np.append(True, np.diff(v) > TOLERANCE * _last_place(v[1:]))
     if len(v) < MIN_VALUES or first.sum() < max(MIN_VALUES, 0.5 * len(v)):
         return None
-    return _find_step(v, v[first])
+    return _find_step(v, counts[kept], v[first])
 
 
 def far_values(unique: FloatArray, counts: IntArray, kept: BoolArray) -> BoolArray:
@@ -125,7 +127,7 @@ def _evidence(values: FloatArray, step: float) -> float:
     return float(np.clip(each, 0, None).sum() - 2 * each.clip(0, None).max())
 
 
-def _find_step(values: FloatArray, apart: FloatArray) -> Grid | None:
+def _find_step(values: FloatArray, counts: IntArray, apart: FloatArray) -> Grid | None:
     """Return the grid of the largest step that fits all values."""
     gaps, largest = np.diff(apart), np.abs(apart).max()
     closest = int(np.argmin(gaps))
@@ -139,7 +141,7 @@ def _find_step(values: FloatArray, apart: FloatArray) -> Grid | None:
             continue
         grid = _rounded(values, refined)
         if grid is not None:
-            return grid if _is_even(values, grid) else None
+            return grid if _is_even(values, counts, grid) else None
     return None
 
 
@@ -183,14 +185,21 @@ def _offset(values: FloatArray, step: float) -> float:
     return float(step * (mean / (2 * np.pi) % 1.0))
 
 
-def _is_even(values: FloatArray, grid: Grid) -> bool:
-    """Return whether large values have the step of small ones.
+def _is_even(values: FloatArray, counts: IntArray, grid: Grid) -> bool:
+    """Return whether values have one step, and rows use all of the grid.
 
-    Numbers with a short mantissa have a step that grows with the value.
+    Numbers with a short mantissa have a step that grows with the value; and where most
+    rows are on a coarser grid, the others are off that.
     """
     k = grid.index(values)
     large = np.abs(values) > 0.5 * np.abs(values).max()
-    return large.sum() < MIN_VALUES or bool(np.any(np.diff(k[large]) % 2))
+    if large.sum() >= MIN_VALUES and not np.any(np.diff(k[large]) % 2):
+        return False
+    for parts in range(2, MOST_PARTS + 1):
+        rows = np.bincount((k % parts).astype(np.int64), weights=counts)
+        if rows.max() > MOST_IN_ONE * rows.sum():
+            return False
+    return True
 
 
 # A value stands out by this factor, and by this many standard deviations.

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csgraph
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.sample.grids import standing_out
 from pidgan.training.targets.grid_fits import (
     Stated,
     find_layer,
@@ -33,6 +34,8 @@ from pidgan.training.targets.tracks import (
 # A pattern is learnt when it has this share of rows, and at least as many: the atoms
 # that it is made of are known to be none by chance.
 MIN_PATTERN_SHARE = 3e-5
+# More values than these that repeat are those of a grid that some rows are off.
+MAX_ATOMS = 32
 
 
 def find_structure(
@@ -155,10 +158,20 @@ def blank_transform(
 
 
 def _find_atoms(values: FloatArray, declared: FloatArray) -> FloatArray:
-    """Return the values that repeat in a finite share of rows, and sentinels."""
+    """Return the values that repeat in a finite share of rows, and sentinels.
+
+    Of very many such values, only those that stand out from the next ones count.
+    """
     unique, counts = np.unique(values, return_counts=True)
-    is_atom = counts >= least_rows(len(values))
-    return unique[is_atom | np.isin(unique, declared)]
+    least = least_rows(len(values))
+    is_sentinel = np.isin(unique, declared)
+    is_atom = counts >= least
+    if is_atom.sum() > MAX_ATOMS:
+        frequent = np.flatnonzero(is_atom & ~is_sentinel)
+        place = np.repeat(np.arange(float(len(frequent))), counts[frequent])
+        is_atom[:] = False
+        is_atom[frequent[standing_out(place, least=least).astype(int)]] = True
+    return unique[is_atom | is_sentinel]
 
 
 def _find_ties(
