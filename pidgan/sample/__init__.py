@@ -5,6 +5,7 @@
 - `cuts`: the one grammar of cuts.
 - `dataset`: the record that a generator is trained on and judged by.
 - `definition`: the definition of a sample.
+- `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
 - `species`: names and PDG ids of particles.
 - `sweights`: sWeights from a mass fit.
@@ -18,6 +19,7 @@ __all__ = [
     "cuts",
     "dataset",
     "definition",
+    "grids",
     "loading",
     "species",
     "sweights",

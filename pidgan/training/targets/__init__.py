@@ -1,6 +1,8 @@
 """Kinds of target: maps between physical columns and the coordinates of networks.
 
-- `tracks`: PID variables of a track, with atoms and ties; `track_fits` finds these.
+- `tracks`: PID variables of a track, with atoms and ties; `structure` finds these and
+  `track_fits` fits what is continuous.
+- `grids`: variables of a track on a grid, and in order; `grid_fits` finds these.
 - `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
 - `clusters`: positions of clusters along the helix of a track.
 
