@@ -94,6 +94,7 @@ def build_dataset(
         "files": rows.files,
         "rows_read": rows.n_read,
         "dropped": rows.dropped,
+        "spikes": rows.spikes,
         "alternatives": list(others),
         **fit,
     }

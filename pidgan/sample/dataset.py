@@ -70,8 +70,9 @@ class Dataset:
         split: Number of the part of each row (n,) uint8: 0 train, 1 validation, 2 test,
             3 excluded, which are rows inside the intervals of `sample.exclude`.
         info: Hash, names of the alternatives, seed, files, rows read, kept and dropped
-            with the reason, sums of weights, and a summary of the mass fit if there
-            was one.
+            with the reason, the share of rows by target and value for each value
+            outside its range that many have ("spikes"), sums of weights, and a summary
+            of the mass fit if there was one.
     """
 
     sample: Sample
@@ -126,6 +127,11 @@ class Dataset:
         ]
         dropped = info["dropped"].items()
         lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
+        lines += [
+            f"  {name} = {value} in {share:.2%} of the rows, outside its range"
+            for name, found in info.get("spikes", {}).items()
+            for value, share in found.items()
+        ]
         return "\n".join(lines)
 
     @checked

@@ -3,6 +3,10 @@
 The selection on branches comes first. Variables are derived and converted to package
 units, and rows with a NaN or infinity are dropped. Units must fit the declared ranges.
 The fiducial cut and the ranges come last; the sentinels of a target stay.
+
+A row that is dropped is in no denominator: efficiencies are those of the rows that are
+left. Many rows with one and the same value outside of a target's range are often tracks
+without a measurement, which belong into the denominator. Such values are announced.
 """
 
 import warnings
@@ -27,6 +31,10 @@ MANY_DROPPED = 0.05
 # "#" cannot begin the name of a variable, so these columns never collide with one.
 CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
 _NOT_FINITE = "NaN or infinite"
+#: Share of rows, and number of them, with one value from which it is a spike.
+SPIKE_SHARE, SPIKE_ROWS = 1e-3, 10
+#: Spikes of one target that are listed; a wrong range has as many as values.
+_MOST_SPIKES = 8
 #: Relative difference up to which two views hold the same total energy.
 VIEWS_AGREE = 1e-3
 #: No calorimeter shows more than its incident energy, but for fluctuations and
@@ -39,6 +47,7 @@ class Rows:
 
     `columns` has an array (n, ...) for each variable in package units, and for `CELLS`,
     `MASS` and `WEIGHT` where the sample has them; `where` names the files in messages.
+    `spikes` has the share of rows by target and value, for values outside of its range.
     """
 
     def __init__(self, sample: Sample, sources: Sequence[Source]) -> None:
@@ -47,6 +56,7 @@ class Rows:
         self.where = f"{sources[0]}{more}"
         self.files: list[dict[str, Any]] = []
         self.dropped: dict[str, int] = {}
+        self.spikes: dict[str, dict[str, float]] = {}
         chunks = [chunk for source in sources for chunk in self._read(source)]
         self.columns: dict[str, npt.NDArray[Any]] = {
             name: np.concatenate([chunk[name] for chunk in chunks])
@@ -102,8 +112,7 @@ class Rows:
 def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
     rows = Rows(sample, find_sources(files, trees=sample.trees))
-    if rows.columns:
-        rows.drop(~_is_finite(rows.columns), _NOT_FINITE)
+    _drop_unfinished(rows)
     rows.check_any()
     for variable in (*sample.conditions, *sample.variables):
         _check_unit(rows, variable)
@@ -169,13 +178,56 @@ def _sentinel_key(variable: Variable) -> str:
     return f"#sentinel {variable.name}"
 
 
-def _is_finite(columns: dict[str, npt.NDArray[Any]]) -> BoolArray:
-    finite = [
-        np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-        for array in columns.values()
-        if array.dtype != np.bool_
-    ]
-    return np.asarray(np.logical_and.reduce(finite))
+def _drop_unfinished(rows: Rows) -> None:
+    """Drop rows with a NaN or infinity, and warn of the columns that have some."""
+    bad = np.zeros(len(rows), dtype=np.bool_)
+    found = []
+    for name, array in rows.columns.items():
+        if array.dtype != np.bool_:
+            infinite = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+            bad |= infinite
+            if infinite.any():
+                found.append(f"{name.removeprefix('#')} in {infinite.sum()}")
+    rows.drop(bad, _NOT_FINITE)
+    if found:
+        warnings.warn(
+            f"{rows.where}: {bad.sum()} of {rows.n_read} rows dropped: {_NOT_FINITE} "
+            f"({', '.join(found)}); efficiencies are those of the other rows",
+            PidganWarning,
+            stacklevel=4,
+        )
+
+
+def _note_spikes(rows: Rows) -> None:
+    """Note and announce values outside of a target's range that many rows have."""
+    for variable in rows.sample.variables:
+        column = rows.columns[variable.name]
+        outside = _outside(column, variable.range) & ~rows.is_sentinel(variable)
+        # As stored, which is how sentinels are declared.
+        stored = column[outside] / UNIT_FACTORS[variable.unit]
+        values, counts = np.unique(stored, return_counts=True)
+        shares = counts / max(len(rows), 1)
+        notable = (shares >= SPIKE_SHARE) & (counts >= SPIKE_ROWS)
+        order = np.argsort(-shares[notable], kind="stable")[:_MOST_SPIKES]
+        found = {
+            f"{value:.6g}": float(share)
+            for value, share in zip(
+                values[notable][order], shares[notable][order], strict=True
+            )
+        }
+        if not found:
+            continue
+        rows.spikes[variable.name] = found
+        listed = ", ".join(f"{value} in {share:.2%}" for value, share in found.items())
+        low, high = variable.range
+        warnings.warn(
+            f"{rows.where}: many rows have one value of {variable.name} outside its "
+            f"range [{low:g}, {high:g}]: {listed}; they are dropped, and are in no "
+            f"denominator; if it means 'no measurement', declare sentinels = "
+            f"[{', '.join(found)}] for {variable.name} to keep them",
+            PidganWarning,
+            stacklevel=5,
+        )
 
 
 def _check_unit(rows: Rows, variable: Variable) -> None:
@@ -233,6 +285,7 @@ def _keep_inside(rows: Rows) -> None:
     if sample.fiducial:
         cut = parse_cut(sample.fiducial, names=sample.condition_names)
         rows.drop(~cut.passes(rows.columns), "fiducial")
+    _note_spikes(rows)
     for variable in (*sample.conditions, *sample.variables):
         column = rows.columns[variable.name]
         if variable.categories:
@@ -256,8 +309,8 @@ def _outside(column: npt.NDArray[Any], limits: tuple[float, float]) -> BoolArray
 
 
 def _warn_dropped(rows: Rows) -> None:
-    """Warn if any row is not finite, or if many are outside of a range."""
-    most = {"selection": rows.n_read, "fiducial": rows.n_read, _NOT_FINITE: 0}
+    """Warn if many rows are outside of a range."""
+    most = dict.fromkeys(("selection", "fiducial", _NOT_FINITE), rows.n_read)
     for reason, n in rows.dropped.items():
         if n > most.get(reason, MANY_DROPPED * rows.n_read):
             warnings.warn(

@@ -121,7 +121,7 @@ def test_every_dropped_row_is_counted(tmp_path: Path) -> None:
     data["K_DLLp"][13] = -999  # not declared as a sentinel here
     data["K_PT"][14] = -1.0
     toml = OWN + 'selection = "K_PT > 0"\nfiducial = "ETA > 1.5"\n'
-    with pytest.warns(PidganWarning, match="4 of 400 rows dropped: NaN"):
+    with pytest.warns(PidganWarning, match=r"4 of 400 rows dropped: NaN or .*P in 1, "):
         dataset = build_dataset(*write(tmp_path, data, toml=toml))
     assert dataset.info["dropped"] == {
         "selection": 1,
@@ -137,9 +137,61 @@ def test_every_dropped_row_is_counted(tmp_path: Path) -> None:
 
 def test_many_rows_out_of_range_warn(tmp_path: Path) -> None:
     data = branches()
-    data["K_DLL"][:100] = 200
+    data["K_DLL"][:100] = np.linspace(200, 300, 100)
     with pytest.warns(PidganWarning, match="100 of 400 rows dropped: DLL out of range"):
-        build_dataset(*write(tmp_path, data))
+        dataset = build_dataset(*write(tmp_path, data))
+    assert dataset.info["spikes"] == {}
+
+
+def test_a_spike_outside_a_range_is_named(tmp_path: Path) -> None:
+    """It changes the denominator: 12 and 10 of 400 tracks without a measurement."""
+    data = branches()
+    data["K_DLLp"][:12] = -1000
+    data["K_DLL"][5:15] = -2000
+    data["K_DLL"][20:24] = 200  # a few, and no spike
+    data["K_DLL"][30:45] = -999  # declared
+    with pytest.warns(PidganWarning, match="many rows have one value of") as caught:
+        dataset = build_dataset(*write(tmp_path, data))
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == 2
+    assert "DLL outside its range [-150, 150]: -2000 in 2.50%" in texts[0]
+    assert "declare sentinels = [-1000] for DLLp" in texts[1]
+    spikes = {"DLL": {"-2000": 0.025}, "DLLp": {"-1000": 0.03}}
+    assert dataset.info["spikes"] == spikes
+    assert "DLLp = -1000 in 3.00% of the rows, outside its range" in dataset.text()
+    folder = dataset.save(tmp_path / "dataset")
+    assert Dataset.open(folder).info["spikes"] == spikes
+
+
+@pytest.mark.parametrize("sentinel", [-2.0, -1.0, -999.0, -1000.0])
+def test_the_shipped_definition_knows_the_sentinels_of_probnn(
+    tmp_path: Path, sentinel: float
+) -> None:
+    rng = np.random.default_rng(1)
+    n = 2000
+    columns: Branches = {
+        "probe_P": rng.uniform(5e3, 9e4, n),
+        "probe_ETA": rng.uniform(2, 4.9, n),
+        "nTracks": rng.integers(20, 500, n),
+        "probe_sWeight": rng.normal(0.8, 0.5, n),
+    }
+    failed = rng.random(n) < 0.04
+    for name in ("k", "pi", "p", "ghost"):
+        value = np.where(failed, sentinel, rng.beta(5, 1, n))
+        columns[f"probe_MC15TuneV1_ProbNN{name}"] = value
+    path = tmp_path / "calib.root"
+    write_trees(path, {"DSt_KPTuple/DecayTree": columns})
+    dataset = build_dataset("run2_dstar_k_probnn", path)
+    assert len(dataset) == n
+    cut = parse_cut("ProbNNk > 0.5")
+    values = {"ProbNNk": dataset.targets[:, 0]}
+    passed = cut.passes(values, dataset.sample.sentinels)
+    weights = columns["probe_sWeight"]
+    k = columns["probe_MC15TuneV1_ProbNNk"]
+    expected = weights[k > 0.5].sum() / weights.sum()
+    assert dataset.weights[passed].sum() / dataset.weights.sum() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_a_wrong_unit_is_refused(tmp_path: Path) -> None:
