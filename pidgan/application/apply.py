@@ -28,6 +28,7 @@ from pidgan.application.workers import do_files
 from pidgan.arguments import checked
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES, Schema
+from pidgan.files.places import check_output
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 
@@ -182,6 +183,7 @@ def apply(
         ... # doctest: +SKIP
     """
     _check_numbers(files_part, chunk=chunk, threads=threads, workers=workers)
+    check_output(output)
     request = Request(
         tracks=dict(tracks),
         mode=mode,

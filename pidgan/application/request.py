@@ -146,15 +146,16 @@ def open_generators(
             pdg_id=own,
             both_signs=sum(abs(other) == abs(own) for other in ids) == 1,
             where=str(where),
-            # A generator that is no bundle has the hash of its card.
-            sha256=getattr(
-                generator,
-                "sha256",
-                hashlib.sha256(generator.card.to_json().encode()).hexdigest(),
-            ),
+            sha256=generator_hash(generator),
         )
         for own, (generator, where) in zip(ids, opened, strict=True)
     )
+
+
+def generator_hash(generator: Generator) -> str:
+    """Return the sha256 of a bundle; of the card of a generator that is none."""
+    found = getattr(generator, "sha256", None)
+    return str(found or hashlib.sha256(generator.card.to_json().encode()).hexdigest())
 
 
 def package_version(name: str) -> str:

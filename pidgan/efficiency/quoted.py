@@ -13,6 +13,9 @@ Rev. D 110 (2024) 030001, Sec. 5.3 of the introduction)."""
 
 MAX_DECIMALS = 6
 
+SAID_ELSEWHERE = ("few reference rows", "not proven")
+"""Flags of which a text says once what they mean."""
+
 NEGLIGIBLE = 1e-3
 """Share of the total uncertainty below which a part may be shown as zero."""
 
@@ -65,7 +68,7 @@ class PidEfficiency:
         few_events: Whether a reference has few rows on one side of a cut.
         bin: Edges by branch, if the efficiency is that of an analysis bin.
         flags: Warnings, of "empty", "sum of weights not positive", "nothing passes",
-            "everything passes", "few reference rows".
+            "everything passes", "few reference rows", "not proven".
     """
 
     cut: str
@@ -141,7 +144,7 @@ def efficiency_text(
     if few := list(dict.fromkeys(r.cut for r in found if r.few_events)):
         lines.append(f"few reference rows on one side of: {', '.join(few)}")
     for r in found:
-        if flags := [flag for flag in r.flags if flag != "few reference rows"]:
+        if flags := [flag for flag in r.flags if flag not in SAID_ELSEWHERE]:
             lines.append(f"{r.label}: {', '.join(flags)}")
     return "\n".join(lines)
 

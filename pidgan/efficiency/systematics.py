@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pidgan.application.request import package_version
+from pidgan.application.request import generator_hash, package_version
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
@@ -343,7 +343,7 @@ def _metadata(generator: Generator, rows: ComparedRows, seed: int) -> dict[str, 
         "species": card.species,
         "pdgid": pdg_id(card.species),
         "detector": card.detector,
-        "bundle_sha256": getattr(generator, "sha256", None),
+        "bundle_sha256": generator_hash(generator),
         "sample": card.sample.name,
         "seed": seed,
         "repeats": rows.repeats,

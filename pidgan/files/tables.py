@@ -19,6 +19,7 @@ import pandas as pd
 from pidgan.errors import NtupleError, nearest
 from pidgan.files import formats
 from pidgan.files.formats.npz import read_arrays as read_arrays
+from pidgan.files.places import check_output
 from pidgan.files.trees import BASKET_ENTRIES, Tree, is_remote, read_pieces, reading
 from pidgan.files.trees import BranchType as BranchType
 from pidgan.files.trees import Source as Source
@@ -61,6 +62,7 @@ def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
     }
     written: dict[Path, str] = {}
     for path, file in outputs.items():
+        check_output(file)
         if file in written:
             raise NtupleError(
                 f"{written[file]} and {path} have the same name: both would be {file}; "

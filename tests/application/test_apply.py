@@ -537,6 +537,17 @@ def test_outputs_that_exist_are_safe(ntuple: Path, tmp_path: Path) -> None:
         apply({"Kplus": kaon()}, ntuple, tmp_path / "c.root")
 
 
+@pytest.mark.parametrize(
+    "address", ["root://eos.example//a", "http://x.example/b.root"]
+)
+def test_outputs_are_local(ntuple: Path, tmp_path: Path, address: str) -> None:
+    """Named before the bundle is looked for, and before folders are made."""
+    for output in (address, Path(address)):
+        with pytest.raises(NtupleError, match=r"is an address, and outputs are local"):
+            apply({"Kplus": "no such bundle"}, ntuple, output)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
+
+
 def test_names_of_outputs_are_checked(ntuple: Path, tmp_path: Path) -> None:
     write(tmp_path / "x/a.root", events(10))
     files = [ntuple, tmp_path / "x/a.root"]
