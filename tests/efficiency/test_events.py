@@ -211,7 +211,12 @@ def ntuple(seed: int = 1, n: int = 900) -> dict[str, np.ndarray]:
     }
 
 
-OPTIONS: dict[str, Any] = {"maps": {"K": make_map()}, "cuts": "DLLk > 0"}
+# The map is drawn: it is of no bundle.
+OPTIONS: dict[str, Any] = {
+    "maps": {"K": make_map()},
+    "cuts": "DLLk > 0",
+    "trust": True,
+}
 
 
 def test_events_of_files_and_chunks_are_put_together(tmp_path: Path) -> None:
@@ -297,6 +302,7 @@ def test_the_record_knows_the_key(applied: Path, tmp_path: Path) -> None:
 def test_the_command_line_takes_a_key(applied: Path, run: Run, tmp_path: Path) -> None:
     file, *_ = make_map().save(tmp_path / "map.json")
     words = ("efficiency", applied, "--map", f"K={file}", "--cut", "DLLk > 0", "--json")
+    words = (*words, "--trust")
     found, other = (
         json.loads(run(*words, *more).out) for more in ((), ("--key", "run"))
     )

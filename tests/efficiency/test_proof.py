@@ -333,6 +333,7 @@ def test_columns_of_outputs_of_apply(tmp_path: Path, suffix: str) -> None:
     assert line["request"]["maps"] == {"K": KAON_MAP.metadata["bundle_sha256"]}
 
 
+@pytest.mark.filterwarnings("default:.*NOT PROVEN")
 def test_the_command_line_refuses_and_trusts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +351,7 @@ def test_the_command_line_refuses_and_trusts(
     assert "NOT PROVEN: " in capsys.readouterr().out
     columns = ["--trust", "--json", "--columns", str(tmp_path / "eff.root")]
     monkeypatch.setattr("sys.argv", ["pidgan", *words, *columns])
-    with pytest.warns(PidganWarning, match=r"eff.root, NOT PROVEN: "):
-        main()
+    main()
     assert len(json.loads(capsys.readouterr().out)["unproven"]) == 1
+    (line,) = read_lines(tmp_path / "eff.root")
+    assert len(line["unproven"]) == 1
