@@ -239,11 +239,12 @@ class TTree:
 
 def _members(path: str, interpretation: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield names of numbers within the entries of a branch, and how to get them."""
-    content = getattr(interpretation, "content", interpretation)
-    if not isinstance(content, uproot.AsDtype):
+    # Vectors of objects that are not split lie in files by member: uproot 5.7 reads
+    # other numbers.
+    if not isinstance(interpretation, uproot.AsDtype):
         return
-    are_objects = isinstance(content, uproot.AsStridedObjects)
-    for name in content.from_dtype.names or ():
+    are_objects = isinstance(interpretation, uproot.AsStridedObjects)
+    for name in interpretation.from_dtype.names or ():
         # Marks of versions and sizes begin with "@".
         if "@" not in name:
             members = tuple(name.split("/")) if are_objects else (name,)
@@ -253,7 +254,7 @@ def _members(path: str, interpretation: Any) -> Iterator[tuple[str, tuple[str, .
 def _type(interpretation: Any, members: tuple[str, ...] = ()) -> BranchType | None:
     """Return the type of numbers of an interpretation; None if a copy has no such."""
     if isinstance(interpretation, uproot.AsJagged):
-        content = _type(interpretation.content, members)
+        content = _type(interpretation.content)
         # uproot 5.7 writes wrong offsets for arrays of arrays (`x[n][3]`).
         is_flat = content is not None and content.shape == ()
         return BranchType(content.number, (None,)) if content and is_flat else None
