@@ -260,14 +260,14 @@ def _find(
 def _element(source: Source, branch: str, element: int, array: Any) -> np.ndarray:
     """Return one number (n,) of each entry of an array."""
     rows = _regular(source, branch, array)
-    width = rows.shape[1] if rows.ndim > 1 else 0
+    width = rows.shape[1] if rows.ndim > 1 else 1
     if element >= width:
-        has = f"{width} numbers" if width else "one number"
+        has = f"{width} numbers" if width != 1 else "one number"
         raise NtupleError(
             f"{source}: {branch}[{element}] is element {element}, counted from 0, but "
             f"{branch!r} has {has} per entry"
         )
-    return np.asarray(rows[:, element])
+    return np.asarray(rows.reshape(len(rows), width)[:, element])
 
 
 def _regular(source: Source, name: str, array: Any) -> np.ndarray:

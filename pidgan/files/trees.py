@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -185,6 +186,15 @@ def entry_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of entries that count as rows of numbers: a column is flat."""
     size = math.prod(shape)
     return () if size == 1 else (size,)
+
+
+def common_length(lengths: Iterable[int]) -> int:
+    """Return the number of entries of a file of arrays: what most arrays have.
+
+    Others, such as edges of cells, are not entries. The largest of several is taken.
+    """
+    found = Counter(lengths)
+    return max(found, key=lambda length: (found[length], length), default=0)
 
 
 def is_remote(path: str | Path) -> bool:

@@ -24,7 +24,12 @@ from pidgan.files.trees import Addition
 
 
 def test_the_formats_of_the_package() -> None:
-    assert {known.name for known in formats.FORMATS} == {"ROOT", "Parquet", ".npz"}
+    assert {known.name for known in formats.FORMATS} == {
+        "ROOT",
+        "Parquet",
+        ".npz",
+        "HDF5",
+    }
     for name, expected in {
         "a.root": "ROOT",
         "a.PQ": "Parquet",

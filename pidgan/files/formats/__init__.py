@@ -1,4 +1,4 @@
-"""File formats: `root` (TTrees and RNTuples), `parquet`, `npz`.
+"""File formats: `root` (TTrees and RNTuples), `parquet`, `npz`, `hdf5`.
 
 A module here with a `FORMAT`, a `pidgan.files.trees.Format`, is a file format that the
 whole package reads and writes. A new one is one new file.

@@ -15,7 +15,15 @@ import awkward as ak
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import RECORD, Addition, Append, BranchType, Format
+from pidgan.files.trees import (
+    RECORD,
+    Addition,
+    Append,
+    BranchType,
+    Format,
+    common_length,
+    entry_shape,
+)
 
 _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
 
@@ -39,7 +47,7 @@ class NpzArrays:
 
     @property
     def entries(self) -> int:
-        return max((len(a) for a in self.file.values() if a.ndim), default=0)
+        return common_length(len(a) for a in self.file.values() if a.ndim)
 
     def typenames(self, *, recursive: bool = True) -> dict[str, str]:
         return {
@@ -51,8 +59,7 @@ class NpzArrays:
         array = self.file[name]
         if array.dtype.kind not in "biuf" or not array.ndim:
             return None
-        shape = (int(np.prod(array.shape[1:])),) if array.ndim > 1 else ()
-        return BranchType(array.dtype, shape)
+        return BranchType(array.dtype, entry_shape(array.shape[1:]))
 
     def stored_bytes(self, branches: Iterable[str]) -> int:
         return sum(self.file[name].nbytes for name in set(branches))
@@ -60,21 +67,20 @@ class NpzArrays:
     def pieces(
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
     ) -> Iterator[Any]:
-        lengths = {name: len(self.file[name]) for name in branches}
-        if set(lengths.values()) - {self.entries}:
-            listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
-            raise NtupleError(
-                f"arrays differ in their number of rows: {listed}, expected "
-                f"{self.entries}"
-            )
         for first in range(start, stop, chunk):
-            rows = slice(first, min(first + chunk, stop))
-            yield {name: self.file[name][rows] for name in branches}
+            yield slice(first, min(first + chunk, stop))
 
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
-        found = {name: piece[name] for name in branches}
+        expected = self.entries
+        for name in branches:
+            if len(self.file[name]) != expected:
+                raise NtupleError(
+                    f"array {name!r} has {len(self.file[name])} rows, expected "
+                    f"{expected}"
+                )
+        found = {name: self.file[name][piece] for name in branches}
         return {
-            name: array.reshape(len(array), -1) if array.ndim > 1 else array
+            name: array.reshape(len(array), *entry_shape(array.shape[1:]))
             for name, array in found.items()
         }
 
@@ -94,15 +100,14 @@ class NpzArrays:
         for name, kind in addition.types.items():
             if None in kind.shape:
                 raise NtupleError(_VARIABLE.format(name))
-            shape = (self.entries, *(int(n or 0) for n in kind.shape))
-            new[name] = np.empty(shape, dtype=kind.number)
-        first = 0
+            shape = tuple(int(n or 0) for n in kind.shape)
+            if name in new:
+                shape = new[name].shape[1:]
+            new[name] = np.empty((self.entries, *shape), dtype=kind.number)
 
         def append(piece: Any, fresh: Mapping[str, Any]) -> None:
-            nonlocal first
             for name, array in fresh.items():
-                new[name][first : first + len(array)] = array
-            first += max(map(len, fresh.values()), default=0)
+                new[name][piece] = array.reshape(len(array), *new[name].shape[1:])
 
         return append
 

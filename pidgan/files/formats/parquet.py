@@ -21,6 +21,7 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    entry_shape,
 )
 
 _RECORD = RECORD.encode()
@@ -44,7 +45,7 @@ class ParquetTable:
         kind = self.file.schema_arrow.field(name).type
         shape: tuple[int | None, ...] = ()
         if pa.types.is_fixed_size_list(kind):
-            kind, shape = kind.value_type, (kind.list_size,)
+            kind, shape = kind.value_type, entry_shape((kind.list_size,))
         elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
             kind, shape = kind.value_type, (None,)
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -120,7 +121,8 @@ def _array(column: Any, name: str) -> Any:
     if pa.types.is_fixed_size_list(column.type):
         if column.null_count:
             raise NtupleError(f"column {name!r} holds a null, expected lists")
-        return _array(column.flatten(), name).reshape(len(column), -1)
+        size = entry_shape((column.type.list_size,))
+        return _array(column.flatten(), name).reshape(len(column), *size)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         counts = pc.fill_null(pc.list_value_length(column), 0)
         return ak.unflatten(_array(column.flatten(), name), np.asarray(counts))
@@ -139,10 +141,10 @@ def _arrow_type(kind: BranchType) -> Any:
 
 def _arrow_column(values: Any, kind: Any) -> Any:
     """Return an array as an arrow column of a type."""
-    if values.ndim == 1:
+    if values.ndim == 1 and not pa.types.is_fixed_size_list(kind):
         return pa.array(values).cast(kind)
     if isinstance(values, np.ndarray):
-        size = values.shape[1]
+        size = kind.list_size
         return pa.FixedSizeListArray.from_arrays(values.reshape(-1), size).cast(kind)
     return ak.to_arrow(values, extensionarray=False).cast(kind)
 
