@@ -30,18 +30,16 @@ from pidgan.errors import nearest
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Least and, where there is one, largest value of arguments that are whole numbers.
-BOUNDS: dict[str, tuple[int, float]] = {
-    "seed": (0, 2**63 - 1),
-    "candidates": (2, math.inf),
-    "splits": (2, math.inf),
-    **dict.fromkeys(
-        ("steps", "members", "classifier_steps", "repeats", "chunk", "threads"),
-        (1, math.inf),
-    ),
-    **dict.fromkeys(
-        ("workers", "max_rows", "c2st_rows", "n", "n_bins", "bins"), (1, math.inf)
-    ),
+MOST_SEED, MOST_COUNT = 2**63 - 1, 2**31 - 1
+# Least and largest value of arguments that are whole numbers. More entries than those
+# of `n` at a time need more memory than a machine has.
+BOUNDS: dict[str, tuple[int, int]] = {
+    "seed": (0, MOST_SEED),
+    "n": (1, 10**8),
+    **dict.fromkeys(("candidates", "splits"), (2, MOST_COUNT)),
+    **dict.fromkeys(("steps", "members", "classifier_steps"), (1, MOST_COUNT)),
+    **dict.fromkeys(("chunk", "threads", "workers", "repeats"), (1, MOST_COUNT)),
+    **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
 }
 SHOWN = 60  # most characters of a wrong value in a message
 
@@ -58,9 +56,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **given)
         for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
+            # A number of numpy goes on as one of Python, which JSON knows.
+            plain = value.item() if isinstance(value, np.generic) else value
             if value is not parameter.default:
-                _check(function.__name__, name, value, parameter.annotation)
-        return function(*args, **given)
+                _check(function.__name__, name, plain, parameter.annotation)
+                bound.arguments[name] = plain
+        return function(*bound.args, **bound.kwargs)
 
     return with_check
 
@@ -83,10 +84,11 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
         raise ValueError(f"{shown}, expected a path")
     if isinstance(value, numbers.Real) and not math.isfinite(value):
         raise ValueError(f"{shown}, expected a finite number")
-    least, most = BOUNDS.get(name, (-math.inf, math.inf))
-    if isinstance(value, numbers.Integral) and not least <= int(value) <= most:
+    if isinstance(value, int) and name in BOUNDS:
+        least, most = BOUNDS[name]
         bound = f"at least {least}" if value < least else f"at most {most}"
-        raise ValueError(f"{name} is {value}, expected {bound}")
+        if not least <= value <= most:
+            raise ValueError(f"{name} is {value}, expected {bound}")
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
@@ -132,12 +134,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _is_instance(value: Any, kind: Any) -> bool:
     if kind is bool:
-        return isinstance(value, bool | np.bool_) or (
-            isinstance(value, int) and value in (0, 1)
-        )
+        return isinstance(value, int) and value in (0, 1)
     if kind in (int, float):
         number = numbers.Integral if kind is int else numbers.Real
-        return isinstance(value, number) and not isinstance(value, bool)
+        return isinstance(value, number) and not isinstance(value, bool | np.bool_)
     if kind is Path:
         return isinstance(value, os.PathLike)
     if getattr(kind, "_is_protocol", False):

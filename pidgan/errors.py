@@ -6,6 +6,7 @@ into one line and exit code 1.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -59,6 +60,11 @@ def nearest(name: str, candidates: Iterable[str], *, n: int = 3) -> str:
     if not close:
         return ""
     return "; closest: " + ", ".join(repr(by_lower[c]) for c in close)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def one_line(error: BaseException) -> str:

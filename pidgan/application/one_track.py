@@ -16,7 +16,7 @@ from pidgan.application.request import Request, TrackGenerator
 from pidgan.application.several_tracks import Counts, Shape
 from pidgan.arrays import BoolArray
 from pidgan.bundle import noise
-from pidgan.bundle.bundle import BLOCK_ROWS
+from pidgan.bundle.bundle_file import BLOCK_ROWS
 from pidgan.bundle.card import Generator
 from pidgan.bundle.noise import UInt64Array
 from pidgan.errors import NtupleError

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Float32Array = npt.NDArray[np.float32]
 NoiseOf = Callable[[Any], Float32Array]  # function from an index of rows to their noise
-BLOCK_ROWS = 2048  # most rows in a call, which fit in the cache of a core
-BLOCK_NUMBERS = 2**30  # most numbers in all values of a call: 4 GiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +53,7 @@ class Bundle:
     @property
     def block_rows(self) -> int:
         """Number of rows in a call of the network."""
-        values = self.graph.values.values()  # noqa: PD011
-        numbers = sum(value.size for value in values if value.per_row)
-        return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // numbers))
+        return self.graph.block_rows
 
     @overload
     def generate(
@@ -290,7 +286,7 @@ def open_bundle(
         _threads=threads or available_cores(),
     )
     if verify:
-        test = read_self_test(file.card, str(path))
+        test = read_self_test(file.card, file.graph, str(path))
         got = bundle._run(test.conditions, lambda rows: test.noise[rows])
         test.check(got, file.card.target_names, str(path))
     return bundle

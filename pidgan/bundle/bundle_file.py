@@ -20,6 +20,10 @@ CARD_KEY = "pidgan_card"  # key of the card in the metadata of the ONNX file
 CHECKSUM_KEY = "pidgan_sha256"  # key of the checksum of graph and card in the metadata
 CHECKSUM_SCHEMA = 2  # first version of the schema with a checksum
 MAX_BYTES = 256 * 2**20  # largest size of a bundle; a generator has 100 kB to 10 MB
+BLOCK_ROWS = 2048  # most rows in a call, which fit in the cache of a core
+BLOCK_NUMBERS = 2**30  # most numbers in all values of a call: 4 GiB
+BLOCK_OPERATIONS = 2**36  # most multiplications in a call: some seconds
+TEST_BLOCKS = 2  # most calls of this cost in a self-test, which runs on each opening
 TOLERANCE = 1e-4  # largest difference of a target y, in units of max(1, |y|)
 
 # Share of rows, rounded up, that may differ more. Rounding on another type of CPU can
@@ -30,10 +34,21 @@ FEW = 32  # number of rows below which no row may differ more
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Operators in the order of computation, and the type and shape of each value."""
+    """Operators in the order of computation, and the type and shape of each value.
+
+    `operations` is what a row costs, in multiplications.
+    """
 
     nodes: tuple[Node, ...]
     values: dict[str, Value]
+    operations: int
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows in a call: as many as fit in memory and in a few seconds."""
+        per_row = (value.size for value in self.values.values() if value.per_row)
+        by_memory, by_time = BLOCK_NUMBERS // sum(per_row), BLOCK_OPERATIONS
+        return max(1, min(BLOCK_ROWS, by_memory, by_time // max(1, self.operations)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +79,10 @@ def read_bundle_file(path: Path) -> BundleFile:
     _check_ports(path, "inputs", structure.inputs, widths)
     _check_ports(path, "outputs", structure.outputs, {"targets": len(card.targets)})
     try:
-        graph = Graph(nodes=structure.nodes, values=check_graph(structure))
+        values, cost = check_graph(structure)
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
+    graph = Graph(nodes=structure.nodes, values=values, operations=cost)
     return BundleFile(data=data, card=card, graph=graph)
 
 
@@ -179,8 +195,11 @@ class SelfTest:
             )
 
 
-def read_self_test(card: Card, where: str) -> SelfTest:
-    """Return the self-test of a card, or raise a BundleError if it is damaged."""
+def read_self_test(card: Card, graph: Graph, where: str) -> SelfTest:
+    """Return the self-test of a card, or raise a BundleError if it is damaged.
+
+    One that takes longer than opening may is refused too.
+    """
     test = card.self_test
     if test is None:
         raise BundleError(f"{where}: the card has no self-test, expected one")
@@ -198,6 +217,13 @@ def read_self_test(card: Card, where: str) -> SelfTest:
             raise ValueError("not every number is finite")
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{where}: the self-test is damaged ({error})") from error
+    rows = -(-x // graph.block_rows) * graph.block_rows
+    most = TEST_BLOCKS * BLOCK_OPERATIONS
+    if rows * graph.operations > most:
+        raise BundleError(
+            f"{where}: the self-test needs {rows * graph.operations:.2g} operations "
+            f"for {x} rows, expected at most {most:.2g}"
+        )
     return SelfTest(**parts)
 
 

@@ -129,7 +129,7 @@ def _comment(bundle: Bundle) -> str:
 
 
 def _self_test(bundle: Bundle) -> str:
-    test = read_self_test(bundle.card, str(bundle.path))
+    test = read_self_test(bundle.card, bundle.graph, str(bundle.path))
     arrays = [array_text(f"test_{name}", rows) for name, rows in vars(test).items()]
     rows = len(test.targets)
     sizes = (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
-from pidgan.errors import BundleError
+from pidgan.errors import BundleError, repeated
 from pidgan.sample.definition import Sample
 from pidgan.sample.variables import Variable
 
@@ -92,9 +92,8 @@ class Card(BaseModel):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = [*self.condition_names, *self.target_names]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"variables named more than once: {repeated}")
+        if twice := repeated(names):
+            raise ValueError(f"variables named more than once: {twice[:5]}")
         return self
 
     @property

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port
-from pidgan.bundle.onnx_operators import OPERATORS, products
+from pidgan.bundle.onnx_operators import OPERATORS, operations
 from pidgan.bundle.onnx_values import Call, Value
 from pidgan.errors import nearest
 
@@ -15,12 +15,20 @@ OPSETS = range(13, 18)  # versions for which the rules of `onnx_operators` hold
 # Largest size of all values of one row together. A generator has some thousands of
 # numbers, or 3 10^5 to 1.5 10^6 with 24 x 12 x 12 voxels.
 MAX_ROW_NUMBERS = 2**21
-MAX_ROW_PRODUCTS = 2**30  # multiplications for a row; a generator has 10^4 to 10^7
+# Largest cost of a row, see `operations`; a generator has 10^5 to 10^7, or 10^8 with
+# voxels.
+MAX_ROW_OPERATIONS = 2**30
+# Largest size of the constants of all operators together: onnxruntime keeps a copy of
+# each matrix for each operator. It is that of a file in which each is used once.
+MAX_CONSTANTS = 2**26
 MAX_NODES = 10_000  # largest number of operators
 
 
-def check_graph(structure: OnnxStructure) -> dict[str, Value]:
-    """Return type and shape of every value of a graph, or raise a ValueError."""
+def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
+    """Return type and shape of every value of a graph, and the cost of a row.
+
+    A ValueError says what is refused.
+    """
     if structure.refused:
         found = ", ".join(sorted(structure.refused))
         raise ValueError(f"has {found}, expected operators and constants only")
@@ -47,7 +55,7 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
     for port in structure.inputs:
         _define(values, port.name, _input(port), f"input {port.name!r}")
     _check_order(structure, values)
-    numbers = multiplications = 0
+    numbers = cost = constants = 0
     for number, node in enumerate(structure.nodes):
         where = f"operator {number} ({node.operator})"
         call = _call(node, values, where)
@@ -59,14 +67,19 @@ def check_graph(structure: OnnxStructure) -> dict[str, Value]:
             raise ValueError(f"{where}: {error}") from error
         _define(values, node.outputs[0], value, where)
         numbers += value.size
-        multiplications += products(call, value)
+        cost += operations(call, value)
+        constants += sum(v.size for v in call.inputs if v and not v.per_row)
         _check_size(numbers, MAX_ROW_NUMBERS, "numbers")
-        _check_size(multiplications, MAX_ROW_PRODUCTS, "multiplications")
+        if constants > MAX_CONSTANTS:
+            raise ValueError(
+                f"has constants of more than {MAX_CONSTANTS} numbers in its operators"
+            )
+        _check_size(cost, MAX_ROW_OPERATIONS, "operations")
     for port in structure.outputs:
         if port.name not in values or values[port.name].constant is not None:
             raise ValueError(f"output {port.name!r} is given by no operator")
         _check_output(port, values[port.name])
-    return values
+    return values, cost
 
 
 def _check_size(count: int, most: int, what: str) -> None:

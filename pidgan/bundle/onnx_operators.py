@@ -15,6 +15,12 @@ import numpy as np
 
 from pidgan.bundle.onnx_values import REAL, Call, Value, broadcast
 
+MOVED = 16  # multiplications within a product that take as long as one number moved
+FUNCTIONS = {
+    **dict.fromkeys(("Asin", "Cos", "Erf", "Exp", "Log", "Sin", "Tanh"), 128),
+    **{"Sigmoid": 128, "Softmax": 128, "Softplus": 512},
+}
+"""Multiplications that take as long as one value of a function."""
 MANY_INPUTS = 1000  # largest number of inputs of an operator that takes any number
 
 Rule = Callable[[Call], Value]
@@ -237,13 +243,19 @@ def _conv(call: Call) -> Value:
     return Value(dtype="float32", shape=(w.shape[0], *places))
 
 
-def products(call: Call, output: Value) -> int:
-    """Return the number of multiplications for a row, 0 if they are few."""
+def operations(call: Call, output: Value) -> int:
+    """Return what an operator costs for a row, in units of a multiplication.
+
+    A number that is read or written counts as `MOVED`, and a function as `FUNCTIONS`.
+    """
+    computed = [value.size for value in call.inputs if value and value.per_row]
+    moved = MOVED * (sum(computed) + output.size * len(call.inputs))
+    moved += output.size * FUNCTIONS.get(call.node.operator, 0)
     if call.node.operator in ("Gemm", "MatMul"):
-        return output.size * call.value(0).shape[-1]
+        return moved + output.size * call.value(0).shape[-1]
     if call.node.operator == "Conv":
-        return output.size * math.prod(call.value(1).shape[1:])
-    return 0
+        return moved + output.size * math.prod(call.value(1).shape[1:])
+    return moved
 
 
 def _matmul(call: Call) -> Value:

@@ -42,12 +42,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, Kind, Layer, View
-from pidgan.errors import SampleError, nearest
+from pidgan.errors import SampleError, nearest, repeated
 from pidgan.files.documents import read_text, read_toml
 
 # Largest number of cells. A file with more has a slip in it: the finest geometry of the
 # CaloChallenge has 40,500 cells.
-MAX_CELLS = 1_000_000
+MAX_CELLS = 200_000
 _KEYS = {
     "rectangular": {"x_edges", "y_edges", "nx", "ny", "cell", "centre", "order"},
     "cylindrical": {"r_edges", "n_r", "r_max", "n_alpha", "alpha_start"},
@@ -300,8 +300,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _refuse_twice(names: list[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := repeated(names):
         raise SampleError(f"{where} {twice[0]!r} is there more than once")
 
 

@@ -4,16 +4,20 @@ Results go to standard output (`--json` for machines), progress and warnings to
 standard error. A `PidganError` becomes one line and exit code 1.
 """
 
+import contextlib
+import os
 import sys
+import traceback
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pidgan import TRAINING_HINT
 from pidgan.cli import applying, efficiencies, learning, simulating  # noqa: F401
-from pidgan.cli.group import cli, fail
-from pidgan.errors import PidganError, PidganWarning
+from pidgan.cli.group import cli, fail, note
+from pidgan.errors import PidganError, PidganWarning, one_line
 
 __all__ = ["VERBS", "cli", "main"]
 
@@ -44,20 +48,49 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         cli(prog_name="pidgan", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            sys.exit(error.exit_code)
+        fail(f"{error.format_message().rstrip('.')}{hint}", code=error.exit_code)
     except PidganError as error:
         fail(str(error), code=1)
     except ModuleNotFoundError as error:
         if (error.name or "pidgan").startswith("pidgan"):
             raise
         fail(f"{error.name} is missing; {TRAINING_HINT}", code=1)
+    except ValueError as error:
+        if not _is_raised_here(error):
+            raise
+        fail(str(error), code=2)
+    except MemoryError as error:
+        fail(f"the memory is not enough: {one_line(error)}", code=1)
+    except OSError as error:
+        # Whatever names no file is written to the standard output.
+        _close_output()
+        where = "" if error.filename else "the standard output cannot be written: "
+        fail(f"{where}{one_line(error)}", code=1)
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", code=130)
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Return whether the package says what is wrong, rather than a library."""
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return Path(last[0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
+
+
+def _close_output() -> None:
+    """Let the interpreter flush what is left of the output into nothing."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
     """Print the project's warnings as one line, and no others."""
     if issubclass(category, PidganWarning):
-        click.echo(f"pidgan: warning: {' '.join(str(message).split())}", err=True)
+        note(f"pidgan: warning: {' '.join(str(message).split())}")

@@ -11,6 +11,7 @@ import pidgan
 from pidgan.cli import options
 from pidgan.cli.group import (
     cli,
+    note,
     open_generator,
     open_generators,
     open_pairs,
@@ -285,7 +286,7 @@ def efficiency(
         paths = write_efficiency_columns(
             opened, list(files), columns, overwrite=overwrite, **chosen
         )
-        click.echo("\n".join(map(str, paths)), err=True)
+        note("\n".join(map(str, paths)))
     if latex is not None:
         with writing_file(latex, overwrite=overwrite) as temporary:
             tables = (one.latex() for one in (found, *quotients))
@@ -383,4 +384,4 @@ def find_working_point(
         from pidgan.report.map_page import write_working_point_report
 
         path = write_working_point_report(found, report, overwrite=overwrite)
-        click.echo(str(path), err=True)
+        note(str(path))

@@ -28,8 +28,14 @@ def cli() -> None:
 
 def fail(message: str, *, code: int) -> None:
     """Print one line and leave."""
-    click.echo(f"pidgan: error: {' '.join(message.split())}", err=True)
+    note(f"pidgan: error: {' '.join(message.split())}")
     sys.exit(code)
+
+
+def note(line: str, *, nl: bool = True) -> None:
+    """Print a line to the standard error; where that is closed, nothing is."""
+    with contextlib.suppress(OSError):
+        click.echo(line, nl=nl, err=True)
 
 
 @contextlib.contextmanager
@@ -111,7 +117,7 @@ class EntriesLine:
 
 def _overwrite_line(line: str, *, last: bool) -> None:
     """Rewrite one line of a terminal; in a log, print little."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{line}", nl=last, err=True)
+    if sys.stderr is not None and sys.stderr.isatty():
+        note(f"\r\033[K{line}", nl=last)
     elif last:
-        click.echo(line, err=True)
+        note(line)

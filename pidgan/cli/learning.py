@@ -11,7 +11,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, fail, open_generator, open_pairs, training_line
+from pidgan.cli.group import cli, fail, note, open_generator, open_pairs, training_line
 from pidgan.files.writing import refuse_existing
 
 
@@ -115,7 +115,7 @@ def train(
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
     finally:
-        click.echo("", err=True)
+        note("")
     count = "" if members is None else f", {members} members"
     click.echo(f"{output}: {model.card.family}, {model.card.steps} steps{count}")
 
@@ -178,7 +178,7 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
     opened = pidgan.Dataset.open(dataset)
     found = compare_families(opened, output, progress=training_line, **given)
     click.echo(found.to_json() if as_json else found.text())
-    click.echo(f"{output}", err=True)
+    note(f"{output}")
 
 
 def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -222,4 +222,4 @@ def validate(
     report = pidgan.validate(opened, data, misid=open_pairs(misid), **given)
     path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())
-    click.echo(f"{path}", err=True)
+    note(f"{path}")

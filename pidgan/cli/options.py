@@ -8,10 +8,21 @@ from typing import Any
 
 import click
 
+from pidgan.arguments import BOUNDS
 from pidgan.files.writing import refuse_existing
 
-COUNT = click.IntRange(min=1)
-PATH = click.Path(path_type=Path)
+
+class _PathType(click.Path):
+    """A path that is not empty, which would be the working directory."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not str(value):
+            self.fail("it is empty, expected a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+COUNT = click.IntRange(*BOUNDS["steps"])
+PATH = _PathType(path_type=Path)
 
 
 def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
@@ -119,7 +130,8 @@ def output(help_text: str, **changes: Any) -> Callable[..., Any]:
 def entries(default: int) -> Callable[..., Any]:
     """Return the option for the size of a simulated sample."""
     help_text = "Number of simulated entries."
-    return click.option("-n", "--entries", type=COUNT, default=default, help=help_text)
+    kind = click.IntRange(*BOUNDS["n"])
+    return click.option("-n", "--entries", type=kind, default=default, help=help_text)
 
 
 def species(*names: str) -> Callable[..., Any]:
@@ -166,7 +178,10 @@ overwrite = click.option(
     "--overwrite", is_flag=True, is_eager=True, help="Replace an existing output."
 )
 seed = click.option(
-    "--seed", default=1, help="Seed of all random numbers; the same seed repeats a run."
+    "--seed",
+    default=1,
+    type=click.IntRange(*BOUNDS["seed"]),
+    help="Seed of all random numbers; the same seed repeats a run.",
 )
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import cli
+from pidgan.cli.group import cli, note
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
 CLUSTER_ENTRIES = 50_000
@@ -26,7 +26,7 @@ def demo(output: Path, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth."""
     from pidgan.cli.demo import run_demo
 
-    run_demo(output, echo=lambda line: click.echo(line, err=True), **given)
+    run_demo(output, echo=note, **given)
 
 
 @cli.group(epilog="Example: pidgan simulate rich --decay dstar_k -n 200000 -o k.root")

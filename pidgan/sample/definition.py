@@ -42,7 +42,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pidgan.errors import CutError, nearest
+from pidgan.errors import CutError, nearest, repeated
 from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
@@ -244,9 +244,8 @@ class Sample(BaseModel):
         if not self.variables and not self.cells:
             raise ValueError("key 'targets' is missing, or 'cells' or 'clusters'")
         names = [*self.condition_names, *self.target_names]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"name used more than once: {', '.join(twice)}")
+        if twice := repeated(names):
+            raise ValueError(f"name used more than once: {', '.join(twice[:5])}")
         given = [key for key in WEIGHTINGS if getattr(self, key)]
         if len(given) != 1:
             raise ValueError(

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.bundle_file import BLOCK_ROWS
 from pidgan.sample.building import build_dataset
 from pidgan.sample.loading import load_sample
 

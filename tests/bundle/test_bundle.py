@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pidgan.bundle.bundle import BLOCK_ROWS, open_bundle
-from pidgan.bundle.bundle_file import seal
+from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.bundle_file import BLOCK_ROWS, seal
 from pidgan.bundle.card import CardVariable, sample_targets
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
@@ -72,9 +72,21 @@ def test_rows_of_a_large_graph_come_in_small_blocks(
     expected = bundle.generate(x, z)
     values = bundle.graph.values.values()  # noqa: PD011
     numbers = sum(value.size for value in values if value.per_row)
-    monkeypatch.setattr("pidgan.bundle.bundle.BLOCK_NUMBERS", 70 * numbers)
+    monkeypatch.setattr("pidgan.bundle.bundle_file.BLOCK_NUMBERS", 70 * numbers)
     assert bundle.block_rows == 70
     np.testing.assert_allclose(bundle.generate(x, z), expected, rtol=1e-6)
+
+
+def test_a_self_test_takes_seconds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(path)
+    cost = bundle.graph.operations
+    monkeypatch.setattr("pidgan.bundle.bundle_file.BLOCK_OPERATIONS", 128 * cost)
+    assert bundle.block_rows == 128
+    open_bundle(path)  # 256 rows, two blocks
+    monkeypatch.setattr("pidgan.bundle.bundle_file.TEST_BLOCKS", 1)
+    with pytest.raises(BundleError, match=r"self-test needs .* for 256 rows, expected"):
+        open_bundle(path)
+    open_bundle(path, verify=False)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -218,13 +218,46 @@ def test_a_graph_that_grows_is_refused() -> None:
         check(model([*nodes, node("Slice", ["v99", "i", "i", "i"], ["y"])], {"i": [1]}))
 
 
-def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [node("MatMul", ["x", "w"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
     made = model(nodes, {"w": np.ones((WIDTH, WIDTH), np.float32)})
-    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_PRODUCTS", 32)
+    # 16 multiplications in each product; 4 numbers read and 2 x 4 moved by each.
+    cost = 2 * (16 + 16 * 12)
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_OPERATIONS", cost)
     check(made)
-    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_PRODUCTS", 31)
-    with pytest.raises(ValueError, match="needs 32 multiplications a row, expected at"):
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_OPERATIONS", cost - 1)
+    with pytest.raises(ValueError, match=f"needs {cost} operations a row, expected at"):
+        check(made)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        # Each is within the bounds of nodes, numbers and products.
+        ([node("ReduceMax", ["v"], [f"r{i}"], axes=[1]) for i in range(9000)], "op"),
+        (
+            [node("Softplus", ["v"], ["r"]), node("Softplus", ["r"], ["s"])],
+            "operations",
+        ),
+        ([node("Max", ["v"] * 999, ["r"])], "operations"),
+    ],
+)
+def test_work_that_takes_minutes_is_refused(
+    nodes: list[NodeProto], message: str
+) -> None:
+    wide = np.ones((WIDTH, 2**20), np.float32)
+    made = model([node("MatMul", ["x", "w"], ["v"]), *nodes, *RELU], {"w": wide})
+    with pytest.raises(ValueError, match=message):
+        check(made)
+
+
+def test_copies_of_a_constant_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
+    made = model(nodes, {"w": np.ones((WIDTH, WIDTH), np.float32)})
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_CONSTANTS", 32)
+    check(made)
+    monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_CONSTANTS", 31)
+    with pytest.raises(ValueError, match="constants of more than 31 numbers"):
         check(made)
 
 
