@@ -81,7 +81,7 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
         raise TypeError(f"{shown} ({type(value).__name__}), expected {_text(hint)}")
     is_path = isinstance(value, str | os.PathLike) and Path in _parts(hint)
     if is_path and (not str(value) or "\0" in str(value)):
-        raise ValueError(f"{shown}, expected a path")
+        raise ValueError(f"{shown}, expected a path, without NUL characters")
     if isinstance(value, numbers.Real) and not math.isfinite(value):
         raise ValueError(f"{shown}, expected a finite number")
     if isinstance(value, int) and name in BOUNDS:

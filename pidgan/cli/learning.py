@@ -219,7 +219,11 @@ def validate(
 ) -> None:
     """Compare generated with real rows that were never trained on."""
     opened, data = open_generator(generator), pidgan.Dataset.open(dataset)
-    report = pidgan.validate(opened, data, misid=open_pairs(misid), **given)
+    others = open_pairs(misid)
+    for text, (_, rows) in zip(misid, others, strict=True):
+        if not isinstance(rows, pidgan.Dataset):
+            raise click.UsageError(f"--misid {text}: expected GENERATOR=DATASET")
+    report = pidgan.validate(opened, data, misid=others, **given)
     path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())
     note(f"{path}")

@@ -231,23 +231,17 @@ def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "message"),
+    "nodes",
     [
         # Each is within the bounds of nodes, numbers and products.
-        ([node("ReduceMax", ["v"], [f"r{i}"], axes=[1]) for i in range(9000)], "op"),
-        (
-            [node("Softplus", ["v"], ["r"]), node("Softplus", ["r"], ["s"])],
-            "operations",
-        ),
-        ([node("Max", ["v"] * 999, ["r"])], "operations"),
+        [node("ReduceMax", ["v"], [f"r{i}"], axes=[1]) for i in range(9000)],
+        [node("Max", ["v"] * 999, ["r"])],
     ],
 )
-def test_work_that_takes_minutes_is_refused(
-    nodes: list[NodeProto], message: str
-) -> None:
+def test_work_that_takes_minutes_is_refused(nodes: list[NodeProto]) -> None:
     wide = np.ones((WIDTH, 2**20), np.float32)
     made = model([node("MatMul", ["x", "w"], ["v"]), *nodes, *RELU], {"w": wide})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="operations a row, expected at most"):
         check(made)
 
 
