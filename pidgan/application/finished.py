@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from pidgan.application import record
 from pidgan.errors import NtupleError
+from pidgan.files.leftovers import remove_leftovers
 from pidgan.files.writing import exists_error, writing_file
 
 Counts: TypeAlias = dict[str, dict[str, int]]
@@ -73,8 +74,11 @@ def find_outcome(
 ) -> Outcome | None:
     """Return what an earlier run did of a request; raise if another file is there.
 
-    With `restore`, the manifest is written if the earlier run ended before it.
+    With `restore`, the manifest is written if the earlier run ended before it, and what
+    killed runs left is removed.
     """
+    if restore:
+        remove_leftovers(output)
     beside = manifest_path(output)
     if beside.exists() and not read_manifest(output):
         raise exists_error(beside, " and is not the manifest of an output")

@@ -4,14 +4,15 @@
 branches added, `trees` has the types of trees and branches and the protocol of a
 format, `formats` one file for each format, `documents` reads JSON, TOML and bytes
 whole, `writing` is the writer of whole files, sets of files and folders, `seals` has
-the hashes by which files that belong together know one another, `places` tells what
-lies at a path, `xrootd` loads the client of root:// addresses, `machine` has the cores
-and the memory of this process.
+the hashes by which files that belong together know one another, `leftovers` what killed
+runs left, `places` tells what lies at a path, `xrootd` loads the client of root://
+addresses, `machine` has the cores and the memory of this process.
 """
 
 __all__ = [
     "copying",
     "documents",
+    "leftovers",
     "machine",
     "places",
     "seals",

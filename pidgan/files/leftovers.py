@@ -39,12 +39,18 @@ def temporary_name(path: Path) -> Path:
     # The token keeps threads of a process apart that write the same path.
     token = uuid.uuid4().hex[:8]
     start, end = _around(path)
-    run = f"{os.getpid()}-{_space()}-{_start_of('self')}"
-    return path.with_name(f"{start}{_machine()}-{run}-{token}{end}")
+    return path.with_name(f"{start}{_run()}-{token}{end}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a path has a temporary name of this run."""
+    token = rf"\..+\.{re.escape(_run())}-[0-9a-f]{{8}}{re.escape(path.suffix)}"
+    return re.fullmatch(token, path.name) is not None
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what dead runs left that wrote a file or folder of this name."""
+    path = Path(os.path.abspath(path))
     for name in leftovers(path):
         remove(path.with_name(name))
 
@@ -73,6 +79,15 @@ def leftovers(path: Path) -> Iterator[str]:
                     yield name
             elif any_run.fullmatch(name) and _is_old(path.with_name(name)):
                 yield name
+
+
+def process_number() -> int:
+    """Return the number of this process."""
+    return os.getpid()
+
+
+def _run() -> str:
+    return f"{_machine()}-{process_number()}-{_space()}-{_start_of('self')}"
 
 
 def _around(path: Path) -> tuple[str, str]:

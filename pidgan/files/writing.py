@@ -16,6 +16,7 @@ what was there before. Which block to use:
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import time
@@ -23,7 +24,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pidgan.errors import NtupleError, PidganError, one_line
-from pidgan.files.leftovers import leftovers, remove, remove_leftovers, temporary_name
+from pidgan.files.leftovers import (
+    is_temporary,
+    leftovers,
+    remove,
+    remove_leftovers,
+    temporary_name,
+)
 from pidgan.files.places import check_output
 from pidgan.files.seals import file_sha256, waiting_name, waiting_parts
 
@@ -32,6 +39,9 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 """Errors of a rename or link whose target is there already."""
+
+# Of Linux' system call renameat2: relative to the working directory, and its flag.
+_HERE, _RENAME_EXCHANGE = -100, 2
 
 LOCK_SECONDS = 20.0
 """Longest time to wait for another process that renames files of the same folder."""
@@ -53,7 +63,7 @@ def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
     place = Path(path)
     with _errors_of(place):
         is_taken = os.path.lexists(place)
-        remove_leftovers(_absolute(place))
+        remove_leftovers(place)
     if is_taken and not overwrite:
         raise exists_error(path)
 
@@ -63,8 +73,11 @@ def writing_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     """Give a temporary path of the same suffix that becomes the file `path`.
 
     It lies in the same directory, which is made if it is missing. Of two writers of one
-    new file, the second fails.
+    new file, the second fails. A path that a block of this process has given is itself.
     """
+    if is_temporary(Path(path)):
+        yield Path(path)
+        return
     with writing_files([path], overwrite=overwrite) as (temporary,):
         yield temporary
 
@@ -101,9 +114,11 @@ def writing_set(
     written is none of the set, and an old file of its name is removed. Who reads head
     and parts by `part_of` sees the old or the new set.
     """
-    for place in parts:
-        refuse_existing(place, overwrite=overwrite)
     places = [Path(head), *(Path(part) for part in parts)]
+    with contextlib.suppress(OSError), _alone(places[0].parent):
+        _settle(*places, clean=False)
+    for place in places[1:]:
+        refuse_existing(place, overwrite=overwrite)
     with _preparing(places, overwrite=overwrite) as temporary:
         yield temporary
         _publish(temporary, places, overwrite=overwrite)
@@ -121,6 +136,8 @@ def writing_set_folder(
     folder = Path(path)
     places = [folder / name for name in (head, *parts)]
     if os.path.lexists(folder):
+        with contextlib.suppress(OSError), _alone(folder):
+            _settle(*places, clean=False)
         with _preparing(places, overwrite=overwrite) as temporary:
             yield temporary
             _publish(temporary, places, overwrite=overwrite)
@@ -145,8 +162,10 @@ def writing_folder(
     """Give a temporary folder that becomes the folder `path`.
 
     An existing folder is replaced as a whole, and only if it is empty or holds a file
-    of the name `mark`, by which folders of its kind are known. If the process is killed
-    between the two renames that this takes, the next writer puts the old one back.
+    of the name `mark`, by which folders of its kind are known. Where two folders cannot
+    change their names at once (other systems than Linux, network file systems), this
+    takes two renames; if the process is killed between them, the next writer puts the
+    old folder back.
     """
     place = Path(path)
     with _errors_of(place):
@@ -160,14 +179,24 @@ def writing_folder(
         with _alone(place.parent):
             if not overwrite or not place.exists():
                 _give_name(new, place, overwrite=False)
-                return
-            try:
-                os.replace(place, old)
-                os.replace(new, place)
-            except BaseException:
-                if old.exists() and not place.exists():
-                    os.replace(old, place)
-                raise
+            elif not _exchange(new, place):
+                try:
+                    os.replace(place, old)
+                    os.replace(new, place)
+                except BaseException:
+                    if old.exists() and not place.exists():
+                        os.replace(old, place)
+                    raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; return whether that was possible."""
+    with contextlib.suppress(AttributeError, OSError):
+        rename = ctypes.CDLL(None).renameat2
+        names = (os.fsencode(one), os.fsencode(other))
+        done = rename(_HERE, names[0], _HERE, names[1], _RENAME_EXCHANGE)
+        return bool(done == 0)
+    return False
 
 
 def refuse_foreign(folder: Path, mark: str | None) -> None:
@@ -227,21 +256,21 @@ def _publish(
             _give_name(temporary[0], head, overwrite=overwrite)
         except BaseException:
             with contextlib.suppress(OSError):
-                _settle(head, parts)
+                _settle(head, *parts)
             raise
-        _settle(head, parts)
+        _settle(head, *parts)
         for part in absent:
             part.unlink(missing_ok=True)
 
 
-def _settle(head: Path, parts: Sequence[Path]) -> None:
-    """Give parts their names if the head lists them, and remove those of dead runs."""
+def _settle(head: Path, *parts: Path, clean: bool = True) -> None:
+    """Give parts that wait their names if the head lists them, or remove them."""
     listed = head.read_bytes() if head.is_file() else b""
     for part in parts:
         for waiting, sha256 in waiting_parts(part):
             if sha256.encode() in listed:
                 os.replace(waiting, part)
-            else:
+            elif clean:
                 remove(waiting)
 
 

@@ -15,7 +15,7 @@ from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
-from pidgan.files.writing import refuse_existing, writing_file
+from pidgan.files.writing import refuse_existing
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_families
 from pidgan.report.report import Picture, Section, Table, plain, write_page
@@ -133,17 +133,14 @@ class FamilyComparison:
             tables=[Table([one.row() for one in self.families])],
             pictures=[Picture(figure, "Families (points) and floors (grey).")],
         )
-        page = write_page(
+        return write_page(
             directory,
             f"Families on {self.sample}",
             [section],
             lead=f"{self.training_rows} training rows, {self.test_rows} test rows.",
-            beside={JSON_NAME: self.to_json()},
+            beside={JSON_NAME: self.to_json(), FIGURE_NAME: png(figure)},
             overwrite=overwrite,
         )
-        with writing_file(page.with_name(FIGURE_NAME), overwrite=overwrite) as file:
-            file.write_bytes(png(figure))
-        return page
 
     def _draw(self) -> Figure:
         done = [f for f in self.families if not f.problem]

@@ -76,26 +76,28 @@ def write_page(
     sections: Iterable[Section],
     *,
     lead: str = "",
-    beside: Mapping[str, str] | None = None,
+    beside: Mapping[str, str | bytes] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write report.html, which needs no other file, and return its path.
 
     A new directory appears complete or not at all. `lead` is the line below the title,
-    `beside` has texts of further files by name.
+    `beside` has contents of further files by name, which repeat parts of the page.
     """
     target = Path(directory)
     refuse_existing(target, overwrite=overwrite)
-    texts = {HTML_NAME: render_page(title, sections, lead=lead), **(beside or {})}
+    page = render_page(title, sections, lead=lead)
+    contents: dict[str, str | bytes] = {HTML_NAME: page, **(beside or {})}
     with contextlib.ExitStack() as stack:
         if target.exists():
-            places = [target / name for name in texts]
+            places = [target / name for name in contents]
             paths = stack.enter_context(writing_files(places, overwrite=True))
         else:
             folder = stack.enter_context(writing_folder(target))
-            paths = [folder / name for name in texts]
-        for path, text in zip(paths, texts.values(), strict=True):
-            path.write_text(text, encoding="utf-8")
+            paths = [folder / name for name in contents]
+        for path, content in zip(paths, contents.values(), strict=True):
+            data = content if isinstance(content, bytes) else content.encode()
+            path.write_bytes(data)
     return target / HTML_NAME
 
 
