@@ -86,6 +86,7 @@ def table(
         return
     edges = [name for name in frame if str(name).endswith(("_low", "_high"))]
     shown = [name for name in ("cut", *edges, *SHOWN) if name in frame]
+    shown += ["unphysical"] if frame["unphysical"].any() else []
     click.echo(frame[shown].to_string(index=False, float_format="{:.5g}".format))
     if outside := frame["rows_outside"].iloc[0]:
         click.echo(f"rows outside the bins, left out: {outside}")

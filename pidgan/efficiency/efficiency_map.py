@@ -28,6 +28,7 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
+from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
 from pidgan.files.documents import read_json
@@ -187,6 +188,7 @@ class EfficiencyMap:
         for key in ("nominal", "error", "generated", "discrepancy"):
             columns[key] = getattr(self, key).reshape(-1)
         columns["n_eff"] = np.tile(self.n_eff, len(self.cuts))
+        columns["unphysical"] = is_unphysical(self.nominal).reshape(-1)
         return pd.DataFrame(columns)
 
     @checked

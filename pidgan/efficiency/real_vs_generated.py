@@ -134,6 +134,8 @@ class RealVsGenerated:
         result = self.real.frame().rename(columns={n: f"real_{n}" for n in SHOWN})
         for name in SHOWN:
             result[f"generated_{name}"] = getattr(self.generated, name).reshape(-1)
+        wrong = self.real.unphysical | self.generated.unphysical
+        result["unphysical"] = wrong.reshape(-1)
         i = np.arange(len(self.cuts))
         result["covariance"] = self.covariance[i, len(i) + i].reshape(-1)
         result["difference"] = self.difference.reshape(-1)

@@ -21,11 +21,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from pidgan.arrays import FloatArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 
 VarianceName = Literal["wilson", "pidcalib"]
 
 Z = 1.0  # intervals are quoted at one standard deviation, 68.27 %
+
+ROUNDING = 1e-9
+"""Distance from [0, 1] from which an efficiency counts as unphysical."""
 
 PRODUCT_SIZE = 200_000
 """Multiplications in a matrix product: so few that BLAS starts no threads for it, on
@@ -138,3 +141,9 @@ def efficiency_interval(
         half = Z * np.sqrt(v + (Z * u / 2) ** 2) / norm
         centre = (p + Z**2 * u / 2) / norm
     return e, half**2, centre - half, centre + half
+
+
+def is_unphysical(efficiency: ArrayLike) -> BoolArray:
+    """Return which efficiencies are below 0 or above 1, by more than rounding."""
+    distance = np.abs(np.asarray(efficiency, dtype=np.float64) - 0.5)
+    return np.asarray(distance > 0.5 + ROUNDING)

@@ -100,13 +100,18 @@ class EfficiencyTable:
         """(n_cuts, ...), usable bins with fewer than `MIN_PASSED` effective ones."""
         return np.asarray((self.status == FILLED) & (self.n_eff_passed < MIN_PASSED))
 
+    @property
+    def unphysical(self) -> BoolArray:
+        """(n_cuts, ...), efficiencies below 0 or above 1, which are not clipped."""
+        return sorted_rows.is_unphysical(self.efficiency)
+
     def frame(self) -> pd.DataFrame:
         """Return one row per cut and bin, with the bin's edges and every sum."""
         n_bins, n_cuts = math.prod(self.shape), len(self.cuts)
         columns: dict[str, Any] = {"cut": np.repeat(np.array(self.cuts), n_bins)}
         columns |= bins.edge_columns(self.binning, n_cuts)
         of_cuts = ("efficiency", "variance", "lower", "upper", "sum_passed")
-        for name in (*of_cuts, "n_eff_passed", "few"):
+        for name in (*of_cuts, "n_eff_passed", "few", "unphysical"):
             columns[name] = getattr(self, name).reshape(-1)
         for name in ("sum_weights", "n_rows", "n_eff", "status"):
             columns[name] = np.tile(getattr(self, name).reshape(-1), n_cuts)
@@ -320,13 +325,23 @@ def dataset_table(
 
 
 def warn_of_table(table: EfficiencyTable) -> None:
-    """Say once how many bins have no efficiency, and which cuts say nothing."""
+    """Say once how many bins have no efficiency or an unphysical one.
+
+    Cuts that say nothing are named.
+    """
     kinds = (EMPTY, NOT_POSITIVE)
     empty, negative = (np.count_nonzero(table.status == kind) for kind in kinds)
     if empty or negative:
         warnings.warn(
             f"no efficiency in {empty + negative} of {table.status.size} bins: {empty} "
             f"empty, {negative} with sum of weights <= 0; they hold NaN",
+            PidganWarning,
+            stacklevel=3,
+        )
+    if wrong := np.count_nonzero(table.unphysical):
+        warnings.warn(
+            f"{wrong} of {table.efficiency.size} efficiencies lie outside [0, 1], as "
+            "weights of both signs allow; they are flagged, not clipped",
             PidganWarning,
             stacklevel=3,
         )

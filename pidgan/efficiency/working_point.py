@@ -31,6 +31,7 @@ from pidgan.bundle.reference import REPEATS, reference_frame
 from pidgan.efficiency.binning import Binning, bin_index
 from pidgan.efficiency.efficiency_map import MIN_EVENTS
 from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
+from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, PidganWarning
 from pidgan.sample.cuts import Cut, compared_values, parse_cut
@@ -118,6 +119,7 @@ class CutScan:
                 "threshold": np.tile(self.thresholds, len(self.species)),
                 "species": np.repeat(np.array(self.species), n),
                 **{k: getattr(self, k).ravel() for k in (*names, "error", "few")},
+                "unphysical": is_unphysical(self.corrected).ravel(),
             }
         )
 
@@ -132,6 +134,7 @@ class SpeciesPoint:
         real_error: Half width of the interval of `real`.
         generated: Efficiency of the generated targets.
         few: Whether fewer than 20 effective rows lie on one side of the cut.
+        unphysical: Whether the value is below 0 or above 1.
     """
 
     species: str
@@ -141,6 +144,7 @@ class SpeciesPoint:
     real_error: float
     generated: float
     few: bool
+    unphysical: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +188,7 @@ class WorkingPoint:
             numbers = (point.value, point.error, point.real, point.real_error)
             cells = "".join(f"{100 * v:10.3f}%" for v in (*numbers, point.generated))
             note = "  few reference rows on one side" if point.few else ""
+            note += "  outside [0, 1]" if point.unphysical else ""
             lines.append(f"{kind + ' ' + point.species:18}{cells}{note}")
         return "\n".join(lines)
 

@@ -140,7 +140,13 @@ def test_an_injected_difference_is_found() -> None:
 
 
 def test_defaults_come_from_the_sample() -> None:
-    found = closure_table(GENERATOR, reference(2000, 1), repeats=2)
+    # One bin has an efficiency of more than 1, by its weights.
+    with pytest.warns(PidganWarning, match=r"1 of 6 efficiencies .* outside \[0, 1\]"):
+        found = closure_table(GENERATOR, reference(2000, 1), repeats=2)
+    frame = found.frame()
+    beyond = (frame["real_efficiency"] > 1) | (frame["generated_efficiency"] > 1)
+    np.testing.assert_array_equal(frame["unphysical"], beyond)
+    assert beyond.sum() == 1
     assert found.real.cuts == ("DLLk > 0",)
     assert list(found.real.binning) == ["P", "ETA"]
     assert found.species == "K+"

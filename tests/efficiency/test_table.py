@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from pidgan.efficiency.binning import bin_index, choose_edges, equal_population
 from pidgan.efficiency.sorted_rows import (
     efficiency_interval,
+    is_unphysical,
     share_covariance,
     sort_rows,
 )
@@ -351,6 +352,22 @@ def test_few_passing_rows_are_flagged() -> None:
     table = efficiency_table(frame, ["y >= 81", "y >= 80"], binning={})
     assert table.n_eff_passed.tolist() == [19.0, 20.0]
     assert table.few.tolist() == [True, False]
+
+
+def test_unphysical_efficiencies_are_flagged_and_not_clipped() -> None:
+    """Weights of both signs can put an efficiency outside [0, 1]; nothing hides it."""
+    frame = {"P": np.repeat([1.0, 11.0, 21.0], 3), "y": np.tile([1.0, 1.0, -1.0], 3)}
+    weights = [2.0, 1.0, -0.5, -1.0, 0.5, 2.0, 1.0, 1.0, 1.0]
+    binning = {"P": (0, 10, 20, 30)}
+    with pytest.warns(PidganWarning, match=r"2 of 3 efficiencies lie outside \[0, 1\]"):
+        table = efficiency_table(frame, "y > 0", binning=binning, weights=weights)
+    np.testing.assert_allclose(table.efficiency[0], [3 / 2.5, -0.5 / 1.5, 2 / 3])
+    assert table.unphysical.tolist() == [[True, True, False]]
+    assert table.frame()["unphysical"].tolist() == [True, True, False]
+    # All rows, or none, with weights whose sums round differently.
+    rng = np.random.default_rng(1)
+    e, *_ = efficiency_interval([0.1 * 3, 0.0], [0.3, 1.0], [1.0, 0.0], [1.0, 1.0])
+    assert not is_unphysical([*e, np.nan, *rng.random(5)]).any()
 
 
 @pytest.mark.parametrize(
