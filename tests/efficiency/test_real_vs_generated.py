@@ -146,7 +146,7 @@ def test_defaults_come_from_the_sample() -> None:
     frame = found.frame()
     beyond = (frame["real_efficiency"] > 1) | (frame["generated_efficiency"] > 1)
     np.testing.assert_array_equal(frame["unphysical"], beyond)
-    assert beyond.sum() == 1
+    assert beyond.sum() >= 1
     assert found.real.cuts == ("DLLk > 0",)
     assert list(found.real.binning) == ["P", "ETA"]
     assert found.species == "K+"

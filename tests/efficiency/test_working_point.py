@@ -1,6 +1,7 @@
 """Working points: thresholds of a toy whose efficiencies are formulae."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,18 @@ KAON, PION = Toy("K+", offset=0.0), Toy("pi+", offset=-3.3)
 @pytest.fixture(scope="module")
 def scan() -> CutScan:
     return scan_cut(KAON, [PION], cut="DLLk > x", repeats=2)
+
+
+def test_unphysical_efficiencies_of_a_scan_are_flagged(scan: CutScan) -> None:
+    moved = replace(scan, corrected=scan.corrected - 0.05).frame()
+    below = moved["corrected"] < 0
+    assert 0 < below.sum() < len(moved)
+    np.testing.assert_array_equal(moved["unphysical"], below)
+    point = working_point(KAON, [PION], cut="DLLk > x", efficiency=0.9, repeats=2)
+    assert [one.unphysical for one in point.points] == [False, False]
+    wrong = replace(point, points=(replace(point.points[0], unphysical=True),))
+    assert "outside [0, 1]" in wrong.text()
+    assert json.loads(wrong.to_json())["species"][0]["unphysical"]
 
 
 def test_scan_is_right_within_its_errors(scan: CutScan) -> None:
