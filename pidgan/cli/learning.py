@@ -90,7 +90,9 @@ def prepare(
     "each model.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue a training from its last checkpoint."
+    "--resume",
+    is_flag=True,
+    help="Continue a training from its last checkpoint to its own number of steps.",
 )
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite

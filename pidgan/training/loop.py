@@ -98,7 +98,8 @@ def train(
         settings: Settings by name that differ from the family's defaults; texts become
             numbers where a number is expected.
         directory: Folder of the checkpoints; without it there are none.
-        resume: Whether to continue from the checkpoint in `directory`, if there is one.
+        resume: Whether to continue from the checkpoint in `directory`, if there is one,
+            to its own number of steps; a `steps` or `budget` that differs is an error.
         progress: Function that is called after about every second of training.
 
     Returns:
@@ -119,15 +120,17 @@ def train(
     chosen = choose_family(family, recipe, settings, dataset.sample)
     training = Training(set_up(dataset, chosen, seed=seed))
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
+    seconds = None if budget is None else parse_duration(budget)
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)
+        training.check_length(checkpoint, steps, seconds)
     elif steps is not None:
         training.choose_xla(steps >= XLA_STEPS)
         training.steps = steps
     else:
-        seconds = parse_duration(DEFAULT_BUDGET if budget is None else budget)
-        training.choose_xla(seconds >= XLA_SECONDS)
-        training.time_steps(seconds)
+        training.budget = DEFAULT_BUDGET if seconds is None else seconds
+        training.choose_xla(training.budget >= XLA_SECONDS)
+        training.time_steps(training.budget)
     training.run(checkpoint, progress)
     return training.model()
 
@@ -139,6 +142,7 @@ class Training:
         self.setup, self.settings = setup, setup.settings
         self.descents = Descents(setup.phases)
         self.step, self.steps = 0, 0
+        self.budget: float | None = None
         self.history: dict[str, list[float]] = {"step": []}
         self._compiled: dict[Phase, Steps] = {}
         self._chunk = TIMED_STEPS
@@ -216,7 +220,7 @@ class Training:
         if checkpoint is None:
             return
         state = {**self._identity(), "step": self.step, "steps": self.steps}
-        state["history"] = self.history
+        state |= {"budget": self.budget, "history": self.history}
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
         with writing_file(checkpoint, overwrite=True) as temporary:
             np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
@@ -237,7 +241,32 @@ class Training:
                 )
         assign(self.variables, [arrays[f"v{i}"] for i in range(len(self.variables))])
         self.step, self.steps = state["step"], state["steps"]
-        self.history = state["history"]
+        self.budget, self.history = state.get("budget", math.nan), state["history"]
+
+    def check_length(
+        self, checkpoint: Path, steps: int | None, budget: float | None
+    ) -> None:
+        """Raise if a training that is continued is to have another length.
+
+        Learning rates and phases follow the number of all steps: a training that went
+        on to another number would end with a schedule that nobody asked for.
+        """
+        mine = f"{self.steps} steps"
+        if self.budget is not None and math.isnan(self.budget):
+            # Version 0.1 did not write it down.
+            self.budget = budget
+        elif self.budget is not None:
+            mine = f"a budget of {self.budget:g} s, which gave {mine}"
+        wanted = None
+        if steps is not None and steps != self.steps:
+            wanted = f"{steps} steps"
+        if budget is not None and budget != self.budget:
+            wanted = f"a budget of {budget:g} s"
+        if wanted is not None:
+            raise TrainingError(
+                f"{checkpoint} belongs to a training with {mine}, now {wanted}: "
+                "continue without a number of steps or a budget, or train anew"
+            )
 
     def _plan(self) -> Iterator[tuple[Phase, int, int]]:
         """Yield each phase with the steps at which it begins and ends."""

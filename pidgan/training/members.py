@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pidgan.arguments import checked
+from pidgan.errors import TrainingError
 from pidgan.files.writing import refuse_existing
 
 if TYPE_CHECKING:
+    from pidgan.bundle.card import Card
     from pidgan.sample.dataset import Dataset
     from pidgan.training.loop import Progress
     from pidgan.training.model import Model
@@ -50,7 +52,8 @@ def train_members(
         budget: Wall-clock time of the first member; the others do as many steps.
         steps: Number of steps of each member instead of a budget.
         seed: Seed of the first member.
-        resume: Whether to keep trained members and to continue an interrupted one.
+        resume: Whether to keep trained members and to continue an interrupted one; one
+            of another training is an error.
         overwrite: Whether to replace members that are there.
         progress: Function that is called with the name of a member and its progress
             after about every second of training.
@@ -62,17 +65,25 @@ def train_members(
         NtupleError: A member exists and `overwrite` is not set.
         TrainingError: A training fails.
     """
+    from pidgan.training.families import name_of
     from pidgan.training.loop import train
     from pidgan.training.model import open_model
+    from pidgan.training.setup import choose_family
 
     if members < 1:
         raise ValueError(f"members is {members}, expected at least 1")
+    chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
     models: list[Model] = []
     for number in range(members):
         path = folder / f"member_{number + 1}"
         if resume and (path / "model.json").is_file():
-            models.append(open_model(path))
+            kept = open_model(path)
+            wanted = {name: getattr(chosen, name) for name in settings or ()}
+            wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
+            wanted |= {"seed": seed + number * SEED_STEP, "steps": steps}
+            _check_member(kept.card, path, wanted)
+            models.append(kept)
             continue
         refuse_existing(path / "model.json", overwrite=overwrite)
 
@@ -92,6 +103,18 @@ def train_members(
         model.save(path, overwrite=overwrite or resume)
         models.append(model)
     return models
+
+
+def _check_member(card: "Card", path: Path, wanted: Mapping[str, Any]) -> None:
+    """Raise if a trained member that is kept is not one of this training."""
+    found = {**card.settings, "family": card.family, "seed": card.seed}
+    found |= {"steps": card.steps, "dataset": card.dataset.get("hash")}
+    for name, value in wanted.items():
+        if value is not None and value != found.get(name):
+            raise TrainingError(
+                f"{path} belongs to another training: {name} was {found.get(name)!r}, "
+                f"now {value!r}"
+            )
 
 
 @checked

@@ -1,6 +1,7 @@
 """Training: repeatable, resumable, and never silently wrong."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,41 @@ def test_a_checkpoint_of_another_training_is_refused(kaon_dataset, tmp_path) -> 
             directory=tmp_path,
             resume=True,
         )
+
+
+def test_a_resumed_training_keeps_its_length(kaon_dataset, tmp_path) -> None:
+    options = {"seed": 5, "family": PLAY_ALONE, "directory": tmp_path}
+    train(kaon_dataset, steps=2, **options)
+    for given, now in (
+        ({"steps": 4}, "4 steps"),
+        ({"budget": "5m"}, "a budget of 300 s"),
+    ):
+        with pytest.raises(TrainingError, match=f"training with 2 steps, now {now}"):
+            train(kaon_dataset, resume=True, **given, **options)
+    for given in ({"steps": 2}, {}):
+        assert train(kaon_dataset, resume=True, **given, **options).card.steps == 2
+
+
+def test_a_resumed_training_keeps_its_budget(kaon_dataset, tmp_path) -> None:
+    options = {"seed": 5, "family": PLAY_ALONE, "directory": tmp_path}
+
+    def interrupt(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.warns(PidganWarning, match="leaves"), pytest.raises(KeyboardInterrupt):
+        train(kaon_dataset, budget="0.1s", progress=interrupt, **options)
+    for given in ({"budget": 0.2}, {"steps": 77}):
+        with pytest.raises(TrainingError, match=r"a budget of 0\.1 s, which gave 1 "):
+            train(kaon_dataset, resume=True, **given, **options)
+    for given in ({"budget": 0.1}, {}):
+        assert train(kaon_dataset, resume=True, **given, **options).card.steps == 1
+    # A checkpoint of version 0.1 does not know its budget.
+    checkpoint = tmp_path / "checkpoint.npz"
+    arrays = dict(np.load(checkpoint))
+    state = json.loads(str(arrays.pop("state")))
+    del state["budget"]
+    np.savez(checkpoint, state=np.array(json.dumps(state)), **arrays)
+    assert train(kaon_dataset, resume=True, budget=7, **options).card.steps == 1
 
 
 def test_progress_ends_with_the_last_phase(kaon_dataset: Dataset) -> None:

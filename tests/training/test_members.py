@@ -38,6 +38,14 @@ def test_members_from_training_to_systematics(
     more = train_members(kaon_dataset, models, members=2, family="energy", resume=True)
     assert [model.card for model in more] == [first.card, second.card]
 
+    for other, message in (
+        (("--steps", 40), "member_1 belongs to another training: steps was 20, now 40"),
+        (("--steps", 20, "--seed", 2), "seed was 1, now 2"),
+        (("--set", "width=32"), "width was 16, now 32"),
+    ):
+        more_of = ("train", data, "-o", models, "--family", "energy", *other)
+        _one_line(run(*more_of, "--members", 3, "--resume"), message)
+
     assert run("export", models, "-o", bundles).code == 0
     assert [path.name for path in member_paths(bundles)] == [
         "member_1.onnx",
