@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from toy_generator import ToyGenerator, location, make_card
 
 from pidgan.application.apply import apply
 from pidgan.application.conditions import Conditions
-from pidgan.application.record import read_lines
+from pidgan.application.record import find_made, read_lines
 from pidgan.cli import main
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.pid_efficiency import pid_efficiency, write_efficiency_columns
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import MapError, PidganWarning
-from pidgan.files.tables import write_trees
+from pidgan.files.tables import Source, write_trees
 from pidgan.files.trees import RECORD
 
+ROOT_FILES = Path(__file__).parents[1] / "root_files"
 N = 2000
 CUT = "DLLk > 1"
 
@@ -118,6 +120,20 @@ def test_hadd_of_outputs_is_proof(tmp_path: Path) -> None:
     whole = quote(parts)
     found = quote(merged(tmp_path / "sum.root", *parts))
     assert (found.value, found.n_rows) == (whole.value, 3 * N)
+
+
+def test_what_hadd_of_root_makes_is_proof_too() -> None:
+    """The files were merged by ROOT itself, with another compression."""
+    path = ROOT_FILES / "hadd.root"
+    made = find_made(Source(str(path), "D/T"))["K"]
+    assert [one.entries for one in made] == [60, 40]
+    metadata = KAON_MAP.metadata | {"bundle_sha256": made[0].bundles[0]["sha256"]}
+    own = replace(KAON_MAP, metadata=metadata)
+    assert quote(path, own).n_rows == 100
+    with pytest.raises(MapError, match="was measured for another bundle"):
+        quote(path, replace(own, metadata=metadata | {"bundle_sha256": "0" * 64}))
+    with pytest.raises(MapError, match="its record is about 60 of 85 entries"):
+        quote(ROOT_FILES / "hadd_untouched.root", own)
 
 
 LIES: dict[str, tuple[Callable[[Path], Path], str]] = {}
