@@ -19,6 +19,7 @@ from pidgan.report.plots.efficiencies import (
 )
 from pidgan.report.plots.pads import plot_pads, plot_profiles
 from pidgan.report.plots.samples import plot_history, plot_mass_fit, plot_target
+from pidgan.sample.grids import Grid
 
 EDGES = np.array([3e3, 10e3, 30e3, 100e3])
 
@@ -186,6 +187,24 @@ def test_drawn_histogram_holds_the_weights() -> None:
     (container,) = top.containers
     drawn = container.lines[0].get_ydata()
     assert np.sum(drawn) == pytest.approx(w.sum())
+
+
+@pytest.mark.parametrize(("step", "offset"), [(1, 0), (1, 0.5), (0.04, 0), (3, 1)])
+def test_bins_hold_as_many_values_of_a_grid(step: float, offset: float) -> None:
+    k = np.random.default_rng(3).integers(0, 137, 60_000)
+    values = offset + step * k
+    grid = Grid(step=step, offset=offset)
+    top = plot_target(values, values, name="nClusters", grid=grid).axes[1]
+    (container,) = top.containers
+    x, drawn = (np.asarray(v, float) for v in container.lines[0].get_data())
+    cells = np.diff(x)[0] / step
+    assert cells == pytest.approx(round(cells))
+    # No bin has a value more than others: flat but at both ends.
+    pull = (drawn - cells * 60_000 / 137)[1:-1] / np.sqrt(cells * 60_000 / 137)
+    assert np.abs(pull).max() < 5
+    edges = x - np.diff(x)[0] / 2
+    inside = (edges - offset) / step + 0.5
+    np.testing.assert_allclose(inside, np.rint(inside), atol=1e-6)
 
 
 def test_pyplot_is_not_imported() -> None:

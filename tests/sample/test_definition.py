@@ -151,6 +151,23 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
             "map_binning: e",
         ),
         ("{P = [3e3, 1e4, 1e5]}", '"hadron"', "closest: 'hadrons'"),
+        ("sentinels =", "step = 0, sentinels =", r"targets\['RichDLLk'\].step"),
+        (
+            "sentinels =",
+            "integer = true, step = 0.5, sentinels =",
+            "step 0.5, expected a",
+        ),
+        ('unit = "GeV"', 'unit = "GeV", step = 1', "condition 'P' has 'step'"),
+        (
+            "sentinels =",
+            'at_most = "DLLk", sentinels =',
+            "'DLLk', which is not a target",
+        ),
+        (
+            "sentinels =",
+            'at_most = "RichDLLk", sentinels =',
+            "in a circle: RichDLLk <=",
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,8 +1,15 @@
 """Grids are found where values have a step, and nowhere else."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from pidgan.errors import SampleError
+from pidgan.sample.building import build_dataset
+from pidgan.sample.definition import Sample
 from pidgan.sample.grids import Grid, find_grid, standing_out, stated_grid
 
 RNG = np.random.default_rng(1)
@@ -110,3 +117,61 @@ def test_smooth_counts_have_nothing_that_stands_out(values: np.ndarray) -> None:
 def test_no_weight_and_no_row_order_matters() -> None:
     values = GRIDS["hundredths"][0]
     assert find_grid(values) == find_grid(RNG.permutation(values))
+
+
+def counted(path: Path, **target: Any) -> tuple[Sample, Path]:
+    """Return a definition with two targets, and a file with some rows of it."""
+    frame = pd.DataFrame(
+        {"P": RNG.uniform(1e3, 1e5, 500), "nRows": RNG.poisson(45, 500)}
+    )
+    frame["nClusters"] = RNG.binomial(frame["nRows"], 0.9).astype(np.float32)
+    frame.loc[7, "nClusters"] = -1
+    targets = [
+        {"name": "nRows", "range": (0, 100), "integer": True},
+        {"name": "nClusters", "range": (0, 200), "sentinels": [-1], **target},
+    ]
+    content: dict[str, Any] = {"schema": 1, "name": "counts", "title": "Counts"}
+    content |= {"detector": "toy", "species": "K+", "source": "none"}
+    content |= {"unweighted": True, "conditions": [{"name": "P", "range": (1e3, 1e5)}]}
+    frame.to_parquet(path / "counts.parquet")
+    return Sample.model_validate(
+        content | {"targets": targets}
+    ), path / "counts.parquet"
+
+
+@pytest.mark.parametrize(
+    ("target", "row", "message"),
+    [
+        (
+            {"integer": True},
+            30.5,
+            "nClusters is not on its grid in 1 of 499 rows, 30.5",
+        ),
+        (
+            {"step": 0.25},
+            30.3,
+            r"30.3 in the first one; expected multiples of step = 0.25",
+        ),
+        ({"at_most": "nRows"}, 150, "nClusters is above nRows in 1 of 499 rows, 150"),
+    ],
+)
+def test_data_that_break_what_is_stated_are_refused(
+    target: dict[str, Any], row: float, message: str, tmp_path: Path
+) -> None:
+    sample, file = counted(tmp_path, **target)
+    assert len(build_dataset(sample, file)) == 500
+    frame = pd.read_parquet(file)
+    frame.loc[3, "nClusters"] = row
+    frame.to_parquet(file)
+    with pytest.raises(SampleError, match=message):
+        build_dataset(sample, file)
+
+
+def test_what_is_stated_is_part_of_the_dataset(tmp_path: Path) -> None:
+    sample, file = counted(tmp_path, step=1, at_most="nRows")
+    assert sample.orders == ((1, 0),)
+    assert [v.grid_step for v in sample.targets] == [1, 1]
+    assert Sample.model_validate_json(sample.model_dump_json(by_alias=True)) == sample
+    plain, _ = counted(tmp_path)
+    stated = build_dataset(sample, file).info["hash"]
+    assert stated != build_dataset(plain, file).info["hash"]

@@ -13,6 +13,7 @@ from pidgan.sample.grids import Grid
 
 MAX_PULL = 4.8  # half range of the pulls of a mass fit
 FEW_LOSSES = 20  # fewer are drawn with markers, as one alone makes no line
+FEW_CELLS = 10  # of a grid in a bin, any number of which is as good as a round one
 
 
 @canvas.style()
@@ -154,7 +155,8 @@ def _target_edges(values: FloatArray, bins: int, grid: Grid | None) -> FloatArra
     if high <= low:
         low, high = low - 0.5, high + 0.5
     if grid is not None:
-        cells = max(1, int(np.ceil((high - low) / bins / grid.step - 1e-6)))
+        cells = max(1.0, np.ceil((high - low) / bins / grid.step - 1e-6))
+        cells = cells if cells < FEW_CELLS else _round_up(cells)
         width, edge = cells * grid.step, grid.offset - 0.5 * grid.step
         first = np.floor((low - edge) / width + 1e-6)
         last = np.ceil((high - edge) / width - 1e-6)
