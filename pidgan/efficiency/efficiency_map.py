@@ -362,6 +362,8 @@ class EfficiencyMap:
         """One-sigma shifts (n_bins,) of cut i, independent of one another."""
         values, vectors = np.linalg.eigh(self.covariance[i])
         values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+        # The sign of an eigenvector is free, and up is up on average.
+        vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
         share = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(1)
         n = min(int(np.searchsorted(share, EIGEN_SHARE)) + 1, MAX_EIGEN, len(values))
         sigma = np.sqrt(values)

@@ -1,5 +1,6 @@
 """Efficiency maps and their propagation, on toys whose truth is a formula."""
 
+import dataclasses
 import json
 import math
 import warnings
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 from toy_generator import ToyGenerator, location, make_card, make_sample
-from toy_map import combine_rows
+from toy_map import combine_rows, make_map
 
 from pidgan.application.conditions import Conditions
 from pidgan.bundle.card import CardVariable, sample_targets
@@ -784,6 +785,29 @@ def test_variations_are_shifts_of_the_corrected_efficiency() -> None:
     bare = run_systematics(GENERATOR, frame, variations=(), **settings)
     assert bare.variations == {}
     np.testing.assert_array_equal(bare.discrepancy, found.discrepancy)
+
+
+def test_up_is_up_whatever_the_order_of_bins(tmp_path: Path) -> None:
+    known = make_map()
+    order = np.array([2, 0, 1])  # of an eigenvector, LAPACK leaves the sign open
+    rows = np.ix_([0, 1], order, order)
+    turned = dataclasses.replace(
+        known,
+        generated=known.generated[:, order],
+        discrepancy=known.discrepancy[:, order],
+        covariance=known.covariance[rows],
+    )
+
+    def shifts(found: EfficiencyMap, name: str) -> np.ndarray:
+        path, *_ = found.save(tmp_path / "map.json", overwrite=True)
+        first, *_ = json.loads(path.read_text())["corrections"]
+        (up,) = (v for v in first["data"]["content"] if v["key"] == name)
+        return np.asarray(up["value"]["content"]) - found.nominal[0]
+
+    for name in ("calibration_1_up", "calibration_2_up", "calibration_3_up"):
+        expected = shifts(known, name)[order]
+        np.testing.assert_allclose(shifts(turned, name), expected, atol=1e-8)
+        assert expected.sum() > 0
 
 
 def test_unknown_variations_are_named() -> None:
