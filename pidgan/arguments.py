@@ -19,7 +19,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union
 
@@ -58,6 +58,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             parameter = signature.parameters[name]
             # A number of numpy goes on as one of Python, which JSON knows.
             plain = value.item() if isinstance(value, np.generic) else value
+            if isinstance(plain, Iterator | Set) and _is_sequence(parameter.annotation):
+                plain = list(plain)
             if value is not parameter.default:
                 _check(function.__name__, name, plain, parameter.annotation)
                 bound.arguments[name] = plain
@@ -66,9 +68,17 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return with_check
 
 
+def check_fields(record: Any) -> None:
+    """Check the fields of a dataclass, for its `__post_init__`."""
+    for name, parameter in inspect.signature(type(record)).parameters.items():
+        _check(type(record).__name__, name, getattr(record, name), parameter.annotation)
+
+
 def _check(function: str, name: str, value: Any, hint: Any) -> None:
     """Raise a TypeError or ValueError that names an argument."""
-    if isinstance(hint, str) or hint is inspect.Parameter.empty:
+    if isinstance(hint, str):
+        hint = Callable[..., Any] | None if hint.startswith("Callable[") else Any
+    if hint is inspect.Parameter.empty:
         return
     shown = repr(value)
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
@@ -82,13 +92,21 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
     is_path = isinstance(value, str | os.PathLike) and Path in _parts(hint)
     if is_path and (not str(value) or "\0" in str(value)):
         raise ValueError(f"{shown}, expected a path, without NUL characters")
-    if isinstance(value, numbers.Real) and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{shown}, expected a finite number")
+    if isinstance(value, int) and int not in _parts(hint) and abs(value) > 2**1000:
+        raise ValueError(f"{shown}, expected a smaller number")
     if isinstance(value, int) and name in BOUNDS:
         least, most = BOUNDS[name]
         bound = f"at least {least}" if value < least else f"at most {most}"
         if not least <= value <= most:
             raise ValueError(f"{name} is {value}, expected {bound}")
+
+
+def _is_sequence(hint: Any) -> bool:
+    """Return whether a sequence is meant, as which an iterator counts too."""
+    kinds = [typing.get_origin(part) for part in _parts(hint)]
+    return any(isinstance(k, type) and issubclass(k, Sequence) for k in kinds)
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

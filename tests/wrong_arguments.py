@@ -17,7 +17,7 @@ from types import FrameType
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
-SHARE = max(1, 400 // int(os.environ.get("PIDGAN_MUTANTS", "40")))
+SHARE = max(1, 1600 // int(os.environ.get("PIDGAN_MUTANTS", "40")))
 SECONDS = 60
 
 DEEP = 400

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.application.quantile_map import QuantileMap
+from pidgan.arguments import check_fields
 from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError, nearest
 from pidgan.files.trees import Source, TreeInfo
@@ -127,6 +128,7 @@ class Conditions:
     quantile_maps: Mapping[str, QuantileMap | str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         opened = {
             name: given if isinstance(given, QuantileMap) else QuantileMap.open(given)
             for name, given in self.quantile_maps.items()

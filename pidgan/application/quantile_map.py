@@ -146,9 +146,11 @@ def _quantiles(
 ) -> npt.NDArray[np.float64]:
     """Return weighted quantiles at the probabilities of a grid."""
     x = np.asarray(values, dtype=np.float64)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(w) != len(x):
-        raise ValueError(f"{len(x)} values but {len(w)} weights")
+    w = np.ones(x.shape) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.ndim != 1:
+        raise ValueError(f"{what} has shape {x.shape}, expected (n,)")
+    if w.shape != x.shape:
+        raise ValueError(f"{what}_weights has shape {w.shape}, expected {x.shape}")
     if not (np.isfinite(x).all() and np.isfinite(w).all()):
         raise NtupleError(f"{what}: a value or weight is not finite")
     total = float(w.sum())

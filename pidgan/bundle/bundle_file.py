@@ -229,7 +229,10 @@ def read_self_test(card: Card, graph: Graph, where: str) -> SelfTest:
 
 def as_rows(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.float32]:
     """Return rows (n, width) as float32, or raise a ValueError for another shape."""
-    array = np.asarray(values, dtype=np.float32)
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array (n, {width}): {error}") from None
     if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, {width})")
     return array

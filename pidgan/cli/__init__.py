@@ -63,6 +63,11 @@ def main() -> None:
         if (error.name or "pidgan").startswith("pidgan"):
             raise
         fail(f"{error.name} is missing; {TRAINING_HINT}", code=1)
+    except SystemExit as end:
+        # click leaves so where the reader of a pipe has gone.
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            fail("the standard output cannot be written: its reader has gone", code=1)
+        raise end
     except ValueError as error:
         if not _is_raised_here(error):
             raise

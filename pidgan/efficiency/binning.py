@@ -180,7 +180,11 @@ def equal_population(
         DatasetError: The values do not allow so many bins.
     """
     x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1:
+        raise ValueError(f"values has shape {x.shape}, expected (n,)")
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != x.shape:
+        raise ValueError(f"weights has shape {w.shape}, expected {x.shape}")
     finite = np.isfinite(x)
     x, w = x[finite], w[finite]
     if len(x) == 0:

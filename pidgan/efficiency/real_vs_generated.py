@@ -14,7 +14,7 @@ in a bin. Only the bundle and its reference file are needed, for any cut. Use
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +27,8 @@ from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.sample.cuts import Cut
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
 from pidgan.sample.weights import n_eff_of_sums
-
-if TYPE_CHECKING:
-    from pidgan.sample.dataset import Dataset
 
 MIN_BIN_EFF = 20.0
 """Effective rows below which the figures of a bin say nothing."""
@@ -244,7 +241,7 @@ def compare_rows(
 @checked
 def closure_table(
     generator: Generator,
-    reference: "pd.DataFrame | Dataset | None" = None,
+    reference: pd.DataFrame | Dataset | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
     binning: bins.Binning | None = None,

@@ -20,7 +20,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,11 +40,9 @@ from pidgan.efficiency.real_vs_generated import (
 )
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
+from pidgan.sample.dataset import Dataset
 from pidgan.sample.species import pdg_id
 from pidgan.sample.weights import n_eff, n_eff_of_sums
-
-if TYPE_CHECKING:
-    from pidgan.sample.dataset import Dataset
 
 VARIATIONS = ("binning", "sweights")
 """Variations that rows alone allow; the default of `run_systematics`."""
@@ -61,7 +59,7 @@ EMPTY_BIN_ROWS = 500
 @checked
 def run_systematics(
     generator: Generator,
-    reference: "pd.DataFrame | Dataset | None" = None,
+    reference: pd.DataFrame | Dataset | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
     binning: bins.Binning | None = None,

@@ -67,11 +67,20 @@ def image_moments(images: ArrayLike) -> FloatArray:
         >>> image_moments([[[0, 0], [1, 1]]])[0].tolist()
         [1.0, 0.5, 0.0, 0.25, 0.0, 2.0]
     """
+    return _moments(_checked_images(images, "images"))
+
+
+def _checked_images(images: ArrayLike, name: str) -> FloatArray:
+    """Return amplitudes (n, pads, time bins), or raise a ValueError."""
     a = np.asarray(images, dtype=np.float64)
-    if a.ndim != 3:
-        raise ValueError(f"images have shape {a.shape}, expected (n, pads, time bins)")
-    if not np.all(a >= 0.0):
-        raise ValueError("images have negative or NaN amplitudes, expected none")
+    if a.ndim != 3 or not a.size:
+        raise ValueError(f"{name} has shape {a.shape}, expected (n, pads, time bins)")
+    if not (np.all(a >= 0.0) and np.isfinite(a).all()):
+        raise ValueError(f"{name} has amplitudes that are negative or not finite")
+    return a
+
+
+def _moments(a: FloatArray) -> FloatArray:
     total = a.sum(axis=(1, 2))
     p = a / np.where(total > 0.0, total, np.nan)[:, None, None]
     i, j = (np.arange(size, dtype=np.float64) for size in a.shape[1:])
@@ -131,9 +140,14 @@ def moments_chi2(
     Raises:
         ValueError: No condition varies.
     """
-    x = _columns(conditions)
-    x_g = x if generated_conditions is None else _columns(generated_conditions)
-    y, y_g = image_moments(real), image_moments(generated)
+    a, b = _checked_images(real, "real"), _checked_images(generated, "generated")
+    x, x_g = _columns(conditions, len(a), "conditions"), generated_conditions
+    x_g = _columns(x if x_g is None else x_g, len(b), "generated_conditions")
+    if x_g.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"generated_conditions has {x_g.shape[1]} columns, expected {x.shape[1]}"
+        )
+    y, y_g = _moments(a), _moments(b)
     varying = [k for k in range(x.shape[1]) if x[:, k].min() < x[:, k].max()]
     if not varying:
         raise ValueError("every condition is constant; a profile needs one that varies")
@@ -142,10 +156,10 @@ def moments_chi2(
     for k in varying:
         edges = np.linspace(x[:, k].min(), x[:, k].max(), bins + 1)
         for m, name in enumerate(MOMENTS):
-            a = profile(x[:, k], y[:, m], edges)
-            b = profile(x_g[:, k], y_g[:, m], edges)
-            error = sum(p.mean_error**2 + p.deviation_error**2 for p in (a, b))
-            mean, deviation = b.mean - a.mean, b.deviation - a.deviation
+            one = profile(x[:, k], y[:, m], edges)
+            two = profile(x_g[:, k], y_g[:, m], edges)
+            error = sum(p.mean_error**2 + p.deviation_error**2 for p in (one, two))
+            mean, deviation = two.mean - one.mean, two.deviation - one.deviation
             both = ((mean + deviation) ** 2 + (mean - deviation) ** 2) / error
             counted = np.isfinite(both)
             by_moment[name] += float(both[counted].sum())
@@ -171,7 +185,8 @@ def chi2_floor(
         bins: Number of bins of each profile.
         seed: Seed of the splits.
     """
-    images, x = np.asarray(images), _columns(conditions)
+    images = _checked_images(images, "images")
+    x = _columns(conditions, len(images), "conditions")
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(splits):
@@ -206,12 +221,22 @@ def amplitude_spectrum(
         >>> amplitude_spectrum([0.0, 0.5, 9.0, 99.0], [0.5, 1.5, 2.5])
         (array([0.25, 0.25]), 0.5)
     """
-    a = np.asarray(images, dtype=np.float64).ravel()
+    a, e = np.ravel(np.asarray(images, np.float64)), np.asarray(edges, np.float64)
+    if not a.size or not np.isfinite(a).all():
+        raise ValueError("images has no amplitudes, or some that are not finite")
+    if e.ndim != 1 or len(e) < 2 or not np.all(np.diff(e) > 0):
+        raise ValueError(f"edges has shape {e.shape}, expected 2 or more that rise")
     seen = a[a >= threshold]
-    counts, _ = np.histogram(np.log10(1.0 + seen), np.asarray(edges, dtype=np.float64))
+    counts, _ = np.histogram(np.log10(1.0 + seen), e)
     return counts / len(a), 1.0 - len(seen) / len(a)
 
 
-def _columns(conditions: ArrayLike) -> FloatArray:
+def _columns(conditions: ArrayLike, n: int, name: str) -> FloatArray:
+    """Return columns (n, k), or raise a ValueError."""
     x = np.asarray(conditions, dtype=np.float64)
-    return x[:, None] if x.ndim == 1 else x
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2 or len(x) != n or not np.isfinite(x).all():
+        raise ValueError(
+            f"{name} has shape {x.shape}, expected ({n}, k) with finite numbers"
+        )
+    return x

@@ -135,10 +135,17 @@ def n_sigma(
         >>> n_sigma(signal, [1000.0], [140], species="K+")
         array([0.])
     """
-    expected = expected_dedx(p, species)
-    a, b = RESOLUTION
-    width = np.sqrt(a**2 + b**2 / np.asarray(n_clusters, dtype=np.float64))
-    return np.asarray((np.asarray(dedx) - expected) / (width * expected))
+    expected, a, b = expected_dedx(p, species), *RESOLUTION
+    found, n = (np.asarray(v, dtype=np.float64) for v in (dedx, n_clusters))
+    try:
+        np.broadcast_shapes(found.shape, expected.shape, n.shape)
+    except ValueError:
+        raise ValueError(
+            f"dedx, p and n_clusters have shapes {found.shape}, {expected.shape} and "
+            f"{n.shape}, expected equal ones"
+        ) from None
+    width = np.sqrt(a**2 + b**2 / n)
+    return np.asarray((found - expected) / (width * expected))
 
 
 @checked

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pidgan.arguments import checked
 from pidgan.errors import TrainingError
 from pidgan.files.writing import refuse_existing
+from pidgan.sample.dataset import Dataset
 
 if TYPE_CHECKING:
     from pidgan.bundle.card import Card
-    from pidgan.sample.dataset import Dataset
     from pidgan.training.loop import Progress
     from pidgan.training.model import Model
 
@@ -28,7 +28,7 @@ _NAME = re.compile(r"member_(\d+)(\.onnx)?\Z")
 
 @checked
 def train_members(
-    dataset: "Dataset",
+    dataset: Dataset,
     directory: str | Path,
     *,
     members: int,
