@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.geometry_file import load_geometry
 from pidgan.errors import SampleError
-from pidgan.sample.variables import FROZEN, PACKAGE_UNITS, Unit, Variable
+from pidgan.sample.variables import FROZEN, PACKAGE_UNITS, WEIGHT, Unit, Variable
 
 #: No cell ever holds more energy, in package units.
 _MOST_ENERGY = 1e12
@@ -60,7 +60,7 @@ class Cells(BaseModel):
     arrays: dict[str, str]
     unit: Unit = "MeV"
     incident: str | None = None
-    threshold: float = Field(default=0.0, ge=0)
+    threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     scheme: Literal["layers", "cells"] = "layers"
     scale: Literal["log", "logit"] = "log"
     symmetry: Symmetry | None = None
@@ -85,6 +85,11 @@ class Cells(BaseModel):
         """Replace the name of a geometry file by its content."""
         if not isinstance(content, dict) or "geometry" not in content:
             return content
+        if not isinstance(content["geometry"], str | dict):
+            raise ValueError(
+                f"geometry is {str(content['geometry'])[:40]!r}, expected the name of "
+                "a file or a table"
+            )
         try:
             geometry = load_geometry(content["geometry"], **(info.context or {}))
         except SampleError as error:
@@ -94,6 +99,10 @@ class Cells(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         views = [view.name for view in self.layout.views]
+        if WEIGHT in views:
+            raise ValueError(
+                f"a view is called {WEIGHT!r}, which is reserved for weights of rows"
+            )
         if sorted(self.arrays) != sorted(views):
             raise ValueError(
                 f"arrays are given for {', '.join(self.arrays) or 'no view'}, expected "

@@ -16,7 +16,7 @@ SENTINEL = -9999.0
 #: No cluster lies further from the centre of a chamber, mm.
 _MOST_DISTANCE = 5000.0
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Clusters(BaseModel):
@@ -44,9 +44,9 @@ class Clusters(BaseModel):
     model_config = FROZEN
 
     radii: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    field: float = Field(gt=0)
+    field: Positive
     sectors: int = Field(ge=1)
-    drift_length: float = Field(gt=0)
+    drift_length: Positive
     helix: dict[str, str]
     branches: dict[Literal["x", "y", "z"], str] = Field(default_factory=dict)
 

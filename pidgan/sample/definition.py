@@ -46,7 +46,7 @@ from pidgan.errors import CutError, nearest, repeated
 from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
-from pidgan.sample.variables import FROZEN, Range, Unit, Variable
+from pidgan.sample.variables import FROZEN, Finite, Range, Unit, Variable
 
 #: Keys that say how background is treated; a definition has exactly one of them.
 WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
@@ -119,8 +119,8 @@ class Sample(BaseModel):
     exclude: dict[str, tuple[Range, ...]] = Field(default_factory=dict)
     selection: str | None = None
     fiducial: str | None = None
-    binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    map_binning: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    binning: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
+    map_binning: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
     cuts: tuple[str, ...] = ()
     data_taking: dict[str, str] = Field(default_factory=dict)
 

@@ -17,6 +17,8 @@ from pidgan.sample.species import pdg_id
 #: A longer chain of `extends` is a mistake.
 MAX_EXTENDS = 5
 _BINNINGS = "binnings.toml"
+#: Characters of a wrong value, and of a whole message, that are shown.
+_MOST_SHOWN, _LONGEST = 80, 800
 
 
 @checked
@@ -111,18 +113,18 @@ def _load(path: Path) -> Sample:
             if isinstance(content.get(key), str):
                 content[key] = load_binning(content[key])
     except SampleError as error:
-        raise SampleError(f"{path}: {error}") from None
+        raise _wrong(path, str(error)) from None
     try:
         sample = Sample.model_validate(content, context={"folder": path.parent})
     except ValidationError as error:
         details = _first_causes(error.errors())
         problems = [_one_line(detail, content) for detail in details]
-        raise SampleError(f"{path}: {'; '.join(problems[:5])}") from None
+        raise _wrong(path, "; ".join(problems[:5])) from None
     if path.parent != calibration_directory():  # those that ship are tested
         try:
             pdg_id(sample.species)
         except NtupleError as error:
-            raise SampleError(f"{path}: {error}") from None
+            raise _wrong(path, str(error)) from None
     return sample
 
 
@@ -133,18 +135,26 @@ def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
     if base is None:
         return content
     if not isinstance(base, str):
-        raise SampleError(f"{path}: extends is {base!r}, expected a name or a path")
+        raise _wrong(path, f"extends is {base!r}, expected a name or a path")
     if depth == MAX_EXTENDS:
         raise SampleError(f"{path}: extends goes in a circle or is too deep ({base!r})")
     try:
         inherited = _resolved(_find(base, path.parent), depth=depth + 1)
     except SampleError as error:
-        raise SampleError(f"{path}: extends {base!r}: {error}") from None
+        raise _wrong(path, f"extends {base!r}: {error}") from None
     inherited.pop("name", None)
     if any(key in content for key in WEIGHTINGS):
         for key in WEIGHTINGS:
             inherited.pop(key, None)
     return inherited | content
+
+
+def _wrong(path: Path, problem: str) -> SampleError:
+    """Return the error of a definition: one line of bounded length."""
+    line = " ".join(problem.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    return SampleError(f"{path}: {line}")
 
 
 def _first_causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -165,7 +175,9 @@ def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:
         return f"key {where!r} is missing"
     if detail["type"] == "value_error":
         return f"{where}: {message}" if where else message
-    return f"{where} is {detail['input']!r}: {message[:1].lower()}{message[1:]}"
+    given = repr(detail["input"])
+    given = given if len(given) <= _MOST_SHOWN else f"{given[:_MOST_SHOWN]}..."
+    return f"{where} is {given}: {message[:1].lower()}{message[1:]}"
 
 
 def _fields(location: tuple[int | str, ...]) -> Iterable[str]:

@@ -11,11 +11,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
     model_validator,
 )
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import nearest
+from pidgan.sample.cut_syntax import RESERVED
 from pidgan.sample.cuts import Columns
 from pidgan.sample.stored import equals_any
 
@@ -28,6 +30,8 @@ UNIT_FACTORS |= {"GeV": 1000.0, "cm": 10.0, "deg": math.pi / 180}
 PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
 #: Configuration of every model of a definition.
 FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+#: Columns that stand beside those of conditions and targets.
+WEIGHT, STATUS = "weight", "pidgan_status"
 
 
 _quiet = np.errstate(all="ignore")
@@ -57,6 +61,7 @@ def _rising(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _as_names(names: Any) -> Any:
@@ -92,12 +97,12 @@ class Variable(BaseModel):
     unit: Unit = "1"
     range: Range
     transform: Literal["linear", "log", "angle", "fraction"] = "linear"
-    categories: tuple[float, ...] = ()
+    categories: tuple[Finite, ...] = ()
     integer: bool = False
     smear: bool = False
     step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     at_most: Names = ()
-    sentinels: tuple[float, ...] = ()
+    sentinels: tuple[Finite, ...] = ()
     patterns: tuple[str, ...] = ()
 
     @property
@@ -135,6 +140,21 @@ class Variable(BaseModel):
         column = np.asarray(columns[self.inputs[0]])
         return equals_any(column, () if self.derive else self.sentinels)
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        """Refuse the names of other columns, and words of the language of cuts."""
+        other = f"choose another name and set branch = {name!r}"
+        if name == WEIGHT or name.startswith(f"{WEIGHT}_"):
+            raise ValueError(f"{name!r} is reserved for the weights of rows; {other}")
+        if name == STATUS:
+            raise ValueError(f"{name!r} is reserved for the status of rows; {other}")
+        if name in RESERVED:
+            raise ValueError(f"{name!r} is a word of the language of cuts; {other}")
+        if name.startswith("#") or not name.isprintable():
+            raise ValueError(f"{name!r} is no name of a column; {other}")
+        return name
+
     @model_validator(mode="before")
     @classmethod
     def _span(cls, content: Any) -> Any:
@@ -142,6 +162,11 @@ class Variable(BaseModel):
         if not isinstance(content, dict) or not content.get("categories"):
             return content
         values = content["categories"]
+        if not isinstance(values, list | tuple) or not all(
+            isinstance(value, int | float) for value in values
+        ):
+            # Reported with its place; without a second report of the range.
+            return {"range": (0.0, 1.0), **content}
         if len(set(values)) < max(2, len(values)):
             raise ValueError(
                 f"categories are {list(values)}, expected two or more different ones"

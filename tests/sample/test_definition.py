@@ -1,8 +1,13 @@
 """Definitions that ship, a definition of one's own, and every way to get one wrong."""
 
+import copy
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,3 +248,128 @@ def test_binnings_have_names() -> None:
     assert hadrons["ETA"] == (1.5, 2.375, 3.25, 4.125, 5.0)
     with pytest.raises(SampleError, match=r"no binning 'hadron'.*closest: 'hadrons'"):
         load_binning("hadron")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("weight", "'weight' is reserved for the weights of rows; choose another name"),
+        ("weight_signal", "'weight_signal' is reserved for the weights of rows"),
+        ("pidgan_status", "'pidgan_status' is reserved for the status of rows"),
+        ("and", "'and' is a word of the language of cuts"),
+        ("abs", "'abs' is a word of the language of cuts"),
+        ("#mass", "'#mass' is no name of a column"),
+        ("P\\u0000", "is no name of a column"),
+        ("P\\n", "is no name of a column"),
+    ],
+)
+def test_names_of_other_columns_are_refused(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    """A target called `weight` once took the place of the weights."""
+    for place in ('name = "RichDLLk"', 'name = "P"'):
+        path = write(tmp_path, OWN.replace(place, f'name = "{name}"', 1))
+        with pytest.raises(SampleError, match=message):
+            load_sample(path)
+
+
+def test_a_branch_may_be_called_weight(tmp_path: Path) -> None:
+    path = write(tmp_path, OWN.replace('branch = "K_P"', 'branch = "weight"', 1))
+    assert "weight" in load_sample(path).branches
+
+
+BASE = {
+    "schema": 1,
+    "title": "t",
+    "detector": "d",
+    "species": "K+",
+    "source": "s",
+    "discriminant": {"branch": "M", "range": [1.0, 2.0]},
+    "conditions": [
+        {"name": "P", "unit": "MeV", "range": [3e3, 2e5], "transform": "log"},
+        {
+            "name": "E",
+            "derive": "eta_from_p_pt",
+            "branches": ["a", "b"],
+            "range": [1, 5],
+        },
+        {"name": "c", "categories": [1, 2]},
+    ],
+    "targets": [{"name": "D", "range": [-1, 1], "sentinels": [-999], "integer": True}],
+    "binning": {"P": [3e3, 4e3]},
+    "cuts": ["D > 0"],
+    "exclude": {"P": [[4e3, 5e3]]},
+    "selection": "a > 0",
+    "fiducial": "P > 3",
+}
+CELLS = {
+    **{key: BASE[key] for key in ("schema", "title", "detector", "source")},
+    "species": "e-",
+    "unweighted": True,
+    "conditions": [{"name": "energy", "range": [1, 2]}],
+    "cells": {
+        "geometry": {
+            "name": "g",
+            "views": [{"name": "c", "layers": [{"x": [0, 1], "y": [0, 1]}]}],
+        },
+        "arrays": {"c": "cells"},
+        "incident": "energy",
+        "threshold": 0.1,
+        "symmetry": {"mirrors": ["x"], "x": "energy"},
+    },
+}
+WRONG: tuple[Any, ...] = (
+    *(5, 1.5, "x", "", True, [], {}, float("nan"), float("inf"), 10**400, "\0", "a\nb"),
+    *([1], [[1]], [{}], [5, 1], [0, float("inf")], ["x"], {"x": 1}, {"x": {"y": [1]}}),
+    *("a" * 5000, [1] * 3000, "D > " * 300, "D > 0 # P", "(" * 3000, "weight"),
+)
+
+
+#: A quarter of the wrong values at each place; all of them with PIDGAN_MUTANTS.
+SKIPPED = 1 if "PIDGAN_MUTANTS" in os.environ else 4
+
+
+def written(value: Any) -> str:
+    """Value as TOML."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {written(v)}" for key, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return json.dumps(value)
+
+
+def places(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container with each of its keys."""
+    keys = content if isinstance(content, dict) else range(len(content))
+    for key in list(keys):
+        yield content, key
+        if isinstance(content[key], dict | list):
+            yield from places(content[key])
+
+
+@pytest.mark.parametrize("base", [BASE, CELLS], ids=["tracks", "cells"])
+def test_wrong_values_anywhere_are_one_line(
+    tmp_path: Path, base: dict[str, Any]
+) -> None:
+    path = tmp_path / "own.toml"
+    content = copy.deepcopy(base)
+    for number, (container, key) in enumerate(places(content)):
+        right = container[key]
+        for value in WRONG[number % SKIPPED :: SKIPPED]:
+            container[key] = value
+            text = "\n".join(f"{key} = {written(v)}" for key, v in content.items())
+            path.write_text(text, encoding="utf-8")
+            try:
+                sample = load_sample(path)
+            except SampleError as error:
+                message = str(error)
+                assert str(path) in message, value
+                assert "\n" not in message, value
+                assert len(message) < 1200, value
+            else:
+                assert sample.targets
+                assert "NaN" not in sample.to_json()
+        container[key] = right
