@@ -52,6 +52,7 @@ from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.errors import MapError
+from pidgan.sample.weights import check_weights
 
 __all__ = [
     "Estimate",
@@ -270,6 +271,7 @@ def combine(
     n_outside_bins = int(np.count_nonzero(~inside))
     used = rows.take(np.flatnonzero(inside)) if n_outside_bins else rows
     check_places(used, maps, refuse=outside == "refuse")
+    check_weights(used.weights, "weights of the analysis")
     cells = sums.sum_cells(used)
     if not (cells.status == FILLED).any():
         where = " in the bins of the analysis" if edges else ""

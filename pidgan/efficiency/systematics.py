@@ -42,7 +42,7 @@ from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.sample.cuts import Cut
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.species import pdg_id
-from pidgan.sample.weights import n_eff, n_eff_of_sums
+from pidgan.sample.weights import check_weights, n_eff, n_eff_of_sums
 
 VARIATIONS = ("binning", "sweights")
 """Variations that rows alone allow; the default of `run_systematics`."""
@@ -156,6 +156,7 @@ def map_from_rows(
     variations: Sequence[str] = VARIATIONS,
 ) -> EfficiencyMap:
     """Return the map of rows; `empty_bins` gives the efficiency of bins without any."""
+    check_weights(rows.weights, "weights of the reference")
     place = bins.bin_index(rows.columns, edges)
     found = rows.in_bins(edges).measured(smoothing.MIN_N_EFF)
     if not smoothing.is_measured(found).any():

@@ -19,10 +19,11 @@ from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table_files import axis_edges, weight_histogram, weight_sums
-from pidgan.errors import DatasetError, PidganWarning
+from pidgan.errors import CutError, DatasetError, PidganWarning
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import Dataset
-from pidgan.sample.weights import n_eff_of_sums
+from pidgan.sample.stored import as_column, equals_any
+from pidgan.sample.weights import check_weights, n_eff_of_sums
 
 Content = Literal["efficiency", "passed", "total"]
 
@@ -406,18 +407,18 @@ def _passes(
     sentinels: Mapping[str, tuple[float, ...]] | None,
 ) -> tuple[BoolArray, IntArray]:
     """Whether rows pass, (n_cuts, m), and how many have no value for a cut."""
-    columns: dict[str, FloatArray] = {}
+    columns: dict[str, NDArray[Any]] = {}
+    unusable: dict[str, BoolArray] = {}
     for name in dict.fromkeys(name for cut in cuts for name in cut.names):
-        stored = np.asarray(frame[name])
-        values = stored.astype(np.float64)
-        for sentinel in (sentinels or {}).get(name, ()):
-            # In the stored type, so that -999.9 is found in a float32 column.
-            values[stored == stored.dtype.type(sentinel)] = np.nan
-        columns[name] = values[rows.order]
-    unusable = {name: ~np.isfinite(values) for name, values in columns.items()}
+        try:
+            columns[name] = as_column(frame[name])[rows.order]
+        except ValueError as error:
+            raise CutError(f"column {name!r} {error}") from None
+        unusable[name] = ~np.isfinite(columns[name])
+        unusable[name] |= equals_any(columns[name], (sentinels or {}).get(name, ()))
     lost = [np.any([unusable[name] for name in cut.names], axis=0) for cut in cuts]
     missing = np.count_nonzero(lost, axis=1)
-    return np.array([cut.passes(columns) for cut in cuts]), missing
+    return np.array([cut.passes(columns, sentinels) for cut in cuts]), missing
 
 
 def _bins(
@@ -430,9 +431,7 @@ def _bins(
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n,):
         raise ValueError(f"weights of shape {w.shape}, expected ({n},)")
-    if not np.isfinite(w).all():
-        count = np.count_nonzero(~np.isfinite(w))
-        raise DatasetError(f"{count} of {n} weights are not finite")
+    check_weights(w, "weights of a table")
     if w.sum() <= 0:
         raise DatasetError(f"sum of weights is {w.sum():.6g}, expected a positive sum")
     edges = bins.choose_edges(binning, frame, w)

@@ -23,7 +23,7 @@ from pidgan.sample.grids import stated_grid
 from pidgan.sample.loading import load_sample
 from pidgan.sample.rows import CELLS, MASS, WEIGHT, Rows, read_rows
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
-from pidgan.sample.weights import n_eff
+from pidgan.sample.weights import check_weights, n_eff
 
 #: Shares of the parts. The test part is large, because every figure of a report and the
 #: systematic uncertainty of a PID cut come from it.
@@ -185,6 +185,7 @@ def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, 
         others = alternative_sweights(mass, sample.discriminant, source=where)
     else:
         weights = np.ones(len(rows))
+    check_weights(weights, f"{where}: {sample.weight_branch or 'sWeights'}")
     total = float(weights.sum())
     if not total > 0:
         name = sample.weight_branch or "sWeights"

@@ -4,6 +4,7 @@ sWeights are negative for a part of the rows. Sums of them are estimates, but a
 logarithm, a likelihood or the training of a classifier needs `positive_weights`.
 """
 
+import warnings
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -11,7 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import BoolArray, FloatArray
-from pidgan.errors import DatasetError
+from pidgan.errors import DatasetError, PidganWarning
+
+#: Effective size below which nothing can be measured, and below which that is doubtful.
+MIN_SIZE, FEW = 2.0, 10.0
+#: Rows from which a small effective size is a matter of the weights.
+MANY_ROWS = 50
+#: Weights whose squares, and sums of them, are well within double precision.
+_LARGEST, _SMALLEST = 1e140, 1e-140
 
 
 def n_eff(weights: ArrayLike) -> float:
@@ -26,6 +34,38 @@ def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
     squares = np.asarray(sum_w2, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(squares > 0, total**2 / squares, 0.0)
+
+
+def check_weights(weights: FloatArray, where: str) -> None:
+    """Refuse weights (n,) that say nothing, and warn if they say little.
+
+    A DatasetError says that weights are not finite or so large or small that their
+    squares are none, or that one row carries the sample, whose effective size then is
+    below two. A size below ten warns. `where` names the rows in messages.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    infinite = int(np.count_nonzero(~np.isfinite(w)))
+    if infinite:
+        raise DatasetError(f"{where}: {infinite} of {len(w)} weights are not finite")
+    most = float(np.max(np.abs(w), initial=0.0))
+    if most and not _SMALLEST < most < _LARGEST:
+        raise DatasetError(
+            f"{where}: the largest weight is {most:.3g}, expected between "
+            f"{_SMALLEST:g} and {_LARGEST:g}; the square of such a number is beyond "
+            "double precision"
+        )
+    size = n_eff(w)
+    if len(w) < MANY_ROWS or not np.sum(w) > 0 or size >= FEW:
+        return
+    row = int(np.argmax(np.abs(w)))
+    share = float(w[row] ** 2 / np.sum(w * w))
+    account = (
+        f"{where}: {len(w)} rows have an effective size (sum w)^2 / sum w^2 of "
+        f"{size:.6g}; row {row} with weight {w[row]:.6g} holds {share:.1%} of sum w^2"
+    )
+    if size < MIN_SIZE and share > 0.5:
+        raise DatasetError(f"{account}; expected at least {MIN_SIZE:g}")
+    warnings.warn(account, PidganWarning, stacklevel=3)
 
 
 def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> FloatArray:
