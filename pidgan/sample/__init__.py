@@ -8,6 +8,7 @@
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
 - `species`: names and PDG ids of particles.
+- `stored`: comparison of stored columns with numbers, without loss of digits.
 - `sweights`: sWeights from a mass fit.
 - `variables`: conditions and targets, their units and derivations.
 - `weights`: effective numbers of rows, and weights without negative values.
@@ -22,6 +23,7 @@ __all__ = [
     "grids",
     "loading",
     "species",
+    "stored",
     "sweights",
     "variables",
     "weights",
