@@ -1,4 +1,4 @@
-"""Files of the user: ROOT, Parquet and numpy; the only room that knows formats.
+"""Files of the user: ROOT, Parquet, numpy, HDF5; the only room that knows formats.
 
 `tables` finds and reads trees and writes new files, `copying` writes copies with
 branches added, `trees` has the types of trees and branches and the protocol of a

@@ -1,5 +1,6 @@
 """Copies of files with branches added: nothing else changes."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,61 @@ def test_vectors_become_arrays_with_a_warning(tmp_path: Path) -> None:
         for branch, values in old.items():
             assert new[branch].count_branch.name == f"n{branch}"
             assert ak.array_equal(values.array(), new[branch].array())
+
+
+@pytest.mark.filterwarnings("ignore:.*written as plain numbers")
+@pytest.mark.parametrize("keep", [True, False])
+def test_counters_have_names_of_their_own(tmp_path: Path, keep: bool) -> None:
+    """`hits` and `nhits`, `Mu_x[nMu]` and `Mu` would get the same counter."""
+    types = {
+        "new_Mu": BranchType(np.dtype(np.float32), (None,)),
+        "new_hits": BranchType(np.dtype(np.float32), (None,)),
+    }
+    added = Addition(
+        source=Source(str(ROOT_FILES / "counters.root"), "T"),
+        needed=("Mu_x", "hits"),
+        types=types,
+        compute=lambda first, a: {"new_Mu": a["Mu_x"] + 1, "new_hits": a["hits"] + 2},
+        like={"new_Mu": "Mu_x", "new_hits": "hits"},
+    )
+    copy_file([added], tmp_path / "b.root", keep=keep, chunk=7)
+    with (
+        uproot.open({ROOT_FILES / "counters.root": "T"}) as old,
+        uproot.open({tmp_path / "b.root": "T"}) as new,
+    ):
+        for branch, values in old.items() if keep else ():
+            assert ak.array_equal(values.array(), new[branch].array())
+        assert ak.array_equal(old["Mu_x"].array() + 1, new["new_Mu"].array())
+        assert ak.array_equal(old["hits"].array() + 2, new["new_hits"].array())
+        counters = {branch.name: branch.count_branch for branch in new.branches}
+        named = {n: own.name for n, own in counters.items() if own is not None}
+        own = {name: new[name].array() for name in named}
+        for name, counter in named.items():
+            assert new[counter].array().tolist() == ak.num(own[name]).tolist()
+    alike = [{"new_Mu", "Mu_x"}, {"new_hits", "hits"}, {"nhits"}, {"Mu"}]
+    groups = [{n for n in named if named[n] == c} for c in set(named.values())]
+    expected = alike if keep else [{"new_Mu"}, {"new_hits"}]
+    assert sorted(map(sorted, groups)) == sorted(map(sorted, expected))
+
+
+def test_a_wide_rntuple_is_checked_in_linear_time(tmp_path: Path) -> None:
+    """Calls of uproot for all fields are counted, as a clock would depend on others."""
+    data = {f"B_var{i}": np.ones(3, np.float32) for i in range(300)}
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mkrntuple("T", data)
+    source, calls = Source(str(tmp_path / "a.root"), "T"), 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        check_writable(source)
+    finally:
+        sys.setprofile(None)
+    # It was 3 million: one call of `to_akform` for each field, over all fields.
+    assert calls < 150_000
 
 
 def test_the_loss_of_an_object_is_announced(

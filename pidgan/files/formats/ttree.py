@@ -271,7 +271,8 @@ def _type(interpretation: Any, members: tuple[str, ...] = ()) -> BranchType | No
 def _mktree_type(kind: BranchType) -> Any:
     """Return the type of a branch for uproot's `mktree`."""
     if kind.shape == (None,):
-        return f"var * {kind.number.name}"
+        # A text would be parsed for each branch, slowly.
+        return ak.types.ListType(ak.types.NumpyType(kind.number.name))
     return np.dtype((kind.number, kind.shape))
 
 
