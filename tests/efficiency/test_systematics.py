@@ -601,12 +601,28 @@ def test_rows_without_targets_are_left_out(
 
 
 def test_rows_outside_the_map(toy_map: EfficiencyMap, tmp_path: Path) -> None:
-    eta = np.random.default_rng(1).uniform(1.5, 5, 2000)
+    rng = np.random.default_rng(1)
+    eta, weights = rng.uniform(1.5, 5, 2000), rng.choice([1.2, -0.4], 2000)
     eta[:200] = 5.5
-    path = write_analysis(tmp_path / "a.root", Kplus_ETA=eta)
+    path = write_analysis(tmp_path / "a.root", Kplus_ETA=eta, own=weights)
     options: dict[str, Any] = {"cuts": "DLLk > 2"}
-    with pytest.warns(PidganWarning, match="200 of 2000 rows lie outside the eff"):
-        (one,) = pid_efficiency({"Kplus": toy_map}, path, **options)
+    with pytest.warns(
+        PidganWarning,
+        match=r"200 of 2000 rows lie outside the efficiency map .*: ETA not in 1.5 to 5"
+        r": 200 rows, 10.00 % of the weight; they keep their generated outcome",
+    ):
+        (one,) = found = pid_efficiency({"Kplus": toy_map}, path, **options)
+    by_condition = json.loads(found.to_json())["outside"]["Kplus"]
+    assert [own["rows"] for own in by_condition.values()] == [0, 200]
+    assert "Kplus outside its map, with the generated outcome: ETA not" in found.text()
+    with pytest.warns(PidganWarning, match="outside the efficiency map"):
+        weighted = pid_efficiency(
+            {"Kplus": toy_map}, path, weights="own", chunk=77, **options
+        )
+    own = weighted.outside["Kplus"]["ETA"]
+    assert own.rows == 200
+    assert own.weights == pytest.approx(weights[:200].sum())
+    assert own.share == pytest.approx(weights[:200].sum() / weights.sum())
     assert one.outside_fraction == pytest.approx(0.1)
     assert 0.05 < one.syst["outside"] / one.outside_fraction < 0.578
     with pytest.raises(MapError, match=r"outside the efficiency map \(P 3000 to"):
