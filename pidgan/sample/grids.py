@@ -28,6 +28,8 @@ MIN_VALUES = 8
 MAX_INDEX = 2.0**22
 # A grid is too fine if more than this share of rows lies on one with a larger step.
 MOST_IN_ONE = 0.9
+# Rows that tell whether there is a grid at all, which the others have to lie on too.
+ENOUGH = 100_000
 # Denominators of the steps and offsets that people choose.
 DENOMINATORS = (
     *(1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 100, 128, 200, 256, 500),
@@ -75,6 +77,9 @@ def find_grid(values: FloatArray, *, sentinels: Sequence[float] = ()) -> Grid | 
     that values are continuous, or on a grid too fine to be told from rounding.
     """
     single = np.asarray(values, dtype=np.float32)
+    some = single[:: len(single) // ENOUGH] if len(single) >= 2 * ENOUGH else single
+    if len(some) < len(single) and find_grid(some, sentinels=sentinels) is None:
+        return None
     unique, counts = np.unique(single, return_counts=True)
     kept = ~np.isin(unique, np.asarray(sentinels, dtype=np.float32))
     kept &= ~far_values(unique, counts, kept)
@@ -217,7 +222,7 @@ def standing_out(index: FloatArray, *, least: float) -> FloatArray:
     counts that goes on as theirs, whichever is more.
     """
     unique, counts = np.unique(index, return_counts=True)
-    low, high = unique[0], unique[-1]
+    low, high = unique[[0, -1]] if len(unique) else (0, 0)
     k, n = unique[counts >= least], counts[counts >= least]
     if high - low < NEIGHBOURS:
         return np.asarray(k[:0])

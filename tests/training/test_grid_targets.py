@@ -95,6 +95,12 @@ KINDS: dict[str, Kind] = {
         2,
     ),
     "nearly equal": (columns(PADS, PADS - RNG.geometric(0.6, N) + 1), [], {(1, 0)}, 9),
+    "no track, no count": (
+        columns(np.where(LOST, -1, PADS), np.where(LOST, -1, FOUND)),
+        [],
+        {(1, 0)},
+        2,
+    ),
     "spikes": (
         columns(np.where(LOST, 64, np.where(RNG.random(N) < 0.1, 30, PADS))),
         [],
@@ -117,8 +123,9 @@ def some_noise(n: int, d: int) -> np.ndarray:
 def assert_kept(made: np.ndarray, y: np.ndarray, kind: str) -> None:
     """Check that made targets lie on the grids, in the ranges and orders of real y."""
     _, sentinels, orders, _ = KINDS[kind]
-    absent = [np.float32(s) for s in (-999.9, -999, -1, *np.ravel(sentinels[-1:]))]
-    measured = ~np.isin(made, absent) & (made != -999)
+    declared = [value for values in sentinels for value in values]
+    absent = np.array([-999.9, *declared], dtype=np.float32)
+    measured = ~np.isin(made, absent)
     for j in range(y.shape[1]):
         values = np.unique(y[:, j])
         if len(values) < N / 3:  # a grid
@@ -258,6 +265,16 @@ def test_rows_off_a_grid_make_a_target_continuous() -> None:
     transform = fit_tracks(y, np.ones(N))
     assert transform.grids is None
     assert transform.n_patterns == 1  # though each of 100 values is frequent
+
+
+def test_a_grid_of_too_many_steps_is_refused() -> None:
+    with pytest.raises(TrainingError, match="single precision tells 4194304 apart"):
+        fit_tracks(columns(1e6 * PADS), np.ones(N), stated=Stated(steps=[1.0]))
+
+
+def test_the_upper_target_of_an_order_is_no_difference() -> None:
+    assert fitted("a chain")[1].base.tolist() == [3, -1, -1, 2]
+    assert fitted("no track, no count")[1].exact_values()[1].tolist() == [-1]
 
 
 def test_independent_counts_that_never_cross_have_no_order() -> None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.errors import TrainingError
-from pidgan.sample.grids import Grid, far_values, find_grid, standing_out, stated_grid
+from pidgan.sample.grids import (
+    MAX_INDEX,
+    Grid,
+    far_values,
+    find_grid,
+    standing_out,
+    stated_grid,
+)
 from pidgan.training.targets.grids import LARGE, SPECIAL, GridLayer, padded
 
 # An atom or tie is structure when this share of rows, and at least this many, has it.
@@ -28,6 +35,8 @@ MAX_RATIO = 16
 # A target of at most this many values is a class of each, as long as there are at most
 # so many classes of all targets together.
 MAX_VALUES, MAX_CLASSES = 8, 48
+# Share of the rows at a spike of one target in which another one has one value only.
+ONLY = 0.9
 
 
 def least_rows(n: int, share: float = MIN_SHARE) -> float:
@@ -104,7 +113,16 @@ def find_layer(
 def _grid(values: FloatArray, declared: FloatArray, step: float | None) -> Grid | None:
     if step is None:
         return find_grid(values, sentinels=declared.tolist())
-    return stated_grid(values[~np.isin(values, declared)], step)
+    measured = values[~np.isin(values, declared)]
+    grid = stated_grid(measured, step)
+    steps = np.abs(np.nan_to_num(grid.index(measured))).max(initial=0)
+    if steps > MAX_INDEX:
+        raise TrainingError(
+            f"a target on a grid of step {step:g} has values up to "
+            f"{np.abs(measured).max():g}, {steps:.0f} steps; single precision tells "
+            f"{MAX_INDEX:.0f} apart"
+        )
+    return grid
 
 
 def _special(values: FloatArray, declared: FloatArray) -> list[float]:
@@ -203,6 +221,24 @@ def partners(layer: GridLayer, places: FloatArray) -> FloatArray:
     return costs
 
 
+def _only_values(
+    places: FloatArray, base: FloatArray, at: FloatArray, least: float
+) -> list[float]:
+    """Return the places that nearly all rows have at a spike of the base.
+
+    Those whose difference to the base is frequent elsewhere too are left out.
+    """
+    found = []
+    for spike in at:
+        unique, counts = np.unique(places[base == spike], return_counts=True)
+        if counts.sum() >= least and counts.max() >= ONLY * counts.sum():
+            value = unique[counts.argmax()]
+            elsewhere = (places - base)[base != spike] == value - spike
+            if not elsewhere.mean() > 0.5:
+                found.append(float(value))
+    return found
+
+
 def with_atoms(layer: GridLayer, places: FloatArray, base: IntArray) -> GridLayer:
     """Return the layer with the spikes and atoms of targets on grids."""
     n, d = places.shape
@@ -211,9 +247,10 @@ def with_atoms(layer: GridLayer, places: FloatArray, base: IntArray) -> GridLaye
     for j in np.flatnonzero(layer.on_grid & (base >= 0)).tolist():
         b = places[:, base[j]]
         rows = _measured(places[:, j]) & _measured(b)
-        rows &= ~np.isin(b, standing_out(b[_measured(b)], least=least))
-        if rows.any():
-            spikes[j] = standing_out(places[rows, j], least=least)
+        at = standing_out(b[_measured(b)], least=least)
+        found = standing_out(places[rows & ~np.isin(b, at), j], least=least)
+        alone = _only_values(places[rows, j], b[rows], at, least)
+        spikes[j] = np.unique([*found, *alone])
     layer = dataclasses.replace(layer, spikes=padded(spikes, np.nan))
     values, absolute = layer.coordinates(places, base)
     atoms: list[FloatArray] = [np.zeros(0)] * d

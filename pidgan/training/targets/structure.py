@@ -201,7 +201,11 @@ def _find_ties(
     tree = csgraph.minimum_spanning_tree(costs).toarray()
     degree = ((tree + tree.T) != 0).sum(axis=1)
     base, seen = np.full(d, -1), np.zeros(d, dtype=bool)
-    for root in sorted(range(d), key=lambda t: -degree[t]):
+    # What is below others is a difference of these.
+    below = np.zeros(d, dtype=bool)
+    if layer is not None:
+        below[layer.orders[:, 0].astype(int)] = True
+    for root in sorted(range(d), key=lambda t: (below[t], -degree[t])):
         if not seen[root]:
             found, before = csgraph.breadth_first_order(tree, root, directed=False)
             seen[found] = True
