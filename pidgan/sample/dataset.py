@@ -39,6 +39,14 @@ UNSEALED = 2
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
 _FILES = tuple(f"{name}.npy" for name in _ARRAYS)
 _DESCRIPTION = "dataset.json"
+# Types of what is used of `info`.
+_INFO: dict[str, Any] = {
+    **dict.fromkeys(("rows", "dropped"), dict),
+    **dict.fromkeys(("sum_weights", "n_eff"), int | float),
+    "rows_read": int,
+    "alternatives": list,
+    "hash": str,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +196,10 @@ def _open(folder: Path, *, verify: bool) -> Dataset:
                 name: part_of(file, hashes[file.name], verify=verify)
                 for name, file in files.items()
             }
-        except (ValueError, OSError) as error:
-            raise DatasetError(f"dataset {folder} is damaged: {error}") from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DatasetError(
+                f"dataset {folder} is damaged: {reason(error)}"
+            ) from None
     arrays = {name: _map_array(file) for name, file in files.items()}
     dataset = Dataset(sample=sample, info=info, **arrays)
     _check_shapes(dataset, folder)
@@ -227,16 +237,32 @@ def _read_description(
         is_known = type(version) is int and version in (FORMAT, UNSEALED)
         if not is_known:
             raise DatasetError(
-                f"dataset {folder} has format {version}, expected {FORMAT}; it was "
-                f"written by another version, prepare it again"
+                f"dataset {folder} has format {repr(version)[:40]}, expected {FORMAT}; "
+                "it was written by another version, prepare it again"
             )
         if version != UNSEALED or SEAL in description:
             check_seal(description)
         sample = Sample.model_validate_json(json.dumps(description["sample"]))
-        info = dict(description["info"])
+        info = _checked(description["info"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DatasetError(f"{path} is damaged: {reason(error)}") from None
     return sample, info, None if version == UNSEALED else description["files"]
+
+
+def _checked(info: Any) -> dict[str, Any]:
+    """Return the information on a dataset; a ValueError if it is not of its types."""
+    if not isinstance(info, dict):
+        raise ValueError(f"info is a {type(info).__name__}, expected an object")
+    for name, kind in _INFO.items():
+        if not isinstance(info.get(name), kind):
+            raise ValueError(f"{name!r} of info is {repr(info.get(name))[:40]}")
+    counts = [*info["rows"].values(), *info["dropped"].values()]
+    texts = [info["hash"], *info["alternatives"], *info["rows"]]
+    if not all(type(count) is int for count in counts):
+        raise ValueError("a number of rows in info is no whole number")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name in info is no text")
+    return info
 
 
 def _map_array(path: Path) -> npt.NDArray[Any]:
