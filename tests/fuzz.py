@@ -35,7 +35,9 @@ Judge = Callable[[random.Random], str]
 KINDS = {
     **dict.fromkeys(("bytes", "resealed", "graph", "card", "root"), "fuzz_bundles"),
     **dict.fromkeys(("definition", "geometry"), "fuzz_definitions"),
-    **dict.fromkeys(("map", "dataset", "model", "quantiles"), "fuzz_sets"),
+    **dict.fromkeys(
+        ("map", "dataset", "model", "checkpoint", "quantiles"), "fuzz_sets"
+    ),
 }
 MEMORY = 6 * 2**30
 SECONDS = 30

@@ -142,6 +142,13 @@ def _model(place: Path) -> Any:
     return [found.card.to_json(), json.dumps(found.history), y.tobytes(), held_out]
 
 
+def _checkpoint(place: Path) -> Any:
+    from pidgan.training.loop import _read
+
+    state, arrays = _read(place / "checkpoint.npz")
+    return [json.dumps(state), *(array.tobytes() for array in arrays.values())]
+
+
 def _quantiles(place: Path) -> Any:
     from pidgan.application.quantile_map import QuantileMap
 
@@ -149,4 +156,10 @@ def _quantiles(place: Path) -> Any:
     return found.evaluate(np.linspace(-1, 3, ROWS)).tobytes()
 
 
-OPENED = {"map": _map, "dataset": _dataset, "model": _model, "quantiles": _quantiles}
+OPENED = {
+    "map": _map,
+    "dataset": _dataset,
+    "model": _model,
+    "checkpoint": _checkpoint,
+    "quantiles": _quantiles,
+}

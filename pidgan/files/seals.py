@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pidgan.errors import PidganError, one_line
 
 SEAL = "seal"
@@ -23,6 +25,14 @@ def file_sha256(path: str | Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def add_arrays(digest: Any, arrays: Mapping[str, Any]) -> None:
+    """Add names, types, shapes and values of numpy arrays to a hash."""
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        whole = np.ascontiguousarray(array)
+        digest.update(whole.data.cast("B") if array.size else b"")
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from pidgan.arguments import checked
-from pidgan.errors import DatasetError
+from pidgan.errors import DatasetError, PidganError
 from pidgan.files.documents import read_json
 from pidgan.files.seals import (
     SEAL,
+    add_arrays,
     check_seal,
     file_sha256,
     part_of,
@@ -188,26 +189,28 @@ class Dataset:
 
 
 def _open(folder: Path, *, verify: bool) -> Dataset:
-    sample, info, hashes = _read_description(folder)
-    files = {name: folder / f"{name}.npy" for name in _ARRAYS}
-    if hashes is not None:
-        try:
+    try:
+        sample, info, hashes = _read_description(folder)
+        files = {name: folder / f"{name}.npy" for name in _ARRAYS}
+        if hashes is not None:
             files = {
                 name: part_of(file, hashes[file.name], verify=verify)
                 for name, file in files.items()
             }
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DatasetError(
-                f"dataset {folder} is damaged: {reason(error)}"
-            ) from None
-    arrays = {name: _map_array(file) for name, file in files.items()}
-    dataset = Dataset(sample=sample, info=info, **arrays)
-    _check_shapes(dataset, folder)
-    if hashes is None and verify and content_hash(dataset) != info.get("hash"):
-        raise DatasetError(
-            f"dataset {folder} is damaged: its content does not have the recorded "
-            f"hash {info.get('hash')}; prepare it again"
-        )
+        arrays = {name: _map_array(file) for name, file in files.items()}
+        dataset = Dataset(sample=sample, info=info, **arrays)
+        _check_shapes(dataset, folder)
+        if hashes is None and verify and content_hash(dataset) != info.get("hash"):
+            raise ValueError(
+                f"its content does not have the recorded hash {info.get('hash')}; "
+                "prepare it again"
+            )
+    except PidganError:
+        raise
+    # A damaged file of version 0.1, which has no hashes, may raise whatever there is.
+    except Exception as error:
+        text = f"dataset {folder} is damaged: {reason(error)}"
+        raise DatasetError(text) from error
     return dataset
 
 
@@ -216,10 +219,7 @@ def content_hash(dataset: Dataset) -> str:
     # Without defaults, so that a field added later leaves the hashes as they are.
     sample = dataset.sample.model_dump_json(by_alias=True, exclude_defaults=True)
     digest = hashlib.sha256(sample.encode())
-    for name in _ARRAYS:
-        array = np.ascontiguousarray(getattr(dataset, name))
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.data.cast("B") if array.size else b"")
+    add_arrays(digest, {name: getattr(dataset, name) for name in _ARRAYS})
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ after a short timing, so that `steps` repeats it.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import time
@@ -19,6 +20,7 @@ import numpy as np
 
 from pidgan.arguments import checked
 from pidgan.errors import TrainingError
+from pidgan.files.seals import SEAL, add_arrays, check_seal, reason, sealed
 from pidgan.files.tables import read_arrays
 from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset
@@ -222,26 +224,28 @@ class Training:
         state = {**self._identity(), "step": self.step, "steps": self.steps}
         state |= {"budget": self.budget, "history": self.history}
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
+        state["arrays"] = _hash(arrays)
+        text = json.dumps(sealed(state))
         with writing_file(checkpoint, overwrite=True) as temporary:
-            np.savez(temporary, state=np.array(json.dumps(state)), **arrays)
+            np.savez(temporary, state=np.array(text), **arrays)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
-        try:
-            arrays = read_arrays(checkpoint)
-            state = json.loads(str(arrays.pop("state")))
-        except (OSError, ValueError, KeyError) as error:
-            raise TrainingError(f"{checkpoint} is damaged ({error})") from error
-        self.choose_xla(bool(state.get("settings", {}).get("xla")))
+        state, arrays = _read(checkpoint)
+        self.choose_xla(bool(state["settings"].get("xla")))
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise TrainingError(
                     f"{checkpoint} belongs to another training: {key} was "
                     f"{state.get(key)!r}, now {mine!r}"
                 )
-        assign(self.variables, [arrays[f"v{i}"] for i in range(len(self.variables))])
-        self.step, self.steps = state["step"], state["steps"]
-        self.budget, self.history = state.get("budget", math.nan), state["history"]
+        try:
+            saved = [arrays[f"v{i}"] for i in range(len(self.variables))]
+            assign(self.variables, saved)
+            self.step, self.steps = state["step"], state["steps"]
+            self.budget, self.history = state.get("budget", math.nan), state["history"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise TrainingError(f"{checkpoint} is damaged ({reason(error)})") from error
 
     def check_length(
         self, checkpoint: Path, steps: int | None, budget: float | None
@@ -353,3 +357,30 @@ class Training:
             "settings": dataclasses.asdict(self.settings),
             "seed": self.setup.seed,
         }
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return state and arrays of a checkpoint, which are those that it was saved with.
+
+    Version 0.1 wrote no hashes.
+    """
+    try:
+        arrays = read_arrays(checkpoint)
+        state = json.loads(str(arrays.pop("state")))
+        if {"arrays", SEAL} & set(state):
+            check_seal(state)
+            if state["arrays"] != _hash(arrays):
+                raise ValueError("its arrays are not those of its state")
+        is_known = isinstance(state, dict) and isinstance(state.get("settings"), dict)
+        if not is_known:
+            raise ValueError("no state of a training in it")
+    # What is no whole file of arrays may raise whatever there is.
+    except Exception as error:
+        raise TrainingError(f"{checkpoint} is damaged ({reason(error)})") from error
+    return state, arrays
+
+
+def _hash(arrays: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    add_arrays(digest, arrays)
+    return digest.hexdigest()

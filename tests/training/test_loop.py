@@ -118,11 +118,17 @@ def test_a_resumed_training_keeps_its_budget(kaon_dataset, tmp_path) -> None:
             train(kaon_dataset, resume=True, **given, **options)
     for given in ({"budget": 0.1}, {}):
         assert train(kaon_dataset, resume=True, **given, **options).card.steps == 1
-    # A checkpoint of version 0.1 does not know its budget.
     checkpoint = tmp_path / "checkpoint.npz"
     arrays = dict(np.load(checkpoint))
     state = json.loads(str(arrays.pop("state")))
-    del state["budget"]
+    changed = {**arrays, "v0": arrays["v0"] + 1}
+    for damaged, of_state in ((changed, state), (arrays, {**state, "step": 0})):
+        np.savez(checkpoint, state=np.array(json.dumps(of_state)), **damaged)
+        with pytest.raises(TrainingError, match=r"its arrays are not|changed after it"):
+            train(kaon_dataset, resume=True, budget=7, **options)
+    # A checkpoint of version 0.1 does not know its budget, and has no hashes.
+    for key in ("budget", "arrays", "seal"):
+        del state[key]
     np.savez(checkpoint, state=np.array(json.dumps(state)), **arrays)
     assert train(kaon_dataset, resume=True, budget=7, **options).card.steps == 1
 
