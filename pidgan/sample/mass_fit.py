@@ -28,8 +28,10 @@ from pidgan.sample.mass_shapes import (
 if TYPE_CHECKING:
     from iminuit import Minuit
 
-#: Signal yield over its uncertainty, below which there is no peak to weight.
+#: Standard deviations, from the likelihood without a signal, below which there is none.
 MIN_SIGNIFICANCE = 4.0
+#: Signal yield over its uncertainty, below which the shapes do not determine it.
+MIN_PRECISION = 2.0
 #: Excesses over the background that the fit starts from, besides the tallest.
 N_EXCESSES = 3
 #: Share of rows with which a component starts at least.
@@ -91,9 +93,10 @@ def fit_mass(
     """
     signal = SIGNALS[discriminant.signal]
     background = BACKGROUNDS[discriminant.background]
+    slope = _background_alone(counts, edges, background)
     tried = [
         _minimise(counts, edges, signal, background, start, where)
-        for start in _starts(counts, edges, background)
+        for start in _starts(counts, edges, background, slope)
     ]
     converged = sorted(
         (minuit for minuit in tried if minuit.valid), key=lambda minuit: minuit.fval
@@ -105,9 +108,12 @@ def fit_mass(
             f"{int(counts.sum())} rows); try a simpler 'signal' or 'background', or "
             f"another 'range'"
         )
-    peaks = [minuit for minuit in converged if _problem(minuit, discriminant) is None]
+    shape = converged[0].values[2 : 2 + len(signal.names)]
+    alone = converged[0].fcn((0.0, counts.sum(), *shape, slope))
+    problems = [_problem(minuit, discriminant, alone) for minuit in converged]
+    peaks = [m for m, problem in zip(converged, problems, strict=True) if not problem]
     if not peaks:
-        raise FitError(f"{where}{_problem(converged[0], discriminant)}")
+        raise FitError(f"{where}{problems[0]}")
     # The first start of those that lead there: not decided by rounding.
     same = [minuit for minuit in peaks if minuit.fval < peaks[0].fval + _SAME_MINIMUM]
     best = next(minuit for minuit in tried if minuit in same)
@@ -171,14 +177,25 @@ def _minimise(
     return minuit
 
 
-def _problem(minuit: "Minuit", discriminant: Discriminant) -> str | None:
-    """Say why a minimum is no peak on a background; None if it is one."""
+def _problem(minuit: "Minuit", discriminant: Discriminant, alone: float) -> str | None:
+    """Say why a minimum is no peak on a background; None if it is one.
+
+    `alone` is twice the negative log-likelihood of a background alone.
+    """
     values, errors = minuit.values, minuit.errors
-    if values["signal"] < MIN_SIGNIFICANCE * errors["signal"]:
+    sigma = float(np.sqrt(max(alone - minuit.fval, 0.0)))
+    signal = f"{values['signal']:.0f} +- {errors['signal']:.0f} rows"
+    if sigma < MIN_SIGNIFICANCE:
         return (
-            f" finds no signal: {values['signal']:.0f} +- {errors['signal']:.0f} rows, "
-            f"expected {MIN_SIGNIFICANCE:g} sigma; check that branch, 'unit' and "
+            f" finds no signal: {signal}, {sigma:.1f} sigma, "
+            f"expected {MIN_SIGNIFICANCE:g}; check that branch, 'unit' and "
             f"'range' of the discriminant hold the peak"
+        )
+    if values["signal"] < MIN_PRECISION * errors["signal"]:
+        return (
+            f" finds a peak of {sigma:.1f} sigma, but cannot tell its yield from the "
+            f"background: {signal}; try a simpler 'signal' than "
+            f"{discriminant.signal!r}, or another 'range'"
         )
     for name, (low, high) in (("mean", MEAN), ("width", WIDTH)):
         if not low * 1.01 < values[name] < high * 0.99:
@@ -189,9 +206,11 @@ def _problem(minuit: "Minuit", discriminant: Discriminant) -> str | None:
     return None
 
 
-def _starts(counts: FloatArray, edges: FloatArray, background: Shape) -> list[_Start]:
+def _starts(
+    counts: FloatArray, edges: FloatArray, background: Shape, slope: float
+) -> list[_Start]:
     """Return guesses of mean, width and share: the tallest peak, and excesses."""
-    smooth = _background_alone(counts, edges, background)
+    smooth = _expected(counts, edges, background, slope)
     return [_tallest(counts), *_excesses(counts, smooth)]
 
 
@@ -211,24 +230,29 @@ def _tallest(counts: FloatArray) -> _Start:
     return float(np.clip((peak + 0.5) / n, 0.05, 0.95)), width, share
 
 
+def _expected(
+    counts: FloatArray, edges: FloatArray, background: Shape, slope: float
+) -> FloatArray:
+    """Return the expected counts (m,) of a background alone."""
+    shape = Component(shape=background, parameters=(slope,))
+    shares = np.maximum(np.diff(shape.cumulative(edges)), 1e-12)
+    return np.asarray(counts.sum() * shares)
+
+
 def _background_alone(
     counts: FloatArray, edges: FloatArray, background: Shape
-) -> FloatArray:
-    """Return the expected counts (m,) of the background that is closest to them."""
-
-    def expected(parameter: float) -> FloatArray:
-        shape = Component(shape=background, parameters=(float(parameter),))
-        shares = np.maximum(np.diff(shape.cumulative(edges)), 1e-12)
-        return np.asarray(counts.sum() * shares)
-
+) -> float:
+    """Return the parameter of the background that alone is closest to the counts."""
     low, high = background.limits[0]
     edge = 1e-6 * (high - low)
     best = minimize_scalar(
-        lambda parameter: -np.sum(counts * np.log(expected(parameter))),
+        lambda slope: (
+            -np.sum(counts * np.log(_expected(counts, edges, background, float(slope))))
+        ),
         bounds=(low + edge, high - edge),
         method="bounded",
     )
-    return expected(best.x)
+    return float(best.x)
 
 
 def _excesses(counts: FloatArray, smooth: FloatArray) -> list[_Start]:

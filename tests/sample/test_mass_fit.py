@@ -157,8 +157,23 @@ def test_no_minimum_is_lower_than_the_one_found(signal: str) -> None:
         truth = mass_fit._minimise(*given, *start, (mean, width, share), "toy")
         assert truth.valid
         fit = mass_fit.fit_mass(*given, shape, "toy")
-        yields = truth.values["signal"], truth.errors["signal"]
-        assert abs(fit.values[0] - yields[0]) < 0.5 * yields[1], (n, mean, width, rate)
+        assert truth.fcn(fit.values) < truth.fval + 0.5, (n, mean, width, rate)
+
+
+def test_a_peak_whose_shape_is_not_determined_is_not_called_no_signal() -> None:
+    """Two Gaussians of any ratio, for a peak of six standard deviations."""
+    shape = D.model_copy(update={"signal": "double_gauss"})
+    refused = []
+    for seed in range(160, 172):
+        mass = toy(seed, 0.03)[0]
+        try:
+            compute_sweights(mass[(mass > LOW) & (mass < HIGH)], shape)
+        except FitError as error:
+            refused.append(str(error))
+    assert len(refused) < 4
+    for message in refused:
+        assert "finds a peak of" in message
+        assert "try a simpler 'signal' than 'double_gauss'" in message
 
 
 def test_no_convergence_is_not_called_no_signal(
@@ -170,7 +185,7 @@ def test_no_convergence_is_not_called_no_signal(
     mass = toy(171, 0.03)[0]
     mass = mass[(mass > LOW) & (mass < HIGH)]
     flat = np.random.default_rng(4).uniform(LOW, HIGH, 20_000)
-    with pytest.raises(FitError, match=r"finds no signal: .*expected 4 sigma"):
+    with pytest.raises(FitError, match=r"finds no signal: .* sigma, expected 4"):
         compute_sweights(flat, D)
     monkeypatch.setattr(mass_fit, "_minimise", lambda *_: Failed())
     with pytest.raises(FitError, match=r"did not converge from 4 starting points"):
