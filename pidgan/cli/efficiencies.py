@@ -283,11 +283,16 @@ def efficiency(
     if quotients:
         content["ratios"] = [quotient.content() for quotient in quotients]
     if columns is not None:
-        chosen = {name: given[name] for name in ("cuts", "conditions", "trust")}
-        paths = write_efficiency_columns(
-            opened, list(files), columns, overwrite=overwrite, **chosen
+        names = ("cuts", "species_from", "suffix", "conditions", "trust")
+        written = write_efficiency_columns(
+            opened,
+            list(files),
+            columns,
+            overwrite=overwrite,
+            **{name: given[name] for name in names},
         )
-        note("\n".join(map(str, paths)))
+        note(written.text())
+        content["columns"] = written.counts
     if latex is not None:
         with writing_file(latex, overwrite=overwrite) as temporary:
             tables = (one.latex() for one in (found, *quotients))

@@ -31,13 +31,10 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.events import Events, event_keys, find_events, find_keys
 from pidgan.efficiency.outside import OutsideByTrack, add_outside, sum_outside
 from pidgan.efficiency.proof import Proof
+from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.files import tables
 from pidgan.sample.cuts import Cut, parse_cut
-
-INVALID_STATUS = 2 | 4 | 16
-"""Bits of the status column: a condition is missing; no bundle for the species; the
-selection of `apply` fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,14 +400,13 @@ def _read_chunk(
         own = {c.variable.name: c.evaluate(rows) for c in plan.conditions}
         conditions[plan.track], columns = own, columns | own
         if plan.species:
-            ids = rows[plan.species].astype(np.float64)
             own = plan.efficiency_map.metadata["pdgid"]
             is_signed = plan.track in tree.proof.signed
-            chosen &= ids == own if is_signed else np.abs(ids) == abs(own)
+            chosen &= is_species(rows[plan.species], own, is_signed=is_signed)
         for values in columns.values():
             valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
         if plan.status:
-            valid &= (rows[plan.status].astype(np.int64) & INVALID_STATUS) == 0
+            valid &= has_targets(rows[plan.status])
         targets = plan.efficiency_map.metadata["targets"]
         sentinels = {v["name"]: tuple(v["sentinels"]) for v in targets}
         arrays[plan.track, "place"] = bin_index(columns, plan.efficiency_map.binning)

@@ -7,16 +7,16 @@ selections go in between: `{track}_RichDLLk_gt_5_PIDCalibEff`.
 
 PIDCalib2 adds the relative errors of the tracks in quadrature. Here errors that tracks
 share, because they use the same map, are added with their correlation. Both numbers are
-NaN where a track lies outside its map, or has no conditions.
+NaN where a track lies outside its map, is of another species, has no conditions, or was
+generated no targets; `EfficiencyColumns` counts these rows. An efficiency below 0 or
+above 1 is counted too, and not clipped: clipping would bias the mean of the candidates.
 """
 
 import json
-import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,29 @@ import numpy as np
 from pidgan.application.conditions import (
     UNIT_CHECK_ENTRIES,
     Conditions,
+    FoundCondition,
     check_numbers,
     check_units,
 )
 from pidgan.application.record import SCHEMA, tree_name
 from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arguments import checked
-from pidgan.arrays import FloatArray, IntArray
-from pidgan.efficiency.analysis_rows import check_conditions, find_track_conditions
-from pidgan.efficiency.binning import bin_index
+from pidgan.arrays import BoolArray, IntArray
+from pidgan.efficiency.analysis_rows import (
+    check_conditions,
+    find_track_conditions,
+)
+from pidgan.efficiency.binning import bin_index, count_outside
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
-from pidgan.efficiency.estimates import map_key
 from pidgan.efficiency.proof import Proof
+from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
-from pidgan.errors import CutError, PidganWarning
+from pidgan.efficiency.sorted_rows import is_unphysical
+from pidgan.efficiency.usable_rows import has_targets, is_species
+from pidgan.errors import PidganWarning
 from pidgan.files import tables
 from pidgan.files.copying import copy_file
 from pidgan.files.trees import Addition
-
-_SIGNS = (">=", "<=", "==", "!=", ">", "<", "-", "+", "*", "/", "&&", "&", "||", "|")
-_WORDS = (
-    *("ge", "le", "eq", "ne", "gt", "lt"),
-    *("minus", "plus", "times", "over", "and", "and", "or", "or"),
-)
 
 
 @checked
@@ -57,11 +57,13 @@ def write_efficiency_columns(
     output: str | Path,
     *,
     cuts: str | Sequence[str] | None = None,
+    species_from: str | None = None,
+    suffix: str = "",
     conditions: Conditions | None = None,
     trust: bool = False,
     overwrite: bool = False,
     chunk: int = 200_000,
-) -> tuple[Path, ...]:
+) -> "EfficiencyColumns":
     """Write friend trees with the efficiency of each candidate and its uncertainty.
 
     The branches are `{track}_PIDCalibEff`, `{track}_PIDCalibErr`, `PIDCalibEff` and
@@ -76,6 +78,10 @@ def write_efficiency_columns(
         files: Files, `FILE:TREE` or patterns.
         output: File of the same format, or a directory for several files.
         cuts: One selection or several, as in `pid_efficiency`.
+        species_from: NAME of the branches `{track}_NAME` with PDG ids; rows where a
+            track is not of its map's species get NaN.
+        suffix: Suffix of the generated columns, whose status says which rows have
+            targets; the others get NaN.
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default.
         trust: Whether to go on without this proof, as for an ntuple without generated
@@ -84,7 +90,7 @@ def write_efficiency_columns(
         chunk: Number of entries read at a time.
 
     Returns:
-        The files written.
+        The files written, and the numbers of rows that have no efficiency.
 
     Raises:
         MapError: A map does not hold a cut, or there is no proof that a track was
@@ -100,15 +106,22 @@ def write_efficiency_columns(
         by_path.setdefault(source.path, []).append(source)
     outputs = tables.find_outputs(list(by_path), Path(output))
     # Every tree is checked before the first file is written.
+    request = _Request(
+        maps=opened,
+        selections=selections,
+        conditions=conditions,
+        species_from=species_from,
+        suffix=suffix,
+    )
     columns = {
-        outputs[path]: [_tree_columns(s, opened, selections, conditions) for s in found]
+        outputs[path]: [_tree_columns(source, request) for source in found]
         for path, found in by_path.items()
     }
     for found in columns.values():
         for one in found:
             one.proof.check(trust=trust)
     for file, found in columns.items():
-        record = partial(_record, found, opened, selections, trust=trust)
+        record = partial(_record, found, request, trust=trust)
         copy_file(
             [one.addition for one in found],
             file,
@@ -120,30 +133,174 @@ def write_efficiency_columns(
         if lacking := [text for one in found for text in one.proof.lacking]:
             text = f"{file}, NOT PROVEN: {'; '.join(lacking)}"
             warnings.warn(text, PidganWarning, stacklevel=2)
-    return tuple(columns)
+    counts = add_counts(one.counts for found in columns.values() for one in found)
+    result = EfficiencyColumns(paths=tuple(columns), counts=counts)
+    if text := result.warning():
+        warnings.warn(text, PidganWarning, stacklevel=3)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficiencyColumns:
+    """Files with the efficiency of each candidate, and what their rows are.
+
+    It is a sequence of the files.
+
+    Attributes:
+        paths: Files that were written.
+        counts: By track, "rows", and how many of them have NaN because of
+            "other_species", else "no_targets", else "no_condition", else "outside_map",
+            of which conditions, `outside_map, NAME`. By branch `..PIDCalibEff`, the
+            "rows" with a value and how many of these are "unphysical".
+    """
+
+    paths: tuple[Path, ...]
+    counts: dict[str, dict[str, int]]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def text(self) -> str:
+        """Return the files and the numbers that are not zero, a line for each."""
+        lines = [str(path) for path in self.paths]
+        for name, own in self.counts.items():
+            found = [f"{what}: {n}" for what, n in own.items() if n]
+            lines.append(f"{name}: {', '.join(found) or 'no rows'}")
+        return "\n".join(lines)
+
+    def warning(self) -> str:
+        """Say how many rows lie outside maps, or have an unphysical efficiency."""
+        parts = []
+        for name, own in self.counts.items():
+            if n := own.get("outside_map"):
+                causes = [
+                    f"{what.partition(', ')[2]}: {count}"
+                    for what, count in own.items()
+                    if what.startswith("outside_map, ") and count
+                ]
+                parts.append(
+                    f"{n} of {own['rows']} rows of {name} lie outside its map and have "
+                    f"NaN ({', '.join(causes)})"
+                )
+            if n := own.get("unphysical"):
+                parts.append(
+                    f"{n} of {own['rows']} values of {name} lie outside [0, 1] and are "
+                    "not clipped"
+                )
+        return "; ".join(parts)
+
+
+Counts = dict[str, dict[str, int]]
+
+
+def add_counts(parts: Iterable[Counts]) -> Counts:
+    """Return the sums of counts."""
+    total: Counts = {}
+    for part in parts:
+        for name, own in part.items():
+            sums = total.setdefault(name, dict.fromkeys(own, 0))
+            for what, n in own.items():
+                sums[what] = sums.get(what, 0) + n
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What `write_efficiency_columns` is asked for, the same for every tree."""
+
+    maps: Maps
+    selections: Sequence[Selection]
+    conditions: Conditions
+    species_from: str | None
+    suffix: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class _TreeColumns:
-    """The new branches of a tree, and the proof of how its tracks were generated."""
+    """The new branches of a tree, the proof of how its tracks were generated, counts.
+
+    The counts are filled chunk after chunk.
+    """
 
     addition: Addition
     proof: Proof
+    counts: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrackColumns:
+    """Where a tree holds a track; `species` and `status` are None if not asked for."""
+
+    track: str
+    map: EfficiencyMap
+    conditions: tuple[FoundCondition, ...]
+    species: str | None
+    status: str | None
+
+    @property
+    def own(self) -> list[str]:
+        """Branches that hold the track itself."""
+        inputs = [name for condition in self.conditions for name in condition.inputs]
+        return [*inputs, *([self.status] if self.status else [])]
+
+    def places(
+        self, rows: Mapping[str, Any], *, is_signed: bool
+    ) -> tuple[IntArray, dict[str, int]]:
+        """Return the bin (n,) of each row, -1 without an efficiency, and counts."""
+        columns = {c.variable.name: c.evaluate(rows) for c in self.conditions}
+        place = bin_index(columns, self.map.binning)
+        left = np.ones(len(place), dtype=np.bool_)
+        counts = {"rows": len(place)}
+        for why, lost in self._losses(rows, columns, is_signed=is_signed):
+            counts[why] = int(np.count_nonzero(left & lost))
+            left &= ~lost
+        outside = left & (place < 0)
+        counts["outside_map"] = int(np.count_nonzero(outside))
+        rest = {name: values[outside] for name, values in columns.items()}
+        for name, n in count_outside(rest, self.map.binning).items():
+            counts[f"outside_map, {name}"] = n
+        return np.where(left, place, -1), counts
+
+    def _losses(
+        self, rows: Mapping[str, Any], columns: Mapping[str, Any], *, is_signed: bool
+    ) -> Iterator[tuple[str, BoolArray]]:
+        """Yield why rows (n,) may have no efficiency, and which ones have none."""
+        n = len(next(iter(columns.values())))
+        none = np.zeros(n, dtype=np.bool_)
+        pdgid = int(self.map.metadata["pdgid"])
+        if self.species is None:
+            yield "other_species", none
+        else:
+            yield (
+                "other_species",
+                ~is_species(rows[self.species], pdgid, is_signed=is_signed),
+            )
+        if self.status is None:
+            yield "no_targets", none
+        else:
+            yield "no_targets", ~has_targets(rows[self.status])
+        missing = [~np.isfinite(columns[name]) for name in self.map.binning]
+        yield "no_condition", np.any([none, *missing], axis=0)
 
 
 def _record(
     columns: Sequence[_TreeColumns],
-    maps: Maps,
-    selections: Sequence[Selection],
+    asked: _Request,
     old: list[str],
     notes: list[str],
     *,
     trust: bool,
 ) -> list[str]:
-    """Return the record of a file: its maps, and what is not proven of its trees."""
+    """Return the record of a file: its maps, what is not proven of it, and counts."""
+    maps = asked.maps.items()
     request = {
-        "maps": {track: own.metadata["bundle_sha256"] for track, own in maps.items()},
-        "cuts": [selection.text for selection in selections],
+        "maps": {track: own.metadata["bundle_sha256"] for track, own in maps},
+        "cuts": [selection.text for selection in asked.selections],
+        "species_from": asked.species_from,
+        "suffix": asked.suffix,
     }
     lines = []
     for one in columns:
@@ -156,140 +313,100 @@ def _record(
             "request": request,
             "tracks": {},
             "unproven": one.proof.lacking,
+            "counts": one.counts,
         }
         lines.append(json.dumps(content))
     return lines
 
 
-def _selection_names(selections: Sequence[Selection]) -> list[str]:
-    """Prefixes such as `RichDLLk_gt_5_`, of which one selection alone has none."""
-    if len(selections) == 1:
-        return [""]
-    names = [f"{_name(selection.text)}_" for selection in selections]
-    for name, selection in zip(names, selections, strict=True):
-        if names.count(name) > 1:
-            raise CutError(
-                f"cut {selection.text!r} is given twice, as {name}PIDCalibEff"
-            )
-    return names
-
-
-def _name(text: str) -> str:
-    """Return a cut as part of a branch's name."""
-    text = re.sub(r"(\d)\.(\d)", r"\1p\2", text)
-    for sign, word in zip(_SIGNS, _WORDS, strict=True):
-        text = text.replace(sign, f" {word} ")
-    return "_".join(re.findall(r"\w+", text.replace("!", " not ")))
-
-
-def _tree_columns(
-    source: tables.Source,
-    maps: Maps,
-    selections: Sequence[Selection],
-    conditions: Conditions,
-) -> _TreeColumns:
+def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
     """Return the new branches of a tree; raise if it does not hold what they need."""
     tree = tables.describe_tree(source)
-    found = {
-        track: find_track_conditions(
-            track, own, source, tree, needed=list(own.binning), conditions=conditions
-        )
-        for track, own in maps.items()
-    }
-    tracks = ", ".join(maps)
-    where = f"{source}, {tracks}"
-    read = [name for own in found.values() for c in own for name in c.inputs]
-    inputs = list(dict.fromkeys(read))
-    check_numbers(inputs, tree, source, tracks)
+    tracks = [_find_track(track, source, tree, request) for track in request.maps]
+    names = ", ".join(request.maps)
+    where = f"{source}, {names}"
+    own = list(dict.fromkeys(name for track in tracks for name in track.own))
+    truth = [track.species for track in tracks if track.species]
+    inputs = list(dict.fromkeys([*own, *truth]))
+    check_numbers(inputs, tree, source, names)
     types = {name: tree.types[name] for name in inputs}
-    shape = common_shape(types, own=inputs, where=where)
+    shape = common_shape(types, own=own, where=where)
     if tree.entries:
         head = next(tables.iterate_entries(source, inputs, chunk=UNIT_CHECK_ENTRIES))
         rows, _ = lay_out(head, inputs, shape, where=where)
-        for track, own in found.items():
-            check_units(own, rows, source, track)
-    kind = tables.BranchType(np.dtype(np.float64), shape)
-    selected = {
-        name: _Table(selection, maps)
-        for name, selection in zip(
-            _selection_names(selections), selections, strict=True
-        )
-    }
-    fresh = [
-        f"{owner}{name}{number}"
-        for name, table in selected.items()
-        for owner in table.owners
-        for number in ("PIDCalibEff", "PIDCalibErr")
-    ]
-    nested = [name for name in inputs if types[name].shape == (None,)]
+        for track in tracks:
+            check_units(track.conditions, rows, source, track.track)
     proof = Proof(source, tree.entries)
-    for track, own in found.items():
-        proof.require(track, maps[track], (), conditions=own, species_from=None)
+    for track in tracks:
+        proof.require(
+            track.track,
+            track.map,
+            [track.status] if track.status else (),
+            conditions=track.conditions,
+            species_from=request.species_from,
+        )
+    selected = dict(
+        zip(
+            selection_names(request.selections),
+            [SelectionTable(one, request.maps) for one in request.selections],
+            strict=True,
+        )
+    )
+    nested = [name for name in own if types[name].shape == (None,)]
+    counts: Counts = {}
 
     def compute(first: int, arrays: Mapping[str, Any]) -> dict[str, Any]:
         proof.add(arrays)
-        rows, counts = lay_out(arrays, inputs, shape, where=where)
-        places = {
-            track: bin_index(
-                {c.variable.name: c.evaluate(rows) for c in own}, maps[track].binning
-            )
-            for track, own in found.items()
-        }
-        numbers = [
-            values
-            for table in selected.values()
-            for tracks in table.owners.values()
-            for values in table.product(tracks, places)
-        ]
-        columns = zip(fresh, numbers, strict=True)
-        return {name: restore(values, shape, counts) for name, values in columns}
+        rows, n_tracks = lay_out(arrays, inputs, shape, where=where)
+        places, found = {}, {}
+        for one in tracks:
+            is_signed = one.track in proof.signed
+            places[one.track], found[one.track] = one.places(rows, is_signed=is_signed)
+        columns = {}
+        for name, table in selected.items():
+            for owner, members in table.owners.items():
+                value, error = table.product(members, places)
+                wrong, n = is_unphysical(value), np.count_nonzero(~np.isnan(value))
+                both = {"rows": int(n), "unphysical": int(np.count_nonzero(wrong))}
+                found[f"{owner}{name}PIDCalibEff"] = both
+                columns[f"{owner}{name}PIDCalibEff"] = value
+                columns[f"{owner}{name}PIDCalibErr"] = error
+        counts.update(add_counts([counts, found]))
+        return {name: restore(v, shape, n_tracks) for name, v in columns.items()}
 
+    fresh = [
+        f"{owner}{name}PIDCalib{number}"
+        for name, table in selected.items()
+        for owner in table.owners
+        for number in ("Eff", "Err")
+    ]
     addition = Addition(
         source=source,
         needed=tuple(inputs),
-        types=dict.fromkeys(fresh, kind),
+        types=dict.fromkeys(fresh, tables.BranchType(np.dtype(np.float64), shape)),
         compute=compute,
         like=dict.fromkeys(fresh, nested[0]) if nested else {},
     )
-    return _TreeColumns(addition=addition, proof=proof)
+    return _TreeColumns(addition=addition, proof=proof, counts=counts)
 
 
-class _Table:
-    """A selection in every bin (n_bins,) of the maps of its tracks."""
-
-    def __init__(self, selection: Selection, maps: Maps) -> None:
-        cuts = selection.cuts
-        keys = {track: map_key(maps[track]) for track in cuts}
-        self.owners = {**{f"{track}_": [track] for track in cuts}, "": list(cuts)}
-        self.efficiency = {t: maps[t].nominal[cut] for t, cut in cuts.items()}
-        self.covariance = {
-            (t, s): maps[t].joint_covariance(cuts[t], cuts[s])
-            for t, s in product(cuts, cuts)
-            if keys[t] == keys[s]
-        }
-        # By map and variation, then by track.
-        self.shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
-        for track, cut in cuts.items():
-            for name, values in maps[track].variations.items():
-                own = self.shifts.setdefault((keys[track], name), {})
-                own[track] = values[cut]
-
-    def product(
-        self, tracks: Sequence[str], places: Mapping[str, IntArray]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return the product (n,) of the efficiencies of tracks, and its error."""
-        factors = [self.efficiency[t][places[t]] for t in tracks]
-        slopes = {
-            t: np.prod([np.ones(len(f)), *factors[:i], *factors[i + 1 :]], axis=0)
-            for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
-        }
-        variance = np.zeros(len(factors[0]))
-        for (t, s), covariance in self.covariance.items():
-            if t in slopes and s in slopes:
-                variance += slopes[t] * slopes[s] * covariance[places[t], places[s]]
-        for shift in self.shifts.values():
-            parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
-            variance += np.sum(parts, axis=0) ** 2
-        inside = np.all([places[track] >= 0 for track in tracks], axis=0)
-        value = np.where(inside, np.prod(factors, axis=0), np.nan)
-        return value, np.where(inside, np.sqrt(variance), np.nan)
+def _find_track(
+    track: str, source: tables.Source, tree: tables.TreeInfo, request: _Request
+) -> _TrackColumns:
+    """Return where a tree holds a track."""
+    own = request.maps[track]
+    status = f"{track}_pidgan_status{request.suffix}"
+    return _TrackColumns(
+        track=track,
+        map=own,
+        conditions=find_track_conditions(
+            track,
+            own,
+            source,
+            tree,
+            needed=list(own.binning),
+            conditions=request.conditions,
+        ),
+        species=f"{track}_{request.species_from}" if request.species_from else None,
+        status=status if status in tree.branches else None,
+    )
