@@ -26,7 +26,13 @@ from pidgan.application.several_tracks import Shape, common_shape, lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import CardVariable
 from pidgan.bundle.noise import UInt64Array, entry_keys
-from pidgan.efficiency.binning import Binning, bin_index, by_condition, choose_edges
+from pidgan.efficiency.binning import (
+    Binning,
+    bin_index,
+    by_condition,
+    choose_edges,
+    warn_of_outside,
+)
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.events import Events, event_keys, find_events, find_keys
 from pidgan.efficiency.outside import OutsideByTrack, add_outside, sum_outside
@@ -169,6 +175,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     weights = joined["", "weight"]
     columns = {name: joined[None, name] for name in by_condition(request.binning)}
     edges = choose_edges(request.binning, columns, weights)
+    cell = bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64)
+    if (cell >= 0).any():
+        warn_of_outside(columns, edges, cell)
     if n_invalid:
         warnings.warn(
             f"{n_invalid} of {n_invalid + len(weights)} rows have no generated targets "
@@ -185,7 +194,7 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
             for track, numbers in request.cuts.items()
         },
         weights=weights,
-        cell=bin_index(columns, edges) if edges else np.zeros(len(weights), np.int64),
+        cell=cell,
         binning=edges,
         n_invalid=n_invalid,
         origin=origin,
@@ -400,9 +409,9 @@ def _read_chunk(
         own = {c.variable.name: c.evaluate(rows) for c in plan.conditions}
         conditions[plan.track], columns = own, columns | own
         if plan.species:
-            own = plan.efficiency_map.metadata["pdgid"]
+            pdgid = plan.efficiency_map.metadata["pdgid"]
             is_signed = plan.track in tree.proof.signed
-            chosen &= is_species(rows[plan.species], own, is_signed=is_signed)
+            chosen &= is_species(rows[plan.species], pdgid, is_signed=is_signed)
         for values in columns.values():
             valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
         if plan.status:

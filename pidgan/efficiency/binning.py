@@ -8,7 +8,7 @@ which gives bins that the rows measure equally well.
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]
 Edges = Mapping[str, Sequence[float] | FloatArray]
 ChosenEdges = Mapping[str, tuple[float, ...]]
 FoundEdges = dict[str, tuple[float, ...]]
+Counts = dict[str, dict[str, int]]
 
 CELLS = 2000
 """Steps among which the edges of bins of equal population are sought: 0.05 % of the
@@ -237,6 +238,17 @@ def count_outside(columns: Columns, binning: Edges) -> dict[str, int]:
     """Return how many rows lie outside the bins, by condition; NaN is outside."""
     _, inside = _places(columns, binning)
     return {name: int(np.count_nonzero(~own)) for name, own in inside.items()}
+
+
+def add_counts(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Counts:
+    """Return the sums of counts by name, then by what is counted."""
+    total: Counts = {}
+    for part in parts:
+        for name, own in part.items():
+            sums = total.setdefault(name, {})
+            for what, n in own.items():
+                sums[what] = sums.get(what, 0) + n
+    return total
 
 
 def outside_text(counts: Mapping[str, int], binning: Edges) -> str:

@@ -14,7 +14,7 @@ above 1 is counted too, and not clipped: clipping would bias the mean of the can
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from pidgan.efficiency.analysis_rows import (
     check_conditions,
     find_track_conditions,
 )
-from pidgan.efficiency.binning import bin_index, count_outside
+from pidgan.efficiency.binning import Counts, add_counts, bin_index, count_outside
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.proof import Proof
 from pidgan.efficiency.selection_table import SelectionTable, selection_names
@@ -191,20 +191,6 @@ class EfficiencyColumns:
                     "not clipped"
                 )
         return "; ".join(parts)
-
-
-Counts = dict[str, dict[str, int]]
-
-
-def add_counts(parts: Iterable[Counts]) -> Counts:
-    """Return the sums of counts."""
-    total: Counts = {}
-    for part in parts:
-        for name, own in part.items():
-            sums = total.setdefault(name, dict.fromkeys(own, 0))
-            for what, n in own.items():
-                sums[what] = sums.get(what, 0) + n
-    return total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ up, because their errors are the same error.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -51,8 +52,9 @@ from pidgan.efficiency.events import check_key
 from pidgan.efficiency.outside import OutsideByTrack, check_places, outside_texts
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
+from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
-from pidgan.errors import MapError
+from pidgan.errors import MapError, PidganWarning
 from pidgan.sample.weights import check_weights
 
 __all__ = [
@@ -315,6 +317,7 @@ def combine(
         sums=np.where(cells.status == FILLED, cells.sums, 0.0),
     )
     estimates = _estimates(parts, sample, keys, cells=cells)
+    _warn_of_unphysical(estimates.values)
     return PidEfficiencies(
         results=tuple(_describe(parts, estimates, cells, rows=rows)),
         estimates=estimates,
@@ -324,6 +327,17 @@ def combine(
         unproven=rows.unproven,
         outside=rows.outside,
     )
+
+
+def _warn_of_unphysical(values: FloatArray) -> None:
+    """Warn of efficiencies outside [0, 1]."""
+    if wrong := np.count_nonzero(is_unphysical(values)):
+        warnings.warn(
+            f"{wrong} of {len(values)} efficiencies lie outside [0, 1]; they are "
+            "flagged, not clipped",
+            PidganWarning,
+            stacklevel=4,
+        )
 
 
 def _estimates(
@@ -368,6 +382,9 @@ def _describe(
             "sum of weights not positive": status == NOT_POSITIVE,
             "nothing passes": usable and n_passing == 0,
             "everything passes": usable and n_passing == cells.n_rows[cell],
+            "below 0": is_unphysical(one.value) and one.value < 0,
+            "above 1": is_unphysical(one.value) and one.value > 1,
+            "few effective events": cells.is_diluted[cell],
             "few reference rows": part.few,
             "not proven": bool(rows.unproven),
         }

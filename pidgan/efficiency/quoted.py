@@ -68,7 +68,8 @@ class PidEfficiency:
         few_events: Whether a reference has few rows on one side of a cut.
         bin: Edges by branch, if the efficiency is that of an analysis bin.
         flags: Warnings, of "empty", "sum of weights not positive", "nothing passes",
-            "everything passes", "few reference rows", "not proven".
+            "everything passes", "below 0", "above 1", "few effective events", "few
+            reference rows", "not proven".
     """
 
     cut: str
@@ -160,7 +161,13 @@ def table_lines(
     names = list(dict.fromkeys(name for r in rows for name in r.syst))
     width = max(len(title), *(len(r.label) for r in rows))
     head = ["value", "stat", *names, "total", *last]
-    lines = [f"{title:{width}}" + "".join(f"{name:>13}" for name in head)]
+    widths = [max(len(name) + 2, 13) for name in head]
+
+    def line(label: str, cells: Sequence[str]) -> str:
+        padded = [f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)]
+        return f"{label:{width}}{''.join(padded)}"
+
+    lines = [line(title, head)]
     for r in rows:
         numbers = [r.value, r.stat, *(r.syst[name] for name in names), r.total]
         numbers += [getattr(r, name) for name in last]
@@ -168,7 +175,7 @@ def table_lines(
         cells = [
             "-" if math.isnan(x) else s for x, s in zip(numbers, shown, strict=True)
         ]
-        lines.append(f"{r.label:{width}}" + "".join(f"{cell:>13}" for cell in cells))
+        lines.append(line(r.label, cells))
     return lines
 
 

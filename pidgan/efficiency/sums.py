@@ -29,6 +29,10 @@ from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.errors import PidganWarning
 from pidgan.sample.weights import n_eff_of_sums
 
+MIN_EFFECTIVE, DILUTION = 10.0, 10.0
+"""Effective events below which, and events for each of them from which, a bin is
+flagged: a few weights, larger than all others, decide its efficiency."""
+
 BLOCK_ROWS = 100_000
 """Number of rows whose values for all selections are in memory at a time."""
 
@@ -46,6 +50,12 @@ class Cells:
     sums: FloatArray
     n_eff: FloatArray
     status: IntArray
+
+    @property
+    def is_diluted(self) -> BoolArray:
+        """Whether few of many events have nearly all of the weight, (n_cells,)."""
+        few = self.n_eff < np.minimum(MIN_EFFECTIVE, self.n_events / DILUTION)
+        return np.asarray((self.status == FILLED) & few)
 
     def share(self, sums: NDArray[Any]) -> FloatArray:
         """Sums (n_cells, ...) over sums of weights; zero where unusable."""

@@ -416,12 +416,47 @@ def test_cuts_that_pass_nothing_or_everything_are_flagged() -> None:
         weights=np.ones(n),
         cell=np.zeros(n, dtype=int),
     )
-    everything, nothing = combined(SELECTIONS[:2], rows, {"a": make_map()}, bins={})
+    with pytest.warns(PidganWarning, match=r"1 of 2 efficiencies .* outside \[0, 1\]"):
+        found = combined(SELECTIONS[:2], rows, {"a": make_map()}, bins={})
+    everything, nothing = found
     assert everything.flags == ("everything passes",)
-    assert nothing.flags == ("nothing passes",)
+    # The correction takes 2 % from nothing, and the value says so.
+    assert nothing.value == pytest.approx(-0.02)
+    assert nothing.flags == ("nothing passes", "below 0")
+    assert "a1: nothing passes, below 0" in found.text()
+    assert found.frame()["flags"].tolist()[1] == "nothing passes, below 0"
+    assert "below 0" in json.loads(found.to_json())["results"][1]["flags"]
     for one in (everything, nothing):
         assert np.isfinite(one.value)
         assert one.stat > 0
+
+
+def test_an_efficiency_above_one_is_flagged_in_its_bin() -> None:
+    rows = draw_rows(1, 1000)
+    shift = np.array([[0.3, 0.1, 0.0], [0.0, 0.0, 0.0]])
+    high = make_map(discrepancy=DISCREPANCY + shift)
+    with pytest.warns(PidganWarning, match=r"1 of 4 efficiencies .* outside \[0, 1\]"):
+        found = combined(SELECTIONS[:2], rows, dict.fromkeys("abc", high), bins=BINS)
+    assert [one.value > 1 for one in found] == [True, False, False, False]
+    assert [one.flags for one in found] == [("above 1",), (), (), ()]
+
+
+def test_a_bin_that_few_weights_decide_is_flagged() -> None:
+    rows = draw_rows(1, 2000)
+    weights = np.where(rows.cell == 0, 1e-4, 1.0)
+    weights[np.flatnonzero(rows.cell == 0)[0]] = 1.0
+    maps = dict.fromkeys("abc", make_map())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PidganWarning)
+        first, second = combined(
+            SELECTIONS[:1], replace(rows, weights=weights), maps, bins=BINS
+        )
+    assert "few effective events" in first.flags
+    assert first.n_eff == pytest.approx(1.0, abs=0.3)
+    assert second.flags == ()
+    # Few rows with weights of the same size are no surprise.
+    few = combined(SELECTIONS[:1], draw_rows(2, 12), maps, bins=BINS)
+    assert not any("few effective events" in one.flags for one in few)
 
 
 def test_few_reference_rows_flag_a_joint_selection() -> None:
@@ -472,7 +507,9 @@ def test_rows_outside_the_map_of_a_track() -> None:
     b = TrackRows(place=place, passed=rows.tracks["b"].passed)
     rows = Rows(tracks={**rows.tracks, "b": b}, weights=rows.weights, cell=rows.cell)
     maps = dict.fromkeys("abc", make_map())
-    with pytest.warns(PidganWarning, match="100 of 1000 rows lie outside the effici"):
+    with pytest.warns(
+        PidganWarning, match=r"100 of 1000 rows .* map of b \(10.00%; P "
+    ):
         found = combined(SELECTIONS, rows, maps, bins={})
     a, _, single, joint, _ = found
     assert a.syst["outside"] == 0
