@@ -625,7 +625,7 @@ def test_rows_outside_the_map(toy_map: EfficiencyMap, tmp_path: Path) -> None:
     assert own.share == pytest.approx(weights[:200].sum() / weights.sum())
     assert one.outside_fraction == pytest.approx(0.1)
     assert 0.05 < one.syst["outside"] / one.outside_fraction < 0.578
-    message = r"outside the efficiency map \(P 3000 to .*, 10.00%, ETA in 200"
+    message = r"outside the efficiency map \(P 3000 to .*: ETA not in .*: 200 rows"
     with pytest.raises(MapError, match=message):
         pid_efficiency({"Kplus": toy_map}, path, outside="refuse", **options)
 
