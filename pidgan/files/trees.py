@@ -27,6 +27,10 @@ RECORD = "pidgan_record"
 """Name under which a file holds its record: lines of text that say how its trees were
 made. It is no tree of the user, and no branch."""
 
+REMOTE_SILENCE = 30.0
+"""Seconds without a byte from a web server after which reading ends. Requests of XRootD
+have a limit of their own, 60 s in fsspec-xrootd."""
+
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -202,6 +206,16 @@ def is_remote(path: str | Path) -> bool:
     return _REMOTE.match(str(path)) is not None
 
 
+def remote_options(path: str | Path) -> dict[str, Any]:
+    """Return options of fsspec for an address: a server that is silent is given up."""
+    if not str(path).lower().startswith(("http://", "https://")):
+        return {}
+    from aiohttp import ClientTimeout
+
+    limits = {"sock_connect": REMOTE_SILENCE, "sock_read": REMOTE_SILENCE}
+    return {"client_kwargs": {"timeout": ClientTimeout(**limits)}}
+
+
 def file_stamp(path: str | Path) -> dict[str, int]:
     """Return the size of a file and, if it is local, the time of its last change."""
     if not is_remote(path):
@@ -209,7 +223,7 @@ def file_stamp(path: str | Path) -> dict[str, int]:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     xrootd.prepare_for(path)
     with reading(str(path)):
-        filesystem, name = fsspec.core.url_to_fs(str(path))
+        filesystem, name = fsspec.core.url_to_fs(str(path), **remote_options(path))
         return {"size": int(filesystem.size(name) or 0)}
 
 
@@ -222,7 +236,10 @@ def reading(where: str) -> Iterator[None]:
         raise
     # uproot, fsspec and the codecs have no common base class for damage.
     except Exception as error:
-        raise NtupleError(f"{where} cannot be read: {one_line(error)}") from error
+        # fsspec says of a server that is silent that the file is not there.
+        cause = error.__cause__
+        reason = one_line(cause if isinstance(cause, TimeoutError) else error)
+        raise NtupleError(f"{where} cannot be read: {reason}") from error
 
 
 def read_pieces(pieces: Iterator[Any], source: Source) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from toy_generator import ToyGenerator, make_card
 
 from pidgan.application.apply import apply
 from pidgan.errors import NtupleError
+from pidgan.files import trees
 from pidgan.files.tables import Source, find_sources, read_columns, write_trees
 
 ENTRIES = 30_000
@@ -235,3 +236,20 @@ def test_plugins_of_the_client_are_loaded_with_it() -> None:
     assert "libXrdCl.so" in done.stdout
     for plugin in ("libXrdSecgsi-", "libXrdCryptossl-"):
         assert plugin in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.hdf5"])
+def test_a_silent_server_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "a.hdf5":
+        pytest.importorskip("h5py")
+    monkeypatch.setattr(trees, "REMOTE_SILENCE", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        start = time.monotonic()
+        with pytest.raises(NtupleError, match=f"{name}.* cannot be read: .*Timeout"):
+            read_columns(Source(f"http://127.0.0.1:{port}/{name}", "T"), ["x"])
+        assert time.monotonic() - start < 30

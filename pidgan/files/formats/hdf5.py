@@ -26,6 +26,7 @@ from pidgan.files.trees import (
     common_length,
     entry_shape,
     is_remote,
+    remote_options,
 )
 
 if TYPE_CHECKING:
@@ -183,7 +184,9 @@ def _open(path: str) -> Iterator["h5py.File"]:
     library = _library(path)
     with contextlib.ExitStack() as stack:
         where = (
-            stack.enter_context(fsspec.open(path, "rb")) if is_remote(path) else path
+            stack.enter_context(fsspec.open(path, "rb", **remote_options(path)))
+            if is_remote(path)
+            else path
         )
         yield stack.enter_context(library.File(where, "r"))
 

@@ -22,6 +22,7 @@ from pidgan.files.trees import (
     BranchType,
     Format,
     entry_shape,
+    remote_options,
 )
 
 _RECORD = RECORD.encode()
@@ -151,7 +152,10 @@ def _arrow_column(values: Any, kind: Any) -> Any:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[Any]:
-    with fsspec.open(path, "rb") as stream, pq.ParquetFile(stream) as file:
+    with (
+        fsspec.open(path, "rb", **remote_options(path)) as stream,
+        pq.ParquetFile(stream) as file,
+    ):
         yield file
 
 

@@ -123,7 +123,7 @@ FORMAT = trees.Format(
     name="ROOT",
     suffixes=(".root",),
     magic=b"root",
-    open=lambda path: uproot.open({path: None}),
+    open=lambda path: uproot.open({path: None}, **trees.remote_options(path)),
     tree=_tree,
     create=lambda path: uproot.recreate(path, compression=COMPRESSION),
     write=_write,
