@@ -12,6 +12,7 @@ pytest.importorskip("tensorflow")
 import pidgan
 from pidgan.bundle.bundle import Bundle
 from pidgan.sample.definition import Sample
+from pidgan.training.export import compare
 from pidgan.training.model import Model, open_model
 from pidgan.training.setup import choose_family, set_up
 
@@ -129,3 +130,10 @@ def test_an_atom_of_the_report_stands_out(made: Any) -> None:
     assert atoms["nRows"] == [159]
     assert atoms["nClusters"] == []
     assert atoms["dEdx"] == [0]
+
+
+def test_one_step_of_a_fine_grid_is_no_difference_to_keras() -> None:
+    expected = np.array([[60.04, 45.0], [60.04, 45.0], [60.04, 45.0]], np.float32)
+    got = expected + np.array([[0.04, 0], [0.09, 0], [0, 1]], np.float32)
+    assert compare(expected, got, [0.04, 1.0]).differing == 2
+    assert compare(expected, got).differing == 3
