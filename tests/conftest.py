@@ -10,9 +10,13 @@ import pytest
 from command_line import run  # noqa: F401
 
 from pidgan.files.tables import write_trees
+from pidgan.files.xrootd import load_client
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis, simulate_calibration
+
+# Test modules load TensorFlow in any order, and some the client of root:// by its name.
+load_client()
 
 CALIBRATION_TRACKS = 20_000
 ANALYSIS_ENTRIES = 3_000
