@@ -57,6 +57,8 @@ def run_demo(
     Raises:
         NtupleError: The folder exists.
     """
+    # What needs the training dependencies fails before the work.
+    _ = pidgan.train, pidgan.validate, pidgan.export_bundle
     with writing_folder(output, mark="demo.json", overwrite=overwrite) as work:
         analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
         branches = simulation.simulate_analysis(ANALYSIS_ENTRIES, seed=seed)

@@ -1,19 +1,45 @@
 """The analysis verbs run in the base install, without any training library.
 
-`.ci/run` names the Python of such an installation in PIDGAN_BASE_PYTHON.
+`.ci/run` names the Python of such an installation in PIDGAN_BASE_PYTHON. Everywhere,
+every verb is tried in a process that cannot import these libraries.
 """
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from test_law import VALID
+from wrong_arguments import world  # noqa: F401
 
 PYTHON = os.environ.get("PIDGAN_BASE_PYTHON", "")
 
-pytestmark = pytest.mark.skipif(
+needs_base = pytest.mark.skipif(
     not PYTHON, reason="PIDGAN_BASE_PYTHON names no base installation"
 )
+
+TRAINING = (
+    *("iminuit", "jinja2", "keras", "matplotlib", "mplhep", "onnx", "sklearn"),
+    *("sweights", "tensorflow", "distributed", "dask", "h5py"),
+)
+BLOCKED = f"""
+import json, sys
+sys.modules.update(dict.fromkeys({TRAINING!r}))
+import pidgan.cli
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["pidgan", *words]
+    try:
+        pidgan.cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    print("CODE", code, flush=True)
+    print("CODE", code, file=sys.stderr, flush=True)
+"""
+# Verbs that need more than the base install, and perhaps even to say what is wrong.
+NEED_TRAINING = {"demo", "train", "families", "compare", "validate", "refine"}
 
 
 def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -21,6 +47,7 @@ def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+@needs_base
 def test_analysis_world(kaon_bundle: Path, analysis_file: Path, tmp_path: Path) -> None:
     replace = ("-o", "out.root", "--mode", "replace")
     for arguments in (
@@ -37,6 +64,7 @@ def test_analysis_world(kaon_bundle: Path, analysis_file: Path, tmp_path: Path) 
         assert done.returncode == 0, (arguments, done.stderr)
 
 
+@needs_base
 def test_training_verbs_say_what_is_missing(tmp_path: Path, kaon_dataset) -> None:
     kaon_dataset.save(tmp_path / "data")
     done = _run("train", "data", "-o", "model", cwd=tmp_path)
@@ -45,7 +73,41 @@ def test_training_verbs_say_what_is_missing(tmp_path: Path, kaon_dataset) -> Non
     assert '".[train]"' in done.stderr
 
 
+@needs_base
 def test_no_training_library_is_there(tmp_path: Path) -> None:
     code = "import tensorflow"
     done = subprocess.run([PYTHON, "-c", code], capture_output=True, cwd=tmp_path)
     assert done.returncode != 0
+
+
+def test_every_verb_without_training(world: Path) -> None:  # noqa: F811
+    verbs = list(VALID)
+    words = [
+        [*verb.split(), *(word for given in VALID[verb].values() for word in given)]
+        for verb in verbs
+    ]
+    for number, line in enumerate(words):  # no two outputs of one name
+        line[:] = [w.replace("new", f"new{number}") for w in line]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, json.dumps(words)],
+        capture_output=True,
+        text=True,
+        cwd=world,
+        check=False,
+    )
+    parts = done.stderr.split("CODE ")
+    results = {
+        verb: (parts[i + 1][0], parts[i].partition("\n")[2] if i else parts[i])
+        for i, verb in enumerate(verbs)
+    }
+    for verb, (code, text) in results.items():
+        if verb == "prepare":  # of an analysis ntuple
+            assert code == "1"
+            assert "has none of the trees" in text
+        elif verb in NEED_TRAINING:
+            lines = [li for li in text.splitlines() if li.startswith("pidgan: error:")]
+            assert (code, len(lines)) == ("1", 1), (verb, text)
+            assert '".[train]"' in lines[0], verb
+            assert "Traceback" not in text, verb
+        else:
+            assert code == "0", (verb, text)
