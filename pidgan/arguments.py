@@ -41,6 +41,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("chunk", "threads", "workers", "repeats"), (1, MOST_COUNT)),
     **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
 }
+LONGEST_NAME = 255  # characters in the name of a file, on any common system
 SHOWN = 60  # most characters of a wrong value in a message
 
 
@@ -58,7 +59,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             parameter = signature.parameters[name]
             # A number of numpy goes on as one of Python, which JSON knows.
             plain = value.item() if isinstance(value, np.generic) else value
-            if isinstance(plain, Iterator | Set) and _is_sequence(parameter.annotation):
+            if _is_other_sequence(plain, parameter.annotation):
                 plain = list(plain)
             if value is not parameter.default:
                 _check(function.__name__, name, plain, parameter.annotation)
@@ -80,9 +81,7 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
         hint = Callable[..., Any] | None if hint.startswith("Callable[") else Any
     if hint is inspect.Parameter.empty:
         return
-    shown = repr(value)
-    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-    shown = f"{function}: {name} is {' '.join(shown.split())}"
+    shown = f"{function}: {name} is {brief(value)}"
     if not _fits(value, hint):
         choices = [c for one in _parts(hint) for c in _choices(one)]
         if choices and isinstance(value, str):
@@ -90,8 +89,11 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
             raise ValueError(f"{shown}, expected {listed}{nearest(value, choices)}")
         raise TypeError(f"{shown} ({type(value).__name__}), expected {_text(hint)}")
     is_path = isinstance(value, str | os.PathLike) and Path in _parts(hint)
-    if is_path and (not str(value) or "\0" in str(value)):
-        raise ValueError(f"{shown}, expected a path, without NUL characters")
+    if is_path and not _is_name(str(value)):
+        raise ValueError(
+            f"{shown}, expected a path, without NUL characters and with names of at "
+            f"most {LONGEST_NAME} characters"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{shown}, expected a finite number")
     if isinstance(value, int) and int not in _parts(hint) and abs(value) > 2**1000:
@@ -103,10 +105,25 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
             raise ValueError(f"{name} is {value}, expected {bound}")
 
 
-def _is_sequence(hint: Any) -> bool:
-    """Return whether a sequence is meant, as which an iterator counts too."""
+def brief(value: Any) -> str:
+    """Return a value as a short text of one line, for a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _is_name(path: str) -> bool:
+    """Return whether a system may have a path."""
+    longest = max(map(len, path.replace("\\", "/").split("/")))
+    return len(path) > 0 and "\0" not in path and longest <= LONGEST_NAME
+
+
+def _is_other_sequence(value: Any, hint: Any) -> bool:
+    """Return whether an iterator or array stands for the sequence that is meant."""
     kinds = [typing.get_origin(part) for part in _parts(hint)]
-    return any(isinstance(k, type) and issubclass(k, Sequence) for k in kinds)
+    others = (Iterator, Set) if np.ndarray in kinds else (Iterator, Set, np.ndarray)
+    return isinstance(value, others) and any(
+        isinstance(kind, type) and issubclass(kind, Sequence) for kind in kinds
+    )
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:
@@ -144,7 +161,8 @@ def _fits(value: Any, hint: Any) -> bool:
             for key, item in value.items()
         )
     if isinstance(origin, type) and issubclass(origin, Iterable):
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        is_table = isinstance(value, str | bytes | Mapping) or hasattr(value, "columns")
+        if is_table or not isinstance(value, Iterable):
             return False
         return not hasattr(value, "__len__") or all(_fits(v, parts[0]) for v in value)
     return _is_instance(value, origin or hint)

@@ -231,7 +231,7 @@ def as_rows(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.floa
     """Return rows (n, width) as float32, or raise a ValueError for another shape."""
     try:
         array = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is no array (n, {width}): {error}") from None
     if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, {width})")

@@ -79,6 +79,9 @@ def load_geometry(
         chosen = source.get("particle")
         particle = particle if chosen is None else str(chosen)
         return load_geometry(str(source["file"]), particle=particle, folder=folder)
+    if not isinstance(source, str | Path):
+        kind = type(source).__name__
+        raise SampleError(f"geometry is {kind}, expected a table or the path of a file")
     path = Path(folder, source)
     if path.suffix.lower() == ".xml":
         return _from_xml(read_text(path, error=SampleError), path, particle)

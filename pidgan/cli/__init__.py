@@ -65,7 +65,7 @@ def main() -> None:
         fail(f"{error.name} is missing; {TRAINING_HINT}", code=1)
     except SystemExit as end:
         # click leaves so where the reader of a pipe has gone.
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
             fail("the standard output cannot be written: its reader has gone", code=1)
         raise end
     except ValueError as error:

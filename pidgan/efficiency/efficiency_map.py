@@ -163,6 +163,10 @@ class EfficiencyMap:
     @checked
     def joint_covariance(self, i: int, j: int) -> FloatArray:
         """Return the covariance (n_bins, n_bins) of the discrepancies of two cuts."""
+        n = len(self.cuts)
+        for name, number in (("i", i), ("j", j)):
+            if not -n <= number < n:
+                raise ValueError(f"{name} is {number}, expected 0 to {n - 1}")
         if i == j:
             return np.asarray(self.covariance[i])
         first = self.operator[i] * self.raw_covariance[i, j]
@@ -174,6 +178,10 @@ class EfficiencyMap:
 
         The fractions f (n_bins,) are the shares of the analysis' rows in each bin.
         """
+        expected = (len(self.n_eff),)
+        if np.shape(fractions) != expected:
+            got = np.shape(fractions)
+            raise ValueError(f"fractions has shape {got}, expected {expected}")
         pull = np.einsum("a,cab->cb", fractions, self.operator)
         joint = np.einsum("ib,ijb,jb->ij", pull, self.raw_covariance, pull)
         own = np.einsum("a,cab,b->c", fractions, self.covariance, fractions)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pidgan.arguments import checked
+from pidgan.arguments import brief, checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.reference import REPEATS, reference_frame
@@ -301,7 +301,9 @@ def scan_cut(
     else:
         x = np.unique(np.asarray(thresholds, dtype=np.float64))
         if len(x) == 0 or not np.isfinite(x).all():
-            raise ValueError(f"thresholds are {thresholds!r}, expected finite numbers")
+            raise ValueError(
+                f"thresholds are {brief(thresholds)}, expected finite numbers"
+            )
     for generator in generators:
         _parse(generator, cut)
     cuts = [_fill(cut, value) for value in x]

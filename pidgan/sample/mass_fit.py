@@ -145,7 +145,8 @@ def _minimise(
         from iminuit.cost import ExtendedBinnedNLL
     except ImportError:
         raise FitError(
-            f"{where} needs iminuit and sweights: install pidgan's extra 'train'"
+            f"{where} needs iminuit and sweights: "
+            'pip install ".[train]" in the source tree'
         ) from None
 
     def expected(x: FloatArray, p: Sequence[float]) -> FloatArray:

@@ -64,7 +64,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "export": {
         "model": ("kaon.onnx",),
-        "output": ("-o", "n.c"),
+        "output": ("-o", "new.c"),
         "kind": ("--format", "c"),
     },
     "refine": {

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from pidgan.arguments import checked
+from pidgan.arguments import brief, checked
 from pidgan.errors import PidganError, PidganWarning, nearest
 from pidgan.training.families.settings import Setting, describe_settings, make_settings
 from pidgan.training.phases import Family
@@ -194,7 +194,7 @@ def name_of(settings: Any) -> str:
     names = [name for name, entry in TABLE.items() if entry.home == home]
     if not names:
         raise TypeError(
-            f"family is {settings!r}, expected a name or a value such as "
+            f"family is {brief(settings)}, expected a name or a value such as "
             "pidgan.training.families.WganGp(width=64)"
         )
     return names[0]
