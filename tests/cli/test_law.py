@@ -24,7 +24,7 @@ from pidgan.cli import cli
 from pidgan.errors import TrainingError
 from pidgan.simulation import ANALYSIS_TREE
 
-CUT = "RichDLLk > 0"
+CUT = "RichDLLk > 5"
 NTUPLE = f"analysis.root:{ANALYSIS_TREE}"
 # Words of a verb that works, by parameter; one that stands for itself is an argument.
 VALID: dict[str, dict[str, tuple[str, ...]]] = {
@@ -92,6 +92,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "tracks": ("--track", "Kplus"),
         "maps": ("--map", "kmap.json"),
         "cuts": ("--cut", CUT),
+        "trust": ("--trust",),
     },
     "working-point": {
         "signal": ("kaon.onnx",),
