@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from pidgan.errors import NtupleError
+from pidgan.files.leftovers import temporary_name
 from pidgan.files.seals import (
     check_seal,
     file_sha256,
@@ -27,6 +29,7 @@ from pidgan.files.seals import (
     waiting_name,
 )
 from pidgan.files.writing import (
+    refuse_existing,
     writing_file,
     writing_files,
     writing_folder,
@@ -452,3 +455,56 @@ def test_what_a_process_left_that_nobody_has_waited_for_is_removed(
     write(tmp_path / "b.root", "whole")
     assert not left.exists()
     process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_what_a_living_or_foreign_run_writes_stays(tmp_path: Path) -> None:
+    mine = temporary_name(tmp_path / "b.root")
+    *run, space, start, token = mine.name.removesuffix(".root").split("-")
+    process = run[-1]
+    assert process == str(os.getpid())
+    names = {
+        "mine": mine.name,
+        "number taken again": mine.name.replace(f"-{start}-", f"-{int(start) + 1}-"),
+        "container": mine.name.replace(f"-{space}-", "-00000000-"),
+        "machine": mine.name.replace(platform.node(), "elsewhere"),
+    }
+    assert len(set(names.values())) == len(names)
+    for age, left in ((0, {"mine", "container", "machine"}), (8, {"mine"})):
+        for name in names.values():
+            (tmp_path / name).touch()
+            then = time.time() - age * 86_400
+            os.utime(tmp_path / name, (then, then))
+        refuse_existing(tmp_path / "b.root", overwrite=False)
+        assert {
+            key for key, name in names.items() if (tmp_path / name).exists()
+        } == left
+    assert token not in temporary_name(tmp_path / "b.root").name
+
+
+def test_a_folder_that_was_being_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two folders cannot be exchanged at once, and the process is killed."""
+    monkeypatch.setattr("pidgan.files.writing._exchange", lambda *_: False)
+    write_folder(tmp_path / "f", "one")
+    write_folder(tmp_path / "f", "two", overwrite=True)
+    assert content(tmp_path) == {"f/mark": "two"}
+    with monkeypatch.context() as patch:
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        patch.setattr("pidgan.files.leftovers.process_number", lambda: process.pid)
+        (tmp_path / "f").rename(temporary_name(tmp_path / "f.replaced"))
+    with pytest.raises(NtupleError, match="f exists"):
+        write_folder(tmp_path / "f", "three")
+    assert content(tmp_path) == {"f/mark": "two"}
+
+
+def test_a_disk_that_is_full_behind_an_error_of_a_library(tmp_path: Path) -> None:
+    error = ValueError("I/O operation on closed file")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    message = r"a\.root cannot be written: OSError: .*No space left"
+    with pytest.raises(NtupleError, match=message):
+        fail(writing_file(tmp_path / "a.root"), error)
+    with pytest.raises(ValueError, match="no matter of the disk"):
+        fail(writing_file(tmp_path / "a.root"), ValueError("no matter of the disk"))
