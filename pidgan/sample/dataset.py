@@ -244,7 +244,8 @@ def _read_description(
             check_seal(description)
         sample = Sample.model_validate_json(json.dumps(description["sample"]))
         info = _checked(description["info"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        json.dumps(description, ensure_ascii=False).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise DatasetError(f"{path} is damaged: {reason(error)}") from None
     return sample, info, None if version == UNSEALED else description["files"]
 
@@ -258,6 +259,10 @@ def _checked(info: Any) -> dict[str, Any]:
             raise ValueError(f"{name!r} of info is {repr(info.get(name))[:40]}")
     counts = [*info["rows"].values(), *info["dropped"].values()]
     texts = [info["hash"], *info["alternatives"], *info["rows"]]
+    spikes = info.get("spikes", {})  # Version 0.1 did not look for any.
+    shares = [share for found in spikes.values() for share in found.values()]
+    if not all(isinstance(share, float) for share in shares):
+        raise ValueError("a share of a spike in info is no number")
     if not all(type(count) is int for count in counts):
         raise ValueError("a number of rows in info is no whole number")
     if not all(isinstance(text, str) for text in texts):
