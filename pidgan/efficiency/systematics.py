@@ -106,6 +106,9 @@ def run_systematics(
     parsed = _distinct(reference_rows.parse_cuts(card, cuts))
     frame = reference_rows.reference_frame(generator, reference)
     edges = bins.map_edges(card, binning, frame)
+    for name, given in edges.items():
+        if not np.isfinite(given).all():  # JSON and histograms of maps have no infinity
+            raise MapError(f"binning in {name!r} has edges that are not finite")
 
     def compare(
         one: Generator, names: Sequence[str]

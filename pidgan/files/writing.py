@@ -214,6 +214,8 @@ def refuse_foreign(folder: Path, mark: str | None) -> None:
 
 def _old(place: Path) -> Path:
     """Return the path by which a folder that is being replaced is named."""
+    if not place.name:
+        raise NtupleError(f"{place} is not a new folder; give it a name")
     return place.with_name(f"{place.name}.replaced")
 
 

@@ -17,6 +17,7 @@ from toy_generator import ToyGenerator, location, make_card, make_sample
 from toy_map import combine_rows, make_map
 
 from pidgan.application.conditions import Conditions
+from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.card import CardVariable, sample_targets
 from pidgan.efficiency import pid_efficiency as pid_efficiency_module
 from pidgan.efficiency.binning import bin_index
@@ -838,3 +839,9 @@ def test_unknown_variations_are_named() -> None:
     other = ToyGenerator(card=make_card(species="pi+"))
     with pytest.raises(MapError, match=r"has species pi\+.*expected species K\+"):
         run_systematics(GENERATOR, frame, others=[other])
+
+
+def test_edges_of_a_map_are_finite() -> None:
+    bundle = open_bundle(Path(__file__).parents[1] / "golden" / "kaon.onnx")
+    with pytest.raises(MapError, match="binning in 'P' has edges that are not finite"):
+        run_systematics(bundle, cuts="RichDLLk > 0", binning={"P": [1.0, np.inf]})

@@ -121,6 +121,12 @@ def test_an_error_of_cleaning_hides_no_other(
         fail(writing_file(tmp_path / "a"), BodyError("mine"))
 
 
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_new_folder_has_a_name(path: str) -> None:
+    with pytest.raises(NtupleError, match="is not a new folder; give it a name"):
+        fail(writing_folder(path, overwrite=True), BodyError("mine"))
+
+
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(
         NtupleError, match=r"a\.root cannot be written: OSError: .*full"
