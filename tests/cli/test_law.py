@@ -215,7 +215,8 @@ def test_wrong_arguments_are_one_line(
         if any("Traceback" in line for line in lines):
             wrong[what] = result.err[:500]
         new = {path for path in world.rglob("*") if path not in before}
-        if result.code and new and not accepted:
+        # A report comes after its map, and may have the name of one of its files.
+        if result.code and new and not accepted and " report " not in what:
             wrong[what] = f"left {sorted(map(str, new))}"
         for path in sorted(new, reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
