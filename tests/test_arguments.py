@@ -293,7 +293,7 @@ def _problem(method: Any, given: dict[str, Any], argument: str) -> str:
         return "several lines" if "\n" in str(error) else ""
     except (ValueError, TypeError) as error:
         text = str(error)
-        names = {name.rstrip("s") for name in given} | {"edges", "n_bins", "columns"}
+        names = {name.rstrip("s") for name in given} | {"edges", "n_bins", "column"}
         is_named = argument.rstrip("s") in text or any(name in text for name in names)
         is_short = "\n" not in text and len(text) < 1000
         return "" if is_named and is_short else f"{type(error).__name__}: {text[:300]}"

@@ -298,7 +298,10 @@ def _column(columns: Columns, name: str) -> NDArray[Any]:
     if name not in columns:
         hint = nearest(name, map(str, columns))
         raise ValueError(f"binning in {name!r}, which is not a column{hint}")
-    return np.asarray(columns[name])
+    values = np.asarray(columns[name])
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"column {name!r} holds {values.dtype}, expected numbers")
+    return values
 
 
 def bin_shape(binning: Edges) -> tuple[int, ...]:
