@@ -43,6 +43,8 @@ POOR_P_VALUE = 1e-4
 RANGE_VARIATION = 0.1
 #: Nodes between which the correction for a row's own influence is interpolated.
 _NODES = np.linspace(0.0, 1.0, 2001)
+#: Density in place of zero, whose logarithm is finite.
+_NO_DENSITY = 1e-200
 
 _OTHER_BACKGROUND = {"exponential": "polynomial", "polynomial": "exponential"}
 _OTHER_SIGNAL = {
@@ -289,7 +291,9 @@ def _without_own_row(fit: MassFit, yields: tuple[float, float]) -> FloatArray:
     information = (score * density * _measure()) @ score.T
     # In units of the uncertainties, so that a combination that the data do not
     # determine is told from a small number.
-    scale = 1 / np.sqrt(np.diag(information))
+    size = np.sqrt(np.diag(information))
+    # A tail beyond the range changes nothing there.
+    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
     inverse = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True)
     shift = (inverse * np.outer(scale, scale)) @ score
     return np.asarray(-np.sum(np.array(slopes) * shift, axis=0))
@@ -301,7 +305,8 @@ def _curves(fit: MassFit, values: FloatArray) -> tuple[FloatArray, FloatArray]:
         shape.density(_NODES)
         for shape in components(fit.signal, fit.background, values)
     )
-    total = values[0] * peak + values[1] * floor
+    # A straight line may end at zero, where no row lies.
+    total = np.maximum(values[0] * peak + values[1] * floor, _NO_DENSITY)
     pair = np.stack([peak, floor])
     inverse = np.linalg.inv((pair / total * _measure()) @ pair.T)
     return np.asarray(inverse[0] @ pair / total), np.log(total)

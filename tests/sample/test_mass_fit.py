@@ -190,3 +190,43 @@ def test_no_convergence_is_not_called_no_signal(
     monkeypatch.setattr(mass_fit, "_minimise", lambda *_: Failed())
     with pytest.raises(FitError, match=r"did not converge from 4 starting points"):
         compute_sweights(mass, D)
+
+
+@pytest.mark.parametrize(
+    ("signal", "shape", "slope"),
+    [
+        ("gauss", (0.3, 0.01), -1.0),  # no background at the upper end
+        ("crystal_ball", (0.5, 0.1, 5.0, 4.0, 5.0, 4.0), 0.1),  # no tail in the range
+    ],
+)
+def test_what_has_no_density_in_the_range_changes_no_weight(
+    signal: str, shape: tuple[float, ...], slope: float
+) -> None:
+    values = np.array([5e3, 2e4, *shape, slope])
+    free = tuple(value not in (-1.0, 5.0) for value in values)
+    fit = mass_fit.MassFit(
+        signal=SIGNALS[signal],
+        background=BACKGROUNDS["polynomial"],
+        values=values,
+        errors=np.full(len(values), 1e-3),
+        free=free,
+    )
+    change = _without_own_row(fit, (5e3, 2e4))
+    assert np.isfinite(change).all()
+    assert 0 < np.abs(change).max() < 0.1
+
+
+def test_background_may_fall_to_zero() -> None:
+    rng = np.random.default_rng(1)
+    background = rng.triangular(0, 0, 1, 20_000)
+    background = background[(background < 0.9) | (rng.random(20_000) < 0.5)]
+    mass = 1800 + 100 * np.concatenate([rng.normal(0.3, 0.01, 5_000), background])
+    found = compute_sweights(
+        mass,
+        Discriminant(
+            branch="M", range=(1800, 1900), signal="gauss", background="polynomial"
+        ),
+    )
+    value, error = found.yields["signal"]
+    assert abs(value - 5_000) < 3 * error
+    assert found.weights.sum() == pytest.approx(value, rel=1e-12)
