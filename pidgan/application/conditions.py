@@ -76,7 +76,9 @@ class FoundCondition:
             origin = f"{origin} [{self.unit}]"
         if self.scale != 1.0:
             return f"{origin} times {self.scale:g}"
-        return origin if self.quantile_map is None else f"quantile map of {origin}"
+        if self.quantile_map is None:
+            return origin
+        return f"quantile map {self.quantile_map.mark} of {origin}"
 
     def evaluate(self, columns: Columns) -> npt.NDArray[np.float32]:
         """Return the values (n,) in package units; a sentinel keeps its value."""

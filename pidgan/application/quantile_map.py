@@ -7,6 +7,7 @@ that mapped values are distributed as in data (G. Monge's transport in one dimen
 and `pidgan.apply` applies it.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ KNOTS = 201
 
 MIN_EFFECTIVE = 100
 """Fewest effective rows: quantiles of fewer are mostly noise."""
+
+MARK_DIGITS = 8
+"""Hexadecimal digits of the mark of a map."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,12 @@ class QuantileMap:
             raise NtupleError(
                 "a quantile map must rise in simulation and never fall in data"
             )
+
+    @property
+    def mark(self) -> str:
+        """First digits of a hash of the values, by which two maps are told apart."""
+        text = json.dumps([self.simulation, self.data])
+        return hashlib.sha256(text.encode()).hexdigest()[:MARK_DIGITS]
 
     @checked
     def evaluate(self, values: FloatArray) -> npt.NDArray[np.float64]:

@@ -434,7 +434,7 @@ def test_a_quantile_map_is_put_in_and_recorded(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "other.root.json").read_text())
     recorded = manifest["request"]["quantile_map"]["P"]
     assert QuantileMap(**{n: tuple(v) for n, v in recorded.items()}) == made
-    assert manifest["mapping"]["T"]["P"] == "quantile map of T_P [MeV]"
+    assert manifest["mapping"]["T"]["P"] == f"quantile map {made.mark} of T_P [MeV]"
     with pytest.raises(NtupleError, match="P of T has a scale and a quantile map"):
         shifts(tmp_path, quantile_maps={"P": made}, scales={"P": 2.0})
 

@@ -15,6 +15,7 @@ from toy_generator import ToyGenerator, location, make_card
 
 from pidgan.application.apply import apply
 from pidgan.application.conditions import Conditions
+from pidgan.application.quantile_map import QuantileMap
 from pidgan.application.record import find_made, read_lines
 from pidgan.cli import main
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -290,6 +291,19 @@ def test_options_that_apply_had_are_proof(tmp_path: Path) -> None:
     assert quote(several, species_from="TRUEID").n_rows > 0
     with pytest.raises(MapError, match="expected --species-from TRUEID"):
         quote(several, species_from="ETA")
+
+
+def test_another_quantile_map_is_another_condition(tmp_path: Path) -> None:
+    first, second = (
+        Conditions(
+            quantile_maps={"P": QuantileMap(simulation=(0.0, 1e5), data=(0.0, end))}
+        )
+        for end in (1.1e5, 1.2e5)
+    )
+    path = applied(tmp_path / "a.root", conditions=first)
+    assert quote(path, conditions=first).flags == ()
+    with pytest.raises(MapError, match=r"P = quantile map \w{8} of K_P \[MeV\], but"):
+        quote(path, conditions=second)
 
 
 def test_an_antiparticle_with_its_own_bundle_is_left_out(tmp_path: Path) -> None:
