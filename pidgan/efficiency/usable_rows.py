@@ -5,11 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.application.one_track import WITHOUT_TARGETS
 from pidgan.arrays import BoolArray
-
-INVALID_STATUS = 2 | 4 | 16
-"""Bits of the status column: a condition is missing; no bundle for the species; the
-selection of `apply` fails."""
 
 
 def is_species(
@@ -25,4 +22,4 @@ def is_species(
 
 def has_targets(status: npt.NDArray[Any]) -> BoolArray:
     """Return which rows (n,) of this status have generated targets."""
-    return np.asarray((status.astype(np.int64) & INVALID_STATUS) == 0)
+    return np.asarray((status.astype(np.int64) & int(WITHOUT_TARGETS)) == 0)
