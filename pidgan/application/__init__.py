@@ -11,6 +11,7 @@ it was made, `finished` outputs of earlier runs.
 __all__ = [
     "apply",
     "conditions",
+    "one_track",
     "quantile_map",
     "record",
     "request",
