@@ -151,10 +151,10 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     check_conditions(request.conditions, request.maps)
     sources = tables.find_sources(files)
     # Every tree is checked before the first one is read.
-    keys = find_keys(sources, request.maps, request.key)
+    proofs = [Proof(source) for source in sources]
+    keys = find_keys(proofs, request.maps, request.key)
     trees = [
-        _plan_tree(source, request, key)
-        for source, key in zip(sources, keys, strict=True)
+        _plan_tree(proof, request, key) for proof, key in zip(proofs, keys, strict=True)
     ]
     by_source = {_identity(t.source): list(_read_tree(t, request)) for t in trees}
     parts = [part for found in by_source.values() for part in found]
@@ -315,11 +315,9 @@ def _plan(
     )
 
 
-def _plan_tree(
-    source: tables.Source, request: Request, key: Sequence[str]
-) -> _TreePlan:
+def _plan_tree(proof: Proof, request: Request, key: Sequence[str]) -> _TreePlan:
     """Return where a tree holds what is asked for; raise if something is missing."""
-    tree = tables.describe_tree(source)
+    source, tree = proof.source, proof.info
     plans = [_plan(track, source, tree, request) for track in request.maps]
     shape = _one_shape(plans, source)
     names = ", ".join(request.maps)
@@ -332,7 +330,6 @@ def _plan_tree(
     where = f"{source}, {names}"
     types = {name: tree.types[name] for name in branches}
     common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
-    proof = Proof(source, tree.entries)
     for plan in plans:
         proof.require(
             plan.track,

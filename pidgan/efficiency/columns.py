@@ -295,7 +295,7 @@ def _record(
         content = {
             "schema": SCHEMA,
             "tree": tree_name(one.addition.source),
-            "entries": one.proof.entries,
+            "entries": one.proof.info.entries,
             "request": request,
             "tracks": {},
             "unproven": one.proof.lacking,
@@ -307,7 +307,8 @@ def _record(
 
 def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
     """Return the new branches of a tree; raise if it does not hold what they need."""
-    tree = tables.describe_tree(source)
+    proof = Proof(source)
+    tree = proof.info
     tracks = [_find_track(track, source, tree, request) for track in request.maps]
     names = ", ".join(request.maps)
     where = f"{source}, {names}"
@@ -322,7 +323,6 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
         rows, _ = lay_out(head, inputs, shape, where=where)
         for track in tracks:
             check_units(track.conditions, rows, source, track.track)
-    proof = Proof(source, tree.entries)
     for track in tracks:
         proof.require(
             track.track,

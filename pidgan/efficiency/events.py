@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pidgan.application.record import find_made, key_names
+from pidgan.application.record import key_names
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.noise import UInt64Array, column_keys
+from pidgan.efficiency.proof import Proof
 from pidgan.errors import PidganWarning
-from pidgan.files import tables
 
 EVENT_BRANCHES = (
     ("runNumber", "eventNumber"),
@@ -64,7 +64,7 @@ def check_key(key: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_keys(
-    sources: Sequence[tables.Source], tracks: Iterable[str], given: Sequence[str]
+    trees: Sequence[Proof], tracks: Iterable[str], given: Sequence[str]
 ) -> list[tuple[str, ...]]:
     """Return, for each tree, the branches that identify an event; none if unknown.
 
@@ -72,12 +72,12 @@ def find_keys(
     were generated, else, in a tree without a record, usual names.
     """
     if given:
-        return [tuple(given)] * len(sources)
-    found = [_recorded_key(source, tracks) for source in sources]
+        return [tuple(given)] * len(trees)
+    found = [_recorded_key(tree, tracks) for tree in trees]
     if len(set(found)) > 1:
         listed = "; ".join(
-            f"{source}: {','.join(key) or 'none'}"
-            for source, key in zip(sources, found, strict=True)
+            f"{tree.source}: {','.join(key) or 'none'}"
+            for tree, key in zip(trees, found, strict=True)
         )
         warnings.warn(
             "the trees have different keys of an event, so that an event in two of "
@@ -88,11 +88,10 @@ def find_keys(
     return found
 
 
-def _recorded_key(source: tables.Source, tracks: Iterable[str]) -> tuple[str, ...]:
+def _recorded_key(tree: Proof, tracks: Iterable[str]) -> tuple[str, ...]:
     """Return the key of an event in the record of a tree, if it has the branches."""
-    made = find_made(source)
-    own = [one for track in tracks for one in made.get(track, ())]
-    branches = tables.describe_tree(source).branches
+    own = [one for track in tracks for one in tree.made.get(track, ())]
+    branches = tree.info.branches
     if not own:
         # Nothing is known of how the columns were made; take no risk.
         known = (key for key in EVENT_BRANCHES if set(key) <= set(branches))
@@ -102,7 +101,7 @@ def _recorded_key(source: tables.Source, tracks: Iterable[str]) -> tuple[str, ..
     if not lost:
         return names
     warnings.warn(
-        f"{source} was made with --key {','.join(names)}, but has no branch "
+        f"{tree.source} was made with --key {','.join(names)}, but has no branch "
         f"{lost[0]!r}: each entry counts as an event, and the statistical uncertainty "
         "is too small where events have several",
         PidganWarning,
