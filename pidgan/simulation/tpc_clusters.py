@@ -95,6 +95,8 @@ def helix_points(helices: Helices, radii: npt.ArrayLike) -> FloatArray:
         >>> float(np.hypot(points[0, 0, 0], points[0, 0, 1]).round(6))
         1000.0
     """
+    if np.ndim(radii) != 1:
+        raise ValueError(f"radii has shape {np.shape(radii)}, expected (k,)")
     r = np.asarray(radii, dtype=np.float64)
     curvature_radius = (helices.pt / (0.299792458 * FIELD))[:, None]
     half = r / (2.0 * curvature_radius)
