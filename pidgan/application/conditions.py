@@ -183,11 +183,11 @@ class Conditions:
         variables: Sequence[CardVariable],
         track: str,
         source: Source,
-        present: Mapping[str, str],
+        tree: TreeInfo,
         *,
         others: AbstractSet[str] = frozenset(),
     ) -> tuple[FoundCondition, ...]:
-        """Return where a tree, of whose branches some are present, holds conditions.
+        """Return where a tree holds conditions.
 
         `others` are the names of conditions that are not looked for. An NtupleError
         tells which condition has no branch, an unknown unit, or a scale and a quantile
@@ -196,7 +196,7 @@ class Conditions:
         found = []
         names = {variable.name for variable in variables}
         parts = _parts(names) - others
-        named = self._named(names | parts, _parts(names), track, source, present)
+        named = self._named(names | parts, _parts(names), track, source, tree)
         for variable in variables:
             name = variable.name
             scale = _given(self.scales, track, name) or 1.0
@@ -213,7 +213,7 @@ class Conditions:
                     f"unit of {name} of {track} is {unit!r}, expected "
                     f"{' or '.join(allowed)}"
                 )
-            inputs, derive = _origin(variable, named, track, source, present)
+            inputs, derive = _origin(variable, named, track, source, tree)
             found.append(
                 FoundCondition(
                     variable=variable,
@@ -240,7 +240,7 @@ class Conditions:
         possible: AbstractSet[str],
         track: str,
         source: Source,
-        present: Mapping[str, str],
+        tree: TreeInfo,
     ) -> dict[str, str]:
         """Return branches that the user names; those that are wanted must be there."""
         named = {}
@@ -249,12 +249,12 @@ class Conditions:
             if given is None:
                 continue
             branch = given.replace("{track}", track)
-            if branch not in present and name not in wanted:
+            if branch not in tree.branches and name not in wanted:
                 continue
-            if branch not in present:
+            if branch not in tree.branches:
                 raise NtupleError(
                     f"{source} has no branch {branch!r}, named for condition {name} of "
-                    f"{track}{nearest(branch, present)}"
+                    f"{track}{nearest(branch, tree.types)}"
                 )
             named[name] = branch
         return named
@@ -268,7 +268,7 @@ def check_numbers(
         if name not in tree.branches:
             raise NtupleError(
                 f"{source} has no branch {name!r}, needed for {track}"
-                f"{nearest(name, tree.branches)}"
+                f"{nearest(name, tree.types)}"
             )
         if name not in tree.types:
             members = (n for n in tree.types if n.startswith((f"{name}.", f"{name}/")))
@@ -312,7 +312,7 @@ def _origin(
     named: Mapping[str, str],
     track: str,
     source: Source,
-    present: Mapping[str, str],
+    tree: TreeInfo,
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the branches of a condition in a tree, and their derivation.
 
@@ -323,10 +323,10 @@ def _origin(
         return (named[name],), None
     patterns = [*variable.patterns, f"{{track}}_{name}", name]
     tried = [pattern.replace("{track}", track) for pattern in patterns]
-    branch = _first(tried, present)
+    branch = _first(tried, tree.branches)
     if branch is not None:
         return (branch,), None
-    own = f"{track}_{{}}".format
+    own, present = f"{track}_{{}}".format, tree.branches
     for spellings in ((own,), (own, lambda n: own(n.lower())), (str, str.lower)):
         branch = _first([spell(name) for spell in spellings], present)
         if branch is not None and name in KINEMATIC:
@@ -340,8 +340,8 @@ def _origin(
                 return tuple(filter(None, inputs)), derive
     raise NtupleError(
         f"{source} has no branch for condition {name} of {track}: tried "
-        f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], present)}; name it with "
-        f"--branch {name}=BRANCH"
+        f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], tree.types)}; "
+        f"name it with --branch {name}=BRANCH"
     )
 
 

@@ -160,9 +160,7 @@ def plan_track(
         request=request,
         generators=generators,
         conditions=tuple(
-            request.conditions.find(
-                one.generator.card.conditions, track, source, tree.branches
-            )
+            request.conditions.find(one.generator.card.conditions, track, source, tree)
             for one in generators
         ),
         widths={

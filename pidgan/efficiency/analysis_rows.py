@@ -225,7 +225,7 @@ def find_track_conditions(
     known = {v.name: v for v in map(CardVariable.model_validate, written)}
     variables = [variable for name, variable in known.items() if name in needed]
     others = known.keys() - set(needed)
-    return conditions.find(variables, track, source, tree.branches, others=others)
+    return conditions.find(variables, track, source, tree, others=others)
 
 
 def _identity(source: tables.Source) -> str:

@@ -32,9 +32,11 @@ EVENT_BRANCHES = (
     ("runNumber", "eventNumber"),
     ("RUNNUMBER", "EVENTNUMBER"),
     ("run", "luminosityBlock", "event"),
+    ("__experiment__", "__run__", "__event__"),
+    ("run", "event"),
 )
 """Usual names of the branches that identify an event: LHCb, Runs 1 and 2 and Run 3;
-NanoAOD."""
+NanoAOD; Belle II; others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -492,6 +492,14 @@ def test_a_condition_without_branch_names_what_was_tried(tmp_path: Path) -> None
         apply({"Kplus": kaon()}, path, tmp_path / "b.root")
 
 
+def test_only_branches_that_hold_numbers_are_offered(tmp_path: Path) -> None:
+    names = {"K_name": np.array(["kaon"] * 5), "K_nam": np.ones(5), "ETA": np.ones(5)}
+    path = write(tmp_path / "a.root", names)
+    conditions = Conditions(branches={"P": "K_names"})
+    with pytest.raises(NtupleError, match=r"no branch 'K_names'.*; closest: 'K_nam'$"):
+        apply({"K": kaon()}, path, tmp_path / "b.root", conditions=conditions)
+
+
 def test_dry_run_writes_nothing(ntuple: Path, tmp_path: Path) -> None:
     summary = apply({"Kplus": kaon()}, ntuple, tmp_path / "b.root", dry_run=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.root"]

@@ -208,7 +208,7 @@ def ntuple(seed: int = 1, n: int = 900) -> dict[str, np.ndarray]:
     u = rng.random(n // 3)[event]
     return {
         "run": np.full(n, 2**40 + seed, dtype=np.uint64),
-        "event": event.astype(np.int32),
+        "evt": event.astype(np.int32),
         "sw": rng.choice([1.2, -0.4], n, p=[0.8, 0.2]),
         "K_P": p.astype(np.float32),
         "K_ETA": rng.uniform(2, 5, n).astype(np.float32),
@@ -232,7 +232,7 @@ def test_events_of_files_and_chunks_are_put_together(tmp_path: Path) -> None:
     halves = [tmp_path / "a.root", tmp_path / "b.parquet"]
     for path, chosen in zip(halves, (first, ~first), strict=True):
         write_trees(path, {"T": {k: v[chosen] for k, v in columns.items()}})
-    key = ("run", "event")
+    key = ("run", "evt")
     bins = {"K_P": [3e3, 2e4, 1e5]}
     for options in ({}, {"binning": bins, "weights": "sw"}):
         found = [
@@ -253,10 +253,24 @@ def test_events_of_files_and_chunks_are_put_together(tmp_path: Path) -> None:
         assert both[0].n_events == (600 if other["run"].dtype.kind == "u" else 300)
 
 
+@pytest.mark.parametrize(
+    "names", [("run", "event"), ("__experiment__", "__run__", "__event__")]
+)
+def test_usual_names_of_an_event_are_known(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    columns = ntuple()
+    key = dict.fromkeys(names, columns["run"]) | {names[-1]: columns["evt"]}
+    write_trees(tmp_path / "a.root", {"T": columns | key})
+    found = pid_efficiency(files=tmp_path / "a.root", **OPTIONS)
+    assert found.key == names
+    assert (found[0].n_rows, found[0].n_events) == (900, 300)
+
+
 def test_tracks_of_an_entry_are_one_event(tmp_path: Path) -> None:
     """A collection needs no key; its tracks have the uncertainty of the same rows."""
     columns = ntuple()
-    order = np.argsort(columns["event"], kind="stable")
+    order = np.argsort(columns["evt"], kind="stable")
     flat = {name: values[order] for name, values in columns.items()}
     nested = {
         name: ak.unflatten(values, np.full(300, 3))
@@ -265,7 +279,7 @@ def test_tracks_of_an_entry_are_one_event(tmp_path: Path) -> None:
     }
     write_trees(tmp_path / "flat.root", {"T": flat})
     write_trees(tmp_path / "nested.root", {"T": nested})
-    expected = pid_efficiency(files=tmp_path / "flat.root", key=["event"], **OPTIONS)
+    expected = pid_efficiency(files=tmp_path / "flat.root", key=["evt"], **OPTIONS)
     for chunk in (10_000, 13):
         found = pid_efficiency(files=tmp_path / "nested.root", chunk=chunk, **OPTIONS)
         same_numbers(found, expected)
@@ -285,23 +299,23 @@ def applied(tmp_path: Path) -> Path:
         tmp_path / "in.root",
         path,
         mode="replace",
-        key=("run", "event"),
+        key=("run", "evt"),
     )
     return path
 
 
 def test_the_record_knows_the_key(applied: Path, tmp_path: Path) -> None:
     found = pid_efficiency(files=applied, **OPTIONS)
-    assert found.key == ("run", "event")
+    assert found.key == ("run", "evt")
     assert (found[0].n_rows, found[0].n_events) == (900, 300)
-    assert json.loads(found.to_json())["key"] == ["run", "event"]
+    assert json.loads(found.to_json())["key"] == ["run", "evt"]
     assert json.loads(found.to_json())["results"][0]["n_events"] == 300
-    assert "900 rows of 300 events by run,event, effectively 300" in found.text()
+    assert "900 rows of 300 events by run,evt, effectively 300" in found.text()
     assert found.frame()["n_events"].tolist() == [300]
-    explicit = pid_efficiency(files=applied, key=("run", "event"), **OPTIONS)
+    explicit = pid_efficiency(files=applied, key=("run", "evt"), **OPTIONS)
     assert explicit.results == found.results
     binned = pid_efficiency(files=applied, binning={"K_P": [3e3, 2e4, 1e5]}, **OPTIONS)
-    assert "rows of one event by run,event count as one" in binned.text()
+    assert "rows of one event by run,evt count as one" in binned.text()
 
 
 def test_the_command_line_takes_a_key(applied: Path, run: Run, tmp_path: Path) -> None:
@@ -311,7 +325,7 @@ def test_the_command_line_takes_a_key(applied: Path, run: Run, tmp_path: Path) -
     found, other = (
         json.loads(run(*words, *more).out) for more in ((), ("--key", "run"))
     )
-    assert found["key"] == ["run", "event"]
+    assert found["key"] == ["run", "evt"]
     assert found["results"][0]["n_events"] == 300
     assert other["results"][0]["n_events"] == 1
 
@@ -319,14 +333,14 @@ def test_the_command_line_takes_a_key(applied: Path, run: Run, tmp_path: Path) -
 def test_bad_keys(tmp_path: Path) -> None:
     path = tmp_path / "a.root"
     write_trees(path, {"T": ntuple()})
-    with pytest.raises(NtupleError, match=r"no branch 'evnt', .*closest: 'event'"):
+    with pytest.raises(NtupleError, match=r"no branch 'evnt', .*closest: 'evt'"):
         pid_efficiency(files=path, key=("run", "evnt"), **OPTIONS)
     with pytest.raises(
         ValueError, match="which belongs to a track; expected branches that"
     ):
         pid_efficiency(files=path, key=("K_{track}",), **OPTIONS)
     with pytest.raises(TypeError, match="key is 'event'"):
-        pid_efficiency(files=path, key="event", **OPTIONS)
+        pid_efficiency(files=path, key="evt", **OPTIONS)
 
 
 def test_names_are_part_of_a_key() -> None:
