@@ -64,6 +64,7 @@ def _parsed(
     parse: Callable[[str], Any], kind: str, path: str | Path, error: type[PidganError]
 ) -> Any:
     text = read_text(path, error=error)
+    deep = error(f"{path} is no {kind} of this package: it is nested too deeply")
     try:
         content = parse(text)
     # Numbers of thousands of digits are a ValueError too, beside those of the formats.
@@ -71,9 +72,9 @@ def _parsed(
         problem = " ".join(str(reason).split())[:200]
         raise error(f"{path} is not valid {kind}: {problem}") from None
     except RecursionError:
-        content = None
-    if content is None or _is_deep(content):
-        raise error(f"{path} is no {kind} of this package: it is nested too deeply")
+        raise deep from None
+    if _is_deep(content):
+        raise deep
     return content
 
 

@@ -40,7 +40,10 @@ _MIRRORED: dict[Operator, Operator] = {
 def as_column(values: Any) -> _Column:
     """Return values as an array (n,) of numbers; a ValueError says what they are."""
     if hasattr(values, "to_numpy") and str(getattr(values, "dtype", "")) in _NULLABLE:
-        values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        if values.isna().any():
+            values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:  # whole numbers keep their digits
+            values = values.to_numpy(dtype=values.dtype.numpy_dtype)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"holds {array.dtype}, expected numbers")

@@ -9,6 +9,7 @@ import pytest
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.bundle.bundle import open_bundle
 from pidgan.calorimeter.geometry_file import load_geometry
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError, PidganError
 from pidgan.files.documents import MAX_DEPTH, read_json, read_text, read_toml
 from pidgan.sample.loading import load_sample
@@ -59,6 +60,14 @@ def test_documents_are_read(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xff")
     with pytest.raises(MapError, match="not a text file in UTF-8"):
         read_toml(path, error=MapError)
+
+
+def test_a_document_of_nothing_is_not_called_deep(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("null")
+    assert read_json(path, error=MapError) is None
+    with pytest.raises(MapError, match="not an efficiency map"):
+        EfficiencyMap.open(path)
 
 
 def test_a_file_beyond_the_bound_is_not_read(tmp_path: Path) -> None:

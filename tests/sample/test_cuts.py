@@ -268,6 +268,8 @@ def test_columns_that_hold_no_numbers_are_named() -> None:
         cut.passes({"a": np.ones((2, 1))})
     nullable = pd.DataFrame({"a": pd.array([1, None], dtype="Int64")})
     assert cut.passes(nullable).tolist() == [True, False]
+    whole = pd.DataFrame({"a": pd.array([LARGE, LARGE - 1], dtype="UInt64")})
+    assert parse_cut(f"a == {LARGE}").passes(whole).tolist() == [True, False]
 
 
 def test_a_missing_column_is_named_when_the_cut_is_applied() -> None:
