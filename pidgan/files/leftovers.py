@@ -66,19 +66,24 @@ def remove(path: Path) -> None:
 
 def leftovers(path: Path) -> Iterator[str]:
     """Yield the names that dead runs left beside a path."""
-    start, end = (re.escape(text) for text in _around(path))
+    first, last = _around(path)
+    names = []
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(path.parent) if name.startswith(first)]
+    if not names:  # A folder may have many files, and each of them asks.
+        return
+    start, end = re.escape(first), re.escape(last)
     # Version 0.1 had no space and no start.
     run = r"(?P<process>\d+)(-(?P<space>[0-9a-f]{8})-(?P<start>\d+))?(-[0-9a-f]{8})?"
     mine = re.compile(f"{start}{re.escape(_machine())}-{run}{end}")
     any_run = re.compile(rf"{start}.+-\d+-[0-9a-f]{{8}}-\d+-[0-9a-f]{{8}}{end}")
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(path.parent)):
-            found = mine.fullmatch(name)
-            if found is not None and found["space"] in (None, _space()):
-                if not _is_running(int(found["process"]), found["start"]):
-                    yield name
-            elif any_run.fullmatch(name) and _is_old(path.with_name(name)):
+    for name in sorted(names):
+        found = mine.fullmatch(name)
+        if found is not None and found["space"] in (None, _space()):
+            if not _is_running(int(found["process"]), found["start"]):
                 yield name
+        elif any_run.fullmatch(name) and _is_old(path.with_name(name)):
+            yield name
 
 
 def process_number() -> int:
