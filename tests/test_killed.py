@@ -109,7 +109,7 @@ def applied(inputs: Path) -> Output:
 def columns(inputs: Path) -> Output:
     def write(folder: Path, which: int, overwrite: bool) -> None:
         maps = {"K": inputs / f"map{which}.json"}
-        options = {"cuts": ["K_DLLk > 0"], "overwrite": overwrite}
+        options = {"cuts": ["K_DLLk > 0"], "overwrite": overwrite, "trust": True}
         write_efficiency_columns(
             maps, inputs / "mc.root", folder / "eff.root", **options
         )
@@ -234,6 +234,7 @@ KINDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*NOT PROVEN")  # of ntuples of the simulation
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_any_operation(
