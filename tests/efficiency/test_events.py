@@ -339,7 +339,7 @@ def test_bad_keys(tmp_path: Path) -> None:
         ValueError, match="which belongs to a track; expected branches that"
     ):
         pid_efficiency(files=path, key=("K_{track}",), **OPTIONS)
-    with pytest.raises(TypeError, match="key is 'event'"):
+    with pytest.raises(TypeError, match="key is 'evt'"):
         pid_efficiency(files=path, key="evt", **OPTIONS)
 
 
