@@ -133,7 +133,7 @@ class Card(BaseModel):
                 f"up to {SCHEMA_VERSION}: install a newer version"
             )
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(content, context={"written": True})
         except ValidationError as error:
             raise BundleError(f"{where}: {_first_problem(error)}") from error
 

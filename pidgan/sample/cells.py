@@ -91,7 +91,8 @@ class Cells(BaseModel):
                 "a file or a table"
             )
         try:
-            geometry = load_geometry(content["geometry"], **(info.context or {}))
+            folder = (info.context or {}).get("folder", ".")
+            geometry = load_geometry(content["geometry"], folder=folder)
         except SampleError as error:
             raise ValueError(str(error)) from None
         return content | {"geometry": geometry.to_dict()}

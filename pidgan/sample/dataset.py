@@ -242,7 +242,8 @@ def _read_description(
             )
         if version != UNSEALED or SEAL in description:
             check_seal(description)
-        sample = Sample.model_validate_json(json.dumps(description["sample"]))
+        written = json.dumps(description["sample"])
+        sample = Sample.model_validate_json(written, context={"written": True})
         info = _checked(description["info"])
         json.dumps(description, ensure_ascii=False).encode()
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

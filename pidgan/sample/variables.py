@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -142,8 +143,13 @@ class Variable(BaseModel):
 
     @field_validator("name")
     @classmethod
-    def _check_name(cls, name: str) -> str:
-        """Refuse the names of other columns, and words of the language of cuts."""
+    def _check_name(cls, name: str, info: ValidationInfo) -> str:
+        """Refuse the names of other columns, and words of the language of cuts.
+
+        Version 0.1 took them: what it has written opens.
+        """
+        if (info.context or {}).get("written"):
+            return name
         other = f"choose another name and set branch = {name!r}"
         if name == WEIGHT or name.startswith(f"{WEIGHT}_"):
             raise ValueError(f"{name!r} is reserved for the weights of rows; {other}")

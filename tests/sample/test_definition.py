@@ -273,6 +273,16 @@ def test_names_of_other_columns_are_refused(
             load_sample(path)
 
 
+def test_written_samples_keep_such_names(tmp_path: Path) -> None:
+    """Version 0.1 took them, and its datasets and cards open."""
+    content = load_sample(write(tmp_path, OWN)).model_dump(mode="json")
+    content["targets"][0]["name"] = "lambda"
+    with pytest.raises(ValueError, match="language of cuts"):
+        Sample.model_validate(content)
+    opened = Sample.model_validate(content, context={"written": True})
+    assert opened.targets[0].name == "lambda"
+
+
 def test_a_branch_may_be_called_weight(tmp_path: Path) -> None:
     path = write(tmp_path, OWN.replace('branch = "K_P"', 'branch = "weight"', 1))
     assert "weight" in load_sample(path).branches
