@@ -36,7 +36,7 @@ from pidgan.efficiency.binning import (
 from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
 from pidgan.efficiency.events import Events, event_keys, find_events, find_keys
 from pidgan.efficiency.outside import OutsideByTrack, add_outside, sum_outside
-from pidgan.efficiency.proof import Proof
+from pidgan.efficiency.proof import Proof, check_proven, find_repeated
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import MapError, NtupleError, PidganWarning
 from pidgan.files import tables
@@ -156,6 +156,9 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     trees = [
         _plan_tree(proof, request, key) for proof, key in zip(proofs, keys, strict=True)
     ]
+    by_tree = {_identity(tree.source): tree.proof for tree in trees}
+    repeated = [] if all(keys) else find_repeated(by_tree.values())
+    check_proven(repeated, trust=request.trust)
     by_source = {_identity(t.source): list(_read_tree(t, request)) for t in trees}
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
@@ -200,7 +203,7 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
         origin=origin,
         events=_events(by_source, origin),
         key=keys[0] if len(set(keys)) == 1 else (),
-        unproven=tuple(text for tree in trees for text in tree.proof.lacking),
+        unproven=(*repeated, *(text for p in by_tree.values() for text in p.lacking)),
         outside=add_outside((p.outside for p in parts), total=float(weights.sum())),
     )
 

@@ -137,6 +137,23 @@ def test_what_hadd_of_root_makes_is_proof_too() -> None:
         quote(ROOT_FILES / "hadd_untouched.root", own)
 
 
+def test_a_copy_does_not_count_twice(tmp_path: Path) -> None:
+    one = applied(tmp_path / "a.root")
+    single = quote(one)
+    copy = tmp_path / "b.root"
+    shutil.copy(one, copy)
+    twice = merged(tmp_path / "twice.root", one, copy)
+    assert quote([one, one]) == single
+    for files in ([one, copy], [twice], [applied(tmp_path / "c.root", seed=2), twice]):
+        with pytest.raises(MapError, match="2000 of its entries are a copy of entr"):
+            quote(files)
+        found = pid_efficiency({"K": KAON_MAP}, files, trust=True)
+        assert (found[0].flags, len(found.unproven)) == (("not proven",), 1)
+        # Rows of one event count as one.
+        assert quote(files, key=["run"]).n_rows == len(files) * N + (twice in files) * N
+    assert quote([one, copy], key=["run"]).stat == pytest.approx(single.stat, rel=1e-9)
+
+
 LIES: dict[str, tuple[Callable[[Path], Path], str]] = {}
 
 
