@@ -132,8 +132,15 @@ def _iterate(
         for _, frame in iterate_columns(source, sample.branches):
             yield frame, None
         return
+    inputs = {name for variable in sample.conditions for name in variable.inputs}
+    views = set(sample.cells.arrays.values()) - inputs
     for arrays in iterate_rows(source, sample.branches):
         flat = {name: array for name, array in arrays.items() if array.ndim == 1}
+        for name in arrays.keys() - flat.keys() - views:
+            raise SampleError(
+                f"{source}: {name!r} has {arrays[name].shape[1]} numbers per entry, "
+                "expected one"
+            )
         yield pd.DataFrame(flat), _stack_views(arrays, sample.cells, source)
 
 

@@ -194,6 +194,20 @@ def test_elements_of_an_array_are_columns(tmp_path: Path, npz: Path) -> None:
         build_dataset(definition(conditions=conditions), tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("branch", ["profile", "pairs"])
+def test_a_condition_that_is_an_array_is_named(
+    branch: str, showers: dict[str, Any], tmp_path: Path
+) -> None:
+    pairs = np.stack([showers["energy"]] * 2, axis=1)
+    np.savez(tmp_path / "a.npz", **showers, pairs=pairs)
+    energy = {"name": "energy", "branch": branch, "range": [1e3, 1e5]}
+    sample = definition(
+        conditions=[energy, {"name": "species", "categories": [11, 22]}]
+    )
+    with pytest.raises(SampleError, match=rf"a.npz: '{branch}' has \d+ numbers per en"):
+        build_dataset(sample, tmp_path / "a.npz")
+
+
 def test_a_dataset_of_showers_is_saved(dataset: Dataset, tmp_path: Path) -> None:
     opened = Dataset.open(dataset.save(tmp_path / "d"))
     assert opened.sample == dataset.sample
