@@ -148,6 +148,7 @@ class Training:
         self.history: dict[str, list[float]] = {"step": []}
         self._compiled: dict[Phase, Steps] = {}
         self._chunk = TIMED_STEPS
+        self._seen: tuple[int, ...] | None = None  # mark of the checkpoint
 
     @property
     def variables(self) -> list[Any]:
@@ -175,6 +176,7 @@ class Training:
     ) -> None:
         """Do the remaining steps, and write a checkpoint regularly."""
         saved_at, recorded_at = time.perf_counter(), -math.inf
+        self._seen = _mark(checkpoint)
         try:
             for phase, begin, end in self._plan():
                 while self.step < end:
@@ -204,14 +206,14 @@ class Training:
                             )
                         )
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-                        self.save(checkpoint)
+                        self._save_alone(checkpoint)
                         saved_at = time.perf_counter()
                 if begin < end == self.step:
                     self.descents.end(phase)
         except KeyboardInterrupt:
-            self.save(checkpoint)
+            self._save_alone(checkpoint)
             raise
-        self.save(checkpoint)
+        self._save_alone(checkpoint)
 
     def model(self) -> Model:
         """Return the model of the generator as it is now."""
@@ -228,6 +230,16 @@ class Training:
         text = json.dumps(sealed(state))
         with writing_file(checkpoint, overwrite=True) as temporary:
             np.savez(temporary, state=np.array(text), **arrays)
+
+    def _save_alone(self, checkpoint: Path | None) -> None:
+        """Write a checkpoint; raise if another training wrote one meanwhile."""
+        if _mark(checkpoint) != self._seen:
+            raise TrainingError(
+                f"{checkpoint} was written by another training meanwhile; choose "
+                "another folder"
+            )
+        self.save(checkpoint)
+        self._seen = _mark(checkpoint)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
@@ -357,6 +369,15 @@ class Training:
             "settings": dataclasses.asdict(self.settings),
             "seed": self.setup.seed,
         }
+
+
+def _mark(checkpoint: Path | None) -> tuple[int, ...] | None:
+    """Return what tells whether a file was replaced, None if there is no file."""
+    try:
+        found = None if checkpoint is None else checkpoint.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -105,6 +105,27 @@ def test_a_resumed_training_keeps_its_length(kaon_dataset, tmp_path) -> None:
         assert train(kaon_dataset, resume=True, **given, **options).card.steps == 2
 
 
+def test_two_trainings_do_not_share_a_folder(kaon_dataset, tmp_path) -> None:
+    options = {"steps": 2, "family": PLAY_ALONE}
+    train(kaon_dataset, seed=5, directory=tmp_path / "other", **options)
+    theirs = (tmp_path / "other" / "checkpoint.npz").read_bytes()
+    checkpoint = tmp_path / "own" / "checkpoint.npz"
+
+    def write_theirs(progress: Progress) -> None:
+        checkpoint.parent.mkdir(exist_ok=True)
+        checkpoint.write_bytes(theirs)
+
+    with pytest.raises(TrainingError, match="written by another training meanwhile"):
+        train(
+            kaon_dataset,
+            seed=6,
+            directory=checkpoint.parent,
+            progress=write_theirs,
+            **options,
+        )
+    assert checkpoint.read_bytes() == theirs
+
+
 def test_a_resumed_training_keeps_its_budget(kaon_dataset, tmp_path) -> None:
     options = {"seed": 5, "family": PLAY_ALONE, "directory": tmp_path}
 
