@@ -138,11 +138,6 @@ def refine(
     Raises:
         TrainingError: the model is of another dataset.
     """
-    if candidates < 2 or classifier_steps < 1:
-        raise ValueError(
-            f"candidates is {candidates} and classifier_steps {classifier_steps}, "
-            "expected at least 2 and 1"
-        )
     if model.card.dataset.get("hash") != dataset.info.get("hash"):
         raise TrainingError(
             f"the model was trained on dataset {model.card.dataset.get('hash')}, "

@@ -160,7 +160,7 @@ def test_command_line(
 
 
 def test_wrong_choices_are_named(kaon_model, kaon_dataset) -> None:
-    with pytest.raises(ValueError, match="expected at least 2 and 1"):
+    with pytest.raises(ValueError, match="candidates is 1, expected at least 2"):
         refine(kaon_model, kaon_dataset, candidates=1)
     other = dataclasses.replace(kaon_dataset, info={"hash": "other"})
     with pytest.raises(TrainingError, match="expected the given one, other"):
