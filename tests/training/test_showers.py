@@ -712,9 +712,9 @@ def test_showers_are_applied(models: Any, tmp_path: Path) -> None:
     branches = {f"gamma_{k}": truth[k] for k in ("energy", "phi", "x0", "species")}
     branches["gamma_species"][:3] = 13
     write_trees(tmp_path / "in.parquet", {"T": branches})
-    summary = apply(
-        {"gamma": bundle}, tmp_path / "in.parquet", tmp_path / "out.parquet", seed=1
-    )
+    given, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    with pytest.warns(PidganWarning, match="species of gamma .* in 3 of 50 rows"):
+        summary = apply({"gamma": bundle}, given, output, seed=1)
     assert summary.targets["gamma"] == [
         "gamma_cells",
         "gamma_profile",
