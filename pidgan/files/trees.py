@@ -201,6 +201,40 @@ def common_length(lengths: Iterable[int]) -> int:
     return max(found, key=lambda length: (found[length], length), default=0)
 
 
+def row_slices(start: int, stop: int, chunk: int) -> Iterator[slice]:
+    """Yield the pieces of a file of arrays: the rows of at most one chunk each."""
+    for first in range(start, stop, chunk):
+        yield slice(first, min(first + chunk, stop))
+
+
+def add_arrays(
+    new: Any,
+    types: Mapping[str, BranchType],
+    entries: int,
+    *,
+    make: Callable[[str, tuple[int, ...], np.dtype[Any]], None],
+    variable: str,
+) -> Append:
+    """Make new arrays in a file of arrays, and return the function that fills them.
+
+    `make` makes one of a name, shape and type, in place of an old one, whose shape it
+    has. `variable` is the message for a variable number of values per entry.
+    """
+    for name, kind in types.items():
+        if None in kind.shape:
+            raise NtupleError(variable.format(name))
+        shape = tuple(int(n or 0) for n in kind.shape)
+        if name in new:
+            shape = new[name].shape[1:]
+        make(name, (entries, *shape), kind.number)
+
+    def append(piece: Any, fresh: Mapping[str, Any]) -> None:
+        for name, array in fresh.items():
+            new[name][piece] = array.reshape(len(array), *new[name].shape[1:])
+
+    return append
+
+
 def is_remote(path: str | Path) -> bool:
     """Return whether a path is an address such as root:// or http://."""
     return _REMOTE.match(str(path)) is not None

@@ -23,10 +23,12 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    add_arrays,
     common_length,
     entry_shape,
     is_remote,
     remote_options,
+    row_slices,
 )
 
 if TYPE_CHECKING:
@@ -98,8 +100,7 @@ class Hdf5Datasets:
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
     ) -> Iterator[Any]:
         # What is only copied need not be read.
-        for first in range(start, stop, chunk):
-            yield slice(first, min(first + chunk, stop))
+        return row_slices(start, stop, chunk)
 
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
         for name in branches:
@@ -124,20 +125,15 @@ class Hdf5Datasets:
     ) -> Append:
         if kept:
             _copy_all(self.file, new)
-        for name, kind in addition.types.items():
-            if None in kind.shape:
-                raise NtupleError(_VARIABLE.format(name))
-            shape = tuple(int(n or 0) for n in kind.shape)
+
+        def make(name: str, shape: tuple[int, ...], number: np.dtype[Any]) -> None:
             if name in new:
-                shape = new[name].shape[1:]
                 del new[name]
-            new.create_dataset(name, (self.entries, *shape), dtype=kind.number)
+            new.create_dataset(name, shape, dtype=number)
 
-        def append(piece: Any, fresh: Mapping[str, Any]) -> None:
-            for name, array in fresh.items():
-                new[name][piece] = array.reshape(len(array), *new[name].shape[1:])
-
-        return append
+        return add_arrays(
+            new, addition.types, self.entries, make=make, variable=_VARIABLE
+        )
 
     @functools.cached_property
     def _columns(self) -> dict[str, _Column]:

@@ -21,8 +21,10 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    add_arrays,
     common_length,
     entry_shape,
+    row_slices,
 )
 
 _VARIABLE = "array {!r} would have entries of different lengths: not for a .npz file"
@@ -67,8 +69,7 @@ class NpzArrays:
     def pieces(
         self, branches: Sequence[str], *, start: int, stop: int, chunk: int
     ) -> Iterator[Any]:
-        for first in range(start, stop, chunk):
-            yield slice(first, min(first + chunk, stop))
+        return row_slices(start, stop, chunk)
 
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
         expected = self.entries
@@ -97,19 +98,13 @@ class NpzArrays:
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int
     ) -> Append:
         new |= {name: self.file[name] for name in kept}
-        for name, kind in addition.types.items():
-            if None in kind.shape:
-                raise NtupleError(_VARIABLE.format(name))
-            shape = tuple(int(n or 0) for n in kind.shape)
-            if name in new:
-                shape = new[name].shape[1:]
-            new[name] = np.empty((self.entries, *shape), dtype=kind.number)
 
-        def append(piece: Any, fresh: Mapping[str, Any]) -> None:
-            for name, array in fresh.items():
-                new[name][piece] = array.reshape(len(array), *new[name].shape[1:])
+        def make(name: str, shape: tuple[int, ...], number: np.dtype[Any]) -> None:
+            new[name] = np.empty(shape, dtype=number)
 
-        return append
+        return add_arrays(
+            new, addition.types, self.entries, make=make, variable=_VARIABLE
+        )
 
 
 @contextlib.contextmanager
