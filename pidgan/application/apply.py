@@ -182,7 +182,9 @@ def apply(
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    _check_numbers(files_part, chunk=chunk, threads=threads, workers=workers)
+    if files_part is not None and not 1 <= files_part[0] <= files_part[1]:
+        shown = f"files_part is {files_part[0]}/{files_part[1]}"
+        raise ValueError(f"{shown}, expected 1/n to n/n")
     check_output(output)
     request = Request(
         tracks=dict(tracks),
@@ -291,15 +293,6 @@ def _warn_texts(outside: Outside, generators: Generators) -> Iterator[str]:
                     "are extrapolated or NaN, and no uncertainty covers them; the "
                     "status tells which rows they are"
                 )
-
-
-def _check_numbers(part: tuple[int, int] | None, **numbers: int | None) -> None:
-    """Raise if a number is none that there is."""
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise ValueError(f"files_part is {part[0]}/{part[1]}, expected 1/n to n/n")
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
 
 
 def _plan(

@@ -274,8 +274,6 @@ def open_bundle(
         'K+'
     """
     path = Path(path)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
     file = read_bundle_file(path)
     bundle = Bundle(
         card=file.card,
