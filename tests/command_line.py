@@ -1,14 +1,25 @@
 """Run the command line within a test, and look at what it printed."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import click
 import pytest
 
-from pidgan.cli import main
+from pidgan.cli import cli, main
 
 Run = Callable[..., "Result"]
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield verbs and their commands, those of groups too."""
+    for verb, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            for name, sub in command.commands.items():
+                yield f"{verb} {name}", sub
+        else:
+            yield verb, command
 
 
 @dataclass(frozen=True, kw_only=True)

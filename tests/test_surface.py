@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 import pytest
+from command_line import commands
 
-from pidgan.cli import VERBS, cli
+from pidgan.cli import VERBS
 
 TESTS = Path(__file__).parent
 API = TESTS.parent / "docs" / "reference" / "api.md"
@@ -121,16 +122,6 @@ def surface() -> str:
 
     lines = [f"pidgan.{name}" for name in sorted(pidgan.__all__)]
     return "\n".join([*lines, *(text_of(*pair) for pair in listed())]) + "\n"
-
-
-def commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield verbs and their commands, those of groups too."""
-    for verb, command in cli.commands.items():
-        if isinstance(command, click.Group):
-            for name, sub in command.commands.items():
-                yield f"{verb} {name}", sub
-        else:
-            yield verb, command
 
 
 def plain(annotation: Any) -> frozenset[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import Run
+from command_line import Run, commands
 from wrong_arguments import (
     CUTS,
     DURATIONS,
@@ -20,7 +20,6 @@ from wrong_arguments import (
     world,  # noqa: F401
 )
 
-from pidgan.cli import cli
 from pidgan.errors import TrainingError
 from pidgan.simulation import ANALYSIS_TREE
 
@@ -112,15 +111,6 @@ IS_OUTPUT = {"output", "report", "latex", "columns"}
 IS_INPUT = {"files", "over", "data", "sample"}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {"tracks": "Kplus", "maps": "Kplus", "quantile_maps": "nTracks", "misid": ""}
-
-
-def commands() -> Iterator[tuple[str, click.Command]]:
-    for verb, command in cli.commands.items():
-        if isinstance(command, click.Group):
-            for name, sub in command.commands.items():
-                yield f"{verb} {name}", sub
-        else:
-            yield verb, command
 
 
 def wrong_values(parameter: click.Parameter) -> Iterator[str]:
