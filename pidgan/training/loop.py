@@ -115,8 +115,6 @@ def train(
     """
     if budget is not None and steps is not None:
         raise ValueError("give a budget or a number of steps, not both")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps is {steps}, expected at least 1")
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
     chosen = choose_family(family, recipe, settings, dataset.sample)

@@ -70,8 +70,6 @@ def train_members(
     from pidgan.training.model import open_model
     from pidgan.training.setup import choose_family
 
-    if members < 1:
-        raise ValueError(f"members is {members}, expected at least 1")
     chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
     models: list[Model] = []
