@@ -47,9 +47,10 @@ from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.variables import FROZEN, Finite, Range, Unit, Variable
+from pidgan.sample.weight_file import WeightFile
 
 #: Keys that say how background is treated; a definition has exactly one of them.
-WEIGHTINGS = ("weight_branch", "discriminant", "unweighted")
+WEIGHTINGS = ("weight_branch", "sweights", "discriminant", "unweighted")
 
 
 class Discriminant(BaseModel):
@@ -72,8 +73,8 @@ class Discriminant(BaseModel):
 class Sample(BaseModel):
     """A calibration sample: what it is, and how to read it.
 
-    Exactly one of `weight_branch`, `discriminant` and `unweighted` says how background
-    is treated.
+    Exactly one of `weight_branch`, `sweights`, `discriminant` and `unweighted` says how
+    background is treated.
 
     Attributes:
         schema_version: Version of the format, 1.
@@ -84,6 +85,7 @@ class Sample(BaseModel):
         source: Publication or note that describes the selection.
         trees: Paths of the trees in each file; empty for files with one tree.
         weight_branch: Branch that holds the sWeights.
+        sweights: File that holds the sWeights, beside each file of the sample.
         discriminant: Variable that sWeights are fitted in.
         unweighted: True for a sample without background.
         conditions: Conditions of the generator.
@@ -110,6 +112,7 @@ class Sample(BaseModel):
     source: str = Field(min_length=1)
     trees: tuple[str, ...] = ()
     weight_branch: str | None = None
+    sweights: WeightFile | None = None
     discriminant: Discriminant | None = None
     unweighted: bool = False
     conditions: Annotated[tuple[Variable, ...], Field(min_length=1)]
@@ -198,6 +201,7 @@ class Sample(BaseModel):
         mass = self.discriminant
         fitted = f"sWeights from a fit to {mass.branch}" if mass else "none"
         given = f"branch {self.weight_branch}" if self.weight_branch else fitted
+        given = self.sweights.text() if self.sweights else given
         lines = [
             f"{self.name}: {self.title}",
             f"species       {self.species}",

@@ -111,6 +111,8 @@ class Rows:
 
 def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
+    if sample.sweights:
+        raise SampleError(f"{sample.name}: sWeights of another file are not read yet")
     rows = Rows(sample, find_sources(files, trees=sample.trees))
     _drop_unfinished(rows)
     rows.check_any()

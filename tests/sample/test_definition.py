@@ -146,6 +146,11 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
             'weight_branch = "sw"\nunweighted = true',
             "got weight_branch and unweighted",
         ),
+        (
+            'weight_branch = "sw"',
+            'weight_branch = "sw"\nsweights = {file = "w.root", match = "entry"}',
+            "got weight_branch and sweights",
+        ),
         ('"RichDLLk > 0"', '"RichDLLK > 0"', "unknown variable 'RichDLLK'"),
         ('"K_PT > 0.5"', '"K_PT"', "write K_PT == 1"),
         ("binning = {P =", "binning = {PT =", "binning in 'PT'.*closest: 'P'"),
@@ -384,3 +389,55 @@ def test_wrong_values_anywhere_are_one_line(
                 assert sample.targets
                 assert "NaN" not in sample.to_json()
         container[key] = right
+
+
+JOINED = OWN.replace(
+    'weight_branch = "sw"',
+    'sweights = {file = "{stem}_sw.root", order = ["Dst_M - D_M", "D_M"]}',
+)
+
+
+def test_sweights_of_another_file(tmp_path: Path) -> None:
+    sample = load_sample(write(tmp_path, JOINED))
+    weights = sample.sweights
+    assert weights is not None
+    assert (weights.kind, weights.match) == ("ranks", ("order_index",))
+    assert weights.branch == "sweight"
+    assert weights.name_for("1.pid_tuple") == "1.pid_tuple_sw.root"
+    assert [e.names for e in weights.expressions] == [("Dst_M", "D_M"), ("D_M",)]
+    assert "Dst_M" not in sample.branches
+    assert "matched by order_index in the order of Dst_M - D_M, D_M" in sample.text()
+    assert Sample.model_validate_json(sample.to_json()) == sample
+    child = 'extends = "own.toml"\nunweighted = true\n'
+    assert load_sample(write(tmp_path, child, "child.toml")).sweights is None
+    write(tmp_path, OWN, "sw.toml")
+    text = 'extends = "sw.toml"\nsweights = {file = "w.root", match = ["run", "event"]}'
+    child_sample = load_sample(write(tmp_path, text, "child.toml"))
+    assert child_sample.weight_branch is None
+    assert child_sample.sweights
+    assert child_sample.sweights.kind == "keys"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{stem}_sw.root", "sw/{stem}.root", "has a folder or an address"),
+        ("{stem}_sw.root", "root://h//{stem}.root", "has a folder or an address"),
+        ("{stem}_sw.root", "{name}.root", r"only \{stem\} can stand in braces"),
+        ("file =", "flie =", r"unknown key 'sweights.flie'; closest: 'file'"),
+        ('"Dst_M - D_M"', '"Dst_M -"', "'Dst_M -' is no expression of branches"),
+        ('"Dst_M - D_M"', '"Dst_M > D_M"', "'Dst_M > D_M' is no expression of"),
+        ('"Dst_M - D_M"', '"log(D_M)"', "is no expression of branches"),
+        ('"Dst_M - D_M"', '"1 + 2"', "names no branch"),
+        ('"Dst_M - D_M"', '"D_M"', "named more than once: D_M"),
+        ("order =", 'match = ["a", "b"], order =', "order needs match = 'order_index'"),
+        ("order =", 'match = "entry", order =', "order needs match = 'order_index'"),
+        (', order = ["Dst_M - D_M", "D_M"]', "", "match = 'order_index' needs order"),
+        ("order =", 'ties = "drop", order =', r"sweights.ties is 'drop'"),
+        ("order =", 'branch = "", order =', r"sweights.branch is ''"),
+    ],
+)
+def test_wrong_sweights(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in JOINED
+    with pytest.raises(SampleError, match=message):
+        load_sample(write(tmp_path, JOINED.replace(old, new)))
