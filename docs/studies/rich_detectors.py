@@ -1,10 +1,10 @@
 """RICH generators against millions of simulated rows they have never seen.
 
-    python docs/studies/rich.py sample dstar_k -o kaon
+    python docs/studies/rich_detectors.py sample dstar_k -o kaon
     pidgan train kaon -o kaon-model --steps 24000
     pidgan export kaon-model -o kaon.onnx
-    python docs/studies/rich.py judge kaon kaon.onnx
-    python docs/studies/rich.py separate kaon kaon.onnx pion pion.onnx
+    python docs/studies/rich_detectors.py judge kaon kaon.onnx
+    python docs/studies/rich_detectors.py separate kaon kaon.onnx pion pion.onnx
 
 `sample` makes a dataset of pure signal, from truth with weights 1, of which 300,000
 rows train. `judge` simulates rows of the same mode, generates as many at their

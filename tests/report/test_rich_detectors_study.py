@@ -1,4 +1,4 @@
-"""The judgement of RICH generators, `docs/studies/rich.py`, in small."""
+"""The judgement of RICH generators, `docs/studies/rich_detectors.py`, in small."""
 
 import importlib.util
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from pidgan.sample.dataset import Dataset
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "studies" / "rich.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "studies" / "rich_detectors.py"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def run(study: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr("sys.argv", ["rich.py", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["rich_detectors.py", *map(str, arguments)])
     study.main()
 
 
