@@ -176,6 +176,19 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "run_demo": (None, {"output": new}),
         "export_c": (None, {"bundle": bundle, "path": world / "new.c"}),
         "simulate_calibration": (None, {"decay": "dstar_k", "n": 20}),
+        "simulate_spectrometer": (None, {"decay": "jpsi_mu", "n": 20}),
+        "simulate_dimuons": (None, {"n": 20}),
+        "simulate_spectrometer_response": (
+            None,
+            {
+                "species": "mu+",
+                "p": [2e4],
+                "eta": [3.0],
+                "n_tracks": [99.0],
+                "seed": 1,
+                "charge": [1.0],
+            },
+        ),
         "simulate_tpc": (None, species),
         "simulate_tpc_response": (
             None,

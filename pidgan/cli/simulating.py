@@ -47,6 +47,16 @@ def _sample(entries: int) -> Callable[..., Any]:
     return add
 
 
+_decay = click.option(
+    "--decay",
+    "--mode",
+    "decay",
+    required=True,
+    type=click.Choice(DECAYS),
+    help="Decay that the calibration tracks come from.",
+)
+
+
 def _write(trees: Mapping[str, Any], output: Path, overwrite: bool) -> None:
     """Write trees, and say what was written."""
     from pidgan.files.tables import write_trees
@@ -59,20 +69,25 @@ def _write(trees: Mapping[str, Any], output: Path, overwrite: bool) -> None:
 @simulate.command(
     epilog="Example: pidgan simulate rich --decay dstar_k -n 200000 -o k.root"
 )
-@click.option(
-    "--decay",
-    "--mode",
-    "decay",
-    required=True,
-    type=click.Choice(DECAYS),
-    help="Decay that the calibration tracks come from.",
-)
+@_decay
 @_sample(CALIBRATION_ENTRIES)
 def rich(decay: str, entries: int, seed: int, **given: Any) -> None:
     """Write a RICH calibration sample with the tree and branch names of LHCb."""
     from pidgan.simulation import simulate_calibration
 
     _write(simulate_calibration(decay, entries, seed=seed), **given)
+
+
+@simulate.command(
+    epilog="Example: pidgan simulate spectrometer --decay jpsi_mu -n 200000 -o mu.root"
+)
+@_decay
+@_sample(CALIBRATION_ENTRIES)
+def spectrometer(decay: str, entries: int, seed: int, **given: Any) -> None:
+    """Write a calibration sample with RICH, calorimeter, muon system and ProbNN."""
+    from pidgan.simulation import simulate_spectrometer
+
+    _write(simulate_spectrometer(decay, entries, seed=seed), **given)
 
 
 @simulate.command(epilog="Example: pidgan simulate tpc --species K+ -o k.root")
@@ -102,6 +117,15 @@ def analysis(entries: int, seed: int, **given: Any) -> None:
     from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
     _write({ANALYSIS_TREE: simulate_analysis(entries, seed=seed)}, **given)
+
+
+@simulate.command(epilog="Example: pidgan simulate dimuons -n 50000 -o jpsi.root")
+@_sample(ANALYSIS_ENTRIES)
+def dimuons(entries: int, seed: int, **given: Any) -> None:
+    """Write an analysis ntuple, J/psi -> mu+ mu-, with all PID of both muons."""
+    from pidgan.simulation import ANALYSIS_TREE, simulate_dimuons
+
+    _write({ANALYSIS_TREE: simulate_dimuons(entries, seed=seed)}, **given)
 
 
 @simulate.command(epilog="Example: pidgan simulate showers -n 20000 -o showers.root")

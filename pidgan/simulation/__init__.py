@@ -3,6 +3,8 @@
 - `simulate_calibration` makes calibration samples, from which a training starts.
 - `simulate_analysis` makes an analysis ntuple, to which a trained model is applied.
 - `simulate_response` makes the true response, with which both are compared.
+- `simulate_spectrometer`, `simulate_dimuons` and `simulate_spectrometer_response` make
+  the same with RICH, calorimeters, muon stations and what is combined of them.
 - `simulate_tpc` and `simulate_calorimeter` make calibration samples of a time
   projection chamber and of calorimeters.
 - `simulate_showers` makes showers cell by cell, `simulate_cluster_tracks` tracks with
@@ -20,6 +22,11 @@ from pidgan.simulation.calorimeter_pid import (
     simulate_calorimeter_response,
 )
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_response
+from pidgan.simulation.spectrometer import simulate_spectrometer_response
+from pidgan.simulation.spectrometer_samples import (
+    simulate_dimuons,
+    simulate_spectrometer,
+)
 from pidgan.simulation.tpc import TPC_SPECIES, simulate_tpc, simulate_tpc_response
 from pidgan.simulation.tpc_clusters import CLUSTER_TREE, simulate_cluster_tracks
 
@@ -39,8 +46,11 @@ __all__ = [
     "simulate_calorimeter",
     "simulate_calorimeter_response",
     "simulate_cluster_tracks",
+    "simulate_dimuons",
     "simulate_response",
     "simulate_showers",
+    "simulate_spectrometer",
+    "simulate_spectrometer_response",
     "simulate_tpc",
     "simulate_tpc_response",
     "tpc",

@@ -23,7 +23,8 @@ TRUE_VARIABLES = (*RICH_VARIABLES, "PIDK", "PIDp")  # with the response of data 
 
 # Parent mass in MeV, species of the K and of the pi candidate (index into
 # HYPOTHESES), share of the candidates: signal, then decays reconstructed as signal.
-DECAYS = (
+Decays = tuple[tuple[float, int, int, float], ...]
+DECAYS: Decays = (
     (1864.84, 1, 0, 0.90),  # anti-D0 -> K+ pi-
     (1864.84, 0, 0, 0.05),  # anti-D0 -> pi+ pi-
     (1864.84, 1, 1, 0.03),  # anti-D0 -> K+ K-
@@ -68,39 +69,46 @@ def simulate_analysis(n: int, *, seed: int = 1) -> dict[str, AnyArray | Jagged]:
         (100,)
     """
     rng = np.random.default_rng([seed, 100])
-    decay, momenta = _draw_decays(n, rng)
+    decay, momenta = draw_decays(DECAYS, n, rng)
     n_tracks, n_spd = toy.draw_occupancy(n, scale=OCCUPANCY, rng=rng)
     k_charge = toy.draw_charges(n, rng=rng)
-    branches = _parent_branches(decay, momenta, rng)
+    branches = parent_branches("D0", decay, momenta, hypotheses=(1, 0), rng=rng)
     for i, (track, charge) in enumerate(
         zip(TRACKS, (k_charge, -k_charge), strict=True)
     ):
-        species = np.array([row[1 + i] for row in DECAYS])[decay]
-        branches |= _track_branches(
-            track,
-            species=species,
-            charge=charge,
-            momentum=momenta[i],
-            n_tracks=n_tracks,
-            rng=rng,
-        )
+        p, eta = p_and_eta(momenta[i])
+        tracks = Tracks(species_of(DECAYS, decay, i), p, eta, n_tracks)
+        simulated = respond(tracks, detector=MONTE_CARLO, rng=rng)
+        truth = respond(tracks, detector=DATA, rng=rng)
+        branches |= kinematic_branches(track, tracks, momenta[i], charge)
+        branches[f"{track}_isMuon"] = simulated["isMuon"]
+        branches |= {f"{track}_{name}": simulated[name] for name in TRUE_VARIABLES}
+        branches |= {f"{track}_TRUE_{name}": truth[name] for name in TRUE_VARIABLES}
+    return branches | event_branches(n_tracks, n_spd, rng)
+
+
+def event_branches(
+    n_tracks: AnyArray, n_spd: AnyArray, rng: np.random.Generator
+) -> dict[str, AnyArray | Jagged]:
+    """Return the branches of events with given occupancies (n,)."""
     n_pvs = (1 + rng.poisson(n_tracks / TRACKS_PER_VERTEX)).astype(np.int32)
     pv_z = (50.0 * rng.standard_normal(int(n_pvs.sum()))).astype(np.float32)
     return {
-        **branches,
         "nTracks": n_tracks,
         "nSPDhits": n_spd,
         "nPVs": n_pvs,
         "PVZ": Jagged(content=pv_z, counts=n_pvs.astype(np.int64)),
-        **toy.draw_event_numbers(n, RUN_RANGE, rng=rng),
+        **toy.draw_event_numbers(len(n_tracks), RUN_RANGE, rng=rng),
     }
 
 
-def _draw_decays(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
-    """Draw n accepted decays: rows (n,) of `DECAYS` and momenta (2, n, 3)."""
+def draw_decays(
+    table: Decays, n: int, rng: np.random.Generator
+) -> tuple[AnyArray, AnyArray]:
+    """Draw n accepted decays: rows (n,) of the table and momenta (2, n, 3)."""
     decays, momenta, found = [], [], 0
     while found < n:
-        decay, momentum = _decay_parents(2 * (n - found) + 100, rng)
+        decay, momentum = _decay_parents(table, 2 * (n - found) + 100, rng)
         p = np.linalg.norm(momentum, axis=2)
         pt = np.hypot(momentum[..., 0], momentum[..., 1])
         eta = np.arctanh(momentum[..., 2] / p)
@@ -113,10 +121,12 @@ def _draw_decays(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
     return np.concatenate(decays)[:n], np.concatenate(momenta, axis=1)[:, :n]
 
 
-def _decay_parents(n: int, rng: np.random.Generator) -> tuple[AnyArray, AnyArray]:
+def _decay_parents(
+    table: Decays, n: int, rng: np.random.Generator
+) -> tuple[AnyArray, AnyArray]:
     """Draw n two-body decays, isotropic at rest, with measured momenta (2, n, 3)."""
-    parents, *daughters, shares = (np.array(c) for c in zip(*DECAYS, strict=True))
-    decay = rng.choice(len(DECAYS), n, p=shares)
+    parents, *daughters, shares = (np.array(c) for c in zip(*table, strict=True))
+    decay = rng.choice(len(table), n, p=shares)
     mass, masses = parents[decay], MASSES[np.stack(daughters)[:, decay]]
     boost = _draw_directions(n, rng, eta=rng.normal(*D_ETA, n))
     pt = rng.gamma(D_PT_SHAPE, D_PT_MEAN / D_PT_SHAPE, n)
@@ -145,50 +155,52 @@ def _draw_directions(n: int, rng: np.random.Generator, *, eta: AnyArray) -> AnyA
     )
 
 
-def _parent_branches(
-    decay: AnyArray, momenta: AnyArray, rng: np.random.Generator
+def parent_branches(
+    name: str,
+    decay: AnyArray,
+    momenta: AnyArray,
+    *,
+    hypotheses: tuple[int, int],
+    rng: np.random.Generator,
 ) -> dict[str, AnyArray | Jagged]:
-    """Return the branches of the candidate as a whole."""
+    """Return the branches of the candidate, with two mass hypotheses."""
     n = len(decay)
     total = momenta.sum(axis=0)
-    hypotheses = MASSES[[1, 0]][:, None]
-    energy = np.hypot(np.linalg.norm(momenta, axis=2), hypotheses).sum(axis=0)
+    masses = MASSES[list(hypotheses)][:, None]
+    energy = np.hypot(np.linalg.norm(momenta, axis=2), masses).sum(axis=0)
     factor = np.tril(0.3 * rng.standard_normal((n, 3, 3)), -1)
     factor[:, range(3), range(3)] = np.exp(0.3 * rng.standard_normal((n, 3)))
     factor *= VERTEX_ERRORS[:, None]
     covariance = factor @ factor.transpose(0, 2, 1)
     return {
-        "D0_M": np.sqrt(energy**2 - (total**2).sum(axis=1)),
-        "D0_PT": np.hypot(total[:, 0], total[:, 1]),
-        "D0_ENDVERTEX_COV": covariance.astype(np.float32),
-        "D0_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
+        f"{name}_M": np.sqrt(energy**2 - (total**2).sum(axis=1)),
+        f"{name}_PT": np.hypot(total[:, 0], total[:, 1]),
+        f"{name}_ENDVERTEX_COV": covariance.astype(np.float32),
+        f"{name}_FDCHI2_OWNPV": rng.lognormal(6.0, 1.3, n).astype(np.float32),
         # LHCb's background categories: 0 is signal, 30 a decay with a wrong hypothesis.
-        "D0_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
+        f"{name}_BKGCAT": np.where(decay == 0, 0, 30).astype(np.int16),
     }
 
 
-def _track_branches(
-    track: str,
-    *,
-    species: AnyArray,
-    charge: AnyArray,
-    momentum: AnyArray,
-    n_tracks: AnyArray,
-    rng: np.random.Generator,
-) -> dict[str, AnyArray]:
-    """Return the branches of one track: kinematics, truth and both PID responses."""
+def species_of(table: Decays, decay: AnyArray, track: int) -> AnyArray:
+    """Return the species (n,) of a track, as indices into `HYPOTHESES`."""
+    return np.array([row[1 + track] for row in table])[decay]
+
+
+def p_and_eta(momentum: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Return momenta and pseudorapidities (n,) of momenta (n, 3)."""
     p = np.linalg.norm(momentum, axis=1)
-    eta = np.arctanh(momentum[:, 2] / p)
-    tracks = Tracks(species, p, eta, n_tracks)
-    simulated = respond(tracks, detector=MONTE_CARLO, rng=rng)
-    truth = respond(tracks, detector=DATA, rng=rng)
+    return p, np.arctanh(momentum[:, 2] / p)
+
+
+def kinematic_branches(
+    track: str, tracks: Tracks, momentum: AnyArray, charge: AnyArray
+) -> dict[str, AnyArray]:
+    """Return the branches of one track with kinematics and truth."""
     return {
-        f"{track}_P": p,
+        f"{track}_P": tracks.p,
         f"{track}_PT": np.hypot(momentum[:, 0], momentum[:, 1]),
         **{f"{track}_P{c}": momentum[:, i].copy() for i, c in enumerate("XYZ")},
-        f"{track}_ETA": eta,
-        f"{track}_TRUEID": toy.true_ids(species, charge),
-        f"{track}_isMuon": simulated["isMuon"],
-        **{f"{track}_{name}": simulated[name] for name in TRUE_VARIABLES},
-        **{f"{track}_TRUE_{name}": truth[name] for name in TRUE_VARIABLES},
+        f"{track}_ETA": tracks.eta,
+        f"{track}_TRUEID": toy.true_ids(tracks.species, charge),
     }

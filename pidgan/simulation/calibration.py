@@ -116,15 +116,10 @@ def simulate_calibration(
         raise ValueError(f"unknown decay {decay!r}{nearest(decay, MODES)}")
     settings = MODES[decay]
     rng = np.random.default_rng([seed, RICH_MODES.index(decay)])
-    is_signal = rng.random(n) < settings.mass.signal_fraction
-    branches = _draw_probes(settings, SPECTRA[decay], is_signal, rng=rng)
-    branches[settings.mass.branch] = draw_mass(settings.mass, is_signal, rng=rng)
-    branches |= toy.draw_event_numbers(n, RUN_RANGE, rng=rng)
-    positive = branches["probe_trackcharge"] > 0
-    return {
-        tree: {name: branch[rows] for name, branch in branches.items()}
-        for tree, rows in zip(settings.trees, (positive, ~positive), strict=True)
-    }
+    probes = draw_probes(settings, SPECTRA[decay], n, rng=rng)
+    response = respond(probes.tracks, detector=DATA, rng=rng)
+    momentum = toy.momentum_components(probes.tracks.p, probes.tracks.eta, rng=rng)
+    return calibration_trees(settings, probes, momentum, response, rng=rng)
 
 
 def draw_mass(
@@ -144,11 +139,21 @@ def draw_mass(
     return np.asarray(mass)
 
 
-def _draw_probes(
-    mode: Mode, spectrum: Spectrum, is_signal: BoolArray, *, rng: np.random.Generator
-) -> dict[str, AnyArray]:
-    """Draw kinematics, event, truth and PID variables of probes."""
-    n = len(is_signal)
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Tracks of a calibration sample with their truth, (n,) each."""
+
+    tracks: Tracks
+    charge: AnyArray
+    n_spd: AnyArray
+    is_signal: BoolArray
+
+
+def draw_probes(
+    mode: Mode, spectrum: Spectrum, n: int, *, rng: np.random.Generator
+) -> Probes:
+    """Draw kinematics, event, species and charge of probes, signal and background."""
+    is_signal = rng.random(n) < mode.mass.signal_fraction
     softer = replace(spectrum, pt_median=BACKGROUND_SOFTNESS * spectrum.pt_median)
     p, eta = np.empty(n), np.empty(n)
     n_tracks, n_spd = np.empty((2, n), dtype=np.int32)
@@ -163,19 +168,41 @@ def _draw_probes(
     mixed = rng.choice(len(mode.mixture), n, p=mode.mixture)
     species = np.where(is_signal, SPECIES[mode.species], mixed)
     charge = toy.draw_charges(n, rng=rng)
-    tracks = Tracks(species, p, eta, n_tracks)
-    response = respond(tracks, detector=DATA, rng=rng)
-    momentum = toy.momentum_components(p, eta, rng=rng)
-    return {
-        "probe_P": p,
-        "probe_ETA": eta,
+    return Probes(
+        tracks=Tracks(species, p, eta, n_tracks),
+        charge=charge,
+        n_spd=n_spd,
+        is_signal=is_signal,
+    )
+
+
+def calibration_trees(
+    mode: Mode,
+    probes: Probes,
+    momentum: toy.Branches,
+    response: toy.Branches,
+    *,
+    rng: np.random.Generator,
+) -> dict[str, toy.Branches]:
+    """Return the trees of a mode, with masses and event numbers that are drawn here."""
+    tracks = probes.tracks
+    branches = {
+        "probe_P": tracks.p,
+        "probe_ETA": tracks.eta,
         **{f"probe_{name}": value for name, value in momentum.items()},
-        "probe_trackcharge": charge,
-        "nTracks": n_tracks,
-        "nSPDhits": n_spd,
+        "probe_trackcharge": probes.charge,
+        "nTracks": tracks.n_tracks,
+        "nSPDhits": probes.n_spd,
         **{calibration_branch(name): value for name, value in response.items()},
-        "probe_TRUEID": toy.true_ids(species, charge),
-        "probe_TRUE_SIGNAL": is_signal.astype(np.int8),
+        "probe_TRUEID": toy.true_ids(tracks.species, probes.charge),
+        "probe_TRUE_SIGNAL": probes.is_signal.astype(np.int8),
+        mode.mass.branch: draw_mass(mode.mass, probes.is_signal, rng=rng),
+        **toy.draw_event_numbers(len(tracks.p), RUN_RANGE, rng=rng),
+    }
+    positive = probes.charge > 0
+    return {
+        tree: {name: branch[rows] for name, branch in branches.items()}
+        for tree, rows in zip(mode.trees, (positive, ~positive), strict=True)
     }
 
 

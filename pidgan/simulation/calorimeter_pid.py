@@ -171,17 +171,11 @@ def _respond(
     rng: np.random.Generator,
 ) -> dict[str, FloatArray]:
     """Return the PID variables of tracks of one species."""
-    energy, ecal, hcal, spread = _deposits(species, p, eta, rng)
-    others = PILE_UP * n_tracks * rng.standard_exponential(len(p))
-    ecal[:, :2] += 0.5 * others[:, None]
-    ecal, hcal = (_read_out(e, i, rng) for i, e in enumerate((ecal, hcal)))
+    ecal, hcal, squared = measure(species, p, eta, n_tracks, rng=rng)
     total = ecal.sum(axis=1)
     has_cluster = total > 0.0
     safe = np.where(has_cluster, total, 1.0)
     middles = 0.5 * (ECAL_EDGES[1:] + ECAL_EDGES[:-1])
-    # Energy of other tracks is anywhere in a cluster of three Moliere radii.
-    squared = spread**2 + np.minimum(others / safe, 1.0) * 9.0 * MOLIERE_RADIUS**2 / 2.0
-    squared *= np.exp(rng.standard_normal(len(p)) * 2.0 / np.sqrt(energy))
     both = total + hcal.sum(axis=1)
     return {
         "Calo_EoverP": total / p,
@@ -191,8 +185,47 @@ def _respond(
     }
 
 
+def measure(
+    species: str,
+    p: FloatArray,
+    eta: FloatArray,
+    n_tracks: FloatArray,
+    *,
+    rng: np.random.Generator,
+    depth: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Measure tracks of one species.
+
+    Args:
+        species: True species, one of `CALORIMETER_SPECIES`.
+        p: Momenta (n,), MeV.
+        eta: Pseudorapidities (n,), 0 for normal incidence.
+        n_tracks: Number of tracks (n,) in the event of each track.
+        rng: Source of randomness.
+        depth: Interaction lengths (n,) before a hadron interacts; drawn by default.
+
+    Returns:
+        Energies in the electromagnetic layers, (n, 4), and in the hadronic ones,
+        (n, 3), MeV, and the squared width of the electromagnetic cluster, (n,), mm2.
+    """
+    energy, ecal, hcal, spread = _deposits(species, p, eta, rng, depth)
+    others = PILE_UP * n_tracks * rng.standard_exponential(len(p))
+    ecal[:, :2] += 0.5 * others[:, None]
+    ecal, hcal = (_read_out(e, i, rng) for i, e in enumerate((ecal, hcal)))
+    total = ecal.sum(axis=1)
+    safe = np.where(total > 0.0, total, 1.0)
+    # Energy of other tracks is anywhere in a cluster of three Moliere radii.
+    squared = spread**2 + np.minimum(others / safe, 1.0) * 9.0 * MOLIERE_RADIUS**2 / 2.0
+    squared *= np.exp(rng.standard_normal(len(p)) * 2.0 / np.sqrt(energy))
+    return ecal, hcal, squared
+
+
 def _deposits(
-    species: str, p: FloatArray, eta: FloatArray, rng: np.random.Generator
+    species: str,
+    p: FloatArray,
+    eta: FloatArray,
+    rng: np.random.Generator,
+    depth: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return energies (n,), deposits (n, 4) and (n, 3), MeV, and lateral spread, mm."""
     n = len(p)
@@ -213,8 +246,9 @@ def _deposits(
     mass = MASSES[tracks.SPECIES[species]]
     # The mass of a meson becomes visible energy, the mass of a baryon does not.
     energy = np.hypot(momentum, mass) - (mass if name in ("p", "mu") else 0.0)
-    depth = np.full(n, np.inf)
-    if name != "mu":
+    if name == "mu":
+        depth = np.full(n, np.inf)
+    elif depth is None:
         depth = rng.exponential(INTERACTION_LENGTHS[name], n)
     ecal_lambda = ECAL_EDGES / X0_PER_LAMBDA
     edges = np.concatenate(

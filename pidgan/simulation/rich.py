@@ -13,6 +13,7 @@ probability that the track is no ghost.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,16 +73,33 @@ GHOST_LOGIT = (-4.0, 1.5, 0.004)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rings:
-    """Properties of tracks from which their photons are drawn."""
+class Rings:
+    """Properties of tracks (n,) from which their photons are drawn.
+
+    Attributes:
+        mass: Mass of the particle in the radiators, MeV.
+        p: Its momentum, MeV.
+        scale: Factor of the photon yield.
+        shift: Error of the ring radius that all photons share, rad.
+        decayed: Whether the particle decayed to a muon before the radiators.
+        weak: Whether most of the ring is lost.
+        worse: Whether the direction of the track is worse than usual.
+    """
 
     mass: AnyArray
     p: AnyArray
     scale: AnyArray
     shift: AnyArray
+    decayed: BoolArray
+    weak: BoolArray
+    worse: BoolArray
+
+    def take(self, rows: Any) -> "Rings":
+        """Return the rings of some of the tracks."""
+        return Rings(**{name: values[rows] for name, values in vars(self).items()})
 
 
-def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) -> _Rings:
+def draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) -> Rings:
     """Draw decays in flight, lost rings and the errors common to all photons."""
     n = len(tracks.p)
     mass = MASSES[tracks.species]
@@ -98,16 +116,19 @@ def _draw_rings(tracks: Tracks, detector: Detector, rng: np.random.Generator) ->
     worse = rng.random(n) < detector.worse_fraction
     angle = np.where(worse, detector.track_angles[1], detector.track_angles[0])
     width = np.hypot(angle, detector.scattering / tracks.p)
-    return _Rings(
+    return Rings(
         mass=np.where(decayed, muon_mass, mass),
         p=np.where(decayed, tracks.p * share, tracks.p),
         scale=scale,
         shift=detector.index_offset + width * rng.standard_normal(n),
+        decayed=decayed,
+        weak=weak,
+        worse=worse,
     )
 
 
 def _draw_hits(
-    rings: _Rings,
+    rings: Rings,
     mean: AnyArray,
     expected: AnyArray,
     width: FloatArray,
@@ -148,7 +169,7 @@ def _sum_per_track(values: AnyArray, starts: AnyArray, counts: AnyArray) -> AnyA
 
 def _log_likelihoods(
     tracks: Tracks,
-    rings: _Rings,
+    rings: Rings,
     acceptance: AnyArray,
     *,
     radiator: Radiator,
@@ -198,9 +219,15 @@ def _log_likelihoods(
 
 
 def simulate_rich(
-    tracks: Tracks, *, detector: Detector, rng: np.random.Generator
+    tracks: Tracks,
+    *,
+    detector: Detector,
+    rng: np.random.Generator,
+    rings: Rings | None = None,
 ) -> dict[str, FloatArray]:
     """Draw the five DLLs of tracks, (n,) each, or `SENTINEL` in all of them.
+
+    Rings are drawn too, unless they are given.
 
     DLL_h = ln L_h - ln L_pi, summed over the radiators that the track crosses; "bt" is
     the hypothesis of a particle below every threshold, ln L_background.
@@ -208,7 +235,7 @@ def simulate_rich(
     order = np.argsort(-tracks.p, kind="stable")
     ordered = tracks.take(order)
     n = len(order)
-    rings = _draw_rings(ordered, detector, rng)
+    rings = rings.take(order) if rings else draw_rings(ordered, detector, rng)
     theta = 2.0 * np.arctan(np.exp(-ordered.eta))
     total = np.zeros((len(HYPOTHESES), n), dtype=np.float32)
     any_used = np.zeros(n, dtype=bool)
@@ -221,7 +248,7 @@ def simulate_rich(
         used = np.flatnonzero((acceptance > MIN_ACCEPTANCE) & reached)
         total[:, used] += _log_likelihoods(
             ordered.take(used),
-            _Rings(**{name: values[used] for name, values in vars(rings).items()}),
+            rings.take(used),
             acceptance[used],
             radiator=radiator,
             detector=detector,
@@ -296,7 +323,7 @@ def simulate_response(
     return response
 
 
-def _ratio(
+def draw_ratio(
     is_true: BoolArray, separation: float, rng: np.random.Generator
 ) -> FloatArray:
     """Draw log-likelihood ratios of two classes with a separation."""
@@ -324,21 +351,21 @@ def _combine(
     seen = rich[RICH_VARIABLES[0]] != np.float32(SENTINEL)
     dll = {name: np.where(seen, x, np.float32(0.0)) for name, x in rich.items()}
     has_hits = _draw_is_muon(tracks, rng)
-    muon = _ratio(mu, MUON_SEPARATION, rng)
+    muon = draw_ratio(mu, MUON_SEPARATION, rng)
     noise = rng.standard_normal(n, dtype=np.float32)
     muon = np.where(has_hits, muon, np.float32(NOT_MUON) + noise)
-    ecal = _ratio(e, ECAL_SEPARATION, rng)
+    ecal = draw_ratio(e, ECAL_SEPARATION, rng)
     ecal = np.where(tracks.eta < ECAL_MAX_ETA, ecal, np.float32(0.0))
     combined = {
-        "PIDK": dll["RichDLLk"] + _ratio(k, HADRON_SEPARATION, rng),
-        "PIDp": dll["RichDLLp"] + _ratio(p, HADRON_SEPARATION, rng),
+        "PIDK": dll["RichDLLk"] + draw_ratio(k, HADRON_SEPARATION, rng),
+        "PIDp": dll["RichDLLp"] + draw_ratio(p, HADRON_SEPARATION, rng),
         "PIDe": dll["RichDLLe"] + ecal,
         "PIDmu": dll["RichDLLmu"] + muon,
     }
     order = [combined[name] for name in ("PIDK", "PIDp", "PIDmu", "PIDe")]
     logits = NETWORK_SHARPNESS * np.stack([np.zeros(n, dtype=np.float32), *order])
     for h, is_true in enumerate((pi, k, p, mu, e)):
-        logits[h] += NETWORK_PRIOR[h] + _ratio(is_true, NETWORK_SEPARATION, rng)
+        logits[h] += NETWORK_PRIOR[h] + draw_ratio(is_true, NETWORK_SEPARATION, rng)
     logits -= logits.max(axis=0)
     probability = np.exp(logits)
     mean, spread, rise = GHOST_LOGIT

@@ -100,10 +100,20 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
     },
     **{
         f"simulate {kind}": {"entries": ("-n", "20"), "output": ("-o", "new.root")}
-        for kind in ("rich", "tpc", "calorimeter", "analysis", "showers", "clusters")
+        for kind in (
+            "rich",
+            "spectrometer",
+            "tpc",
+            "calorimeter",
+            "analysis",
+            "dimuons",
+            "showers",
+            "clusters",
+        )
     },
 }
 VALID["simulate rich"]["decay"] = ("--decay", "dstar_k")
+VALID["simulate spectrometer"]["decay"] = ("--decay", "jpsi_mu")
 VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 

@@ -56,6 +56,22 @@ def test_simulate(run: Run, tmp_path: Path) -> None:
     _one_line(run(*arguments), str(calib), "exist")
     assert run(*arguments, "--overwrite").code == 0
     assert run("simulate", "analysis", "-n", 200, "-o", analysis).code == 0
+    muons = tmp_path / "mu.root"
+    arguments = (
+        "simulate",
+        "spectrometer",
+        "--decay",
+        "jpsi_mu",
+        "-n",
+        90,
+        "-o",
+        muons,
+    )
+    assert run(*arguments).out.count("Tuple/DecayTree") == 2
+    jpsi = tmp_path / "jpsi.root"
+    assert run("simulate", "dimuons", "-n", 50, "-o", jpsi).code == 0
+    with uproot.open(jpsi) as file:
+        assert {"muplus_isMuon", "muminus_TRUE_PIDmu"} <= set(file["DecayTree"].keys())
     for kind, species, tree in (
         ("tpc", "K+", "TPC/DecayTree"),
         ("calorimeter", "gamma", "Calo/DecayTree"),
