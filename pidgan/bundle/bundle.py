@@ -135,6 +135,11 @@ class Bundle:
                     f"{kind:13} {variable.name}: trained {low:g} to {high:g}{unit}"
                     f"{_structure(variable)}"
                 )
+        lines += [
+            f"{'link':13} {link.name}: {', '.join(link.targets)}; {link.family}, "
+            f"{link.steps} steps, seed {link.seed}"
+            for link in card.links
+        ]
         if card.reference:
             file, rows = card.reference["file"], card.reference["rows"]
             lines.append(f"reference     {file}, {rows} rows")

@@ -22,7 +22,7 @@ from pidgan.sample.variables import Variable
 Float32Array = npt.NDArray[np.float32]
 
 # Version of the schema; a new or removed field, or a new meaning, raises it.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # Largest size of a card, so that reading is fast; a card has some 10^5 characters.
 MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
@@ -62,12 +62,27 @@ class CardVariable(BaseModel):
         return self
 
 
+class CardLink(BaseModel):
+    """One link of a chain: its targets, and how it was trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    targets: tuple[str, ...] = Field(min_length=1)
+    family: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seed: int
+    steps: int = Field(ge=0)
+    n_noise: int = Field(ge=1)
+
+
 class Card(BaseModel):
     """Description of a generator: its variables, its training and its validation.
 
     `dataset` has hash, rows in each part, sum of weights, n_eff, seed and files;
     `validation` has figures with their floors, `reference` name, sha256 and rows of the
-    reference file; `self_test` has rows of conditions and noise, and their targets.
+    reference file; `self_test` has rows of conditions and noise, and their targets. A
+    chain has `links`, whose steps add up to `steps`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,12 +103,16 @@ class Card(BaseModel):
     validation: dict[str, Any] = Field(default_factory=dict)
     reference: dict[str, Any] | None = None
     self_test: dict[str, Any] | None = None
+    links: tuple[CardLink, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         names = [*self.condition_names, *self.target_names]
         if twice := repeated(names):
             raise ValueError(f"variables named more than once: {twice[:5]}")
+        listed = [name for link in self.links for name in link.targets]
+        if self.links and listed != list(self.target_names):
+            raise ValueError("links have other targets than the generator")
         return self
 
     @property

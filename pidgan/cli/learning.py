@@ -129,7 +129,7 @@ def _check_length(given: Mapping[str, Any]) -> None:
 
 def _holds_training(output: Path) -> bool:
     """Return whether a folder has a model, a checkpoint or members."""
-    names = ("model.json", "checkpoint.npz", "member_*")
+    names = ("model.json", "checkpoint.npz", "chain.json", "member_*")
     return any(any(output.glob(name)) for name in names)
 
 

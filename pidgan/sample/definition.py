@@ -32,6 +32,9 @@ condition, one number of a closed list, has `categories` instead of a range.
 `extends = "run2_dstar_k"` (a shipped name, or a path beside the file) starts from
 another definition, and every key of the file replaces that key as a whole. Ranges are
 in package units (MeV, mm, ns, rad), whatever the unit of the branch.
+
+`after = "run2_dstar_k"` makes the file a link of a chain (`pidgan.sample.links`): its
+targets come after those of the other definition, and are generated given them.
 """
 
 import graphlib
@@ -46,6 +49,7 @@ from pidgan.errors import CutError, nearest, repeated
 from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
+from pidgan.sample.links import Link, as_condition, check_links
 from pidgan.sample.variables import FROZEN, Finite, Range, Unit, Variable
 from pidgan.sample.weight_file import WeightFile
 
@@ -100,6 +104,8 @@ class Sample(BaseModel):
         map_binning: Bin edges by condition for efficiency maps, where they differ.
         cuts: Standard PID cuts of reports.
         data_taking: Year, polarity, charge, tuning of the data, where they are known.
+        links: Links of a chain with their targets, in order; none for a sample whose
+            targets are generated together.
     """
 
     model_config = FROZEN
@@ -126,6 +132,7 @@ class Sample(BaseModel):
     map_binning: dict[str, tuple[Finite, ...]] = Field(default_factory=dict)
     cuts: tuple[str, ...] = ()
     data_taking: dict[str, str] = Field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     @cached_property
     def targets(self) -> tuple[Variable, ...]:
@@ -191,6 +198,25 @@ class Sample(BaseModel):
         """Sentinel values by target name, as cuts need them."""
         return {v.name: v.sentinels for v in self.variables if v.sentinels}
 
+    def of_link(self, number: int) -> "Sample":
+        """Return the sample of one link alone, counted from 0.
+
+        The targets of all earlier links are conditions.
+        """
+        mine = self.links[number].targets
+        first = self.target_names.index(mine[0])
+        earlier = tuple(map(as_condition, self.variables[:first]))
+        update = {
+            "conditions": (*self.conditions, *earlier),
+            "targets": self.variables[first : first + len(mine)],
+            "links": (),
+            "cuts": (),
+        }
+        content = dict(self)
+        fields = type(self).model_fields.items()
+        known = {field.alias or name: content[name] for name, field in fields}
+        return Sample.model_validate(known | update, context={"written": True})
+
     def to_json(self) -> str:
         """Return the definition as JSON, without defaults."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -224,6 +250,9 @@ class Sample(BaseModel):
                 f"({self.cells.unit}), {view.n_cells} in {len(view.layers)} layers"
                 for view in self.cells.layout.views
             ]
+        lines += [
+            f"{'link':13} {link.name}: {', '.join(link.targets)}" for link in self.links
+        ]
         return "\n".join([*lines, *(f"cut           {cut}" for cut in self.cuts)])
 
     @model_validator(mode="before")
@@ -258,6 +287,10 @@ class Sample(BaseModel):
             )
         self._check_conditions()
         self._check_orders()
+        if self.links:
+            if self.cells or self.clusters:
+                raise ValueError("'links' are those of targets, not of cells, clusters")
+            check_links(self.links, self.variables)
         try:
             for text in self.cuts:
                 parse_cut(text, names=self.target_names)

@@ -12,6 +12,7 @@ from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.files.documents import read_toml
 from pidgan.files.places import file_problem
 from pidgan.sample.definition import WEIGHTINGS, Sample
+from pidgan.sample.links import joined
 from pidgan.sample.species import pdg_id
 
 #: A longer chain of `extends` is a mistake.
@@ -106,8 +107,15 @@ def _find(name: str, folder: Path) -> Path:
 
 
 def _load(path: Path) -> Sample:
-    content = _resolved(path, depth=0)
-    content.setdefault("name", path.stem)
+    return _validated(path, _resolved(path))
+
+
+def _validated(path: Path, content: dict[str, Any]) -> Sample:
+    """Return the sample of the content of a file, with all that it is based on."""
+    try:
+        content = joined(content)
+    except ValueError as error:
+        raise _wrong(path, str(error)) from None
     try:
         for key in ("binning", "map_binning"):
             if isinstance(content.get(key), str):
@@ -128,25 +136,56 @@ def _load(path: Path) -> Sample:
     return sample
 
 
-def _resolved(path: Path, *, depth: int) -> dict[str, Any]:
-    """Read a file and put it over the one it extends."""
+def _resolved(
+    path: Path, *, depth: int = 0, later: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """Read a file, with the content of the one that it comes after as its `after`.
+
+    It is put over the file that it extends. `later` are the files of later links.
+    """
     content = read_toml(path, error=SampleError)
+    if "after" in content:
+        content["after"] = _earlier(path, content["after"], later=(*later, path))
     base = content.pop("extends", None)
     if base is None:
-        return content
+        return {"name": path.stem} | content
     if not isinstance(base, str):
         raise _wrong(path, f"extends is {base!r}, expected a name or a path")
     if depth == MAX_EXTENDS:
         raise SampleError(f"{path}: extends goes in a circle or is too deep ({base!r})")
     try:
-        inherited = _resolved(_find(base, path.parent), depth=depth + 1)
+        found = _find(base, path.parent)
+        inherited = _resolved(found, depth=depth + 1, later=later)
     except SampleError as error:
         raise _wrong(path, f"extends {base!r}: {error}") from None
-    inherited.pop("name", None)
+    inherited["name"] = path.stem
     if any(key in content for key in WEIGHTINGS):
         for key in WEIGHTINGS:
             inherited.pop(key, None)
     return inherited | content
+
+
+def _earlier(path: Path, name: Any, *, later: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the content of the definition that a file comes after."""
+    if not isinstance(name, str):
+        raise _wrong(path, f"after is {name!r}, expected a name or a path")
+    try:
+        found = _find(name, path.parent)
+    except SampleError as error:
+        raise _wrong(path, f"after {name!r}: {error}") from None
+    same = [place.resolve() for place in later]
+    if found.resolve() in same:
+        circle = [*later[same.index(found.resolve()) :], found]
+        names = " after ".join(place.stem for place in circle)
+        raise SampleError(f"{path}: after goes in a circle: {names}")
+    try:
+        content = _resolved(found, later=later)
+        _validated(found, content)  # its own problems, before those of the whole
+    except SampleError as error:
+        if "goes in a circle" in str(error):
+            raise
+        raise _wrong(path, f"after {name!r}: {error}") from None
+    return content
 
 
 def _wrong(path: Path, problem: str) -> SampleError:
@@ -187,7 +226,7 @@ def _fields(location: tuple[int | str, ...]) -> Iterable[str]:
             kinds = [k for k in get_args(field.annotation) if isinstance(k, type)]
             model = next((k for k in kinds if issubclass(k, BaseModel)), Sample)
     fields = model.model_fields.items()
-    return ["extends", *(field.alias or name for name, field in fields)]
+    return ["extends", "after", *(field.alias or name for name, field in fields)]
 
 
 def _location(location: tuple[int | str, ...], content: Any) -> str:

@@ -211,7 +211,7 @@ def _note_spikes(rows: Rows) -> None:
     """Note and announce values outside of a target's range that many rows have."""
     for variable in rows.sample.variables:
         column = rows.columns[variable.name]
-        outside = _outside(column, variable.range) & ~rows.is_sentinel(variable)
+        outside = _unusable(rows, variable)
         # As stored, which is how sentinels are declared.
         stored = column[outside] / UNIT_FACTORS[variable.unit]
         values, counts = np.unique(stored, return_counts=True)
@@ -229,9 +229,13 @@ def _note_spikes(rows: Rows) -> None:
         rows.spikes[variable.name] = found
         listed = ", ".join(f"{value} in {share:.2%}" for value, share in found.items())
         low, high = variable.range
+        wanted = f"outside its range [{low:g}, {high:g}]"
+        if variable.categories:
+            known = ", ".join(f"{value:g}" for value in variable.categories)
+            wanted = f"that is none of its categories {known}"
         warnings.warn(
-            f"{rows.where}: many rows have one value of {variable.name} outside its "
-            f"range [{low:g}, {high:g}]: {listed}; they are dropped, and are in no "
+            f"{rows.where}: many rows have one value of {variable.name} {wanted}: "
+            f"{listed}; they are dropped, and are in no "
             f"denominator; if it means 'no measurement', declare sentinels = "
             f"[{', '.join(found)}] for {variable.name} to keep them",
             PidganWarning,
@@ -295,14 +299,12 @@ def _keep_inside(rows: Rows) -> None:
         cut = parse_cut(sample.fiducial, names=sample.condition_names)
         rows.drop(~cut.passes(rows.columns), "fiducial")
     _note_spikes(rows)
+    home = {name: link.name for link in sample.links for name in link.targets}
     for variable in (*sample.conditions, *sample.variables):
-        column = rows.columns[variable.name]
-        if variable.categories:
-            bad, reason = ~np.isin(column, variable.categories), "unknown"
-        else:
-            bad = _outside(column, variable.range) & ~rows.is_sentinel(variable)
-            reason = "out of range"
-        rows.drop(bad, f"{variable.name} {reason}")
+        name = variable.name
+        reason = "unknown" if variable.categories else "out of range"
+        where = f", link {home[name]}" if name in home else ""
+        rows.drop(_unusable(rows, variable), f"{name} {reason}{where}")
     if sample.cells:
         empty = np.asarray(rows.columns[CELLS].max(axis=1) <= 0)
         least = sample.cells.threshold
@@ -311,6 +313,14 @@ def _keep_inside(rows: Rows) -> None:
     if sample.discriminant:
         outside = _outside(rows.columns[MASS], sample.discriminant.range)
         rows.drop(outside, f"{sample.discriminant.branch} out of range")
+
+
+def _unusable(rows: Rows, variable: Variable) -> BoolArray:
+    """Return which rows (n,) are outside a range or none of the categories."""
+    column = rows.columns[variable.name]
+    if variable.categories:
+        return ~np.isin(column, variable.categories) & ~rows.is_sentinel(variable)
+    return _outside(column, variable.range) & ~rows.is_sentinel(variable)
 
 
 def _outside(column: npt.NDArray[Any], limits: tuple[float, float]) -> BoolArray:

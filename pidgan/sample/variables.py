@@ -79,8 +79,9 @@ class Variable(BaseModel):
     same. `derive` is a key of `DERIVATIONS`, with `branches` for its inputs. Stored
     values in `unit` are converted to package units, in which the `range` is given.
     Networks see a variable on the scale `transform`, where "angle" is sine and cosine,
-    and "fraction" is whole number and fraction, for a position in units of pads.
-    `categories` are the values of a categorical condition, one-hot coded, instead of a
+    "fraction" is whole number and fraction, for a position in units of pads, and
+    "quantiles" suits long tails, sentinels and frequent values.
+    `categories` are the values of a categorical variable, one-hot coded, instead of a
     range. `smear` adds a uniform fraction of +-1/2 to whole numbers in training.
     Targets are on a grid if they are `integer`, or multiples of a `step` but for a
     common offset; without both, a grid is found in the data. `at_most` names targets
@@ -97,7 +98,7 @@ class Variable(BaseModel):
     branches: tuple[str, ...] = ()
     unit: Unit = "1"
     range: Range
-    transform: Literal["linear", "log", "angle", "fraction"] = "linear"
+    transform: Literal["linear", "log", "angle", "fraction", "quantiles"] = "linear"
     categories: tuple[Finite, ...] = ()
     integer: bool = False
     smear: bool = False

@@ -26,12 +26,13 @@ from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.seals import file_sha256
 from pidgan.files.tables import write_table
 from pidgan.files.writing import writing_set
+from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.export_graph import OnnxGraph
 from pidgan.training.model import Model
 from pidgan.training.refinement import RefinedModel
 
-Exported = Model | RefinedModel | Parametrised
+Exported = Model | RefinedModel | Parametrised | Chain
 """What can be written as a bundle."""
 
 PARITY_ROWS = 10_000

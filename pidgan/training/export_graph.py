@@ -71,8 +71,17 @@ class OnnxGraph:
     def finish(
         self, inputs: Sequence[Traced], outputs: Mapping[str, Traced], *, version: str
     ) -> onnx.ModelProto:
-        """Return the graph with inputs and outputs (n, width) by name, all float32."""
-        nodes = list(self.nodes)
+        """Return the graph with inputs and outputs (n, width) by name, all float32.
+
+        What no output depends on is left out.
+        """
+        needed = {value.name for value in outputs.values()}
+        nodes: list[onnx.NodeProto] = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        nodes.reverse()
         for name, value in outputs.items():
             nodes.append(helper.make_node("Identity", [value.name], [name]))
 
@@ -82,8 +91,9 @@ class OnnxGraph:
 
         inner = [port(value.name, value) for value in inputs]
         outer = [port(name, value) for name, value in outputs.items()]
+        constants = [tensor for tensor in self.constants if tensor.name in needed]
         return helper.make_model(
-            helper.make_graph(nodes, "generator", inner, outer, self.constants),
+            helper.make_graph(nodes, "generator", inner, outer, constants),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="pidgan",

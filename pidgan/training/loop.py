@@ -26,6 +26,7 @@ from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset
 from pidgan.training.backend import keras, tf
 from pidgan.training.budget import TIMED_STEPS, parse_duration, steps_within, time_step
+from pidgan.training.chain import Chain, Length, train_links
 from pidgan.training.descents import Descents, Steps
 from pidgan.training.model import Model
 from pidgan.training.networks.updates import assign, held_out_losses
@@ -83,7 +84,7 @@ def train(
     directory: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> Model:
+) -> Model | Chain:
     """Train a generator on the training part of a dataset.
 
     Args:
@@ -99,13 +100,15 @@ def train(
         seed: Seed of weights, batches and noise.
         settings: Settings by name that differ from the family's defaults; texts become
             numbers where a number is expected.
-        directory: Folder of the checkpoints; without it there are none.
+        directory: Folder of the checkpoints; without it there are none. The links of a
+            chain have a folder each in it.
         resume: Whether to continue from the checkpoint in `directory`, if there is one,
             to its own number of steps; a `steps` or `budget` that differs is an error.
         progress: Function that is called after about every second of training.
 
     Returns:
-        The model, with averaged generator weights.
+        The model, with averaged generator weights; a chain for a sample with links,
+        which are trained in turn and share the budget or the steps.
 
     Raises:
         TrainingError: There are too few rows, the training diverges, or the checkpoint
@@ -115,6 +118,21 @@ def train(
     """
     if budget is not None and steps is not None:
         raise ValueError("give a budget or a number of steps, not both")
+    if dataset.sample.links:
+        same = {"family": family, "recipe": recipe, "settings": settings}
+        length = Length(steps=steps)
+        if budget is not None:
+            length = Length(budget=parse_duration(budget))
+        return train_links(
+            functools.partial(train, **same),
+            dataset,
+            length=length,
+            default=Length(budget=DEFAULT_BUDGET),
+            seed=seed,
+            directory=None if directory is None else Path(directory),
+            resume=resume,
+            progress=progress,
+        )
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
     chosen = choose_family(family, recipe, settings, dataset.sample)

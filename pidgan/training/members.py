@@ -18,6 +18,7 @@ from pidgan.sample.dataset import Dataset
 
 if TYPE_CHECKING:
     from pidgan.bundle.card import Card
+    from pidgan.training.chain import Chain
     from pidgan.training.loop import Progress
     from pidgan.training.model import Model
 
@@ -41,7 +42,7 @@ def train_members(
     resume: bool = False,
     overwrite: bool = False,
     progress: "Callable[[str, Progress], None] | None" = None,
-) -> "list[Model]":
+) -> "list[Model | Chain]":
     """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
 
     Args:
@@ -72,7 +73,7 @@ def train_members(
 
     chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
-    models: list[Model] = []
+    models: list[Model | Chain] = []
     for number in range(members):
         path = folder / f"member_{number + 1}"
         if resume and (path / "model.json").is_file():

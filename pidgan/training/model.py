@@ -27,6 +27,8 @@ from pidgan.files.seals import (
 from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.writing import writing_set_folder
 from pidgan.training.blocks import in_blocks
+from pidgan.training.chain import FORMAT as CHAIN_FORMAT
+from pidgan.training.chain import Chain, chain_files
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import build_family, parse_settings
 from pidgan.training.networks.evaluation import evaluate
@@ -108,6 +110,16 @@ class Model:
         """Return rows never trained on: conditions, targets and "weight"."""
         return self.held_out
 
+    def arrays(self) -> dict[str, Any]:
+        """Return weights and transforms by name."""
+        networks = (("generator", self.generator), ("patterns", self.patterns))
+        weights = {
+            f"{name}_{i}": variable.numpy()
+            for name, network in networks
+            for i, variable in enumerate(network.variables if network else ())
+        }
+        return weights | self.conditions.to_arrays() | self.targets.to_arrays()
+
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model to a directory, in one piece or not at all.
@@ -119,14 +131,7 @@ class Model:
         """
         with writing_set_folder(path, *FILES, overwrite=overwrite) as files:
             head, weights, reference = files
-            networks = (("generator", self.generator), ("patterns", self.patterns))
-            arrays = {
-                f"{name}_{i}": variable.numpy()
-                for name, network in networks
-                for i, variable in enumerate(network.variables if network else ())
-            }
-            arrays |= self.conditions.to_arrays() | self.targets.to_arrays()
-            np.savez(weights, **arrays)
+            np.savez(weights, **self.arrays())
             write_table(reference, self.held_out)
             hashes = map(file_sha256, files[1:])
             content = {
@@ -139,8 +144,8 @@ class Model:
 
 
 @checked
-def open_model(path: str | Path) -> Model:
-    """Read the model that `Model.save` wrote.
+def open_model(path: str | Path) -> Model | Chain:
+    """Read the model or chain that `save` wrote.
 
     Raises:
         TrainingError: The directory has no finished model, or the model is damaged.
@@ -148,7 +153,9 @@ def open_model(path: str | Path) -> Model:
     path = Path(path)
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
-        unfinished = (path / "checkpoint.npz").is_file()
+        unfinished = any(path.glob("checkpoint.npz")) or any(
+            path.glob("link_*/checkpoint.npz")
+        )
         members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
         raise TrainingError(
             f"{path} holds no finished model"
@@ -159,43 +166,57 @@ def open_model(path: str | Path) -> Model:
     return read_set(path / FILES[0], lambda: _open(path))
 
 
-def _open(path: Path) -> Model:
+def _open(path: Path) -> Model | Chain:
     try:
         content = read_json(path / FILES[0], error=TrainingError)
-        weights, reference = (path / name for name in FILES[1:])
+        links = content.get("links")
+        names = FILES[1:] if links is None else chain_files(len(links))[1:]
+        files = [path / name for name in names]
         if {"format", "files", SEAL} & set(content):
             check_seal(content)
-            if content["format"] != FORMAT:
+            wanted = FORMAT if links is None else CHAIN_FORMAT
+            if content["format"] != wanted:
                 raise ValueError(
-                    f"it has format {content['format']!r}, expected {FORMAT}"
+                    f"it has format {content['format']!r}, expected {wanted}"
                 )
-            weights, reference = (
-                part_of(file, content["files"][file.name])
-                for file in (weights, reference)
-            )
+            files = [part_of(file, content["files"][file.name]) for file in files]
+        *weights, reference = files
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
-        arrays = read_arrays(weights)
-        targets = read_targets(card.sample, arrays)
-        conditions = ConditionTransform.from_arrays(arrays)
-        shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
-        settings = parse_settings(card.family, card.settings)
-        generator = build_family(settings, shape=shape, seed=0).generator
-        patterns = pattern_network(shape=shape, seed=0) if shape.n_patterns else None
-        for name, network in (("generator", generator), ("patterns", patterns)):
-            for i, variable in enumerate(network.variables if network else ()):
-                variable.assign(arrays[f"{name}_{i}"])
         held_out = read_table(reference)
-        history = dict(content["history"])
+        if links is None:
+            return _read(content, weights[0], held_out, str(path))
+        models = [
+            _read(link, file, held_out, str(path))
+            for link, file in zip(links, weights, strict=True)
+        ]
+        return Chain(card=card, links=tuple(models), held_out=held_out)
     # A damaged file of version 0.1, which has no hashes, may raise whatever there is.
     except Exception as error:
         text = f"{path}: the model is damaged ({reason(error)})"
         raise TrainingError(text) from error
+
+
+def _read(
+    content: dict[str, Any], weights: Path, held_out: pd.DataFrame, where: str
+) -> Model:
+    """Return the model of a card and a history, and of a file of weights."""
+    card = Card.from_json(json.dumps(content["card"]), where=where)
+    arrays = read_arrays(weights)
+    targets = read_targets(card.sample, arrays)
+    conditions = ConditionTransform.from_arrays(arrays)
+    shape = targets.shape(card.sample, n_conditions=conditions.n_columns)
+    settings = parse_settings(card.family, card.settings)
+    generator = build_family(settings, shape=shape, seed=0).generator
+    patterns = pattern_network(shape=shape, seed=0) if shape.n_patterns else None
+    for name, network in (("generator", generator), ("patterns", patterns)):
+        for i, variable in enumerate(network.variables if network else ()):
+            variable.assign(arrays[f"{name}_{i}"])
     return Model(
         card=card,
         conditions=conditions,
         targets=targets,
         generator=generator,
         patterns=patterns,
-        history=history,
+        history=dict(content["history"]),
         held_out=held_out,
     )

@@ -28,6 +28,7 @@ from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
+from pidgan.training.chain import Chain
 from pidgan.training.model import Model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows
 from pidgan.training.networks.evaluation import evaluate
@@ -112,7 +113,7 @@ class RefinedModel:
 
 @checked
 def refine(
-    model: Model,
+    model: Model | Chain,
     dataset: Dataset,
     *,
     candidates: int = DEFAULT_CANDIDATES,
@@ -136,8 +137,13 @@ def refine(
         The refined model, for `export_bundle` and `validate`.
 
     Raises:
-        TrainingError: the model is of another dataset.
+        TrainingError: the model is of another dataset, or a chain.
     """
+    if isinstance(model, Chain):
+        raise TrainingError(
+            f"{model.card.sample.name!r} is a chain, which cannot be refined; expected "
+            "a model of one link"
+        )
     if model.card.dataset.get("hash") != dataset.info.get("hash"):
         raise TrainingError(
             f"the model was trained on dataset {model.card.dataset.get('hash')}, "

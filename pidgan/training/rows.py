@@ -94,7 +94,8 @@ def device_rows(
         arrays["positive_w"] = _mean_one(positive_weights(features, weights, seed))
     draws = None
     if flatter and targets.has_flatter_rows:
-        draws = tf.constant(flatter_draws(x, conditions.dimension))
+        own = x[:, conditions.is_own]
+        draws = tf.constant(flatter_draws(own, conditions.dimension))
     return Rows(arrays=arrays, targets=targets, draws=draws)
 
 

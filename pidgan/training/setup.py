@@ -122,6 +122,7 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
         part.conditions,
         [variable.transform for variable in sample.conditions],
         categories=[variable.categories for variable in sample.conditions],
+        sentinels=[variable.sentinels for variable in sample.conditions],
         plain=kinds.plain_conditions(sample),
     )
     targets = kinds.fit_targets(

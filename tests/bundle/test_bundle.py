@@ -213,8 +213,8 @@ def test_onnx_of_others_is_refused(path: Path) -> None:
 
 
 def test_newer_card_is_refused(path: Path) -> None:
-    text = make_card().to_json().replace('schema_version": 5', 'schema_version": 9')
-    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 5")
+    text = make_card().to_json().replace('schema_version": 6', 'schema_version": 9')
+    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 6")
 
 
 def test_custom_operator_is_refused(path: Path) -> None:

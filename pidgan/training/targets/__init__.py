@@ -108,11 +108,12 @@ def fit_targets(
     if sample.clusters is not None:
         return cluster_transform(sample)
     if cells is None:
-        steps = [variable.grid_step for variable in sample.targets]
+        # Categories are a closed list, on a grid or not.
+        steps = [None if v.categories else v.grid_step for v in sample.targets]
         stated = Stated(steps=steps, at_most=sample.orders)
         if plain:
             return fit_columns(part.targets, part.weights, stated=stated)
-        sentinels = [variable.sentinels for variable in sample.targets]
+        sentinels = [(*v.sentinels, *v.categories) for v in sample.targets]
         return fit_tracks(
             part.targets, part.weights, sentinels=sentinels, stated=stated
         )

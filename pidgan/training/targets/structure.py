@@ -82,12 +82,12 @@ def _atoms(
     values, absolute = coordinates.values[:, j], coordinates.absolute[:, j]
     if layer is None or not layer.is_coded[j]:
         sentinels = declared[j] if base[j] < 0 else declared[j][:0]
-        atoms = _find_atoms(values, sentinels)
+        atoms = find_atoms(values, sentinels)
         return _Atoms(atoms, np.zeros(len(atoms), np.bool_), np.isin(atoms, sentinels))
     special = np.unique(values[values <= SPECIAL])
     regular = layer.atoms[j][layer.atoms[j] < LARGE].astype(np.float32)
     if not layer.on_grid[j]:
-        regular = _find_atoms(values[~absolute & (values > SPECIAL)], declared[j][:0])
+        regular = find_atoms(values[~absolute & (values > SPECIAL)], declared[j][:0])
     spikes = np.unique(values[absolute & np.isin(values, layer.spikes[j])])
     atoms = np.concatenate([special, spikes, regular])
     is_difference = base[j] < 0 or np.arange(len(atoms)) >= len(special) + len(spikes)
@@ -157,16 +157,18 @@ def blank_transform(
     )
 
 
-def _find_atoms(values: FloatArray, declared: FloatArray) -> FloatArray:
+def find_atoms(
+    values: FloatArray, declared: FloatArray, *, most: int = MAX_ATOMS
+) -> FloatArray:
     """Return the values that repeat in a finite share of rows, and sentinels.
 
-    Of very many such values, only those that stand out from the next ones count.
+    Of more such values than `most`, only those that stand out from the next ones count.
     """
     unique, counts = np.unique(values, return_counts=True)
     least = least_rows(len(values))
     is_sentinel = np.isin(unique, declared)
     is_atom = counts >= least
-    if is_atom.sum() > MAX_ATOMS:
+    if is_atom.sum() > most:
         frequent = np.flatnonzero(is_atom & ~is_sentinel)
         place = np.repeat(np.arange(float(len(frequent))), counts[frequent])
         is_atom[:] = False
@@ -187,7 +189,7 @@ def _find_ties(
     """
     n, d = y.shape
     on_atom = np.stack(
-        [np.isin(y[:, j], _find_atoms(y[:, j], declared[j])) for j in range(d)], axis=1
+        [np.isin(y[:, j], find_atoms(y[:, j], declared[j])) for j in range(d)], axis=1
     )
     # Costs for a minimum spanning forest; of equal ties the later pair comes first.
     costs = np.zeros((d, d)) if costs is None else costs

@@ -147,19 +147,21 @@ class TargetTransform:
             for name, table in more.items():
                 brought[name] = f.columns(found, place, place + table.shape[1])
                 place += table.shape[1]
-            mixing = f.columns(found, 0, len(i))
             free, atoms, start = (
                 f.columns(found, len(i) + k * d, len(i) + (k + 1) * d) for k in range(3)
             )
             # Every product y_i mixing_ij in a column of its own, then the sums over i.
-            z = f.matmul(f.matmul(y, np.eye(d)[:, i]) * mixing, np.eye(d)[j])
-        z_max = self.z_max.astype(np.float32)
-        position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
-        value = interpolate(self.knots, position, start)
-        if self.grids is not None:
-            value = self.grids.whole(value, brought)
-        if codes is not None or not self.patterns.all():
-            value = value * free + atoms
+            if len(i):
+                each = f.matmul(y, np.eye(d)[:, i]) * f.columns(found, 0, len(i))
+                z = f.matmul(each, np.eye(d)[j])
+        if self.patterns.any():
+            value = self._quantiles(z, start)
+            if self.grids is not None:
+                value = self.grids.whole(value, brought)
+            if codes is not None or not self.patterns.all():
+                value = value * free + atoms
+        else:  # nothing but atoms
+            value = atoms if codes is not None else f.matmul(y, self.mixing[0]) + atoms
         is_base = np.eye(self.n_targets)[:, self.base] * (self.base >= 0)
         targets = value
         for _ in range(self.depth):
@@ -168,6 +170,12 @@ class TargetTransform:
                 of_base = of_base * brought["difference"]
             targets = value + of_base
         return targets if self.grids is None else self.grids.finish(targets, brought)
+
+    def _quantiles(self, z: Array, start: Array) -> Array:
+        """Return the quantiles at normal scores, in tables that begin at `start`."""
+        z_max = self.z_max.astype(np.float32)
+        position = (z + z_max) * ((N_KNOTS - 1) / (2 * z_max))
+        return interpolate(self.knots, position, start)
 
     def exact_values(self) -> list[FloatArray]:
         """Return for each target the values that whole patterns take exactly."""
