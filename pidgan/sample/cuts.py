@@ -3,7 +3,8 @@
 Comparisons with `< <= > >= == !=`, in chains such as `0 < a < 1` too, of columns and
 numbers combined with `+ - * /` and `abs()`, are joined with `&`, `|`, `!`, also written
 `&&`, `||`, `~`, or `and`, `or`, `not`. As in ROOT, and unlike in Python, all three
-spellings bind *weaker* than a comparison: `a > 0 & b > 1` needs no brackets. What else
+spellings bind *weaker* than a comparison: `a > 0 & b > 1` needs no brackets. A column
+of zeros and ones may stand alone: `isMuon & b > 1` is `isMuon == 1 & b > 1`. What else
 a text may hold is said in `pidgan.sample.cut_syntax`.
 
 A column is compared in the type in which it is stored, see `pidgan.sample.stored`;
@@ -76,12 +77,13 @@ class Cut:
 
     `canonical` is one spelling, with aliases resolved, of all texts that differ only in
     spaces, in brackets or in the spelling of `and`. `names` are the columns that the
-    cut needs, in order of appearance.
+    cut needs, in order of appearance, and `flags` those that stand alone.
     """
 
     text: str
     canonical: str
     names: tuple[str, ...]
+    flags: tuple[str, ...] = ()
     expression: ast.expr = field(repr=False, compare=False)
 
     def passes(
@@ -103,9 +105,21 @@ class Cut:
                 usable = np.broadcast_to(usable, array.shape).copy()
             if missing := (sentinels or {}).get(name, ()):
                 usable = usable & ~stored.equals_any(array, missing)
+        for name in self.flags:
+            self._check_flag(name, arrays[name], usable)
         with np.errstate(all="ignore"):
             result = _logical(self.text, self.expression, arrays, usable)
         return np.asarray(result & usable)
+
+    def _check_flag(self, name: str, array: Any, usable: BoolArray) -> None:
+        """Raise a CutError unless a column that stands alone holds zeros and ones."""
+        wrong = usable & ~stored.equals_any(array, (0, 1))
+        if array.dtype.kind != "b" and wrong.any():
+            raise CutError(
+                f"cut {shown(self.text)}: {name!r} stands without a comparison, and "
+                f"has the value {array[wrong][0]:g}, expected 0 or 1; write for "
+                f"example {name} > 0"
+            )
 
 
 def cut_texts(cuts: str | Iterable[str]) -> tuple[str, ...]:
@@ -130,7 +144,8 @@ def parse_cut(
     tree = syntax_tree(text)
     try:
         _resolve(text, tree, known, aliases or {})
-        used = _names(tree)
+        used, flags = _names(tree), list[str]()
+        tree = _compared(tree, flags)
         # Evaluated on no rows, to refuse an expression that is no cut.
         nothing: Any = dict.fromkeys(used, np.zeros(0))
         with np.errstate(all="ignore"):
@@ -143,6 +158,7 @@ def parse_cut(
         text=text,
         canonical=ast.unparse(tree),
         names=tuple(dict.fromkeys(used)),
+        flags=tuple(dict.fromkeys(flags)),
         expression=tree,
     )
 
@@ -240,6 +256,20 @@ def _refused(text: str, node: ast.expr) -> CutError:
     )
 
 
+def _compared(node: ast.expr, flags: list[str]) -> ast.expr:
+    """Return the logical part with columns that stand alone compared with 1."""
+    match node:
+        case ast.Name(id=name):
+            flags.append(name)
+            one = ast.Constant(value=1.0)
+            return ast.Compare(left=node, ops=[ast.Eq()], comparators=[one])
+        case ast.BoolOp(values=values):
+            node.values = [_compared(value, flags) for value in values]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            node.operand = _compared(operand, flags)
+    return node
+
+
 def _logical(
     text: str, node: ast.expr, arrays: Mapping[str, Any], usable: BoolArray
 ) -> Any:
@@ -277,11 +307,6 @@ def _logical(
                 raise CutError(
                     f"cut {shown(text)}: in {ast.unparse(node)!r}, a column {error}"
                 ) from None
-        case ast.Name(id=name):
-            raise CutError(
-                f"cut {shown(text)}: {name!r} stands without a comparison; "
-                f"write {name} == 1"
-            )
     raise _refused(text, node)
 
 

@@ -570,7 +570,7 @@ def test_selections_are_split_by_track(
         ("K_DLLk > 7", MapError, "K: the efficiency map has no cut 'DLLk > 7.0'"),
         ("K_DLLq > 0", CutError, "K: cut 'DLLq > 0.0' names an unknown variable"),
         ("pi_DLLk > 0", CutError, "unknown variable 'pi_DLLk'"),
-        ("K_DLLk", CutError, "stands without a comparison"),
+        ("K_DLLk", MapError, "K: the efficiency map has no cut 'DLLk == 1.0'"),
     ],
 )
 def test_bad_selections(

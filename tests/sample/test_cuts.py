@@ -75,6 +75,31 @@ def test_integer_and_boolean_columns() -> None:
     assert parse_cut("isMuon == 1 & n > 0").passes(frame).tolist() == [True, False]
 
 
+def test_a_flag_stands_alone() -> None:
+    frame = pd.DataFrame({"isMuon": [True, True, False, False], "n": [1, -1, 2, -2]})
+    for column in (frame.isMuon, frame.isMuon.astype(np.float32), frame.isMuon * 1):
+        columns = frame.assign(isMuon=column)
+        for text, expected in (
+            ("isMuon & n > 0", [True, False, False, False]),
+            ("not isMuon | n > 0", [True, False, True, True]),
+            ("n > 0 & !(isMuon)", [False, False, True, False]),
+        ):
+            assert parse_cut(text).passes(columns).tolist() == expected, text
+    cut = parse_cut("isMuon & n > 0")
+    assert cut.canonical == parse_cut("isMuon == 1 & n > 0").canonical
+    assert (cut.names, cut.flags) == (("isMuon", "n"), ("isMuon",))
+
+
+@pytest.mark.parametrize("text", ["n > 0 & d", "not d", "d"])
+def test_what_is_no_flag_does_not_stand_alone(text: str) -> None:
+    columns = {"n": np.array([1, 2, 3]), "d": np.array([0.0, 3.2, np.nan])}
+    with pytest.raises(CutError, match=r"'d' stands without .* value 3\.2, .* d > 0"):
+        parse_cut(text).passes(columns)
+    columns["d"][1] = -1000.0
+    passed = parse_cut(text).passes(columns, {"d": (-1000.0,)})
+    assert not passed[1:].any()
+
+
 def test_no_rows() -> None:
     assert parse_cut("a > 0").passes({"a": np.array([])}).shape == (0,)
 
@@ -84,8 +109,6 @@ def test_no_rows() -> None:
     [
         ("c > 0", "unknown variable 'c'"),
         ("Aa > 0", "closest: 'a'"),
-        ("a", "write a == 1"),
-        ("a > 0 & b", "write b == 1"),
         ("", "not a comparison expression"),
         ("a = 3", "write == to compare"),
         ("!a > 0", "before a bracket"),
