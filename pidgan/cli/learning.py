@@ -56,6 +56,12 @@ def samples(name: str | None, as_json: bool) -> None:
     help="Fractions of rows for training, for the losses shown during a training, and "
     "for `pidgan validate`, which uses the test part.",
 )
+@click.option(
+    "--sweights-from",
+    metavar="FOLDER_OR_ADDRESS",
+    help="Place of the files with the sWeights, for a definition with `sweights` in "
+    "files of their own.  [default: beside the files]",
+)
 @options.overwrite
 def prepare(
     sample: str, files: Sequence[str], output: Path, overwrite: bool, **given: Any

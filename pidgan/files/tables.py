@@ -7,8 +7,9 @@ of an array.
 
 import glob
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,18 @@ from pidgan.files.writing import writing_file
 
 
 def find_sources(
-    patterns: Iterable[str | Path] | str | Path, *, trees: Sequence[str] = ()
+    patterns: Iterable[str | Path] | str | Path,
+    *,
+    trees: Sequence[str] = (),
+    companion: Callable[[str], str] | None = None,
 ) -> list[Source]:
     """Return the trees that file patterns stand for, in natural order of the files.
 
     A pattern is FILE or FILE:TREE; FILE may be a glob (`**` included), an address
     (`root://`, `http://`, ...) or Parquet. A file named twice counts once, and
     `b2.root` comes before `b10.root`. Without `:TREE`, a file's trees are those of
-    `trees` that it holds, else its only tree.
+    `trees` that it holds, else its only tree. `companion` gives the path of the file
+    that belongs to a file; such files are left out where both are found.
     """
     if isinstance(patterns, str | Path):
         patterns = [patterns]
@@ -45,6 +50,10 @@ def find_sources(
         found.update((Source(match, tree), None) for match in _match(path))
     if not found:
         raise NtupleError("no input file given")
+    if companion is not None:
+        pairs = {(_place(s.path), _place(companion(s.path))) for s in found}
+        others = {other for path, other in pairs if other != path}
+        found = {s: None for s in found if _place(s.path) not in others}
     sources: dict[Source, None] = {}
     for source in sorted(found, key=lambda source: _natural(source.path)):
         sources.update((meant, None) for meant in _trees_meant(source, trees))
@@ -98,6 +107,17 @@ def describe_tree(source: Source) -> TreeInfo:
         found = {name: tree.branch_type(name) for name in branches}
         types = {name: kind for name, kind in found.items() if kind is not None}
         return TreeInfo(entries=tree.entries, branches=branches, types=types)
+
+
+def count_entries(source: Source, branches: Sequence[str]) -> tuple[int, list[str]]:
+    """Return the number of entries and the names of all branches.
+
+    An NtupleError tells which of `branches` is missing, or is not one number per entry.
+    """
+    with formats.open_tree(source) as tree:
+        _find(tree, source, branches, are_flat=True)
+        with reading(str(source)):
+            return tree.entries, list(tree.typenames())
 
 
 def iterate_entries(
@@ -316,6 +336,11 @@ def _match(path: str) -> list[str]:
     if not matches:
         raise NtupleError(f"no file matches {path!r}")
     return matches
+
+
+def _place(path: str) -> str:
+    """Return one spelling of a path or address."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

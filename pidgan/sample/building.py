@@ -1,8 +1,9 @@
 """A Dataset built from the files of a calibration sample.
 
 `build_dataset` reads the rows that can be used (`pidgan.sample.rows`), and fits
-sWeights to those rows or reads them from a branch. A condition that has the same value
-in every row is left out of the sample, with a warning.
+sWeights to those rows, or reads them from a branch or from files of their own. A
+condition that has the same value in every row is left out of the sample, with a
+warning.
 """
 
 import dataclasses
@@ -37,6 +38,7 @@ def build_dataset(
     *,
     seed: int = 1,
     shares: tuple[float, float, float] = SHARES,
+    sweights_from: str | Path | None = None,
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
 
@@ -47,6 +49,8 @@ def build_dataset(
             fitted together.
         seed: Seed of the random split into parts.
         shares: Fractions of rows for training, monitoring and testing, of sum 1.
+        sweights_from: Folder or address of the files with the sWeights, for a
+            definition with `sweights`. They lie beside the files by default.
 
     Returns:
         The dataset; the same input and seed give the same `info["hash"]`.
@@ -62,7 +66,7 @@ def build_dataset(
         >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
     """
     check_shares(shares)
-    rows = read_rows(load_sample(sample), files)
+    rows = read_rows(load_sample(sample), files, sweights_from=sweights_from)
     sample = _without_constants(rows)
     _check_targets(rows)
     weights, others, fit = _weigh(rows)
@@ -176,7 +180,8 @@ def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, 
     sample, where = rows.sample, rows.where
     fit: dict[str, Any] = {}
     others: Mapping[str, FloatArray] = {}
-    if sample.weight_branch:
+    name = sample.weight_branch or "sWeights"
+    if sample.weight_branch or sample.sweights:
         weights: FloatArray = rows.columns[WEIGHT]
     elif sample.discriminant:
         mass = rows.columns[MASS]
@@ -185,10 +190,12 @@ def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, 
         others = alternative_sweights(mass, sample.discriminant, source=where)
     else:
         weights = np.ones(len(rows))
-    check_weights(weights, f"{where}: {sample.weight_branch or 'sWeights'}")
+    if sample.sweights:
+        name = f"{sample.sweights.branch} of {sample.sweights.file}"
+        fit = {"sweights": sample.sweights.text()}
+    check_weights(weights, f"{where}: {name}")
     total = float(weights.sum())
     if not total > 0:
-        name = sample.weight_branch or "sWeights"
         raise DatasetError(
             f"{where}: the sum of {name!r} over {len(weights)} rows is {total:g}, "
             f"expected a positive number"

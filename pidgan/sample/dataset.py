@@ -134,6 +134,8 @@ class Dataset:
             f"{len(self)} of {info['rows_read']} rows, sum of weights "
             f"{info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
         ]
+        if "sweights" in info:
+            lines.append(f"  weights: {info['sweights']}")
         dropped = info["dropped"].items()
         lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
         lines += [

@@ -8,7 +8,6 @@ equal.
 
 import ast
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from pidgan.errors import CutError
 from pidgan.sample import stored
 from pidgan.sample.cut_syntax import shown, syntax_tree
+from pidgan.sample.cuts import Columns
 
 _SIGNS: dict[type[ast.AST], Any] = {
     ast.Add: np.add,
@@ -41,7 +41,7 @@ class Expression:
     names: tuple[str, ...]
     tree: ast.expr = field(repr=False, compare=False)
 
-    def evaluate(self, columns: Mapping[str, Any]) -> Any:
+    def evaluate(self, columns: Columns) -> Any:
         """Return the values (n,); a name alone gives the column as it is stored."""
         with np.errstate(all="ignore"):
             if isinstance(self.tree, ast.Name):
@@ -52,7 +52,7 @@ class Expression:
 def parse_expression(text: str) -> Expression:
     """Parse an expression of branches; a CutError says what it is not."""
     if _PLAIN.fullmatch(text):
-        return Expression(text=text, names=(text,), tree=ast.Name(id=text))
+        return whole_branch(text)
     try:
         tree = syntax_tree(text)
     except CutError:
@@ -69,6 +69,11 @@ def parse_expression(text: str) -> Expression:
     return Expression(text=text, names=names, tree=tree)
 
 
+def whole_branch(name: str) -> Expression:
+    """Return a branch, of any name, as an expression."""
+    return Expression(text=name, names=(name,), tree=ast.Name(id=name))
+
+
 def _refused(text: str) -> CutError:
     return CutError(
         f"{shown(text)} is no expression of branches such as 'Dst_M - D_M': expected "
@@ -76,7 +81,7 @@ def _refused(text: str) -> CutError:
     )
 
 
-def _value(text: str, node: ast.expr, columns: Mapping[str, Any]) -> Any:
+def _value(text: str, node: ast.expr, columns: Columns) -> Any:
     match node:
         case ast.Name(id=name):
             column = stored.as_column(columns[name])

@@ -1,8 +1,9 @@
 """The rows of a calibration sample, from its files to the rows that are usable.
 
-The selection on branches comes first. Variables are derived and converted to package
-units, and rows with a NaN or infinity are dropped. Units must fit the declared ranges.
-The fiducial cut and the ranges come last; the sentinels of a target stay.
+The selection on branches comes first. Rows without an sWeight in a file of sWeights,
+which were outside of its fit, are dropped next. Variables are derived and converted to
+package units, and rows with a NaN or infinity are dropped. Units must fit the declared
+ranges. The fiducial cut and the ranges come last; the sentinels of a target stay.
 
 A row that is dropped is in no denominator: efficiencies are those of the rows that are
 left. Many rows with one and the same value outside of a target's range are often tracks
@@ -20,17 +21,18 @@ import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
-from pidgan.files.tables import Source, find_sources, iterate_columns, iterate_rows
+from pidgan.files.tables import Source, iterate_columns, iterate_rows
 from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
+from pidgan.sample.matching import Matcher, find_weighted
 from pidgan.sample.variables import UNIT_FACTORS, Variable
 
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
 # "#" cannot begin the name of a variable, so these columns never collide with one.
 CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
-_NOT_FINITE = "NaN or infinite"
+_NOT_FINITE, _NO_WEIGHT = "NaN or infinite", "no sWeight"
 #: Share of rows, and number of them, with one value from which it is a spike.
 SPIKE_SHARE, SPIKE_ROWS = 1e-3, 10
 #: Spikes of one target that are listed; a wrong range has as many as values.
@@ -50,14 +52,19 @@ class Rows:
     `spikes` has the share of rows by target and value, for values outside of its range.
     """
 
-    def __init__(self, sample: Sample, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, sample: Sample, sources: Sequence[Source], matcher: Matcher | None
+    ) -> None:
         more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
         self.sample = sample
         self.where = f"{sources[0]}{more}"
         self.files: list[dict[str, Any]] = []
         self.dropped: dict[str, int] = {}
         self.spikes: dict[str, dict[str, float]] = {}
+        self._matcher = matcher
         chunks = [chunk for source in sources for chunk in self._read(source)]
+        if matcher is not None:
+            matcher.check_all_used()
         self.columns: dict[str, npt.NDArray[Any]] = {
             name: np.concatenate([chunk[name] for chunk in chunks])
             for name in (chunks[0] if chunks else ())
@@ -96,24 +103,42 @@ class Rows:
     def _read(self, source: Source) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the selected rows of one source in chunks."""
         rows = 0
+        matched = self._matcher.match(source) if self._matcher else None
         for frame, cells in _iterate(self.sample, source):
-            rows += len(frame)
+            n = len(frame)
+            weights: FloatArray | None = None
             if self.sample.selection:
                 # The cut fails rows with a NaN, which thus count as not selected.
                 cut = parse_cut(self.sample.selection, names=frame.columns)
                 passed = cut.passes(frame)
                 self._count(~passed, "selection")
+            else:
+                passed = np.ones(n, dtype=np.bool_)
+            if matched is not None:
+                weights = matched.rows(rows, passed)
+                has_none = passed & np.isnan(weights)
+                self._count(has_none, _NO_WEIGHT)
+                passed &= ~has_none
+                weights = weights[passed]
+            if not passed.all():
                 frame = frame.loc[passed]
                 cells = None if cells is None else cells[passed]
-            yield _columns(self.sample, frame, cells)
-        self.files.append({"source": str(source), "rows": rows})
+            rows += n
+            yield _columns(self.sample, frame, cells, weights)
+        file: dict[str, Any] = {"source": str(source), "rows": rows}
+        if matched is not None:
+            file |= {"sweights": str(matched.pair.weights), "ties": matched.ties}
+        self.files.append(file)
 
 
-def read_rows(sample: Sample, files: Sequence[str | Path] | str | Path) -> Rows:
+def read_rows(
+    sample: Sample,
+    files: Sequence[str | Path] | str | Path,
+    *,
+    sweights_from: str | Path | None = None,
+) -> Rows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
-    if sample.sweights:
-        raise SampleError(f"{sample.name}: sWeights of another file are not read yet")
-    rows = Rows(sample, find_sources(files, trees=sample.trees))
+    rows = Rows(sample, *find_weighted(sample, files, sweights_from))
     _drop_unfinished(rows)
     rows.check_any()
     for variable in (*sample.conditions, *sample.variables):
@@ -164,7 +189,10 @@ def _stack_views(
 
 
 def _columns(
-    sample: Sample, frame: pd.DataFrame, cells: npt.NDArray[Any] | None
+    sample: Sample,
+    frame: pd.DataFrame,
+    cells: npt.NDArray[Any] | None,
+    weights: FloatArray | None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Derive and convert the columns of a chunk."""
     columns: dict[str, npt.NDArray[Any]] = {}
@@ -176,7 +204,9 @@ def _columns(
         columns[variable.name] = variable.evaluate(frame)
         columns[_sentinel_key(variable)] = variable.is_sentinel(frame)
     if sample.weight_branch:
-        columns[WEIGHT] = frame[sample.weight_branch].to_numpy(np.float64)
+        weights = frame[sample.weight_branch].to_numpy(np.float64)
+    if weights is not None:
+        columns[WEIGHT] = weights
     if mass := sample.discriminant:
         read = Variable(name=mass.branch, unit=mass.unit, range=mass.range)
         columns[MASS] = read.evaluate(frame)
@@ -329,7 +359,9 @@ def _outside(column: npt.NDArray[Any], limits: tuple[float, float]) -> BoolArray
 
 def _warn_dropped(rows: Rows) -> None:
     """Warn if many rows are outside of a range."""
-    most = dict.fromkeys(("selection", "fiducial", _NOT_FINITE), rows.n_read)
+    most = dict.fromkeys(
+        ("selection", "fiducial", _NOT_FINITE, _NO_WEIGHT), rows.n_read
+    )
     for reason, n in rows.dropped.items():
         if n > most.get(reason, MANY_DROPPED * rows.n_read):
             warnings.warn(
