@@ -16,6 +16,7 @@ import pidgan
 from pidgan.application.conditions import Conditions
 from pidgan.application.quantile_map import QuantileMap, make_quantile_map
 from pidgan.arguments import BOUNDS, checked
+from pidgan.bundle.collection import Collection
 from pidgan.efficiency.binning import Binning
 from pidgan.efficiency.working_point import working_point
 from pidgan.errors import PidganError, TrainingError
@@ -107,6 +108,16 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "validate": (None, {"generator": bundle, "dataset": dataset, "cuts": CUT}),
         "export_bundle": (None, {"model": t["model"], "path": new}),
         "open_bundle": (None, {"path": world / "kaon.onnx"}),
+        "collect": (
+            None,
+            {"bundles": [world / "kaon.onnx"], "output": world / "new.toml"},
+        ),
+        "Collection.open": (Collection, {"path": world / "collection.toml"}),
+        "Collection.open_bundles": (
+            Collection.open(world / "collection.toml"),
+            {},
+        ),
+        "Collection.text": (Collection.open(world / "collection.toml"), {}),
         "Bundle.generate": (bundle, {"conditions": frame[["P", "ETA", "nTracks"]]}),
         "make_quantile_map": (None, {"simulation": numbers, "data": 2 * numbers}),
         "QuantileMap.evaluate": (t["qmap"], {"values": numbers}),

@@ -85,7 +85,9 @@ def toy_onnx(card: Card | None, **changes: Any) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     slope = np.array([[-5e-5, 2e-5], [0.3, 0.0]], dtype=np.float32)
-    start = np.array([4.0 - 0.9, 1.0], dtype=np.float32)
+    start = np.array([4.0 - 0.9, 1.0], dtype=np.float32) + np.float32(
+        changes.get("offset", 0)
+    )
     root = np.sqrt(0.5)
     mixing = np.array([[1.0, root], [0.0, root], [0.0, 0.0]], dtype=np.float32)
     arrays = {"slope": slope, "start": start, "mixing": mixing}
@@ -127,13 +129,13 @@ def toy_onnx(card: Card | None, **changes: Any) -> bytes:
     return model.SerializeToString()
 
 
-def with_self_test(card: Card, n: int = 256) -> Card:
+def with_self_test(card: Card, n: int = 256, *, offset: float = 0.0) -> Card:
     """The card with stored conditions, noise and targets."""
     rng = np.random.default_rng(5)
     low, high = np.array([v.range for v in card.conditions]).T
     x = rng.uniform(low, high, (n, len(low))).astype(np.float32)
     z = rng.standard_normal((n, card.n_noise)).astype(np.float32)
-    y = ToyGenerator(card=card).generate(x, z)
+    y = ToyGenerator(card=card, offset=offset).generate(x, z)
     test = {"conditions": x.tolist(), "noise": z.tolist(), "targets": y.tolist()}
     return card.model_copy(update={"self_test": test})
 

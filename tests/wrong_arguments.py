@@ -16,6 +16,8 @@ from types import FrameType
 
 import pytest
 
+from pidgan.bundle.collecting import collect
+
 GOLDEN = Path(__file__).parent / "golden"
 SHARE = max(1, 1600 // int(os.environ.get("PIDGAN_MUTANTS", "40")))
 SECONDS = 60
@@ -73,6 +75,7 @@ def make_world(folder: Path) -> None:
     (folder / "own.toml").write_text('extends = "own.toml"\n')
     (folder / "five.toml").write_text('extends = "sim_dstar_k"\nconditions = 5\n')
     (folder / "void").mkdir()
+    collect([folder / "kaon.onnx"], folder / "collection.toml")
     shutil.copy(folder / "text.txt", folder / "text.root")
     shutil.copy(folder / "text.txt", folder / "text.parquet")
     shutil.copy(folder / "text.txt", folder / "text.npz")
@@ -85,7 +88,14 @@ def make_world(folder: Path) -> None:
 
 INPUTS = (
     *("kaon", "kaon-model", "kaon.onnx", "kaon.reference.parquet", "kmap.json"),
-    *("kmap.npz", "kmap.root", "occupancy.json", "analysis.root", "showers.onnx"),
+    *(
+        "collection.toml",
+        "kmap.npz",
+        "kmap.root",
+        "occupancy.json",
+        "analysis.root",
+        "showers.onnx",
+    ),
     *("text.txt", "empty.root", "half.onnx", "list.json", "deep.json", "deep.toml"),
     *("own.toml", "five.toml", "void", "text.root", "text.parquet", "text.npz", "pipe"),
     *(

@@ -3,14 +3,16 @@
 `apply` applies generators to files, `conditions` finds the branches that hold their
 conditions, `quantile_map` makes simulation look like data before, `several_tracks`
 handles entries with several tracks, `workers` divides files among processes. `request`
-is what `apply` is asked for, with the generators of a track, `one_track` the plan of a
-track and its new columns, `one_file` the copy of a file, `record` what it holds of how
-it was made, `finished` outputs of earlier runs.
+is what `apply` is asked for, `generators` those of a track, `choosing` the columns that
+choose among them, `one_track` the plan of a track, `generating` its new columns,
+`one_file` the copy of a file, `record` what it holds of how it was made, `finished`
+outputs of earlier runs.
 """
 
 __all__ = [
     "apply",
     "conditions",
+    "generators",
     "one_track",
     "quantile_map",
     "record",

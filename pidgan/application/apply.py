@@ -9,12 +9,19 @@ holds a record of how it was made; a rerun with the same request skips what is f
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pidgan.application import one_file
+from pidgan.application.choosing import (
+    Scan,
+    check_gaps,
+    needs_scan,
+    scan_track,
+    warn_texts,
+)
 from pidgan.application.conditions import Conditions
 from pidgan.application.finished import (
     Outcome,
@@ -22,10 +29,12 @@ from pidgan.application.finished import (
     add_outside,
     find_outcome,
 )
-from pidgan.application.one_file import FileJob, FilePlan, Generators, Progress
-from pidgan.application.request import Elsewhere, Mode, Request, Track, open_generators
+from pidgan.application.generators import Generators, TrackGenerators, open_generators
+from pidgan.application.one_file import FileJob, FilePlan, Progress
+from pidgan.application.request import Elsewhere, Mode, Request, Track
 from pidgan.application.workers import do_files
 from pidgan.arguments import checked
+from pidgan.bundle.collection import Gaps
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES, Schema
 from pidgan.files.places import check_output
@@ -108,6 +117,7 @@ def apply(
     conditions: Conditions | None = None,
     suffix: str = "",
     key: Sequence[str] = (),
+    gaps: Gaps | None = None,
     files_part: tuple[int, int] | None = None,
     chunk: int | None = None,
     threads: int | None = None,
@@ -130,8 +140,9 @@ def apply(
     written.
 
     Args:
-        tracks: Prefix of each track, with its bundle, an open generator, or a directory
-            of bundles from which `species_from` chooses.
+        tracks: Prefix of each track, with its bundle, an open generator, a directory of
+            bundles from which `species_from` chooses, or a collection
+            (`pidgan.bundle.collection`), which chooses by columns.
         files: Files, `FILE:TREE`, patterns or addresses.
         output: A file, if there is one input file and the name ends as that of a known
             format; else a directory, where files keep their names.
@@ -153,6 +164,9 @@ def apply(
             noise is then a hash of them and of the values of the track's conditions (or
             of a branch with `{track}` in its name, if there is one), not of the entry
             number: equal in skims, merges and re-orderings.
+        gaps: What rows get that no bundle of a collection serves: "error" raises before
+            anything is written, "nan" gives NaN and status bit 4; by default what the
+            collection says. Another species than those of the bundles always gets NaN.
         files_part: (i, n) to do part i of n of the list of files, counted from 1; all
             parts together do exactly what one call does.
         chunk: Largest number of entries of a chunk; by default up to 200000, fewer if a
@@ -197,18 +211,26 @@ def apply(
         conditions=conditions or Conditions(),
         suffix=suffix,
         key=tuple(key),
+        gaps=gaps,
     )
-    generators = {t: open_generators(t, g, species_from) for t, g in tracks.items()}
-    hashes = {track: [o.sha256 for o in found] for track, found in generators.items()}
+    generators = {
+        t: open_generators(t, g, species_from, gaps) for t, g in tracks.items()
+    }
+    hashes = {track: found.hashes for track, found in generators.items()}
+    rules = {t: found.rules for t, found in generators.items() if found.rules}
     request.conditions.check(
         {
-            track: {n for one in found for n in one.generator.card.condition_names}
+            track: {
+                name
+                for one in found.members
+                for name in one.generator.card.condition_names
+            }
             for track, found in generators.items()
         }
     )
     job = FileJob(
         request=request,
-        record=request.record(hashes),
+        record=request.record(hashes, rules),
         trees=(),
         output=Path(output),
         overwrite=overwrite,
@@ -216,8 +238,9 @@ def apply(
         chunk_bytes=CHUNK_BYTES,
         threads=threads or 1,
     )
-    plans = _plan(job, generators, find_sources(files), files_part)
-    skipped = {} if overwrite else _find_finished(plans, restore=not dry_run)
+    jobs = _jobs(job, find_sources(files), files_part)
+    skipped = {} if overwrite else _find_finished(jobs, restore=not dry_run)
+    plans = _plan(jobs, generators, skipped)
     pending = [plan for plan in plans if str(plan.job.output) not in skipped]
     tried: set[Schema] = set()
     for plan in pending:
@@ -251,7 +274,10 @@ def apply(
         outputs=tuple(str(plan.job.output) for plan in plans),
         skipped=tuple(skipped),
         entries=total,
-        bundles={t: [o.description() for o in g] for t, g in generators.items()},
+        bundles={
+            track: [one.description() for one in found.members]
+            for track, found in generators.items()
+        },
         mapping={track.name: track.mapping for track in first},
         targets={track.name: list(track.types) for track in first},
         counts={track: dict(numbers) for track, numbers in counts.items()},
@@ -260,11 +286,10 @@ def apply(
     )
 
 
-def _find_finished(plans: Sequence[FilePlan], *, restore: bool) -> dict[str, Outcome]:
+def _find_finished(jobs: Sequence[FileJob], *, restore: bool) -> dict[str, Outcome]:
     """Return what earlier runs did of the same request, by output."""
     found = {}
-    for plan in plans:
-        job = plan.job
+    for job in jobs:
         done = find_outcome(job.output, job.record, job.tree_names, restore=restore)
         if done is not None:
             found[str(job.output)] = done
@@ -274,7 +299,7 @@ def _find_finished(plans: Sequence[FilePlan], *, restore: bool) -> dict[str, Out
 def _warn_texts(outside: Outside, generators: Generators) -> Iterator[str]:
     """Yield warnings of conditions that are outside the trained range in many rows."""
     for track, found in outside.items():
-        cards = [one.generator.card for one in generators[track]]
+        cards = [one.generator.card for one in generators[track].members]
         for name, (n, of) in found.items():
             if n <= OUTSIDE_SHARE * of:
                 continue
@@ -295,18 +320,15 @@ def _warn_texts(outside: Outside, generators: Generators) -> Iterator[str]:
                 )
 
 
-def _plan(
-    job: FileJob,
-    generators: Generators,
-    sources: Sequence[Source],
-    part: tuple[int, int] | None,
-) -> list[FilePlan]:
+def _jobs(
+    job: FileJob, sources: Sequence[Source], part: tuple[int, int] | None
+) -> list[FileJob]:
     """Return what is to be done with each file, in the order of their entries."""
     by_path: dict[str, list[Source]] = {}
     for source in sources:
         by_path.setdefault(source.path, []).append(source)
     outputs = find_outputs(list(by_path), job.output)
-    plans = []
+    jobs = []
     entry = 0
     for number, (path, found) in enumerate(by_path.items()):
         is_mine = part is None or number * part[1] // len(by_path) == part[0] - 1
@@ -330,12 +352,53 @@ def _plan(
                 output=outputs[path],
                 record={**job.record, "input": stamp},
             )
-            plans.append(one_file.plan_file(mine, generators))
+            jobs.append(mine)
     # A part of the files may hold nothing; all of them should not.
-    if part is None and not any(plan.entries for plan in plans):
+    if part is None and not any(info.entries for j in jobs for _, info, _ in j.trees):
         named = ", ".join(map(str, sources))
         raise NtupleError(f"{named}: got 0 entries, expected at least 1")
+    return jobs
+
+
+def _plan(
+    jobs: Sequence[FileJob], generators: Generators, skipped: Container[str]
+) -> list[FilePlan]:
+    """Return what each tree gets; raise if a branch or a bundle is missing for it.
+
+    Of trees that are not finished, the columns that choose bundles are read.
+    """
+    scans: dict[str, Scan] = {
+        track: Scan() for track, found in generators.items() if needs_scan(found)
+    }
+    plans = []
+    for job in jobs:
+        unknown = {t: None if t in scans else _all(g) for t, g in generators.items()}
+        plan = one_file.plan_file(
+            replace(job, used=(unknown,) * len(job.trees)), generators
+        )
+        if scans and str(job.output) not in skipped:
+            used = []
+            for tree in plan.trees:
+                found = dict(unknown)
+                for track in tree.tracks:
+                    if track.name in scans:
+                        own = generators[track.name]
+                        scan = scan_track(track, own, tree.source, tree.info)
+                        scans[track.name].add(scan)
+                        found[track.name] = tuple(sorted(scan.served)) or None
+                used.append(found)
+            plan = one_file.plan_file(replace(job, used=tuple(used)), generators)
+        plans.append(plan)
+    for name, total in scans.items():
+        check_gaps(name, total, generators[name])
+        for text in warn_texts(name, total, generators[name]):
+            warnings.warn(text, PidganWarning, stacklevel=4)
     return plans
+
+
+def _all(generators: TrackGenerators) -> tuple[int, ...]:
+    """Return the numbers of all generators."""
+    return tuple(range(len(generators.members)))
 
 
 def _reporter(

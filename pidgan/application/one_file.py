@@ -10,6 +10,7 @@ import functools
 import json
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,15 +18,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pidgan.application import finished, one_track, record
+from pidgan.application import finished, generating, one_track, record
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
 from pidgan.application.finished import Outcome, Outside
-from pidgan.application.request import (
-    Request,
-    TrackGenerator,
-    open_generators,
-    package_version,
-)
+from pidgan.application.generators import Generators, TrackGenerators, open_generators
+from pidgan.application.request import Request, package_version
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import copying, tables
@@ -38,8 +35,8 @@ LIBRARIES = ("awkward", "numpy", "onnxruntime", "pyarrow", "uproot")
 Progress: TypeAlias = Callable[[int], None]
 """Function that gets the number of entries which are newly done."""
 
-Generators: TypeAlias = Mapping[str, tuple[TrackGenerator, ...]]
-"""The generators of each track."""
+Used: TypeAlias = Mapping[str, tuple[int, ...] | None]
+"""By track, the numbers of its generators with rows in a tree; None if not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +44,8 @@ class FileJob:
     """What is to be done with one file.
 
     `record` is the request as the manifest has it, with the state of the input. Each
-    tree has its content and the running number of its first entry. `chunk` is in
-    entries.
+    tree has its content, the running number of its first entry, and in `used` which
+    generators have rows in it. `chunk` is in entries.
     """
 
     request: Request
@@ -59,6 +56,7 @@ class FileJob:
     chunk: int
     chunk_bytes: int
     threads: int
+    used: tuple[Used, ...] = ()
 
     @property
     def tree_names(self) -> list[str | None]:
@@ -138,6 +136,8 @@ class FilePlan:
 
 def plan_file(job: FileJob, generators: Generators) -> FilePlan:
     """Return what each tree of a file gets; raise if a branch is missing."""
+    none: Used = dict.fromkeys(generators)
+    by_tree = job.used or [none] * len(job.trees)
     trees = tuple(
         TreePlan(
             source=source,
@@ -145,12 +145,17 @@ def plan_file(job: FileJob, generators: Generators) -> FilePlan:
             first_entry=first,
             tracks=tuple(
                 one_track.plan_track(
-                    track, found, job.request, source=source, tree=info
+                    track,
+                    found,
+                    job.request,
+                    source=source,
+                    tree=info,
+                    used=used[track],
                 )
                 for track, found in generators.items()
             ),
         )
-        for source, info, first in job.trees
+        for (source, info, first), used in zip(job.trees, by_tree, strict=True)
     )
     return FilePlan(job=job, trees=trees)
 
@@ -234,27 +239,32 @@ def run_job(job: FileJob) -> Outcome:
         return done
     request = job.request
     generators = {
-        track: _generators(
-            track, str(given), request.species_from, tuple(job.record["tracks"][track])
-        )
+        track: _generators(track, str(given), request.species_from, request.gaps)
         for track, given in request.tracks.items()
     }
+    for track, found in generators.items():
+        _check_same(track, found, job)
     return write_file(plan_file(job, generators))
 
 
 @functools.lru_cache(maxsize=8)
 def _generators(
-    track: str, path: str, species_from: str | None, hashes: tuple[str, ...]
-) -> tuple[TrackGenerator, ...]:
+    track: str, path: str, species_from: str | None, gaps: str | None
+) -> TrackGenerators:
     """Open the generators of a track once for all files of a process."""
-    opened = open_generators(track, path, species_from)
-    found = tuple(one.sha256 for one in opened)
-    if found != hashes:
+    return open_generators(track, path, species_from, gaps)
+
+
+def _check_same(track: str, found: TrackGenerators, job: FileJob) -> None:
+    """Raise if generators are not those with which the job was planned."""
+    path, expected = job.request.tracks[track], job.record["tracks"][track]
+    if found.hashes != expected:
         raise NtupleError(
-            f"{path}, given for {track}, has changed: sha256 is {', '.join(found)}, "
-            f"expected {', '.join(hashes)}"
+            f"{path}, given for {track}, has changed: sha256 is "
+            f"{', '.join(found.hashes)}, expected {', '.join(expected)}"
         )
-    return opened
+    if found.rules != job.record.get("collections", {}).get(track):
+        raise NtupleError(f"{path}, given for {track}, has changed: it chooses others")
 
 
 class _Tally:
@@ -265,12 +275,13 @@ class _Tally:
         names = ["generated", *one_track.STATUS_BITS]
         self.counts = {t.name: dict.fromkeys(names, 0) for t in tree.tracks}
         self.outside: Outside = {t.name: {} for t in tree.tracks}
+        self.rows = {t.name: Counter[int]() for t in tree.tracks}
         self.made = record.Fingerprints(tree.types)
         # A branch that is replaced no longer says what a condition was.
         inputs = (name for track in tree.tracks for name in track.inputs)
         self.inputs = record.Fingerprints(n for n in inputs if n not in tree.types)
 
-    def add(self, track: str, new: one_track.NewBranches) -> None:
+    def add(self, track: str, new: generating.NewBranches) -> None:
         """Count the status of a chunk."""
         done, status = self.counts[track], new.status
         has_targets = (status & one_track.WITHOUT_TARGETS) == 0
@@ -278,6 +289,22 @@ class _Tally:
         for name, bit in one_track.STATUS_BITS.items():
             done[name] += int(np.count_nonzero(status & bit))
         finished.add_outside(self.outside, {track: new.outside})
+        self.rows[track].update(new.made)
+
+    def _bundles(self, track: one_track.TrackPlan) -> dict[str, Any]:
+        """Return the bundles of a track, and if there are several what chose them."""
+        found = track.all_generators
+        if not found.choice.columns:
+            return {"bundles": [one.description() for one in found.members]}
+        bundles = [
+            {
+                **one.description(),
+                "when": {k: one.when[k] for k in found.choice.columns if k in one.when},
+                "rows": self.rows[track.name][number],
+            }
+            for number, one in enumerate(found.members)
+        ]
+        return {"bundles": bundles, "choose": dict(found.branches)}
 
     def line(self, job: FileJob, notes: list[str]) -> dict[str, Any]:
         """Return the line of the tree in the record."""
@@ -288,7 +315,7 @@ class _Tally:
             "request": job.record,
             "tracks": {
                 track.name: {
-                    "bundles": [one.description() for one in track.generators],
+                    **self._bundles(track),
                     "mapping": track.mapping,
                     "branches": self.made.texts(track.types),
                     "inputs": self.inputs.texts(track.inputs),
@@ -314,7 +341,7 @@ def _computation(
         start = tree.first_entry + first
         columns: dict[str, Any] = {}
         for track in tree.tracks:
-            new = one_track.generate_branches(
+            new = generating.generate_branches(
                 track, arrays, start=start, threads=threads
             )
             tally.add(track.name, new)

@@ -1,9 +1,7 @@
-"""One track of an analysis ntuple: its conditions, generators and new branches."""
+"""One track of an analysis ntuple: its branches, conditions and generators."""
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,13 +10,10 @@ import numpy.typing as npt
 
 from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
-from pidgan.application.request import Request, TrackGenerator
-from pidgan.application.several_tracks import Counts, Shape
-from pidgan.arrays import BoolArray
-from pidgan.bundle import noise
-from pidgan.bundle.bundle_file import BLOCK_ROWS
-from pidgan.bundle.card import Generator
-from pidgan.bundle.noise import UInt64Array
+from pidgan.application.generators import TrackGenerator, TrackGenerators
+from pidgan.application.request import Request
+from pidgan.application.several_tracks import Shape
+from pidgan.bundle.when import SPECIES
 from pidgan.errors import NtupleError
 from pidgan.files.trees import BranchType, Source, TreeInfo
 from pidgan.sample.cuts import Cut, parse_cut
@@ -62,6 +57,7 @@ class TrackPlan:
 
     Attributes:
         label: Tree and track, for messages.
+        used: Generators that are planned, by their numbers in `all_generators`.
         widths: Number of values per track, by target: None for a single number, the
             number of cells for a view of showers.
         selection: Cut that a track must pass to get new targets.
@@ -74,7 +70,8 @@ class TrackPlan:
     name: str
     label: str
     request: Request
-    generators: tuple[TrackGenerator, ...]
+    all_generators: TrackGenerators
+    used: tuple[int, ...]
     conditions: tuple[tuple[FoundCondition, ...], ...]
     widths: Mapping[str, int | None]
     selection: Cut | None
@@ -83,10 +80,21 @@ class TrackPlan:
     like: str | None = None
 
     @property
+    def generators(self) -> tuple[TrackGenerator, ...]:
+        """The generators that are planned."""
+        return tuple(self.all_generators.members[k] for k in self.used)
+
+    @property
     def truth(self) -> tuple[str, ...]:
         """Branches with the PDG ids of the track and of its mother, if asked for."""
-        names = (self.request.species_from, self.request.mother_from)
-        return tuple(f"{self.name}_{name}" for name in names if name is not None)
+        species, mother = self.choosing.get(SPECIES), self.request.mother_from
+        own = () if species is None else (species,)
+        return own if mother is None else (*own, f"{self.name}_{mother}")
+
+    @property
+    def choosing(self) -> Mapping[str, str]:
+        """Branches whose values choose a generator, by column."""
+        return self.all_generators.branches
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -102,26 +110,43 @@ class TrackPlan:
         return own if own != key or not key else _unique(own, self.inputs)
 
     @property
+    def identities(self) -> tuple[tuple[str, ...], ...]:
+        """The same for each generator, of whose conditions only it depends."""
+        key = self.request.key
+        own = tuple(name.replace("{track}", self.name) for name in key)
+        is_track = own != key or not key
+        return tuple(
+            own if is_track else _unique(own, _inputs([conditions]))
+            for conditions in self.conditions
+        )
+
+    def own_of(self, place: int) -> tuple[str, ...]:
+        """Return the branches that one generator needs."""
+        inputs = _inputs([self.conditions[place]])
+        return _unique(inputs, self.identities[place] if self.request.key else ())
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """Branches that hold conditions, in the order of their conditions' names."""
-        found = {
-            (condition.variable.name, name): name
-            for conditions in self.conditions
-            for condition in conditions
-            for name in condition.inputs
-        }
-        return _unique([found[place] for place in sorted(found)])
+        return _inputs(self.conditions)
 
     @property
     def own(self) -> tuple[str, ...]:
         """Branches that hold the track itself."""
-        return _unique(self.inputs, self.truth)
+        of_track = (
+            branch
+            for name, branch in self.choosing.items()
+            if self.read[branch].shape or name == SPECIES
+        )
+        return _unique(self.inputs, self.truth, of_track)
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Branches to read."""
         selection = () if self.selection is None else self.selection.names
-        return _unique(self.inputs, self.identity, self.truth, selection, self.kept)
+        chosen = self.choosing.values()
+        parts = (self.inputs, self.identity, self.truth, chosen, selection, self.kept)
+        return _unique(*parts)
 
     @property
     def types(self) -> dict[str, BranchType]:
@@ -146,26 +171,30 @@ class TrackPlan:
 
 def plan_track(
     track: str,
-    generators: tuple[TrackGenerator, ...],
+    generators: TrackGenerators,
     request: Request,
     *,
     source: Source,
     tree: TreeInfo,
+    used: Sequence[int] | None = None,
 ) -> TrackPlan:
-    """Return the plan of a track in one tree; raise if a branch is missing."""
+    """Return the plan of a track in one tree; raise if a branch is missing.
+
+    Only generators that are `used` need their conditions there; None stands for those
+    whose conditions are there, of which one must be.
+    """
     where = request.where
+    found = _find_conditions(track, generators, request, source, tree, used)
     plan = TrackPlan(
         name=track,
         label=f"{source}, {track}",
         request=request,
-        generators=generators,
-        conditions=tuple(
-            request.conditions.find(one.generator.card.conditions, track, source, tree)
-            for one in generators
-        ),
+        all_generators=generators,
+        used=tuple(found),
+        conditions=tuple(found.values()),
         widths={
             target: None if part is None else part.stop - part.start
-            for one in generators
+            for one in generators.members
             for target, part in one.outputs.items()
         },
         selection=None
@@ -174,75 +203,38 @@ def plan_track(
     )
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}
+    plan = replace(plan, read=types)
     shape = several_tracks.common_shape(types, own=plan.own, where=plan.label)
     like = next((name for name in plan.own if types[name].shape == (None,)), None)
-    plan = replace(plan, read=types, shape=shape, like=like)
+    plan = replace(plan, shape=shape, like=like)
     _check_kinds(plan)
     return plan
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewBranches:
-    """The new branches of a track for a chunk, in the shape of the track's own.
-
-    `status` has a row for each track, and `outside` by condition the number of rows
-    outside the trained range, or without a number, and of all that were judged.
-    """
-
-    arrays: dict[str, Any]
-    status: npt.NDArray[np.int8]
-    outside: dict[str, tuple[int, int]]
-
-
-def generate_branches(
-    track: TrackPlan, columns: Mapping[str, Any], *, start: int, threads: int = 1
-) -> NewBranches:
-    """Return the new branches of a track for a chunk.
-
-    `start` is the running number of the first entry; the result does not depend on the
-    number of threads.
-    """
-    rows, counts = several_tracks.lay_out(
-        columns, track.needed, track.shape, where=track.label
-    )
-    keys = _keys(track, rows, counts, start)
-    selected = np.ones(len(keys), dtype=np.bool_)
-    if track.selection is not None:
-        selected = track.selection.passes(rows, None)
-    status = np.where(selected, np.int8(0), NOT_SELECTED)
-    targets = {name: _initial(track, name, rows, selected) for name in track.widths}
-    served, outside = ~selected, Counter[str]()
-    judged = Counter[str]()
-    for one, conditions in zip(track.generators, track.conditions, strict=True):
-        chosen = one.serves(rows[track.truth[0]]) if track.truth else selected
-        mine = np.flatnonzero(chosen & selected)
-        served[mine] = True
-        x = np.column_stack([c.evaluate(rows) for c in conditions])[mine]
-        usable, flags, numbers = _judge(one.generator, x)
-        outside.update(numbers)
-        judged.update(dict.fromkeys(numbers, len(mine)))
-        status[mine] |= flags
-        mine = mine[usable]
-        y = _generate(one.generator, x[usable], keys[mine], threads)
-        # Where a transform of a condition has no value, such as log P at P <= 0.
-        lost = ~np.isfinite(y).all(axis=1)
-        y[lost], status[mine[lost]] = np.nan, MISSING
-        for i, (target, part) in enumerate(one.outputs.items()):
-            targets[target][mine] = y[:, i] if part is None else y[:, part]
-    status[~served] |= NO_BUNDLE
-    if track.truth:
-        flags = _truth_flags(*(rows[name] for name in track.truth))
-        status[selected] |= flags[selected]
-    flat = {track.branch(target): column for target, column in targets.items()}
-    flat[track.branch("pidgan_status")] = status
-    nested = {
-        name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
-    }
-    return NewBranches(
-        arrays=nested,
-        status=status,
-        outside={name: (outside[name], n) for name, n in judged.items()},
-    )
+def _find_conditions(
+    track: str,
+    generators: TrackGenerators,
+    request: Request,
+    source: Source,
+    tree: TreeInfo,
+    used: Sequence[int] | None,
+) -> dict[int, tuple[FoundCondition, ...]]:
+    """Return where a tree holds the conditions of generators, by their number."""
+    found: dict[int, tuple[FoundCondition, ...]] = {}
+    problems: list[NtupleError] = []
+    for number in range(len(generators.members)) if used is None else used:
+        card = generators.members[number].generator.card
+        try:
+            where = request.conditions.find(card.conditions, track, source, tree)
+        except NtupleError as error:
+            if used is not None:
+                raise
+            problems.append(error)
+        else:
+            found[number] = where
+    if not found and problems:
+        raise problems[0]
+    return found
 
 
 def _unique(*parts: Iterable[str]) -> tuple[str, ...]:
@@ -267,98 +259,12 @@ def _check_kinds(plan: TrackPlan) -> None:
         )
 
 
-def _keys(
-    track: TrackPlan, rows: Rows, counts: Counts | None, start: int
-) -> UInt64Array:
-    """Return the noise key of each row."""
-    seed = track.request.seed
-    for name in track.identity:
-        # A null would make whole numbers floats, in its chunk only.
-        if rows[name].dtype.kind != track.read[name].number.kind:
-            raise NtupleError(
-                f"{track.label}: key branch {name!r} holds a null, expected numbers "
-                "only"
-            )
-    if track.identity:
-        return noise.column_keys([rows[name] for name in track.identity], seed=seed)
-    entries = len(next(iter(rows.values())) if counts is None else counts)
-    keys = noise.entry_keys(
-        seed=seed, track=track.name, start=start, stop=start + entries
-    )
-    return keys if counts is None else noise.position_keys(keys, counts)
-
-
-def _initial(
-    track: TrackPlan, target: str, rows: Rows, selected: BoolArray
-) -> npt.NDArray[Any]:
-    """Return the column of a target before anything is generated."""
-    branch, width = track.branch(target), track.widths[target]
-    if branch in track.kept:
-        return np.where(selected, rows[branch].dtype.type(np.nan), rows[branch])
-    shape = (len(selected),) if width is None else (len(selected), width)
-    return np.full(shape, np.nan, dtype=TARGET)
-
-
-def _generate(
-    generator: Generator,
-    x: npt.NDArray[np.float32],
-    keys: UInt64Array,
-    threads: int,
-) -> npt.NDArray[np.float32]:
-    """Return targets (n, n_targets) of conditions and the keys of their noise."""
-    y = np.empty((len(x), len(generator.card.targets)), dtype=np.float32)
-
-    def fill(first: int) -> None:
-        block = slice(first, first + BLOCK_ROWS)
-        # Made by the thread that uses it, the noise stays in its cache.
-        z = noise.keyed_normal(keys[block], n_noise=generator.card.n_noise)
-        y[block] = generator.generate(x[block], z)
-
-    starts = range(0, len(x), BLOCK_ROWS)
-    if threads == 1 or len(starts) < 2:
-        list(map(fill, starts))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, starts))
-    return y
-
-
-def _truth_flags(
-    ids: npt.NDArray[Any], mothers: npt.NDArray[Any] | None = None
-) -> npt.NDArray[np.int8]:
-    """Return the status bits that true identities give."""
-    flags = np.where(ids == 0, UNMATCHED, np.int8(0))
-    if mothers is not None:
-        decayed = np.isin(np.abs(mothers), DECAYS_IN_FLIGHT) & (ids != 0)
-        flags[decayed] |= DECAYED
-    return flags
-
-
-def _judge(
-    generator: Generator, x: npt.NDArray[np.float32]
-) -> tuple[BoolArray, npt.NDArray[np.int8], dict[str, int]]:
-    """Return which rows of conditions can be used, and the status bits of all rows.
-
-    The numbers are those of rows in which a condition is outside or cannot be used.
-    """
-    card, numbers = generator.card, {}
-    usable: BoolArray = np.asarray(np.isfinite(x).all(axis=1))
-    outside = np.zeros(len(x), dtype=np.bool_)
-    for variable, values in zip(card.conditions, x.T, strict=True):
-        known = np.isfinite(values)
-        if variable.categories:
-            known &= np.isin(values, np.array(variable.categories, dtype=np.float32))
-            usable &= known
-        low, high = np.array(variable.range, dtype=np.float32)
-        sentinel = np.isin(values, np.array(variable.sentinels, dtype=np.float32))
-        beyond = ((values < low) | (values > high)) & ~sentinel
-        outside |= beyond
-        numbers[variable.name] = int(np.count_nonzero(beyond | ~known))
-    flags = np.zeros(len(x), dtype=np.int8)
-    flags[~usable] |= MISSING
-    flags[usable & outside] |= OUTSIDE_RANGE
-    if card.sample.fiducial:
-        cut = parse_cut(card.sample.fiducial, names=card.condition_names)
-        columns = dict(zip(card.condition_names, x.T, strict=True))
-        flags[usable & ~cut.passes(columns, None)] |= OUTSIDE_FIDUCIAL
-    return usable, flags, numbers
+def _inputs(conditions: Iterable[Iterable[FoundCondition]]) -> tuple[str, ...]:
+    """Return the branches that hold conditions, in the order of these."""
+    found = {
+        (condition.variable.name, name): name
+        for own in conditions
+        for condition in own
+        for name in condition.inputs
+    }
+    return _unique([found[place] for place in sorted(found)])

@@ -6,10 +6,14 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `bundle_file`: the file of a bundle: card, checksum and graph.
 - `c_file`: a bundle as one C99 file.
 - `card`: the description of a generator, and the protocol of generators.
+- `choice`: which of several bundles serves a row.
+- `collecting`: makes the file of a collection from cards.
+- `collection`: a file of bundles, and of the columns that choose among them.
 - `formulas`: one language of formulas, for arrays and for graphs.
 - `graph_values`: the arm of the formulas that appends operators to an ONNX graph.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
+- `when`: values of columns that a bundle serves, as text.
 """
 
 __all__ = [
@@ -17,8 +21,12 @@ __all__ = [
     "bundle_file",
     "c_file",
     "card",
+    "choice",
+    "collecting",
+    "collection",
     "formulas",
     "graph_values",
     "noise",
     "reference",
+    "when",
 ]

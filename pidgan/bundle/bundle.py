@@ -6,7 +6,7 @@ units, and with a JSON card in its metadata. No library of the training is neede
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, CardVariable, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
-from pidgan.errors import BundleError, PidganWarning, nearest
+from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
@@ -41,6 +41,7 @@ class Bundle:
         sha256: Hash of the file.
         path: Path of the file.
         graph: Operators of the generator, with types and shapes of their values.
+        address: Where the file was fetched from, None for one that lies here.
     """
 
     card: Card
@@ -49,6 +50,7 @@ class Bundle:
     graph: Graph = field(repr=False, compare=False)
     _session: Any = field(repr=False, compare=False)
     _threads: int = field(repr=False, compare=False)
+    address: str | None = field(default=None, compare=False)
 
     @property
     def block_rows(self) -> int:
@@ -151,10 +153,11 @@ class Bundle:
 
         The file `<stem>.reference.parquet` beside the bundle has a column for each
         condition and target, in the units of the card, `weight`, and `weight_<name>`
-        for other mass fits. None stands for a bundle without this file.
+        for other mass fits. It is fetched if the bundle was. None stands for a bundle
+        without this file.
 
         Raises:
-            BundleError: The file does not belong to the bundle.
+            BundleError: The file does not belong to the bundle, or cannot be fetched.
         """
         from pidgan.files.tables import read_table
 
@@ -163,6 +166,8 @@ class Bundle:
         stored = Path(str(self.card.reference.get("file", ""))).name
         names = (f"{self.path.stem}.reference.parquet", stored)
         paths = [self.path.with_name(name) for name in names if name]
+        if self.address is not None:
+            self._fetch_reference(names)
         # Unlike Path.is_file, this is False for a name that is too long.
         found = [p for p in paths if os.path.isfile(p) or waiting_parts(p)]
         if not found:
@@ -180,6 +185,20 @@ class Bundle:
                 )
         others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
         return frame[[*columns, *others]]
+
+    def _fetch_reference(self, names: Sequence[str]) -> None:
+        """Fetch the reference file from beside the bundle; raise if that fails."""
+        from pidgan.files.fetching import fetch, neighbour
+
+        stated, address = self.card.reference or {}, str(self.address)
+        sha256, problems = str(stated.get("sha256", "")), []
+        for name in dict.fromkeys(filter(None, names)):
+            try:
+                fetch(neighbour(address, name), sha256, beside=self.path)
+                return
+            except NtupleError as error:
+                problems.append(str(error))
+        raise BundleError(f"{address}: no reference file: {problems[0]}")
 
     def _generate_table(self, frame: Any, seed: int) -> "pd.DataFrame":
         """Return a table of targets for a table of conditions."""

@@ -35,6 +35,7 @@ VERBS = {
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",
     "refine": "pidgan.training.refinement.refine",
+    "collect": "pidgan.bundle.collecting.collect",
     "inspect": "pidgan.open_bundle",
     "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",

@@ -1,6 +1,7 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import EntriesLine, cli, open_generator
+from pidgan.cli.group import EntriesLine, cli, note, open_generator
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
@@ -123,12 +124,49 @@ def refine(
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
 
 
+@cli.command(epilog="Example: pidgan collect kaon_up.onnx kaon_down.onnx -o kaons.toml")
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
+@options.output("Collection that is written, a TOML file.")
+@options.repeated(
+    "--choose choose",
+    "COLUMN=BRANCH",
+    "Branch of a column that chooses, e.g. year=YEAR; {track} stands for the prefix of "
+    "the track",
+    options.parse_pairs,
+    more=" The defaults are {track}_TRUEID for species, Polarity, year and block.",
+)
+@click.option("--title", default="", help="Description of the collection in one line.")
+@options.overwrite
+def collect(bundles: Sequence[str], output: Path, **given: Any) -> None:
+    """Make a collection: a file of bundles, which columns of an ntuple choose.
+
+    BUNDLE is a bundle, a folder of bundles, or an address. The columns are species,
+    polarity, year and block, as far as the cards of the bundles differ in them.
+    """
+    from pidgan.bundle.collecting import collect as make_collection
+
+    found = make_collection(list(bundles), output, **given)
+    click.echo(found.text())
+    note("These branches are assumed; change them with --choose, or in the file.")
+
+
 @cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")
-@click.argument("bundle", type=options.PATH)
+@click.argument("bundle", metavar="BUNDLE|COLLECTION", type=options.PATH)
 @click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
 @options.as_json
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
-    """Show the card of a bundle."""
+    """Show the card of a bundle, or what a collection chooses.
+
+    With --verify, all bundles of a collection are opened and checked.
+    """
+    from pidgan.bundle.collection import SUFFIX, Collection
+
+    if bundle.suffix == SUFFIX:
+        collection = Collection.open(bundle)
+        if verify:
+            collection.open_bundles()
+        click.echo(json.dumps(collection.rules()) if as_json else collection.text())
+        return
     opened = pidgan.open_bundle(bundle, verify=verify)
     if as_json:
         click.echo(opened.card.to_json())
@@ -213,7 +251,8 @@ def _parse_part(text: str) -> tuple[int, int]:
     required=True,
     metavar="TRACK=BUNDLE",
     callback=options.reads(options.parse_pairs),
-    help="Prefix of a track and its bundle, or a folder of bundles; can be repeated.",
+    help="Prefix of a track and its bundle, a folder of bundles, or a collection "
+    "(.toml); can be repeated.",
 )
 @options.output(
     "File that is written; a folder if there are several FILEs.", callback=None
@@ -247,6 +286,12 @@ def _parse_part(text: str) -> tuple[int, int]:
 @options.key(
     "Branches that identify an event, e.g. runNumber,eventNumber. The generated values "
     "then stay the same if the ntuple is skimmed or reordered."
+)
+@click.option(
+    "--gaps",
+    type=click.Choice(["error", "nan"]),
+    help="What happens to tracks that no bundle of a collection serves: an error, or "
+    "NaN.  [default: from the collection]",
 )
 @click.option(
     "--files-part",
@@ -303,7 +348,8 @@ def apply(
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple.
 
-    With --species-from, each track gets the bundle of its own species.
+    With --species-from, each track gets the bundle of its own species. A collection,
+    made by `pidgan collect`, chooses by columns such as polarity and year.
     """
     from pidgan.application.workers import dask_client
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pidgan.application.request import generator_hash, package_version
+from pidgan.application.generators import generator_hash
+from pidgan.application.request import package_version
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows

@@ -30,3 +30,17 @@ def species_name(pdg: int) -> str:
         return str(Particle.from_pdgid(pdg).name)
     except ParticleNotFound:
         return str(pdg)
+
+
+def charge_pair(pdg: int) -> tuple[int, ...]:
+    """Return the PDG ids of a particle and its antiparticle, the positive one first.
+
+    A particle that is its own antiparticle is alone.
+    """
+    from particle import Particle, ParticleNotFound  # slow to load
+
+    try:
+        found = [Particle.from_pdgid(own) for own in (pdg, -pdg)]
+    except ParticleNotFound:
+        return (pdg,)
+    return tuple(int(p.pdgid) for p in sorted(found, key=lambda p: -(p.charge or 0)))

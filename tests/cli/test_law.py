@@ -72,6 +72,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("-o", "new.onnx"),
         "classifier_steps": ("--classifier-steps", "1"),
     },
+    "collect": {"bundles": ("kaon.onnx",), "output": ("-o", "new.toml")},
     "inspect": {"bundle": ("kaon.onnx",)},
     "quantile-map": {
         "files": (NTUPLE,),
@@ -118,7 +119,7 @@ VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 
 IS_OUTPUT = {"output", "report", "latex", "columns"}
-IS_INPUT = {"files", "over", "data", "sample"}
+IS_INPUT = {"files", "over", "data", "sample", "bundles"}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {"tracks": "Kplus", "maps": "Kplus", "quantile_maps": "nTracks", "misid": ""}
 

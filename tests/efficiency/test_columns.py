@@ -14,8 +14,8 @@ from toy_generator import ToyGenerator, make_card
 from toy_map import CUTS, DISCREPANCY, EDGES, GENERATED, make_map
 
 from pidgan.application.apply import apply
+from pidgan.application.generators import generator_hash
 from pidgan.application.record import read_lines
-from pidgan.application.request import generator_hash
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.pid_efficiency import pid_efficiency
 from pidgan.efficiency.usable_rows import has_targets, is_species

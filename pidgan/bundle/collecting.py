@@ -1,0 +1,183 @@
+"""Make the file of a collection from the cards of its bundles."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pidgan.arguments import checked
+from pidgan.bundle.bundle import Bundle, open_bundle
+from pidgan.bundle.bundle_file import MAX_BYTES
+from pidgan.bundle.choice import When
+from pidgan.bundle.collection import (
+    SUFFIX,
+    Collection,
+    Content,
+    Member,
+    check_overlap,
+)
+from pidgan.bundle.when import SPECIES, card_values, when_text
+from pidgan.errors import BundleError, nearest
+from pidgan.files.fetching import keep
+from pidgan.files.trees import is_remote
+from pidgan.files.writing import writing_file
+from pidgan.sample.species import pdg_id
+
+BRANCHES = {
+    SPECIES: "{track}_TRUEID",
+    "polarity": "Polarity",
+    "year": "year",
+    "block": "block",
+}
+"""Columns that cards know, and the branch of each unless another one is named."""
+
+_HEAD = """\
+# A collection of bundles, made by `pidgan collect`. You may change it by hand: `choose`
+# has the branch of each column, and `when` the values that a bundle serves.
+"""
+
+
+@checked
+def collect(
+    bundles: Sequence[str | Path],
+    output: str | Path,
+    *,
+    choose: Mapping[str, str] | None = None,
+    title: str = "",
+    overwrite: bool = False,
+) -> Collection:
+    """Write a collection of bundles, which their cards tell apart.
+
+    Columns are what cards say of `species` (with its charge), `polarity`, `year` and
+    `block`, as far as this differs between the bundles. A bundle whose card states no
+    charge serves both, unless the antiparticle has a bundle.
+
+    Args:
+        bundles: Bundles, folders of bundles, or addresses of bundles.
+        output: File that is written, which ends in ".toml". Paths in it are relative.
+        choose: Branch of columns, where it is not the default; `{track}` in it is
+            replaced. A column that is named here stays, even if all bundles agree.
+        title: Description in one line.
+        overwrite: Whether an existing file is replaced.
+
+    Returns:
+        The collection.
+
+    Raises:
+        BundleError: A bundle is refused, or two serve the same rows.
+        NtupleError: The file exists, or it cannot be written.
+
+    Example:
+        >>> collect(["bundles/"], "kaons.toml")  # doctest: +SKIP
+    """
+    output, named = Path(output), dict(choose or {})
+    if output.suffix != SUFFIX:
+        raise BundleError(f"{output}: the name of a collection ends in {SUFFIX}")
+    for name in named:
+        if name not in BRANCHES:
+            raise BundleError(
+                f"column {name!r} is on no card, expected {', '.join(BRANCHES)}"
+                f"{nearest(name, BRANCHES)}; add others to the file by hand"
+            )
+    opened = list(_open_all(bundles))
+    if not opened:
+        raise BundleError("no bundle given, expected at least one")
+    when = _values([bundle for _, bundle in opened])
+    columns = [
+        name
+        for name in BRANCHES
+        if name in named or _differs([own.get(name) for own in when], name)
+    ]
+    members = tuple(
+        Member(
+            file=place if is_remote(place) else _relative(place, output),
+            sha256=bundle.sha256,
+            when={name: own[name] for name in columns if name in own},
+        )
+        for (place, bundle), own in zip(opened, when, strict=True)
+    )
+    content = Content.model_construct(
+        schema_version=1,
+        title=title,
+        gaps="error",
+        choose={name: (BRANCHES | named)[name] for name in columns},
+        bundles=members,
+    )
+    try:
+        check_overlap(content.choice(), [member.file for member in members])
+    except ValueError as error:
+        raise BundleError(
+            f"{error}; leave one out, or write by hand what tells them apart, such as "
+            "ranges of run numbers"
+        ) from None
+    with writing_file(output, overwrite=overwrite) as temporary:
+        temporary.write_text(collection_text(content), encoding="utf-8")
+    return Collection.open(output)
+
+
+def collection_text(content: Content) -> str:
+    """Return the text of the file of a collection."""
+    lines = [_HEAD, "schema = 1"]
+    if content.title:
+        lines.append(f"title = {_quoted(content.title)}")
+    if content.gaps != "error":
+        lines.append(f"gaps = {_quoted(content.gaps)}")
+    lines += ["", "[choose]"]
+    lines += [f"{name} = {_quoted(b)}" for name, b in content.choose.items()]
+    for member in content.bundles:
+        lines += ["", "[[bundles]]", f"file = {_quoted(member.file)}"]
+        lines.append(f'sha256 = "{member.sha256}"')
+        lines.append(f"when = {{{when_text(member.when)}}}")
+    return "\n".join([*lines, ""])
+
+
+def _open_all(places: Sequence[str | Path]) -> Iterator[tuple[str, Bundle]]:
+    """Yield path or address of each bundle, and the bundle."""
+    for place in places:
+        if is_remote(place):
+            path, _ = keep(str(place), most=MAX_BYTES)
+            yield str(place), open_bundle(path)
+        elif Path(place).is_dir():
+            files = sorted(Path(place).glob("*.onnx"))
+            if not files:
+                raise BundleError(f"{place} holds no bundle (*.onnx)")
+            yield from ((str(file), open_bundle(file)) for file in files)
+        else:
+            yield str(place), open_bundle(place)
+
+
+def _values(bundles: Sequence[Bundle]) -> list[When]:
+    """Return what each card says of the rows.
+
+    Of a bundle for both charges, the one that another bundle is for is left out.
+    """
+    found = [card_values(bundle.card) for bundle in bundles]
+    own = [((i, i),) for i in (pdg_id(bundle.card.species) for bundle in bundles)]
+    taken = {*own, *(one[SPECIES] for one in found if len(one[SPECIES]) == 1)}
+    when: list[When] = []
+    for values, mine in zip(found, own, strict=True):
+        others = [pair for pair in values[SPECIES] if (pair,) not in taken]
+        both = len(values[SPECIES]) == 1 or len(others) == 1
+        when.append(values if both else values | {SPECIES: mine})
+    return when
+
+
+def _differs(values: Sequence[object], name: str) -> bool:
+    """Return whether a column tells bundles apart, or leaves out a charge."""
+    first = values[0]
+    is_single = name == SPECIES and isinstance(first, tuple) and len(first) == 1
+    return is_single or any(value != first for value in values)
+
+
+def _relative(place: str, output: Path) -> str:
+    """Return the path of a bundle as seen from the folder of a file."""
+    folder = os.path.abspath(output.parent)
+    try:
+        return Path(os.path.relpath(os.path.abspath(place), folder)).as_posix()
+    except ValueError:  # another drive
+        return Path(place).absolute().as_posix()
+
+
+def _quoted(text: str) -> str:
+    """Return a text as TOML has it, which is that of JSON."""
+    return json.dumps(text, ensure_ascii=False)
