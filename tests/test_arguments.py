@@ -82,6 +82,15 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     species = {"species": "K+", "n": 20}
     found: dict[str, tuple[Any, dict[str, Any]]] = {
         "load_sample": (None, {"name_or_path": "sim_dstar_k"}),
+        "convert_pidcalib_sample": (
+            None,
+            {"from_pidcalib": world / "samples.json", "name": "Turbo16-MagUp-K"},
+        ),
+        "list_pidcalib_samples": (None, {"from_pidcalib": world / "samples.json"}),
+        "save_pidcalib_samples": (
+            None,
+            {"from_pidcalib": world / "samples.json", "output": new},
+        ),
         "build_dataset": (None, {"sample": "sim_dstar_k", "files": source}),
         "Dataset.part": (dataset, {"name": "test"}),
         "Dataset.frame": (dataset, {"name": "test"}),
@@ -264,7 +273,7 @@ def values(name: str) -> Iterator[Any]:
     if name in ("cut", "cuts", "where"):
         yield from CUTS
         yield from ([cut] for cut in CUTS)
-    if name in ("path", "name_or_path", "sample"):
+    if name in ("path", "name_or_path", "sample", "from_pidcalib"):
         yield from INPUTS
 
 

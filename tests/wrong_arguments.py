@@ -70,6 +70,7 @@ def make_world(folder: Path) -> None:
     (folder / "empty.root").write_bytes(b"")
     (folder / "half.onnx").write_bytes((folder / "kaon.onnx").read_bytes()[:5000])
     (folder / "list.json").write_text("[]")
+    (folder / "samples.json").write_text('{"Turbo16-MagUp-K": {"files": ["a.root"]}}')
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "deep.toml").write_text("a = " + "[" * 100_000)
     (folder / "own.toml").write_text('extends = "own.toml"\n')
@@ -97,6 +98,7 @@ INPUTS = (
         "showers.onnx",
     ),
     *("text.txt", "empty.root", "half.onnx", "list.json", "deep.json", "deep.toml"),
+    "samples.json",
     *("own.toml", "five.toml", "void", "text.root", "text.parquet", "text.npz", "pipe"),
     *(
         "pipe.toml",

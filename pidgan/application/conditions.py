@@ -37,10 +37,15 @@ DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("eta_from_px_py_pz", ("PX", "PY", "PZ")),
         ("eta_from_p_pt", ("P", "PT")),
     ),
+    **dict.fromkeys(("CHARGE", "trackcharge"), (("charge_from_pdg_id", ("ID",)),)),
 }
 """Derivations of a condition without a branch, from {track}_NAME branches."""
 
+OF_THE_TRACK = {"ID"}
+"""Parts whose branch has the name of the track; a column "id" is something else."""
+
 KINEMATIC = {*DERIVED, *(part for d in DERIVED.values() for _, p in d for part in p)}
+KINEMATIC -= OF_THE_TRACK
 """Names whose branches may be in lower case."""
 
 MEMBERS_NAMED = 5
@@ -333,7 +338,14 @@ def _origin(
             return (branch,), None
         for derive, parts in DERIVED.get(name, ()):
             inputs = [
-                named.get(part) or _first([spell(part) for spell in spellings], present)
+                named.get(part)
+                or _first(
+                    [
+                        spell(part)
+                        for spell in (spellings if part in KINEMATIC else (own,))
+                    ],
+                    present,
+                )
                 for part in parts
             ]
             if all(inputs):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,41 @@ def _parse_shares(text: str) -> tuple[float, ...]:
 
 @cli.command(epilog="Example: pidgan samples run2_dstar_k")
 @click.argument("name", required=False)
+@click.option(
+    "--from-pidcalib",
+    type=options.PATH,
+    metavar="SAMPLES.json",
+    help="PIDCalib2's own list, pidcalib2/data/samples.json: NAME is one of its keys, "
+    "and becomes a definition. Without NAME, its keys are listed.",
+)
+@click.option(
+    "--all", "every", is_flag=True, help="Convert all keys of the list into a folder."
+)
+@options.output(
+    "TOML file of the definition that is made, or folder of all; printed by default.",
+    required=False,
+)
+@options.overwrite
 @options.as_json
-def samples(name: str | None, as_json: bool) -> None:
-    """List the calibration samples that ship, or show one of them."""
+def samples(
+    name: str | None,
+    from_pidcalib: Path | None,
+    every: bool,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """List the calibration samples that ship, or show one of them.
+
+    With --from-pidcalib, make a definition of a sample that PIDCalib2 lists.
+    """
     from pidgan.sample.loading import list_samples, load_sample
 
+    if from_pidcalib is None and (every or output):
+        raise click.UsageError("--all and -o need a list, --from-pidcalib")
+    if from_pidcalib is not None:
+        _convert(from_pidcalib, name, every, output, overwrite, as_json)
+        return
     if name is not None:
         sample = load_sample(name)
         click.echo(sample.to_json() if as_json else sample.text())
@@ -41,6 +72,46 @@ def samples(name: str | None, as_json: bool) -> None:
     for key in paths:
         sample = load_sample(key)
         click.echo(f"{key:24} {sample.species:4} {sample.title}")
+
+
+def _convert(
+    path: Path,
+    name: str | None,
+    every: bool,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Convert one key of PIDCalib2's list, or all, or list them."""
+    from pidgan.sample import pidcalib
+
+    if name is not None and every:
+        raise click.UsageError("give NAME or --all, got both")
+    if name is not None:
+        found = pidcalib.convert_pidcalib_sample(path, name)
+        if output is not None:
+            found.save(output, overwrite=overwrite)
+        if as_json:
+            click.echo(found.to_json())
+        elif output is None:
+            click.echo(found.definition, nl=False)
+        else:
+            click.echo(output)
+        note(found.text())
+        return
+    if every != (output is not None):
+        raise click.UsageError("give --all and -o FOLDER, or NAME, or none of them")
+    if output is not None:
+        listed = pidcalib.save_pidcalib_samples(path, output, overwrite=overwrite)
+    else:
+        listed = pidcalib.list_pidcalib_samples(path)
+    if as_json:
+        click.echo(pidcalib.outcomes_json(listed))
+    else:
+        for key, sample in listed.items():
+            click.echo(f"{key:44} {sample.outcome}")
+    counts = Counter(sample.outcome for sample in listed.values())
+    note(", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
 
 
 @cli.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")

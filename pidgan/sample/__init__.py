@@ -7,6 +7,7 @@
 - `definition`: the definition of a sample.
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
+- `pidcalib`: definitions made from the list of PIDCalib2.
 - `species`: names and PDG ids of particles.
 - `stored`: comparison of stored columns with numbers, without loss of digits.
 - `sweights`: sWeights from a mass fit.
@@ -22,6 +23,7 @@ __all__ = [
     "definition",
     "grids",
     "loading",
+    "pidcalib",
     "species",
     "stored",
     "sweights",

@@ -3,7 +3,7 @@
 `build_dataset` reads the rows that can be used (`pidgan.sample.rows`), and fits
 sWeights to those rows, or reads them from a branch or from files of their own. A
 condition that has the same value in every row is left out of the sample, with a
-warning.
+warning unless it is optional.
 """
 
 import dataclasses
@@ -99,6 +99,7 @@ def build_dataset(
         "rows_read": rows.n_read,
         "dropped": rows.dropped,
         "spikes": rows.spikes,
+        **({"left_out": rows.left_out} if rows.left_out else {}),
         "alternatives": list(others),
         **fit,
     }
@@ -126,25 +127,15 @@ def _without_constants(rows: Rows) -> Sample:
             f"{rows.where}: constant conditions, {listed}; expected one that varies, "
             "and none of them in the fiducial cut or the helix"
         )
-    warnings.warn(
-        f"{rows.where}: constant conditions are left out: {listed}",
-        PidganWarning,
-        stacklevel=3,
-    )
-    update: dict[str, Any] = {"conditions": kept}
-    for key in ("binning", "map_binning", "exclude"):
-        intervals = getattr(sample, key).items()
-        update[key] = {name: v for name, v in intervals if name not in constant}
-    if sample.cells:
-        less: dict[str, Any] = {}
-        if sample.cells.incident in constant:
-            less["incident"] = None
-        symmetry = sample.cells.symmetry
-        if symmetry and set(symmetry.columns.values()) & set(constant):
-            # The mirror image of the one position is another, which no row has.
-            less["symmetry"] = None
-        update["cells"] = sample.cells.model_copy(update=less)
-    return sample.model_copy(update=update)
+    rows.left_out |= constant
+    expected = {v.name for v in sample.conditions if v.optional}
+    if constant.keys() - expected:
+        warnings.warn(
+            f"{rows.where}: constant conditions are left out: {listed}",
+            PidganWarning,
+            stacklevel=3,
+        )
+    return sample.without(constant)
 
 
 def _check_targets(rows: Rows) -> None:

@@ -80,9 +80,11 @@ def syntax_tree(text: str) -> ast.expr:
         raise _no_cut(text, 0) from None
     if _depth(tree) > MAX_DEPTH:
         raise too_deep(text)
+    source = spelled.encode()  # the places of nodes are those of bytes
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant):
-            node.value = _number(text, node, spelled)
+            written = source[node.col_offset : node.end_col_offset].decode()
+            node.value = _number(text, node, written.replace("_", ""))
         elif isinstance(node, ast.Compare):
             _check_chain(text, node)
     return tree
@@ -217,11 +219,8 @@ def _check_chain(text: str, node: ast.Compare) -> None:
         )
 
 
-def _number(text: str, node: ast.Constant, spelled: str) -> int | float:
+def _number(text: str, node: ast.Constant, written: str) -> int | float:
     """Return the value of a constant, which must be the number that is written."""
-    written = (ast.get_source_segment(spelled, node) or str(node.value)).replace(
-        "_", ""
-    )
     value = node.value
     if type(value) is int and abs(value) > _EXACT:
         try:

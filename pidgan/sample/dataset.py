@@ -80,8 +80,9 @@ class Dataset:
             3 excluded, which are rows inside the intervals of `sample.exclude`.
         info: Hash, names of the alternatives, seed, files, rows read, kept and dropped
             with the reason, the share of rows by target and value for each value
-            outside its range that many have ("spikes"), sums of weights, and a summary
-            of the mass fit if there was one.
+            outside its range that many have ("spikes"), the value of each condition
+            that is left out ("left_out"; null if there is no branch), sums of weights,
+            and a summary of the mass fit if there was one.
     """
 
     sample: Sample
@@ -142,6 +143,11 @@ class Dataset:
             f"  {name} = {value} in {share:.2%} of the rows, outside its range"
             for name, found in info.get("spikes", {}).items()
             for value, share in found.items()
+        ]
+        lines += [
+            f"  left out {name}: "
+            + ("no branch" if value is None else f"always {value:g}")
+            for name, value in info.get("left_out", {}).items()
         ]
         return "\n".join(lines)
 
@@ -266,6 +272,11 @@ def _checked(info: Any) -> dict[str, Any]:
     shares = [share for found in spikes.values() for share in found.values()]
     if not all(isinstance(share, float) for share in shares):
         raise ValueError("a share of a spike in info is no number")
+    left_out = info.get("left_out", {})
+    if not isinstance(left_out, dict) or not all(
+        value is None or isinstance(value, float) for value in left_out.values()
+    ):
+        raise ValueError(f"'left_out' of info is {repr(left_out)[:40]}")
     if not all(type(count) is int for count in counts):
         raise ValueError("a number of rows in info is no whole number")
     if not all(isinstance(text, str) for text in texts):

@@ -39,6 +39,7 @@ targets come after those of the other definition, and are generated given them.
 
 import graphlib
 import json
+from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -217,6 +218,24 @@ class Sample(BaseModel):
         known = {field.alias or name: content[name] for name, field in fields}
         return Sample.model_validate(known | update, context={"written": True})
 
+    def without(self, names: Collection[str]) -> Self:
+        """Return the definition without some conditions, and what hangs on them."""
+        kept = tuple(v for v in self.conditions if v.name not in names)
+        update: dict[str, Any] = {"conditions": kept}
+        for key in ("binning", "map_binning", "exclude"):
+            intervals = getattr(self, key).items()
+            update[key] = {name: v for name, v in intervals if name not in names}
+        if self.cells:
+            less: dict[str, Any] = {}
+            if self.cells.incident in names:
+                less["incident"] = None
+            symmetry = self.cells.symmetry
+            if symmetry and set(symmetry.columns.values()) & set(names):
+                # The mirror image of the one position is another, which no row has.
+                less["symmetry"] = None
+            update["cells"] = self.cells.model_copy(update=less)
+        return self.model_copy(update=update)
+
     def to_json(self) -> str:
         """Return the definition as JSON, without defaults."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -310,6 +329,10 @@ class Sample(BaseModel):
                     f"condition {variable.name!r} has 'step' or 'at_most', which are "
                     "for targets"
                 )
+        if found := [v.name for v in self.variables if v.optional]:
+            raise ValueError(
+                f"target {found[0]!r} is optional, which conditions can be"
+            )
         above = {variable.name: variable.at_most for variable in self.variables}
         for name, others in above.items():
             for other in others:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
-from pidgan.files.tables import Source, iterate_columns, iterate_rows
+from pidgan.files.tables import Source, describe_tree, iterate_columns, iterate_rows
 from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
@@ -50,18 +50,22 @@ class Rows:
     `columns` has an array (n, ...) for each variable in package units, and for `CELLS`,
     `MASS` and `WEIGHT` where the sample has them; `where` names the files in messages.
     `spikes` has the share of rows by target and value, for values outside of its range.
+    `left_out` has the conditions that are not used, with the value that all rows have,
+    or None where there is no branch.
     """
 
     def __init__(
         self, sample: Sample, sources: Sequence[Source], matcher: Matcher | None
     ) -> None:
         more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
-        self.sample = sample
+        missing = _without_branch(sample, sources)
+        self.sample = sample.without(missing) if missing else sample
         self.where = f"{sources[0]}{more}"
         self.files: list[dict[str, Any]] = []
         self.dropped: dict[str, int] = {}
         self.spikes: dict[str, dict[str, float]] = {}
         self._matcher = matcher
+        self.left_out: dict[str, float | None] = dict.fromkeys(missing)
         chunks = [chunk for source in sources for chunk in self._read(source)]
         if matcher is not None:
             matcher.check_all_used()
@@ -139,6 +143,7 @@ def read_rows(
 ) -> Rows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
     rows = Rows(sample, *find_weighted(sample, files, sweights_from))
+    sample = rows.sample
     _drop_unfinished(rows)
     rows.check_any()
     for variable in (*sample.conditions, *sample.variables):
@@ -149,6 +154,16 @@ def read_rows(
     rows.check_any()
     _warn_dropped(rows)
     return rows
+
+
+def _without_branch(sample: Sample, sources: Sequence[Source]) -> list[str]:
+    """List the optional conditions that no source has a branch for."""
+    asked = [v for v in sample.conditions if v.optional]
+    if not asked or sample.needed_conditions.issuperset(v.name for v in asked):
+        return []
+    found = {name for source in sources for name in describe_tree(source).branches}
+    missing = [v.name for v in asked if not found.issuperset(v.inputs)]
+    return [name for name in missing if name not in sample.needed_conditions]
 
 
 def _iterate(

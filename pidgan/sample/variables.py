@@ -35,6 +35,19 @@ FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 WEIGHT, STATUS = "weight", "pidgan_status"
 
 
+def charge_of(pdg_ids: FloatArray) -> FloatArray:
+    """Return the charges (n,) of PDG ids, NaN for an id that no particle has.
+
+    The charge of a lepton has the other sign than its id: 13 is a mu-.
+    """
+    from particle import pdgid  # slow to load
+
+    values, places = np.unique(pdg_ids, return_inverse=True)
+    found = [pdgid.charge(int(v)) if np.isfinite(v) else None for v in values]
+    charges = [np.nan if charge is None else charge for charge in found]
+    return np.asarray(charges, dtype=np.float64)[places].reshape(np.shape(pdg_ids))
+
+
 _quiet = np.errstate(all="ignore")
 #: The closed list of derivations: names of the inputs, and a function of their arrays.
 #: Impossible input (pt > p, pt = 0) gives NaN or infinity. p and pt do not tell forward
@@ -51,6 +64,7 @@ DERIVATIONS: dict[str, tuple[tuple[str, ...], Callable[..., FloatArray]]] = {
     ),
     "pt_from_px_py": (("px", "py"), np.hypot),
     "p_from_pt_eta": (("pt", "eta"), _quiet(lambda pt, eta: pt * np.cosh(eta))),
+    "charge_from_pdg_id": (("id",), charge_of),
 }
 
 
@@ -82,7 +96,9 @@ class Variable(BaseModel):
     "fraction" is whole number and fraction, for a position in units of pads, and
     "quantiles" suits long tails, sentinels and frequent values.
     `categories` are the values of a categorical variable, one-hot coded, instead of a
-    range. `smear` adds a uniform fraction of +-1/2 to whole numbers in training.
+    range. A condition that is `optional` is left out where the files have no such
+    branch, or the same value in all rows, such as one charge. `smear` adds a uniform
+    fraction of +-1/2 to whole numbers in training.
     Targets are on a grid if they are `integer`, or multiples of a `step` but for a
     common offset; without both, a grid is found in the data. `at_most` names targets
     that a target is never above.
@@ -102,6 +118,7 @@ class Variable(BaseModel):
     categories: tuple[Finite, ...] = ()
     integer: bool = False
     smear: bool = False
+    optional: bool = False
     step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     at_most: Names = ()
     sentinels: tuple[Finite, ...] = ()

@@ -46,6 +46,28 @@ def test_samples(run: Run) -> None:
     _one_line(run("samples", "run2_dstar_kk"), "run2_dstar_kk", "closest", "run2_dstar")
 
 
+def test_samples_of_pidcalib(run: Run, tmp_path: Path) -> None:
+    own, out = tmp_path / "samples.json", tmp_path / "k.toml"
+    keys = {"Turbo16-MagUp-K": {"files": ["one.root"]}, "Turbo16-MagUp": {}}
+    own.write_text(json.dumps(keys))
+    convert = ("samples", "--from-pidcalib", own)
+    assert run(*convert).out.splitlines()[1].split()[1:] == ["list", "of", "files"]
+    shown = run(*convert, "Turbo16-MagUp-K")
+    assert 'species = "K+"' in shown.out
+    assert "one.root" in shown.err
+    assert run(*convert, "Turbo16-MagUp-K", "-o", out).code == 0
+    assert out.read_text() == shown.out
+    _one_line(run(*convert, "Turbo16-MagUp-K", "-o", out), str(out), "exist")
+    _one_line(run(*convert, "Turbo16-MagUp-k"), "closest", "Turbo16-MagUp-K")
+    result = run(*convert, "--all", "-o", tmp_path / "all", "--json")
+    assert json.loads(result.out)["Turbo16-MagUp-K"]["outcome"] == "converted"
+    assert "1 converted, 1 list of files" in result.err
+    assert (tmp_path / "all" / "Turbo16-MagUp-K.toml").read_text() == shown.out
+    new = ("-o", tmp_path / "new")
+    for wrong in (("samples", *new), (*convert, "--all"), (*convert, *new)):
+        assert run(*wrong).code == 2
+
+
 def test_simulate(run: Run, tmp_path: Path) -> None:
     calib, analysis = tmp_path / "k.root", tmp_path / "d2kpi.root"
     arguments = ("simulate", "rich", "--mode", "dstar_k", "-n", 500, "-o", calib)

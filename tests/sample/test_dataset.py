@@ -417,3 +417,45 @@ def test_parquet_with_the_columns_of_the_real_protons(tmp_path: Path) -> None:
     dataset = build_dataset("run3_lambdac_p", tmp_path / "protons.parquet")
     assert dataset.sample == load_sample("run3_lambdac_p")
     assert len(dataset) == n
+
+
+OPTIONAL = OWN.replace(
+    "conditions = [",
+    'conditions = [\n  {name = "CHARGE", branch = "K_Q", categories = [-1, 1], '
+    "optional = true},",
+)
+
+
+def prepare_optional(tmp_path: Path, charge: Any) -> Dataset:
+    (tmp_path / "own.toml").write_text(OPTIONAL)
+    trees = {}
+    for seed, name in enumerate(("Plus/DecayTree", "Minus/DecayTree")):
+        columns = branches(seed=seed)
+        if charge is not None:
+            columns["K_Q"] = np.full(400, charge[seed], dtype=np.int32)
+        trees[name] = columns
+    write_trees(tmp_path / "k.root", trees)
+    return build_dataset(tmp_path / "own.toml", tmp_path / "k.root")
+
+
+@pytest.mark.parametrize(
+    ("charge", "left_out"),
+    [((1, -1), {}), ((1, 1), {"CHARGE": 1.0}), (None, {"CHARGE": None})],
+)
+def test_optional_conditions(tmp_path: Path, charge: Any, left_out: Any) -> None:
+    """Without a warning, as one charge, or no branch of it, is nothing unexpected."""
+    dataset = prepare_optional(tmp_path, charge)
+    assert dataset.info.get("left_out", {}) == left_out
+    names = ("P", "ETA") if left_out else ("CHARGE", "P", "ETA")
+    assert dataset.sample.condition_names == names
+    saved = Dataset.open(dataset.save(tmp_path / "data"))
+    assert saved.info.get("left_out", {}) == left_out
+    assert ("left out CHARGE" in saved.text()) == bool(left_out)
+
+
+def test_optional_conditions_that_are_needed(tmp_path: Path) -> None:
+    text = OPTIONAL + 'fiducial = "CHARGE == 1"\n'
+    (tmp_path / "own.toml").write_text(text)
+    write_trees(tmp_path / "k.root", {"Plus/DecayTree": branches()})
+    with pytest.raises(NtupleError, match="K_Q"):
+        build_dataset(tmp_path / "own.toml", f"{tmp_path / 'k.root'}:Plus/DecayTree")

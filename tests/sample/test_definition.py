@@ -22,7 +22,7 @@ from pidgan.sample.loading import (
     load_binning,
     load_sample,
 )
-from pidgan.sample.variables import DERIVATIONS, Variable
+from pidgan.sample.variables import DERIVATIONS, Variable, charge_of
 from pidgan.simulation.calibration import MODES
 
 OWN = """
@@ -441,3 +441,23 @@ def test_wrong_sweights(tmp_path: Path, old: str, new: str, message: str) -> Non
     assert old in JOINED
     with pytest.raises(SampleError, match=message):
         load_sample(write(tmp_path, JOINED.replace(old, new)))
+
+
+def test_targets_are_not_optional(tmp_path: Path) -> None:
+    text = OWN.replace("targets = [{", "targets = [{optional = true, ")
+    with pytest.raises(SampleError, match="'RichDLLk' is optional, which conditions"):
+        load_sample(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["run2_dstar_k", "run3_jpsi_mu", "run3_jpsi_e"])
+def test_charge_is_a_condition_of_real_data_alone(name: str) -> None:
+    (charge,) = (v for v in load_sample(name).conditions if "charge" in v.name.lower())
+    assert charge.categories == (-1, 1)
+    assert "trackcharge" not in load_sample("sim_dstar_k").condition_names
+
+
+def test_charges_of_pdg_ids() -> None:
+    ids = np.array([[211.0, -321.0, 2212.0], [13.0, -11.0, 22.0]])
+    expected = np.array([[1.0, -1.0, 1.0], [-1.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(charge_of(ids), expected)
+    assert np.isnan(charge_of(np.array([0.0, np.nan, 99999999.0]))).all()

@@ -1,0 +1,188 @@
+"""Cuts that a calibration sample already has, as terms that stand one beside the other.
+
+A generator knows only the tracks that its sample had. Terms on the probe, such as
+"it is in the acceptance of the muon stations", also have to hold for the tracks of an
+analysis; terms on tags and mothers select the sample, and ask nothing of an analysis.
+
+`translate_cut` reads the cuts of other tools, which are written by programs: constants
+that are compared with constants, `(1 == 1)`, and comparisons of what is true or false,
+`((a == 1) | (b == 1)) == 1`. The grammar of `pidgan.sample.cuts` refuses both, as a
+person who writes them errs.
+"""
+
+import ast
+import itertools
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pidgan.errors import CutError
+from pidgan.sample.cut_syntax import shown, syntax_tree
+from pidgan.sample.cuts import Cut, parse_cut
+
+#: Longest text of a term in a message; longer ones are abridged.
+LONGEST_TERM = 60
+_WHOLE = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")
+_TRUE_OR_FALSE = (ast.BoolOp, ast.Compare)
+_CONSTANT: dict[type[ast.AST], Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a selection, all of whose parts hold.
+
+    `text` is the part as the calibration sample has it, and `prefix` the beginning of
+    the probe's branches if it is on the probe alone, else empty.
+    """
+
+    text: str
+    prefix: str
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The parsed part."""
+        return parse_cut(self.text)
+
+    @property
+    def brief(self) -> str:
+        """The text, abridged for a message of one line."""
+        if len(self.text) <= LONGEST_TERM:
+            return self.text
+        tree = self.cut.expression
+        if not isinstance(tree, ast.BoolOp):
+            return f"{self.text[:LONGEST_TERM]}..."
+        return f"{_text(tree.values[0])} or {len(tree.values) - 1} more"
+
+    def names_for(self, track: str) -> dict[str, str]:
+        """Return the branch of a track that stands for each branch of the probe."""
+        return {
+            name: f"{track}_{name.removeprefix(self.prefix)}" for name in self.cut.names
+        }
+
+
+def split_terms(cut: str | None, prefix: str | None) -> tuple[Term, ...]:
+    """Return the parts of a cut that are joined by "and", in its order.
+
+    `prefix` is the beginning of the probe's branches, such as "muprobe_".
+    """
+    if not cut:
+        return ()
+    terms = []
+    for part in _joined(ast.And, parse_cut(cut).expression):
+        text = _text(part)
+        names = parse_cut(text).names
+        is_own = bool(prefix) and all(name.startswith(str(prefix)) for name in names)
+        terms.append(Term(text, str(prefix) if is_own else ""))
+    return tuple(terms)
+
+
+def translate_cut(texts: Iterable[str]) -> str | None:
+    """Return cuts of another tool, all of which hold, as one cut of this package.
+
+    None means that every row passes. Raises a CutError for a cut that no row passes,
+    or that is understood in no grammar.
+    """
+    parts: list[ast.expr] = []
+    for text in texts:
+        found = _simple(text, syntax_tree(text))
+        if found is False:
+            raise CutError(f"cut {shown(text)} is never true")
+        if isinstance(found, ast.expr):
+            parts += _joined(ast.And, found)
+    if not parts:
+        return None
+    whole = parts[0] if len(parts) == 1 else ast.BoolOp(ast.And(), parts)
+    text = _text(whole)
+    parse_cut(text)
+    return text
+
+
+def _simple(text: str, node: ast.expr) -> ast.expr | bool:
+    """Return an expression without constants that are true or false, or its value."""
+    match node:
+        case ast.BoolOp(op=joint, values=parts):
+            return _join(joint, [_simple(text, part) for part in parts])
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _negated(_simple(text, operand))
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            sides = [left, *others]
+            values = [s.value for s in sides if isinstance(s, ast.Constant)]
+            if len(values) == len(sides):
+                return _compare(ops, values)
+            if any(_is_logical(side) for side in sides):
+                return _unwrapped(text, node)
+    return node
+
+
+def _join(joint: ast.boolop, parts: Sequence[ast.expr | bool]) -> ast.expr | bool:
+    """Join parts; one that decides the whole is all that is left."""
+    decides = isinstance(joint, ast.Or)
+    if decides in [part for part in parts if isinstance(part, bool)]:
+        return decides
+    left = [part for part in parts if isinstance(part, ast.expr)]
+    if not left:
+        return not decides
+    flat = [inner for part in left for inner in _joined(type(joint), part)]
+    return flat[0] if len(flat) == 1 else ast.BoolOp(joint, flat)
+
+
+def _negated(part: ast.expr | bool) -> ast.expr | bool:
+    return not part if isinstance(part, bool) else ast.UnaryOp(ast.Not(), part)
+
+
+def _compare(ops: Sequence[ast.cmpop], values: Sequence[Any]) -> bool:
+    pairs = zip(ops, itertools.pairwise(values), strict=True)
+    return all(_CONSTANT[type(op)](*pair) for op, pair in pairs)
+
+
+def _unwrapped(text: str, node: ast.Compare) -> ast.expr | bool:
+    """Return what `(a > 0 | b > 0) == 1` compares, negated for 0."""
+    match node:
+        case ast.Compare(
+            left=left, ops=[ast.Eq() | ast.NotEq() as op], comparators=[right]
+        ):
+            logical, number = (left, right) if _is_logical(left) else (right, left)
+            if isinstance(number, ast.Constant) and number.value in (0, 1):
+                found = _simple(text, logical)
+                same = isinstance(op, ast.Eq) == (number.value == 1)
+                return found if same else _negated(found)
+    raise CutError(
+        f"cut {shown(text)}: {ast.unparse(node)[:80]!r} compares what is true or false "
+        "with something else than 0 or 1"
+    )
+
+
+def _is_logical(node: ast.expr) -> bool:
+    is_negation = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    return isinstance(node, _TRUE_OR_FALSE) or is_negation
+
+
+def _joined(joint: type[ast.boolop], node: ast.expr) -> list[ast.expr]:
+    """Return the parts that are joined, those of brackets inside included."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, joint):
+        return [part for value in node.values for part in _joined(joint, value)]
+    return [node]
+
+
+def _text(node: ast.expr) -> str:
+    """Write an expression with & | !, and whole numbers as such."""
+    match node:
+        case ast.BoolOp(op=joint, values=values):
+            word = " & " if isinstance(joint, ast.And) else " | "
+            return word.join(
+                f"({_text(v)})" if isinstance(v, ast.BoolOp) else _text(v)
+                for v in values
+            )
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return f"!({_text(operand)})"
+    return _WHOLE.sub(r"\1", ast.unparse(node))
