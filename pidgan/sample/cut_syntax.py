@@ -159,7 +159,9 @@ def _check_name(text: str, place: int, token: str) -> None:
 
 
 def _check_negations(text: str, tokens: list[tuple[int, str]]) -> None:
-    """Refuse `!` unless it negates all of a bracket: ROOT reads `!(a) > 0` otherwise.
+    """Refuse `!` unless it negates a whole bracket or name.
+
+    ROOT reads `!(a) > 0` and `!a > 0` otherwise.
 
     So does `not a > 0` in Python, which is unambiguous there.
     """
@@ -170,10 +172,15 @@ def _check_negations(text: str, tokens: list[tuple[int, str]]) -> None:
         j = i + 1
         while j < len(words) and words[j] in ("!", "~"):
             j += 1
+        if j < len(words) and _NAME.fullmatch(words[j]):
+            after = words[j + 1] if j + 1 < len(words) else ")"
+            if after in ("&", "&&", "|", "||", "and", "or", ")"):
+                continue
         if j == len(words) or words[j] != "(":
             raise CutError(
                 f"cut {shown(text)}: {token!r} at character {place + 1} must stand "
-                f"before a bracket, for example !(RichDLLk > 0)"
+                f"before a bracket, for example !(RichDLLk > 0), or a variable of 0 "
+                "and 1 alone"
             )
         level = 0
         for k in range(j, len(words)):

@@ -40,6 +40,8 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
         (f"ProbNN{one}", f"PROBNN_{one.upper()}")
         for one in ("k", "pi", "p", "mu", "e", "d", "ghost")
     ),
+    ("isMuon", "IsMuon", "ISMUON"),
+    ("inMuonAcc", "InMuonAcc", "INMUON"),
 )
 _FIRST = {name: group[0] for group in SYNONYMS for name in group}
 _COMPARISONS: dict[type[ast.AST], stored.Operator] = {

@@ -83,8 +83,13 @@ def test_a_flag_stands_alone() -> None:
             ("isMuon & n > 0", [True, False, False, False]),
             ("not isMuon | n > 0", [True, False, True, True]),
             ("n > 0 & !(isMuon)", [False, False, True, False]),
+            ("!isMuon & n > 0", [False, False, True, False]),
+            ("~IsMuon || n > 0", [True, False, True, True]),
+            ("!!ISMUON", [True, True, False, False]),
         ):
-            assert parse_cut(text).passes(columns).tolist() == expected, text
+            assert (
+                parse_cut(text, names=columns).passes(columns).tolist() == expected
+            ), text
     cut = parse_cut("isMuon & n > 0")
     assert cut.canonical == parse_cut("isMuon == 1 & n > 0").canonical
     assert (cut.names, cut.flags) == (("isMuon", "n"), ("isMuon",))
