@@ -150,20 +150,30 @@ def chain_files(links: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Length:
-    """Length of a training: a budget in seconds, a number of steps, or neither."""
+    """Length of a training: a budget in seconds, a number of steps, or neither.
+
+    `each` are the steps of each link, where they do not follow from all `steps`.
+    """
 
     budget: float | None = None
     steps: int | None = None
+    each: tuple[int, ...] = ()
 
-    def share(self, part: float) -> "Length":
-        """Return a part of the length."""
-        return Length(
-            budget=None if self.budget is None else self.budget * part,
-            steps=None if self.steps is None else max(1, round(self.steps * part)),
-        )
+    def parts(self, shares: Sequence[float]) -> list[dict[str, Any]]:
+        """Return the budget and the steps of each link."""
+        steps: list[int | None] = [None] * len(shares)
+        if self.steps is not None:
+            ends = np.rint(np.cumsum(shares) * self.steps).astype(int)
+            steps = [max(1, int(n)) for n in np.diff(ends, prepend=0)]
+        steps = [*self.each] or steps
+        budgets = [self.budget and self.budget * share for share in shares]
+        both = zip(budgets, steps, strict=True)
+        return [{"budget": budget, "steps": n} for budget, n in both]
 
     def text(self) -> str:
         """Return the length as words."""
+        if self.each:
+            return f"{' + '.join(map(str, self.each))} steps"
         return f"{self.steps} steps" if self.steps else f"a budget of {self.budget:g} s"
 
 
@@ -188,15 +198,14 @@ def train_links(
     whole = length if length != Length() else default
     if directory is not None:
         whole = _kept_length(directory, length, whole, resume=resume)
-    for k, (link, share) in enumerate(
-        zip(sample.links, link_shares(sample), strict=True)
-    ):
+    parts = whole.parts(link_shares(sample))
+    for k, (link, part) in enumerate(zip(sample.links, parts, strict=True)):
         place = f"link {k + 1} of {len(sample.links)}, {link.name}"
         folder = None if directory is None else directory / f"link_{k + 1}"
         try:
             model = train(
                 of_link(dataset, k),
-                **dataclasses.asdict(whole.share(share)),
+                **part,
                 seed=seed + k * SEED_STEP,
                 directory=folder,
                 resume=resume,
@@ -217,7 +226,8 @@ def _kept_length(
         content = read_json(path, error=TrainingError)
         try:
             check_seal(content)
-            kept = Length(budget=content["budget"], steps=content["steps"])
+            each = tuple(content["each"])
+            kept = Length(budget=content["budget"], steps=content["steps"], each=each)
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} is damaged ({reason(error)})") from error
         if length not in (Length(), kept):

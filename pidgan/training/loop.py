@@ -119,12 +119,11 @@ def train(
     if budget is not None and steps is not None:
         raise ValueError("give a budget or a number of steps, not both")
     if dataset.sample.links:
-        same = {"family": family, "recipe": recipe, "settings": settings}
         length = Length(steps=steps)
         if budget is not None:
             length = Length(budget=parse_duration(budget))
         return train_links(
-            functools.partial(train, **same),
+            functools.partial(train, family=family, recipe=recipe, settings=settings),
             dataset,
             length=length,
             default=Length(budget=DEFAULT_BUDGET),

@@ -87,21 +87,42 @@ def train_members(
         refuse_existing(path / "model.json", overwrite=overwrite)
 
         show = None if progress is None else functools.partial(progress, path.name)
-        model = train(
-            dataset,
-            family=family,
-            recipe=recipe,
-            budget=None if models else budget,
-            steps=models[0].card.steps if models else steps,
-            seed=seed + number * SEED_STEP,
-            settings=settings,
-            directory=path,
-            resume=resume,
-            progress=show,
-        )
+        options: dict[str, Any] = {
+            "family": family,
+            "recipe": recipe,
+            "settings": settings,
+            "seed": seed + number * SEED_STEP,
+            "directory": path,
+            "resume": resume,
+            "progress": show,
+        }
+        if models:
+            model = _train_alike(models[0], dataset, **options)
+        else:
+            model = train(dataset, budget=budget, steps=steps, **options)
         model.save(path, overwrite=overwrite or resume)
         models.append(model)
     return models
+
+
+def _train_alike(
+    first: "Model | Chain",
+    dataset: Dataset,
+    *,
+    family: Any,
+    recipe: str | None,
+    settings: Mapping[str, Any] | None,
+    **options: Any,
+) -> "Model | Chain":
+    """Train for as many steps as a first member, in each link of a chain."""
+    from pidgan.training.chain import Length, train_links
+    from pidgan.training.loop import train
+
+    same = functools.partial(train, family=family, recipe=recipe, settings=settings)
+    if not first.card.links:
+        return same(dataset, steps=first.card.steps, **options)
+    length = Length(each=tuple(link.steps for link in first.card.links))
+    return train_links(same, dataset, length=length, default=length, **options)
 
 
 def _check_member(card: "Card", path: Path, wanted: Mapping[str, Any]) -> None:
