@@ -25,6 +25,7 @@ from pidgan.files.tables import Source, find_sources
 from pidgan.sample.definition import Sample
 from pidgan.sample.expressions import whole_branch
 from pidgan.sample.key_matching import KeyTable
+from pidgan.sample.sorting import sort_rows
 from pidgan.sample.weight_columns import Column, read_whole, some_rows
 from pidgan.sample.weight_file import WeightFile
 from pidgan.sample.weight_pairs import (
@@ -144,15 +145,12 @@ def _match_ranks(pair: Pair, definition: WeightFile) -> Matched:
                 f"{pair.source}: {text!r}, by which rows are sorted, is NaN in "
                 f"{some_rows(bad)}"
             )
-    order = np.lexsort(keys[::-1])
-    tied = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
-    for key in keys:
-        tied &= key[order[1:]] == key[order[:-1]]
+    order, tied = sort_rows(keys)
     if definition.ties == "refuse":
         _check_ties(pair, definition, tied, order, by_rank, keys)
     matched = np.empty(len(order))
     matched[order] = by_rank
-    alike = np.append(tied, False) | np.append(False, tied) if len(order) else tied
+    alike = np.append(tied, False) | np.append(False, tied)
     return Matched(pair=pair, weights=matched, ties=int(alike.sum()))
 
 

@@ -101,7 +101,11 @@ def _checked_pair(source: Source, weights: Source, definition: WeightFile) -> Pa
             f"of {source}: expected match = {ORDER_INDEX!r} and order, got match = "
             "'entry'"
         )
-    entries, _ = count_entries(source, needed)
+    try:
+        entries, _ = count_entries(source, needed)
+    except NtupleError as error:
+        hint = "; a match without order is of branches of both files"
+        raise SampleError(f"{error}{hint if kind == 'keys' else ''}") from None
     if kind != "keys" and entries != n_weights:
         raise SampleError(
             f"{source} has {entries} rows, and {weights} has weights for {n_weights}: "
