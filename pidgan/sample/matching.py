@@ -11,6 +11,7 @@ expressions. Here, that is an error unless their weights are equal.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ class Matcher:
         self.definition = definition
         self.pairs = find_pairs(sources, definition, place)
         self._tables: dict[Source, KeyTable] = {}
+        # Number of trees that still need the weights of a tree.
+        self._left = Counter(p.weights for p in self.pairs.values() if p.entries)
 
     def match(self, source: Source) -> Matched:
         """Return the weights of the rows of one tree."""
@@ -93,18 +96,23 @@ class Matcher:
                 pair.weights, definition.match, definition.branch, pair.n_weights
             )
         weights, unmatched = self._tables[pair.weights].match(source, pair.entries)
+        self._left[pair.weights] -= 1
+        if not self._left[pair.weights]:
+            self._check_all_used(self._tables.pop(pair.weights))
         return Matched(pair=pair, weights=weights, unmatched=unmatched)
 
-    def check_all_used(self) -> None:
+    def _check_all_used(self, table: KeyTable) -> None:
         """Refuse weights that belong to no row; warn if the file is for many tuples."""
-        for weights, table in self._tables.items():
-            unused = table.used == 0
-            if not unused.any():
-                continue
-            text = f"{weights}: no row of the tuple has the keys of {some_rows(unused)}"
-            if "{stem}" in self.definition.file:
-                raise SampleError(f"{text}; expected the weights of this tuple only")
-            warnings.warn(text, PidganWarning, stacklevel=4)
+        unused = table.used == 0
+        if not unused.any():
+            return
+        text = (
+            f"{table.source}: no row of the tuple has the keys of {some_rows(unused)}"
+        )
+        if self.definition.is_shared:
+            warnings.warn(text, PidganWarning, stacklevel=6)
+            return
+        raise SampleError(f"{text}; expected the weights of this tuple only")
 
 
 def find_weighted(

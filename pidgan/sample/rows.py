@@ -67,8 +67,6 @@ class Rows:
         self._matcher = matcher
         self.left_out: dict[str, float | None] = dict.fromkeys(missing)
         chunks = [chunk for source in sources for chunk in self._read(source)]
-        if matcher is not None:
-            matcher.check_all_used()
         self.columns: dict[str, npt.NDArray[Any]] = {
             name: np.concatenate([chunk[name] for chunk in chunks])
             for name in (chunks[0] if chunks else ())
@@ -107,6 +105,9 @@ class Rows:
     def _read(self, source: Source) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the selected rows of one source in chunks."""
         rows = 0
+        if self._matcher and not self._matcher.pairs[source].entries:
+            self.files.append({"source": str(source), "rows": 0})
+            return
         matched = self._matcher.match(source) if self._matcher else None
         for frame, cells in _iterate(self.sample, source):
             n = len(frame)

@@ -56,6 +56,11 @@ class WeightFile(BaseModel):
         return "ranks" if self.order else "keys"
 
     @property
+    def is_shared(self) -> bool:
+        """Whether all tuples have their weights in one file."""
+        return _STEM not in self.file
+
+    @property
     def expressions(self) -> tuple[Expression, ...]:
         """The expressions by which the rows of the tuple are sorted."""
         return tuple(map(parse_expression, self.order))

@@ -25,6 +25,8 @@ from pidgan.application.apply import apply
 from pidgan.errors import NtupleError
 from pidgan.files import trees
 from pidgan.files.tables import Source, find_sources, read_columns, write_trees
+from pidgan.sample.building import build_dataset
+from pidgan.sample.definition import Sample
 
 ENTRIES = 30_000
 TARGETS = ["K_DLLk", "K_DLLp", "K_pidgan_status"]
@@ -141,6 +143,42 @@ def test_what_a_server_does_not_have_is_named(server: str, tmp_path: Path) -> No
             tmp_path / "b.parquet",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sweights_of_another_file(server: str, directory: Path, tmp_path: Path) -> None:
+    """Tuple and weights lie on a server, or one of them does."""
+    rng, n = np.random.default_rng(2), 2000
+    mass, weights = rng.normal(3096, 10, n), rng.normal(0.7, 0.5, n)
+    rows = rng.permutation(n)
+    data = {"M": mass, "P": rng.uniform(5e3, 9e4, n), "DLL": rng.normal(size=n)}
+    ranks = {"order_index": np.argsort(np.argsort(mass))[rows], "sw": weights[rows]}
+    (directory / "w").mkdir()
+    write_trees(directory / "mu.x.root", {"A/T": data})
+    write_trees(directory / "mu.x_sw.root", {"A/T": ranks})
+    shutil.copy(directory / "mu.x_sw.root", directory / "w")
+    shutil.copy(directory / "mu.x.root", tmp_path)
+    sample = Sample.model_validate(
+        {
+            "schema": 1,
+            **dict.fromkeys(("name", "title", "detector", "source"), "toy"),
+            "species": "mu+",
+            "sweights": {"file": "{stem}_sw.root", "branch": "sw", "order": ["M"]},
+            "conditions": [{"name": "P", "range": [1e3, 1e5]}],
+            "targets": [{"name": "DLL", "range": [-9, 9]}],
+        }
+    )
+    for file, place in (
+        (f"{server}/mu.x.root", None),
+        (f"{server}/mu.x.root", directory),
+        (tmp_path / "mu.x.root", server),
+        (tmp_path / "mu.x.root", f"{server}/w/"),
+    ):
+        dataset = build_dataset(sample, file, sweights_from=place)
+        np.testing.assert_array_equal(dataset.weights, weights)
+    with pytest.raises(
+        NtupleError, match=r"sWeights of .*/none/mu.x_sw.root cannot be"
+    ):
+        build_dataset(sample, tmp_path / "mu.x.root", sweights_from=f"{server}/none")
 
 
 @pytest.fixture

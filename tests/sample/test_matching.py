@@ -171,6 +171,23 @@ def test_trees_files_and_formats(tmp_path: Path) -> None:
         )
 
 
+def test_an_empty_tree_has_no_weights(tmp_path: Path) -> None:
+    columns = tuple_rows()
+    tables = (columns, weight_rows(columns))
+    for table, name in zip(tables, (NAME, f"{NAME}_sweights"), strict=True):
+        empty = {key: array[:0] for key, array in table.items()}
+        write_trees(
+            tmp_path / f"{name}.root", {"a/T": empty, "b/T": table, "c/T": empty}
+        )
+    for how in (RANKS, KEYS):
+        sample = definition(how, trees=["a/T", "b/T", "c/T"])
+        dataset = build_dataset(sample, tmp_path / f"{NAME}.root")
+        assert_own_weights(dataset, weights_of(columns))
+        assert [file["rows"] for file in dataset.info["files"]] == [0, 1000, 0]
+        with pytest.raises(DatasetError, match="no rows left"):
+            build_dataset(definition(how, trees=["a/T"]), tmp_path / f"{NAME}.root")
+
+
 def test_selection_after_the_match(tmp_path: Path) -> None:
     columns = tuple_rows()
     path = write(tmp_path, columns, weight_rows(columns))
