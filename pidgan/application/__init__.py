@@ -5,8 +5,8 @@ conditions, `quantile_map` makes simulation look like data before, `several_trac
 handles entries with several tracks, `workers` divides files among processes. `request`
 is what `apply` is asked for, `generators` those of a track, `choosing` the columns that
 choose among them, `one_track` the plan of a track, `generating` its new columns,
-`one_file` the copy of a file, `record` what it holds of how it was made, `finished`
-outputs of earlier runs.
+`sample_cuts` the cuts of the calibration sample, `one_file` the copy of a file,
+`record` what it holds of how it was made, `finished` outputs of earlier runs.
 """
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "quantile_map",
     "record",
     "request",
+    "sample_cuts",
     "several_tracks",
     "workers",
 ]

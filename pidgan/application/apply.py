@@ -32,6 +32,11 @@ from pidgan.application.finished import (
 from pidgan.application.generators import Generators, TrackGenerators, open_generators
 from pidgan.application.one_file import FileJob, FilePlan, Progress
 from pidgan.application.request import Elsewhere, Mode, Request, Track
+from pidgan.application.sample_cuts import (
+    SampleCuts,
+    add_sample_cuts,
+    sample_cut_text,
+)
 from pidgan.application.workers import do_files
 from pidgan.arguments import checked
 from pidgan.bundle.collection import Gaps
@@ -64,6 +69,9 @@ class ApplySummary:
             status bit; empty for a dry run.
         outside: For each track and condition the number of rows outside the trained
             range, or without a usable value, and the number of all rows.
+        sample_cuts: For each track and cut on the probe of the calibration sample the
+            number of rows that fail it, and of all rows: 0 where the ntuple has no such
+            branch.
         dry_run: Whether nothing was written.
     """
 
@@ -75,6 +83,7 @@ class ApplySummary:
     targets: dict[str, list[str]]
     counts: dict[str, dict[str, int]]
     outside: dict[str, dict[str, tuple[int, int]]]
+    sample_cuts: dict[str, dict[str, tuple[int, int]]]
     dry_run: bool
 
     def to_json(self) -> str:
@@ -95,6 +104,11 @@ class ApplySummary:
                 f"  {name} outside the trained range: {n} of {of}"
                 for name, (n, of) in self.outside.get(track, {}).items()
                 if n
+            ]
+            lines += [
+                f"  cut of the calibration sample, {name}: "
+                + (f"fails in {n} of {of}" if of else "no such branch")
+                for name, (n, of) in self.sample_cuts.get(track, {}).items()
             ]
         for path in self.outputs:
             done = path in self.skipped
@@ -264,11 +278,15 @@ def apply(
     first = plans[0].tracks if plans else ()
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     outside: Outside = {}
+    sample_cuts: SampleCuts = {}
     for part in parts:
         for track, numbers in part.counts.items():
             counts[track].update(numbers)
         add_outside(outside, part.outside)
-    for text in _warn_texts(outside, generators):
+        add_sample_cuts(sample_cuts, part.sample_cuts)
+    texts = [*_warn_texts(outside, generators)]
+    texts += [sample_cut_text(*own) for own in sample_cuts.items()]
+    for text in filter(None, texts):
         warnings.warn(text, PidganWarning, stacklevel=2)
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),
@@ -282,6 +300,7 @@ def apply(
         targets={track.name: list(track.types) for track in first},
         counts={track: dict(numbers) for track, numbers in counts.items()},
         outside=outside,
+        sample_cuts=sample_cuts,
         dry_run=dry_run,
     )
 

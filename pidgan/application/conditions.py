@@ -27,6 +27,9 @@ from pidgan.sample.variables import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
 _T = TypeVar("_T")
 
+CHARGES = ("CHARGE", "trackcharge")
+"""Names of the charge in Run 3, and before."""
+
 DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "P": (
         ("p_from_px_py_pz", ("PX", "PY", "PZ")),
@@ -37,7 +40,7 @@ DERIVED: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("eta_from_px_py_pz", ("PX", "PY", "PZ")),
         ("eta_from_p_pt", ("P", "PT")),
     ),
-    **dict.fromkeys(("CHARGE", "trackcharge"), (("charge_from_pdg_id", ("ID",)),)),
+    **dict.fromkeys(CHARGES, (("charge_from_pdg_id", ("ID",)),)),
 }
 """Derivations of a condition without a branch, from {track}_NAME branches."""
 

@@ -7,11 +7,12 @@ manifest.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pidgan.application import record
+from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
 from pidgan.errors import NtupleError
 from pidgan.files.leftovers import remove_leftovers
 from pidgan.files.writing import exists_error, writing_file
@@ -30,6 +31,7 @@ class Outcome:
     counts: Counts
     outside: Outside
     notes: list[str]
+    sample_cuts: SampleCuts = field(default_factory=dict)
 
 
 def manifest_path(output: Path) -> Path:
@@ -122,13 +124,16 @@ def outcome(lines: Sequence[Mapping[str, Any]], notes: list[str]) -> Outcome:
     """Return the sums over the trees of a file, from the lines of its record."""
     counts: Counts = {}
     outside: Outside = {}
+    cuts: SampleCuts = {}
     for line in lines:
         for track, own in line["tracks"].items():
             mine = counts.setdefault(track, {})
             for name, number in own["counts"].items():
                 mine[name] = mine.get(name, 0) + number
         add_outside(outside, {t: o["outside"] for t, o in line["tracks"].items()})
-    return Outcome(counts=counts, outside=outside, notes=notes)
+        found = {t: own.get("sample_cuts", {}) for t, own in line["tracks"].items()}
+        add_sample_cuts(cuts, {t: own for t, own in found.items() if own})
+    return Outcome(counts=counts, outside=outside, notes=notes, sample_cuts=cuts)
 
 
 def add_outside(

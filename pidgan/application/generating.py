@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from pidgan.application.one_track import (
     UNMATCHED,
     TrackPlan,
 )
+from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
 from pidgan.application.several_tracks import Counts
 from pidgan.arrays import BoolArray, IntArray
 from pidgan.bundle import noise
@@ -41,14 +42,16 @@ class NewBranches:
     """The new branches of a track for a chunk, in the shape of the track's own.
 
     `status` has a row for each track, `outside` by condition the number of rows outside
-    the trained range, or without a number, and of all that were judged, and `made` the
-    number of rows that each generator got.
+    the trained range, or without a number, and of all that were judged, `made` the
+    number of rows that each generator got, and `sample_cuts` by cut of the calibration
+    sample the rows that fail it, and all.
     """
 
     arrays: dict[str, Any]
     status: npt.NDArray[np.int8]
     outside: dict[str, tuple[int, int]]
     made: dict[int, int]
+    sample_cuts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ def generate_branches(
     status = np.where(selected, np.int8(0), NOT_SELECTED)
     served, made, parts = ~selected, {}, []
     outside, judged = Counter[str](), Counter[str]()
+    cuts: SampleCuts = {}
     numbered = None if track.request.key else _entry_keys(track, rows, counts, start)
     for place, mine in enumerate(_rows_of_generators(track, rows, selected)):
         one = track.generators[place]
@@ -91,6 +95,10 @@ def generate_branches(
         if len(mine) < n:
             own = {name: rows[name][mine] for name in track.own_of(place)}
         x = np.column_stack([c.evaluate(own) for c in track.conditions[place]])
+        for cut in track.sample_cuts[place]:
+            read = {k: rows[k] if len(mine) == n else rows[k][mine] for k in cut.inputs}
+            judgement = cut.count(read, len(mine))
+            add_sample_cuts(cuts, {track.name: {cut.term.brief: judgement}})
         usable, flags, numbers = _judge(one.generator, x)
         outside.update(numbers)
         judged.update(dict.fromkeys(numbers, len(mine)))
@@ -132,6 +140,7 @@ def generate_branches(
         status=status,
         outside={name: (outside[name], k) for name, k in judged.items()},
         made=made,
+        sample_cuts=cuts.get(track.name, {}),
     )
 
 

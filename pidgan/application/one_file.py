@@ -23,6 +23,7 @@ from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
 from pidgan.application.finished import Outcome, Outside
 from pidgan.application.generators import Generators, TrackGenerators, open_generators
 from pidgan.application.request import Request, package_version
+from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import copying, tables
@@ -275,6 +276,7 @@ class _Tally:
         names = ["generated", *one_track.STATUS_BITS]
         self.counts = {t.name: dict.fromkeys(names, 0) for t in tree.tracks}
         self.outside: Outside = {t.name: {} for t in tree.tracks}
+        self.sample_cuts: SampleCuts = {}
         self.rows = {t.name: Counter[int]() for t in tree.tracks}
         self.made = record.Fingerprints(tree.types)
         # A branch that is replaced no longer says what a condition was.
@@ -289,6 +291,7 @@ class _Tally:
         for name, bit in one_track.STATUS_BITS.items():
             done[name] += int(np.count_nonzero(status & bit))
         finished.add_outside(self.outside, {track: new.outside})
+        add_sample_cuts(self.sample_cuts, {track: new.sample_cuts})
         self.rows[track].update(new.made)
 
     def _bundles(self, track: one_track.TrackPlan) -> dict[str, Any]:
@@ -306,6 +309,11 @@ class _Tally:
         ]
         return {"bundles": bundles, "choose": dict(found.branches)}
 
+    def _cuts(self, track: one_track.TrackPlan) -> dict[str, tuple[int, int]]:
+        """Return the cuts of the calibration sample, those of empty trees included."""
+        none = {c.term.brief: (0, 0) for own in track.sample_cuts for c in own}
+        return none | self.sample_cuts.get(track.name, {})
+
     def line(self, job: FileJob, notes: list[str]) -> dict[str, Any]:
         """Return the line of the tree in the record."""
         return {
@@ -321,6 +329,7 @@ class _Tally:
                     "inputs": self.inputs.texts(track.inputs),
                     "counts": self.counts[track.name],
                     "outside": self.outside[track.name],
+                    **({"sample_cuts": cuts} if (cuts := self._cuts(track)) else {}),
                 }
                 for track in self.tree.tracks
             },

@@ -12,6 +12,7 @@ from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
 from pidgan.application.generators import TrackGenerator, TrackGenerators
 from pidgan.application.request import Request
+from pidgan.application.sample_cuts import SampleCut, find_sample_cuts
 from pidgan.application.several_tracks import Shape
 from pidgan.bundle.when import SPECIES
 from pidgan.errors import NtupleError
@@ -65,6 +66,7 @@ class TrackPlan:
         shape: Shape of the tracks in an entry: () for one, (None,) for any number.
         like: A branch with the same number of tracks in each entry; None unless their
             number varies.
+        sample_cuts: Cuts on the probe of the calibration sample of each generator.
     """
 
     name: str
@@ -78,6 +80,7 @@ class TrackPlan:
     read: Mapping[str, BranchType] = field(default_factory=dict)
     shape: Shape = ()
     like: str | None = None
+    sample_cuts: tuple[tuple[SampleCut, ...], ...] = ()
 
     @property
     def generators(self) -> tuple[TrackGenerator, ...]:
@@ -146,7 +149,8 @@ class TrackPlan:
         selection = () if self.selection is None else self.selection.names
         chosen = self.choosing.values()
         parts = (self.inputs, self.identity, self.truth, chosen, selection, self.kept)
-        return _unique(*parts)
+        cuts = (cut.inputs for own in self.sample_cuts for cut in own)
+        return _unique(*parts, *cuts)
 
     @property
     def types(self) -> dict[str, BranchType]:
@@ -208,7 +212,20 @@ def plan_track(
     like = next((name for name in plan.own if types[name].shape == (None,)), None)
     plan = replace(plan, shape=shape, like=like)
     _check_kinds(plan)
-    return plan
+    cuts = tuple(
+        find_sample_cuts(
+            one.generator.card,
+            track,
+            own,
+            request.conditions,
+            source=source,
+            tree=tree,
+            shape=shape,
+        )
+        for one, own in zip(plan.generators, plan.conditions, strict=True)
+    )
+    plan = replace(plan, sample_cuts=cuts)
+    return replace(plan, read={name: tree.types[name] for name in plan.needed})
 
 
 def _find_conditions(

@@ -48,6 +48,7 @@ class Made:
         mapping: Where each condition was found; empty in a manifest of version 0.1.
         branches: Fingerprints of the generated branches; None if they are not known.
         inputs: Fingerprints of the branches that hold conditions.
+        sample_cuts: By cut of the calibration sample, the rows that fail it, and all.
     """
 
     entries: int
@@ -56,6 +57,7 @@ class Made:
     mapping: Mapping[str, str] = field(default_factory=dict)
     branches: Mapping[str, int] | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
+    sample_cuts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def has(self, branch: str) -> bool:
         """Return whether a branch was made then, as far as is known."""
@@ -166,6 +168,10 @@ def made_in(
                     mapping=own["mapping"],
                     branches={k: int(v, 16) for k, v in own["branches"].items()},
                     inputs={k: int(v, 16) for k, v in own["inputs"].items()},
+                    sample_cuts={
+                        cut: (int(n), int(of))
+                        for cut, (n, of) in own.get("sample_cuts", {}).items()
+                    },
                 )
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise NtupleError(

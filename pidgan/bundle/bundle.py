@@ -23,6 +23,7 @@ from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
+from pidgan.sample.built_in import sample_terms
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
 if TYPE_CHECKING:
@@ -142,6 +143,9 @@ class Bundle:
             f"{link.steps} steps, seed {link.seed}"
             for link in card.links
         ]
+        for term in sample_terms(card.sample, card.dataset):
+            kind = "probe cut" if term.prefix else "sample cut"
+            lines.append(f"{kind:13} {term.brief}")
         if card.reference:
             file, rows = card.reference["file"], card.reference["rows"]
             lines.append(f"reference     {file}, {rows} rows")

@@ -40,6 +40,7 @@ import pandas as pd
 from scipy import sparse
 
 from pidgan.application.conditions import Conditions
+from pidgan.application.sample_cuts import SampleCuts, sample_cut_text
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted, sums
@@ -92,6 +93,9 @@ class PidEfficiencies:
         outside: By track and condition of its map, the rows outside the map and their
             sum of weights, among all rows that can be used. A row may lie outside by
             several conditions.
+        sample_cuts: By track and cut on the probe of its calibration sample, the rows
+            that fail it, and all rows that `apply` was given: 0 where the ntuple has no
+            such branch.
     """
 
     results: tuple[PidEfficiency, ...]
@@ -101,6 +105,7 @@ class PidEfficiencies:
     key: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
     outside: OutsideByTrack = field(default_factory=dict)
+    sample_cuts: SampleCuts = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[PidEfficiency]:
         return iter(self.results)
@@ -152,6 +157,7 @@ class PidEfficiencies:
                 track: {n: quoted.for_json(asdict(own)) for n, own in found.items()}
                 for track, found in self.outside.items()
             },
+            "sample_cuts": {t: dict(own) for t, own in self.sample_cuts.items()},
             **self.estimates.covariances(),
         }
 
@@ -169,6 +175,8 @@ class PidEfficiencies:
             for track, found in self.outside.items()
             if (texts := outside_texts(found))
         ]
+        cuts = (sample_cut_text(t, own) for t, own in self.sample_cuts.items())
+        lines += [text for text in cuts if text]
         lines += [f"NOT PROVEN: {one}" for one in self.unproven]
         return "\n".join([text, *lines])
 
@@ -326,6 +334,7 @@ def combine(
         key=rows.key,
         unproven=rows.unproven,
         outside=rows.outside,
+        sample_cuts=rows.sample_cuts,
     )
 
 

@@ -7,13 +7,19 @@ bundle made which branches. It must be about every entry, and about the values t
 there now.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pidgan.application.conditions import FoundCondition
 from pidgan.application.record import Fingerprints, Made, add_up, find_made
+from pidgan.application.sample_cuts import (
+    SampleCuts,
+    add_sample_cuts,
+    sample_cut_text,
+)
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.errors import MapError
+from pidgan.errors import MapError, PidganWarning
 from pidgan.files.tables import describe_tree
 from pidgan.files.trees import RECORD, Source
 from pidgan.sample.species import pdg_id
@@ -123,6 +129,22 @@ def check_proven(lacking: Sequence[str], *, trust: bool) -> None:
     """Raise a MapError if something is not proven and there is no trust."""
     if lacking and not trust:
         raise MapError(f"{lacking[0]}, {TRUST}")
+
+
+def sum_cuts(proofs: Iterable[Proof]) -> SampleCuts:
+    """Return how many rows fail the cuts of calibration samples, and warn of them.
+
+    They are counted by `apply`, in all rows that it was given.
+    """
+    found: SampleCuts = {}
+    for proof in proofs:
+        for track, made in proof.parts:
+            if made.sample_cuts:
+                add_sample_cuts(found, {track: made.sample_cuts})
+    for track, own in found.items():
+        if text := sample_cut_text(track, own):
+            warnings.warn(text, PidganWarning, stacklevel=4)
+    return found
 
 
 def find_repeated(proofs: Iterable[Proof]) -> list[str]:

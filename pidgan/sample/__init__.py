@@ -1,5 +1,6 @@
 """Calibration samples: definitions, selection, cuts, sWeights, datasets.
 
+- `built_in`: cuts that a calibration sample already has.
 - `building`: a dataset built from the files of a sample.
 - `clusters`: pad rows of a time projection chamber as targets.
 - `cuts`: the one grammar of cuts.
@@ -8,6 +9,7 @@
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
 - `pidcalib`: definitions made from the list of PIDCalib2.
+- `pidcalib_names`: what PIDCalib2 says in code.
 - `species`: names and PDG ids of particles.
 - `stored`: comparison of stored columns with numbers, without loss of digits.
 - `sweights`: sWeights from a mass fit.
@@ -17,6 +19,7 @@
 
 __all__ = [
     "building",
+    "built_in",
     "clusters",
     "cuts",
     "dataset",
@@ -24,6 +27,7 @@ __all__ = [
     "grids",
     "loading",
     "pidcalib",
+    "pidcalib_names",
     "species",
     "stored",
     "sweights",

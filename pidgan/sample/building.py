@@ -127,9 +127,9 @@ def _without_constants(rows: Rows) -> Sample:
             f"{rows.where}: constant conditions, {listed}; expected one that varies, "
             "and none of them in the fiducial cut or the helix"
         )
-    rows.left_out |= constant
-    expected = {v.name for v in sample.conditions if v.optional}
-    if constant.keys() - expected:
+    optional = {v.name for v in sample.conditions if v.optional}
+    rows.left_out |= {n: x for n, x in constant.items() if n in optional}
+    if constant.keys() - optional:
         warnings.warn(
             f"{rows.where}: constant conditions are left out: {listed}",
             PidganWarning,

@@ -14,7 +14,7 @@ import ast
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from pidgan.errors import CutError
 from pidgan.sample.cut_syntax import shown, syntax_tree
 from pidgan.sample.cuts import Cut, parse_cut
+from pidgan.sample.definition import Sample
 
 #: Longest text of a term in a message; longer ones are abridged.
 LONGEST_TERM = 60
@@ -63,12 +64,6 @@ class Term:
             return f"{self.text[:LONGEST_TERM]}..."
         return f"{_text(tree.values[0])} or {len(tree.values) - 1} more"
 
-    def names_for(self, track: str) -> dict[str, str]:
-        """Return the branch of a track that stands for each branch of the probe."""
-        return {
-            name: f"{track}_{name.removeprefix(self.prefix)}" for name in self.cut.names
-        }
-
 
 def split_terms(cut: str | None, prefix: str | None) -> tuple[Term, ...]:
     """Return the parts of a cut that are joined by "and", in its order.
@@ -84,6 +79,37 @@ def split_terms(cut: str | None, prefix: str | None) -> tuple[Term, ...]:
         is_own = bool(prefix) and all(name.startswith(str(prefix)) for name in names)
         terms.append(Term(text, str(prefix) if is_own else ""))
     return tuple(terms)
+
+
+def sample_terms(sample: Sample, dataset: Mapping[str, Any]) -> tuple[Term, ...]:
+    """Return all that the tracks of a calibration sample have in common.
+
+    They are the terms of its selection, and the optional conditions that have one value
+    in all rows, which are "left_out" of the dataset.
+    """
+    prefix = probe_prefix(sample)
+    terms = split_terms(sample.selection, prefix)
+    named = {name for term in terms if term.prefix for name in term.cut.names}
+    own = prefix or "probe_"
+    left_out = dataset.get("left_out")
+    constant = [
+        Term(f"{own}{name} == {value:g}", own)
+        for name, value in (left_out.items() if isinstance(left_out, dict) else ())
+        if isinstance(value, float) and f"{own}{name}" not in named
+        if str(name).isidentifier()
+    ]
+    return (*terms, *constant)
+
+
+def probe_prefix(sample: Sample) -> str | None:
+    """Return the beginning of the probe's branches, None if they have no common one."""
+    found = {
+        name.rpartition("_")[0]
+        for variable in sample.conditions
+        for name in variable.inputs
+        if not variable.patterns or any("{track}" in p for p in variable.patterns)
+    }
+    return f"{found.pop()}_" if len(found) == 1 and "" not in found else None
 
 
 def translate_cut(texts: Iterable[str]) -> str | None:

@@ -80,9 +80,9 @@ class Dataset:
             3 excluded, which are rows inside the intervals of `sample.exclude`.
         info: Hash, names of the alternatives, seed, files, rows read, kept and dropped
             with the reason, the share of rows by target and value for each value
-            outside its range that many have ("spikes"), the value of each condition
-            that is left out ("left_out"; null if there is no branch), sums of weights,
-            and a summary of the mass fit if there was one.
+            outside its range that many have ("spikes"), the value of each optional
+            condition that is left out ("left_out"; null if there is no branch), sums of
+            weights, and a summary of the mass fit if there was one.
     """
 
     sample: Sample

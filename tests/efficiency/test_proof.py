@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import uproot
-from toy_generator import ToyGenerator, location, make_card
+from toy_generator import ToyGenerator, location, make_card, make_sample
 
 from pidgan.application.apply import apply
 from pidgan.application.conditions import Conditions
@@ -411,3 +411,21 @@ def test_the_command_line_refuses_and_trusts(
     assert len(json.loads(capsys.readouterr().out)["unproven"]) == 1
     (line,) = read_lines(tmp_path / "eff.root")
     assert len(line["unproven"]) == 1
+
+
+def test_cuts_of_the_calibration_sample_are_in_the_result(tmp_path: Path) -> None:
+    sample = make_sample(selection="probe_INMUON == 1 & probe_GHOST < 1 & tag_X > 0")
+    prefixed = [
+        {**v.model_dump(), "branch": f"probe_{v.name}"} for v in sample.conditions
+    ]
+    own = generator(sample=make_sample(selection=sample.selection, conditions=prefixed))
+    columns = events() | {"K_INMUON": (np.arange(N) % 10 > 0).astype(np.int8)}
+    write_trees(tmp_path / "a.root", {"T": columns})
+    with pytest.warns(PidganWarning, match="probe_INMUON == 1 .fails in 200 of 2000"):
+        apply({"K": own}, tmp_path / "a.root", tmp_path / "b.root")
+    with pytest.warns(PidganWarning, match="probe_GHOST < 1 .no such branch"):
+        found = pid_efficiency({"K": make_map(own)}, tmp_path / "b.root", cuts=CUT)
+    expected = {"probe_INMUON == 1": (200, N), "probe_GHOST < 1": (0, 0)}
+    assert found.sample_cuts == {"K": expected}
+    assert "fails in 200 of 2000 rows" in found.text()
+    assert json.loads(found.to_json())["sample_cuts"]["K"]["probe_GHOST < 1"] == [0, 0]

@@ -84,7 +84,6 @@ def test_terms_of_the_probe() -> None:
         "mu_IN == 1",
         "mu_A == 1 | mu_B == 1",
     ]
-    assert terms[1].names_for("Kplus") == {"mu_IN": "Kplus_IN"}
     assert not any(term.prefix for term in split_terms(cut, None))
     assert split_terms(None, "mu_") == ()
 
