@@ -24,6 +24,7 @@ from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Discriminant, Sample
 from pidgan.sample.loading import list_samples, load_sample
 from pidgan.sample.variables import DERIVATIONS, Variable
+from pidgan.sample.weight_file import WeightFile
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,6 +156,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         ("sample-definition", [f.alias or n for n, f in Sample.model_fields.items()]),
         ("sample-definition", Variable.model_fields),
         ("sample-definition", Discriminant.model_fields),
+        ("sample-definition", WeightFile.model_fields),
         ("sample-definition", Cells.model_fields),
         ("sample-definition", Symmetry.model_fields),
         ("sample-definition", Clusters.model_fields),

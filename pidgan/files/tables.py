@@ -102,22 +102,34 @@ def read_record(path: str | Path) -> list[str]:
 
 def describe_tree(source: Source) -> TreeInfo:
     """Return entries and branches of a tree."""
-    with formats.open_tree(source) as tree, reading(str(source)):
-        branches = tree.typenames()
-        found = {name: tree.branch_type(name) for name in branches}
-        types = {name: kind for name, kind in found.items() if kind is not None}
-        return TreeInfo(entries=tree.entries, branches=branches, types=types)
+    with formats.open_tree(source) as tree:
+        return _describe(tree, source)
 
 
-def count_entries(source: Source, branches: Sequence[str]) -> tuple[int, list[str]]:
-    """Return the number of entries and the names of all branches.
+def count_entries(source: Source, branches: Sequence[str]) -> int:
+    """Return the number of entries.
 
     An NtupleError tells which of `branches` is missing, or is not one number per entry.
     """
     with formats.open_tree(source) as tree:
         _find(tree, source, branches, are_flat=True)
         with reading(str(source)):
-            return tree.entries, list(tree.typenames())
+            return tree.entries
+
+
+def choose_tree(
+    path: str | Path, choose: Callable[[list[str]], str | None]
+) -> tuple[Source, TreeInfo]:
+    """Return a tree and its content from a file that is opened once.
+
+    `choose` gets the names of the trees, none for a file of one table.
+    """
+    names = formats.format_of(path).tree_names
+    with formats.open_file(path) as file:
+        with reading(str(path)):
+            trees = [] if names is None else names(file)
+        source = Source(str(path), choose(trees))
+        return source, _describe(formats.find_tree(file, source), source)
 
 
 def iterate_entries(
@@ -248,6 +260,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     formats.check_file(str(path))
     with reading(str(path)):
         return pd.read_parquet(path, engine="pyarrow")
+
+
+def _describe(tree: Tree, source: Source) -> TreeInfo:
+    with reading(str(source)):
+        branches = tree.typenames()
+        found = {name: tree.branch_type(name) for name in branches}
+        types = {name: kind for name, kind in found.items() if kind is not None}
+        return TreeInfo(entries=tree.entries, branches=branches, types=types)
 
 
 def _find(

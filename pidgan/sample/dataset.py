@@ -137,6 +137,8 @@ class Dataset:
         ]
         if "sweights" in info:
             lines.append(f"  weights: {info['sweights']}")
+            ties = sum(file.get("ties", 0) for file in info["files"])
+            lines += [f"  ties: {ties} rows equal another one in all of `order`"][:ties]
         dropped = info["dropped"].items()
         lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
         lines += [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pidgan.errors import NtupleError, SampleError, nearest
-from pidgan.files.tables import Source, count_entries, list_trees
+from pidgan.files.tables import Source, TreeInfo, choose_tree, count_entries
 from pidgan.files.trees import is_remote
 from pidgan.sample.weight_file import ORDER_INDEX, WeightFile
 
@@ -50,59 +50,89 @@ def find_pairs(
     sources: Sequence[Source], definition: WeightFile, place: Place = None
 ) -> dict[Source, Pair]:
     """Return the pair of each tree; raise if a file, tree, branch or row is missing."""
-    found = {s: _weights_of(s, definition, place) for s in sources}
+    found = {s: _find_weights(s, definition, place) for s in sources}
     owners: dict[Source, Source] = {}
-    for source, weights in found.items() if definition.kind != "keys" else ():
+    for source, (weights, _) in found.items() if definition.kind != "keys" else ():
         owner = owners.setdefault(weights, source)
         if owner != source:
             raise SampleError(
                 f"{owner} and {source} would both have the weights {weights}; "
                 "expected weights of their own, or match = [...], branches of both"
             )
-    return {s: _checked_pair(s, weights, definition) for s, weights in found.items()}
+    return {s: _pair(s, *weights, definition) for s, weights in found.items()}
 
 
-def _weights_of(source: Source, definition: WeightFile, place: Place) -> Source:
-    """Return the tree with the weights of a tuple's tree."""
+def _find_weights(
+    source: Source, definition: WeightFile, place: Place
+) -> tuple[Source, int]:
+    """Return the tree with the weights of a tuple's tree, and its number of entries."""
     path = weight_path(source.path, definition, place)
+
+    def choose(trees: list[str]) -> str | None:
+        asked = definition.tree
+        if asked is not None and asked not in trees:
+            raise SampleError(
+                f"{path} has no tree {asked!r}; its trees: {', '.join(trees) or 'none'}"
+                f"{nearest(asked, trees)}"
+            )
+        if asked is not None or len(trees) <= 1:
+            return asked or "".join(trees) or None
+        if source.tree is not None and source.name in trees:
+            return source.name
+        raise SampleError(
+            f"{path} has the trees {', '.join(map(repr, trees))}, expected one, or one "
+            f"with the name of the tuple's, or sweights.tree"
+            f"{nearest(source.name, trees)}"
+        )
+
     try:
-        trees = list_trees(path)
+        weights, info = choose_tree(path, choose)
+    except SampleError as error:
+        raise SampleError(f"sWeights of {source}: {error}") from None
     except NtupleError as error:
-        hint = "" if place else "; --sweights-from names another folder or address"
-        raise NtupleError(f"sWeights of {source.path}: {error}{hint}") from None
-    if definition.tree:
-        return Source(path, definition.tree)
-    if not trees:
-        return Source(path)
-    if source.tree is not None and source.name in trees:
-        return Source(path, source.name)
-    if len(trees) == 1:
-        return Source(path, trees[0])
-    wanted = f"a tree {source.name!r}, as {source.path}" if source.tree else "one tree"
-    raise SampleError(
-        f"sWeights of {source}: {path} has the trees {', '.join(map(repr, trees))}, "
-        f"expected {wanted}, or sweights.tree"
-        f"{nearest(source.name, trees) if source.tree else ''}"
-    )
+        hint = "" if place else "; --sweights-from names another place"
+        raise NtupleError(f"sWeights of {source}: {error}{hint}") from None
+    _check_branches(source, weights, info, definition)
+    return weights, info.entries
 
 
-def _checked_pair(source: Source, weights: Source, definition: WeightFile) -> Pair:
+def _check_branches(
+    source: Source, weights: Source, info: TreeInfo, definition: WeightFile
+) -> None:
+    """Refuse a tree of weights without the branches of numbers that are needed."""
     kind = definition.kind
-    own = [*(definition.match if kind != "rows" else ()), definition.branch]
-    needed = list(definition.match if kind == "keys" else ())
-    needed += [name for one in definition.expressions for name in one.names]
-    try:
-        n_weights, present = count_entries(weights, own)
-    except NtupleError as error:
-        raise SampleError(f"sWeights of {source}: {error}{_hint(definition)}") from None
-    if kind == "rows" and ORDER_INDEX in present:
+    for name in (*(definition.match if kind != "rows" else ()), definition.branch):
+        if name not in info.branches:
+            hint = (
+                "; PIDCalib2 takes a file without ranks row by row, which is match = "
+                "'entry' without order"
+            )
+            raise SampleError(
+                f"sWeights of {source}: {weights} has no branch {name!r}"
+                f"{nearest(name, info.branches)}"
+                f"{hint if kind == 'ranks' and name != definition.branch else ''}"
+            )
+        if name not in info.types or info.types[name].shape:
+            raise SampleError(
+                f"sWeights of {source}: {weights}, branch {name!r} is of type "
+                f"{info.branches[name]}, expected one number per entry"
+            )
+    if kind == "rows" and ORDER_INDEX in info.branches:
         raise SampleError(
             f"{weights} has a branch {ORDER_INDEX!r}, so its rows are not in the order "
             f"of {source}: expected match = {ORDER_INDEX!r} and order, got match = "
             "'entry'"
         )
+
+
+def _pair(
+    source: Source, weights: Source, n_weights: int, definition: WeightFile
+) -> Pair:
+    kind = definition.kind
+    needed = list(definition.match if kind == "keys" else ())
+    needed += [name for one in definition.expressions for name in one.names]
     try:
-        entries, _ = count_entries(source, needed)
+        entries = count_entries(source, needed)
     except NtupleError as error:
         hint = "; a match without order is of branches of both files"
         raise SampleError(f"{error}{hint if kind == 'keys' else ''}") from None
@@ -112,13 +142,3 @@ def _checked_pair(source: Source, weights: Source, definition: WeightFile) -> Pa
             "expected as many; the weights of rows outside of a fit are NaN"
         )
     return Pair(source=source, weights=weights, entries=entries, n_weights=n_weights)
-
-
-def _hint(definition: WeightFile) -> str:
-    if definition.kind != "ranks":
-        return ""
-    return (
-        f"; match = {definition.match[0]!r} is the branch with ranks, and match = "
-        "'entry', without order, matches row by row, as PIDCalib2 does where there is "
-        "none"
-    )
