@@ -1,6 +1,7 @@
 """The documentation follows the code: commands, options, names, links and examples."""
 
 import hashlib
+import json
 import re
 import shlex
 import shutil
@@ -328,6 +329,63 @@ def _write_bundle(path: Path, card: Card) -> None:
     path.write_bytes(seal(model.SerializeToString()))
 
 
+def _write_run3(folder: Path) -> None:
+    """Write muons as PIDCalib2 lists them, and an analysis ntuple with their cuts."""
+    rng, n = np.random.default_rng(3), 3000
+    prefix, track = "muprobe", "muplus"
+    triggers = ("Hlt1TrackMVADecision_TIS", "Hlt1TwoTrackMVADecision_TIS")
+    fired = " | ".join(f"({prefix}_{name} ==1)" for name in triggers)
+    order = ["RUNNUMBER", "Jpsi_M", f"{prefix}_PT"]
+    key = {
+        "calib_files": {"analysis": "run3_pidcalib_tupling", "polarity": "magup"},
+        "cuts": [
+            f"( ((mutag_MUONLLBG) <0) & (({prefix}_INMUON) ==1) & ((( {fired} )) ==1)) "
+            f"& (((Jpsi_M) >2930) & ((Jpsi_M) <3270)) & (1==1)"
+        ],
+        "sweight_dir": "root://host//sweights/",
+        "tuple_names": {"Mu": ["JpsiToMuMupTagged_Detached"]},
+        "probe_prefix": prefix,
+        "ordering_variables": order,
+    }
+    (folder / "samples.json").write_text(json.dumps({"2025_c4_v0-MagUp-Mu": key}))
+    p = np.exp(rng.uniform(np.log(5e3), np.log(9e4), n))
+    eta = rng.uniform(2, 4.8, n)
+    own = {
+        "P": p,
+        "PT": p / np.cosh(eta),
+        "ETA": eta,
+        "CHARGE": rng.choice([-1, 1], n).astype(np.int32),
+        "INMUON": rng.random(n) < 0.9,
+        **{name: np.ones(n, bool) for name in triggers},
+    }
+    event = {"nLongTracks": rng.integers(10, 250, n).astype(np.int32)}
+    likelihoods = {
+        f"{prefix}_PID_{h}": rng.normal(mean, 4, n).astype(np.float32)
+        for h, mean in (("K", -10), ("P", -15), ("MU", 5), ("E", -8))
+    }
+    tuples = {
+        **{f"{prefix}_{name}": values for name, values in own.items()},
+        **likelihoods,
+        **event,
+        "RUNNUMBER": rng.integers(1, 9, n),
+        "mutag_MUONLLBG": rng.normal(-3, 1, n),
+        "Jpsi_M": rng.uniform(2900, 3300, n),
+    }
+    # The rank of each row after sorting, in an order of its own.
+    places = np.lexsort([tuples[name] for name in reversed(order)])
+    ranks = rng.permutation(n)
+    sweights = rng.choice([1.3, -0.2], n, p=[0.8, 0.2])
+    (folder / "tuples").mkdir()
+    (folder / "sweights").mkdir()
+    tree, stem = "JpsiToMuMupTagged_Detached/DecayTree", "00012345_00000001_1.pid_tuple"
+    write_trees(folder / "tuples" / f"{stem}.root", {tree: tuples})
+    found = {"sweight": sweights[places][ranks], "order_index": ranks}
+    write_trees(folder / "sweights" / f"{stem}_sweights.root", {tree: found})
+    chosen = {f"{track}_{name}": v[own["INMUON"]][:400] for name, v in own.items()}
+    chosen |= {name: values[own["INMUON"]][:400] for name, values in event.items()}
+    write_trees(folder / "b2jpsik.root", {"DecayTree": chosen})
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the files that examples start from."""
@@ -357,6 +415,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     maps.save(folder / "kaon-map.json")
     write_trees(folder / "d2kpi.root", {ANALYSIS_TREE: simulate_analysis(500, seed=3)})
+    _write_run3(folder)
     return folder
 
 
