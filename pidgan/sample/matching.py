@@ -41,6 +41,7 @@ from pidgan.sample.weight_pairs import (
 #: variables of the fit get weights that differ by roundings at most.
 SAME_WEIGHT = 1e-6
 _SHOWN = 3
+_AS_PIDCALIB = "ties = 'file', as PIDCalib2,"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +150,13 @@ def _match_ranks(pair: Pair, definition: WeightFile) -> Matched:
     keys = read_whole(pair.source, definition.expressions, pair.entries)
     for text, key in zip(definition.order, keys, strict=True):
         if key.dtype.kind == "f" and (bad := np.isnan(key)).any():
-            raise SampleError(
+            account = (
                 f"{pair.source}: {text!r}, by which rows are sorted, is NaN in "
                 f"{some_rows(bad)}"
             )
+            if definition.ties == "refuse":
+                raise SampleError(f"{account}; {_AS_PIDCALIB} puts them last")
+            warnings.warn(f"{account}; they come last", PidganWarning, stacklevel=6)
     order, tied = sort_rows(keys)
     if definition.ties == "refuse":
         _check_ties(pair, definition, tied, order, by_rank, keys)
@@ -226,6 +230,5 @@ def _check_ties(
     raise SampleError(
         f"{pair.source}: rows are equal in {', '.join(definition.order)} and have "
         f"different weights in {len(bad)} pairs: {listed}; which weight belongs to "
-        "which row is open; ties = 'file' takes them in the order of the file, as "
-        "PIDCalib2 does"
+        f"which row is open; {_AS_PIDCALIB} takes them in the order of the file"
     )

@@ -2,7 +2,7 @@
 
 The values of a column become whole numbers >= 0 in the same order. Columns are packed
 into words of 64 bits, as many as fit, and rows are sorted by the first word. Only rows
-that are equal in it are sorted by the next one. Columns of NaN have no order.
+that are equal in it are sorted by the next one. NaN comes last, and is equal to NaN.
 """
 
 from collections.abc import Sequence
@@ -72,6 +72,7 @@ def _code(column: npt.NDArray[Any]) -> _Words:
     # The bits of a positive number rise with it, those of a negative one fall.
     single = column.dtype.itemsize <= 4
     values: Any = column.astype(np.float32 if single else np.float64) + 0  # -0 is 0
+    values[np.isnan(values)] = np.nan  # of one sign
     bits: Any = values.view(np.uint32 if single else np.uint64)
     top = bits.dtype.type(1 << (8 * bits.itemsize - 1))
     code: _Words = np.where(bits & top, ~bits, bits | top).astype(np.uint64, copy=False)

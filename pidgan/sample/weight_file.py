@@ -32,7 +32,7 @@ class WeightFile(BaseModel):
     its last suffix. `tree` is by default the tree with the same name as that of the
     tuple. `ties = "file"` matches rows that are equal in all of `order` in the order in
     which both files have them; they are refused by default, unless their weights are
-    equal.
+    equal. Rows with NaN in `order` are refused too, and come last with `ties = "file"`.
     """
 
     model_config = FROZEN

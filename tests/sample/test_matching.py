@@ -281,6 +281,21 @@ def test_ties_with_different_weights(tmp_path: Path) -> None:
     assert_own_weights(dataset, expected)
 
 
+def test_nan_comes_last_as_in_pandas(tmp_path: Path) -> None:
+    columns = tuple_rows()
+    columns["D_M"][[3, 900]] = np.nan
+    columns["Dst_M"][[5, 7]] = np.nan
+    path = write(tmp_path, columns, weight_rows(columns))
+    message = r"'Dst_M - D_M', by which .* NaN in 4 rows \(3, 5, 7, ...\)"
+    with pytest.raises(SampleError, match=message + "; ties = 'file'"):
+        build_dataset(definition(RANKS), path)
+    sample = definition(RANKS | {"ties": "file"})
+    with pytest.warns(PidganWarning, match="they come last") as caught:
+        dataset = build_dataset(sample, path)
+    assert len(caught) == 2
+    assert_own_weights(dataset, weights_of(columns))
+
+
 def _spoil(name: str, row: int, value: Any) -> Any:
     def spoil(columns: Columns, weights: Columns) -> None:
         table = columns if name in ("D_M", "Dst_M") else weights

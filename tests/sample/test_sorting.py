@@ -21,6 +21,8 @@ def column(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.choice(np.array([0, 1, 2**63, 2**64 - 1], np.uint64), n)
     if kind == "infinite":
         return rng.choice([-np.inf, -1e300, -1e-320, 0, 1e-320, 1, np.inf], n)
+    if kind == "nan":
+        return rng.choice([-np.nan, np.nan, np.inf, 0], n)
     if kind == "doubles":
         return rng.normal(0, 1, n)
     if kind == "runs":
@@ -29,7 +31,7 @@ def column(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 KINDS = ["flags", "few", "zeros", "extreme", "large", "infinite", "doubles", "runs"]
-KINDS += ["f2", "f4", "i1", "i2"]
+KINDS += ["nan", "f2", "f4", "i1", "i2"]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -41,7 +43,8 @@ def test_the_order_of_lexsort(seed: int) -> None:
     copies = [array.copy() for array in columns]
     order, tied = sort_rows(columns)
     np.testing.assert_array_equal(order, np.lexsort(columns[::-1]))
-    equal = [array[order[1:]] == array[order[:-1]] for array in columns]
+    pairs = [(array[order[1:]], array[order[:-1]]) for array in columns]
+    equal = [(a == b) | ((a != a) & (b != b)) for a, b in pairs]
     np.testing.assert_array_equal(tied, np.logical_and.reduce(equal))
     for array, copy in zip(columns, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
