@@ -92,7 +92,7 @@ class RefinedModel:
         Conditions and targets are in package units; r is 1 for a row with a combination
         of atoms that has no pattern.
         """
-        pattern, y = self.base.track_targets.forward(targets)
+        pattern, y = self.base.track_targets.forward(targets, conditions=conditions)
         x = self.base.conditions.forward(conditions)
         codes = _one_hot(self.base, np.maximum(pattern, 0))
         log_r = self._log_ratio(x, y, codes)[:, 0]
@@ -167,7 +167,7 @@ def refine(
 
 def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:
     """Return real rows of a part, and generated rows at their conditions."""
-    pattern, y = model.track_targets.forward(part.targets)
+    pattern, y = model.track_targets.forward(part.targets, conditions=part.conditions)
     fits = pattern >= 0
     conditions = part.conditions[fits]
     features = with_differences(conditions, part.targets[fits])

@@ -2,6 +2,7 @@
 
 - `tracks`: PID variables of a track, with atoms and ties; `structure` finds these and
   `track_fits` fits what is continuous.
+- `sums`: variables of a track that are sums of earlier ones and a rest.
 - `grids`: variables of a track on a grid, and in order; `grid_fits` finds these.
 - `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
 - `clusters`: positions of clusters along the helix of a track.
@@ -10,6 +11,7 @@ Everything else in the training world knows the protocol `Targets` only. Which k
 sample has is decided here, by `kind_of` and the functions after it.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -25,6 +27,7 @@ from pidgan.training.targets.cell_fits import fit_cells
 from pidgan.training.targets.cells import CellTransform, mirror_images
 from pidgan.training.targets.clusters import cluster_transform
 from pidgan.training.targets.grid_fits import Stated
+from pidgan.training.targets.sums import find_sums
 from pidgan.training.targets.track_fits import fit_columns, fit_tracks
 from pidgan.training.targets.tracks import TargetTransform
 
@@ -114,9 +117,11 @@ def fit_targets(
         if plain:
             return fit_columns(part.targets, part.weights, stated=stated)
         sentinels = [(*v.sentinels, *v.categories) for v in sample.targets]
-        return fit_tracks(
-            part.targets, part.weights, sentinels=sentinels, stated=stated
-        )
+        sums, own = find_sums(sample, part), part.targets
+        if sums is not None:
+            own = sums.rest(own, part.conditions)
+        found = fit_tracks(own, part.weights, sentinels=sentinels, stated=stated)
+        return dataclasses.replace(found, sums=sums)
     names = sample.condition_names
     incident = -1 if cells.incident is None else names.index(cells.incident)
     return fit_cells(

@@ -30,6 +30,7 @@ from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.targets.grids import Coordinates, GridLayer
+from pidgan.training.targets.sums import Sums
 
 N_KNOTS = 256
 """Knots of a quantile transform: 0.03 in units of the normal scores for 10^6 rows."""
@@ -63,6 +64,7 @@ class TargetTransform:
     knots: FloatArray  # (n_tables, N_KNOTS), not decreasing
     mixing: FloatArray  # (n_patterns, n_targets, n_targets), upper triangular
     grids: GridLayer | None = None  # None where all targets are continuous
+    sums: Sums | None = None  # None where none is a sum with earlier targets
 
     @property
     def n_targets(self) -> int:
@@ -86,13 +88,20 @@ class TargetTransform:
         return max(_chain_length(self.base, j) for j in range(self.n_targets))
 
     def forward(
-        self, targets: FloatArray, *, seed: int = 0
+        self,
+        targets: FloatArray,
+        *,
+        conditions: FloatArray | None = None,
+        seed: int = 0,
     ) -> tuple[IntArray, FloatArray]:
         """Map targets (n, n_targets) to patterns and whitened coordinates, float32.
 
-        The pattern is -1 for a row that fits none; coordinates are zero on its atoms.
-        The seed is that of the numbers by which values on a grid are spread.
+        Sums with earlier targets need the conditions (n, n_conditions). The pattern is
+        -1 for a row that fits none; coordinates are zero on its atoms. The seed is that
+        of the numbers by which values on a grid are spread.
         """
+        if self.sums is not None and conditions is not None:
+            targets = self.sums.rest(targets, conditions)
         coordinates = self.coordinates(targets)
         pattern = self.match(coordinates)
         z = self.normal_scores(self.spread(coordinates, seed), pattern)
@@ -102,7 +111,7 @@ class TargetTransform:
 
     def rows(self, part: Part, *, seed: int) -> tuple[BoolArray, dict[str, np.ndarray]]:
         """Return which rows fit a pattern, and "y" and "pattern" of these."""
-        pattern, y = self.forward(part.targets, seed=seed)
+        pattern, y = self.forward(part.targets, conditions=part.conditions, seed=seed)
         fits = np.asarray(pattern >= 0)
         return fits, {"y": y[fits], "pattern": pattern[fits].astype(np.int32)}
 
@@ -128,7 +137,12 @@ class TargetTransform:
         )
 
     def inverse(self, y: Array, codes: Array | None, conditions: Array = None) -> Array:
-        """Map coordinates to physical targets, see `Targets.inverse`.
+        """Map coordinates to physical targets, see `Targets.inverse`."""
+        targets = self._own(y, codes)
+        return targets if self.sums is None else self.sums.whole(targets, conditions)
+
+    def _own(self, y: Array, codes: Array | None) -> Array:
+        """Map coordinates to targets, or the rests of those that are sums.
 
         Copying a column is slow in a graph: products with matrices of zeros and ones
         do it, and look up what each pattern brings.
@@ -181,7 +195,7 @@ class TargetTransform:
         """Return for each target the values that whole patterns take exactly."""
         codes = np.eye(self.n_patterns, dtype=np.float32)
         y = np.zeros((self.n_patterns, self.n_targets), dtype=np.float32)
-        made = self.inverse(y, codes if self.n_patterns > 1 else None)
+        made = self._own(y, codes if self.n_patterns > 1 else None)
         on_atom = np.asarray(self.patterns == 0)
         exact = on_atom
         for _ in range(self.depth):
@@ -189,6 +203,9 @@ class TargetTransform:
             if self.grids is not None:
                 absolute = absolute | (self.grids.absolute == 1)
             exact = on_atom & (absolute | exact[:, self.base])
+        if self.sums is not None:
+            kept = (made[:, :, None] == self.sums.kept).any(axis=2)
+            exact = exact & (kept | ~self.sums.is_sum)
         return [np.unique(v[e]) for v, e in zip(made.T, exact.T, strict=True)]
 
     def normal_scores(self, coordinates: FloatArray, pattern: IntArray) -> FloatArray:
@@ -219,17 +236,21 @@ class TargetTransform:
         return pattern
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        own = {k: v for k, v in vars(self).items() if k != "grids"}
+        own = {k: v for k, v in vars(self).items() if k not in ("grids", "sums")}
         arrays = {f"target_{k}": np.asarray(v) for k, v in own.items()}
-        return arrays if self.grids is None else arrays | self.grids.to_arrays()
+        for more in (self.grids, self.sums):
+            arrays |= {} if more is None else more.to_arrays()
+        return arrays
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "TargetTransform":
         names = {field.name for field in dataclasses.fields(TargetTransform)}
-        found = {name: arrays[f"target_{name}"] for name in names - {"grids"}}
+        names -= {"grids", "sums"}
+        found = {name: arrays[f"target_{name}"] for name in names}
         has_grids = any(name.startswith("grid_") for name in arrays)
         grids = GridLayer.from_arrays(arrays) if has_grids else None
-        return TargetTransform(**found, grids=grids)
+        sums = Sums.from_arrays(arrays) if "sum_terms" in arrays else None
+        return TargetTransform(**found, grids=grids, sums=sums)
 
 
 def _chain_length(base: IntArray, j: int) -> int:
