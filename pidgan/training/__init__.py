@@ -9,6 +9,7 @@
 - `model`: a trained model.
 - `networks`: networks that families are made of.
 - `refinement`: a model corrected by a classifier.
+- `separate_links`: models of different samples joined to a chain.
 - `targets`: kinds of target, as networks see them.
 """
 
@@ -22,5 +23,6 @@ __all__ = [
     "model",
     "networks",
     "refinement",
+    "separate_links",
     "targets",
 ]

@@ -92,13 +92,23 @@ def export_bundle(
     frame = model.reference() if reference is None else reference
     steps = [target.step for target in model.card.targets]
     paths = path, reference_path
+    is_whole = set(model.card.target_names) <= set(frame.columns)
+    if not is_whole:
+        warn(
+            f"{path}: written without a reference file, as no rows have all targets; "
+            "systematics then needs a dataset",
+            PidganWarning,
+            stacklevel=2,
+        )
     with writing_set(*paths, overwrite=overwrite) as (temporary, temporary_reference):
-        write_table(temporary_reference, frame, overwrite=True)
         conditions, noise = _test_rows(model, frame)
         targets = model.generate(conditions, noise)
         first = slice(0, SELF_TEST_ROWS)
-        digest = file_sha256(temporary_reference)
-        file = {"file": reference_path.name, "sha256": digest, "rows": len(frame)}
+        file = None
+        if is_whole:
+            write_table(temporary_reference, frame, overwrite=True)
+            digest = file_sha256(temporary_reference)
+            file = {"file": reference_path.name, "sha256": digest, "rows": len(frame)}
         arrays = {"conditions": conditions, "noise": noise, "targets": targets}
         update = {
             "schema_version": SCHEMA_VERSION,

@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow")
 import pidgan
 from pidgan.bundle.c_file import export_c
 from pidgan.bundle.card import sample_targets
-from pidgan.errors import PidganError, TrainingError
+from pidgan.errors import PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.training.chain import Chain, chain_of, link_shares, of_link
@@ -27,6 +27,7 @@ from pidgan.training.export import check_parity
 from pidgan.training.families import Energy
 from pidgan.training.loop import Progress, train
 from pidgan.training.model import open_model
+from pidgan.training.separate_links import join_links
 from pidgan.training.setup import choose_family, set_up
 
 N = 6000
@@ -290,3 +291,42 @@ def test_conditions_by_quantiles() -> None:
         f"condition_{name}" for name in ("source", "code", "centre", "scale")
     }
     assert before.n_columns == 6
+
+
+def test_links_of_different_samples_are_joined(
+    untrained: Chain, tmp_path: Path
+) -> None:
+    joined = join_links(untrained.links)
+    x = untrained.held_out[["P", "ETA"]].to_numpy(np.float32)[:200]
+    z = noise_of(untrained, len(x))
+    np.testing.assert_array_equal(joined.generate(x, z), untrained.generate(x, z))
+    names = [link.name for link in joined.card.links]
+    assert names == ["1 probnn", "2 probnn", "3 probnn"]
+    first, muon, _ = untrained.links
+    held_out = untrained.held_out.drop(columns=["isMuon", "ProbNN"])
+    apart = dataclasses.replace(first, held_out=held_out)
+    with pytest.warns(PidganWarning, match="no rows have all targets"):
+        pidgan.export_bundle(join_links([apart, muon]), tmp_path / "two.onnx")
+    assert pidgan.open_bundle(tmp_path / "two.onnx").reference() is None
+
+    def changed(where: int, **update: Any) -> Any:
+        conditions = list(muon.card.conditions)
+        conditions[where] = conditions[where].model_copy(update=update)
+        card = muon.card.model_copy(update={"conditions": tuple(conditions)})
+        return dataclasses.replace(muon, card=card)
+
+    pion = muon.card.model_copy(update={"species": "pi+"})
+    for wrong, message in (
+        ([first], "expected two or more links, got 1"),
+        ([first, first], "the target 'DLLK', which is a condition or an earlier"),
+        ([muon, first], "the target 'DLLK', which is a condition or an earlier"),
+        ([first, dataclasses.replace(muon, card=pion)], "species 'pi.', expected 'K."),
+        ([first, changed(2, name="DLLk")], "the condition 'DLLk', .*closest: 'DLLK'"),
+        ([first, changed(0, unit="GeV")], "'P' of link 'probnn' has unit 'GeV', but"),
+        ([first, changed(2, sentinels=())], "does not know the sentinels -999"),
+        ([first, changed(2, range=(500.0, 600.0))], "was trained in 500 to 600, but"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            join_links(wrong)
+    with pytest.warns(PidganWarning, match="'DLLK' of link 'probnn' was trained in -3"):
+        join_links([first, changed(2, range=(-3.0, 3.0))])
