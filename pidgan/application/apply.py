@@ -49,6 +49,9 @@ from pidgan.files.trees import Source, file_stamp
 CHUNK_ENTRIES = 200_000
 """Largest default number of entries of a chunk; more are not faster."""
 
+MANY_CHUNK_ENTRIES = 500_000
+"""The same where several bundles share the rows: each fills its last block of rows."""
+
 OUTSIDE_SHARE = 0.05
 """Share of rows with a condition outside the trained range, above which a warning says
 so. Samples that differ a little from the calibration sample stay below it."""
@@ -248,7 +251,7 @@ def apply(
         trees=(),
         output=Path(output),
         overwrite=overwrite,
-        chunk=chunk or CHUNK_ENTRIES,
+        chunk=chunk or _largest_chunk(generators),
         chunk_bytes=CHUNK_BYTES,
         threads=threads or 1,
     )
@@ -413,6 +416,12 @@ def _plan(
         for text in warn_texts(name, total, generators[name]):
             warnings.warn(text, PidganWarning, stacklevel=4)
     return plans
+
+
+def _largest_chunk(generators: Generators) -> int:
+    """Return the default for the largest number of entries of a chunk."""
+    is_shared = any(len(found.members) > 1 for found in generators.values())
+    return MANY_CHUNK_ENTRIES if is_shared else CHUNK_ENTRIES
 
 
 def _all(generators: TrackGenerators) -> tuple[int, ...]:

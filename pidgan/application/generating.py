@@ -153,8 +153,8 @@ def _rows_of_generators(
         yield np.flatnonzero(selected)
         return
     number = choice.find({name: rows[b] for name, b in track.choosing.items()})
-    # Small integers, which are sorted fast.
-    number = np.where(selected, number, NOBODY).astype(np.int16)
+    # Integers of 16 bits are sorted fast.
+    number = np.where(selected, number, np.int16(NOBODY))
     order = np.argsort(number, kind="stable")
     sizes = np.bincount(number - NOBODY, minlength=len(choice.when) + 1)
     ends = np.cumsum(sizes)

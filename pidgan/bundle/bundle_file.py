@@ -1,5 +1,6 @@
 """The file of a bundle: card, checksum, graph and self-test, and their checks."""
 
+import functools
 import hashlib
 import math
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Graph:
     values: dict[str, Value]
     operations: int
 
-    @property
+    @functools.cached_property
     def block_rows(self) -> int:
         """Number of rows in a call: as many as fit in memory and in a few seconds."""
         per_row = (value.size for value in self.values.values() if value.per_row)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.arrays import BoolArray, IntArray
+from pidgan.arrays import BoolArray
 
 Ranges = tuple[tuple[int, int], ...]
 """First and last values of ranges."""
@@ -44,11 +44,17 @@ class Choice:
             both = states[:, np.newaxis] & column.members[np.newaxis]
             flat = both.reshape(-1, len(self.when))
             states, index = np.unique(flat, axis=0, return_inverse=True)
-            table = index.reshape(both.shape[:2])
-            steps.append(_Step(column=column, following=table, states=states))
+            steps.append(
+                _Step(
+                    column=column,
+                    following=index.reshape(-1).astype(np.int32),
+                    n_classes=both.shape[1],
+                    states=states,
+                )
+            )
         return steps
 
-    def find(self, columns: Mapping[str, npt.NDArray[Any]]) -> IntArray:
+    def find(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int16]:
         """Return the number (n,) of the bundle of each row, -1 for none.
 
         None serves NaN, and numbers that are not whole.
@@ -59,11 +65,12 @@ class Choice:
             values = np.asarray(columns[name])
             if values.dtype.kind == "f":
                 lost = lost | (values != np.rint(values))
-            state = step.following[state, step.column.classes(values)]
+            own = step.column.classes(values)
+            state = step.following.take(state * step.n_classes + own)
         served = self._steps[-1].states if self._steps else np.ones((1, 1), np.bool_)
         number = np.where(served.any(axis=1), served.argmax(axis=1), NOBODY)
-        found = np.asarray(number[state], dtype=np.int64)
-        return np.where(lost, NOBODY, found) if np.any(lost) else found
+        found = number.astype(np.int16).take(state)
+        return np.where(lost, np.int16(NOBODY), found) if np.any(lost) else found
 
     def names(self, column: str, value: float) -> bool:
         """Return whether any bundle serves a value of a column."""
@@ -94,10 +101,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """A column, and which bundles are left after it, by those left before."""
+    """A column, and which bundles are left after it.
+
+    `following` numbers them by those left before and the class of the value.
+    """
 
     column: "_Column"
-    following: IntArray
+    following: npt.NDArray[np.int32]
+    n_classes: int
     states: BoolArray
 
 
@@ -120,8 +131,8 @@ class _Column:
             if own is None:
                 cells[:, number] = True
         self.members, index = np.unique(cells, axis=0, return_inverse=True)
-        self._class = index.reshape(-1)
-        self._table = None
+        self._class = index.reshape(-1).astype(np.int32)
+        self._table: npt.NDArray[np.int32] | None = None
         if len(ends) and self._edges[-1] - self._edges[0] < MOST_LISTED:
             listed = np.arange(self._edges[0] - 1, self._edges[-1] + 1)
             self._table = self._class[np.searchsorted(self._edges, listed, "right")]
@@ -137,14 +148,15 @@ class _Column:
         if not len(self._edges):
             return 0
         if self._table is None:
-            return self._class[np.searchsorted(self._edges, values, "right")]
-        low, high = self._edges[0] - 1, self._edges[-1]
+            return self._class.take(np.searchsorted(self._edges, values, "right"))
+        low = int(self._edges[0]) - 1
         if values.dtype.kind == "f":
-            values = np.where(np.isnan(values), low, np.clip(values, low, high))
-        elif values.dtype == np.uint64:
-            values = np.minimum(values, np.uint64(max(high, 0)))
-        whole = np.clip(values.astype(np.int64), low, high)
-        return self._table[whole - low]
+            inside = np.clip(np.nan_to_num(values), low, self._edges[-1])
+            return self._table.take(inside.astype(np.int64) - low)
+        if values.dtype == np.uint64:
+            values = np.minimum(values, np.uint64(max(int(self._edges[-1]), 0)))
+        # Values beyond the ends of the table count as those at the ends.
+        return self._table.take(values.astype(np.int64) - low, mode="clip")
 
 
 def _has(ranges: Ranges | None, value: float) -> bool:

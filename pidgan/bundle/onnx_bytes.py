@@ -304,6 +304,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, "int | memoryview"]]:
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    # Most numbers are small: tags, and sizes of names.
+    if position < len(data) and data[position] < 0x80:
+        return data[position], position + 1
     value = 0
     for i in range(_MAX_VARINT_BYTES):
         if position + i >= len(data):
