@@ -49,15 +49,17 @@ class Made:
         branches: Fingerprints of the generated branches; None if they are not known.
         inputs: Fingerprints of the branches that hold conditions.
         sample_cuts: By cut of the calibration sample, the rows that fail it, and all.
+        choose: By column, the branch that chose among several bundles.
     """
 
     entries: int
-    bundles: tuple[Mapping[str, str], ...]
+    bundles: tuple[Mapping[str, Any], ...]
     request: Mapping[str, Any]
     mapping: Mapping[str, str] = field(default_factory=dict)
     branches: Mapping[str, int] | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
     sample_cuts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    choose: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, branch: str) -> bool:
         """Return whether a branch was made then, as far as is known."""
@@ -172,6 +174,7 @@ def made_in(
                         cut: (int(n), int(of))
                         for cut, (n, of) in own.get("sample_cuts", {}).items()
                     },
+                    choose=dict(own.get("choose", {})),
                 )
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise NtupleError(

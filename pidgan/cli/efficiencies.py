@@ -99,7 +99,9 @@ def table(
 @options.reference
 @options.cuts
 @options.binning
-@options.output("Efficiency map that is written, a JSON file.")
+@options.output(
+    "Efficiency map that is written, a JSON file; for a collection a folder of maps."
+)
 @options.repeated(
     "--variation variations",
     "NAME",
@@ -137,16 +139,26 @@ def systematics(
     The rows are those of DATASET or REFERENCE, by default of the reference file beside
     the bundle. If MODEL is a folder of members, the first is the generator and the
     others count as with --other. A --scale says how well the analysis knows a
-    condition. The default binning is that of the sample for maps.
+    condition. The default binning is that of the sample for maps. For a collection
+    (.toml), a map of each bundle is written, with the reference file beside it.
     """
+    from pidgan.bundle.collection import SUFFIX
     from pidgan.efficiency.efficiency_map import check_suffix
     from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report is None:
         raise click.UsageError("--misid needs --report")
-    check_suffix(output)
     given["variations"] = [n for n in variations or VARIATIONS if n != "none"]
     given["cuts"] = given["cuts"] or None
+    if generator.suffix == SUFFIX:
+        if reference is not None or others or report is not None:
+            raise click.UsageError(
+                f"{generator} is a collection, whose bundles have their reference "
+                "files: it takes no second argument, --other or --report"
+            )
+        _write_maps(generator, output, overwrite=overwrite, **given)
+        return
+    check_suffix(output)
     opened, *members = open_generators(generator)
     rows = open_rows(reference)
     members += [one for path in others for one in open_generators(path)]
@@ -171,6 +183,25 @@ def systematics(
         click.echo(str(path))
 
 
+def _write_maps(
+    collection: Path, folder: Path, *, overwrite: bool, **given: Any
+) -> None:
+    """Write a map of each bundle of a collection into a folder."""
+    from pidgan.bundle.collection import Collection
+    from pidgan.efficiency.systematics import run_systematics
+    from pidgan.files.writing import writing_folder
+
+    opened = Collection.open(collection)
+    bundles = opened.open_bundles()
+    width = len(str(len(bundles)))
+    names = [f"{n:0{width}}_{b.path.stem}.json" for n, b in enumerate(bundles, 1)]
+    with writing_folder(folder, mark=names[0], overwrite=overwrite) as temporary:
+        for name, bundle in zip(names, bundles, strict=True):
+            run_systematics(bundle, None, **given).save(temporary / name)
+            note(f"{name}: {bundle.card.species}, sha256 {bundle.sha256[:12]}...")
+    click.echo(str(folder))
+
+
 @cli.command(
     epilog="Example: pidgan efficiency out.root --map Kplus=kaon-map.json "
     '--cut "RichDLLk > 0"'
@@ -179,7 +210,8 @@ def systematics(
 @options.repeated(
     "--map maps",
     "TRACK=MAP.json",
-    "Prefix of a track and its efficiency map from `pidgan systematics`",
+    "Prefix of a track and its efficiency map from `pidgan systematics`, or a folder "
+    "with the maps of a collection",
     more=" MAP.json alone is the map of every --track TRACK. Several are for a joint "
     "selection.",
 )

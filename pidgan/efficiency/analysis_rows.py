@@ -8,40 +8,33 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.application.conditions import (
-    UNIT_CHECK_ENTRIES,
-    Conditions,
-    FoundCondition,
-    check_numbers,
-    check_units,
-)
+from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
 from pidgan.application.sample_cuts import SampleCuts
-from pidgan.application.several_tracks import Shape, common_shape, lay_out
+from pidgan.application.several_tracks import lay_out
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.bundle.card import CardVariable
 from pidgan.bundle.noise import UInt64Array, entry_keys
 from pidgan.efficiency.binning import (
-    Binning,
     bin_index,
     by_condition,
     choose_edges,
     warn_of_outside,
 )
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.events import Events, event_keys, find_events, find_keys
+from pidgan.efficiency.made_by import is_usable
 from pidgan.efficiency.outside import OutsideByTrack, add_outside, sum_outside
 from pidgan.efficiency.proof import Proof, check_proven, find_repeated, sum_cuts
+from pidgan.efficiency.row_plans import Request, TreePlan, check_conditions, plan_tree
+from pidgan.efficiency.track_maps import as_track_maps
 from pidgan.efficiency.usable_rows import has_targets, is_species
-from pidgan.errors import MapError, NtupleError, PidganWarning
+from pidgan.errors import MapError, PidganWarning
 from pidgan.files import tables
-from pidgan.sample.cuts import Cut, parse_cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,56 +92,6 @@ class Rows:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track.
-
-    `key` are the branches that identify an event, if not those of the record.
-    """
-
-    maps: Maps
-    cuts: Mapping[str, Sequence[int]]
-    suffix: str
-    species_from: str | None
-    weights: str | None
-    binning: Binning
-    conditions: Conditions
-    chunk: int
-    key: tuple[str, ...] = ()
-    trust: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Where a tree holds a track: `own` are its branches, `needed` those to read."""
-
-    track: str
-    efficiency_map: EfficiencyMap
-    cuts: Mapping[int, Cut]
-    targets: Mapping[str, str]
-    conditions: tuple[FoundCondition, ...]
-    status: str | None
-    species: str | None
-    own: Sequence[str]
-    needed: Sequence[str]
-    shape: Shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TreePlan:
-    """A tree, the tracks in it, the branches to read, and the proof of its columns.
-
-    `key` are the branches that identify an event.
-    """
-
-    source: tables.Source
-    tracks: Sequence[_Plan]
-    shape: Shape
-    branches: Sequence[str]
-    key: Sequence[str]
-    proof: Proof
-
-
 def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
     """Return the rows of all files; raise if none can be used."""
     check_conditions(request.conditions, request.maps)
@@ -157,7 +100,7 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     proofs = [Proof(source) for source in sources]
     keys = find_keys(proofs, request.maps, request.key)
     trees = [
-        _plan_tree(proof, request, key) for proof, key in zip(proofs, keys, strict=True)
+        plan_tree(proof, request, key) for proof, key in zip(proofs, keys, strict=True)
     ]
     by_tree = {_identity(tree.source): tree.proof for tree in trees}
     repeated = [] if all(keys) else find_repeated(by_tree.values())
@@ -166,7 +109,10 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
     if not any(len(part.kept) for part in parts):
-        species = {t: own.metadata["species"] for t, own in request.maps.items()}
+        species = {
+            t: " or ".join({m.metadata["species"]: 0 for m in as_track_maps(own).maps})
+            for t, own in request.maps.items()
+        }
         ids = [f"{t}_{request.species_from} = {own}" for t, own in species.items()]
         which = f" with {' and '.join(ids)}" if request.species_from else ""
         raise MapError(
@@ -207,32 +153,11 @@ def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Row
         events=_events(by_source, origin),
         key=keys[0] if len(set(keys)) == 1 else (),
         unproven=(*repeated, *(text for p in by_tree.values() for text in p.lacking)),
-        outside=add_outside((p.outside for p in parts), total=float(weights.sum())),
+        outside=add_outside(
+            (own for part in parts for own in part.outside), total=float(weights.sum())
+        ),
         sample_cuts=sum_cuts(by_tree.values()),
     )
-
-
-def check_conditions(conditions: Conditions, maps: Maps) -> None:
-    """Raise if something is given for a condition that no track's map has."""
-    known = {track: own.metadata["conditions"] for track, own in maps.items()}
-    conditions.check({t: {v["name"] for v in found} for t, found in known.items()})
-
-
-def find_track_conditions(
-    track: str,
-    efficiency_map: EfficiencyMap,
-    source: tables.Source,
-    tree: tables.TreeInfo,
-    *,
-    needed: Sequence[str],
-    conditions: Conditions,
-) -> tuple[FoundCondition, ...]:
-    """Return where a tree holds the needed conditions of a map for a track."""
-    written = efficiency_map.metadata["conditions"]
-    known = {v.name: v for v in map(CardVariable.model_validate, written)}
-    variables = [variable for name, variable in known.items() if name in needed]
-    others = known.keys() - set(needed)
-    return conditions.find(variables, track, source, tree, others=others)
 
 
 def _identity(source: tables.Source) -> str:
@@ -276,87 +201,10 @@ class _Part:
     kept: IntArray
     n_read: int
     n_invalid: int
-    outside: OutsideByTrack
+    outside: Sequence[OutsideByTrack]
 
 
-def _plan(
-    track: str, source: tables.Source, tree: tables.TreeInfo, request: Request
-) -> _Plan:
-    """Return where a tree holds a track; raise if it does not."""
-    found = request.maps[track]
-    parse = partial(parse_cut, names=found.names, aliases=found.aliases)
-    cuts = {number: parse(found.cuts[number]) for number in request.cuts[track]}
-    named = {name for cut in cuts.values() for name in cut.names}
-    targets = {
-        v["name"]: f"{track}_{v['name']}{request.suffix}"
-        for v in found.metadata["targets"]
-        if v["name"] in named
-    }
-    conditions = find_track_conditions(
-        track,
-        found,
-        source,
-        tree,
-        needed=[*named, *found.binning],
-        conditions=request.conditions,
-    )
-    status = f"{track}_pidgan_status{request.suffix}"
-    has_status = status in tree.branches
-    species = f"{track}_{request.species_from}" if request.species_from else None
-    inputs = [name for condition in conditions for name in condition.inputs]
-    own = [*targets.values(), *inputs, *([status] if has_status else [])]
-    needed = [*own, *([species] if species else [])]
-    check_numbers(needed, tree, source, track)
-    types = {name: tree.types[name] for name in needed}
-    return _Plan(
-        track=track,
-        efficiency_map=found,
-        cuts=cuts,
-        targets=targets,
-        conditions=conditions,
-        status=status if has_status else None,
-        species=species,
-        own=own,
-        needed=needed,
-        shape=common_shape(types, own=own, where=f"{source}, {track}"),
-    )
-
-
-def _plan_tree(proof: Proof, request: Request, key: Sequence[str]) -> _TreePlan:
-    """Return where a tree holds what is asked for; raise if something is missing."""
-    source, tree = proof.source, proof.info
-    plans = [_plan(track, source, tree, request) for track in request.maps]
-    shape = _one_shape(plans, source)
-    names = ", ".join(request.maps)
-    extra = list(by_condition(request.binning))
-    extra += [request.weights] if request.weights else []
-    extra += key
-    check_numbers(extra, tree, source, names)
-    needed = [name for plan in plans for name in plan.needed]
-    branches = list(dict.fromkeys([*needed, *extra]))
-    where = f"{source}, {names}"
-    types = {name: tree.types[name] for name in branches}
-    common_shape(types, own=[n for plan in plans for n in plan.own], where=where)
-    for plan in plans:
-        proof.require(
-            plan.track,
-            plan.efficiency_map,
-            [*plan.targets.values(), *([plan.status] if plan.status else [])],
-            conditions=plan.conditions,
-            species_from=request.species_from,
-        )
-    proof.check(trust=request.trust)
-    return _TreePlan(
-        source=source,
-        tracks=plans,
-        shape=shape,
-        branches=branches,
-        key=key,
-        proof=proof,
-    )
-
-
-def _read_tree(tree: _TreePlan, request: Request) -> Iterator[_Part]:
+def _read_tree(tree: TreePlan, request: Request) -> Iterator[_Part]:
     """Read one tree in chunks; raise if its columns are not those of its proof."""
     source, branches, key = tree.source, tree.branches, tree.key
     where = f"{source}, {', '.join(request.maps)}"
@@ -378,28 +226,19 @@ def _read_tree(tree: _TreePlan, request: Request) -> Iterator[_Part]:
     tree.proof.check(trust=request.trust)
 
 
-def _one_shape(plans: Sequence[_Plan], source: tables.Source) -> Shape:
-    """Return the shape of all tracks, which must agree."""
-    first, *others = plans
-    for plan in others:
-        if plan.shape != first.shape:
-            raise NtupleError(
-                f"{source}: {first.track} holds {_described(first.shape)} and "
-                f"{plan.track} {_described(plan.shape)}; expected the same of both for "
-                "a joint selection"
-            )
-    return first.shape
+class _Places(NamedTuple):
+    """Rows of a track that one map serves, an index, their bins and conditions."""
 
-
-def _described(shape: Shape) -> str:
-    if shape == ():
-        return "one track an entry"
-    return f"{'any number of' if shape[0] is None else shape[0]} tracks an entry"
+    track: str
+    map: EfficiencyMap
+    rows: Any
+    bins: IntArray
+    conditions: Mapping[str, npt.NDArray[Any]]
 
 
 def _read_chunk(
     rows: Mapping[str, npt.NDArray[Any]],
-    tree: _TreePlan,
+    tree: TreePlan,
     request: Request,
     event: UInt64Array | None,
 ) -> _Part:
@@ -407,37 +246,57 @@ def _read_chunk(
     n = len(next(iter(rows.values())))
     chosen, valid = np.ones(n, dtype=np.bool_), np.ones(n, dtype=np.bool_)
     arrays: dict[tuple[str | None, str | int], npt.NDArray[Any]] = {}
-    conditions: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    weights = np.asarray(rows[request.weights] if request.weights else np.ones(n))
+    places: list[_Places] = []
     for plan in tree.tracks:
-        columns = {name: rows[branch] for name, branch in plan.targets.items()}
-        own = {c.variable.name: c.evaluate(rows) for c in plan.conditions}
-        conditions[plan.track], columns = own, columns | own
-        if plan.species:
-            pdgid = plan.efficiency_map.metadata["pdgid"]
-            is_signed = plan.track in tree.proof.signed
-            chosen &= is_species(rows[plan.species], pdgid, is_signed=is_signed)
-        for values in columns.values():
-            valid &= ~np.isnan(np.asarray(values, dtype=np.float64))
+        which: Any = 0
+        if plan.made_by is not None:
+            which = plan.made_by.maps_of(rows)
+            chosen &= is_usable(which)
+            valid &= which >= 0
+        arrays[plan.track, "place"] = place = np.full(n, -1, dtype=np.int64)
+        for number in request.cuts[plan.track]:
+            arrays[plan.track, number] = np.zeros(n, dtype=np.bool_)
+        for number, one in enumerate(plan.maps):
+            is_alone = plan.made_by is None
+            mine: Any = slice(None) if is_alone else np.flatnonzero(which == number)
+            own = rows if is_alone else {k: rows[k][mine] for k in plan.needed}
+            columns = {name: own[branch] for name, branch in one.targets.items()}
+            conditions = {c.variable.name: c.evaluate(own) for c in one.conditions}
+            columns |= conditions
+            found = one.part.map
+            if plan.species:
+                pdgid = found.metadata["pdgid"]
+                is_signed = plan.track in tree.proof.signed
+                ids = own[plan.species]
+                chosen[mine] &= is_species(ids, pdgid, is_signed=is_signed)
+            for values in columns.values():
+                valid[mine] &= ~np.isnan(np.asarray(values, dtype=np.float64))
+            bins = bin_index(columns, found.binning)
+            place[mine] = np.where(bins < 0, -1, bins + one.part.bins.start)
+            targets = found.metadata["targets"]
+            sentinels = {v["name"]: tuple(v["sentinels"]) for v in targets}
+            for cut_number, cut in one.cuts.items():
+                arrays[plan.track, cut_number][mine] = cut.passes(columns, sentinels)
+            places.append(_Places(plan.track, found, mine, bins, conditions))
         if plan.status:
             valid &= has_targets(rows[plan.status])
-        targets = plan.efficiency_map.metadata["targets"]
-        sentinels = {v["name"]: tuple(v["sentinels"]) for v in targets}
-        arrays[plan.track, "place"] = bin_index(columns, plan.efficiency_map.binning)
-        for number, cut in plan.cuts.items():
-            arrays[plan.track, number] = cut.passes(columns, sentinels)
     keep = chosen & valid
-    weights = rows[request.weights] if request.weights else np.ones(n)
-    outside = {
-        track: sum_outside(
-            {name: values[keep] for name, values in own.items()},
-            request.maps[track].binning,
-            arrays[track, "place"][keep],
-            np.asarray(weights[keep], dtype=np.float64),
+    outside = []
+    for one_place in places:
+        used = keep[one_place.rows]
+        outside.append(
+            {
+                one_place.track: sum_outside(
+                    {name: v[used] for name, v in one_place.conditions.items()},
+                    one_place.map.binning,
+                    one_place.bins[used],
+                    weights[one_place.rows][used].astype(np.float64),
+                )
+            }
         )
-        for track, own in conditions.items()
-    }
     arrays |= {(None, name): rows[name] for name in by_condition(request.binning)}
-    arrays["", "weight"] = np.asarray(weights, dtype=np.float64)
+    arrays["", "weight"] = weights.astype(np.float64)
     return _Part(
         arrays={key: values[keep] for key, values in arrays.items()},
         event=None if event is None else event[keep],

@@ -14,8 +14,9 @@ above 1 is counted too, and not clipped: clipping would bias the mean of the can
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,15 @@ from pidgan.application.record import SCHEMA, tree_name
 from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, IntArray
-from pidgan.efficiency.analysis_rows import (
-    check_conditions,
-    find_track_conditions,
-)
 from pidgan.efficiency.binning import Counts, add_counts, bin_index, count_outside
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.made_by import NOT_MADE, MadeBy, find_made_by, is_usable
 from pidgan.efficiency.proof import Proof
+from pidgan.efficiency.row_plans import check_conditions, find_track_conditions
 from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
+from pidgan.efficiency.track_maps import GivenMap, MapPart, Maps, parts_of
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
 from pidgan.files import tables
@@ -52,7 +52,7 @@ from pidgan.files.trees import Addition
 
 @checked
 def write_efficiency_columns(
-    maps: Mapping[str, EfficiencyMap | str | Path],
+    maps: Mapping[str, GivenMap],
     files: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
@@ -74,7 +74,8 @@ def write_efficiency_columns(
     has other efficiencies.
 
     Args:
-        maps: Efficiency map, or its JSON file, by the prefix of the track.
+        maps: Efficiency map, or its JSON file, by the prefix of the track, or several,
+            or a folder of them, as in `pid_efficiency`.
         files: Files, `FILE:TREE` or patterns.
         output: File of the same format, or a directory for several files.
         cuts: One selection or several, as in `pid_efficiency`.
@@ -112,6 +113,7 @@ def write_efficiency_columns(
         conditions=conditions,
         species_from=species_from,
         suffix=suffix,
+        trust=trust,
     )
     columns = {
         outputs[path]: [_tree_columns(source, request) for source in found]
@@ -202,6 +204,7 @@ class _Request:
     conditions: Conditions
     species_from: str | None
     suffix: str
+    trust: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,45 +221,76 @@ class _TreeColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class _TrackColumns:
-    """Where a tree holds a track; `species` and `status` are None if not asked for."""
+    """Where a tree holds a track; `species` and `status` are None if not asked for.
+
+    `made_by` says which map serves which row, None if the first one serves all.
+    """
 
     track: str
-    map: EfficiencyMap
-    conditions: tuple[FoundCondition, ...]
+    maps: tuple[tuple[MapPart, tuple[FoundCondition, ...]], ...]
+    made_by: MadeBy | None
     species: str | None
     status: str | None
+
+    @property
+    def conditions(self) -> tuple[FoundCondition, ...]:
+        """The conditions of all maps."""
+        return tuple(c for _, conditions in self.maps for c in conditions)
 
     @property
     def own(self) -> list[str]:
         """Branches that hold the track itself."""
         inputs = [name for condition in self.conditions for name in condition.inputs]
-        return [*inputs, *([self.status] if self.status else [])]
+        return [*dict.fromkeys(inputs), *([self.status] if self.status else [])]
+
+    @property
+    def others(self) -> list[str]:
+        """Branches that say of which species or bundle a track is."""
+        chosen = self.made_by.branches.values() if self.made_by else ()
+        return [*([self.species] if self.species else []), *chosen]
 
     def places(
         self, rows: Mapping[str, Any], *, is_signed: bool
     ) -> tuple[IntArray, dict[str, int]]:
         """Return the bin (n,) of each row, -1 without an efficiency, and counts."""
-        columns = {c.variable.name: c.evaluate(rows) for c in self.conditions}
-        place = bin_index(columns, self.map.binning)
-        left = np.ones(len(place), dtype=np.bool_)
-        counts = {"rows": len(place)}
-        for why, lost in self._losses(rows, columns, is_signed=is_signed):
-            counts[why] = int(np.count_nonzero(left & lost))
-            left &= ~lost
-        outside = left & (place < 0)
-        counts["outside_map"] = int(np.count_nonzero(outside))
-        rest = {name: values[outside] for name, values in columns.items()}
-        for name, n in count_outside(rest, self.map.binning).items():
-            counts[f"outside_map, {name}"] = n
-        return np.where(left, place, -1), counts
+        n = len(next(iter(rows.values())))
+        place = np.full(n, -1, dtype=np.int64)
+        counts: Counter[str] = Counter({"rows": n, "other_species": 0})
+        which: IntArray = np.zeros(n, dtype=np.int64)
+        if self.made_by is not None:
+            which = self.made_by.maps_of(rows)
+            counts["other_species"] = int(np.count_nonzero(~is_usable(which)))
+            counts["no_targets"] = int(np.count_nonzero(which == NOT_MADE))
+        for number, (part, conditions) in enumerate(self.maps):
+            mine = np.flatnonzero(which == number)
+            own = {name: rows[name][mine] for name in (*self.own, *self.others)}
+            columns = {c.variable.name: c.evaluate(own) for c in conditions}
+            bins = bin_index(columns, part.map.binning)
+            left = np.ones(len(mine), dtype=np.bool_)
+            losses = self._losses(part.map, own, columns, is_signed=is_signed)
+            for why, lost in losses:
+                counts[why] += int(np.count_nonzero(left & lost))
+                left &= ~lost
+            outside = left & (bins < 0)
+            counts["outside_map"] += int(np.count_nonzero(outside))
+            rest = {name: values[outside] for name, values in columns.items()}
+            for name, lost_by in count_outside(rest, part.map.binning).items():
+                counts[f"outside_map, {name}"] += lost_by
+            place[mine] = np.where(left & (bins >= 0), bins + part.bins.start, -1)
+        return place, dict(counts)
 
     def _losses(
-        self, rows: Mapping[str, Any], columns: Mapping[str, Any], *, is_signed: bool
+        self,
+        efficiency_map: EfficiencyMap,
+        rows: Mapping[str, Any],
+        columns: Mapping[str, Any],
+        *,
+        is_signed: bool,
     ) -> Iterator[tuple[str, BoolArray]]:
         """Yield why rows (n,) may have no efficiency, and which ones have none."""
         n = len(next(iter(columns.values())))
         none = np.zeros(n, dtype=np.bool_)
-        pdgid = int(self.map.metadata["pdgid"])
+        pdgid = int(efficiency_map.metadata["pdgid"])
         if self.species is None:
             yield "other_species", none
         else:
@@ -268,7 +302,7 @@ class _TrackColumns:
             yield "no_targets", none
         else:
             yield "no_targets", ~has_targets(rows[self.status])
-        missing = [~np.isfinite(columns[name]) for name in self.map.binning]
+        missing = [~np.isfinite(columns[name]) for name in efficiency_map.binning]
         yield "no_condition", np.any([none, *missing], axis=0)
 
 
@@ -281,9 +315,12 @@ def _record(
     trust: bool,
 ) -> list[str]:
     """Return the record of a file: its maps, what is not proven of it, and counts."""
-    maps = asked.maps.items()
+    hashes = {
+        track: [part.map.metadata.get("bundle_sha256") for part in parts_of(own)]
+        for track, own in asked.maps.items()
+    }
     request = {
-        "maps": {track: own.metadata["bundle_sha256"] for track, own in maps},
+        "maps": {t: own if len(own) > 1 else own[0] for t, own in hashes.items()},
         "cuts": [selection.text for selection in asked.selections],
         "species_from": asked.species_from,
         "suffix": asked.suffix,
@@ -309,12 +346,12 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
     """Return the new branches of a tree; raise if it does not hold what they need."""
     proof = Proof(source)
     tree = proof.info
-    tracks = [_find_track(track, source, tree, request) for track in request.maps]
+    tracks = [_find_track(track, proof, request) for track in request.maps]
     names = ", ".join(request.maps)
     where = f"{source}, {names}"
     own = list(dict.fromkeys(name for track in tracks for name in track.own))
-    truth = [track.species for track in tracks if track.species]
-    inputs = list(dict.fromkeys([*own, *truth]))
+    others = [name for track in tracks for name in track.others]
+    inputs = list(dict.fromkeys([*own, *others]))
     check_numbers(inputs, tree, source, names)
     types = {name: tree.types[name] for name in inputs}
     shape = common_shape(types, own=own, where=where)
@@ -323,14 +360,6 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
         rows, _ = lay_out(head, inputs, shape, where=where)
         for track in tracks:
             check_units(track.conditions, rows, source, track.track)
-    for track in tracks:
-        proof.require(
-            track.track,
-            track.map,
-            [track.status] if track.status else (),
-            conditions=track.conditions,
-            species_from=request.species_from,
-        )
     selected = dict(
         zip(
             selection_names(request.selections),
@@ -376,23 +405,39 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
     return _TreeColumns(addition=addition, proof=proof, counts=counts)
 
 
-def _find_track(
-    track: str, source: tables.Source, tree: tables.TreeInfo, request: _Request
-) -> _TrackColumns:
-    """Return where a tree holds a track."""
-    own = request.maps[track]
+def _find_track(track: str, proof: Proof, request: _Request) -> _TrackColumns:
+    """Return where a tree holds a track, and add what it needs to the proof."""
+    given, source, tree = request.maps[track], proof.source, proof.info
     status = f"{track}_pidgan_status{request.suffix}"
-    return _TrackColumns(
+    found = _TrackColumns(
         track=track,
-        map=own,
-        conditions=find_track_conditions(
-            track,
-            own,
-            source,
-            tree,
-            needed=list(own.binning),
-            conditions=request.conditions,
+        maps=tuple(
+            (
+                part,
+                find_track_conditions(
+                    track,
+                    part.map,
+                    source,
+                    tree,
+                    needed=list(part.map.binning),
+                    conditions=request.conditions,
+                ),
+            )
+            for part in parts_of(given)
         ),
+        made_by=None,
         species=f"{track}_{request.species_from}" if request.species_from else None,
         status=status if status in tree.branches else None,
     )
+    check_numbers([*found.own, *found.others], tree, source, track)
+    proof.require(
+        track,
+        given,
+        [found.status] if found.status else (),
+        conditions=found.conditions,
+        species_from=request.species_from,
+    )
+    if proof.lacking and not request.trust:
+        return found  # All that is lacking is told at once.
+    where = f"{source}, {track}"
+    return replace(found, made_by=find_made_by(where, proof.own[track], given))

@@ -387,10 +387,6 @@ def check_suffix(path: str | Path) -> None:
         raise MapError(f"{path}: expected a name that ends in .json")
 
 
-Maps = Mapping[str, EfficiencyMap]
-"""Efficiency maps by the prefix of a track."""
-
-
 def _read_head(path: Path) -> dict[str, Any]:
     if not path.is_file():
         siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []

@@ -28,7 +28,7 @@ from scipy import sparse
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.quoted import Estimate
 from pidgan.errors import PidganWarning
 
@@ -71,7 +71,7 @@ class Estimates:
     samples: Mapping[Sample, Any] = field(default_factory=dict, repr=False)
     gradients: Mapping[str, Any] = field(default_factory=dict, repr=False)
     shifts: Mapping[Origin, FloatArray] = field(default_factory=dict, repr=False)
-    maps: Maps = field(default_factory=dict, repr=False)
+    maps: Mapping[str, EfficiencyMap] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -291,7 +291,7 @@ def _check_denominator(b: Estimates) -> None:
         )
 
 
-def warn_of_relatives(maps: Maps) -> None:
+def warn_of_relatives(maps: Mapping[str, EfficiencyMap]) -> None:
     """Warn of maps that share rows in a way that they do not record."""
     bundles = [m.metadata.get("bundle_sha256") for m in maps.values()]
     known = [bundle for bundle in bundles if bundle is not None]

@@ -13,7 +13,7 @@ import numpy as np
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.binning import Edges, bin_index
-from pidgan.efficiency.efficiency_map import Maps
+from pidgan.efficiency.track_maps import Maps
 from pidgan.errors import MapError, PidganWarning
 from pidgan.sample.cuts import Columns
 

@@ -44,17 +44,18 @@ from pidgan.application.sample_cuts import SampleCuts, sample_cut_text
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted, sums
-from pidgan.efficiency.analysis_rows import Request, Rows, read_rows
+from pidgan.efficiency.analysis_rows import Rows, read_rows
 from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
-from pidgan.efficiency.estimates import Estimates, map_key, stack, warn_of_relatives
+from pidgan.efficiency.estimates import Estimates, stack, warn_of_relatives
 from pidgan.efficiency.events import check_key
 from pidgan.efficiency.outside import OutsideByTrack, check_places, outside_texts
 from pidgan.efficiency.quoted import Estimate, PidEfficiency
+from pidgan.efficiency.row_plans import Request
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
+from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps, parts_of
 from pidgan.errors import MapError, PidganWarning
 from pidgan.sample.weights import check_weights
 
@@ -188,7 +189,7 @@ class PidEfficiencies:
 
 @checked
 def pid_efficiency(
-    maps: Mapping[str, EfficiencyMap | str | Path],
+    maps: Mapping[str, GivenMap],
     files: str | Path | Sequence[str | Path],
     *,
     cuts: str | Sequence[str] | None = None,
@@ -216,7 +217,9 @@ def pid_efficiency(
 
     Args:
         maps: Efficiency map, or its JSON file, by the prefix of the track; the columns
-            are `{track}_{target}{suffix}`.
+            are `{track}_{target}{suffix}`. Several maps, or a folder of their files,
+            are those of the bundles of a collection: each row uses the map of the
+            bundle that made it.
         files: Files, `FILE:TREE` or patterns.
         cuts: One selection or several. A cut on target names, "RichDLLk > 0", is
             required of every track; a cut may also name several tracks,
@@ -307,15 +310,15 @@ def combine(
             f"{len(used.weights)} rows{where} with a sum of weights of "
             f"{used.weights.sum():.6g}, expected a positive sum"
         )
-    keys = {track: map_key(own) for track, own in maps.items()}
-    warn_of_relatives({keys[track]: maps[track] for track in maps})
+    maps = {track: as_track_maps(own) for track, own in maps.items()}
+    warn_of_relatives({p.key: p.map for own in maps.values() for p in parts_of(own)})
     integrate = partial(
         sums.integrate,
         cells=cells,
         squares=sums.sum_squares(used, maps, n_cells),
         correction=correction,
     )
-    parts = [integrate(selection, used, maps, keys) for selection in selections]
+    parts = [integrate(selection, used, maps) for selection in selections]
     sample = sums.RowSample(
         rows=rows,
         selections=tuple(selections),
@@ -324,7 +327,7 @@ def combine(
         means=np.array([p.corrected if correction else p.generated for p in parts]),
         sums=np.where(cells.status == FILLED, cells.sums, 0.0),
     )
-    estimates = _estimates(parts, sample, keys, cells=cells)
+    estimates = _estimates(parts, sample, cells=cells)
     _warn_of_unphysical(estimates.values)
     return PidEfficiencies(
         results=tuple(_describe(parts, estimates, cells, rows=rows)),
@@ -352,12 +355,12 @@ def _warn_of_unphysical(values: FloatArray) -> None:
 def _estimates(
     parts: Sequence[sums.Part],
     sample: sums.RowSample,
-    keys: Mapping[str, str],
     *,
     cells: sums.Cells,
 ) -> Estimates:
     """Return the values of all selections in all bins, with their derivatives."""
-    by_key = {keys[track]: own for track, own in sample.maps.items()}
+    found = (part for own in sample.maps.values() for part in parts_of(own))
+    by_key = {part.key: part.map for part in found}
     joined = stack(
         Estimates(
             labels=tuple(quoted.label_of(part.selection.text, r) for r in cells.ranges),

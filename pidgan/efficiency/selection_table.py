@@ -7,9 +7,8 @@ from itertools import product
 import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.efficiency.efficiency_map import Maps
-from pidgan.efficiency.estimates import map_key
 from pidgan.efficiency.selections import Selection
+from pidgan.efficiency.track_maps import Maps, parts_of
 from pidgan.errors import CutError
 
 _SIGNS = (">=", "<=", "==", "!=", ">", "<", "-", "+", "*", "/", "&&", "&", "||", "|")
@@ -45,20 +44,25 @@ class SelectionTable:
 
     def __init__(self, selection: Selection, maps: Maps) -> None:
         cuts = selection.cuts
-        keys = {track: map_key(maps[track]) for track in cuts}
+        parts = {track: parts_of(maps[track]) for track in cuts}
         self.owners = {**{f"{track}_": [track] for track in cuts}, "": list(cuts)}
         self.efficiency = {t: maps[t].nominal[cut] for t, cut in cuts.items()}
-        self.covariance = {
-            (t, s): maps[t].joint_covariance(cuts[t], cuts[s])
+        # By two tracks, where their bins lie that have the same map.
+        self.covariance = [
+            ((t, p.bins), (s, q.bins), p.map.joint_covariance(*numbers))
             for t, s in product(cuts, cuts)
-            if keys[t] == keys[s]
-        }
+            for p, q in product(parts[t], parts[s])
+            if p.key == q.key
+            for numbers in [(p.numbers[cuts[t]], q.numbers[cuts[s]])]
+        ]
         # By map and variation, then by track.
         self.shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
         for track, cut in cuts.items():
-            for name, values in maps[track].variations.items():
-                own = self.shifts.setdefault((keys[track], name), {})
-                own[track] = values[cut]
+            for part in parts[track]:
+                for name, values in part.map.variations.items():
+                    own = self.shifts.setdefault((part.key, name), {})
+                    own[track] = np.zeros(len(maps[track].n_eff))
+                    own[track][part.bins] = values[part.numbers[cut]]
 
     def product(
         self, tracks: Sequence[str], places: Mapping[str, IntArray]
@@ -70,9 +74,12 @@ class SelectionTable:
             for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
         }
         variance = np.zeros(len(factors[0]))
-        for (t, s), covariance in self.covariance.items():
+        for (t, a), (s, b), covariance in self.covariance:
             if t in slopes and s in slopes:
-                variance += slopes[t] * slopes[s] * covariance[places[t], places[s]]
+                i, j = places[t], places[s]
+                mine = (i >= a.start) & (i < a.stop) & (j >= b.start) & (j < b.stop)
+                shared = covariance[i[mine] - a.start, j[mine] - b.start]
+                variance[mine] += slopes[t][mine] * slopes[s][mine] * shared
         for shift in self.shifts.values():
             parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
             variance += np.sum(parts, axis=0) ** 2

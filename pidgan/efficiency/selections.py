@@ -10,8 +10,10 @@ import ast
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.track_maps import GivenMap, Maps, TrackMap, TrackMaps, join_maps
 from pidgan.errors import CutError, MapError, nearest
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 
@@ -46,10 +48,11 @@ def parse_selections(cuts: str | Sequence[str] | None, maps: Maps) -> list[Selec
     return selections
 
 
-def open_maps(
-    maps: Mapping[str, EfficiencyMap | str | Path],
-) -> dict[str, EfficiencyMap]:
-    """Return the efficiency map by track, each file opened once."""
+def open_maps(maps: Mapping[str, GivenMap]) -> dict[str, TrackMap]:
+    """Return the efficiency maps by track, each file opened once.
+
+    What is given for a track may be a folder of maps, or several of them.
+    """
     if not isinstance(maps, Mapping):
         raise TypeError(
             f"maps is {maps!r}, expected a mapping of track to efficiency map, such as "
@@ -57,12 +60,36 @@ def open_maps(
         )
     if not maps:
         raise ValueError("no track given, expected an efficiency map by track")
-    files = {str(one) for one in maps.values() if not isinstance(one, EfficiencyMap)}
-    opened = {path: EfficiencyMap.open(path) for path in files}
-    return {
-        track: given if isinstance(given, EfficiencyMap) else opened[str(given)]
-        for track, given in maps.items()
-    }
+    opened: dict[str, EfficiencyMap] = {}
+    found: dict[str, TrackMap] = {}
+    for track, given in maps.items():
+        if isinstance(given, TrackMaps):
+            found[track] = given
+            continue
+        listed: list[Any] = [given]
+        if not isinstance(given, str | Path | EfficiencyMap):
+            listed = list(given)
+        members: list[EfficiencyMap] = []
+        for one in listed:
+            if isinstance(one, EfficiencyMap):
+                members.append(one)
+                continue
+            for path in _map_files(one):
+                if path not in opened:
+                    opened[path] = EfficiencyMap.open(path)
+                members.append(opened[path])
+        found[track] = join_maps(track, members)
+    return found
+
+
+def _map_files(given: str | Path) -> list[str]:
+    """Return the file of a map, or those of a folder."""
+    if not Path(given).is_dir():
+        return [str(given)]
+    files = [str(path) for path in sorted(Path(given).glob("*.json"))]
+    if not files:
+        raise MapError(f"{given} holds no efficiency map (*.json)")
+    return files
 
 
 def _shared_cuts(maps: Maps) -> tuple[str, ...]:

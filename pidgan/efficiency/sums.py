@@ -20,12 +20,13 @@ from scipy import sparse
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Rows
-from pidgan.efficiency.efficiency_map import EfficiencyMap, Maps
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.events import EventSums, event_blocks, in_several, square_sums
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
+from pidgan.efficiency.track_maps import Maps, parts_of
 from pidgan.errors import PidganWarning
 from pidgan.sample.weights import n_eff_of_sums
 
@@ -308,7 +309,6 @@ def integrate(
     selection: Selection,
     rows: Rows,
     maps: Maps,
-    keys: Mapping[str, str],
     *,
     cells: Cells,
     squares: Mapping[str, FloatArray],
@@ -326,20 +326,13 @@ def integrate(
     outside: dict[Origin, FloatArray] = {}
     is_outside = np.zeros(len(rows.weights), dtype=np.bool_)
     for i, (track, number) in enumerate(selection.cuts.items()):
-        key, own, place = keys[track], maps[track], rows.tracks[track].place
+        own, place = maps[track], rows.tracks[track].place
         out = place < 0
         shape = (len(cells.sums), len(own.n_eff))
         flat = rows.cell[~out] * shape[1] + place[~out]
         in_bins = partial(_in_bins, flat, ~out, shape)
         weights = rows.weights * np.prod(factors[:i] + factors[i + 1 :], axis=0)
         gradient = cells.share(in_bins(weights))
-        wide = _widen(gradient, number, own)
-        gradients[key] = gradients[key] + wide if key in gradients else wide
-        found: dict[Origin, FloatArray] = {
-            (key, name): gradient @ variation[number]
-            for name, variation in own.variations.items()
-        }
-        # An origin of its own: a variation of the map may have the same name.
         w = rows.weights
         total, passed = in_bins(w), in_bins(w * flags[i])
         change = _transfer(
@@ -349,7 +342,16 @@ def integrate(
             squares[track],
             passed,
         )
-        found[(key, "filling"), "transfer"] = (gradient * change).sum(axis=1)
+        found: dict[Origin, FloatArray] = {}
+        for part in parts_of(own):
+            key, k, slopes = part.key, part.numbers[number], gradient[:, part.bins]
+            wide = _widen(slopes, k, part.map)
+            gradients[key] = gradients[key] + wide if key in gradients else wide
+            for name, variation in part.map.variations.items():
+                found[key, name] = slopes @ variation[k]
+            # An origin of its own: a variation of the map may have the same name.
+            moved = (slopes * change[:, part.bins]).sum(axis=1)
+            found[(key, "filling"), "transfer"] = moved
         for origin, shift in found.items():
             shifts[origin] = shifts[origin] + shift if origin in shifts else shift
         is_outside |= out
@@ -362,7 +364,7 @@ def integrate(
     corrected = cells.mean(rows, np.prod(factors, axis=0))
     generated = cells.mean(rows, passing)
     if not correction:
-        own_maps = frozenset(keys[track] for track in selection.cuts)
+        own_maps = frozenset(p.key for t in selection.cuts for p in parts_of(maps[t]))
         shifts[own_maps, "uncorrected"] = corrected - generated
     return Part(
         selection=selection,
