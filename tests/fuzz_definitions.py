@@ -65,6 +65,15 @@ SHOWERS: dict[str, Any] = {
         },
     },
 }
+RANKS = {
+    "sweights": {
+        "file": "{stem}_sw.npz",
+        "branch": "sweight",
+        "match": ["order_index"],
+        "order": ["K_P - K_PT", "nTracks"],
+        "ties": "file",
+    }
+}
 MASS = {
     "discriminant": {
         "branch": "m",
@@ -152,6 +161,8 @@ def _write_data(folder: Path) -> tuple[Path, Path]:
     places = folder / "tracks.npz", folder / "showers.npz"
     np.savez(places[0], **tracks)
     np.savez(places[1], **showers)
+    rank = np.argsort(np.lexsort((tracks["nTracks"], p - tracks["K_PT"])))
+    np.savez(folder / "tracks_sw.npz", order_index=rank, sweight=tracks["sw"], q=rank)
     return places
 
 
@@ -167,8 +178,9 @@ def judges(folder: Path) -> dict[str, Judge]:
 
     def definition(rng: random.Random) -> str:
         content, data = rng.choice(((TRACKS, tracks), (SHOWERS, showers)))
-        if content is TRACKS and rng.random() < 0.2:
-            content = {k: v for k, v in TRACKS.items() if k != "weight_branch"} | MASS
+        if content is TRACKS and rng.random() < 0.4:
+            other = rng.choice((MASS, RANKS))
+            content = {k: v for k, v in TRACKS.items() if k != "weight_branch"} | other
         path = folder / "mutant.toml"
         path.write_bytes(_mutant(content, rng))
         try:

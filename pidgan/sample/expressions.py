@@ -27,7 +27,7 @@ _SIGNS: dict[type[ast.AST], Any] = {
     ast.UAdd: np.positive,
 }
 #: A branch whose name the language of cuts does not know, such as "fit.mass[0]".
-_PLAIN = re.compile(r"[^\W\d][^\s+\-*/()&|<>=!,]*")
+_BRANCH = re.compile(r"[^\W\d][^\s+\-*/()&|<>=!,]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Expression:
 
 def parse_expression(text: str) -> Expression:
     """Parse an expression of branches; a CutError says what it is not."""
-    if _PLAIN.fullmatch(text):
+    if _BRANCH.fullmatch(text):
         return whole_branch(text)
     try:
         tree = syntax_tree(text)
@@ -89,10 +89,15 @@ def _value(text: str, node: ast.expr, columns: Columns) -> Any:
         case ast.Constant(value=float() as value):
             return value
         case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
-            return _SIGNS[type(sign)](_value(text, operand, columns))
+            return _plain(_SIGNS[type(sign)](_value(text, operand, columns)))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
             pair = [_value(text, part, columns) for part in (left, right)]
-            return _SIGNS[type(sign)](*pair)
+            return _plain(_SIGNS[type(sign)](*pair))
         case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
-            return np.abs(_value(text, argument, columns))
+            return _plain(np.abs(_value(text, argument, columns)))
     raise _refused(text)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as one of Python, beside which single precision stays so."""
+    return value if np.ndim(value) else float(value)

@@ -13,9 +13,9 @@ file is called and how its rows belong to those of the tuple:
 - Rows: with `match = "entry"`, both files have the same rows in the same order.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from pidgan.errors import CutError, repeated
 from pidgan.sample.expressions import Expression, parse_expression
@@ -37,14 +37,10 @@ class WeightFile(BaseModel):
 
     model_config = FROZEN
 
-    file: str = Field(min_length=1)
+    file: str = Field(min_length=1, max_length=200)
     tree: str | None = Field(default=None, min_length=1)
     branch: str = Field(default="sweight", min_length=1)
-    match: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
-        Field(min_length=1),
-        BeforeValidator(lambda names: (names,) if isinstance(names, str) else names),
-    ] = (ORDER_INDEX,)
+    match: Names = Field(default=(ORDER_INDEX,), min_length=1)
     order: Names = ()
     ties: Literal["refuse", "file"] = "refuse"
 

@@ -31,6 +31,7 @@ def test_single_precision_stays_single_precision() -> None:
         "abs(b - a) * 2": np.abs(b - a) * np.float32(2),
         "(a + b) / -a": (a + b) / -a,
         "a - d": a - d,
+        "-1 * a + abs(-3) * (2 - 1.5)": -a + np.float32(1.5),
         "k - 5": np.array([-4.0, -1.0]),
         "+a - 1e3": a - np.float32(1e3),
     }.items():
