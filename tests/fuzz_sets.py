@@ -143,9 +143,9 @@ def _model(place: Path) -> Any:
 
 
 def _checkpoint(place: Path) -> Any:
-    from pidgan.training.loop import _read
+    from pidgan.training.checkpoint import read_checkpoint
 
-    state, arrays = _read(place / "checkpoint.npz")
+    state, arrays = read_checkpoint(place / "checkpoint.npz")
     return [json.dumps(state), *(array.tobytes() for array in arrays.values())]
 
 

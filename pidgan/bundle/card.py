@@ -73,16 +73,18 @@ class CardLink(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     seed: int
     steps: int = Field(ge=0)
+    plan: str = ""
     n_noise: int = Field(ge=1)
 
 
 class Card(BaseModel):
     """Description of a generator: its variables, its training and its validation.
 
-    `dataset` has hash, rows in each part, sum of weights, n_eff, seed and files;
-    `validation` has figures with their floors, `reference` name, sha256 and rows of the
-    reference file; `self_test` has rows of conditions and noise, and their targets. A
-    chain has `links`, whose steps add up to `steps`.
+    `plan` is the text that repeats a training whose budget changed the number of steps
+    on the way; `dataset` has hash, rows in each part, sum of weights, n_eff, seed and
+    files; `validation` has figures with their floors, `reference` name, sha256 and rows
+    of the reference file; `self_test` has rows of conditions and noise, and their
+    targets. A chain has `links`, whose steps add up to `steps`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +101,7 @@ class Card(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
     seed: int
     steps: int = Field(ge=0)
+    plan: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
     reference: dict[str, Any] | None = None

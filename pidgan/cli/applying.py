@@ -1,6 +1,7 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
 import contextlib
+import functools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import EntriesLine, cli, note, open_generator
+from pidgan.cli.group import EntriesLine, TrainingLine, cli, note, open_generator
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
@@ -118,7 +119,9 @@ def refine(
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
 
-    refined = refine_model(open_model(model), pidgan.Dataset.open(dataset), **given)
+    opened, data = open_model(model), pidgan.Dataset.open(dataset)
+    show = functools.partial(TrainingLine(), "")
+    refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite)
     before, after = refined.losses[0], min(refined.losses)
     click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")

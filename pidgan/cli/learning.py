@@ -12,7 +12,15 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, fail, note, open_generator, open_pairs, training_line
+from pidgan.cli.group import (
+    TrainingLine,
+    cli,
+    end_line,
+    fail,
+    note,
+    open_generator,
+    open_pairs,
+)
 from pidgan.files.writing import refuse_existing
 
 
@@ -158,7 +166,7 @@ def prepare(
     "families` lists them.  [default: distilled; for cells shower_sequence]",
 )
 @options.budget("10m")
-@options.steps
+@options.plan
 @options.seed
 @click.option(
     "--members",
@@ -169,7 +177,8 @@ def prepare(
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue a training from its last checkpoint to its own number of steps.",
+    help="Continue a training from its last checkpoint to its own number of steps, or "
+    "for what is left of its budget.",
 )
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite
@@ -186,17 +195,19 @@ def train(
     try:
         if members is not None:
             given |= {"members": members, "overwrite": overwrite}
-            model, *_ = train_members(opened, output, progress=training_line, **given)
+            model, *_ = train_members(opened, output, progress=TrainingLine(), **given)
         else:
-            show = functools.partial(training_line, "")
+            show = functools.partial(TrainingLine(), "")
             model = pidgan.train(opened, directory=output, progress=show, **given)
             model.save(output, overwrite=overwrite or given["resume"])
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
     finally:
-        note("")
+        end_line()
     count = "" if members is None else f", {members} members"
-    click.echo(f"{output}: {model.card.family}, {model.card.steps} steps{count}")
+    repeat = f"; --steps {model.card.plan} repeats it" if model.card.plan else ""
+    steps = f"{model.card.steps} steps{count}{repeat}"
+    click.echo(f"{output}: {model.card.family}, {steps}")
 
 
 def _check_length(given: Mapping[str, Any]) -> None:
@@ -255,7 +266,7 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
         del given["families"]
     given["settings"] = _by_family(given["settings"])
     opened = pidgan.Dataset.open(dataset)
-    found = compare_families(opened, output, progress=training_line, **given)
+    found = compare_families(opened, output, progress=TrainingLine(), **given)
     click.echo(found.to_json() if as_json else found.text())
     note(f"{output}")
 

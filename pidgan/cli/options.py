@@ -92,6 +92,14 @@ def parse_duration(text: str) -> float:
     return parse(text)
 
 
+def parse_steps(text: str) -> int | str:
+    """Turn a number of steps, or a plan, into what `train` takes."""
+    from pidgan.training.pace import Pace
+
+    paces = [Pace.parse(part) for part in text.split("+")]
+    return int(text) if len(paces) == len(paces[0].changes) == 1 else text
+
+
 def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a callback of click that reads a text, or several, if any is given."""
 
@@ -146,7 +154,9 @@ def budget(default: str) -> Callable[..., Any]:
         "--budget",
         metavar="DURATION",
         callback=reads(parse_duration),
-        help=f"Wall-clock time of one training, e.g. 20m.  [default: {default}]",
+        help="Wall-clock time of one training, e.g. 20m. It is kept, with a complete "
+        "schedule, also where the machine becomes slower or faster.  "
+        f"[default: {default}]",
     )
 
 
@@ -223,6 +233,14 @@ steps = click.option(
     type=COUNT,
     help="Number of training steps, instead of a budget. Family cramer adds its share "
     "`play` on top.",
+)
+plan = click.option(
+    "--steps",
+    metavar="N",
+    callback=reads(parse_steps),
+    help="Number of training steps, instead of a budget; or the plan on the card of a "
+    "model whose budget changed it on the way, e.g. 1043,521:548. Family cramer adds "
+    "its share `play` on top.",
 )
 weights = click.option(
     "--weights", metavar="BRANCH", help="Branch that holds weights, e.g. sWeights."

@@ -30,6 +30,7 @@ from pidgan.files.writing import writing_file, writing_set_folder
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.training.blocks import in_blocks
+from pidgan.training.budget import length
 
 FORMAT = 3
 """Version of the layout of a chain's folder."""
@@ -157,11 +158,31 @@ class Length:
 
     budget: float | None = None
     steps: int | None = None
-    each: tuple[int, ...] = ()
+    each: tuple[int | str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, budget: str | float | None, steps: int | str | None, *, links: int
+    ) -> "Length":
+        """Return the length that a training of so many links is asked for.
+
+        The steps of each link, or their plans, may stand in a text: "900+1043,521:548".
+        """
+        each = steps.split("+") if isinstance(steps, str) else [steps]
+        found = [length(budget, one) for one in each]
+        if len(found) == 1 and (found[0][1] is None or len(found[0][1].changes) == 1):
+            seconds, pace = found[0]
+            return cls(budget=seconds, steps=None if pace is None else pace.steps)
+        if len(found) != links:
+            raise ValueError(
+                f"steps is {steps!r}, expected those of all {links} links, with + "
+                "between them"
+            )
+        return cls(each=tuple(pace.text for _, pace in found if pace))
 
     def parts(self, shares: Sequence[float]) -> list[dict[str, Any]]:
         """Return the budget and the steps of each link."""
-        steps: list[int | None] = [None] * len(shares)
+        steps: list[int | str | None] = [None] * len(shares)
         if self.steps is not None:
             ends = np.rint(np.cumsum(shares) * self.steps).astype(int)
             steps = [max(1, int(n)) for n in np.diff(ends, prepend=0)]
@@ -285,6 +306,7 @@ def chain_of(
             settings=card.settings,
             seed=card.seed,
             steps=card.steps,
+            plan=card.plan,
             n_noise=card.n_noise,
         )
         for link, card in zip(sample.links, cards, strict=True)
@@ -301,10 +323,18 @@ def chain_of(
         settings=cards[0].settings,
         seed=cards[0].seed,
         steps=sum(card.steps for card in cards),
+        plan=plan_of(cards),
         versions=cards[0].versions,
         links=tuple(links),
     )
     return Chain(card=card, links=tuple(models), held_out=held_out)
+
+
+def plan_of(cards: Sequence[Card]) -> str:
+    """Return the text that repeats a chain, empty if its number of steps does."""
+    if not any(card.plan for card in cards):
+        return ""
+    return "+".join(card.plan or str(card.steps) for card in cards)
 
 
 def _named(

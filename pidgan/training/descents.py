@@ -1,16 +1,19 @@
 """The optimizers of a training: they do what phases say, in compiled steps."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from pidgan.arrays import FloatArray
+from pidgan.training.averages import BLOCKS, Average, Blocks, HeldOut, Judge, Kept
 from pidgan.training.backend import keras, tf
-from pidgan.training.networks.updates import assign
 from pidgan.training.phases import (
     Batch,
     Clock,
     Descent,
+    Losses,
     Optimizer,
     Phase,
     Schedule,
@@ -21,39 +24,40 @@ from pidgan.training.rows import Rows
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
 
-Steps = Callable[[int, int, int, int, int], dict[str, float]]
-"""Function of the first step, the number of steps, the begin and the end of the phase
-and the number of all steps, which returns the mean losses."""
+Steps = Callable[[int, int, int, int, int, int], dict[str, float]]
+"""Function of the first step, the number of steps, the begin and the end of the phase,
+and the start and the number of all steps, which returns the mean losses."""
 
 
 class Descents:
-    """The optimizers of all phases that take part, and the best weights so far."""
+    """The optimizers of all phases that take part, and the weights to be exported."""
 
     def __init__(self, phases: Iterable[Phase]) -> None:
         """Build an optimizer for each descent; phases may share a descent."""
         self.phases = [phase for phase in phases if phase.share > 0]
         self._optimizers: dict[Descent, Any] = {}
-        self._best: dict[Descent, _Best] = {}
+        self._averages: dict[Descent, Average] = {}
+        self._kept: dict[Descent, Kept] = {}
+        self._judges: dict[tuple[Phase, Descent], Judge] = {}
         for descent in [d for phase in self.phases for d in phase.descents]:
-            if descent not in self._optimizers:
-                optimizer = _make(descent.optimizer)
-                optimizer.build(list(descent.variables))
-                self._optimizers[descent] = optimizer
-                if descent.keeps_best:
-                    self._best[descent] = _Best(descent.variables)
+            if descent in self._optimizers:
+                continue
+            variables, choice = list(descent.variables), descent.optimizer
+            self._optimizers[descent] = _make(choice)
+            self._optimizers[descent].build(variables)
+            if choice.average:
+                self._averages[descent] = Average(variables, choice.average)
+            if descent.held_out is not None:
+                average = self._averages.get(descent)
+                self._kept[descent] = Kept(variables, average)
 
     @property
     def variables(self) -> list[Any]:
         """All variables that an interrupted training needs, in a fixed order."""
         trained = [v for descent in self._optimizers for v in descent.variables]
         states = [v for o in self._optimizers.values() for v in o.variables]
-        best = [v for kept in self._best.values() for v in (kept.least, *kept.weights)]
-        return list({id(v): v for v in [*trained, *states, *best]}.values())
-
-    @property
-    def watches(self) -> bool:
-        """Whether any descent is to be shown the validation part now and then."""
-        return bool(self._best)
+        kept = [v for one in self._kept.values() for v in one.state]
+        return list({id(v): v for v in [*trained, *states, *kept]}.values())
 
     def step(self, phase: Phase, batch: Batch, seed: Any, clock: Clock) -> Batch:
         """Do the updates of one step and return the losses by name."""
@@ -81,7 +85,10 @@ class Descents:
             for descent, total in zip(update.descents, sums, strict=True)
         ]
         for descent, gradient in zip(update.descents, gradients, strict=True):
-            self._optimizers[descent].apply(gradient, list(descent.variables))
+            optimizer = self._optimizers[descent]
+            optimizer.apply(gradient, list(descent.variables))
+            if descent in self._averages:
+                self._averages[descent].follow(optimizer.iterations - 1)
         return losses
 
     def compile(self, phase: Phase, rows: Rows, *, seed: int, xla: bool) -> Steps:
@@ -89,18 +96,22 @@ class Descents:
 
         # A function of its own is traced once, though the loop below has it twice.
         @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def one_step(step: Any, begin: Any, end: Any, total: Any) -> dict[str, Any]:
+        def one_step(step: Any, *bounds: Any) -> dict[str, Any]:
             stream = tf.stack([tf.constant(seed % 2**31), step])
             batch = rows.batch(stream, phase.batch_size)
-            clock = Clock(step=step, begin=begin, end=end, total=total)
+            begin, end, start, total = bounds
+            clock = Clock(step=step, begin=begin, end=end, total=total, start=start)
             return self.step(phase, batch, tf.random.fold_in(stream, NOISE), clock)
 
         @tf.function(jit_compile=xla)  # type: ignore[untyped-decorator]
-        def loop(first: Any, n: Any, begin: Any, end: Any, total: Any) -> Any:
-            sums = one_step(first, begin, end, total)
+        def loop(
+            first: Any, n: Any, begin: Any, end: Any, start: Any, total: Any
+        ) -> Any:
+            bounds = (begin, end, start, total)
+            sums = one_step(first, *bounds)
             i = tf.constant(1)
             while i < n:
-                losses = one_step(first + i, begin, end, total)
+                losses = one_step(first + i, *bounds)
                 sums = {key: sums[key] + losses[key] for key in sums}
                 i += 1
             return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
@@ -111,58 +122,53 @@ class Descents:
 
         return run
 
-    def watch(self, phase: Phase, batch: Batch, seed: Any) -> None:
-        """Keep averaged weights where their loss on a validation batch is the least."""
-        for update in phase.updates:
-            for descent in [d for d in update.descents if d in self._best]:
-                now = [v.numpy() for v in descent.variables]
-                self._average(descent)
-                loss = _weighted(update.losses(batch, seed), descent.factors, None)
-                self._best[descent].keep(loss, descent.variables)
-                assign(descent.variables, now)
+    def watch(self, phase: Phase, held_out: HeldOut) -> Blocks:
+        """Judge the weights there are, and keep the better ones.
+
+        Returns the losses, in blocks of rows that are not trained on, of the weights
+        that are kept from now on.
+        """
+        found: Blocks = {}
+        for descent in [d for d in phase.descents if d in self._kept]:
+            key = (phase, descent)
+            if key not in self._judges:
+                self._judges[key] = held_out.losses(_judged(phase, descent))
+            total = functools.partial(_total, factors=descent.factors)
+            found |= self._kept[descent].watch(self._judges[key], total)
+        return found
 
     def end(self, phase: Phase) -> None:
-        """Put the averaged weights, or the best, in place of the last ones."""
+        """Put the kept weights in place of the last ones."""
         later = self.phases[self.phases.index(phase) + 1 :]
         needed = {descent for other in later for descent in other.descents}
         for descent in [d for d in phase.descents if d not in needed]:
-            if descent in self._best:
-                self._best[descent].restore(descent.variables)
-            else:
-                self._average(descent)
+            if descent in self._kept:
+                self._kept[descent].restore()
         if phase.settle is not None:
             phase.settle()
 
-    def _average(self, descent: Descent) -> None:
-        if descent.optimizer.average:
-            variables = list(descent.variables)
-            self._optimizers[descent].finalize_variable_values(variables)
+
+def _judged(phase: Phase, descent: Descent) -> Losses:
+    """Return the losses that judge a descent, of the batches of its phase."""
+
+    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
+        if phase.prepare is not None:
+            batch = phase.prepare(batch, seed)
+        assert descent.held_out is not None
+        return descent.held_out(batch, seed)
+
+    return losses
 
 
-class _Best:
-    """The least loss of a descent on the validation part, and its weights then."""
-
-    def __init__(self, variables: Sequence[Any]) -> None:
-        self.least = keras.Variable(np.inf, trainable=False)
-        self.weights = [
-            keras.Variable(tf.zeros_like(v), trainable=False) for v in variables
-        ]
-
-    def keep(self, loss: Any, variables: Sequence[Any]) -> None:
-        if loss < self.least:
-            self.least.assign(loss)
-            assign(self.weights, variables)
-
-    def restore(self, variables: Sequence[Any]) -> None:
-        if np.isfinite(self.least.numpy()):
-            assign(variables, self.weights)
+def _total(losses: Blocks, factors: Mapping[str, float | Schedule]) -> FloatArray:
+    """Return the sum of losses that a descent goes down, in blocks; zeros of none."""
+    known = {k: v for k, v in factors.items() if k in losses}
+    return _weighted(losses, known, None) if losses else np.zeros(BLOCKS)
 
 
 def _make(choice: Optimizer) -> Any:
     options: dict[str, Any] = {"weight_decay": choice.weight_decay}
     options["global_clipnorm"] = choice.clip
-    if choice.average:
-        options |= {"use_ema": True, "ema_momentum": choice.average}
     if choice.kind == "rmsprop":
         return keras.optimizers.RMSprop(choice.learning_rate, **options)
     options |= {"beta_1": choice.beta_1, "beta_2": choice.beta_2}
@@ -173,7 +179,7 @@ def _weighted(
     losses: Mapping[str, Any], factors: Mapping[str, float | Schedule], clock: Any
 ) -> Any:
     """Return the sum of losses with their factors; of all losses without any."""
-    terms = []
+    terms: list[Any] = []
     for name, factor in (factors or dict.fromkeys(losses, 1.0)).items():
         number = factor(clock) if callable(factor) else factor
         is_one = isinstance(number, float) and number == 1

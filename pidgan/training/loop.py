@@ -3,34 +3,33 @@
 A family brings losses and phases; the loop brings rows, optimizers and randomness.
 Rows and noise of step i are functions of (seed, i) alone, so that an interrupted
 training continues to the same result. A wall-clock budget becomes a number of steps
-after a short timing, so that `steps` repeats it.
+after a short timing, and the clock corrects this number on the way
+(`pidgan.training.pace`): `steps` repeats the training, given what its card says.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pidgan.arguments import checked
 from pidgan.errors import TrainingError
-from pidgan.files.seals import SEAL, add_arrays, check_seal, reason, sealed
-from pidgan.files.tables import read_arrays
-from pidgan.files.writing import writing_file
+from pidgan.files.seals import reason
 from pidgan.sample.dataset import Dataset
+from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
-from pidgan.training.budget import TIMED_STEPS, parse_duration, steps_within, time_step
+from pidgan.training.budget import Budget, length
 from pidgan.training.chain import Chain, Length, train_links
+from pidgan.training.checkpoint import mark_of, read_checkpoint, write_checkpoint
 from pidgan.training.descents import Descents, Steps
 from pidgan.training.model import Model
-from pidgan.training.networks.updates import assign, held_out_losses
+from pidgan.training.networks.updates import assign
+from pidgan.training.pace import Pace
 from pidgan.training.phases import Phase
+from pidgan.training.record import Record
 from pidgan.training.setup import Setup, choose_family, set_up
 
 CHECKPOINT = "checkpoint.npz"
@@ -38,18 +37,10 @@ DEFAULT_BUDGET = 600.0
 # Duration of one call of the compiled loop: the latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
-# Time between two records of losses of the validation part, which take 0.05 s each.
-RECORD_SECONDS = 3.0
 # Losses are of order one in normal coordinates; above this, a network has diverged.
 DIVERGED = 1e4
 # Shortest training that is compiled with XLA, which takes some seconds a phase.
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
-# Largest number of rows for the losses of the validation part, and of numbers in these
-# rows, which limits the memory for some hundred cells and more.
-VALIDATION_ROWS, VALIDATION_NUMBERS = 1024, 2**19
-# Number of times that the best weights are sought on the validation part. The steps are
-# fixed, so that the result does not depend on the speed of the machine.
-WATCHES = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,8 +51,10 @@ class Progress:
         step: Number of steps done.
         steps: Number of steps of all phases together.
         phase: Name of the running phase.
-        losses: Losses by name, averaged over the chunk.
+        losses: Losses by name of the running weights, averaged over the chunk.
         seconds_left: Estimated time for the remaining steps.
+        held_out: Losses by name on rows that are not trained on, with their errors, of
+            the weights that would be exported now; none before the first comparison.
     """
 
     step: int
@@ -69,6 +62,9 @@ class Progress:
     phase: str
     losses: Mapping[str, float]
     seconds_left: float
+    held_out: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 @checked
@@ -78,7 +74,7 @@ def train(
     family: Any = None,
     recipe: str | None = None,
     budget: str | float | None = None,
-    steps: int | None = None,
+    steps: int | str | None = None,
     seed: int = 1,
     settings: Mapping[str, Any] | None = None,
     directory: str | Path | None = None,
@@ -94,21 +90,28 @@ def train(
             `pidgan.training.families.WganGp(width=64)`. The default is "distilled", and
             "shower_sequence" for the cells of a calorimeter.
         recipe: Second spelling of `family` for a published recipe, "maevskiy2019".
-        budget: Wall-clock time, "10m" or seconds; 10 minutes by default.
+        budget: Wall-clock time, "10m" or seconds; 10 minutes by default. It is kept
+            also where the machine becomes slower or faster.
         steps: Number of training steps instead of a budget; it repeats a training
-            exactly on one machine. Family cramer adds its share `play` on top.
+            exactly on one machine. A card with a `plan` is of a budget whose number of
+            steps was corrected on the way; the text of the plan repeats it. Family
+            cramer adds its share `play` on top.
         seed: Seed of weights, batches and noise.
         settings: Settings by name that differ from the family's defaults; texts become
             numbers where a number is expected.
         directory: Folder of the checkpoints; without it there are none. The links of a
             chain have a folder each in it.
         resume: Whether to continue from the checkpoint in `directory`, if there is one,
-            to its own number of steps; a `steps` or `budget` that differs is an error.
-        progress: Function that is called after about every second of training.
+            to its own number of steps or what is left of its budget; a `steps` or
+            `budget` that differs is an error.
+        progress: Function that is called when a phase begins, and after about every
+            second of training.
 
     Returns:
-        The model, with averaged generator weights; a chain for a sample with links,
-        which are trained in turn and share the budget or the steps.
+        The model, with the averaged weights or the last ones, whichever are better on
+        rows that are not trained on. Its history holds the losses of these weights, as
+        "validation_NAME", beside those of the training. A chain for a sample with
+        links, which are trained in turn and share the budget or the steps.
 
     Raises:
         TrainingError: There are too few rows, the training diverges, or the checkpoint
@@ -116,38 +119,66 @@ def train(
         PidganError: There is no such family or setting, or a value has another type.
         KeyboardInterrupt: The user interrupts; a checkpoint is written first.
     """
-    if budget is not None and steps is not None:
-        raise ValueError("give a budget or a number of steps, not both")
     if dataset.sample.links:
-        length = Length(steps=steps)
-        if budget is not None:
-            length = Length(budget=parse_duration(budget))
         return train_links(
             functools.partial(train, family=family, recipe=recipe, settings=settings),
             dataset,
-            length=length,
+            length=Length.of(budget, steps, links=len(dataset.sample.links)),
             default=Length(budget=DEFAULT_BUDGET),
             seed=seed,
             directory=None if directory is None else Path(directory),
             resume=resume,
             progress=progress,
         )
+    seconds, pace = length(budget, steps)
+    return run_training(
+        dataset,
+        choose_family(family, recipe, settings, dataset.sample),
+        budget=seconds,
+        pace=pace,
+        seed=seed,
+        directory=directory,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def run_training(
+    dataset: Dataset,
+    chosen: Any,
+    *,
+    budget: float | None,
+    pace: Pace | None,
+    seed: int,
+    directory: str | Path | None,
+    resume: bool,
+    progress: Callable[[Progress], None] | None,
+    begin: Pace | None = None,
+) -> Model:
+    """Train a family, given as a value, as `train` does.
+
+    A training with a budget begins at the pace `begin`, if one is given.
+    """
+    now = Budget(DEFAULT_BUDGET if budget is None else budget)
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
-    chosen = choose_family(family, recipe, settings, dataset.sample)
     training = Training(set_up(dataset, chosen, seed=seed))
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
-    seconds = None if budget is None else parse_duration(budget)
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)
-        training.check_length(checkpoint, steps, seconds)
-    elif steps is not None:
-        training.choose_xla(steps >= XLA_STEPS)
-        training.steps = steps
+        training.check_length(checkpoint, pace, budget)
+        if training.budget is not None and training.step < training.last_step:
+            spent = training.budget.spent + now.spent
+            again = Budget(training.budget.seconds, spent=spent)
+            training.follow(again, pace=training.pace)
+            training.correct()
+    elif pace is not None:
+        pace.check(sum(phase.share for phase in training.descents.phases))
+        training.choose_xla(pace.steps >= XLA_STEPS)
+        training.pace = pace
     else:
-        training.budget = DEFAULT_BUDGET if seconds is None else seconds
-        training.choose_xla(training.budget >= XLA_SECONDS)
-        training.time_steps(training.budget)
+        training.choose_xla(now.seconds >= XLA_SECONDS)
+        training.follow(now, pace=begin)
     training.run(checkpoint, progress)
     return training.model()
 
@@ -158,11 +189,14 @@ class Training:
     def __init__(self, setup: Setup) -> None:
         self.setup, self.settings = setup, setup.settings
         self.descents = Descents(setup.phases)
-        self.step, self.steps = 0, 0
-        self.budget: float | None = None
-        self.history: dict[str, list[float]] = {"step": []}
+        self.step, self.pace = 0, Pace.parse(1)
+        self.budget: Budget | None = None
+        self.record = Record(setup.family, self.descents)
         self._compiled: dict[Phase, Steps] = {}
-        self._chunk = TIMED_STEPS
+        self._costs: dict[Phase, float] = {}  # seconds of a step, as timed
+        self._ended = 0  # number of phases that have ended
+        self._chunk = 1
+        self._held_out: HeldOut | None = None
         self._seen: tuple[int, ...] | None = None  # mark of the checkpoint
 
     @property
@@ -171,60 +205,66 @@ class Training:
         both = [*self.setup.family.generator.variables, *self.descents.variables]
         return list({id(v): v for v in both}.values())
 
+    @property
+    def last_step(self) -> int:
+        """Step at which the last phase ends; the shares of phases may exceed 1."""
+        return self._end(len(self.descents.phases) - 1)
+
     def choose_xla(self, pays: bool) -> None:
         """Decide whether steps are compiled with XLA, unless the settings say it."""
         if self.settings.xla is None:
             self.settings = dataclasses.replace(self.settings, xla=pays)
 
-    def time_steps(self, budget: float) -> None:
-        """Turn a budget in seconds into a number of steps; weights stay as they are."""
-        began = time.perf_counter()
+    def follow(self, budget: Budget, *, pace: Pace | None) -> None:
+        """Time the steps, and choose the pace that keeps a budget if none is given.
+
+        The weights stay as they are.
+        """
+        self.budget = budget
         saved = [v.numpy() for v in self.variables]
-        cost = 0.0
-        for phase in self.descents.phases:
-            cost += phase.share * time_step(self._steps_of(phase))
+        phases = self.descents.phases[self._ended :]
+        for phase in phases:
+            self._costs[phase] = budget.time(self._steps_of(phase))
+        cost = sum(phase.share * self._costs[phase] for phase in phases)
+        self.pace = pace or Pace.parse(max(1, int(budget.left / cost)))
+        overhead = sum(self.held_out.watches * self._time_watch(p) for p in phases)
         assign(self.variables, saved)
-        self.steps = steps_within(budget, began=began, cost=cost)
+        least = math.ceil(1 / min(phase.share for phase in phases))
+        if pace is None:
+            steps = budget.pace(cost, overhead=overhead, least=least)
+            self.pace = Pace.parse(steps)
+            self._held_out = None  # follows the pace
+        budget.look()
 
     def run(
         self, checkpoint: Path | None, progress: Callable[[Progress], None] | None
     ) -> None:
         """Do the remaining steps, and write a checkpoint regularly."""
-        saved_at, recorded_at = time.perf_counter(), -math.inf
-        self._seen = _mark(checkpoint)
+        show = progress or (lambda _: None)
+        self._seen, saved_at = mark_of(checkpoint), time.perf_counter()
         try:
-            for phase, begin, end in self._plan():
-                while self.step < end:
+            for k, phase in list(enumerate(self.descents.phases))[self._ended :]:
+                if self.step < self._end(k) and self.record.watched != phase.name:
+                    self.record.watch(phase, self.step, self.held_out)
+                    show(self._progress(phase, {}, 0.0))
+                while self.step < self._end(k):
                     start = time.perf_counter()
-                    n = min(self._chunk, end - self.step, self._until_watch())
-                    run = self._steps_of(phase)
-                    losses = run(self.step, n, begin, end, self.steps)
-                    self.step += n
+                    n, is_watch = self._next(k)
+                    losses = self._do(k, n)
                     self._check(losses, phase, checkpoint)
-                    seconds = (time.perf_counter() - start) / n
+                    seconds = max(time.perf_counter() - start, 1e-9) / n
                     most = int(CHUNK_SECONDS / seconds)
                     self._chunk = max(1, min(most, 4 * self._chunk))
-                    now = time.perf_counter()
-                    if self.step == end or now - recorded_at > RECORD_SECONDS:
-                        self._record(losses)
-                        recorded_at = now
-                    if self.step == end or self._until_watch() == self._watch_steps:
-                        self._watch(phase)
-                    if progress is not None:
-                        progress(
-                            Progress(
-                                step=self.step,
-                                steps=self._last_step,
-                                phase=phase.name,
-                                losses=losses,
-                                seconds_left=seconds * (self._last_step - self.step),
-                            )
-                        )
+                    if is_watch or self.step >= self._end(k):
+                        self.record.watch(phase, self.step, self.held_out)
+                    show(self._progress(phase, losses, seconds))
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                         self._save_alone(checkpoint)
                         saved_at = time.perf_counter()
-                if begin < end == self.step:
+                # A phase of a very short training may have no step.
+                if self.record.watched == phase.name:
                     self.descents.end(phase)
+                self._ended = k + 1
         except KeyboardInterrupt:
             self._save_alone(checkpoint)
             raise
@@ -232,33 +272,34 @@ class Training:
 
     def model(self) -> Model:
         """Return the model of the generator as it is now."""
-        return self.setup.model(self.settings, steps=self.steps, history=self.history)
+        plan = self.pace.text if len(self.pace.changes) > 1 else ""
+        lengths: dict[str, Any] = {"steps": self.pace.steps, "plan": plan}
+        return self.setup.model(self.settings, history=self.record.history, **lengths)
 
     def save(self, checkpoint: Path | None) -> None:
         """Write a checkpoint, if a path is given."""
         if checkpoint is None:
             return
-        state = {**self._identity(), "step": self.step, "steps": self.steps}
-        state |= {"budget": self.budget, "history": self.history}
+        state = self._identity()
+        state |= {"step": self.step, "pace": self.pace.text, "ended": self._ended}
+        budget = self.budget and [self.budget.seconds, self.budget.spent]
+        state |= {"budget": budget, **self.record.state}
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
-        state["arrays"] = _hash(arrays)
-        text = json.dumps(sealed(state))
-        with writing_file(checkpoint, overwrite=True) as temporary:
-            np.savez(temporary, state=np.array(text), **arrays)
+        write_checkpoint(checkpoint, state, arrays)
 
     def _save_alone(self, checkpoint: Path | None) -> None:
         """Write a checkpoint; raise if another training wrote one meanwhile."""
-        if _mark(checkpoint) != self._seen:
+        if mark_of(checkpoint) != self._seen:
             raise TrainingError(
                 f"{checkpoint} was written by another training meanwhile; choose "
                 "another folder"
             )
         self.save(checkpoint)
-        self._seen = _mark(checkpoint)
+        self._seen = mark_of(checkpoint)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
-        state, arrays = _read(checkpoint)
+        state, arrays = read_checkpoint(checkpoint)
         self.choose_xla(bool(state["settings"].get("xla")))
         for key, mine in self._identity().items():
             if state.get(key) != mine:
@@ -269,49 +310,81 @@ class Training:
         try:
             saved = [arrays[f"v{i}"] for i in range(len(self.variables))]
             assign(self.variables, saved)
-            self.step, self.steps = state["step"], state["steps"]
-            self.budget, self.history = state.get("budget", math.nan), state["history"]
+            self.step, self.pace = state["step"], Pace.parse(state["pace"])
+            if state["budget"] is not None:
+                seconds, spent = state["budget"]
+                self.budget = Budget(seconds, spent=spent)
+            self._ended = state["ended"]
+            self.record.load(state)
         except (KeyError, ValueError, TypeError) as error:
             raise TrainingError(f"{checkpoint} is damaged ({reason(error)})") from error
 
     def check_length(
-        self, checkpoint: Path, steps: int | None, budget: float | None
+        self, checkpoint: Path, pace: Pace | None, budget: float | None
     ) -> None:
         """Raise if a training that is continued is to have another length.
 
         Learning rates and phases follow the number of all steps: a training that went
         on to another number would end with a schedule that nobody asked for.
         """
-        mine = f"{self.steps} steps"
-        if self.budget is not None and math.isnan(self.budget):
-            # Version 0.1 did not write it down.
-            self.budget = budget
-        elif self.budget is not None:
-            mine = f"a budget of {self.budget:g} s, which gave {mine}"
+        mine, own = f"{self.pace.text} steps", self.budget
+        if own is not None:
+            mine = f"a budget of {own.seconds:g} s, which gave {mine}"
         wanted = None
-        if steps is not None and steps != self.steps:
-            wanted = f"{steps} steps"
-        if budget is not None and budget != self.budget:
+        if budget is not None and (own is None or budget != own.seconds):
             wanted = f"a budget of {budget:g} s"
+        if pace is not None and pace != self.pace:
+            wanted = f"{pace.text} steps"
         if wanted is not None:
             raise TrainingError(
                 f"{checkpoint} belongs to a training with {mine}, now {wanted}: "
                 "continue without a number of steps or a budget, or train anew"
             )
 
-    def _plan(self) -> Iterator[tuple[Phase, int, int]]:
-        """Yield each phase with the steps at which it begins and ends."""
-        begin, share = 0, 0.0
-        for phase in self.descents.phases:
-            share += phase.share
-            end = round(share * self.steps)
-            yield phase, begin, end
-            begin = end
+    def _end(self, k: int) -> int:
+        """Return the step at which phase k ends, at the pace there is now."""
+        share = sum(phase.share for phase in self.descents.phases[: k + 1])
+        return self.pace.at(self.step).step_at(share)
 
-    @property
-    def _last_step(self) -> int:
-        """Step at which the last phase ends; the shares of phases may exceed 1."""
-        return max(end for *_, end in self._plan())
+    def _next(self, k: int) -> tuple[int, bool]:
+        """Return how many steps are next, and whether weights are judged after them."""
+        watch = self.pace.at(self.step).next_of(self.held_out.watches, self.step)
+        most = (self._end(k), watch, self.step + self.pace.until_change(self.step))
+        end = min(self.step + self._chunk, *most)
+        return end - self.step, end == watch
+
+    def _do(self, k: int, n: int) -> dict[str, float]:
+        """Do some steps of phase k, and let the budget correct the pace."""
+        phase, place = self.descents.phases[k], self.pace.at(self.step)
+        bounds = (self._end(k - 1) if k else place.start, self._end(k))
+        run = self._steps_of(phase)
+        losses = run(self.step, n, *bounds, place.start, place.pace)
+        self.step += n
+        self.record.add(losses, n)
+        if self.budget and self.budget.expect(n * self._costs[phase]):
+            self.correct()
+        return losses
+
+    def correct(self) -> None:
+        """Change the pace from this step on, if the budget would not be kept."""
+        assert self.budget is not None
+        k, phases = self._ended, self.descents.phases
+        place = self.pace.at(self.step)
+        left = (self._end(k) - self.step) * self._costs[phases[k]]
+        left += sum(place.pace * p.share * self._costs[p] for p in phases[k + 1 :])
+        shares = [phase.share for phase in phases[k + 1 :]]
+        least = math.ceil(1 / min(shares)) if shares else 1
+        pace = self.budget.correct(place.pace, left=left, least=least)
+        if pace != place.pace:
+            self.pace = self.pace.changed(self.step, pace)
+
+    def _time_watch(self, phase: Phase) -> float:
+        """Return the share of a phase times the seconds of a comparison of weights."""
+        assert self.budget is not None
+        self.descents.watch(phase, self.held_out)  # compiles
+        start = self.budget.clock()
+        self.descents.watch(phase, self.held_out)
+        return phase.share * (self.budget.clock() - start)
 
     def _steps_of(self, phase: Phase) -> Steps:
         if phase not in self._compiled:
@@ -321,45 +394,36 @@ class Training:
             )
         return self._compiled[phase]
 
-    @functools.cached_property
-    def _validation_size(self) -> int:
-        """Rows for the losses of the validation part; fewer if targets are many."""
-        most = VALIDATION_NUMBERS // self.setup.targets.n_targets
-        return max(64, min(VALIDATION_ROWS, most))
-
-    @functools.cached_property
-    def _validation_seed(self) -> tf.Tensor:
-        return tf.constant([self.setup.seed % 2**31, -1])
-
     @property
-    def _watch_steps(self) -> int:
-        return max(1, self.steps // WATCHES)
+    def held_out(self) -> HeldOut:
+        """Rows on which the weights that are to be exported are judged."""
+        if self._held_out is None:
+            phases = self.descents.phases
+            rows = sum(phase.share * phase.batch_size for phase in phases)
+            self._held_out = HeldOut.of(
+                self.setup.validation,
+                trained=self.pace.first * rows,
+                batch_size=max(phase.batch_size for phase in phases),
+                seed=self.setup.seed,
+            )
+        return self._held_out
 
-    def _until_watch(self) -> int:
-        """Return the number of steps until the best weights are sought again."""
-        if not self.descents.watches:
-            return self.steps
-        return self._watch_steps - self.step % self._watch_steps
-
-    def _watch(self, phase: Phase) -> None:
-        if self.descents.watches:
-            batch = self.setup.validation.first(self._validation_size)
-            self.descents.watch(phase, batch, self._validation_seed)
-
-    def _record(self, losses: Mapping[str, float]) -> None:
-        """Append losses, and those of the validation part, to the history."""
-        family, seed = self.setup.family, self._validation_seed
-        batch = self.setup.validation.batch(seed, self._validation_size)
-        if family.losses is not None:
-            found = family.losses(batch, seed)
-        else:
-            n = family.n_noise
-            found = held_out_losses(family.generator, batch, n_noise=n, seed=seed)
-        now = {**losses, **{f"validation_{k}": float(v) for k, v in found.items()}}
-        self.history["step"].append(self.step)
-        for key in {*now, *self.history} - {"step"}:
-            missing = [math.nan] * (len(self.history["step"]) - 1)
-            self.history.setdefault(key, missing).append(now.get(key, math.nan))
+    def _progress(
+        self, phase: Phase, losses: Mapping[str, float], seconds: float
+    ) -> Progress:
+        """Return the state now; `seconds` are those of a step, 0 if unknown."""
+        left = self.last_step - self.step
+        expected = seconds * left if seconds or not left else math.inf
+        if self.budget is not None and left:
+            expected = self.budget.left
+        return Progress(
+            step=self.step,
+            steps=self.last_step,
+            phase=phase.name,
+            losses=losses,
+            seconds_left=expected,
+            held_out=self.record.shown,
+        )
 
     def _check(
         self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
@@ -384,39 +448,3 @@ class Training:
             "settings": dataclasses.asdict(self.settings),
             "seed": self.setup.seed,
         }
-
-
-def _mark(checkpoint: Path | None) -> tuple[int, ...] | None:
-    """Return what tells whether a file was replaced, None if there is no file."""
-    try:
-        found = None if checkpoint is None else checkpoint.stat()
-    except OSError:
-        return None
-    return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return state and arrays of a checkpoint, which are those that it was saved with.
-
-    Version 0.1 wrote no hashes.
-    """
-    try:
-        arrays = read_arrays(checkpoint)
-        state = json.loads(str(arrays.pop("state")))
-        if {"arrays", SEAL} & set(state):
-            check_seal(state)
-            if state["arrays"] != _hash(arrays):
-                raise ValueError("its arrays are not those of its state")
-        is_known = isinstance(state, dict) and isinstance(state.get("settings"), dict)
-        if not is_known:
-            raise ValueError("no state of a training in it")
-    # What is no whole file of arrays may raise whatever there is.
-    except Exception as error:
-        raise TrainingError(f"{checkpoint} is damaged ({reason(error)})") from error
-    return state, arrays
-
-
-def _hash(arrays: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    add_arrays(digest, arrays)
-    return digest.hexdigest()

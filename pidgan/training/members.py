@@ -7,7 +7,7 @@ directories `member_1`, `member_2`, ..., or bundles `member_1.onnx`, ...
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def train_members(
     family: Any = None,
     recipe: str | None = None,
     budget: str | float | None = None,
-    steps: int | None = None,
+    steps: int | str | None = None,
     seed: int = 1,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -50,7 +50,8 @@ def train_members(
         directory: Folder of the members; each is saved when it is trained.
         members: Number of members.
         family, recipe, settings: Family and settings, see `train`.
-        budget: Wall-clock time of the first member; the others do as many steps.
+        budget: Wall-clock time of each member. The others begin with the number of
+            steps of the first, which the clock corrects as it does for the first.
         steps: Number of steps of each member instead of a budget.
         seed: Seed of the first member.
         resume: Whether to keep trained members and to continue an interrupted one; one
@@ -66,11 +67,15 @@ def train_members(
         NtupleError: A member exists and `overwrite` is not set.
         TrainingError: A training fails.
     """
+    from pidgan.training.budget import length
     from pidgan.training.families import name_of
-    from pidgan.training.loop import train
+    from pidgan.training.loop import run_training, train
     from pidgan.training.model import open_model
+    from pidgan.training.pace import Pace
     from pidgan.training.setup import choose_family
 
+    links = dataset.sample.links
+    seconds, pace = length(budget, None if links else steps)
     chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
     models: list[Model | Chain] = []
@@ -80,7 +85,8 @@ def train_members(
             kept = open_model(path)
             wanted = {name: getattr(chosen, name) for name in settings or ()}
             wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
-            wanted |= {"seed": seed + number * SEED_STEP, "steps": steps}
+            wanted |= {"seed": seed + number * SEED_STEP}
+            wanted |= {"steps": pace.steps if pace else None}
             _check_member(kept.card, path, wanted)
             models.append(kept)
             continue
@@ -88,41 +94,39 @@ def train_members(
 
         show = None if progress is None else functools.partial(progress, path.name)
         options: dict[str, Any] = {
-            "family": family,
-            "recipe": recipe,
-            "settings": settings,
             "seed": seed + number * SEED_STEP,
             "directory": path,
             "resume": resume,
             "progress": show,
         }
-        if models:
-            model = _train_alike(models[0], dataset, **options)
+        if links:
+            own: dict[str, Any] = {"recipe": recipe, "settings": settings}
+            same = functools.partial(train, family=family, **own)
+            model = _train_chain(same, dataset, models, budget, steps, **options)
         else:
-            model = train(dataset, budget=budget, steps=steps, **options)
+            begin = Pace.parse(models[0].card.steps) if models else None
+            lengths: dict[str, Any] = {"budget": seconds, "pace": pace, "begin": begin}
+            model = run_training(dataset, chosen, **lengths, **options)
         model.save(path, overwrite=overwrite or resume)
         models.append(model)
     return models
 
 
-def _train_alike(
-    first: "Model | Chain",
+def _train_chain(
+    train: Callable[..., Any],
     dataset: Dataset,
-    *,
-    family: Any,
-    recipe: str | None,
-    settings: Mapping[str, Any] | None,
+    models: Sequence[Any],
+    budget: str | float | None,
+    steps: int | str | None,
     **options: Any,
-) -> "Model | Chain":
-    """Train for as many steps as a first member, in each link of a chain."""
+) -> Any:
+    """Train a member that is a chain, each link for the steps of the first member's."""
     from pidgan.training.chain import Length, train_links
-    from pidgan.training.loop import train
 
-    same = functools.partial(train, family=family, recipe=recipe, settings=settings)
-    if not first.card.links:
-        return same(dataset, steps=first.card.steps, **options)
-    length = Length(each=tuple(link.steps for link in first.card.links))
-    return train_links(same, dataset, length=length, default=length, **options)
+    if not models:
+        return train(dataset, budget=budget, steps=steps, **options)
+    length = Length(each=tuple(link.steps for link in models[0].card.links))
+    return train_links(train, dataset, length=length, default=length, **options)
 
 
 def _check_member(card: "Card", path: Path, wanted: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ class Clock:
     begin: Any
     end: Any
     total: Any  # number of steps that the training was given
+    start: Any = 0  # its first step; another one if its pace has changed
 
 
 Schedule = Callable[[Clock], tf.Tensor]
@@ -46,15 +47,15 @@ def over_the_phase(clock: Clock) -> tf.Tensor:
 
 def over_the_training(clock: Clock) -> tf.Tensor:
     """Return a share that falls with a cosine while the training lasts."""
-    return cosine(clock.step, clock.total, final=FINAL_RATE)
+    return cosine(clock.step - clock.start, clock.total, final=FINAL_RATE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """The choice of an optimizer: Adam (arXiv:1412.6980) or RMSprop.
 
-    Averaged weights, of momentum `average`, replace the last ones when the phase ends;
-    0 keeps the last ones.
+    `average` is the largest momentum of the averaged weights
+    (`pidgan.training.averages`); 0 averages nothing.
     """
 
     learning_rate: float  # at the start
@@ -74,14 +75,20 @@ class Descent:
 
     Factors of losses in the sum, by name, are numbers or functions of time. Losses
     without a factor are only recorded; without any factor, the sum is over all losses.
-    With `keeps_best`, the phase ends with the averaged weights that had the least loss
-    on the validation part (early stopping), instead of the last ones.
+    `held_out` returns losses that tell on rows not trained on which weights are better,
+    by their sum with the same factors: the averaged ones, the last ones or earlier ones
+    (`pidgan.training.averages`). These end the phase. Without `held_out` nothing is
+    averaged, and the phase ends with the last ones.
     """
 
     variables: Sequence[Any]
     optimizer: Optimizer
     factors: Mapping[str, float | Schedule] = dataclasses.field(default_factory=dict)
-    keeps_best: bool = False
+    held_out: Losses | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer.average and self.held_out is None:
+            raise ValueError("an average needs held_out, losses that judge it")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,5 +142,4 @@ class Family:
     generator: Any
     n_noise: int  # standard normal numbers for a row
     phases: Sequence[Phase]
-    losses: Losses | None = None  # on rows not trained on; None: energy score
     needs_positive_weights: bool = False  # "positive_w", E[w | x, y], in batches

@@ -13,6 +13,8 @@ remove, and generation is not what takes the time.
 """
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,10 @@ from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
+from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
+from pidgan.training.loop import Progress
 from pidgan.training.model import Model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows
 from pidgan.training.networks.evaluation import evaluate
@@ -119,6 +123,7 @@ def refine(
     candidates: int = DEFAULT_CANDIDATES,
     classifier_steps: int = DEFAULT_STEPS,
     seed: int = 1,
+    progress: Callable[[Progress], None] | None = None,
 ) -> RefinedModel:
     """Train a classifier of real against generated rows, and refine a model with it.
 
@@ -132,6 +137,8 @@ def refine(
         candidates: K.
         classifier_steps: Number of updates of the classifier.
         seed: of the classifier and of the generated rows.
+        progress: Function that is called now and then with the progress of the
+            classifier.
 
     Returns:
         The refined model, for `export_bundle` and `validate`.
@@ -155,8 +162,27 @@ def refine(
     network = RatioNetwork(shape=shape, seed=seed)
     parts = dataset.part("train"), dataset.part("validation")
     known, held_out = (_samples(model, part, seed=seed) for part in parts)
+    began = time.perf_counter()
+
+    def show(step: int, losses: FloatArray) -> None:
+        seconds = (time.perf_counter() - began) / step
+        now = Progress(
+            step=step,
+            steps=classifier_steps,
+            phase="classifier",
+            losses={},
+            seconds_left=seconds * (classifier_steps - step),
+            held_out={"log_loss": (float(losses.mean()), error_of(losses))},
+        )
+        if progress is not None:
+            progress(now)
+
     losses = network.fit(
-        *known, held_out=held_out, steps=classifier_steps, batch_size=BATCH_SIZE
+        *known,
+        held_out=held_out,
+        steps=classifier_steps,
+        batch_size=BATCH_SIZE,
+        show=show,
     )
     settings = {**model.card.settings, "candidates": candidates}
     n_noise = candidates * model.card.n_noise + 1

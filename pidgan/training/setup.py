@@ -78,7 +78,9 @@ class Setup:
         """Whether the family is a published recipe."""
         return families.TABLE[self.name].published
 
-    def model(self, settings: Any, *, steps: int, history: Any) -> Model:
+    def model(
+        self, settings: Any, *, steps: int, history: Any, plan: str = ""
+    ) -> Model:
         """Return the model of the generator as it is now."""
         dataset, sample = self.dataset, self.dataset.sample
         card = Card(
@@ -93,6 +95,7 @@ class Setup:
             settings=dataclasses.asdict(settings),
             seed=self.seed,
             steps=steps,
+            plan=plan,
             versions={name: importlib.metadata.version(name) for name in PACKAGES},
         )
         return Model(

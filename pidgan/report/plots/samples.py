@@ -110,20 +110,21 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     A loss "validation_NAME" is drawn with "NAME".
     """
     steps = np.asarray(history["step"], dtype=np.float64)
-    names = [k for k in history if k != "step" and not k.startswith("validation_")]
-    names = names or [k for k in history if k != "step"]
+    drawn = [k for k in history if k != "step" and not k.endswith("_error")]
+    names = list(dict.fromkeys(k.removeprefix("validation_") for k in drawn))
     columns = min(3, max(1, len(names)))
     rows = -(-max(1, len(names)) // columns)
     figure, axes = canvas.sheet(4.6 * columns, 3.4 * rows, rows, columns)
     kinds = (("", "-", canvas.GENERATED), ("validation_", "--", canvas.SIGNAL))
     for axis, name in zip(axes.flat, names, strict=False):
-        mark = "o" if np.isfinite(history[name]).sum() < FEW_LOSSES else ""
+        known = [history[k + name] for k, *_ in kinds if k + name in history]
+        mark = "o" if np.isfinite(known[0]).sum() < FEW_LOSSES else ""
         for kind, line, colour in kinds:
             label = kind.rstrip("_") or "train"
             if kind + name in history:
                 losses = history[kind + name]
                 axis.plot(steps, losses, mark + line, color=colour, label=label)
-        if f"validation_{name}" in history:
+        if len(known) > 1:
             axis.legend(loc="best")
         axis.set_title(name.replace("_", " "), loc="left")
         axis.set_xlabel("step", loc="right")

@@ -33,6 +33,7 @@ from pidgan.training.families import cramer
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.networks.helix import FEATURES, Frame
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.updates import kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 #: Largest |ln| of the width in mm.
@@ -54,7 +55,7 @@ class Clusters:
         batch_size: Number of tracks of a step.
         learning_rate: Learning rate of the generator at the start.
         critic_learning_rate: Learning rate of the critic at the start.
-        average: Momentum of the averaged weights of the generator.
+        average: Largest momentum of the averaged weights of the generator.
         critic_width: Number of channels of each layer of the critic.
         critic_output: Number of outputs of the critic h.
         penalty: Factor lambda of the gradient penalty.
@@ -289,6 +290,17 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
             "penalty": cramer.gradient_penalty(f_at, y_r, fixed, seed=seed),
         }
 
+    def held_out(batch: Batch, seed: Any) -> dict[str, Any]:
+        """Return the energy score of found clusters, in place of the critic's view."""
+        made, (y_r, found) = make(batch, seed, 2), _truth(batch)
+        y_r, *y_g = (
+            tf.reshape(found[:, :, None] * y, (-1, 2 * n_rows))
+            for y in (y_r, *tf.split(made["y"], 2))
+        )
+        score = kernel_score(minus_distance, y_r, tf.stack(y_g), batch["w"])
+        once = {name: tf.split(value, 2)[0] for name, value in made.items()}
+        return {"game": score, **_log_losses(once, batch)}
+
     known = {"flags": 1.0, "likelihood": s.reconstruction}
     adam = functools.partial(Optimizer, schedule=phases.over_the_training, beta_1=0.5)
     optimizer = adam(s.learning_rate, average=s.average)
@@ -297,8 +309,12 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
         adam(s.critic_learning_rate, beta_2=0.9),
         {"critic": 1.0, "penalty": s.penalty},
     )
-    taught = Update(taught_losses, Descent(generator.variables, optimizer, known))
-    generator_descent = Descent(generator.variables, optimizer, {"game": 1.0, **known})
+    taught = Update(
+        taught_losses, Descent(generator.variables, optimizer, known, taught_losses)
+    )
+    generator_descent = Descent(
+        generator.variables, optimizer, {"game": 1.0, **known}, held_out
+    )
     game = Update(game_losses, generator_descent, critic_descent)
     share = s.taught if s.reconstruction else 0.0
     return Family(
@@ -308,7 +324,6 @@ def build(settings: Clusters, *, shape: Shape, seed: int) -> Family:
             Phase("teach", share, s.batch_size, updates=[taught]),
             Phase("play", 1 - share, s.batch_size, updates=[game]),
         ],
-        losses=taught_losses,
     )
 
 

@@ -20,13 +20,20 @@ phases `teach` and `distil` use the positive weights E[w | x, y].
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from pidgan.training.backend import tf
 from pidgan.training.families.distilled import Distilled, taught_generator
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import draw, length, named_inputs, repeat_batch
+from pidgan.training.networks.updates import (
+    draw,
+    energy_score,
+    length,
+    named_inputs,
+    repeat_batch,
+)
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Stream of random numbers for the point y^; those of the updates count from 0.
@@ -95,7 +102,8 @@ class Cramer(Distilled):
         batch_size: Number of rows of a step in phase `play`.
         learning_rate: Learning rate of the generator at the start of phase `play`.
         critic_learning_rate: Learning rate of the critic at the start of phase `play`.
-        average: Momentum of the averaged weights of the generator in phase `play`.
+        average: Largest momentum of the averaged weights of the generator in phase
+            `play`.
         critic_width: Width of the critic.
         critic_blocks: Number of residual blocks of the critic.
         critic_output: Number k of outputs of the critic h.
@@ -150,10 +158,14 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         h_r, h_g, h_g2 = h(batch, batch["y"], y_g, y_g2)
         return {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
 
-    optimizer = Optimizer(s.learning_rate, beta_1=0.5, average=s.average)
+    generator_descent = Descent(
+        generator.variables,
+        Optimizer(s.learning_rate, beta_1=0.5, average=s.average),
+        held_out=functools.partial(energy_score, generator, n_noise=shape.n_targets),
+    )
     updates = [
         Update(critic_losses, descent_of(critic, s), times=s.critic_updates),
-        Update(generator_losses, Descent(generator.variables, optimizer)),
+        Update(generator_losses, generator_descent),
     ]
     play = Phase("play", s.play, s.batch_size, updates=updates)
     return Family(

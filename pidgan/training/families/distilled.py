@@ -113,9 +113,13 @@ def taught_generator(
 
     decay = s.teach_weight_decay * decay_of_few(shape.n_rows)
     teacher_descent = Descent(
-        teacher.variables, Optimizer(s.teach_learning_rate, weight_decay=decay)
+        teacher.variables,
+        Optimizer(s.teach_learning_rate, weight_decay=decay),
+        held_out=teach,
     )
-    generator_descent = Descent(generator.variables, Optimizer(s.distil_learning_rate))
+    generator_descent = Descent(
+        generator.variables, Optimizer(s.distil_learning_rate), held_out=distil
+    )
     taught = [Update(teach, teacher_descent)]
     distilled = [Update(distil, generator_descent)]
     return generator, [

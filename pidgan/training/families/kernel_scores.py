@@ -69,7 +69,8 @@ def build(settings: Energy, *, shape: Shape, seed: int) -> Family:
         return {"score": kernel_score(kernel, batch["y"], y_g, batch[w])}
 
     optimizer = Optimizer(s.learning_rate, average=s.average)
-    update = Update(losses, Descent(generator.trainable_variables, optimizer))
+    descent = Descent(generator.trainable_variables, optimizer, held_out=losses)
+    update = Update(losses, descent)
     return Family(
         generator=generator,
         n_noise=s.n_noise,

@@ -35,7 +35,7 @@ class OneNetwork:
         blocks: Number of residual blocks of the generator.
         batch_size: Number of rows of a step.
         learning_rate: Learning rate of the generator at the start.
-        average: Momentum of the averaged weights of the generator.
+        average: Largest momentum of the averaged weights of the generator.
         xla: Whether the steps are compiled with XLA, which pays in trainings of more
             than a few minutes.
     """

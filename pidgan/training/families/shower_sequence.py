@@ -27,7 +27,15 @@ from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.perceptrons import Shape
-from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
+from pidgan.training.phases import (
+    Batch,
+    Descent,
+    Family,
+    Losses,
+    Optimizer,
+    Phase,
+    Update,
+)
 from pidgan.training.targets.cells import CellTransform
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
@@ -63,7 +71,7 @@ class ShowerSequence:
             shower is one example of a total, but many of a layer.
         weight_decay: Weight decay of the model of the cells for 7600 showers.
         blur: Standard deviation of the noise on the sums over what was made before.
-        average: Momentum of the averaged weights.
+        average: Largest momentum of the averaged weights.
         xla: Whether the steps are compiled with XLA; None compiles trainings of a
             minute or 2000 steps and more.
     """
@@ -99,8 +107,7 @@ class Part:
 def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
     """Return the generator and the one phase in which its models are fitted.
 
-    Small samples are learnt by heart: each model keeps the averaged weights that had
-    the least loss on the validation part.
+    Small samples are learnt by heart: each model is judged by itself.
     """
     s = settings
     parts = _make_parts(shape, s, seed)
@@ -109,24 +116,18 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
         functools.partial(_losses, part, k, s.blur) for k, part in enumerate(parts)
     ]
 
-    def losses(batch: Batch, seed: Any) -> dict[str, Any]:
-        return {k: v for each in losses_of for k, v in each(batch, seed).items()}
-
-    def descent(part: Part) -> Descent:
+    def update(own: Losses, part: Part) -> Update:
         decay, average = part.weight_decay, s.average
         optimizer = Optimizer(
             s.learning_rate, weight_decay=decay, clip=10.0, average=average
         )
-        return Descent(part.model.variables, optimizer, keeps_best=True)
+        return Update(own, Descent(part.model.variables, optimizer, held_out=own))
 
-    updates = [
-        Update(own, descent(part)) for own, part in zip(losses_of, parts, strict=True)
-    ]
+    updates = [update(*both) for both in zip(losses_of, parts, strict=True)]
     return Family(
         generator=SequenceGenerator(parts),
         n_noise=shape.n_targets,
         phases=[Phase("likelihood", 1.0, s.batch_size, updates=updates)],
-        losses=losses,
     )
 
 

@@ -33,6 +33,7 @@ from pidgan.training.networks.energies_and_shape import (
 )
 from pidgan.training.networks.perceptrons import Residual, Shape, Take, residual_network
 from pidgan.training.networks.shower_critic import Observables, constraint, standardise
+from pidgan.training.networks.updates import kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 # Context, losses of rows and imputed coordinates of a part.
@@ -63,7 +64,7 @@ class ShowerFlow:
         weight_decay: Weight decay in phase `likelihood`.
         jitter: Standard deviation of the noise on coordinates of flows, in units of
             their scale: shares of sum 1 have no density without.
-        average: Momentum of the averaged weights.
+        average: Largest momentum of the averaged weights.
         play_batch_size: Number of showers of a step in phase `play`.
         play_learning_rate: Learning rate of the shape at the start of phase `play`.
         critic_learning_rate: Learning rate of the critic at the start of phase `play`.
@@ -150,13 +151,13 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
         s.learning_rate, weight_decay=s.weight_decay, clip=10.0, average=s.average
     )
     variables = [v for part in parts for v in part.variables]
-    updates = [Update(losses, Descent(variables, optimizer))]
+    updates = [Update(losses, Descent(variables, optimizer, held_out=losses))]
     size = s.likelihood, s.batch_size
     phases = [Phase("likelihood", *size, updates=updates, settle=settle)]
     observables = [_observables(shape, s.critic_sees), _observables(shape, s.constrain)]
     if s.play:
         phases.append(_play(parts, *observables, s=s, shape=shape, seed=seed))
-    return Family(generator=generator, n_noise=n_noise, phases=phases, losses=losses)
+    return Family(generator=generator, n_noise=n_noise, phases=phases)
 
 
 def _join(parts: list[Part], n_conditions: int, n_noise: int) -> Any:
@@ -249,10 +250,17 @@ def _play(
             losses["constraint"] = s.constraint * constraint(*standardise(*shown))
         return losses
 
+    def energy_score(batch: Batch, seed: Any) -> dict[str, Any]:
+        samples = tf.stack(generate(batch, seed))
+        score = kernel_score(minus_distance, batch["real"], samples, batch["w"])
+        return {"energy_score": score}
+
     optimizer = Optimizer(s.play_learning_rate, beta_1=0.5, average=s.average)
     updates = [
         Update(critic_losses, cramer.descent_of(critic, s), times=s.critic_updates),
-        Update(generator_losses, Descent(part.played, optimizer)),
+        Update(
+            generator_losses, Descent(part.played, optimizer, held_out=energy_score)
+        ),
     ]
     return Phase("play", s.play, s.play_batch_size, updates=updates, prepare=prepare)
 

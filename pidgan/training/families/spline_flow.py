@@ -55,7 +55,7 @@ def build(settings: Flow, *, shape: Shape, seed: int) -> Family:
 
     decay = s.weight_decay * decay_of_few(shape.n_rows)
     optimizer = Optimizer(s.learning_rate, weight_decay=decay)
-    update = Update(losses, Descent(flow.variables, optimizer))
+    update = Update(losses, Descent(flow.variables, optimizer, held_out=losses))
     return Family(
         generator=FlowGenerator(flow, shape),
         n_noise=shape.n_targets,

@@ -35,7 +35,7 @@ class Vae:
         beta: Weight of the KL term; 1 makes the loss a bound of the likelihood.
         batch_size: Number of rows of a step.
         learning_rate: Learning rate at the start.
-        average: Momentum of the averaged weights.
+        average: Largest momentum of the averaged weights.
         xla: Whether the steps are compiled with XLA, which pays in trainings of more
             than a few minutes.
     """
@@ -77,6 +77,7 @@ def build(settings: Vae, *, shape: Shape, seed: int) -> Family:
         [*decoder.trainable_variables, *encoder.trainable_variables],
         Optimizer(s.learning_rate, average=s.average),
         {"likelihood": 1.0, "divergence": s.beta},
+        held_out=losses,
     )
     fit = Phase("fit", 1.0, s.batch_size, updates=[Update(losses, descent)])
     return Family(

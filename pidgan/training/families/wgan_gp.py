@@ -11,6 +11,7 @@ penalty has none, as it bounds the slope of D everywhere.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from pidgan.errors import PidganError
@@ -18,7 +19,7 @@ from pidgan.training.backend import tf
 from pidgan.training.families.cramer import gradient_penalty
 from pidgan.training.families.settings import OneNetwork, one_network
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.networks.updates import draw, named_inputs
+from pidgan.training.networks.updates import draw, energy_score, named_inputs
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 
 
@@ -78,6 +79,7 @@ def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:
     generator_descent = Descent(
         generator.trainable_variables,
         Optimizer(s.learning_rate, beta_1=0.0, beta_2=0.9, average=s.average),
+        held_out=functools.partial(energy_score, generator, n_noise=s.n_noise),
     )
     updates = [
         Update(critic_losses, critic_descent, times=s.critic_updates),

@@ -68,10 +68,10 @@ def kernel_score(
     return tf.reduce_mean(w * score)
 
 
-def held_out_losses(
-    generator: Any, batch: dict[str, Any], *, n_noise: int, seed: Any
+def energy_score(
+    generator: Any, batch: dict[str, Any], seed: Any, *, n_noise: int
 ) -> dict[str, tf.Tensor]:
-    """Return the energy score of a generator, a figure that all families share."""
+    """Return the energy score of a generator, which judges it without a critic."""
     samples = draw(generator, batch, n_noise=n_noise, copies=2, seed=seed)
     score = kernel_score(minus_distance, batch["y"], samples, batch["w"])
     return {"energy_score": score}
