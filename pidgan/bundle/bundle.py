@@ -146,6 +146,8 @@ class Bundle:
         for term in sample_terms(card.sample, card.dataset):
             kind = "probe cut" if term.prefix else "sample cut"
             lines.append(f"{kind:13} {term.brief}")
+        if card.plan:
+            lines.append(f"plan          {card.plan}")
         if card.reference:
             file, rows = card.reference["file"], card.reference["rows"]
             lines.append(f"reference     {file}, {rows} rows")

@@ -1,6 +1,6 @@
 """Generators learnt from datasets: families, the loop, the export.
 
-- `budget`: durations, and the number of steps that fit in one.
+- `budget`: durations, and trainings that keep to one.
 - `classical`: parametrisations of showers that are fitted, not trained.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.

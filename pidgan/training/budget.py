@@ -65,6 +65,11 @@ class Budget:
         self._began = clock() - spent
         self._looked, self._expected = clock(), 0.0
 
+    def after(self, other: "Budget") -> "Budget":
+        """Return another budget, of which the time of this one is spent too."""
+        spent = other.spent + self.spent
+        return Budget(other.seconds, spent=spent, clock=self.clock)
+
     @property
     def spent(self) -> float:
         """Seconds since the training began, without interruptions."""

@@ -3,8 +3,7 @@
 A family brings losses and phases; the loop brings rows, optimizers and randomness.
 Rows and noise of step i are functions of (seed, i) alone, so that an interrupted
 training continues to the same result. A wall-clock budget becomes a number of steps
-after a short timing, and the clock corrects this number on the way
-(`pidgan.training.pace`): `steps` repeats the training, given what its card says.
+after a short timing, which the clock corrects on the way (`pidgan.training.pace`).
 """
 
 import dataclasses
@@ -19,6 +18,7 @@ from pidgan.arguments import checked
 from pidgan.errors import TrainingError
 from pidgan.files.seals import reason
 from pidgan.sample.dataset import Dataset
+from pidgan.training.allocator import kept_memory
 from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
 from pidgan.training.budget import Budget, length
@@ -143,6 +143,7 @@ def train(
     )
 
 
+@kept_memory()
 def run_training(
     dataset: Dataset,
     chosen: Any,
@@ -168,9 +169,7 @@ def run_training(
         training.load(checkpoint)
         training.check_length(checkpoint, pace, budget)
         if training.budget is not None and training.step < training.last_step:
-            spent = training.budget.spent + now.spent
-            again = Budget(training.budget.seconds, spent=spent)
-            training.follow(again, pace=training.pace)
+            training.follow(now.after(training.budget), pace=training.pace)
             training.correct()
     elif pace is not None:
         pace.check(sum(phase.share for phase in training.descents.phases))
