@@ -166,7 +166,7 @@ def prepare(
     "families` lists them.  [default: distilled; for cells shower_sequence]",
 )
 @options.budget("10m")
-@options.plan
+@options.steps
 @options.seed
 @click.option(
     "--members",

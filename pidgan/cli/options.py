@@ -94,10 +94,11 @@ def parse_duration(text: str) -> float:
 
 def parse_steps(text: str) -> int | str:
     """Turn a number of steps, or a plan, into what `train` takes."""
-    from pidgan.training.pace import Pace
+    from pidgan.training.budget import length
 
-    paces = [Pace.parse(part) for part in text.split("+")]
-    return int(text) if len(paces) == len(paces[0].changes) == 1 else text
+    for part in text.split("+"):
+        length(None, part)
+    return int(text) if text.isdigit() else text
 
 
 def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -229,12 +230,6 @@ report = click.option(
     "dependencies.",
 )
 steps = click.option(
-    "--steps",
-    type=COUNT,
-    help="Number of training steps, instead of a budget. Family cramer adds its share "
-    "`play` on top.",
-)
-plan = click.option(
     "--steps",
     metavar="N",
     callback=reads(parse_steps),

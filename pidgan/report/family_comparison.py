@@ -160,7 +160,7 @@ def compare_families(
     *,
     families: Sequence[str] = FAMILIES,
     budget: str | float | None = None,
-    steps: int | None = None,
+    steps: int | str | None = None,
     seed: int = 1,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     c2st_rows: int = 20_000,
@@ -178,7 +178,7 @@ def compare_families(
         directory: Directory to write into.
         families: Names of families and of recipes.
         budget: Wall-clock time of each training, "10m" or seconds.
-        steps: Number of updates instead of a budget.
+        steps: Number of updates instead of a budget, or a plan, see `train`.
         seed: Seed of training, generated rows and classifiers.
         settings: Settings that differ from the defaults, by family.
         c2st_rows: Number of rows of each sample that the classifiers see.
