@@ -364,7 +364,8 @@ def _weights(entry: _Entry) -> tuple[dict[str, Any], list[str]]:
 
 def _data_taking(sample: str, magnet: str, charge: str, run: str) -> dict[str, str]:
     """Return what the name of a sample says of the data."""
-    block = re.search(r"_(?:block|s\d\d)?(\d|c\d)(?=[_-]|v\d|$)", sample)
+    # Blocks of 2024 are block1 to block8, and those of later years c1 to c4.
+    block = re.search(r"_(?:block|c)(\d)(?=[_-]|v\d|$)", sample)
     brem = re.search(r"_(with|without)_brem", sample)
     tuning = re.search(r"_MCTun[eE]?([vV]\d)", sample)
     found = {

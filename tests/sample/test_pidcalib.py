@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pandas as pd
 import pytest
 
 from pidgan.errors import NtupleError, SampleError
+from pidgan.files.tables import write_trees
+from pidgan.sample.building import build_dataset
 from pidgan.sample.built_in import translate_cut
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Sample
@@ -122,7 +125,7 @@ def test_keys_of_run_3(samples: Path) -> None:
     muon = converted(samples, "2025_c4_v0-MagDown-Mup")
     assert muon.sweights is not None
     assert muon.sweights.match == ("entry",)
-    assert (muon.data_taking["charge"], muon.data_taking["block"]) == ("+", "c4")
+    assert (muon.data_taking["charge"], muon.data_taking["block"]) == ("+", "4")
     assert muon.selection == (
         "mutag_MUONLLBG < 0 & muprobe_INMUON == 1 & (muprobe_A_TIS == 1 | "
         "muprobe_B_TIS == 1) & Jpsi_M > 2930 & Jpsi_M < 3270 & muprobe_CHARGE > 0"
@@ -263,3 +266,70 @@ def number(word: str) -> float | None:
     """The number that ends a word such as ">2930)", if there is one."""
     digits = word.strip("()<>=&| ")
     return float(digits) if digits.replace(".", "").isdigit() else None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rows_and_weights_are_those_of_pidcalib(tmp_path: Path) -> None:
+    """The same files through PIDCalib2's own code and through a converted key."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of its own dependencies
+        utils = pytest.importorskip("pidcalib2.utils")
+    rng, n = np.random.default_rng(1), 3000
+    key, trees = "2024_WithUT_block1_v2-MagUp-K", ("A/DecayTree", "B/DecayTree")
+    order = ["Dst_M - D_M", "D_M", "K_P"]
+    (tmp_path / "weights").mkdir()
+    for number in range(2):
+        tuples, sweights = {}, {}
+        for tree in trees:
+            columns = {
+                "K_P": np.exp(rng.uniform(np.log(4e3), np.log(9e4), n)),
+                "K_ETA": rng.uniform(2, 4.8, n),
+                "K_CHARGE": rng.choice([-1, 1], n),
+                "K_INMUON": rng.random(n) < 0.8,
+                "K_A_TIS": rng.random(n) < 0.5,
+                "K_B_TIS": rng.random(n) < 0.5,
+                "D_M": rng.uniform(1800, 1900, n),
+                "Dst_M": rng.uniform(2000, 2050, n),
+                "nLongTracks": rng.integers(10, 300, n),
+                **{f"K_PID_{h}": rng.normal(0, 10, n) for h in ("K", "P", "MU", "E")},
+            }
+            weight = rng.normal(0.7, 1, n)
+            weight[rng.random(n) < 0.1] = np.nan
+            ranks = rng.permutation(n)
+            tuples[tree] = columns
+            sweights[tree] = {"sweight": weight[ranks], "order_index": ranks}
+        write_trees(tmp_path / f"t{number}.root", tuples)
+        write_trees(tmp_path / "weights" / f"t{number}_sweights.root", sweights)
+    cut = MUON_CUT.replace("muprobe", "K").replace("mutag_MUONLLBG", "K_PID_E")
+    cut = cut.replace("(Jpsi_M) >2930", "D_M >1810")
+    entry: dict[str, Any] = {
+        "files": [str(tmp_path / f"t{number}.root") for number in range(2)],
+        "cuts": [cut.replace("(Jpsi_M) <3270", "D_M <1890")],
+        "sweight_dir": f"{tmp_path / 'weights'}/",
+        "tuple_names": {"K": ["A", "B"]},
+        "probe_prefix": "K",
+        "ordering_variables": order,
+    }
+    (tmp_path / "samples.json").write_text(json.dumps({key: entry}))
+    definition = convert_pidcalib_sample(tmp_path / "samples.json", key)
+    path = definition.save(tmp_path / "k.toml")
+    files = entry["files"]
+    dataset = build_dataset(path, files, sweights_from=tmp_path / "weights")
+    mine = pd.concat([dataset.frame(part) for part in ("train", "validation", "test")])
+    settings = {
+        **dict.fromkeys(("file_list", "max_files", "cuts")),
+        **{"sample": key.split("-")[0], "magnet": "up", "particle": "K"},
+        "samples_file": str(tmp_path / "samples.json"),
+        "pid_cuts": ["DLLK>5"],
+        "bin_vars": ["P", "ETA", "nLongTracks"],
+    }
+    context = utils._prepare_calibration_loading(settings)
+    parts = [utils._read_calibration_file(file, context) for file in files]
+    for part in parts:
+        utils.apply_cuts(part, context["calib_sample"]["cuts"])
+    peer = pd.concat(parts)
+    assert len(mine) == len(peer) > 500
+    mine = mine.sort_values(["PID_K", "P"])
+    peer = peer.astype({"DLLK": "f4", "P": "f4"}).sort_values(["DLLK", "P"])
+    for own, other in (("PID_K", "DLLK"), ("P", "P"), ("weight", "sWeight")):
+        np.testing.assert_array_equal(mine[own].to_numpy(), peer[other].to_numpy())
