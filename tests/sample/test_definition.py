@@ -152,7 +152,7 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
             "got weight_branch and sweights",
         ),
         ('"RichDLLk > 0"', '"RichDLLK > 0"', "unknown variable 'RichDLLK'"),
-        ('"K_PT > 0.5"', '"K_PT + 1"', "'K_PT + 1.0' is not allowed"),
+        ('"K_PT > 0.5"', '"K_PT + 1"', r"'K_PT \+ 1.0' is not allowed"),
         ("binning = {P =", "binning = {PT =", "binning in 'PT'.*closest: 'P'"),
         ("[3e3, 1e4, 1e5]", "[3e3, 3e3]", "binning: edges of 'P' do not rise"),
         (
