@@ -42,7 +42,13 @@ def on(kaon_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that trains on a machine, and returns the training."""
     costs = {"teach": 0.02, "distil": 0.01}
 
-    def run(machine: Machine, budget: float, *, spent: float = 0.0) -> Training:
+    def run(
+        machine: Machine,
+        budget: float,
+        *,
+        spent: float = 0.0,
+        begin: Pace | None = None,
+    ) -> Training:
         def steps_of(_: Training, phase: Any) -> Any:
             def steps(first: int, n: int, *bounds: int) -> dict[str, float]:
                 machine.calls.append((phase.name, (first, n, *bounds)))
@@ -60,7 +66,7 @@ def on(kaon_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr("pidgan.training.descents.Descents.watch", watch)
         training = Training(set_up(kaon_dataset, SMALL, seed=1))
         clock = Budget(budget, spent=spent, clock=machine.clock)
-        training.follow(clock, pace=None)
+        training.follow(clock, pace=begin)
         machine.calls.clear()
         training.run(None, None)
         return training
@@ -100,6 +106,16 @@ def test_a_budget_is_kept_with_a_whole_schedule(on: Any, slower: Any) -> None:
     assert (len(changes) == 1) == (slower is SPEEDS["the same"])
     assert len(changes) < 12
     assert Pace.parse(training.pace.text) == training.pace
+
+
+def test_members_begin_with_the_steps_of_the_first(on: Any) -> None:
+    first = on(Machine(lambda now: 1.0), 600.0)
+    begin = Pace.parse(first.pace.steps)
+    assert on(Machine(lambda now: 1.02), 600.0, begin=begin).pace == begin
+    slow = Machine(lambda now: 2.0)
+    second = on(slow, 600.0, begin=begin)
+    assert second.pace.first == begin.first > 1.8 * second.step
+    assert slow.now == pytest.approx(600, rel=0.15)
 
 
 def test_what_is_left_of_a_budget_is_kept(on: Any) -> None:
