@@ -117,6 +117,13 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "validate": (None, {"generator": bundle, "dataset": dataset, "cuts": CUT}),
         "export_bundle": (None, {"model": t["model"], "path": new}),
         "open_bundle": (None, {"path": world / "kaon.onnx"}),
+        "export_collection_c": (
+            None,
+            {
+                "collection": Collection.open(world / "collection.toml"),
+                "path": world / "new.c",
+            },
+        ),
         "collect": (
             None,
             {"bundles": [world / "kaon.onnx"], "output": world / "new.toml"},

@@ -4,7 +4,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 
 - `bundle`: opening, verification and evaluation of a bundle.
 - `bundle_file`: the file of a bundle: card, checksum and graph.
-- `c_file`: a bundle as one C99 file.
+- `c_file`: a bundle as one C99 file, and `c_collection` a collection.
 - `card`: the description of a generator, and the protocol of generators.
 - `choice`: which of several bundles serves a row.
 - `collecting`: makes the file of a collection from cards.
@@ -19,6 +19,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 __all__ = [
     "bundle",
     "bundle_file",
+    "c_collection",
     "c_file",
     "card",
     "choice",

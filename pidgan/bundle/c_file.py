@@ -6,6 +6,7 @@ simulation.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pidgan.arguments import checked
@@ -15,8 +16,6 @@ from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
 from pidgan.errors import BundleError
 from pidgan.files.writing import writing_file
-
-TEMPLATE = "generator.c"
 
 BLOCK_ROWS = 32  # number of rows in a block, whose values stay in the first cache
 
@@ -74,7 +73,59 @@ def export_c(
 
 def c_source(bundle: Bundle, name: str) -> str:
     """Return the text of the C99 file of a bundle."""
-    graph, constants = bundle.graph, Constants()
+    constants, functions = Constants(), dict[str, str]()
+    own = {"NAME": name, "PRE": ""}
+    own |= translate_bundle(bundle, constants, functions)
+    shared = {
+        "CONSTANTS": constants.text(),
+        "FUNCTIONS": "\n".join(functions.values()),
+        "ROWS": str(BLOCK_ROWS),
+    }
+    file, section = template("generator.c"), template("generator_bundle.c")
+    check_name(
+        name,
+        file.partition("#include")[2] + section,
+        *(own[key] for key in ("BLOCK", "ROW")),
+        *shared.values(),
+    )
+    parts = {
+        "BUNDLE": filled(section, own),
+        "SELF_TEST": filled(template("generator_test.c"), own),
+    }
+    return filled(file, own | shared | parts)
+
+
+def template(name: str) -> str:
+    """Return the text of a template of this room."""
+    return (Path(__file__).parent / name).read_text(encoding="ascii")
+
+
+def filled(text: str, fill: Mapping[str, str]) -> str:
+    """Return a template with its places filled."""
+    return re.sub(r"@(\w+)@", lambda match: fill[match[1]], text)
+
+
+def check_name(name: str, *taken: str) -> None:
+    """Raise a BundleError if a function of a file cannot have a name."""
+    if (
+        not _IDENTIFIER.match(name)
+        or name in _KEYWORDS
+        or re.search(rf"\b{name}\b", "\n".join(taken))
+    ):
+        raise BundleError(
+            f"{name!r} is no name for a C function, or the file has it already; choose "
+            "another name with --name"
+        )
+
+
+def translate_bundle(
+    bundle: Bundle, constants: Constants, functions: dict[str, str], pre: str = ""
+) -> dict[str, str]:
+    """Return what fills the templates of a bundle; add what bundles of a file share.
+
+    `pre` begins the names of what a bundle of several has for itself.
+    """
+    graph = bundle.graph
     if any(value.dtype == "float64" for value in graph.values.values()):
         raise BundleError(
             f"{bundle.path}: family {bundle.card.family!r} computes in double "
@@ -87,34 +138,17 @@ def c_source(bundle: Bundle, name: str) -> str:
         )
     except ValueError as error:
         raise BundleError(f"{bundle.path}: {error}") from error
-    file = (Path(__file__).parent / TEMPLATE).read_text(encoding="ascii")
-    code = {
-        "CONSTANTS": constants.text(),
-        "FUNCTIONS": "\n".join((block[1] | row[1]).values()),
+    functions |= block[1] | row[1]
+    card = bundle.card
+    return {
         "BLOCK": block[0],
         "ROW": row[0],
-    }
-    taken = file.partition("#include")[2] + "".join(code.values())
-    if (
-        not _IDENTIFIER.match(name)
-        or name in _KEYWORDS
-        or re.search(rf"\b{name}\b", taken)
-    ):
-        raise BundleError(
-            f"{name!r} is no name for a C function, or the file has it already; choose "
-            "another name with --name"
-        )
-    card = bundle.card
-    fill = code | {
-        "NAME": name,
         "CARD": _comment(bundle),
         "N_CONDITIONS": str(len(card.conditions)),
         "N_NOISE": str(card.n_noise),
         "N_TARGETS": str(len(card.targets)),
-        "ROWS": str(BLOCK_ROWS),
-        "SELF_TEST": _self_test(bundle),
+        "TEST_ARRAYS": _self_test(bundle, pre),
     }
-    return re.sub(r"@(\w+)@", lambda match: fill[match[1]], file)
 
 
 def _comment(bundle: Bundle) -> str:
@@ -128,12 +162,14 @@ def _comment(bundle: Bundle) -> str:
     return f"sha256 of the bundle: {bundle.sha256}\n\n{text}"
 
 
-def _self_test(bundle: Bundle) -> str:
+def _self_test(bundle: Bundle, pre: str) -> str:
     test = read_self_test(bundle.card, bundle.graph, str(bundle.path))
-    arrays = [array_text(f"test_{name}", rows) for name, rows in vars(test).items()]
+    arrays = [
+        array_text(f"{pre}test_{name}", rows) for name, rows in vars(test).items()
+    ]
     rows = len(test.targets)
     sizes = (
-        f"enum {{ test_rows = {rows}, test_excused = {test.excused} }};\n"
-        f"static const double test_tolerance = {TOLERANCE};"
+        f"enum {{ {pre}test_rows = {rows}, {pre}test_excused = {test.excused} }};\n"
+        f"static const double {pre}test_tolerance = {TOLERANCE};"
     )
     return "\n".join([*arrays, sizes])

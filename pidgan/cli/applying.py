@@ -16,7 +16,7 @@ from pidgan.cli.group import EntriesLine, TrainingLine, cli, note, open_generato
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
-@click.argument("model", metavar="MODEL|BUNDLE", type=options.PATH)
+@click.argument("model", metavar="MODEL|BUNDLE|COLLECTION", type=options.PATH)
 @options.output(
     "ONNX file or C file that is written; for a folder of members a folder of bundles."
 )
@@ -47,10 +47,15 @@ def export(
     """Write a model as a bundle: one ONNX file, and its reference file.
 
     If MODEL is a folder of members, PATH becomes a folder with the bundle of each. With
-    --format c, a model or a bundle is written as one C99 file.
+    --format c, a model or a bundle is written as one C99 file, or a collection (.toml),
+    with a function for each bundle and one that chooses among them.
     """
+    from pidgan.bundle.collection import SUFFIX
     from pidgan.training.members import member_paths
 
+    if kind == "c" and model.suffix == SUFFIX:
+        _export_collection(model, output, dataset, name=name, overwrite=overwrite)
+        return
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
     if kind == "onnx" and not model.is_dir() and model.exists():
@@ -73,6 +78,19 @@ def export(
         else:
             path = pidgan.export_bundle(opened, target, **given)
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+
+
+def _export_collection(
+    model: Path, output: Path, dataset: Path | None, **given: Any
+) -> None:
+    """Write the C file of a collection."""
+    from pidgan.bundle.c_collection import export_collection_c
+    from pidgan.bundle.collection import Collection
+
+    if dataset is not None:
+        raise click.UsageError("--dataset is for a model, not for a collection")
+    path = export_collection_c(Collection.open(model), output, **given)
+    click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
 
 def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Path:

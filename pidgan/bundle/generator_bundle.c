@@ -1,0 +1,82 @@
+enum {
+    @PRE@N_CONDITIONS = @N_CONDITIONS@,
+    @PRE@N_NOISE = @N_NOISE@,
+    @PRE@N_TARGETS = @N_TARGETS@
+};
+
+/* Sizes of a row, for whoever calls this file from another. */
+extern const int @NAME@_n_conditions, @NAME@_n_noise, @NAME@_n_targets;
+const int @NAME@_n_conditions = @PRE@N_CONDITIONS;
+const int @NAME@_n_noise = @PRE@N_NOISE;
+const int @NAME@_n_targets = @PRE@N_TARGETS;
+
+float *@NAME@(float *output, const float *input, const float *noise);
+void @NAME@_row(float *restrict targets, const float *restrict conditions,
+                const float *restrict noise);
+void @NAME@_batch(float *restrict targets, const float *restrict conditions,
+                  const float *restrict noise, size_t rows);
+
+/* A block of rows: number i of row r lies at [i * ROWS + r]. */
+static void @PRE@evaluate_block(float *restrict targets, const float *restrict conditions,
+                           const float *restrict noise)
+{
+    (void)conditions, (void)noise; /* One may do for a graph. */
+@BLOCK@
+}
+
+static void @PRE@evaluate_row(float *restrict targets, const float *restrict conditions,
+                         const float *restrict noise)
+{
+    (void)conditions, (void)noise; /* One may do for a graph. */
+@ROW@
+}
+
+static int @PRE@all_finite(const float *conditions, const float *noise)
+{
+    int finite = 1;
+    for (int i = 0; i < @PRE@N_CONDITIONS; ++i)
+        finite &= !!isfinite(conditions[i]);
+    for (int i = 0; i < @PRE@N_NOISE; ++i)
+        finite &= !!isfinite(noise[i]);
+    return finite;
+}
+
+void @NAME@_row(float *restrict targets, const float *restrict conditions,
+                const float *restrict noise)
+{
+    @PRE@evaluate_row(targets, conditions, noise);
+    if (!@PRE@all_finite(conditions, noise))
+        for (int i = 0; i < @PRE@N_TARGETS; ++i)
+            targets[i] = NAN;
+}
+
+float *@NAME@(float *output, const float *input, const float *noise)
+{
+    @NAME@_row(output, input, noise);
+    return output;
+}
+
+void @NAME@_batch(float *restrict targets, const float *restrict conditions,
+                  const float *restrict noise, size_t rows)
+{
+    float x[@PRE@N_CONDITIONS * ROWS], z[@PRE@N_NOISE * ROWS], y[@PRE@N_TARGETS * ROWS];
+    for (size_t first = 0; first < rows; first += ROWS) {
+        const size_t count = rows - first < ROWS ? rows - first : ROWS;
+        for (size_t r = 0; r < ROWS; ++r) {
+            /* The last block is filled up with its last row. */
+            const size_t row = first + (r < count ? r : count - 1);
+            for (size_t i = 0; i < @PRE@N_CONDITIONS; ++i)
+                x[i * ROWS + r] = conditions[row * @PRE@N_CONDITIONS + i];
+            for (size_t i = 0; i < @PRE@N_NOISE; ++i)
+                z[i * ROWS + r] = noise[row * @PRE@N_NOISE + i];
+        }
+        @PRE@evaluate_block(y, x, z);
+        for (size_t r = 0; r < count; ++r) {
+            const size_t row = first + r;
+            const int finite = @PRE@all_finite(conditions + row * @PRE@N_CONDITIONS,
+                                          noise + row * @PRE@N_NOISE);
+            for (size_t i = 0; i < @PRE@N_TARGETS; ++i)
+                targets[row * @PRE@N_TARGETS + i] = finite ? y[i * ROWS + r] : NAN;
+        }
+    }
+}
