@@ -1,6 +1,7 @@
 """The documentation follows the code: commands, options, names, links and examples."""
 
 import hashlib
+import itertools
 import json
 import re
 import shlex
@@ -16,6 +17,8 @@ import pytest
 import pidgan
 from pidgan.application.one_track import STATUS_BITS
 from pidgan.bundle.card import Card, CardVariable
+from pidgan.bundle.collecting import collect
+from pidgan.bundle.collection import Content, Member
 from pidgan.cli import VERBS, cli
 from pidgan.efficiency.efficiency_map import _ARRAYS
 from pidgan.files.tables import write_table, write_trees
@@ -386,6 +389,29 @@ def _write_run3(folder: Path) -> None:
     write_trees(folder / "b2jpsik.root", {"DecayTree": chosen})
 
 
+def _write_collection(folder: Path, frame: pd.DataFrame) -> None:
+    """Bundles of two species and polarities with references, and mixed rows."""
+    (folder / "bundles").mkdir()
+    for species, magnet in itertools.product(("K+", "pi+"), ("up", "down")):
+        stem = f"{species[:-1]}_{magnet}"
+        path = folder / "bundles" / f"{stem}.reference.parquet"
+        write_table(path, frame)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        reference = {"file": path.name, "sha256": digest, "rows": len(frame)}
+        card = _card()
+        taking = {"polarity": magnet, "year": "2018"}
+        sample = card.sample.model_copy(
+            update={"species": species, "data_taking": taking}
+        )
+        card = card.model_copy(
+            update={"species": species, "sample": sample, "reference": reference}
+        )
+        _write_bundle(folder / "bundles" / f"{stem}.onnx", card)
+    content = simulate_analysis(500, seed=4)
+    content["Polarity"] = np.resize(np.array([1, -1], np.int16), 500)
+    write_trees(folder / "mixed.root", {ANALYSIS_TREE: content})
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the files that examples start from."""
@@ -416,6 +442,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     maps.save(folder / "kaon-map.json")
     write_trees(folder / "d2kpi.root", {ANALYSIS_TREE: simulate_analysis(500, seed=3)})
     _write_run3(folder)
+    _write_collection(folder, frame)
     return folder
 
 
@@ -430,3 +457,15 @@ def test_examples_run(
     for text in blocks(page, "python"):
         if text.startswith("# runnable"):
             exec(compile(text, name_of(page), "exec"), names)
+
+
+def test_a_collection_is_as_its_page_shows(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (DOCS / "how-to/application/collections.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(shutil.copytree(files, tmp_path / "work"))
+    assert f"```text\n{collect(['bundles'], 'lhcb.toml').text()}\n```" in page
+    text = (DOCS / "reference/collection.md").read_text(encoding="utf-8")
+    for model in (Content, Member):
+        for name, field in model.model_fields.items():
+            assert f"| `{field.alias or name}` |" in text
