@@ -365,7 +365,11 @@ def _unusable(rows: Rows, variable: Variable) -> BoolArray:
     """Return which rows (n,) are outside a range or none of the categories."""
     column = rows.columns[variable.name]
     if variable.categories:
-        return ~np.isin(column, variable.categories) & ~rows.is_sentinel(variable)
+        # As the columns of a dataset, so that a stored 0.1 is the category 0.1.
+        known = np.isin(
+            column.astype(np.float32), np.array(variable.categories, dtype=np.float32)
+        )
+        return ~known & ~rows.is_sentinel(variable)
     return _outside(column, variable.range) & ~rows.is_sentinel(variable)
 
 

@@ -43,7 +43,8 @@ def find_structure(
 ) -> tuple[TargetTransform, Coordinates]:
     """Return a transform of targets (n, d) to be fitted, and their coordinates.
 
-    Weights do not count here; declared values are atoms, however rare they are.
+    Weights do not count here; declared values are atoms, however rare they are. A
+    target of which all values are declared is continuous in no pattern.
     """
     layer = find_layer(y, declared, stated)
     if layer is None:
@@ -56,7 +57,9 @@ def find_structure(
         coordinates = layer.coordinates(places, base)
     found = [_atoms(coordinates, declared, base, layer, j) for j in range(y.shape[1])]
     codes = [_codes(coordinates, atoms, j) for j, atoms in enumerate(found)]
-    kept = _frequent_patterns(np.stack(codes, axis=1), found, layer)
+    closed = any(np.isin(v, d).all() for v, d in zip(y.T, declared, strict=True))
+    patterns = _frequent_patterns(np.stack(codes, axis=1), found, layer)
+    kept = patterns[~(patterns == CONTINUOUS).all(axis=1)] if closed else patterns
     blank = blank_transform(base, (kept < 0).astype(np.int64), _atoms_of(kept, found))
     if layer is not None:
         blank = _with_layer(blank, layer, kept, found)

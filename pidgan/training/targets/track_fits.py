@@ -12,7 +12,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.special
 
-from pidgan.arrays import FloatArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.training.targets.grid_fits import (
     MIN_ROWS,
     Stated,
@@ -54,7 +54,8 @@ def fit_tracks(
         for j in range(y.shape[1])
     ]
     blank, coordinates = find_structure(y, declared, stated or Stated())
-    return _fit_continuous(_cut(blank, coordinates), coordinates, weights)
+    apart = np.stack([np.isin(v, d) for v, d in zip(y.T, declared, strict=True)], 1)
+    return _fit_continuous(_cut(blank, coordinates), coordinates, weights, apart)
 
 
 def _cut(transform: TargetTransform, coordinates: Coordinates) -> TargetTransform:
@@ -112,14 +113,21 @@ def _cut_at(
 
 
 def _fit_continuous(
-    blank: TargetTransform, coordinates: Coordinates, weights: FloatArray
+    blank: TargetTransform,
+    coordinates: Coordinates,
+    weights: FloatArray,
+    apart: BoolArray,
 ) -> TargetTransform:
-    """Fit quantile transforms and mixing to what is continuous."""
+    """Fit quantile transforms and mixing to what is continuous.
+
+    Sentinels and categories, which are `apart` (n, n_targets), are no quantiles, even
+    where they come in a combination too rare for a pattern.
+    """
     pattern = blank.match(coordinates)
     values = blank.spread(coordinates, seed=0)
     z_max, knots = blank.z_max.copy(), blank.knots.copy()
     for j in range(blank.n_targets):
-        free = (pattern >= 0) & (blank.patterns[pattern, j] == 1)
+        free = (pattern >= 0) & (blank.patterns[pattern, j] == 1) & ~apart[:, j]
         if not free.any():
             continue
         z_max[j] = _last_knot(int(free.sum()))
