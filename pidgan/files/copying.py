@@ -112,7 +112,14 @@ def write_copy(
             rows = max(1, min(chunk, fitting))
             _copy_tree(tree, new, whole, kept, rows)
             kinds = "plain numbers, arrays or strings"
-            return [f"written as {kinds}: {_listed(changed)}"] if changed else []
+            notes = [f"written as {kinds}: {_listed(changed)}"] if changed else []
+            flags = {
+                name: str(old)
+                for name, kind in whole.types.items()
+                if name in kept and (old := tree.branch_type(name))
+                if is_flag(kind, old)
+            }
+            return [*notes, f"flags as numbers: {_listed(flags)}"] if flags else notes
 
         notes: list[str] = []
         if keep and known.copy_rest is not None:
@@ -132,13 +139,23 @@ def write_copy(
 
 
 def replaced_type(new: BranchType, old: BranchType | None, *, where: str) -> BranchType:
-    """Return the old type of a branch, None for no numbers; raise if it cannot stay."""
+    """Return the old type of a branch, None for no numbers; raise if it cannot stay.
+
+    A flag becomes a number, because generated ones may be missing.
+    """
+    if old is not None and is_flag(new, old):
+        return new
     if old is None or old.number.kind != new.number.kind or old.shape != new.shape:
         got = "no numbers" if old is None else str(old)
         raise NtupleError(
             f"{where} cannot be replaced: its type does not hold {new} (got {got})"
         )
     return old
+
+
+def is_flag(new: BranchType, old: BranchType) -> bool:
+    """Return whether a branch of flags is replaced by numbers."""
+    return old.number.kind == "b" and new.number.kind == "f" and old.shape == new.shape
 
 
 def cast(values: Any, kind: BranchType) -> Any:

@@ -24,6 +24,7 @@ from pidgan.simulation.calorimeter_pid import (
 from pidgan.simulation.rich import RICH_VARIABLES, SENTINEL, simulate_response
 from pidgan.simulation.spectrometer import simulate_spectrometer_response
 from pidgan.simulation.spectrometer_samples import (
+    DIMUON_TRACKS,
     simulate_dimuons,
     simulate_spectrometer,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ANALYSIS_TREE",
     "CALORIMETER_SPECIES",
     "CLUSTER_TREE",
+    "DIMUON_TRACKS",
     "MODES",
     "RICH_MODES",
     "RICH_VARIABLES",

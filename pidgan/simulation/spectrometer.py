@@ -58,6 +58,7 @@ STOCHASTIC = (
 ELECTRON_WIDTH, ELECTRON_STOCHASTIC, ELECTRON_TAIL = 0.03, 3.3, 0.08
 HADRON_MEAN, ELECTRON_LEAK = 0.3, 0.015
 LARGEST_RATIO = 6.0  # bound of the ratio from the hadronic share
+MATCH_SEPARATION = 1.2  # of electrons, by the distance of cluster and track. Chosen.
 # Energies of muons in both calorimeters: most probable value and width, MeV.
 MUON_DEPOSITS = ((250.0, 120.0), (1350.0, 420.0))
 MUON_TAIL = 0.05
@@ -231,7 +232,9 @@ def _simulate_calorimeters(
     x, y = (np.abs(c) for c in positions(tracks, flight, CALORIMETER))
     inside = (x < OUTER_HALF[0]) & (y < OUTER_HALF[1])
     inside &= (x > INNER_HALF[0]) | (y > INNER_HALF[1])
+    is_electron = (tracks.species == HYPOTHESES.index("e")) & inside
     electron = _electron_ratio(energy, hadronic, tracks.p)
+    electron += draw_ratio(is_electron, MATCH_SEPARATION, rng)
     muon = _muon_ratio(energy, hadronic, tracks.p)
     return {
         "inside": inside,

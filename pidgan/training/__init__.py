@@ -1,6 +1,7 @@
 """Generators learnt from datasets: families, the loop, the export.
 
 - `budget`: durations, and trainings that keep to one.
+- `chain`: several generators of which each makes its targets given those before.
 - `classical`: parametrisations of showers that are fitted, not trained.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.
@@ -15,6 +16,7 @@
 
 __all__ = [
     "budget",
+    "chain",
     "classical",
     "export",
     "families",

@@ -174,6 +174,31 @@ def test_a_branch_that_cannot_hold_the_values_is_not_replaced(
     assert [p.name for p in tmp_path.iterdir()] == ["a.root"]
 
 
+@pytest.mark.parametrize("ending", ["root", "parquet", "npz"])
+def test_a_flag_is_replaced_by_numbers_that_may_be_missing(
+    tmp_path: Path, ending: str
+) -> None:
+    old, new = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    columns = {"x": np.arange(5.0), "isMuon": np.array([True, False] * 2 + [True])}
+    write_trees(old, {"T": columns})
+    tree = "T" if ending == "root" else None
+    source = Source(str(old), tree)
+    values = np.array([1, 0, np.nan, 1, 0], dtype=np.float32)
+    flags = Addition(
+        source=source,
+        needed=("x",),
+        types=typed(isMuon=np.float32),
+        compute=lambda first, arrays: {
+            "isMuon": values[first : first + len(arrays["x"])]
+        },
+    )
+    with pytest.warns(PidganWarning, match=r"flags as numbers: 'isMuon' \(bool\)"):
+        copy_file([flags], new, chunk=2)
+    after = read_columns(Source(str(new), tree), ["x", "isMuon"])
+    np.testing.assert_array_equal(after["isMuon"], values)
+    np.testing.assert_array_equal(after["x"], columns["x"])
+
+
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("chunk", [77, 10**6])
 def test_rntuple(tmp_path: Path, chunk: int, keep: bool) -> None:

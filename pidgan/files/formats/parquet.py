@@ -102,8 +102,12 @@ class ParquetTable:
         rest = {k: v for k, v in (schema.metadata or {}).items() if k != _RECORD}
         schema = schema.with_metadata(rest or None)
         for column, kind in addition.types.items():
-            if schema.get_field_index(column) < 0:
-                schema = schema.append(pa.field(column, _arrow_type(kind)))
+            field = pa.field(column, _arrow_type(kind))
+            place = schema.get_field_index(column)
+            if place < 0:
+                schema = schema.append(field)
+            elif pa.types.is_boolean(schema.field(place).type):
+                schema = schema.set(place, field)  # flags may become numbers
         writer = new.stack.enter_context(pq.ParquetWriter(new.path, schema))
         new.writers.append(writer)
 
