@@ -259,6 +259,7 @@ def apply(
     skipped = {} if overwrite else _find_finished(jobs, restore=not dry_run)
     plans = _plan(jobs, generators, skipped)
     pending = [plan for plan in plans if str(plan.job.output) not in skipped]
+    one_file.run_self_tests(pending, generators)
     tried: set[Schema] = set()
     for plan in pending:
         for tree in plan.trees:

@@ -1,18 +1,20 @@
 """The generators of a track, and which of them serves a row."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pidgan.application.request import Track
-from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.card import Generator
 from pidgan.bundle.choice import Choice, When
 from pidgan.bundle.collection import SUFFIX, Collection, check_overlap
 from pidgan.bundle.when import SPECIES
 from pidgan.errors import NtupleError
+from pidgan.files.machine import available_cores
 from pidgan.sample.species import pdg_id
 
 
@@ -56,6 +58,14 @@ class TrackGenerators:
     branches: Mapping[str, str] = field(default_factory=dict)
     gaps: bool = False
     rules: Mapping[str, Any] | None = None
+
+    def run_self_tests(self, used: Iterable[int]) -> None:
+        """Run the self-tests of the bundles that are used, once for each."""
+        found = [self.members[number].generator for number in sorted(set(used))]
+        bundles = [one for one in found if isinstance(one, Bundle)]
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for _ in pool.map(lambda bundle: bundle.run_self_test(), bundles):
+                pass
 
     @property
     def hashes(self) -> list[str]:
@@ -129,7 +139,7 @@ def _of_collection(
     named = {k: v.replace("{track}", track) for k, v in content.choose.items()}
     if species_from is not None:
         named[SPECIES] = f"{track}_{species_from}"
-    bundles = given.open_bundles()
+    bundles = given.open_bundles(verify=False)
     ids = [pdg_id(bundle.card.species) for bundle in bundles]
     members = tuple(
         TrackGenerator(

@@ -11,7 +11,7 @@ import json
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -245,7 +245,16 @@ def run_job(job: FileJob) -> Outcome:
     }
     for track, found in generators.items():
         _check_same(track, found, job)
-    return write_file(plan_file(job, generators))
+    plan = plan_file(job, generators)
+    run_self_tests([plan], generators)
+    return write_file(plan)
+
+
+def run_self_tests(plans: Iterable[FilePlan], generators: Generators) -> None:
+    """Run the self-tests of the bundles that files need."""
+    tracks = [track for plan in plans for tree in plan.trees for track in tree.tracks]
+    for name, found in generators.items():
+        found.run_self_tests(k for t in tracks if t.name == name for k in t.used)
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ units, and with a JSON card in its metadata. No library of the training is neede
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -117,6 +118,15 @@ class Bundle:
             raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")
         n_noise = self.card.n_noise
         return self._generate(x, lambda rows: keyed_normal(keys[rows], n_noise=n_noise))
+
+    def run_self_test(self) -> None:
+        """Run the self-test, unless it has passed before; a BundleError if it fails."""
+        if self._session.is_tested:
+            return
+        test = read_self_test(self.card, self.graph, str(self.path))
+        got = self._run(test.conditions, lambda rows: test.noise[rows])
+        test.check(got, self.card.target_names, str(self.path))
+        self._session.is_tested = True
 
     def text(self) -> str:
         """Return the card as text, with the file and its hash."""
@@ -257,6 +267,8 @@ class Bundle:
             }
             try:
                 (targets,) = self._session.run(["targets"], feed)
+            except BundleError:
+                raise
             # onnxruntime's exceptions have no common class but Exception.
             except Exception as error:
                 raise BundleError(
@@ -303,21 +315,50 @@ def open_bundle(
         >>> bundle.card.species                                     # doctest: +SKIP
         'K+'
     """
-    path = Path(path)
+    bundle = read_bundle(Path(path), threads=threads)
+    bundle._session.start()
+    if verify:
+        bundle.run_self_test()
+    return bundle
+
+
+def read_bundle(path: Path, *, threads: int | None = None) -> Bundle:
+    """Return a bundle whose network starts when it is first used.
+
+    Everything is checked but that onnxruntime knows it, and the self-test.
+    """
     file = read_bundle_file(path)
-    bundle = Bundle(
+    return Bundle(
         card=file.card,
         sha256=file.sha256,
         path=path,
         graph=file.graph,
-        _session=_start_session(path, file.data),
+        _session=_Session(path, file.data),
         _threads=threads or available_cores(),
     )
-    if verify:
-        test = read_self_test(file.card, file.graph, str(path))
-        got = bundle._run(test.conditions, lambda rows: test.noise[rows])
-        test.check(got, file.card.target_names, str(path))
-    return bundle
+
+
+class _Session:
+    """A session of onnxruntime, started by whoever needs it first."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.is_tested = False
+        self._path, self._data = path, data
+        self._lock = threading.Lock()
+        self._started: Any = None
+
+    def start(self) -> Any:
+        """Return the session; a BundleError if onnxruntime cannot load it."""
+        with self._lock:
+            if self._started is None:
+                self._started = _start_session(self._path, self._data)
+                self._data = b""
+            return self._started
+
+    def run(self, names: Sequence[str], feed: Any) -> Any:
+        """Return the values of these names."""
+        session = self._started or self.start()
+        return session.run(names, feed)
 
 
 def _start_session(path: Path, data: bytes) -> Any:

@@ -33,7 +33,7 @@ from warnings import warn
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from pidgan.arguments import brief, checked
-from pidgan.bundle.bundle import Bundle, open_bundle
+from pidgan.bundle.bundle import Bundle, read_bundle
 from pidgan.bundle.bundle_file import MAX_BYTES
 from pidgan.bundle.card import Card
 from pidgan.bundle.choice import Choice, Ranges
@@ -196,8 +196,14 @@ class Collection:
         return "\n".join([*lines, f"other rows    {self.content.gaps}"])
 
     @checked
-    def open_bundles(self, *, threads: int | None = None) -> list[Bundle]:
+    def open_bundles(
+        self, *, threads: int | None = None, verify: bool = True
+    ) -> list[Bundle]:
         """Open all bundles, fetched where they have an address, and check them.
+
+        Args:
+            threads: Number of threads of each, as in `open_bundle`.
+            verify: Whether the self-tests run.
 
         Raises:
             BundleError: A bundle is missing, is refused, or has another checksum or
@@ -205,6 +211,8 @@ class Collection:
         """
         with ThreadPoolExecutor(available_cores()) as pool:
             bundles = list(pool.map(lambda m: self._open(m, threads), self.members))
+            if verify:
+                list(pool.map(lambda bundle: bundle.run_self_test(), bundles))
         for member, bundle in zip(self.members, bundles, strict=True):
             self._check_card(member, bundle.card)
         return bundles
@@ -217,7 +225,7 @@ class Collection:
                 path = fetch(member.file, member.sha256, most=MAX_BYTES)
             else:
                 path = self.path.parent / member.file
-            bundle = open_bundle(path, threads=threads)
+            bundle = read_bundle(path, threads=threads)
         except PidganError as error:
             raise BundleError(f"{self.path}: {error}") from error
         if bundle.sha256 != member.sha256:

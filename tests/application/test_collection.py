@@ -470,3 +470,23 @@ def test_a_bundle_without_a_charge_serves_both(tmp_path: Path) -> None:
     assert 'when = {species = ["pi+", "pi-"]}' in text
     # A single bundle for both charges needs no column.
     assert not collect([kaon], tmp_path / "c.toml").content.choose
+
+
+def test_only_bundles_with_rows_are_started(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are checked, and those that serve rows run their self-tests before work."""
+    from pidgan.bundle import bundle
+
+    started: list[str] = []
+    start = bundle._start_session
+    monkeypatch.setattr(
+        bundle,
+        "_start_session",
+        lambda path, data: (started.append(path.name), start(path, data))[1],
+    )
+    one = rows(500, year=np.full(500, 2017, np.int32))
+    one["K_TRUEID"][:] = 321
+    path = write_rows(tmp_path / "a.root", one)
+    apply({"K": many}, path, tmp_path / "b.root", dry_run=True)
+    assert sorted(started) == ["K+_down_2017.onnx", "K+_up_2017.onnx"]
