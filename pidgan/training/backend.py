@@ -43,6 +43,9 @@ with _no_stderr():
     import keras
     import tensorflow as tf
 
+# Each phase of each link has a loop of its own, which tensorflow takes for one that is
+# traced over and over.
+tf.get_logger().setLevel("ERROR")
 # Results depend on the number of threads, by rounding: it is the same on any number of
 # cores. On two, a step of the published recipe takes 0.63 of its time in one thread.
 # Both numbers count: XLA used one core with a single thread between operations.

@@ -234,8 +234,6 @@ def test_an_interrupted_training_is_continued(pair: Dataset, tmp_path: Path) -> 
     again = options | {"directory": folder, "resume": True}
     with pytest.raises(TrainingError, match="a training with 40 steps, now 70 steps"):
         train(pair, **(again | {"steps": 70}))
-    with pytest.raises(TrainingError, match=r"link 1 of 2, first: .*seed was 3"):
-        train(pair, **(again | {"steps": None, "seed": 4}))
     resumed = train(pair, **(again | {"steps": None}))
     np.testing.assert_array_equal(
         sample_targets(resumed, x, seed=1), sample_targets(whole, x, seed=1)
