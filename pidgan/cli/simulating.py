@@ -21,7 +21,7 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 )
 @options.seed
 @options.overwrite
-@options.budget("75s")
+@options.budget("90s")
 def demo(output: Path, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth."""
     from pidgan.cli.demo import run_demo
