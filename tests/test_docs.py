@@ -27,6 +27,7 @@ from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.definition import Discriminant, Sample
 from pidgan.sample.loading import list_samples, load_sample
+from pidgan.sample.pidcalib import list_pidcalib_samples
 from pidgan.sample.variables import DERIVATIONS, Variable
 from pidgan.sample.weight_file import WeightFile
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
@@ -238,6 +239,10 @@ def test_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_sample_definitions_load(page: Path, tmp_path: Path) -> None:
+    if page.name == "run-3-samples.md":
+        _write_run3(tmp_path)
+        for found in list_pidcalib_samples(tmp_path / "samples.json").values():
+            found.save(tmp_path / f"{found.name}.toml")
     for text in blocks(page, "toml"):
         name = text.splitlines()[0].removeprefix("# ").strip()
         path = tmp_path / name

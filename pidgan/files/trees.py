@@ -250,6 +250,23 @@ def remote_options(path: str | Path) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": ClientTimeout(**limits)}}
 
 
+def check_sends_parts(path: str | Path) -> None:
+    """Raise an NtupleError if the web server of a file sends nothing but all of it."""
+    if not str(path).lower().startswith(("http://", "https://")):
+        return
+    with contextlib.suppress(OSError):  # which whoever opens the file reports
+        filesystem, name = fsspec.core.url_to_fs(str(path), **remote_options(path))
+        try:
+            with filesystem.open(name, "rb", cache_type="none") as stream:
+                stream.seek(1)
+                stream.read(1)
+        except ValueError:
+            raise NtupleError(
+                f"{path} cannot be read in place: the server sends whole files only, "
+                "no ranges of bytes; download the file"
+            ) from None
+
+
 def file_stamp(path: str | Path) -> dict[str, int]:
     """Return the size of a file and, if it is local, the time of its last change."""
     if not is_remote(path):

@@ -313,6 +313,9 @@ class Sample(BaseModel):
         try:
             for text in self.cuts:
                 parse_cut(text, names=self.target_names)
+        except CutError as error:
+            raise ValueError(f"cuts: {error}") from None
+        try:
             if self.fiducial:
                 parse_cut(self.fiducial, names=self.condition_names)
             if self.selection:

@@ -22,6 +22,7 @@ from pidgan.files.documents import read_json
 from pidgan.files.writing import refuse_existing, writing_file, writing_folder
 from pidgan.sample import pidcalib_names as names
 from pidgan.sample.built_in import translate_cut
+from pidgan.sample.weight_file import WeightFile
 
 SOURCE = "PIDCalib2 (gitlab.cern.ch/lhcb-rta/pidcalib2), samples.json"
 #: File of the outcome of every key, in a folder of definitions.
@@ -358,6 +359,11 @@ def _weights(entry: _Entry) -> tuple[dict[str, Any], list[str]]:
         matched = {"match": "order_index", "order": entry.ordering_variables}
     else:
         matched = {"match": "entry"}
+    try:
+        WeightFile.model_validate(file | matched)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise _RefusalError("not understood", f"not understood: {problem}") from None
     note = "The sWeights are in files of their own; say where with --sweights-from."
     return {"sweights": {**file, **matched}}, [note]
 

@@ -1,6 +1,8 @@
 """Remote files are read in place, from a real server on loopback, as local ones."""
 
 import asyncio
+import functools
+import http.server
 import importlib.util
 import os
 import shutil
@@ -110,7 +112,7 @@ def compare(address: str, path: Path, tmp_path: Path) -> None:
         assert far.equals(near)
 
 
-@pytest.mark.parametrize("name", ["tree.root", "rntuple.root", "table.parquet"])
+@pytest.mark.parametrize("name", ["tree.root", "rntuple.root"])
 def test_http(
     server: str, directory: Path, tmp_path: Path, ranges: list[str], name: str
 ) -> None:
@@ -218,7 +220,7 @@ def xrootd(directory: Path) -> Iterator[str]:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", ["tree.root", "rntuple.root", "table.parquet"])
+@pytest.mark.parametrize("name", ["tree.root", "rntuple.root"])
 def test_xrootd(xrootd: str, directory: Path, tmp_path: Path, name: str) -> None:
     compare(f"{xrootd}/{name}", directory / name, tmp_path)
 
@@ -274,6 +276,21 @@ def test_plugins_of_the_client_are_loaded_with_it() -> None:
     assert "libXrdCl.so" in done.stdout
     for plugin in ("libXrdSecgsi-", "libXrdCryptossl-"):
         assert plugin in done.stdout
+
+
+@pytest.mark.parametrize("name", ["tree.root", "rntuple.root"])
+def test_a_server_without_ranges_is_named(directory: Path, name: str) -> None:
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=directory
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{served.server_port}/{name}"
+        with pytest.raises(
+            NtupleError, match=f"{name}.* cannot be read.* ranges of bytes"
+        ):
+            find_sources(address)
+        served.shutdown()
 
 
 @pytest.mark.parametrize("name", ["a.root", "a.parquet", "a.hdf5"])

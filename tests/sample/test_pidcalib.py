@@ -67,6 +67,13 @@ LIST: dict[str, dict[str, Any]] = {
         "tuple_names": {"e": [""]},
         "probe_prefix": "eprobe",
     },
+    "2024_block2-MagUp-K": {
+        "files": FILES,
+        "sweight_dir": "root://host//sweights/",
+        "tuple_names": {"K": ["A"]},
+        "probe_prefix": "K",
+        "ordering_variables": ["log(K_P)"],
+    },
     "Turbo17-MagUp-K": {"link": "Turbo17-MagUp"},
     "Turbo18-MagUp-X_DD": {"link": "Turbo16-MagUp"},
     "Turbo18-MagUp-K_Odd": {"link": "Turbo16-MagUp"},
@@ -194,6 +201,7 @@ def test_a_folder_of_all(samples: Path, tmp_path: Path) -> None:
     assert len(written) == CONVERTED + 1
     outcomes = json.loads((tmp_path / "all" / OUTCOMES).read_text())
     assert outcomes.keys() == LIST.keys()
+    assert "'log(K_P)' is no expression" in outcomes["2024_block2-MagUp-K"]["reason"]
     for path in (tmp_path / "all").glob("*.toml"):
         assert load_sample(path).name == path.stem
     with pytest.raises(NtupleError, match="exists"):

@@ -119,11 +119,22 @@ def _is_tree(name: str) -> bool:
     return name.split("::")[-1] in TREE_CLASSES
 
 
+def _open(path: str) -> Any:
+    try:
+        return uproot.open({path: None}, **trees.remote_options(path))
+    except OSError:
+        raise
+    except Exception:
+        # uproot takes the beginning of a file for the part that it asked for.
+        trees.check_sends_parts(path)
+        raise
+
+
 FORMAT = trees.Format(
     name="ROOT",
     suffixes=(".root",),
     magic=b"root",
-    open=lambda path: uproot.open({path: None}, **trees.remote_options(path)),
+    open=_open,
     tree=_tree,
     create=lambda path: uproot.recreate(path, compression=COMPRESSION),
     write=_write,
