@@ -9,7 +9,7 @@ and its uncertainty are compared with the true one, for the whole sample and in 
 its momentum. The ideal uncertainty is the one that the rows of the two samples allow
 without any smoothing and without any systematic effect. Everything that does not depend
 on the experiment is made once and kept in FOLDER. This takes about half an hour on two
-cores, most of it for the networks. The script writes the files
+cores. The script writes the files
 `docs/explanation/coverage.png` and `coverage.inc`.
 """
 
@@ -77,7 +77,7 @@ REPEATS = 4
 
 TRUTH_REPEATS = 4
 MOMENTUM_BINS = 4
-NETWORKS_PER_SPECIES = 6
+NETWORKS_PER_SPECIES = 3
 NETWORK_SHARE = 0.5
 TRAINING_CANDIDATES = 200_000
 NETWORK_STEPS = (3000, 1000, 2000)
