@@ -37,10 +37,11 @@ def find_sources(
     """Return the trees that file patterns stand for, in natural order of the files.
 
     A pattern is FILE or FILE:TREE; FILE may be a glob (`**` included), an address
-    (`root://`, `http://`, ...) or Parquet. A file named twice counts once, and
-    `b2.root` comes before `b10.root`. Without `:TREE`, a file's trees are those of
-    `trees` that it holds, else its only tree. `companion` gives the path of the file
-    that belongs to a file; such files are left out where both are found.
+    (`root://`, `http://`, ...) or Parquet. A file named twice counts once, also with
+    another spelling of its path, and `b2.root` comes before `b10.root`. Without
+    `:TREE`, a file's trees are those of `trees` that it holds, else its only tree.
+    `companion` gives the path of the file that belongs to a file; such files are left
+    out where both are found.
     """
     if isinstance(patterns, str | Path):
         patterns = [patterns]
@@ -54,10 +55,11 @@ def find_sources(
         pairs = {(_place(s.path), _place(companion(s.path))) for s in found}
         others = {other for path, other in pairs if other != path}
         found = {s: None for s in found if _place(s.path) not in others}
-    sources: dict[Source, None] = {}
+    sources: dict[tuple[str, str | None], Source] = {}
     for source in sorted(found, key=lambda source: _natural(source.path)):
-        sources.update((meant, None) for meant in _trees_meant(source, trees))
-    return list(sources)
+        for meant in _trees_meant(source, trees):
+            sources.setdefault((_place(meant.path), meant.tree), meant)
+    return list(sources.values())
 
 
 def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:

@@ -195,6 +195,16 @@ def test_natural_order_and_duplicates(tmp_path: Path) -> None:
     assert {source.tree for source in found} == {"T"}
 
 
+def test_a_file_counts_once_however_it_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_trees(tmp_path / "a.root", {"T": {"x": np.ones(3)}, "U": {"x": np.ones(2)}})
+    monkeypatch.chdir(tmp_path)
+    spellings = ["a.root", f"{tmp_path}/*.root", f"../{tmp_path.name}/a.root"]
+    found = find_sources([*spellings, "./a.root:T"], trees=["T", "U"])
+    assert sorted(str(source.tree) for source in found) == ["T", "U"]
+
+
 def test_which_tree_is_meant(tmp_path: Path) -> None:
     data = {"x": np.ones(3)}
     path = tmp_path / "a.root"
