@@ -479,7 +479,7 @@ def quote(
         rows,
         edges=edges,
         empty_bins=lambda bins: generated_in_bins(bundle, bins, edges, parsed, 1),
-        metadata={},
+        metadata=card.model_dump(include={"conditions", "targets"}),
     )
     place = bin_index(dict(zip(names, target.x[here].T, strict=True)), edges)
     passed = target.generated[:, here] > 0

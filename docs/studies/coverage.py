@@ -445,7 +445,7 @@ def quote(
         rows,
         edges=world.edges,
         empty_bins=lambda bins: drawn.bins[[cut]][:, bins],
-        metadata={},
+        metadata=card.model_dump(include={"conditions", "targets"}),
     )
     target = world.pools[population]
     p = target.conditions[:, 0]

@@ -331,6 +331,12 @@ def generated_in_bins(
         own = {k: e[i : i + 2] for i, (k, e) in zip(steps, edges.items(), strict=True)}
         for i, variable in enumerate(card.conditions):
             low, high = own.get(variable.name, variable.range)
+            if variable.categories:
+                inside = [c for c in variable.categories if low <= c < high]
+                if variable.name not in own or not inside:
+                    inside = [*variable.categories]
+                x[:, i] = rng.choice(inside, EMPTY_BIN_ROWS)
+                continue
             x[:, i] = rng.uniform(low, high, EMPTY_BIN_ROWS)
             if variable.integer:
                 x[:, i] = np.floor(x[:, i])

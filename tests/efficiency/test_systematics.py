@@ -23,9 +23,10 @@ from pidgan.efficiency import pid_efficiency as pid_efficiency_module
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.pid_efficiency import PidEfficiencies
-from pidgan.efficiency.systematics import run_systematics
+from pidgan.efficiency.systematics import generated_in_bins, run_systematics
 from pidgan.errors import CutError, MapError, NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns, write_trees
+from pidgan.sample.cuts import parse_cut
 from pidgan.sample.loading import load_binning
 
 # The columns are drawn here: nothing proves that a bundle made them.
@@ -765,6 +766,36 @@ def test_conditions_that_are_integers_fill_empty_bins() -> None:
         )
     assert found.n_eff.reshape(2, 2)[:, 1].max() == 0
     assert np.isfinite(found.nominal).all()
+
+
+@pytest.mark.parametrize(
+    ("binning", "expected"),
+    [
+        ({"P": (3e3, 5e4, 1e5)}, {-1.0, 1.0}),
+        ({"P": (3e3, 5e4, 1e5), "ETA": (-2, 0, 2)}, {-1.0, 1.0}),
+        ({"P": (3e3, 5e4, 1e5), "ETA": (0, 2)}, {1.0}),
+    ],
+)
+def test_conditions_that_are_categories_fill_empty_bins(
+    binning: dict[str, Any], expected: set[float]
+) -> None:
+    charge = CardVariable(name="ETA", unit="1", range=(-1, 1), categories=(-1.0, 1.0))
+    base = make_card()
+    card = base.model_copy(update={"conditions": (base.conditions[0], charge)})
+    edges = {name: tuple(map(float, own)) for name, own in binning.items()}
+    seen = []
+
+    class Spy(ToyGenerator):
+        def generate(self, conditions: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            seen.append(np.unique(conditions[:, 1]))
+            return super().generate(conditions, noise)
+
+    places = np.arange(math.prod(len(own) - 1 for own in edges.values()))
+    cuts = [parse_cut("DLLk > 2")]
+    generated_in_bins(Spy(card=card), places, edges, cuts, 1)
+    assert set(np.concatenate(seen).tolist()) == expected
+    if "ETA" in binning:
+        assert all(len(values) == 1 for values in seen)
 
 
 def test_variations_are_shifts_of_the_corrected_efficiency() -> None:
