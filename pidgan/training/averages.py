@@ -33,9 +33,10 @@ from pidgan.training.rows import Rows
 # The average reaches back over one in so many of the steps done.
 REACH = 10
 BLOCKS = 8
-# Rows on which weights are compared cost this share of a training at most, if a row
-# that is learnt from costs three times as much; they are compared so often.
-COST = 0.05
+# Rows on which weights are compared cost this share of a training, if a row that is
+# learnt from costs three times as much (with XLA hardly more); they are compared so
+# often.
+COST = 0.01
 LEAST_WATCHES, MOST_WATCHES = 8, 20
 # Fewer rows in a block say nothing.
 LEAST_ROWS = 16
