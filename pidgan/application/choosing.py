@@ -104,7 +104,8 @@ def _check_whole(
     for name, values in columns.items():
         if values.dtype.kind != "f":
             continue
-        wrong = np.flatnonzero((values != np.rint(values)) & ~np.isnan(values))
+        is_whole = np.isnan(values) | np.isfinite(values) & (values == np.rint(values))
+        wrong = np.flatnonzero(~is_whole)
         if len(wrong):
             raise NtupleError(
                 f"{where}: branch {branches[name]!r} chooses a bundle by {name}, but "

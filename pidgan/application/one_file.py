@@ -114,7 +114,12 @@ class TreePlan:
         """The new branches with the types they have in the output."""
         is_replaced = bool(self.tracks) and self.tracks[0].request.mode == "replace"
         old = self.info.types if is_replaced else {}
-        return {name: old.get(name, kind) for name, kind in self.types.items()}
+        return {
+            name: copying.replaced_type(kind, old[name], where=f"branch {name!r}")
+            if name in old
+            else kind
+            for name, kind in self.types.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,4 +180,4 @@ def _relative(place: str, output: Path) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text as TOML has it, which is that of JSON."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -192,7 +192,8 @@ class Collection:
         """Return the columns and the bundles as text."""
         lines = [f"{self.path}: {self.content.title or 'collection'}"]
         lines += [f"column        {k}: {v}" for k, v in self.content.choose.items()]
-        lines += [f"bundle        {m.file}: {m.text()}" for m in self.members]
+        served = [(m.file, m.text() or "all rows") for m in self.members]
+        lines += [f"bundle        {file}: {when}" for file, when in served]
         return "\n".join([*lines, f"other rows    {self.content.gaps}"])
 
     @checked

@@ -222,6 +222,23 @@ def test_replace_keeps_place_and_type(tmp_path: Path) -> None:
     assert read(tmp_path / "b.root")["Kplus_DLLk"].std() > 0.5
 
 
+@pytest.mark.parametrize("suffix", ["root", "parquet"])
+def test_a_flag_is_replaced_by_the_numbers_that_are_generated(
+    tmp_path: Path, suffix: str
+) -> None:
+    data = events()
+    data["Kplus_P"][:5] = np.nan
+    path = write(tmp_path / f"a.{suffix}", data)
+    data["Kplus_DLLk"] = np.arange(ENTRIES) % 2 == 0
+    flags = write(tmp_path / f"b.{suffix}", data)
+    apply({"Kplus": kaon()}, path, tmp_path / f"new.{suffix}")
+    with pytest.warns(PidganWarning, match="flags as numbers: 'Kplus_DLLk'"):
+        apply({"Kplus": kaon()}, flags, tmp_path / f"old.{suffix}", mode="replace")
+    new, old = (read(tmp_path / f"{name}.{suffix}")[TARGETS] for name in ("new", "old"))
+    assert old["Kplus_DLLk"].isna().sum() == 5
+    pd.testing.assert_frame_equal(old, new)
+
+
 def test_append_never_replaces(tmp_path: Path) -> None:
     path = write(tmp_path / "a.root", events() | {"Kplus_DLLk": np.zeros(ENTRIES)})
     with pytest.raises(NtupleError, match=r"has branches 'Kplus_DLLk' already; use"):

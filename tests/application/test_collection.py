@@ -301,6 +301,10 @@ def test_a_tree_needs_the_conditions_of_its_bundles_only(tmp_path: Path) -> None
             r"'year' chooses .* holds 2017.5, expected whole",
         ),
         (
+            {"K_TRUEID": np.full(ENTRIES, np.inf)},
+            r"'K_TRUEID' chooses .* holds inf, expected whole",
+        ),
+        (
             {"Polarity": ["MagUp"] * ENTRIES},
             r"branch 'Polarity', needed for K, is of type",
         ),
