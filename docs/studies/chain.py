@@ -33,9 +33,9 @@ import numpy as np
 
 import pidgan
 from pidgan.bundle.c_file import export_c
-from pidgan.bundle.card import Generator, sample_targets
+from pidgan.bundle.card import Card, Generator, sample_targets
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
-from pidgan.efficiency.binning import bin_index, default_binning
+from pidgan.efficiency.binning import bin_index, count_bins, default_binning
 from pidgan.efficiency.pid_efficiency import combine
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.efficiency.selections import Selection
@@ -415,9 +415,20 @@ def experiments(folder: Path, species: str, n: int, *, seed: int) -> list[str]:
     cuts = CUTS[species]
     pool = calibration_pool(bundle, species, cuts, seed=POOL_SEED + seed)
     analyses = populations(bundle, species, cuts, seed=POOL_SEED + 10 + seed)
+    edges = default_binning(bundle.card)
+    parsed = [parse_cut(text, names=bundle.card.target_names) for text in cuts]
+    places = np.arange(count_bins(edges))
+    bins = generated_in_bins(bundle, places, edges, parsed, seed)
     found = np.array(
         [
-            quote(bundle, cuts, pool, analyses, rng=np.random.default_rng([seed, k]))
+            quote(
+                bundle.card,
+                cuts,
+                pool,
+                analyses,
+                bins=bins,
+                rng=np.random.default_rng([seed, k]),
+            )
             for k in range(n)
         ]
     )
@@ -446,19 +457,20 @@ def experiments(folder: Path, species: str, n: int, *, seed: int) -> list[str]:
 
 
 def quote(
-    bundle: pidgan.Bundle,
+    card: Card,
     cuts: Sequence[str],
     pool: Pool,
     analyses: dict[str, Pool],
     *,
+    bins: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Return value, total, generated, stat and truth, (n_cuts, 5), of one experiment.
 
     The map of systematics comes from candidates that nothing was trained on, with
-    sWeights fitted to these candidates.
+    sWeights fitted to these candidates. `bins` are generated efficiencies in all bins,
+    for those without candidates.
     """
-    card = bundle.card
     chosen = rng.choice(len(pool.x), int(rng.choice(REFERENCE_ROWS)), replace=False)
     target = analyses[str(rng.choice(list(analyses)))]
     here = rng.choice(len(target.x), int(rng.choice(ANALYSIS_ROWS)), replace=False)
@@ -474,11 +486,10 @@ def quote(
         generated=pool.generated[:, chosen],
         repeats=REPEATS,
     )
-    parsed = [parse_cut(text, names=card.target_names) for text in cuts]
     found = map_from_rows(
         rows,
         edges=edges,
-        empty_bins=lambda bins: generated_in_bins(bundle, bins, edges, parsed, 1),
+        empty_bins=lambda empty: bins[:, empty],
         metadata=card.model_dump(include={"conditions", "targets"}),
     )
     place = bin_index(dict(zip(names, target.x[here].T, strict=True)), edges)

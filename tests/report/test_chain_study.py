@@ -121,11 +121,11 @@ def test_a_perfect_generator_is_within_its_error(study: ModuleType) -> None:
     assert pool.generated.max() == study.REPEATS
     analyses = study.populations(truth, "mu", cuts, seed=2)
     assert list(analyses) == ["dimuons", "hard", "soft"]
+    n_bins = study.count_bins(study.default_binning(truth.card))
+    bins = np.full((len(cuts), n_bins), 0.8)
+    given = (truth.card, cuts, pool, analyses)
     found = np.array(
-        [
-            study.quote(truth, cuts, pool, analyses, rng=np.random.default_rng(k))
-            for k in range(4)
-        ]
+        [study.quote(*given, bins=bins, rng=np.random.default_rng(k)) for k in range(4)]
     )
     value, total, _, stat, true = np.moveaxis(found, -1, 0)
     assert np.all((stat > 0) & (stat < total) & (total < 0.1))
