@@ -29,9 +29,11 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
         own = getattr(generator, "reference", None)
         reference = own() if callable(own) else None
         if reference is None:
+            path = getattr(generator, "path", None)
+            where = "" if path is None else f"{path}: "
             raise MapError(
-                f"the generator of {card.species} has no reference file beside it, "
-                "expected a dataset or a table of conditions, targets and 'weight'"
+                f"{where}the generator of {card.species} has no reference file beside "
+                "it, expected a dataset or a table of conditions, targets and 'weight'"
             )
     frame = (
         reference if isinstance(reference, pd.DataFrame) else reference.frame("test")

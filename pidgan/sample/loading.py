@@ -197,10 +197,14 @@ def _wrong(path: Path, problem: str) -> SampleError:
 
 
 def _first_causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leave out problems of a whole that follow from a problem of one of its parts."""
+    """Leave out problems of a whole that follow from a problem of one of its parts.
+
+    A key that is misspelt may be missing too: the spelling comes first.
+    """
     places = [detail["loc"] for detail in details]
     wholes = {place[:n] for place in places for n in range(1, len(place))}
-    return [detail for detail in details if detail["loc"] not in wholes]
+    causes = [detail for detail in details if detail["loc"] not in wholes]
+    return sorted(causes, key=lambda detail: detail["type"] != "extra_forbidden")
 
 
 def _one_line(detail: ErrorDetails, content: Mapping[str, Any]) -> str:

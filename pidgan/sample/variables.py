@@ -195,6 +195,12 @@ class Variable(BaseModel):
             raise ValueError(
                 f"categories are {list(values)}, expected two or more different ones"
             )
+        is_small = max(map(abs, values)) < np.finfo(np.float32).max
+        if is_small and len(np.unique(np.array(values, "f4"))) < len(values):
+            raise ValueError(
+                f"categories are {list(values)}, of which two are the same number in "
+                "single precision, in which targets are generated"
+            )
         return {"range": (min(values), max(values)), **content}
 
     @model_validator(mode="after")

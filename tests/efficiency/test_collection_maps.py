@@ -1,5 +1,6 @@
 """Rows of each bundle of a collection use the map of that bundle."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "a.root", content)
     apply({"K": folder / "kaons.toml"}, folder / "a.root", folder / "b.root", key=KEY)
     return folder
+
+
+def test_a_bundle_without_reference_is_named(world: Path) -> None:
+    bundle = next((world / "bundles").glob("*.onnx"))
+    with pytest.raises(MapError, match=f"{re.escape(str(bundle))}: .*no reference"):
+        pidgan.run_systematics(open_bundle(bundle), cuts=CUT, binning=BINS)
 
 
 def keys_of(folder: Path) -> list[Key]:

@@ -130,6 +130,16 @@ def test_a_circle_of_extends(tmp_path: Path) -> None:
         ("schema = 1", "schema = 2", "schema is 2: input should be 1"),
         ("schema = 1", "schema = ", r"own.toml is not valid TOML.*line 2"),
         ("targets =", "targts =", "unknown key 'targts'; closest: 'targets'"),
+        (
+            OWN,
+            'afer = "run2_dstar_k"',
+            r"toml: unknown key 'afer'; closest: 'after'.*; key 'schema' is missing",
+        ),
+        (
+            "range = [-150, 150]",
+            "categories = [16777216, 16777217]",
+            r"\['RichDLLk'\]: categories are .* the same number in single precision",
+        ),
         ("targets = [", "# targets = [", "key 'targets' is missing, or 'cells'"),
         ('unit = "GeV"', 'unti = "GeV"', r"conditions\['P'\].unti\"; closest: 'unit'"),
         ('unit = "GeV"', 'unit = "TeV"', r"conditions\['P'\].unit is 'TeV'"),
