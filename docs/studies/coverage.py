@@ -576,7 +576,8 @@ def draw(frame: pd.DataFrame) -> Figure:
     left.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), "k--", label="normal")
     left.set_xlabel("(quoted - true efficiency) / uncertainty")
     left.set_ylabel("density; ends hold all beyond")
-    left.legend(fontsize=8)
+    left.set_ylim(0, 0.6)  # room for the legend above the curves
+    left.legend(fontsize=8, loc="upper left")
     groups = {
         **{name: whole["generator"] == name for name in DISTORTIONS},
         "networks": whole["generator"].str.startswith("network"),
