@@ -110,14 +110,26 @@ def collect(
             f"{error}; leave one out, or write by hand what tells them apart, such as "
             "ranges of run numbers"
         ) from None
+    shared = {
+        name: values
+        for name, values in when[0].items()
+        if name not in (*columns, SPECIES)
+    }
     with writing_file(output, overwrite=overwrite) as temporary:
-        temporary.write_text(collection_text(content), encoding="utf-8")
+        text = collection_text(content, shared=shared)
+        temporary.write_text(text, encoding="utf-8")
     return Collection.open(output)
 
 
-def collection_text(content: Content) -> str:
-    """Return the text of the file of a collection."""
-    lines = [_HEAD, "schema = 1"]
+def collection_text(content: Content, *, shared: When | None = None) -> str:
+    """Return the text of the file of a collection.
+
+    A comment names the values that all bundles have, and that choose none of them.
+    """
+    head = _HEAD
+    if shared:
+        head += f"# All bundles are for {when_text(shared)}, which is not looked at.\n"
+    lines = [head, "schema = 1"]
     if content.title:
         lines.append(f"title = {_quoted(content.title)}")
     if content.gaps != "error":

@@ -168,7 +168,11 @@ def collect(bundles: Sequence[str], output: Path, **given: Any) -> None:
 
     found = make_collection(list(bundles), output, **given)
     click.echo(found.text())
-    note("These branches are assumed; change them with --choose, or in the file.")
+    note(
+        "These branches are assumed; change them with --choose, or in the file. What "
+        "all bundles agree in is no column, and other rows are served too: "
+        "--choose polarity=Polarity makes them a gap."
+    )
 
 
 @cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")

@@ -494,3 +494,13 @@ def test_only_bundles_with_rows_are_started(
     path = write_rows(tmp_path / "a.root", one)
     apply({"K": many}, path, tmp_path / "b.root", dry_run=True)
     assert sorted(started) == ["K+_down_2017.onnx", "K+_up_2017.onnx"]
+
+
+def test_what_all_bundles_agree_in_is_a_comment(
+    kaons: dict[Key, Path], tmp_path: Path
+) -> None:
+    comment = "# All bundles are for year = 2017, which is not looked at."
+    collect(list(kaons.values()), tmp_path / "a.toml")
+    assert comment in (tmp_path / "a.toml").read_text()
+    collect(list(kaons.values()), tmp_path / "b.toml", choose={"year": "year"})
+    assert "not looked at" not in (tmp_path / "b.toml").read_text()
