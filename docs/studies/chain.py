@@ -80,7 +80,7 @@ TOLERANCE = 1e-4
 POOL, POPULATION = 300_000, 150_000
 """Candidates and tracks that pseudo-experiments draw from."""
 
-REFERENCE_ROWS = (20_000, 60_000)
+REFERENCE_ROWS = (40_000, 80_000)
 ANALYSIS_ROWS = (2_000, 20_000)
 REPEATS = 4
 
