@@ -22,3 +22,9 @@ def test_no_script_hides_a_library_from_its_neighbours(script: Path) -> None:
     elsewhere = [p for p in sys.path if Path(p).resolve() not in (ROOT, script.parent)]
     assert script.stem not in sys.stdlib_module_names
     assert PathFinder.find_spec(script.stem, elsewhere) is None
+
+
+def test_no_two_tests_have_the_same_name() -> None:
+    """Pytest imports files by their name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))

@@ -26,7 +26,6 @@ from pidgan.application.conditions import Conditions
 from pidgan.application.finished import (
     Outcome,
     Outside,
-    add_outside,
     find_outcome,
 )
 from pidgan.application.generators import Generators, TrackGenerators, open_generators
@@ -34,7 +33,7 @@ from pidgan.application.one_file import FileJob, FilePlan, Progress
 from pidgan.application.request import Elsewhere, Mode, Request, Track
 from pidgan.application.sample_cuts import (
     SampleCuts,
-    add_sample_cuts,
+    add_numbers,
     sample_cut_text,
 )
 from pidgan.application.workers import do_files
@@ -286,8 +285,8 @@ def apply(
     for part in parts:
         for track, numbers in part.counts.items():
             counts[track].update(numbers)
-        add_outside(outside, part.outside)
-        add_sample_cuts(sample_cuts, part.sample_cuts)
+        add_numbers(outside, part.outside)
+        add_numbers(sample_cuts, part.sample_cuts)
     texts = [*_warn_texts(outside, generators)]
     texts += [sample_cut_text(*own) for own in sample_cuts.items()]
     for text in filter(None, texts):

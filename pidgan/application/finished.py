@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pidgan.application import record
-from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
+from pidgan.application.sample_cuts import SampleCuts, add_numbers
 from pidgan.errors import NtupleError
 from pidgan.files.leftovers import remove_leftovers
 from pidgan.files.writing import exists_error, writing_file
@@ -130,18 +130,7 @@ def outcome(lines: Sequence[Mapping[str, Any]], notes: list[str]) -> Outcome:
             mine = counts.setdefault(track, {})
             for name, number in own["counts"].items():
                 mine[name] = mine.get(name, 0) + number
-        add_outside(outside, {t: o["outside"] for t, o in line["tracks"].items()})
+        add_numbers(outside, {t: o["outside"] for t, o in line["tracks"].items()})
         found = {t: own.get("sample_cuts", {}) for t, own in line["tracks"].items()}
-        add_sample_cuts(cuts, {t: own for t, own in found.items() if own})
+        add_numbers(cuts, {t: own for t, own in found.items() if own})
     return Outcome(counts=counts, outside=outside, notes=notes, sample_cuts=cuts)
-
-
-def add_outside(
-    total: Outside, more: Mapping[str, Mapping[str, Sequence[int]]]
-) -> None:
-    """Add the numbers of rows outside the trained range to those of other files."""
-    for track, found in more.items():
-        mine = total.setdefault(track, {})
-        for name, (n, of) in found.items():
-            before = mine.get(name, (0, 0))
-            mine[name] = before[0] + n, before[1] + of

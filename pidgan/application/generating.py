@@ -22,7 +22,7 @@ from pidgan.application.one_track import (
     UNMATCHED,
     TrackPlan,
 )
-from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
+from pidgan.application.sample_cuts import SampleCuts, add_numbers
 from pidgan.application.several_tracks import Counts
 from pidgan.arrays import BoolArray, IntArray
 from pidgan.bundle import noise
@@ -98,7 +98,7 @@ def generate_branches(
         for cut in track.sample_cuts[place]:
             read = {k: rows[k] if len(mine) == n else rows[k][mine] for k in cut.inputs}
             judgement = cut.count(read, len(mine))
-            add_sample_cuts(cuts, {track.name: {cut.term.brief: judgement}})
+            add_numbers(cuts, {track.name: {cut.term.brief: judgement}})
         usable, flags, numbers = _judge(one.generator, x)
         outside.update(numbers)
         judged.update(dict.fromkeys(numbers, len(mine)))

@@ -23,7 +23,7 @@ from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
 from pidgan.application.finished import Outcome, Outside
 from pidgan.application.generators import Generators, TrackGenerators, open_generators
 from pidgan.application.request import Request, package_version
-from pidgan.application.sample_cuts import SampleCuts, add_sample_cuts
+from pidgan.application.sample_cuts import SampleCuts, add_numbers
 from pidgan.application.several_tracks import lay_out
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import copying, tables
@@ -304,8 +304,8 @@ class _Tally:
         done["generated"] += int(np.count_nonzero(has_targets))
         for name, bit in one_track.STATUS_BITS.items():
             done[name] += int(np.count_nonzero(status & bit))
-        finished.add_outside(self.outside, {track: new.outside})
-        add_sample_cuts(self.sample_cuts, {track: new.sample_cuts})
+        add_numbers(self.outside, {track: new.outside})
+        add_numbers(self.sample_cuts, {track: new.sample_cuts})
         self.rows[track].update(new.made)
 
     def _bundles(self, track: one_track.TrackPlan) -> dict[str, Any]:

@@ -113,10 +113,10 @@ def _find(
     return found if fits and is_own else None
 
 
-def add_sample_cuts(
+def add_numbers(
     total: SampleCuts, more: Mapping[str, Mapping[str, Sequence[int]]]
 ) -> None:
-    """Add the numbers of rows that fail cuts to those of other rows."""
+    """Add numbers of rows, by track and name, to those of other rows or files."""
     for track, found in more.items():
         mine = total.setdefault(track, {})
         for name, (n, of) in found.items():

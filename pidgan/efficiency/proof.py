@@ -15,7 +15,7 @@ from pidgan.application.conditions import FoundCondition
 from pidgan.application.record import Fingerprints, Made, add_up, find_made
 from pidgan.application.sample_cuts import (
     SampleCuts,
-    add_sample_cuts,
+    add_numbers,
     sample_cut_text,
 )
 from pidgan.efficiency.track_maps import TrackMap, as_track_maps, bundle_of
@@ -143,7 +143,7 @@ def sum_cuts(proofs: Iterable[Proof]) -> SampleCuts:
     for proof in proofs:
         for track, made in proof.parts:
             if made.sample_cuts:
-                add_sample_cuts(found, {track: made.sample_cuts})
+                add_numbers(found, {track: made.sample_cuts})
     for track, own in found.items():
         if text := sample_cut_text(track, own):
             warnings.warn(text, PidganWarning, stacklevel=4)

@@ -1,6 +1,6 @@
 """sWeights in training, with a realistic sample: every family against the truth.
 
-    pytest -o addopts= -s tests/benchmarks/test_signal_closure.py
+    pytest -o addopts= -s tests/benchmarks/test_long_signal_closure.py
 
 PIDGAN_BENCHMARK_TRACKS sets the simulated tracks (200,000), PIDGAN_BENCHMARK_STEPS the
 updates of each training (2,000).
