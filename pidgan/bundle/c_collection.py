@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
@@ -12,13 +13,12 @@ from pidgan.bundle.c_file import (
     filled,
     template,
     translate_bundle,
+    write_c,
 )
 from pidgan.bundle.c_writer import Constants
 from pidgan.bundle.choice import Ranges
 from pidgan.bundle.collection import Collection
 from pidgan.bundle.when import SPECIES, card_values, when_text
-from pidgan.errors import BundleError
-from pidgan.files.writing import writing_file
 
 
 @checked
@@ -51,13 +51,8 @@ def export_collection_c(
         BundleError: The name is not possible in C, or a bundle is refused.
         NtupleError: The file exists, or it cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".c":
-        raise BundleError(f"{path}: the name of a C file ends in .c")
-    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
-    with writing_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(collection_source(collection, name), encoding="ascii")
-    return path
+    source = partial(collection_source, collection)
+    return write_c(path, name, source, overwrite=overwrite)
 
 
 def collection_source(collection: Collection, name: str) -> str:

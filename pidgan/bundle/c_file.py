@@ -6,7 +6,8 @@ simulation.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
@@ -62,12 +63,23 @@ def export_c(
         BundleError: The name is not possible in C, or the graph is too large.
         NtupleError: The file exists, or it cannot be written.
     """
+    return write_c(path, name, partial(c_source, bundle), overwrite=overwrite)
+
+
+def write_c(
+    path: str | Path,
+    name: str | None,
+    source: Callable[[str], str],
+    *,
+    overwrite: bool,
+) -> Path:
+    """Write the C file that `source` gives for a name, by default that of the file."""
     path = Path(path)
     if path.suffix != ".c":
         raise BundleError(f"{path}: the name of a C file ends in .c")
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
     with writing_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(c_source(bundle, name), encoding="ascii")
+        temporary.write_text(source(name), encoding="ascii")
     return path
 
 

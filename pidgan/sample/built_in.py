@@ -12,30 +12,21 @@ person who writes them errs.
 
 import ast
 import itertools
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pidgan.errors import CutError
 from pidgan.sample.cut_syntax import shown, syntax_tree
-from pidgan.sample.cuts import Cut, parse_cut
+from pidgan.sample.cuts import COMPARISONS, Cut, parse_cut
 from pidgan.sample.definition import Sample
 
 #: Longest text of a term in a message; longer ones are abridged.
 LONGEST_TERM = 60
 _WHOLE = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")
 _TRUE_OR_FALSE = (ast.BoolOp, ast.Compare)
-_CONSTANT: dict[type[ast.AST], Callable[[float, float], bool]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
 
 
 @dataclass(frozen=True)
@@ -168,7 +159,7 @@ def _negated(part: ast.expr | bool) -> ast.expr | bool:
 
 def _compare(ops: Sequence[ast.cmpop], values: Sequence[Any]) -> bool:
     pairs = zip(ops, itertools.pairwise(values), strict=True)
-    return all(_CONSTANT[type(op)](*pair) for op, pair in pairs)
+    return all(COMPARISONS[type(op)](*pair) for op, pair in pairs)
 
 
 def _unwrapped(text: str, node: ast.Compare) -> ast.expr | bool:

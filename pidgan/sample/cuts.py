@@ -44,7 +44,8 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("inMuonAcc", "InMuonAcc", "INMUON"),
 )
 _FIRST = {name: group[0] for group in SYNONYMS for name in group}
-_COMPARISONS: dict[type[ast.AST], stored.Operator] = {
+#: Operators of the language of cuts, by their node in a syntax tree.
+COMPARISONS: dict[type[ast.AST], stored.Operator] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -52,7 +53,7 @@ _COMPARISONS: dict[type[ast.AST], stored.Operator] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS: dict[type[ast.AST], Any] = {
+ARITHMETIC: dict[type[ast.AST], Any] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
     ast.Mult: np.multiply,
@@ -284,7 +285,7 @@ def _logical(
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return np.logical_not(_logical(text, operand, arrays, usable))
         case ast.Compare(left=left, ops=ops, comparators=comparators) if all(
-            type(op) in _COMPARISONS for op in ops
+            type(op) in COMPARISONS for op in ops
         ):
             operands = [_operand(text, part, arrays) for part in (left, *comparators)]
             if not _names(node):
@@ -300,7 +301,7 @@ def _logical(
                 return np.logical_and.reduce(
                     [
                         np.broadcast_to(
-                            stored.compare(_COMPARISONS[type(op)], a, b), usable.shape
+                            stored.compare(COMPARISONS[type(op)], a, b), usable.shape
                         )
                         for op, a, b in pairs
                     ]
@@ -336,11 +337,11 @@ def _number(text: str, node: ast.expr, arrays: Mapping[str, Any]) -> Any:
                     "only be compared with a column of whole numbers"
                 )
             return value
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _FUNCTIONS:
-            return _FUNCTIONS[type(sign)](_number(text, operand, arrays))
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _FUNCTIONS:
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in ARITHMETIC:
+            return ARITHMETIC[type(sign)](_number(text, operand, arrays))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in ARITHMETIC:
             pair = [_number(text, part, arrays) for part in (left, right)]
-            result = _FUNCTIONS[type(sign)](*pair)
+            result = ARITHMETIC[type(sign)](*pair)
             if np.ndim(result) == 0 and not np.isfinite(result):
                 raise CutError(f"cut {shown(text)}: {ast.unparse(node)!r} is no number")
             return result

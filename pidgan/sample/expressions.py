@@ -16,16 +16,8 @@ import numpy as np
 from pidgan.errors import CutError
 from pidgan.sample import stored
 from pidgan.sample.cut_syntax import shown, syntax_tree
-from pidgan.sample.cuts import Columns
+from pidgan.sample.cuts import ARITHMETIC, Columns
 
-_SIGNS: dict[type[ast.AST], Any] = {
-    ast.Add: np.add,
-    ast.Sub: np.subtract,
-    ast.Mult: np.multiply,
-    ast.Div: np.divide,
-    ast.USub: np.negative,
-    ast.UAdd: np.positive,
-}
 #: A branch whose name the language of cuts does not know, such as "fit.mass[0]".
 _BRANCH = re.compile(r"[^\W\d][^\s+\-*/()&|<>=!,]*")
 
@@ -88,11 +80,11 @@ def _value(text: str, node: ast.expr, columns: Columns) -> Any:
             return column if column.dtype.kind == "f" else stored.as_double(column)
         case ast.Constant(value=float() as value):
             return value
-        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _SIGNS:
-            return _plain(_SIGNS[type(sign)](_value(text, operand, columns)))
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _SIGNS:
+        case ast.UnaryOp(op=sign, operand=operand) if type(sign) in ARITHMETIC:
+            return _plain(ARITHMETIC[type(sign)](_value(text, operand, columns)))
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in ARITHMETIC:
             pair = [_value(text, part, columns) for part in (left, right)]
-            return _plain(_SIGNS[type(sign)](*pair))
+            return _plain(ARITHMETIC[type(sign)](*pair))
         case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
             return _plain(np.abs(_value(text, argument, columns)))
     raise _refused(text)
