@@ -19,12 +19,13 @@ PACKAGE = Path(pidgan.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
-GROUND = {"errors", "arguments", "arrays"}
+GROUND = {"errors", "arguments", "arrays", "notebook"}
 FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
     "arrays": set(),
     "arguments": {"errors"},
+    "notebook": set(),
     "files": GROUND,
     "simulation": GROUND,
     "calorimeter": GROUND | {"files"},

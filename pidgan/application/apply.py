@@ -44,6 +44,7 @@ from pidgan.files.copying import CHUNK_BYTES, Schema
 from pidgan.files.places import check_output
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
+from pidgan.notebook import Facts, count, listed, shown
 
 CHUNK_ENTRIES = 200_000
 """Largest default number of entries of a chunk; more are not faster."""
@@ -56,6 +57,7 @@ OUTSIDE_SHARE = 0.05
 so. Samples that differ a little from the calibration sample stay below it."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class ApplySummary:
     """What `apply` did, or would do.
@@ -116,6 +118,24 @@ class ApplySummary:
             done = path in self.skipped
             lines.append(f"{'skipped, finished before:' if done else verb} {path}")
         return "\n".join(lines)
+
+    def _facts(self) -> Facts:
+        verb = "would write" if self.dry_run else "wrote"
+        species = {
+            track: ", ".join(b["species"] for b in found)
+            for track, found in self.bundles.items()
+        }
+        return Facts(
+            f"{verb} {count(len(self.outputs), 'files')}, "
+            f"{count(self.entries, 'entries')}, tracks {listed(list(species))}",
+            {
+                **{
+                    f"{track} ({species[track]})": listed(names)
+                    for track, names in self.targets.items()
+                },
+                "files": listed(self.outputs),
+            },
+        )
 
 
 @checked

@@ -21,6 +21,7 @@ from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
 from pidgan.files.seals import SEAL, check_seal, reason, sealed
 from pidgan.files.writing import writing_file
+from pidgan.notebook import Facts, shown
 from pidgan.sample.weights import n_eff_of_sums
 
 SCHEMA = 2
@@ -38,6 +39,7 @@ MARK_DIGITS = 8
 """Hexadecimal digits of the mark of a map."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class QuantileMap:
     """A piecewise linear, never falling function through pairs of quantiles.
@@ -113,6 +115,14 @@ class QuantileMap:
         if type(schema) is not int or schema not in (SCHEMA, UNSEALED):
             raise NtupleError(f"{path}: schema {schema!r}, expected {SCHEMA}")
         return cls(simulation=simulation, data=data)
+
+    def _facts(self) -> Facts:
+        x, y = self.simulation, self.data
+        return Facts(
+            f"{len(x)} quantiles, simulation {x[0]:.4g} to {x[-1]:.4g}, data "
+            f"{y[0]:.4g} to {y[-1]:.4g}",
+            {"mark": self.mark},
+        )
 
 
 @checked

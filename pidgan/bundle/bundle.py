@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
-from pidgan.bundle.card import Card, CardVariable, sample_targets
+from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
+from pidgan.notebook import Facts, shown
 from pidgan.sample.built_in import sample_terms
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
@@ -34,6 +35,7 @@ Float32Array = npt.NDArray[np.float32]
 NoiseOf = Callable[[Any], Float32Array]  # function from an index of rows to their noise
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A generator read from a file; made by `open_bundle`.
@@ -284,6 +286,14 @@ class Bundle:
                 for _ in pool.map(run_block, starts):
                     pass
         return y
+
+    def _facts(self) -> Facts:
+        card = self.card
+        return Facts(
+            f"{self.path.name}, {card.species} of {card.sample.name}: "
+            f"{len(card.conditions)} conditions, {len(card.targets)} targets",
+            {"path": self.path, **card_rows(card), "sha256": self.sha256[:16]},
+        )
 
 
 @checked

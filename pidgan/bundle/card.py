@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
 from pidgan.errors import BundleError, repeated
+from pidgan.notebook import Facts, count, shown
 from pidgan.sample.definition import Sample
 from pidgan.sample.variables import Variable
 
@@ -29,6 +30,8 @@ MAX_JSON_DEPTH = 32
 # Characters that control a terminal, and halves of characters: the categories Cc and Cs
 # of Unicode, without line feed and tabulator.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Conditions, and targets, that are listed where a card is shown; showers have many.
+MOST_LISTED = 8
 SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 MiB
 
 
@@ -80,6 +83,7 @@ class CardLink(BaseModel):
     n_noise: int = Field(ge=1)
 
 
+@shown
 class Card(BaseModel):
     """Description of a generator: its variables, its training and its validation.
 
@@ -161,6 +165,36 @@ class Card(BaseModel):
             return cls.model_validate(content, context={"written": True})
         except ValidationError as error:
             raise BundleError(f"{where}: {_first_problem(error)}") from error
+
+    def _facts(self) -> Facts:
+        return Facts(
+            f"{self.sample.name}, {self.species}: {len(self.conditions)} conditions, "
+            f"{len(self.targets)} targets, {self.family}",
+            card_rows(self),
+        )
+
+
+def card_rows(card: Card) -> dict[str, Any]:
+    """Return what a card says as a few texts by name."""
+    links = [f"{link.name}: {', '.join(link.targets)}" for link in card.links]
+    rows = {
+        "sample": f"{card.sample.name}: {card.sample.title}",
+        "detector": card.detector,
+        **{v.name: _range_text(v, "condition") for v in card.conditions[:MOST_LISTED]},
+        **{v.name: _range_text(v, "target") for v in card.targets[:MOST_LISTED]},
+        "trained": f"{card.family}, {count(card.steps, 'steps')}, seed {card.seed}",
+    }
+    if links:
+        rows["links"] = "; ".join(links)
+    if card.reference:
+        rows["reference"] = count(card.reference.get("rows", 0), "rows")
+    return rows
+
+
+def _range_text(variable: CardVariable, kind: str) -> str:
+    low, high = variable.range
+    unit = "" if variable.unit == "1" else f" {variable.unit}"
+    return f"{kind}, trained {low:g} to {high:g}{unit}"
 
 
 def describe_variables(

@@ -51,6 +51,7 @@ from pidgan.files.documents import read_toml
 from pidgan.files.fetching import fetch
 from pidgan.files.machine import available_cores
 from pidgan.files.trees import is_remote
+from pidgan.notebook import Facts, count, shown
 from pidgan.sample.species import pdg_id
 from pidgan.sample.variables import FROZEN
 
@@ -145,6 +146,7 @@ def check_overlap(choice: Choice, files: Sequence[str]) -> None:
     )
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Collection:
     """Bundles with checksums, and the columns that choose one for each row.
@@ -256,6 +258,18 @@ class Collection:
                     PidganWarning,
                     stacklevel=5,
                 )
+
+    def _facts(self) -> Facts:
+        columns = ", ".join(self.content.choose) or "species"
+        return Facts(
+            f"{self.path.name}: {count(len(self.members), 'bundles')}, chosen by "
+            f"{columns}",
+            {
+                "title": self.content.title or "none",
+                "other rows": self.content.gaps,
+                **{m.file: m.text() or "all rows" for m in self.members},
+            },
+        )
 
 
 def _first_problem(error: ValidationError, content: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ from pidgan.errors import PidganWarning
 from pidgan.files import tables
 from pidgan.files.copying import copy_file
 from pidgan.files.trees import Addition
+from pidgan.notebook import Facts, count, listed, shown
 
 
 @checked
@@ -142,6 +143,7 @@ def write_efficiency_columns(
     return result
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class EfficiencyColumns:
     """Files with the efficiency of each candidate, and what their rows are.
@@ -193,6 +195,16 @@ class EfficiencyColumns:
                     "not clipped"
                 )
         return "; ".join(parts)
+
+    def _facts(self) -> Facts:
+        found = {
+            name: listed([f"{what}: {n:,}" for what, n in own.items() if n])
+            for name, own in self.counts.items()
+        }
+        return Facts(
+            f"{count(len(self.paths), 'files')}, columns of {listed(list(found))}",
+            {"files": listed(list(map(str, self.paths))), **found},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

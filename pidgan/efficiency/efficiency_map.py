@@ -43,6 +43,7 @@ from pidgan.files.seals import (
 )
 from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.writing import writing_set
+from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.cuts import parse_cut
 
 SCHEMA_VERSION = 2
@@ -73,6 +74,7 @@ _ARRAYS = {
 _MARK = "pidgan: "
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class EfficiencyMap:
     """Efficiencies of named cuts in bins of conditions; made by `run_systematics`.
@@ -379,6 +381,26 @@ class EfficiencyMap:
         shifts["calibration_rest"] = np.sqrt((vectors[:, n:] ** 2) @ values[n:])
         shifts |= {name: shift[i] for name, shift in self.variations.items()}
         return shifts
+
+    def _facts(self) -> Facts:
+        shares = self.n_eff / self.n_eff.sum()
+        means = zip(
+            self.cuts, self.nominal @ shares, self.generated @ shares, strict=True
+        )
+        return Facts(
+            f"{self.metadata.get('species')}, {count(len(self.cuts), 'cuts')} in "
+            f"{count(len(self.n_eff), 'bins')} of {listed(list(self.binning))}",
+            {
+                "sample": self.metadata.get("sample"),
+                "detector": self.metadata.get("detector"),
+                **{
+                    f"mean {cut}": f"{100 * e:.2f} %, generated {100 * g:.2f} %"
+                    for cut, e, g in means
+                },
+                "variations": listed(list(self.variations)) or "none",
+                "few reference rows": listed(self.flagged) or "none",
+            },
+        )
 
 
 def check_suffix(path: str | Path) -> None:

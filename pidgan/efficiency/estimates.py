@@ -31,6 +31,7 @@ from pidgan.efficiency import quoted
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.quoted import Estimate
 from pidgan.errors import PidganWarning
+from pidgan.notebook import Facts, count, shown
 
 MIN_SIGNIFICANCE = 3.0
 """Smallest ratio of a denominator to its uncertainty that gives no warning."""
@@ -50,6 +51,7 @@ class Sample(Protocol):
         """Covariance (n, n_other) from rows that both have; None if there are none."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Estimates:
     """Values whose covariances are known, with one another and with other estimates.
@@ -193,6 +195,14 @@ class Estimates:
         lost = np.isnan(self.values)
         covariance[lost, :] = covariance[:, lost] = np.nan
         return covariance
+
+    def _facts(self) -> Facts:
+        found = list(self)
+        return Facts(
+            count(len(found), "estimates")
+            + "".join(f", first {one.label}: {one.value:.4f}" for one in found[:1]),
+            {one.label: f"{one.value:.5f} +- {one.total:.5f}" for one in found},
+        )
 
 
 def stack(parts: Iterable[Estimates]) -> Estimates:

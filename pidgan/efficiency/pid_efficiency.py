@@ -57,6 +57,7 @@ from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps, parts_of
 from pidgan.errors import MapError, PidganWarning
+from pidgan.notebook import Facts, shown
 from pidgan.sample.weights import check_weights
 
 __all__ = [
@@ -75,6 +76,7 @@ MAX_ESTIMATES = 5000
 """Largest number of selections times bins; above it the covariance exceeds 200 MB."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PidEfficiencies:
     """Efficiencies of several selections, in several bins, on the same rows.
@@ -185,6 +187,13 @@ class PidEfficiencies:
         """Return a LaTeX table: value +- statistical +- systematic, in per cent."""
         text = quoted.efficiency_latex(self.results, list(self.binning))
         return "".join([*(f"% NOT PROVEN: {one}\n" for one in self.unproven), text])
+
+    def _facts(self) -> Facts:
+        texts = {one.label: quoted.percent_text(one) for one in self.results}
+        label, value = next(iter(texts.items()))
+        more = f" and {len(self) - 1} more" if len(self) > 1 else ""
+        unproven = {"not proven": self.unproven[0]} if self.unproven else {}
+        return Facts(f"{label}: {value}{more}", {**texts, **unproven})
 
 
 @checked

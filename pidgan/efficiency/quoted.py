@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.notebook import Facts, shown
+
 PDG_TURN = 3.55
 """Uncertainties up to 354 get two digits, from 355 on one (Particle Data Group, Phys.
 Rev. D 110 (2024) 030001, Sec. 5.3 of the introduction)."""
@@ -27,6 +29,7 @@ _LATEX = str.maketrans(
 )
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A value with its uncertainties.
@@ -44,7 +47,17 @@ class Estimate:
     syst: dict[str, float]
     total: float
 
+    def _facts(self) -> Facts:
+        parts = {name: f"{error:.5f}" for name, error in self.syst.items()}
+        found = {"value": f"{self.value:.5f}", "stat": f"{self.stat:.5f}", **parts}
+        return Facts(
+            f"{self.label}: {self.value:.4f} +- {self.stat:.4f} stat +- "
+            f"{_systematic(self):.4f} syst",
+            {**found, "total": f"{self.total:.5f}"},
+        )
 
+
+@shown
 @dataclass(frozen=True, kw_only=True)
 class PidEfficiency:
     """Efficiency of one selection on an analysis ntuple, or in one bin of it.
@@ -92,6 +105,27 @@ class PidEfficiency:
     def label(self) -> str:
         """The selection and the bin."""
         return label_of(self.cut, self.bin)
+
+    def _facts(self) -> Facts:
+        parts = {name: f"{100 * error:.3f} %" for name, error in self.syst.items()}
+        return Facts(
+            f"{self.label}: {percent_text(self)}",
+            {
+                "generated": f"{100 * self.generated:.3f} %",
+                "stat": f"{100 * self.stat:.3f} %",
+                **parts,
+                "total": f"{100 * self.total:.3f} %",
+                "rows": f"{self.n_rows:,}, effectively {self.n_eff:,.0f}",
+                "flags": ", ".join(self.flags) or "none",
+            },
+        )
+
+
+def percent_text(one: PidEfficiency) -> str:
+    """Return a value and its uncertainties on one line, in per cent."""
+    parts = [100 * x for x in (one.value, one.stat, _systematic(one))]
+    texts = ["-" if math.isnan(x) else f"{x:.2f}" for x in parts]
+    return f"({texts[0]} +- {texts[1]} stat +- {texts[2]} syst) %"
 
 
 def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:

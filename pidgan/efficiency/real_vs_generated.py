@@ -26,6 +26,7 @@ from pidgan.bundle.card import Generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
+from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.cuts import Cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
 from pidgan.sample.weights import n_eff_of_sums
@@ -40,6 +41,7 @@ STREAM = "closure"
 """Name of the random draws, which differ from the draws of an efficiency map."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class RealVsGenerated:
     """Real and generated efficiencies of several cuts on the same rows, in bins.
@@ -138,6 +140,19 @@ class RealVsGenerated:
         result["difference"] = self.difference.reshape(-1)
         result["difference_error"] = self.difference_error.reshape(-1)
         return result
+
+    def _facts(self) -> Facts:
+        edges = self.binning
+        of = f" of {listed(list(edges))}" if edges else ""
+        n_bins = count(self.real.sum_weights.size, "bins")
+        largest = np.nanmax(np.abs(self.pull), axis=tuple(range(1, self.pull.ndim)))
+        return Facts(
+            f"{self.species}, {count(len(self.cuts), 'cuts')} in {n_bins}{of}",
+            {
+                f"{cut}, largest pull": f"{pull:.2f}"
+                for cut, pull in zip(self.cuts, largest, strict=True)
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.table_files import axis_edges, weight_histogram, weight_sums
 from pidgan.errors import CutError, DatasetError, PidganWarning
+from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.stored import as_column, equals_any
@@ -38,6 +39,7 @@ UNKNOWN_ROWS = -1
 """`n_rows` of a table made from histograms, which hold sums of weights only."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class EfficiencyTable:
     """Efficiencies of several cuts in the same bins, with all sums behind them.
@@ -247,6 +249,23 @@ class EfficiencyTable:
             status=shaped(status),
             rows_outside=rows_outside,
             sentinel_rows=none if sentinel_rows is None else sentinel_rows,
+        )
+
+    def _facts(self) -> Facts:
+        n_bins, total = math.prod(self.shape), self.sum_weights.sum()
+        shares = self.sum_passed.reshape(len(self.cuts), -1).sum(axis=1) / total
+        of = f" of {listed(list(self.binning))}" if self.binning else ""
+        return Facts(
+            f"{count(len(self.cuts), 'cuts')} in {count(n_bins, 'bins')}{of}, sum of "
+            f"weights {total:,.1f}",
+            {
+                **{
+                    f"{cut}, in all": f"{100 * share:.2f} %"
+                    for cut, share in zip(self.cuts, shares, strict=True)
+                },
+                "bins without a value": np.count_nonzero(self.status != FILLED),
+                "rows outside the bins": f"{self.rows_outside:,}",
+            },
         )
 
 

@@ -34,6 +34,7 @@ from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import CutError, MapError, PidganWarning
+from pidgan.notebook import Facts, count, shown
 from pidgan.sample.cuts import Cut, compared_values, parse_cut
 
 THRESHOLD = "x"
@@ -57,6 +58,7 @@ FINE_STEPS = 7
 """Thresholds between the two neighbours of a scan where the wish is met."""
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class CutScan:
     """Efficiencies of one cut at several thresholds, for several species.
@@ -123,6 +125,14 @@ class CutScan:
             }
         )
 
+    def _facts(self) -> Facts:
+        low, high = self.thresholds[0], self.thresholds[-1]
+        return Facts(
+            f"{self.cut}: {count(len(self.thresholds), 'thresholds')} from {low:.4g} "
+            f"to {high:.4g}",
+            {"species": ", ".join(record.species for record in self.records)},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeciesPoint:
@@ -147,6 +157,7 @@ class SpeciesPoint:
     unphysical: bool
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class WorkingPoint:
     """A cut that has a wanted efficiency or misID.
@@ -191,6 +202,16 @@ class WorkingPoint:
             note += "  outside [0, 1]" if point.unphysical else ""
             lines.append(f"{kind + ' ' + point.species:18}{cells}{note}")
         return "\n".join(lines)
+
+    def _facts(self) -> Facts:
+        return Facts(
+            f"{self.cut} for {self.wanted} {self.target:g}: threshold "
+            f"{self.threshold:g} +- {self.threshold_error:.2g}",
+            {
+                one.species: f"{100 * one.value:.2f} +- {100 * one.error:.2f} %"
+                for one in self.points
+            },
+        )
 
 
 @checked

@@ -16,6 +16,7 @@ from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
 from pidgan.files.writing import refuse_existing
+from pidgan.notebook import Facts, listed, shown
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_families
 from pidgan.report.report import Picture, Section, Table, plain, write_page
@@ -89,6 +90,7 @@ class FamilyFigures:
         }
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class FamilyComparison:
     """The figures of several families, in the order they were asked for.
@@ -151,6 +153,20 @@ class FamilyComparison:
             "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
         }
         return plot_families([f.family for f in done], panels)
+
+    def _facts(self) -> Facts:
+        rows = [figures.row() for figures in self.families]
+        return Facts(
+            f"{self.sample}, {listed([row['family'] for row in rows])}",
+            {
+                "training rows": f"{self.training_rows:,}",
+                "test rows": f"{self.test_rows:,}",
+                **{
+                    row.pop("family"): listed([f"{k} {v}" for k, v in row.items()])
+                    for row in rows
+                },
+            },
+        )
 
 
 @checked

@@ -23,6 +23,7 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
+from pidgan.notebook import Facts, shown
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_history
 
@@ -161,6 +162,7 @@ def with_error(value: float | None, error: float | None, *, unit: str = "") -> s
 Measured = dict[str, Any]
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The outcome of a validation, of tracks or of showers.
@@ -237,6 +239,20 @@ class Report:
             beside={JSON_NAME: self.to_json()},
             overwrite=overwrite,
         )
+
+    def _facts(self) -> Facts:
+        main = {label: _main_text(figure) for label, figure in self.main}
+        first = "".join(f"; {name} {text}" for name, text in list(main.items())[:1])
+        return Facts(f"{self.title}{first}", {"compared": self.lead, **main})
+
+
+def _main_text(figure: Measured) -> str:
+    """Return a figure with its error and its floor."""
+    if figure["value"] is None:
+        return f"- ({_reason(figure)})"
+    text = with_error(figure["value"], figure["error"])
+    floor = with_error(figure["floor"], figure.get("floor_error"))
+    return f"{text} (floor {floor})"
 
 
 def measured(

@@ -24,6 +24,7 @@ from pidgan.files.seals import (
     sealed,
 )
 from pidgan.files.writing import refuse_existing, refuse_foreign, writing_set_folder
+from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.definition import Sample
 
 ALTERNATIVE_WEIGHT = "weight_"
@@ -50,6 +51,7 @@ _INFO: dict[str, Any] = {
 }
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Rows of one part: conditions (n, c), targets (n, t) and weights, package units.
@@ -63,7 +65,12 @@ class Part:
     weights: npt.NDArray[np.float64]
     alternatives: npt.NDArray[np.float64]
 
+    def _facts(self) -> Facts:
+        shapes = {name: np.shape(value) for name, value in vars(self).items()}
+        return Facts(count(len(self.weights), "rows"), shapes)
 
+
+@shown
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """The rows that a generator is trained on and judged by.
@@ -196,6 +203,25 @@ class Dataset:
         """
         folder = Path(path)
         return read_set(folder / _DESCRIPTION, lambda: _open(folder, verify=verify))
+
+    def _facts(self) -> Facts:
+        info, sample = self.info, self.sample
+        rows = info.get("rows", {}).items()
+        return Facts(
+            f"{sample.name}, {sample.species}: {count(len(self), 'rows')}, effective "
+            f"size {info.get('n_eff', 0):,.0f}",
+            {
+                "title": sample.title,
+                "conditions": listed(sample.condition_names),
+                "targets": listed(sample.target_names),
+                "parts": listed([f"{n:,} {name}" for name, n in rows]),
+                "sum of weights": f"{info.get('sum_weights', 0):,.1f}",
+                "dropped": listed([f"{n:,} {why}" for why, n in self._dropped()]),
+            },
+        )
+
+    def _dropped(self) -> list[tuple[str, int]]:
+        return list(self.info.get("dropped", {}).items())
 
 
 def _open(folder: Path, *, verify: bool) -> Dataset:

@@ -47,6 +47,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pidgan.errors import CutError, nearest, repeated
+from pidgan.notebook import Facts, listed, shown
 from pidgan.sample.cells import Cells
 from pidgan.sample.clusters import Clusters
 from pidgan.sample.cuts import parse_cut
@@ -75,6 +76,7 @@ class Discriminant(BaseModel):
     background: Literal["exponential", "polynomial"] = "exponential"
 
 
+@shown
 class Sample(BaseModel):
     """A calibration sample: what it is, and how to read it.
 
@@ -373,3 +375,18 @@ class Sample(BaseModel):
             for name, edges in getattr(self, key).items():
                 if len(edges) < 2 or not bool(np.all(np.diff(edges) > 0)):
                     raise ValueError(f"{key}: edges of {name!r} do not rise")
+
+    def _facts(self) -> Facts:
+        targets = listed(self.target_names)
+        return Facts(
+            f"{self.name}, {self.species}: {len(self.conditions)} conditions, "
+            f"{len(self.targets)} targets",
+            {
+                "title": self.title,
+                "detector": self.detector,
+                "conditions": listed(self.condition_names),
+                "targets": targets,
+                "cuts": listed(self.cuts) or "none",
+                "source": self.source,
+            },
+        )

@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError
+from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_shapes import (
     BACKGROUNDS,
@@ -43,6 +44,7 @@ _SEARCHED_WIDTHS = np.geomspace(0.008, 0.25, 14)
 _Start = tuple[float, float, float]
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class MassFit:
     """A converged fit, on the unit interval.
@@ -70,6 +72,15 @@ class MassFit:
     def components(self) -> tuple[Component, Component]:
         """Signal and background."""
         return components(self.signal, self.background, self.values)
+
+    def _facts(self) -> Facts:
+        names = ("signal", "background", *self.names)
+        pairs = zip(names, self.values, self.errors, strict=True)
+        found = {name: f"{value:.4g} +- {error:.2g}" for name, value, error in pairs}
+        return Facts(
+            f"signal {found['signal']}, background {found['background']}",
+            found,
+        )
 
 
 def components(

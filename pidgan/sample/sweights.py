@@ -25,6 +25,7 @@ from scipy.stats import chi2 as chi2_distribution
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
+from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_fit import MassFit, components, fit_mass
 from pidgan.sample.mass_shapes import Component
@@ -55,6 +56,7 @@ _OTHER_SIGNAL = {
 _Shapes = tuple[Component, Component]
 
 
+@shown
 @dataclass(frozen=True, kw_only=True)
 class SweightResult:
     """sWeights and the fit that gave them.
@@ -92,6 +94,25 @@ class SweightResult:
         for name in ("yields", "parameters"):
             found[name] = {key: list(pair) for key, pair in found[name].items()}
         return found
+
+    def _facts(self) -> Facts:
+        (signal, error), (background, _) = (
+            self.yields[name] for name in ("signal", "background")
+        )
+        found = {
+            name: f"{value:.4g} +- {error:.2g}"
+            for name, (value, error) in self.parameters.items()
+        }
+        return Facts(
+            f"signal {signal:,.0f} +- {error:,.0f}, background {background:,.0f}, "
+            f"chi2/ndof {self.chi2:.0f}/{self.n_dof}",
+            {
+                "rows": f"{len(self.weights):,}",
+                "purity": f"{100 * signal / (signal + background):.1f} %",
+                "p-value": f"{self.p_value:.2g}",
+                **found,
+            },
+        )
 
 
 @checked

@@ -20,13 +20,14 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
-from pidgan.bundle.card import Card, CardLink
+from pidgan.bundle.card import Card, CardLink, card_rows
 from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError
 from pidgan.files.documents import read_json
 from pidgan.files.seals import check_seal, file_sha256, reason, sealed
 from pidgan.files.tables import write_table
 from pidgan.files.writing import writing_file, writing_set_folder
+from pidgan.notebook import Facts, count, shown
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.training.blocks import in_blocks
@@ -61,6 +62,7 @@ class LinkModel(Protocol):
         """Return weights and transforms by name."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chain:
     """A generator that is several, in order; made by `train` for a sample with links.
@@ -141,6 +143,26 @@ class Chain:
                 "files": dict(zip(parts, map(file_sha256, files[1:]), strict=True)),
             }
             files[0].write_text(json.dumps(sealed(content)), encoding="utf-8")
+
+    def _facts(self) -> Facts:
+        return model_facts(self)
+
+
+def model_facts(model: Any) -> Facts:
+    """Return what a model or a chain shows of itself."""
+    card = model.card
+    steps = count(card.steps, "steps")
+    losses = {
+        f"loss {name}": f"{known[0]:.4g} at first, {known[-1]:.4g} at last"
+        for name, values in model.history.items()
+        if name != "step" and not name.endswith("_error")
+        if (known := [value for value in values if math.isfinite(value)])
+    }
+    return Facts(
+        f"{card.species} of {card.sample.name}: {card.family}, {steps}, "
+        f"{len(card.targets)} targets",
+        {**card_rows(card), **losses},
+    )
 
 
 def chain_files(links: int) -> list[str]:

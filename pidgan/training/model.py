@@ -26,9 +26,10 @@ from pidgan.files.seals import (
 )
 from pidgan.files.tables import read_arrays, read_table, write_table
 from pidgan.files.writing import writing_set_folder
+from pidgan.notebook import Facts, shown
 from pidgan.training.blocks import in_blocks
 from pidgan.training.chain import FORMAT as CHAIN_FORMAT
-from pidgan.training.chain import Chain, chain_files
+from pidgan.training.chain import Chain, chain_files, model_facts
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.families import build_family, parse_settings
 from pidgan.training.networks.evaluation import evaluate
@@ -44,6 +45,7 @@ FORMAT = 2
 hashes."""
 
 
+@shown
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """A generator as keras networks, before it is exported.
@@ -141,6 +143,9 @@ class Model:
                 "files": dict(zip(FILES[1:], hashes, strict=True)),
             }
             head.write_text(json.dumps(sealed(content)), encoding="utf-8")
+
+    def _facts(self) -> Facts:
+        return model_facts(self)
 
 
 @checked

@@ -23,10 +23,11 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import formulas as f
-from pidgan.bundle.card import Card
+from pidgan.bundle.card import Card, card_rows
 from pidgan.bundle.formulas import Array
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
+from pidgan.notebook import Facts, count, shown
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.averages import error_of
@@ -45,6 +46,7 @@ BATCH_SIZE = 1024
 DRAWS = 4
 
 
+@shown
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefinedModel:
     """A model that chooses among candidates of another one.
@@ -113,6 +115,13 @@ class RefinedModel:
             inputs["targets"] = y * f.matmul(codes, self.base.targets.free)
             inputs["pattern"] = codes
         return evaluate(self.ratio, inputs)
+
+    def _facts(self) -> Facts:
+        return Facts(
+            f"{self.card.species} of {self.card.sample.name}: the best of "
+            f"{count(self.candidates, 'candidates')}",
+            card_rows(self.card),
+        )
 
 
 @checked
