@@ -51,6 +51,7 @@ SEVERAL_MEANINGS = {
 OF_THE_COMMAND_LINE = {
     "as_json": "how the result is printed",
     "quiet": "how progress is printed",
+    "verbose": "how errors are printed",
     "report": "a page is written by another function",
     "overwrite": "results are written by their own method",
     "output": "results are written by their own method",
@@ -61,6 +62,7 @@ OF_THE_COMMAND_LINE = {
     "samples output": "definitions are made by other functions",
     "samples every": "all are made by another function",
     "systematics misid": "a page is written by another function",
+    "systematics vary": "scales of variations",
     "export kind": "a C file is written by export_c",
     "export name": "a C file is written by export_c",
     "export dataset": "the report of validate",

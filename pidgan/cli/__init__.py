@@ -5,10 +5,12 @@ standard error. A `PidganError` becomes one line and exit code 1.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import click
 
 from pidgan import TRAINING_HINT
 from pidgan.cli import applying, efficiencies, learning, simulating  # noqa: F401
-from pidgan.cli.group import cli, fail, note
+from pidgan.cli.group import cli, fail, tell
+from pidgan.cli.verbs import Shown
 from pidgan.errors import PidganError, PidganWarning, one_line
 
 __all__ = ["VERBS", "cli", "main"]
@@ -46,11 +49,13 @@ VERBS = {
 
 def main() -> None:
     """Run the command line; the entry point `pidgan`."""
-    warnings.showwarning = _show_warning
+    shown = Shown()
+    warnings.showwarning = functools.partial(_show_warning, shown)
     try:
-        cli(prog_name="pidgan", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with _traceback(shown):
+            cli(prog_name="pidgan", standalone_mode=False, obj=shown)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"; see {context.command_path} --help" if context else ""
@@ -84,6 +89,23 @@ def main() -> None:
         fail("interrupted", code=130)
 
 
+@contextlib.contextmanager
+def _traceback(shown: Shown) -> Iterator[None]:
+    """Print the traceback of an error, and time and memory, if the command is verbose.
+
+    The error goes on, and is printed as one line too.
+    """
+    try:
+        yield
+    except Exception:
+        if shown.verbose:
+            tell(traceback.format_exc().rstrip())
+        raise
+    finally:
+        if shown.verbose:
+            tell(shown.end())
+
+
 def _is_raised_here(error: BaseException) -> bool:
     """Return whether the package says what is wrong, rather than a library."""
     *_, last = traceback.walk_tb(error.__traceback__)
@@ -96,7 +118,12 @@ def _close_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
-    """Print the project's warnings as one line, and no others."""
+def _show_warning(
+    shown: Shown, message: Any, category: Any, filename: str, lineno: int, *_: Any
+) -> None:
+    """Print a warning as one line: the project's own, of libraries if verbose."""
+    text = " ".join(str(message).split())
     if issubclass(category, PidganWarning):
-        note(f"pidgan: warning: {' '.join(str(message).split())}")
+        tell(f"pidgan: warning: {text}")
+    elif shown.verbose:
+        tell(f"pidgan: {category.__name__} of {filename}:{lineno}: {text}")

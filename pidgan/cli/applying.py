@@ -118,8 +118,6 @@ def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Pat
 )
 @click.option(
     "--classifier-steps",
-    "--steps",
-    "classifier_steps",
     default=2000,
     type=options.COUNT,
     help="Number of updates of the classifier.",
@@ -210,7 +208,6 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 @options.repeated("--data", "FILE[:TREE]", "File of data", required=True)
 @click.option(
     "--variable",
-    "--branch",
     "branch",
     required=True,
     metavar="BRANCH",
@@ -320,8 +317,6 @@ def _parse_part(text: str) -> tuple[int, int]:
 )
 @click.option(
     "--files-part",
-    "--part",
-    "files_part",
     metavar="I/N",
     callback=options.reads(_parse_part),
     help="Process only part I of N of the files, counted from 1, e.g. in batch jobs.",
@@ -353,12 +348,6 @@ def _parse_part(text: str) -> tuple[int, int]:
     is_flag=True,
     help="Show which branch is used for each condition, and write nothing.",
 )
-@click.option(
-    "-q",
-    "--quiet",
-    is_flag=True,
-    help="Do not print the progress, for example in a batch job.",
-)
 @options.seed
 @options.overwrite
 @options.as_json
@@ -367,7 +356,6 @@ def apply(
     tracks: dict[str, str],
     output: Path,
     scheduler: str | None,
-    quiet: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -379,7 +367,7 @@ def apply(
     from pidgan.application.workers import dask_client
 
     none = contextlib.nullcontext()
-    given["progress"] = None if quiet else EntriesLine()
+    given["progress"] = EntriesLine()
     with none if scheduler is None else dask_client(scheduler) as client:
         summary = pidgan.apply(tracks, list(files), output, client=client, **given)
     click.echo(summary.to_json() if as_json else summary.text())

@@ -108,12 +108,15 @@ def table(
     "Systematic variation: binning, sweights or none",
     more="  [default: binning, sweights]",
 )
-@options.scales(
+@options.repeated(
+    "--vary",
+    "CONDITION=FACTOR",
     "Add an uncertainty: repeat with this condition multiplied by FACTOR, e.g. "
-    "nTracks=1.1"
+    "nTracks=1.1",
+    options.parse_factors,
 )
 @options.repeated(
-    "--other --also others",
+    "--other others",
     "MODEL|BUNDLE",
     "Another generator of the same sample (other seed or replica), or a folder of "
     "members, whose spread is the uncertainty of the training",
@@ -131,6 +134,7 @@ def systematics(
     others: Sequence[Path],
     report: Path | None,
     misid: Sequence[str],
+    vary: Any,
     overwrite: bool,
     **given: Any,
 ) -> None:
@@ -138,7 +142,7 @@ def systematics(
 
     The rows are those of DATASET or REFERENCE, by default of the reference file beside
     the bundle. If MODEL is a folder of members, the first is the generator and the
-    others count as with --other. A --scale says how well the analysis knows a
+    others count as with --other. A --vary says how well the analysis knows a
     condition. The default binning is that of the sample for maps. For a collection
     (.toml), a map of each bundle is written, with the reference file beside it.
     """
@@ -149,7 +153,7 @@ def systematics(
     if misid and report is None:
         raise click.UsageError("--misid needs --report")
     given["variations"] = [n for n in variations or VARIATIONS if n != "none"]
-    given["cuts"] = given["cuts"] or None
+    given |= {"cuts": given["cuts"] or None, "scales": vary}
     if generator.suffix == SUFFIX:
         if reference is not None or others or report is not None:
             raise click.UsageError(
@@ -380,8 +384,6 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
 )
 @click.option(
     "--max-misid",
-    "--misid",
-    "max_misid",
     type=float,
     help="Highest misID allowed for any OTHER species, from 0 to 1.",
 )

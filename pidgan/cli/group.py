@@ -11,32 +11,41 @@ from typing import Any
 import click
 
 import pidgan
+from pidgan.cli.verbs import Verbs, shown
 
 
 @click.group(
-    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
+    cls=Verbs,
+    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="pidgan")
 def cli() -> None:
     """Learn the PID response of a detector from calibration data, judge it, apply it.
 
     \b
-    The usual order:  prepare -> train -> validate -> export      (PID expert)
-                      apply -> efficiency                         (analyst)
+    The usual order:
+      prepare -> train -> validate -> export -> systematics    (PID expert)
+      apply -> efficiency                                      (analyst)
     FILE is a ROOT or Parquet file, FILE:TREE, a pattern in quotes, or an address.
     """
 
 
 def fail(message: str, *, code: int) -> None:
     """Print one line and leave."""
-    note(f"pidgan: error: {' '.join(message.split())}")
+    tell(f"pidgan: error: {' '.join(message.split())}")
     sys.exit(code)
 
 
-def note(line: str, *, nl: bool = True) -> None:
+def tell(line: str, *, nl: bool = True) -> None:
     """Print a line to the standard error; where that is closed, nothing is."""
     with contextlib.suppress(OSError):
         click.echo(line, nl=nl, err=True)
+
+
+def note(line: str, *, nl: bool = True) -> None:
+    """Print a line to the standard error, which a quiet command leaves out."""
+    if not shown().quiet:
+        tell(line, nl=nl)
 
 
 @contextlib.contextmanager
@@ -96,6 +105,7 @@ class TrainingLine:
     def __init__(self) -> None:
         self._stage: tuple[Any, ...] = ()
         self._shown = 0.0
+        self._quiet = shown().quiet  # another thread has no context of click
 
     def __call__(self, name: str, progress: Any) -> None:
         """Show the progress of a training, with its name if there are several."""
@@ -105,6 +115,8 @@ class TrainingLine:
         if is_due:
             self._stage, self._shown = stage, now
         last = progress.step == progress.steps
+        if self._quiet:
+            return
         _overwrite_line(_training_text(name, progress), last=last, log=is_due)
 
 
@@ -125,6 +137,7 @@ class EntriesLine:
 
     def __init__(self) -> None:
         self.started = 0.0
+        self._quiet = shown().quiet  # another thread has no context of click
         self.before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -140,6 +153,8 @@ class EntriesLine:
                 f"{(total - done) / rate:.0f} s left"
             )
         last = done >= total
+        if self._quiet:
+            return
         _overwrite_line(line, last=last, log=last)
 
 
@@ -156,6 +171,6 @@ def _is_terminal() -> bool:
 def _overwrite_line(line: str, *, last: bool, log: bool) -> None:
     """Rewrite one line of a terminal; elsewhere print it if it is for a log too."""
     if _is_terminal():
-        note(f"\r\033[K{line}", nl=last)
+        tell(f"\r\033[K{line}", nl=last)
     elif log:
-        note(line)
+        tell(line)

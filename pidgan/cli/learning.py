@@ -159,8 +159,6 @@ def prepare(
 @options.output("Folder of the model that is written.", callback=None)
 @click.option(
     "--family",
-    "--recipe",
-    "family",
     metavar="NAME",
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
     "families` lists them.  [default: distilled; for cells shower_sequence]",

@@ -257,11 +257,6 @@ dataset = click.argument("dataset", type=PATH)
 files = click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
 
 
-def scales(text: str) -> Callable[..., Any]:
-    """Return the option for factors of conditions."""
-    return repeated("--scale scales", "CONDITION=FACTOR", text, parse_factors)
-
-
 _condition_options = (
     repeated(
         "--branch branches",
@@ -275,7 +270,12 @@ _condition_options = (
         "Unit of a condition in the file, e.g. P=GeV",
         parse_pairs,
     ),
-    scales("Known ratio of data to simulation for a condition, e.g. nTracks=1.15"),
+    repeated(
+        "--scale scales",
+        "CONDITION=FACTOR",
+        "Known ratio of data to simulation for a condition, e.g. nTracks=1.15",
+        parse_factors,
+    ),
     repeated(
         "--quantile-map quantile_maps",
         "CONDITION=MAP.json",

@@ -49,8 +49,6 @@ def _sample(entries: int) -> Callable[..., Any]:
 
 _decay = click.option(
     "--decay",
-    "--mode",
-    "decay",
     required=True,
     type=click.Choice(DECAYS),
     help="Decay that the calibration tracks come from.",

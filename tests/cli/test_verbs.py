@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import uproot
-from command_line import Run
+from command_line import Run, commands
 from command_line import one_line as _one_line
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
@@ -22,6 +22,7 @@ from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS, cli
 from pidgan.cli.efficiencies import _parse_maps
 from pidgan.cli.group import EntriesLine, TrainingLine
+from pidgan.cli.verbs import OLD_SPELLINGS, ROLES
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.report.metrics import TREES
 from pidgan.sample.dataset import Dataset
@@ -32,6 +33,36 @@ def test_help_has_an_example(run: Run, verb: str) -> None:
     result = run(verb, "--help")
     assert result.code == 0
     assert f"Example: pidgan {verb}" in " ".join(result.out.split())
+
+
+def test_verbs_are_listed_by_role_with_whole_sentences(run: Run) -> None:
+    text = run("--help").out
+    listed = [name for names in ROLES.values() for name in names]
+    assert set(cli.commands) <= set(listed)
+    found = re.findall(r"(?m)^  ([a-z-]+) {2,}[A-Z]", text.partition("Start:")[2])
+    assert found == [name for name in listed if name in cli.commands]
+    assert "..." not in text.partition("Start:")[2]
+
+
+def test_quiet_and_verbose_mean_the_same_everywhere(run: Run, tmp_path: Path) -> None:
+    for words, command in commands():
+        text = command.get_help(click.Context(command))
+        assert "-q, --quiet" in text, words
+        assert "-v, --verbose" in text, words
+    words = ("simulate", "rich", "--decay", "dstar_k", "-n", 9)
+    done = run(*words, "-v", "-o", tmp_path / "k.root")
+    assert re.fullmatch(r"pidgan: [\d.]+ s, [\d.]+ s of CPU time, .*MiB.*\n", done.err)
+    wrong = run(*words, "--verbose", "-o", tmp_path / "k.root")
+    assert "Traceback" in wrong.err
+    assert "pidgan: error: " in wrong.err
+    assert wrong.code == 1
+    samples = tmp_path / "samples.json"
+    samples.write_text('{"Turbo16-MagUp-K": {"files": ["one.root"]}}')
+    convert = ("samples", "--from-pidcalib", samples)
+    assert run(*convert).err == "1 converted\n"
+    quiet = run(*convert, "-q")
+    assert quiet.err == ""
+    assert quiet.out == run(*convert).out
 
 
 def test_unknown_verbs_and_options(run: Run) -> None:
@@ -73,7 +104,7 @@ def test_samples_of_pidcalib(run: Run, tmp_path: Path) -> None:
 
 def test_simulate(run: Run, tmp_path: Path) -> None:
     calib, analysis = tmp_path / "k.root", tmp_path / "d2kpi.root"
-    arguments = ("simulate", "rich", "--mode", "dstar_k", "-n", 500, "-o", calib)
+    arguments = ("simulate", "rich", "--decay", "dstar_k", "-n", 500, "-o", calib)
     assert run(*arguments).code == 0
     with uproot.open(calib) as file:
         entries = [file[f"DSt_K{c}Tuple/DecayTree"].num_entries for c in "PM"]
@@ -296,7 +327,7 @@ def test_options_of_apply(run: Run, tmp_path: Path) -> None:
     words = ("apply", "--track", f"K={bundle}", *files, "-o", tmp_path / "out")
     words += ("--mode", "replace", "--where", "{track}_P > 3e4", "--elsewhere", "keep")
     words += ("--scale", "K.P=1.1", "--threads", 2, "--json")
-    first = run(*words, "--part", "1/2", "--quiet")
+    first = run(*words, "--files-part", "1/2", "--quiet")
     assert first.err == ""
     summary = json.loads(first.out)
     passed = np.count_nonzero(frame["K_P"] > 3e4)
@@ -362,7 +393,7 @@ def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
     pd.DataFrame({"nTracks": tracks, "w": 1.0}).to_parquet(tmp_path / "mc.parquet")
     data = pd.DataFrame({"nLongTracks": 2 * tracks, "sweight": 1.0})
     data.to_parquet(tmp_path / "data.parquet")
-    arguments = ("quantile-map", tmp_path / "mc.parquet", "--branch", "nTracks")
+    arguments = ("quantile-map", tmp_path / "mc.parquet", "--variable", "nTracks")
     arguments += ("--data", tmp_path / "data.parquet", "-o", tmp_path / "m.json")
     _one_line(run(*arguments), "data.parquet", "no branch 'nTracks'", "nLongTracks")
     arguments += ("--data-branch", "nLongTracks", "--data-weights", "sweight")
@@ -376,7 +407,7 @@ def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0"])
 def test_parts_that_do_not_exist(run: Run, tmp_path: Path, part: str) -> None:
     result = run(
-        "apply", "--track", "K=k.onnx", "x.root", "-o", tmp_path, "--part", part
+        "apply", "--track", "K=k.onnx", "x.root", "-o", tmp_path, "--files-part", part
     )
     assert result.code == 2
     assert "expected I/N with 1 <= I <= N" in result.err
@@ -461,8 +492,8 @@ def test_working_point(run: Run, toy_bundles: list[Path]) -> None:
     words = ("working-point", *toy_bundles, "--cut", "DLLk > x")
     found = json.loads(run(*words, "--efficiency", 0.8, "--json").out)
     assert found["species"][0]["value"] == pytest.approx(0.8, abs=0.01)
-    assert "misID pi+" in run(*words, "--misid", "0.1").out
-    for wrong in ((), ("--efficiency", 0.8, "--misid", 0.1), ("--efficiency", 80)):
+    assert "misID pi+" in run(*words, "--max-misid", "0.1").out
+    for wrong in ((), ("--efficiency", 0.8, "--max-misid", 0.1), ("--efficiency", 80)):
         assert run(*words, *wrong).code == 2
     _one_line(
         run(*words, "--efficiency", 0.8, "--thresholds", "7,8"), "0.8", "x = 7 to 8"
@@ -498,26 +529,22 @@ def test_ways_to_give_maps_of_tracks() -> None:
             _parse_maps(tracks, maps)
 
 
-@pytest.mark.parametrize(
-    ("verb", "old", "argument"),
-    [
-        ("simulate rich", "--mode", "decay"),
-        ("train", "--recipe", "family"),
-        ("systematics", "--also", "others"),
-        ("efficiency", "--bins", "binning"),
-        ("working-point", "--misid", "max_misid"),
-        ("refine", "--steps", "classifier_steps"),
-        ("quantile-map", "--branch", "branch"),
-        ("apply", "--part", "files_part"),
-    ],
-)
-def test_spellings_of_version_0_1(verb: str, old: str, argument: str) -> None:
-    command: click.Command = cli
-    for word in verb.split():
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
-    (found,) = [p for p in command.params if old in p.opts]
-    assert found.name == argument
+OLD = [(verb, old) for verb, names in OLD_SPELLINGS.items() for old in names]
+
+
+@pytest.mark.parametrize(("verb", "old"), OLD)
+def test_spellings_of_version_0_1(run: Run, verb: str, old: str) -> None:
+    words = next(words for words, command in commands() if command.name == verb)
+    new = OLD_SPELLINGS[verb][old]
+    for given in ((f"{old}=x",), (old, "")):
+        result = run(*words.split(), *given)
+        assert result.code == 2, result.err
+        assert f"{old} is the old spelling of {new}, and goes" in result.err
+        assert "No such option" not in result.err
+    (command,) = [command for name, command in commands() if name == words]
+    text = command.get_help(click.Context(command))
+    assert re.search(rf"(?m)^ .*{new}\b", text)
+    assert not re.search(rf"(?m)^ +{old}\b", text)
 
 
 def test_families(run: Run) -> None:

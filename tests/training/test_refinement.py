@@ -152,7 +152,9 @@ def test_command_line(
     model, data, out = (tmp_path / name for name in ("model", "data", "refined.onnx"))
     refined.base.save(model)
     kaon_dataset.save(data)
-    result = run("refine", model, data, "-o", out, "--candidates", 2, "--steps", 3)
+    result = run(
+        "refine", model, data, "-o", out, "--candidates", 2, "--classifier-steps", 3
+    )
     assert result.code == 0, result.err
     assert "log-loss of the classifier" in result.out
     assert open_bundle(out).card.settings["candidates"] == 2
