@@ -50,7 +50,7 @@ OWNERS = {
     "tensorflow": "training/",
     "onnx": "training/export",
     "sklearn": ("sample/weights", "report/metrics"),
-    "jinja2": "report/report",
+    "jinja2": "report/page",
 }
 MAX_LINES, MANY_LINES, MANY_FILES = 600, 450, 6
 HEAVY = ("keras", "tensorflow", "uproot", "onnxruntime", "matplotlib", "sklearn")

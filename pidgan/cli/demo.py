@@ -185,8 +185,8 @@ def _shown(found: pd.DataFrame) -> pd.DataFrame:
 
 def _write_summary(work: Path, found: pd.DataFrame) -> None:
     """Write demo.json and report.html, which leads to the two validation reports."""
+    from pidgan.report.page import Picture, Section, Table, write_page
     from pidgan.report.plots.efficiencies import plot_comparison
-    from pidgan.report.report import Picture, Section, Table, write_page
 
     (work / "demo.json").write_text(json.dumps(found.to_dict("records"), indent=1))
     figure = plot_comparison(

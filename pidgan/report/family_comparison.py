@@ -17,9 +17,10 @@ from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
 from pidgan.files.writing import refuse_existing
 from pidgan.notebook import Facts, listed, shown
+from pidgan.report.page import Picture, Section, Table, write_page
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_families
-from pidgan.report.report import Picture, Section, Table, plain, write_page
+from pidgan.report.report import plain
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.training.export import export_bundle

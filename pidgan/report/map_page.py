@@ -18,8 +18,8 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
+from pidgan.report.page import Picture, Section, Table, with_error, write_page
 from pidgan.report.plots import Figure, efficiencies
-from pidgan.report.report import Picture, Section, Table, with_error, write_page
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,118 +1,27 @@
-"""The report of a validation, and the page of every report.
-
-A page is one HTML file, whose sections have text, tables and figures. Cells of a table
-hold texts or numbers, which are all written in the same way.
+"""The report of a validation: its figures, and the tables that show them.
 
 A measured figure is a mapping with "value", "error", "floor", "floor_error" and
-"n_eff". One that could not be measured has a "reason", and None for the rest.
+"n_eff". One that could not be measured has a "reason", and None for the rest. A
+"pull" says how many standard deviations it is worse than its floor; where there is
+none, value and floor with their errors give it.
 """
 
-import base64
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pidgan.arguments import checked
-from pidgan.errors import PidganError
-from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.notebook import Facts, shown
-from pidgan.report.plots import Figure, png
+from pidgan.report.page import Cell, Picture, Section, Table, with_error, write_page
 from pidgan.report.plots.samples import plot_history
+from pidgan.report.verdict import Verdict, judge, level_of
 
-HTML_NAME, JSON_NAME = "report.html", "report.json"
-TEMPLATE = "report/report.html"
-TINY = 1e-4  # smaller numbers are written with a power of ten
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that map headings to texts, numbers or None, and a heading above them."""
-
-    rows: Sequence[Mapping[str, Any]]
-    title: str = ""
-
-    def html(self) -> str:
-        """Return the table as HTML, all texts escaped."""
-        frame = pd.DataFrame(list(self.rows), dtype=object).map(text_of)
-        with pd.option_context("display.max_colwidth", None):
-            return frame.to_html(index=False, border=0)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with the caption below it."""
-
-    figure: Figure
-    caption: str
-
-    def content(self) -> str:
-        """Return the figure as a PNG file in base64."""
-        return base64.b64encode(png(self.figure)).decode()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page with a line in the table of contents.
-
-    The text says how to read tables and figures. Tables without rows are left out.
-    """
-
-    title: str
-    text: str = ""
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-
-
-def write_page(
-    directory: str | Path,
-    title: str,
-    sections: Iterable[Section],
-    *,
-    lead: str = "",
-    beside: Mapping[str, str | bytes] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write report.html, which needs no other file, and return its path.
-
-    A new directory appears complete or not at all. `lead` is the line below the title,
-    `beside` has contents of further files by name, which repeat parts of the page.
-    """
-    target = Path(directory)
-    refuse_existing(target, overwrite=overwrite)
-    page = render_page(title, sections, lead=lead)
-    contents: dict[str, str | bytes] = {HTML_NAME: page, **(beside or {})}
-    with contextlib.ExitStack() as stack:
-        if target.exists():
-            places = [target / name for name in contents]
-            paths = stack.enter_context(writing_files(places, overwrite=True))
-        else:
-            folder = stack.enter_context(writing_folder(target))
-            paths = [folder / name for name in contents]
-        for path, content in zip(paths, contents.values(), strict=True):
-            data = content if isinstance(content, bytes) else content.encode()
-            path.write_bytes(data)
-    return target / HTML_NAME
-
-
-def render_page(title: str, sections: Iterable[Section], *, lead: str = "") -> str:
-    """Return the text of a page that needs no other file."""
-    try:
-        from jinja2 import Environment
-    except ImportError:
-        raise PidganError(
-            "a report needs jinja2, which comes with the extra 'train' of pidgan"
-        ) from None
-    template = (files("pidgan") / TEMPLATE).read_text(encoding="utf-8")
-    empty = Environment(autoescape=True).from_string(template)
-    return str(empty.render(title=title, lead=lead, sections=list(sections)))
+JSON_NAME = "report.json"
 
 
 def training_sections(history: Mapping[str, Sequence[float]]) -> list[Section]:
@@ -122,41 +31,6 @@ def training_sections(history: Mapping[str, Sequence[float]]) -> list[Section]:
     caption = "Losses against the number of generator steps."
     picture = Picture(plot_history(history), caption)
     return [Section(title="Training", pictures=[picture])]
-
-
-def text_of(value: Any) -> str:
-    """Return the text of a cell; a missing number is a dash."""
-    if isinstance(value, str):
-        return value
-    if value is None or not np.isfinite(value):
-        return "-"
-    if isinstance(value, int | np.integer):
-        return f"{value:d}"
-    return f"{value:.2e}" if 0 < abs(value) < TINY else f"{value:.4f}"
-
-
-def with_error(value: float | None, error: float | None, *, unit: str = "") -> str:
-    """Return a number with its error, rounded to two digits of the error.
-
-    None and NaN are missing numbers. The unit "%" scales both by 100.
-
-    Example:
-        >>> with_error(0.123456, 0.0123)
-        '0.123 ± 0.012'
-    """
-    if value is None or not np.isfinite(value):
-        return "-"
-    scale = 100.0 if unit == "%" else 1.0
-    value, after = scale * value, f" {unit}" if unit else ""
-    if error is None or not np.isfinite(error) or error <= 0:
-        return text_of(value) + after
-    error = scale * error
-    digits = int(1 - np.floor(np.log10(error)))
-    if digits > 7:
-        return f"{value:.2e} ± {error:.1e}{after}"
-    digits = max(digits, 0)
-    text = f"{value:.{digits}f} ± {error:.{digits}f}"
-    return f"({text}) {unit}" if unit else text
 
 
 Measured = dict[str, Any]
@@ -173,6 +47,8 @@ class Report:
         title: Title of the page.
         lead: What was compared, in one line.
         main: Label and figure of each line of the summary.
+        further: Label and figure of what else the verdict looks at.
+        remark: Sentence that ends the verdict.
         card: Figures that belong on the card of a bundle.
         data: What the figures were measured from: a `TrackData` or a `ShowerData`.
         draw: Function of figures and data that returns the sections of the page.
@@ -185,6 +61,15 @@ class Report:
     card: dict[str, Any]
     data: Any
     draw: Callable[[Mapping[str, Any], Any], Iterable[Section]]
+    further: Sequence[tuple[str, Measured]] = ()
+    remark: str = ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How far all figures together lie above their floors; None without floors."""
+        looked = [*self.main, *self.further]
+        pulls = [(label, pull_of(figure)) for label, figure in looked]
+        return judge(pulls, more=self.remark)
 
     def to_json(self) -> str:
         """Return all figures as JSON."""
@@ -198,7 +83,7 @@ class Report:
         """Return the main figures as a table of a few lines."""
         lines = [
             f"{self.title}; {self.lead} Floor: {self.figures['floor']}",
-            f"{'figure':44} {'value':>9} {'error':>8} {'floor':>9}",
+            f"{'figure':44} {'value':>9} {'error':>8} {'floor':>9} {'pull':>6}",
         ]
         for label, figure in self.main:
             if figure["value"] is None:
@@ -206,8 +91,11 @@ class Report:
                 continue
             numbers = [figure["value"], figure["error"], figure["floor"]]
             texts = ["-" if x is None else f"{x:.4f}" for x in numbers]
-            lines.append(f"{label:44} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9}")
-        return "\n".join(lines)
+            pull = pull_text(pull_of(figure))
+            lines.append(
+                f"{label:44} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {pull:>6}"
+            )
+        return "\n".join([*lines, *([self.verdict.text] if self.verdict else [])])
 
     @checked
     def save(
@@ -236,6 +124,7 @@ class Report:
             self.title,
             [*self.draw(self.figures, self.data), *extra_sections],
             lead=self.lead,
+            verdict=self.verdict,
             beside={JSON_NAME: self.to_json()},
             overwrite=overwrite,
         )
@@ -292,6 +181,27 @@ def plain(value: Any) -> Any:
     return value
 
 
+def pull_of(figure: Measured) -> float | None:
+    """Return how many standard deviations a figure is worse than its floor."""
+    if "pull" in figure:
+        return None if figure["pull"] is None else float(figure["pull"])
+    value, floor = figure["value"], figure["floor"]
+    if value is None or floor is None:
+        return None
+    error = math.hypot(figure["error"] or 0.0, figure.get("floor_error") or 0.0)
+    return (value - floor) / error if error > 0 else None
+
+
+def pull_text(pull: float | None) -> str:
+    """Return a pull with one digit after the point and its sign."""
+    return "-" if pull is None or not math.isfinite(pull) else f"{pull:+.1f}"
+
+
+def pull_cell(pull: float | None) -> Cell:
+    """Return the cell of a pull, with its colour."""
+    return Cell(text=pull_text(pull), level=level_of(pull))
+
+
 def figure_table(figures: Iterable[tuple[str, Measured]], *, title: str = "") -> Table:
     """Return the table of figures with errors and floors."""
     rows = [{"figure": name, **figure_cells(figure)} for name, figure in figures]
@@ -305,6 +215,7 @@ def figure_cells(figure: Measured, *, name: str = "value") -> dict[str, Any]:
     found: dict[str, Any] = {
         name: with_error(figure["value"], figure["error"]),
         "floor": with_error(figure["floor"], figure.get("floor_error")),
+        "pull": pull_cell(pull_of(figure)),
     }
     if figure.get("n_eff") is not None:
         found["effective rows"] = f"{figure['n_eff']:.0f}"

@@ -9,10 +9,10 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report import report
+from pidgan.report import page, report
+from pidgan.report.page import Picture, Section, Table
 from pidgan.report.plots import showers
 from pidgan.report.plots.canvas import display_unit
-from pidgan.report.report import Picture, Section, Table
 from pidgan.report.shower_metrics import Curve, ResolutionFit, Response, fit_resolution
 from pidgan.sample.species import species_name
 
@@ -174,8 +174,8 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             {
                 f"E [{unit}]": f"{e:.4g}",
                 "showers": f"{n:.0f}",
-                "generated / real mean - 1": report.with_error(*linearity, unit="%"),
-                "generated / real resolution": report.with_error(*resolution),
+                "generated / real mean - 1": page.with_error(*linearity, unit="%"),
+                "generated / real resolution": page.with_error(*resolution),
             }
             for e, n, linearity, resolution in zip(
                 x, f["showers"], mean, ratio, strict=True

@@ -8,10 +8,10 @@ import numpy as np
 
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
-from pidgan.report import report
+from pidgan.report import page, report
+from pidgan.report.page import Picture, Section, Table
 from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
 from pidgan.report.plots.samples import plot_mass_fit, plot_target
-from pidgan.report.report import Picture, Section, Table
 from pidgan.report.track_figures import OF_BIN, CutComparison, TrackRows
 from pidgan.sample.grids import find_grid
 
@@ -122,8 +122,7 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
         "sqrt(fit); the band marks one standard deviation."
     )
     rows = [
-        {"parameter": name, "value": report.with_error(*v)}
-        for name, v in values.items()
+        {"parameter": name, "value": page.with_error(*v)} for name, v in values.items()
     ]
     pictures = [Picture(figure, caption)]
     return Section(
@@ -141,7 +140,7 @@ def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Sect
     in_bins = [
         {
             "bin": label,
-            "KS": report.with_error(arrays["ks"][b], arrays["ks_error"][b]),
+            "KS": page.with_error(arrays["ks"][b], arrays["ks_error"][b]),
             "floor of KS": arrays["ks_floor"][b],
             "W1": arrays["wasserstein"][b],
             "floor of W1": arrays["wasserstein_floor"][b],
@@ -296,8 +295,8 @@ def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, str
     """Shares of real and generated rows, and their difference."""
     return {
         head: label,
-        "real": report.text_of(share["real"]),
-        "generated": report.text_of(share["generated"]),
+        "real": page.text_of(share["real"]),
+        "generated": page.text_of(share["generated"]),
         **report.figure_cells(share["difference"], name="generated - real"),
     }
 
@@ -305,4 +304,4 @@ def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, str
 def _overall_row(label: str, found: Mapping[str, Any]) -> dict[str, str]:
     """Real efficiency with its error, generated efficiency, and the difference."""
     row = _share_row("rows", label, found)
-    return row | {"real": report.with_error(found["real"], found["real_error"])}
+    return row | {"real": page.with_error(found["real"], found["real_error"])}

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
 
-from pidgan.report.report import Section, Table, render_page, text_of, with_error
+from pidgan.report.page import Section, Table, render_page, text_of, with_error
 
 
 @pytest.mark.parametrize(

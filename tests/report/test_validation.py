@@ -12,7 +12,8 @@ from toy_generator import ToyGenerator, make_card, make_sample
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
-from pidgan.report.report import Report, Section, Table
+from pidgan.report.page import Section, Table
+from pidgan.report.report import Report
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.loading import load_binning

@@ -9,6 +9,15 @@ given in MeV are drawn in GeV (masses of narrow peaks stay in MeV).
 
 from matplotlib.figure import Figure
 
-from pidgan.report.plots.canvas import png
+from pidgan.report.plots.canvas import png, small_png
 
-__all__ = ["Figure", "canvas", "efficiencies", "pads", "png", "samples", "showers"]
+__all__ = [
+    "Figure",
+    "canvas",
+    "efficiencies",
+    "pads",
+    "png",
+    "samples",
+    "showers",
+    "small_png",
+]

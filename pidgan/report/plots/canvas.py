@@ -9,6 +9,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import mplhep
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,8 +25,10 @@ LEAST_RATIO, MAX_RATIO = 0.05, 0.5  # half ranges of a ratio panel around 1
 SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest one
 WIDE_BINS = 20  # number of bins up to which horizontal bars show their width
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
+LOG_RANGE = 10.0  # ratio of the ends of an axis, below which it stays linear
 FIRST = ("real", "data")  # words that begin the first line of a legend
-DPI = 100
+DPI, PAGE_DPI = 100, 120
+LINE_COLOURS, MOST_COLOURS = 48, 255  # of the pictures of a page
 
 _TICKS = {
     "labelsize": 12.0,
@@ -54,13 +57,34 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, *, dpi: float = DPI) -> bytes:
     """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     with style():
         FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def small_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file with a palette, a third of the size of `png`."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png(figure, dpi=PAGE_DPI))).convert("RGB")
+    # A picture with a scale of colours needs more of them than lines and points.
+    shaded = any(axis.images or _has_scale(axis) for axis in figure.axes)
+    few = image.quantize(
+        MOST_COLOURS if shaded else LINE_COLOURS,
+        method=Image.Quantize.MEDIANCUT,
+        dither=Image.Dither.NONE,
+    )
+    buffer = io.BytesIO()
+    few.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _has_scale(axis: Axes) -> bool:
+    return any(shape.get_array() is not None for shape in axis.collections)
 
 
 @contextmanager
@@ -88,7 +112,7 @@ def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
         high = np.array([x, y + 0.27 * height, width, 0.73 * height]) / [*size, *size]
         bottom = figure.add_axes((low[0], low[1], low[2], low[3]))
         top = figure.add_axes((high[0], high[1], high[2], high[3]), sharex=bottom)
-        top.tick_params(labelbottom=False)
+        top.tick_params(which="both", labelbottom=False)
         for axis in (top, bottom):
             axis.yaxis.set_label_coords(-0.62 / width, 0.5)
             if n > 1:
@@ -252,6 +276,8 @@ def draw_comparison(
             _draw_arrows(bottom, x, one, about, reach)
     bottom.set_ylim(about - reach, about + reach)
     bottom.set_xlim(x[0], x[-1])
+    if logx:
+        number_log_axis(bottom.xaxis)
     top.set_ylabel(labels[0])
     top.set_title(title, loc="left")
     bottom.set_ylabel(label)
@@ -292,7 +318,17 @@ def _centres(axis: Axes, edges: FloatArray) -> FloatArray:
 def is_log(edges: FloatArray) -> bool:
     """Return whether bins widen so much that only a logarithmic axis shows them."""
     widths = np.diff(edges)
-    return bool(edges[0] > 0 and widths.max() >= LOG_WIDTHS * widths.min())
+    wide = edges[0] > 0 and edges[-1] >= LOG_RANGE * edges[0]
+    return bool(wide and widths.max() >= LOG_WIDTHS * widths.min())
+
+
+def number_log_axis(axis: Any) -> None:
+    """Label an axis of a few decades at 1, 2 and 5, without powers of ten."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high < 1e4 * low:
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda t, _: f"{t:g}"))
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def set_limits(

@@ -165,7 +165,8 @@ def plot_breakdown(
         )
     ends = 100 * np.asarray(total, dtype=np.float64)
     axis.vlines(ends, line - 0.42, line + 0.42, color=canvas.REAL, label="total", lw=2)
-    axis.set_xlim(0, 1.15 * max(float(ends.max()), 1e-3))
+    longest = max(100 * float(np.nanmax(np.abs(size))) for size in sources.values())
+    axis.set_xlim(0, 1.15 * max(float(ends.max()), longest, 1e-3))
     axis.set_xlabel("absolute uncertainty [%]", loc="right")
     axis.set_title(title, loc="left")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -226,6 +227,9 @@ def plot_map(
         )
         axis.set_xscale("log" if canvas.is_log(x) else "linear")
         axis.set_yscale("log" if canvas.is_log(y) else "linear")
+        for edges, scale in ((x, axis.xaxis), (y, axis.yaxis)):
+            if canvas.is_log(edges):
+                canvas.number_log_axis(scale)
         figure.colorbar(mesh, ax=axis, label=label).ax.minorticks_off()
         axis.set_title(canvas.cut_text(cut), loc="left")
         canvas.label_axis(axis, names[0], shown[0])

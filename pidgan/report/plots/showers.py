@@ -104,9 +104,7 @@ def plot_response(
         band: dict[str, Any] = {"color": canvas.GENERATED, "alpha": 0.12, "lw": 0}
         bottom.axhspan(1 - allowed, 1 + allowed, **band)
     bottom.set_xlim(0.8 * np.nanmin(energy), 1.25 * np.nanmax(energy))
-    bottom.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    bottom.xaxis.set_major_formatter(ticker.FuncFormatter(lambda t, _: f"{t:g}"))
-    bottom.xaxis.set_minor_formatter(ticker.NullFormatter())
+    canvas.number_log_axis(bottom.xaxis)
     for axis in (top.yaxis, bottom.yaxis):
         axis.set_major_formatter(ticker.ScalarFormatter(useOffset=False))
     if zero:
