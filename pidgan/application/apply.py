@@ -39,6 +39,7 @@ from pidgan.application.sample_cuts import (
 from pidgan.application.workers import do_files
 from pidgan.arguments import checked
 from pidgan.bundle.collection import Gaps
+from pidgan.bundle.shipped import shipped_path
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES, Schema
 from pidgan.files.places import check_output
@@ -236,8 +237,9 @@ def apply(
         shown = f"files_part is {files_part[0]}/{files_part[1]}"
         raise ValueError(f"{shown}, expected 1/n to n/n")
     check_output(output)
+    tracks = {track: _placed(given) for track, given in tracks.items()}
     request = Request(
-        tracks=dict(tracks),
+        tracks=tracks,
         mode=mode,
         seed=seed,
         species_from=species_from,
@@ -326,6 +328,11 @@ def apply(
         sample_cuts=sample_cuts,
         dry_run=dry_run,
     )
+
+
+def _placed(given: Track) -> Track:
+    """Return the path of a bundle that ships, where its name is given."""
+    return shipped_path(given, ".onnx") if isinstance(given, str | Path) else given
 
 
 def _find_finished(jobs: Sequence[FileJob], *, restore: bool) -> dict[str, Outcome]:

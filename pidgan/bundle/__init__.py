@@ -13,6 +13,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `graph_values`: the arm of the formulas that appends operators to an ONNX graph.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
+- `shipped`: a small bundle that comes with the package, and its map.
 - `when`: values of columns that a bundle serves, as text.
 """
 
@@ -29,5 +30,6 @@ __all__ = [
     "graph_values",
     "noise",
     "reference",
+    "shipped",
     "when",
 ]

@@ -21,6 +21,7 @@ from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
+from pidgan.bundle.shipped import shipped_path
 from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
@@ -138,6 +139,7 @@ class Bundle:
             f"species       {card.species}",
             f"detector      {card.detector}",
             f"sample        {card.sample.name}",
+            f"source        {card.sample.source}",
             f"family        {card.family}, {card.steps} steps, seed {card.seed}",
             f"noise         {card.n_noise}",
             f"sha256        {self.sha256}",
@@ -309,7 +311,7 @@ def open_bundle(
     targets y with generated ones: |difference| <= 1e-4 max(1, |y|).
 
     Args:
-        path: Path of the `.onnx` file.
+        path: Path of the `.onnx` file, or "demo-kaon" for the one that ships.
         verify: Whether the self-test runs.
         threads: Number of threads; the default is the number of cores of this process.
             Results do not depend on it.
@@ -337,6 +339,7 @@ def read_bundle(path: Path, *, threads: int | None = None) -> Bundle:
 
     Everything is checked but that onnxruntime knows it, and the self-test.
     """
+    path = shipped_path(path, ".onnx")
     file = read_bundle_file(path)
     return Bundle(
         card=file.card,

@@ -13,6 +13,7 @@ from pidgan.bundle.card import Card
 from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port, read_onnx_structure
 from pidgan.bundle.onnx_check import check_graph
 from pidgan.bundle.onnx_values import Value
+from pidgan.bundle.shipped import shipped_names
 from pidgan.errors import BundleError, nearest
 from pidgan.files.documents import read_bytes
 from pidgan.files.places import file_problem
@@ -106,6 +107,7 @@ def _read(path: Path) -> bytes:
     problem = file_problem(path)
     if problem:
         siblings = sorted(p.name for p in path.parent.glob("*.onnx"))
+        siblings += shipped_names()
         raise BundleError(
             f"{path}: {problem}, expected a bundle (.onnx)"
             f"{nearest(path.name, siblings)}"

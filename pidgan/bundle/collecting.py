@@ -16,6 +16,7 @@ from pidgan.bundle.collection import (
     Member,
     check_overlap,
 )
+from pidgan.bundle.shipped import shipped_path
 from pidgan.bundle.when import SPECIES, card_values, when_text
 from pidgan.errors import BundleError, nearest
 from pidgan.files.fetching import keep
@@ -155,7 +156,8 @@ def _open_all(places: Sequence[str | Path]) -> Iterator[tuple[str, Bundle]]:
                 raise BundleError(f"{place} holds no bundle (*.onnx)")
             yield from ((str(file), open_bundle(file)) for file in files)
         else:
-            yield str(place), open_bundle(place)
+            path = shipped_path(place, ".onnx")
+            yield str(path), open_bundle(path)
 
 
 def _values(bundles: Sequence[Bundle]) -> list[When]:

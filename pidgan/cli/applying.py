@@ -51,6 +51,7 @@ def export(
     with a function for each bundle and one that chooses among them.
     """
     from pidgan.bundle.collection import SUFFIX
+    from pidgan.bundle.shipped import shipped_path
     from pidgan.training.members import member_paths
 
     if kind == "c" and model.suffix == SUFFIX:
@@ -58,7 +59,7 @@ def export(
         return
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
-    if kind == "onnx" and not model.is_dir() and model.exists():
+    if kind == "onnx" and shipped_path(model, ".onnx").is_file():
         raise click.UsageError(
             f"{model} is not a model folder. A bundle can only be exported with "
             "--format c."

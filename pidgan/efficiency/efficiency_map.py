@@ -27,6 +27,7 @@ import pandas as pd
 
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
+from pidgan.bundle.shipped import shipped_names, shipped_path
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
@@ -225,12 +226,12 @@ class EfficiencyMap:
     @classmethod
     @checked
     def open(cls, path: str | Path) -> Self:
-        """Read a map that `save` wrote.
+        """Read a map that `save` wrote, or "demo-kaon", the one that ships.
 
         Raises:
             MapError: A file is missing, damaged, changed, too new or of another map.
         """
-        path = Path(path)
+        path = shipped_path(path, ".json")
         return read_set(path, lambda: cls._read(path))
 
     @classmethod
@@ -412,6 +413,7 @@ def check_suffix(path: str | Path) -> None:
 def _read_head(path: Path) -> dict[str, Any]:
     if not path.is_file():
         siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
+        siblings += shipped_names()
         raise MapError(f"{path}: no such efficiency map{nearest(path.name, siblings)}")
     content = read_json(path, error=MapError)
     description = content.get("description") if isinstance(content, Mapping) else None
