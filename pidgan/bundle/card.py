@@ -289,7 +289,8 @@ def _read_json(text: str) -> Any:
             if isinstance(value, dict):
                 following += [*value, *value.values()]
             elif isinstance(value, list):
-                following += value
+                # Of numbers, one stands for all: it is as deep as the others.
+                following += value[:1] if _are_finite(value) else value
             elif isinstance(value, str) and _CONTROL.search(value):
                 raise ValueError(f"{value[:40]!r} has a control character")
             elif isinstance(value, float) and not math.isfinite(value):
@@ -298,6 +299,15 @@ def _read_json(text: str) -> Any:
     if level:
         raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}")
     return content
+
+
+def _are_finite(values: list[Any]) -> bool:
+    """Return whether all values are finite numbers; most of a card is such lists."""
+    try:
+        # A sum with NaN or infinity is not finite; one that overflows only costs time.
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,13 @@
 """Check a graph before anything runs it: operators, order, types, shapes, sizes."""
 
+import functools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
-from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port
+import numpy as np
+
+from pidgan.bundle.onnx_bytes import DTYPES, Node, OnnxStructure, Port
 from pidgan.bundle.onnx_operators import OPERATORS, operations
 from pidgan.bundle.onnx_values import Call, Value
 from pidgan.errors import nearest
@@ -23,15 +27,69 @@ MAX_ROW_OPERATIONS = 2**30
 MAX_CONSTANTS = 2**26
 MAX_NODES = 10_000  # largest number of operators
 
+# Number of graphs that are remembered, and the largest size of whole numbers in one: a
+# generator has some hundreds, apart from tables.
+_REMEMBERED = 64
+_MAX_INTEGERS = 2**16
+
+_ZERO = bytes(8)  # of any real type
+
 
 def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
     """Return type and shape of every value of a graph, and the cost of a row.
 
-    A ValueError says what is refused.
+    Graphs that differ in real numbers only are checked once: nothing here sees these
+    numbers. A ValueError says what is refused.
     """
     if structure.refused:
         found = ", ".join(sorted(structure.refused))
         raise ValueError(f"has {found}, expected operators and constants only")
+    constants = {
+        name: Value(
+            dtype=_DTYPES[a.dtype.char], shape=a.shape, per_row=False, constant=a
+        )
+        for name, a in structure.constants.items()
+    }
+    integers = (a.size for a in structure.constants.values() if a.dtype.kind != "f")
+    check = _check_once if sum(integers) <= _MAX_INTEGERS else _check_once.__wrapped__
+    computed, cost = check(_Skeleton(structure, constants))
+    return {**constants, **computed}, cost
+
+
+_DTYPES = {np.dtype(name).char: name for name in DTYPES.values()}
+
+
+class _Skeleton:
+    """A graph without the real numbers of its constants, equal to others like it."""
+
+    def __init__(self, structure: OnnxStructure, constants: dict[str, Value]) -> None:
+        self.digest = structure.skeleton
+        self.constants = {k: _without_numbers(v) for k, v in constants.items()}
+        self.structure = replace(structure, graph=b"", metadata={}, constants={})
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Skeleton) and self.digest == other.digest
+
+
+def _without_numbers(value: Value) -> Value:
+    """Return a constant whose real numbers are all zero, in no memory."""
+    found = value.constant
+    assert found is not None
+    if found.dtype.kind != "f":
+        return value
+    zeros = np.ndarray(
+        found.shape, found.dtype, buffer=_ZERO, strides=(0,) * found.ndim
+    )
+    return Value(dtype=value.dtype, shape=value.shape, per_row=False, constant=zeros)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _check_once(skeleton: _Skeleton) -> tuple[dict[str, Value], int]:
+    """Return the values that are no constants, and the cost of a row."""
+    structure = skeleton.structure
     domains = {*structure.opsets, *(node.domain for node in structure.nodes)}
     custom = sorted(domains - STANDARD_DOMAINS)
     if custom:
@@ -48,10 +106,7 @@ def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
         raise ValueError(
             f"has {len(structure.nodes)} operators, expected at most {MAX_NODES}"
         )
-    values = {
-        name: Value(dtype=str(a.dtype), shape=a.shape, per_row=False, constant=a)
-        for name, a in structure.constants.items()
-    }
+    values = dict(skeleton.constants)
     for port in structure.inputs:
         _define(values, port.name, _input(port), f"input {port.name!r}")
     _check_order(structure, values)
@@ -79,7 +134,7 @@ def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
         if port.name not in values or values[port.name].constant is not None:
             raise ValueError(f"output {port.name!r} is given by no operator")
         _check_output(port, values[port.name])
-    return values, cost
+    return {k: v for k, v in values.items() if k not in skeleton.constants}, cost
 
 
 def _check_size(count: int, most: int, what: str) -> None:

@@ -40,7 +40,7 @@ targets come after those of the other definition, and are generated given them.
 import graphlib
 import json
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -57,6 +57,12 @@ from pidgan.sample.weight_file import WeightFile
 
 #: Keys that say how background is treated; a definition has exactly one of them.
 WEIGHTINGS = ("weight_branch", "sweights", "discriminant", "unweighted")
+
+
+@lru_cache(maxsize=256)
+def _check_cut(text: str, names: tuple[str, ...] | None) -> None:
+    """Raise a CutError if a text is no cut; definitions share most of their cuts."""
+    parse_cut(text, names=names)
 
 
 class Discriminant(BaseModel):
@@ -314,14 +320,14 @@ class Sample(BaseModel):
             check_links(self.links, self.variables)
         try:
             for text in self.cuts:
-                parse_cut(text, names=self.target_names)
+                _check_cut(text, self.target_names)
         except CutError as error:
             raise ValueError(f"cuts: {error}") from None
         try:
             if self.fiducial:
-                parse_cut(self.fiducial, names=self.condition_names)
+                _check_cut(self.fiducial, self.condition_names)
             if self.selection:
-                parse_cut(self.selection)
+                _check_cut(self.selection, None)
         except CutError as error:
             raise ValueError(str(error)) from None
         return self

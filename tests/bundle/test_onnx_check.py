@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.numpy_helper import from_array
 from toy_generator import make_card, toy_onnx
 
+from pidgan.bundle import onnx_check
 from pidgan.bundle.c_operators import TRANSLATIONS
 from pidgan.bundle.onnx_bytes import MAX_FIELDS, read_onnx_structure
 from pidgan.bundle.onnx_check import MAX_NODES, check_graph
@@ -226,6 +227,7 @@ def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_OPERATIONS", cost)
     check(made)
     monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_ROW_OPERATIONS", cost - 1)
+    onnx_check._check_once.cache_clear()
     with pytest.raises(ValueError, match=f"needs {cost} operations a row, expected at"):
         check(made)
 
@@ -251,7 +253,53 @@ def test_copies_of_a_constant_are_counted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_CONSTANTS", 32)
     check(made)
     monkeypatch.setattr("pidgan.bundle.onnx_check.MAX_CONSTANTS", 31)
+    onnx_check._check_once.cache_clear()
     with pytest.raises(ValueError, match="constants of more than 31 numbers"):
+        check(made)
+
+
+def _picked(*, index: int, factor: float = 1.0, axis: float = 1) -> ModelProto:
+    nodes = [node("Gather", ["x", "i"], ["v"], axis=axis)]
+    nodes += [node("Mul", ["v", "factor"], ["y"])]
+    numbers = np.full(WIDTH, factor, np.float32)
+    return model(nodes, {"i": np.full(WIDTH, index), "factor": numbers})
+
+
+def _trained(made: ModelProto) -> ModelProto:
+    made.training_info.add()
+    return made
+
+
+def test_graphs_that_differ_in_real_numbers_are_checked_once() -> None:
+    found = []
+    onnx_check._check_once.cache_clear()
+    for factor in (1.0, 2.0):
+        data = _picked(index=3, factor=factor).SerializeToString()
+        values, _ = check_graph(read_onnx_structure(data))
+        found.append(values)
+    assert onnx_check._check_once.cache_info().misses == 1
+    one, other = (values["factor"].constant for values in found)
+    assert (one == 1).all()
+    assert (other == 2).all()
+    assert {k: v.shape for k, v in found[0].items()} == {
+        k: v.shape for k, v in found[1].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (_picked(index=WIDTH), "an index lies beyond 4 numbers"),
+        (_picked(index=3, axis=1.0), r"attribute axis is 1\.0, expected an integer"),
+        (_picked(index=3, axis=0), "it mixes rows"),
+        (_trained(_picked(index=3)), "has training information, expected operators"),
+    ],
+)
+def test_other_graphs_are_not_taken_for_one_that_passed(
+    made: ModelProto, message: str
+) -> None:
+    check(_picked(index=3))
+    with pytest.raises(ValueError, match=message):
         check(made)
 
 
