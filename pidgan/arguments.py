@@ -34,7 +34,7 @@ MOST_SEED, MOST_COUNT = 2**63 - 1, 2**31 - 1
 # Least and largest value of arguments that are whole numbers. More entries than those
 # of `n` at a time need more memory than a machine has.
 BOUNDS: dict[str, tuple[int, int]] = {
-    "seed": (0, MOST_SEED),
+    **dict.fromkeys(("seed", "start"), (0, MOST_SEED)),
     "n": (1, 10**8),
     **dict.fromkeys(("candidates", "splits"), (2, MOST_COUNT)),
     **dict.fromkeys(("steps", "members", "classifier_steps"), (1, MOST_COUNT)),
@@ -150,6 +150,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, part) for part in parts)
     if origin is Literal:
         return isinstance(value, str) and value in parts
+    if origin is np.ndarray and "numpy.void" in str(hint):
+        return isinstance(value, np.ndarray) and value.dtype.names is not None
     if origin is np.ndarray:
         return _is_array(value) and np.ndim(value) > 0
     if origin is tuple and ... not in parts:
@@ -202,7 +204,8 @@ def _text(hint: Any) -> str:
         origin = typing.get_origin(part) or part
         name = getattr(origin, "__name__", str(origin)).replace("NoneType", "None")
         if origin is np.ndarray:
-            name = "an array of numbers"
+            kind = "a structured array" if "numpy.void" in str(part) else "an array"
+            name = kind if kind != "an array" else "an array of numbers"
         elif origin is Literal:
             name = " or ".join(map(repr, typing.get_args(part)))
         elif name != "Callable":

@@ -19,11 +19,12 @@ PACKAGE = Path(pidgan.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
-GROUND = {"errors", "arguments", "arrays", "notebook"}
+GROUND = {"errors", "arguments", "arrays", "higher", "notebook"}
 FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
     "arrays": set(),
+    "higher": set(),
     "arguments": {"errors"},
     "notebook": set(),
     "files": GROUND,
@@ -35,6 +36,12 @@ ROOMS = {
     "training": FLOOR | {"sample", "bundle"},
     "efficiency": FLOOR | {"sample", "bundle", "application"},
     "report": FLOOR | {"sample", "bundle", "training", "application", "efficiency"},
+}
+
+# Methods whose work a higher room does, by `pidgan.higher`.
+HIGHER = {
+    ("bundle/bundle.py", "application.in_memory", "sample"),
+    ("bundle/collection.py", "application.in_memory", "sample"),
 }
 
 # The one room, or files of it, that may import a heavy library.
@@ -92,6 +99,18 @@ def test_imports_point_down(path: Path) -> None:
             assert parts[1] in ROOMS[room] | {room}, f"{place} imports {name}"
         if parts[0] in OWNERS:
             assert place.startswith(OWNERS[parts[0]]), f"{place} imports {name}"
+
+
+def test_methods_whose_work_a_higher_room_does() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), *map(ast.literal_eval, node.args))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "higher.function"
+    }
+    assert found == HIGHER
+    for _, place, name in HIGHER:
+        assert callable(getattr(importlib.import_module(f"pidgan.{place}"), name))
 
 
 def _offered(room: str) -> set[str]:

@@ -31,7 +31,7 @@ DIRECTIVE = re.compile(
 # Words that have more than one meaning in the surface, with the reason.
 SEVERAL_MEANINGS = {
     "chunk": "entries at a time; apply chooses it from the memory",
-    "columns": "named arrays, or numbers of columns",
+    "columns": "named arrays, numbers of columns, or names by condition",
     "conditions": "values of conditions, or where an ntuple has them (Conditions)",
     "frame": "a table, or a frame of axes",
     "helix": "a helix in the formulas of several libraries",

@@ -9,53 +9,39 @@ holds a record of how it was made; a rerun with the same request skips what is f
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pidgan.application import one_file
-from pidgan.application.choosing import (
-    Scan,
-    check_gaps,
-    needs_scan,
-    scan_track,
-    warn_texts,
-)
 from pidgan.application.conditions import Conditions
 from pidgan.application.finished import (
     Outcome,
     Outside,
     find_outcome,
 )
-from pidgan.application.generators import Generators, TrackGenerators, open_generators
-from pidgan.application.one_file import FileJob, FilePlan, Progress
-from pidgan.application.request import Elsewhere, Mode, Request, Track
-from pidgan.application.sample_cuts import (
-    SampleCuts,
-    add_numbers,
-    sample_cut_text,
+from pidgan.application.in_memory import apply_to_frame
+from pidgan.application.one_file import FileJob, Progress
+from pidgan.application.planning import (
+    final_texts,
+    largest_chunk,
+    open_tracks,
+    plan_files,
 )
+from pidgan.application.request import Elsewhere, Mode, Request, Track
+from pidgan.application.sample_cuts import SampleCuts, add_numbers
 from pidgan.application.workers import do_files
-from pidgan.arguments import checked
+from pidgan.arguments import brief, checked
 from pidgan.bundle.collection import Gaps
 from pidgan.bundle.shipped import shipped_path
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.copying import CHUNK_BYTES, Schema
+from pidgan.files.frames import Rows, is_frame
 from pidgan.files.places import check_output
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 from pidgan.notebook import Facts, count, listed, shown
-
-CHUNK_ENTRIES = 200_000
-"""Largest default number of entries of a chunk; more are not faster."""
-
-MANY_CHUNK_ENTRIES = 500_000
-"""The same where several bundles share the rows: each fills its last block of rows."""
-
-OUTSIDE_SHARE = 0.05
-"""Share of rows with a condition outside the trained range, above which a warning says
-so. Samples that differ a little from the calibration sample stay below it."""
 
 
 @shown
@@ -142,8 +128,8 @@ class ApplySummary:
 @checked
 def apply(
     tracks: Mapping[str, Track],
-    files: str | Path | Sequence[str | Path],
-    output: str | Path,
+    files: Rows,
+    output: str | Path | None = None,
     *,
     mode: Mode = "append",
     seed: int = 1,
@@ -163,8 +149,10 @@ def apply(
     overwrite: bool = False,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> ApplySummary:
+) -> Any:
     """Write copies of analysis ntuples with generated PID branches.
+
+    Rows in memory are given back with the new columns instead.
 
     Every track gets a branch `{track}_{target}{suffix}` (float32) for each target and
     `{track}_pidgan_status{suffix}` (int8) with bits 1: a condition outside the trained
@@ -180,7 +168,9 @@ def apply(
         tracks: Prefix of each track, with its bundle, an open generator, a directory of
             bundles from which `species_from` chooses, or a collection
             (`pidgan.bundle.collection`), which chooses by columns.
-        files: Files, `FILE:TREE`, patterns or addresses.
+        files: Files, `FILE:TREE`, patterns or addresses; or rows in memory: a
+            DataFrame, a dict of arrays, an awkward array of records, or a structured
+            array of numpy, alone and without `output`.
         output: A file, if there is one input file and the name ends as that of a known
             format; else a directory, where files keep their names.
         mode: "append" adds branches; "replace" replaces those that exist; "friend"
@@ -222,8 +212,10 @@ def apply(
             was done before.
 
     Returns:
-        The summary; each output holds its record, and beside it lies the same as a
-        manifest, `<output>.json`.
+        The `ApplySummary`; each output holds its record, and beside it lies the same as
+        a manifest, `<output>.json`. For rows in memory a DataFrame with the index of
+        the rows, or an awkward array for an awkward array; its `attrs` hold the record.
+        Rows are numbered from 0.
 
     Raises:
         NtupleError: A file, branch, unit or output is not as needed.
@@ -236,7 +228,20 @@ def apply(
     if files_part is not None and not 1 <= files_part[0] <= files_part[1]:
         shown = f"files_part is {files_part[0]}/{files_part[1]}"
         raise ValueError(f"{shown}, expected 1/n to n/n")
-    check_output(output)
+    is_memory = is_frame(files)
+    if is_memory:
+        _check_memory(
+            output=output,
+            files_part=files_part,
+            workers=workers,
+            client=client,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+    elif output is None:
+        raise TypeError("apply: output is missing, expected a path for the new files")
+    else:
+        check_output(output)
     tracks = {track: _placed(given) for track, given in tracks.items()}
     request = Request(
         tracks=tracks,
@@ -251,34 +256,27 @@ def apply(
         key=tuple(key),
         gaps=gaps,
     )
-    generators = {
-        t: open_generators(t, g, species_from, gaps) for t, g in tracks.items()
-    }
-    hashes = {track: found.hashes for track, found in generators.items()}
-    rules = {t: found.rules for t, found in generators.items() if found.rules}
-    request.conditions.check(
-        {
-            track: {
-                name
-                for one in found.members
-                for name in one.generator.card.condition_names
-            }
-            for track, found in generators.items()
-        }
-    )
+    if is_memory:
+        return apply_to_frame(
+            request, files, chunk=chunk, threads=threads, progress=progress
+        )
+    generators, asked = open_tracks(request)
     job = FileJob(
         request=request,
-        record=request.record(hashes, rules),
+        record=asked,
         trees=(),
-        output=Path(output),
+        output=Path(str(output)),
         overwrite=overwrite,
-        chunk=chunk or _largest_chunk(generators),
+        chunk=chunk or largest_chunk(generators),
         chunk_bytes=CHUNK_BYTES,
         threads=threads or 1,
     )
-    jobs = _jobs(job, find_sources(files), files_part)
+    sources = find_sources(files)
+    if any(source.table is not None for source in sources):
+        raise TypeError("apply: files holds rows in memory, expected them alone")
+    jobs = _jobs(job, sources, files_part)
     skipped = {} if overwrite else _find_finished(jobs, restore=not dry_run)
-    plans = _plan(jobs, generators, skipped)
+    plans = plan_files(jobs, generators, skipped)
     pending = [plan for plan in plans if str(plan.job.output) not in skipped]
     one_file.run_self_tests(pending, generators)
     tried: set[Schema] = set()
@@ -309,9 +307,7 @@ def apply(
             counts[track].update(numbers)
         add_numbers(outside, part.outside)
         add_numbers(sample_cuts, part.sample_cuts)
-    texts = [*_warn_texts(outside, generators)]
-    texts += [sample_cut_text(*own) for own in sample_cuts.items()]
-    for text in filter(None, texts):
+    for text in final_texts(outside, sample_cuts, generators):
         warnings.warn(text, PidganWarning, stacklevel=2)
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),
@@ -335,6 +331,16 @@ def _placed(given: Track) -> Track:
     return shipped_path(given, ".onnx") if isinstance(given, str | Path) else given
 
 
+def _check_memory(**given: Any) -> None:
+    """Raise a ValueError for an argument that has no meaning for rows in memory."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"{name} is {brief(value)}, which is for files; rows in memory are "
+                "given back with the new columns"
+            )
+
+
 def _find_finished(jobs: Sequence[FileJob], *, restore: bool) -> dict[str, Outcome]:
     """Return what earlier runs did of the same request, by output."""
     found = {}
@@ -343,30 +349,6 @@ def _find_finished(jobs: Sequence[FileJob], *, restore: bool) -> dict[str, Outco
         if done is not None:
             found[str(job.output)] = done
     return found
-
-
-def _warn_texts(outside: Outside, generators: Generators) -> Iterator[str]:
-    """Yield warnings of conditions that are outside the trained range in many rows."""
-    for track, found in outside.items():
-        cards = [one.generator.card for one in generators[track].members]
-        for name, (n, of) in found.items():
-            if n <= OUTSIDE_SHARE * of:
-                continue
-            variables = [v for card in cards for v in card.conditions if v.name == name]
-            ranges = dict.fromkeys("{:g} to {:g}".format(*v.range) for v in variables)
-            which = f"{name} of {track} is outside the trained range "
-            which += f"({' or '.join(ranges)}) or no number"
-            if n == of:
-                yield (
-                    f"{which} in ALL {of} rows, 100 %: the branch is empty, in another "
-                    "unit or another quantity; do not use the generated values"
-                )
-            else:
-                yield (
-                    f"{which} in {n} of {of} rows, {100 * n / of:.1f} %: their values "
-                    "are extrapolated or NaN, and no uncertainty covers them; the "
-                    "status tells which rows they are"
-                )
 
 
 def _jobs(
@@ -407,53 +389,6 @@ def _jobs(
         named = ", ".join(map(str, sources))
         raise NtupleError(f"{named}: got 0 entries, expected at least 1")
     return jobs
-
-
-def _plan(
-    jobs: Sequence[FileJob], generators: Generators, skipped: Container[str]
-) -> list[FilePlan]:
-    """Return what each tree gets; raise if a branch or a bundle is missing for it.
-
-    Of trees that are not finished, the columns that choose bundles are read.
-    """
-    scans: dict[str, Scan] = {
-        track: Scan() for track, found in generators.items() if needs_scan(found)
-    }
-    plans = []
-    for job in jobs:
-        unknown = {t: None if t in scans else _all(g) for t, g in generators.items()}
-        plan = one_file.plan_file(
-            replace(job, used=(unknown,) * len(job.trees)), generators
-        )
-        if scans and str(job.output) not in skipped:
-            used = []
-            for tree in plan.trees:
-                found = dict(unknown)
-                for track in tree.tracks:
-                    if track.name in scans:
-                        own = generators[track.name]
-                        scan = scan_track(track, own, tree.source, tree.info)
-                        scans[track.name].add(scan)
-                        found[track.name] = tuple(sorted(scan.served)) or None
-                used.append(found)
-            plan = one_file.plan_file(replace(job, used=tuple(used)), generators)
-        plans.append(plan)
-    for name, total in scans.items():
-        check_gaps(name, total, generators[name])
-        for text in warn_texts(name, total, generators[name]):
-            warnings.warn(text, PidganWarning, stacklevel=4)
-    return plans
-
-
-def _largest_chunk(generators: Generators) -> int:
-    """Return the default for the largest number of entries of a chunk."""
-    is_shared = any(len(found.members) > 1 for found in generators.values())
-    return MANY_CHUNK_ENTRIES if is_shared else CHUNK_ENTRIES
-
-
-def _all(generators: TrackGenerators) -> tuple[int, ...]:
-    """Return the numbers of all generators."""
-    return tuple(range(len(generators.members)))
 
 
 def _reporter(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.application.names import of_track, own_name, with_track
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.arguments import check_fields
 from pidgan.bundle.card import CardVariable
@@ -211,14 +212,14 @@ class Conditions:
             quantile_map = _given(self.opened_maps, track, name)
             if scale != 1.0 and quantile_map is not None:
                 raise NtupleError(
-                    f"{name} of {track} has a scale and a quantile map; give one"
+                    f"{name}{of_track(track)} has a scale and a quantile map; give one"
                 )
             unit = _given(self.units, track, name) or variable.unit
             aliases = (u for u, own in PACKAGE_UNITS.items() if own == variable.unit)
             allowed = (variable.unit, *aliases)
             if unit not in allowed:
                 raise NtupleError(
-                    f"unit of {name} of {track} is {unit!r}, expected "
+                    f"unit of {name}{of_track(track)} is {unit!r}, expected "
                     f"{' or '.join(allowed)}"
                 )
             inputs, derive = _origin(variable, named, track, source, tree)
@@ -236,8 +237,9 @@ class Conditions:
         for part in named.keys() & parts:
             if named[part] not in used:
                 raise NtupleError(
-                    f"{source}: branch {part}={named[part]}, named for {track}, is not "
-                    "used: no condition without a branch can be derived from it, got "
+                    f"{source}: {source.branch} {part}={named[part]}, named for "
+                    f"{track or part}, is not used: no condition without a "
+                    f"{source.branch} can be derived from it, got "
                     f"{'; '.join(f'{c.variable.name} = {c}' for c in found)}"
                 )
         return tuple(found)
@@ -256,13 +258,13 @@ class Conditions:
             given = _given(self.branches, track, name)
             if given is None:
                 continue
-            branch = given.replace("{track}", track)
+            branch = with_track(given, track)
             if branch not in tree.branches and name not in wanted:
                 continue
             if branch not in tree.branches:
                 raise NtupleError(
-                    f"{source} has no branch {branch!r}, named for condition {name} of "
-                    f"{track}{nearest(branch, tree.types)}"
+                    f"{source} has no {source.branch} {branch!r}, named for condition "
+                    f"{name}{of_track(track)}{nearest(branch, tree.types)}"
                 )
             named[name] = branch
         return named
@@ -272,17 +274,18 @@ def check_numbers(
     branches: Sequence[str], tree: TreeInfo, source: Source, track: str
 ) -> None:
     """Raise if a branch that a track needs is missing or holds no numbers."""
+    for_track = f" for {track}" if track else ""
     for name in branches:
         if name not in tree.branches:
             raise NtupleError(
-                f"{source} has no branch {name!r}, needed for {track}"
-                f"{nearest(name, tree.types)}"
+                f"{source} has no {source.branch} {name!r}, needed"
+                f"{for_track}{nearest(name, tree.types)}"
             )
         if name not in tree.types:
             members = (n for n in tree.types if n.startswith((f"{name}.", f"{name}/")))
             listed = ", ".join(map(repr, itertools.islice(members, MEMBERS_NAMED)))
             raise NtupleError(
-                f"{source}, branch {name!r}, needed for {track}, is of type "
+                f"{source}, {source.branch} {name!r}, needed{for_track}, is of type "
                 f"{tree.branches[name]}, expected one number or an array of numbers "
                 f"per entry{'; in it: ' if listed else ''}{listed}"
             )
@@ -309,9 +312,10 @@ def check_units(
             if not low <= median <= high and low <= median * factor <= high:
                 raise NtupleError(
                     f"{source}: {', '.join(map(repr, condition.inputs))} for condition "
-                    f"{variable.name} of {track} looks like {got} where "
+                    f"{variable.name}{of_track(track)} looks like {got} where "
                     f"{condition.unit} is expected: median {median:.4g} MeV, trained "
-                    f"range {low:g} to {high:g} MeV; give --unit {variable.name}={fix}"
+                    f"range {low:g} to {high:g} MeV; give "
+                    f"{_unit_hint(source, variable.name, fix)}"
                 )
 
 
@@ -330,11 +334,15 @@ def _origin(
     if name in named:
         return (named[name],), None
     patterns = [*variable.patterns, f"{{track}}_{name}", name]
-    tried = [pattern.replace("{track}", track) for pattern in patterns]
+    tried = [with_track(pattern, track) for pattern in patterns]
     branch = _first(tried, tree.branches)
     if branch is not None:
         return (branch,), None
-    own, present = f"{track}_{{}}".format, tree.branches
+    present = tree.branches
+
+    def own(part: str) -> str:
+        return own_name(track, part)
+
     for spellings in ((own,), (own, lambda n: own(n.lower())), (str, str.lower)):
         branch = _first([spell(name) for spell in spellings], present)
         if branch is not None and name in KINEMATIC:
@@ -354,10 +362,30 @@ def _origin(
             if all(inputs):
                 return tuple(filter(None, inputs)), derive
     raise NtupleError(
-        f"{source} has no branch for condition {name} of {track}: tried "
+        f"{source} has no {source.branch} for condition {name}{of_track(track)}: tried "
         f"{', '.join(dict.fromkeys(tried))}{nearest(tried[0], tree.types)}; "
-        f"name it with --branch {name}=BRANCH"
+        f"{_name_hint(source, name, tree)}"
     )
+
+
+def _name_hint(source: Source, name: str, tree: TreeInfo) -> str:
+    """Return how to name the branch of a condition, on the command line or in Python.
+
+    Rows in memory may hold the condition of a track with a prefix.
+    """
+    if source.table is None:
+        return f"name it with --branch {name}=BRANCH"
+    end = f"_{name}"
+    tracks = [n.removesuffix(end) for n in tree.types if n.endswith(end)]
+    prefix = f"give track={tracks[0]!r}, or " if any(tracks[:1]) else ""
+    return f"{prefix}name it, columns={{{name!r}: COLUMN}}"
+
+
+def _unit_hint(source: Source, name: str, unit: str) -> str:
+    """Return how to give the unit of a condition."""
+    if source.table is None:
+        return f"--unit {name}={unit}"
+    return f"units={{{name!r}: {unit!r}}}"
 
 
 def _parts(names: AbstractSet[str]) -> set[str]:

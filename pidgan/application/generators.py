@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pidgan.application.names import own_name, with_track
 from pidgan.application.request import Track
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.card import Generator
@@ -127,7 +128,7 @@ def open_generators(
     return TrackGenerators(
         members=members,
         choice=_choice(members, (SPECIES,) if is_chosen else ()),
-        branches={SPECIES: f"{track}_{species_from}"} if is_chosen else {},
+        branches={SPECIES: own_name(track, species_from)} if species_from else {},
     )
 
 
@@ -136,9 +137,9 @@ def _of_collection(
 ) -> TrackGenerators:
     """Open the generators of a collection."""
     content = given.content
-    named = {k: v.replace("{track}", track) for k, v in content.choose.items()}
+    named = {k: with_track(v, track) for k, v in content.choose.items()}
     if species_from is not None:
-        named[SPECIES] = f"{track}_{species_from}"
+        named[SPECIES] = own_name(track, species_from)
     bundles = given.open_bundles(verify=False)
     ids = [pdg_id(bundle.card.species) for bundle in bundles]
     members = tuple(

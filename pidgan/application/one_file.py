@@ -11,7 +11,7 @@ import json
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -173,23 +173,26 @@ def check_tree(tree: TreePlan, mode: str, tried: set[copying.Schema]) -> None:
     """
     source = tree.source
     if mode != "friend":
-        copying.check_writable(source, tried=tried)
-        record.read_lines(source.path)
+        if source.table is None:
+            copying.check_writable(source, tried=tried)
+        record.read_lines(source)
     fresh = [name for track in tree.tracks for name in track.types]
     repeated = sorted({name for name in fresh if fresh.count(name) > 1})
     if repeated:
         raise NtupleError(f"two targets make the same branch {repeated[0]!r}")
     existing = [name for name in fresh if name in tree.info.branches]
     if mode == "append" and existing:
+        kinds = "branches" if source.table is None else "columns"
         raise NtupleError(
-            f"{source} has branches {', '.join(map(repr, existing))} already; use "
+            f"{source} has {kinds} {', '.join(map(repr, existing))} already; use "
             "--mode replace, --mode friend or --suffix"
         )
     for name in existing if mode == "replace" else ():
-        where = f"{source}, branch {name!r}"
+        where = f"{source}, {source.branch} {name!r}"
         copying.replaced_type(tree.types[name], tree.info.types.get(name), where=where)
     if tree.info.entries == 0:
-        warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=3)
+        if source.table is None:  # A selection in memory may well be empty.
+            warnings.warn(f"{source} has 0 entries", PidganWarning, stacklevel=3)
         return
     head = next(tables.iterate_entries(source, tree.needed, chunk=UNIT_CHECK_ENTRIES))
     for track in tree.tracks:
@@ -202,13 +205,13 @@ def write_file(plan: FilePlan, progress: Progress | None = None) -> Outcome:
     """Write a copy with its record, then its manifest."""
     job, keep = plan.job, plan.job.request.mode != "friend"
     lines: list[dict[str, Any]] = []
-    tallies = [_Tally(tree) for tree in plan.trees]
+    tallies = [Tally(tree) for tree in plan.trees]
     additions = [
         Addition(
             source=tree.source,
             needed=tree.needed,
             types=tree.types,
-            compute=_computation(tree, job.threads, tally, progress),
+            compute=computation(tree, job.threads, tally, progress),
             like={n: t.like for t in tree.tracks if t.like for n in t.types},
         )
         for tree, tally in zip(plan.trees, tallies, strict=True)
@@ -216,11 +219,7 @@ def write_file(plan: FilePlan, progress: Progress | None = None) -> Outcome:
 
     def describe(old: list[str], notes: list[str]) -> list[str]:
         lines[:] = [tally.line(job, notes) for tally in tallies]
-        replaced = {t.source: set(t.types) for t in plan.trees}
-        names = {record.tree_name(source): new for source, new in replaced.items()}
-        path = plan.trees[0].source.path
-        older = record.without(record.parse_lines(old, path), names)
-        return [json.dumps(line) for line in (*older, *lines)]
+        return record_lines(plan, lines, old)
 
     with writing_file(job.output, overwrite=job.overwrite) as output:
         notes = copying.write_copy(
@@ -233,6 +232,18 @@ def write_file(plan: FilePlan, progress: Progress | None = None) -> Outcome:
         )
     finished.write_manifest(job.output, lines)
     return finished.outcome(lines, notes)
+
+
+def record_lines(
+    plan: FilePlan, lines: Sequence[Mapping[str, Any]], old: Sequence[str]
+) -> list[str]:
+    """Return the record of an output: new lines, after what is still true of old ones.
+
+    Branches that are replaced are no longer those of the old lines.
+    """
+    names = {record.tree_name(t.source): set(t.types) for t in plan.trees}
+    older = record.without(record.parse_lines(old, plan.trees[0].source.path), names)
+    return [json.dumps(line) for line in (*older, *lines)]
 
 
 def run_job(job: FileJob) -> Outcome:
@@ -282,7 +293,7 @@ def _check_same(track: str, found: TrackGenerators, job: FileJob) -> None:
         raise NtupleError(f"{path}, given for {track}, has changed: it chooses others")
 
 
-class _Tally:
+class Tally:
     """What is counted while the chunks of a tree are made, and its line of a record."""
 
     def __init__(self, tree: TreePlan) -> None:
@@ -355,8 +366,8 @@ class _Tally:
         }
 
 
-def _computation(
-    tree: TreePlan, threads: int, tally: _Tally, progress: Progress | None
+def computation(
+    tree: TreePlan, threads: int, tally: Tally, progress: Progress | None
 ) -> Callable[[int, Mapping[str, Any]], dict[str, Any]]:
     """Return the function that makes the new branches of a chunk, and counts."""
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pidgan.application import several_tracks
 from pidgan.application.conditions import FoundCondition, check_numbers
 from pidgan.application.generators import TrackGenerator, TrackGenerators
+from pidgan.application.names import labelled, own_name, with_track
 from pidgan.application.request import Request
 from pidgan.application.sample_cuts import SampleCut, find_sample_cuts
 from pidgan.application.several_tracks import Shape
@@ -92,7 +93,7 @@ class TrackPlan:
         """Branches with the PDG ids of the track and of its mother, if asked for."""
         species, mother = self.choosing.get(SPECIES), self.request.mother_from
         own = () if species is None else (species,)
-        return own if mother is None else (*own, f"{self.name}_{mother}")
+        return own if mother is None else (*own, own_name(self.name, mother))
 
     @property
     def choosing(self) -> Mapping[str, str]:
@@ -109,14 +110,14 @@ class TrackPlan:
     def identity(self) -> tuple[str, ...]:
         """Branches whose values make the noise key; empty if entries are numbered."""
         key = self.request.key
-        own = tuple(name.replace("{track}", self.name) for name in key)
+        own = tuple(with_track(name, self.name) for name in key)
         return own if own != key or not key else _unique(own, self.inputs)
 
     @property
     def identities(self) -> tuple[tuple[str, ...], ...]:
         """The same for each generator, of whose conditions only it depends."""
         key = self.request.key
-        own = tuple(name.replace("{track}", self.name) for name in key)
+        own = tuple(with_track(name, self.name) for name in key)
         is_track = own != key or not key
         return tuple(
             own if is_track else _unique(own, _inputs([conditions]))
@@ -170,7 +171,7 @@ class TrackPlan:
 
     def branch(self, target: str) -> str:
         """Return the name of the branch of a target."""
-        return f"{self.name}_{target}{self.request.suffix}"
+        return f"{own_name(self.name, target)}{self.request.suffix}"
 
 
 def plan_track(
@@ -191,7 +192,7 @@ def plan_track(
     found = _find_conditions(track, generators, request, source, tree, used)
     plan = TrackPlan(
         name=track,
-        label=f"{source}, {track}",
+        label=labelled(source, track),
         request=request,
         all_generators=generators,
         used=tuple(found),
@@ -203,7 +204,7 @@ def plan_track(
         },
         selection=None
         if where is None
-        else parse_cut(where.replace("{track}", track), names=tree.branches),
+        else parse_cut(with_track(where, track), names=tree.branches),
     )
     check_numbers(plan.needed, tree, source, track)
     types = {name: tree.types[name] for name in plan.needed}

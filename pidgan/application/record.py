@@ -111,12 +111,12 @@ def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return {name: sum(part[name] for part in parts) % _MODULUS for name in names}
 
 
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
+def read_lines(path: str | Path | Source) -> list[dict[str, Any]]:
     """Return the lines of the record of a file; an NtupleError if it is damaged."""
     return parse_lines(tables.read_record(path), path)
 
 
-def parse_lines(texts: Iterable[str], path: str | Path) -> list[dict[str, Any]]:
+def parse_lines(texts: Iterable[str], path: object) -> list[dict[str, Any]]:
     """Return the content of the lines of a record; an NtupleError if it is damaged."""
     lines = []
     for text in texts:
@@ -189,7 +189,7 @@ def made_by_manifest(source: Source) -> dict[str, list[Made]]:
     """Return the same of the manifest of version 0.1 beside a file, if it fits."""
     path = Path(f"{source.path}.json")
     try:
-        if is_remote(source.path):
+        if is_remote(source.path) or source.table is not None:
             return {}
         content = json.loads(path.read_text(encoding="utf-8"))
         request, bundles = content["request"], content["bundles"]
@@ -213,7 +213,7 @@ def made_by_manifest(source: Source) -> dict[str, list[Made]]:
 
 def find_made(source: Source) -> dict[str, list[Made]]:
     """Return, by track, what is known of how the branches of a tree were made."""
-    lines = read_lines(source.path)
+    lines = read_lines(source)
     return made_in(source, lines) if lines else made_by_manifest(source)
 
 

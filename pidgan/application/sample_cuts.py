@@ -109,7 +109,7 @@ def _find(
     kinds = [tree.types.get(branch) for branch in found.inputs]
     fits = all(kind is not None and kind.shape in ((), shape) for kind in kinds)
     # A number of the event with the same name is no quantity of the track.
-    is_own = all(branch != name for branch in found.inputs)
+    is_own = not track or all(branch != name for branch in found.inputs)
     return found if fits and is_own else None
 
 
@@ -135,7 +135,7 @@ def sample_cut_text(track: str, found: Mapping[str, Sequence[int]]) -> str:
     if not failed and not missing:
         return ""
     return (
-        f"{track}: the calibration sample was selected with "
+        f"{f'{track}: ' if track else ''}the calibration sample was selected with "
         f"{'; '.join([*failed, *missing])}; generated values hold for tracks that "
         "pass, so that an analysis needs the same cuts"
     )

@@ -7,7 +7,7 @@ units, and with a JSON card in its metadata. No library of the training is neede
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 
+from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
@@ -31,6 +32,8 @@ from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pidgan.files.frames import Frame
 
 Float32Array = npt.NDArray[np.float32]
 NoiseOf = Callable[[Any], Float32Array]  # function from an index of rows to their noise
@@ -62,6 +65,79 @@ class Bundle:
         """Number of rows in a call of the network."""
         return self.graph.block_rows
 
+    @checked
+    def sample(
+        self,
+        frame: "Frame",
+        *,
+        seed: int = 1,
+        track: str = "",
+        columns: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | None = None,
+        scales: Mapping[str, float] | None = None,
+        quantile_maps: Mapping[str, Any] | None = None,
+        key: Sequence[str] = (),
+        start: int = 0,
+        threads: int | None = None,
+    ) -> "pd.DataFrame":
+        """Return generated targets of rows in memory, with their status.
+
+        Columns are found by name, as `apply` finds branches: `{track}_P`, `P` or what
+        the card says, or derived from others, such as P from PX, PY and PZ. Their
+        order does not matter, and other columns may be there. Units and ranges are
+        checked as `apply` does: a median that looks like GeV instead of MeV raises,
+        and many rows outside of the trained range warn.
+
+        The noise of a row depends on the seed, the track and the number of the row,
+        counted from `start`, or on the columns of `key`. The result is then what
+        `apply` writes for the same rows, seed, track and key; it does not depend on
+        other rows nor on threads. Parts of a sample need their `start`, or a `key`:
+        without, they have the same noise.
+
+        Args:
+            frame: A DataFrame, a dict of arrays, an awkward array of records, or a
+                structured array of numpy.
+            seed: Seed of the noise.
+            track: Prefix of the columns of the track, such as "Kplus"; the names of the
+                new columns have it too.
+            columns: Column that holds a condition, by its name, where it has another.
+            units: Unit of a column, by condition: {"P": "GeV"}.
+            scales: Known ratio of data to simulation, by condition.
+            quantile_maps: Map of a condition from simulation to data, or its file.
+            key: Columns, or named levels of the index, that identify an event, as in
+                `apply`.
+            start: Number of the first row.
+            threads: Number of threads; the result does not depend on it.
+
+        Returns:
+            A column for each target, in the units of the card, and `pidgan_status`,
+            whose bits are those of `apply`: 0 where all is well. The index is that of
+            the frame. Rows without a usable condition have NaN. Tracks in nested arrays
+            have a row each, and the numbers of entry and track as index.
+
+        Raises:
+            NtupleError: A column is missing, holds no numbers, or has another unit.
+
+        Example:
+            >>> bundle = pidgan.open_bundle("kaon.onnx")  # doctest: +SKIP
+            >>> bundle.sample(frame, track="Kplus", units={"P": "GeV"})
+            ... # doctest: +SKIP
+        """
+        made: pd.DataFrame = higher.function("application.in_memory", "sample")(
+            self,
+            frame,
+            seed=seed,
+            track=track,
+            columns=columns,
+            units=units,
+            scales=scales,
+            quantile_maps=quantile_maps,
+            key=key,
+            start=start,
+            threads=threads,
+        )
+        return made
+
     @overload
     def generate(
         self, conditions: "pd.DataFrame", *, seed: int = 1
@@ -88,7 +164,8 @@ class Bundle:
 
         Args:
             conditions: Table with a column for each condition, in the units of the
-                card; or an array (n, n_conditions), with noise.
+                card; or an array (n, n_conditions), with noise. With noise, columns
+                that have names must be the conditions in the order of the card.
             noise: Standard normal numbers (n, n_noise), for an array of conditions.
             seed: Seed of the noise, for a table of conditions.
 
@@ -106,7 +183,8 @@ class Bundle:
         """
         if noise is None:
             return self._generate_table(conditions, seed)
-        x = as_rows(conditions, "conditions", len(self.card.conditions))
+        names = self.card.condition_names
+        x = as_rows(conditions, "conditions", len(names), names=names)
         z = as_rows(noise, "noise", self.card.n_noise)
         if len(x) != len(z):
             raise ValueError(f"{len(x)} rows of conditions but {len(z)} of noise")

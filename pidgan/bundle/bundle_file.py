@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -230,8 +232,18 @@ def read_self_test(card: Card, graph: Graph, where: str) -> SelfTest:
     return SelfTest(**parts)
 
 
-def as_rows(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.float32]:
-    """Return rows (n, width) as float32, or raise a ValueError for another shape."""
+def as_rows(
+    values: Any, name: str, width: int, *, names: Sequence[str] = ()
+) -> npt.NDArray[np.float32]:
+    """Return rows (n, width) as float32, or raise a ValueError for another shape.
+
+    Columns that have names must have these `names`, in this order.
+    """
+    found = _column_names(values)
+    if names and found is not None:
+        _check_order(found, names, name)
+        if not hasattr(values, "iloc"):
+            values = np.stack([np.asarray(values[column]) for column in names], axis=-1)
     try:
         array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
@@ -239,3 +251,30 @@ def as_rows(values: npt.ArrayLike, name: str, width: int) -> npt.NDArray[np.floa
     if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(f"{name} has shape {array.shape}, expected (n, {width})")
     return array
+
+
+def _column_names(values: Any) -> list[Any] | None:
+    """Return the names of columns, None for an array of numbers alone."""
+    if isinstance(values, Mapping):
+        return list(values)
+    if hasattr(values, "columns"):
+        # A DataFrame of an array has numbers in place of names.
+        listed = list(values.columns)
+        return None if listed == list(range(len(listed))) else listed
+    found = getattr(getattr(values, "dtype", None), "names", None)
+    return list(found or getattr(values, "fields", None) or ()) or None
+
+
+def _check_order(found: Sequence[Any], names: Sequence[str], what: str) -> None:
+    """Raise a ValueError unless columns are these, in this order."""
+    if list(found) == list(names):
+        return
+    hint = "`sample` finds columns by their names, in any order"
+    for name in names:
+        if name not in found:
+            close = nearest(name, map(str, found))
+            raise ValueError(f"{what} has no column {name!r}{close}; {hint}")
+    raise ValueError(
+        f"{what} has the columns {', '.join(map(str, found[:20]))}, expected "
+        f"{', '.join(names)} in this order; {hint}"
+    )

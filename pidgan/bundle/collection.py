@@ -27,11 +27,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 from warnings import warn
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from pidgan import higher
 from pidgan.arguments import brief, checked
 from pidgan.bundle.bundle import Bundle, read_bundle
 from pidgan.bundle.bundle_file import MAX_BYTES
@@ -54,6 +55,11 @@ from pidgan.files.trees import is_remote
 from pidgan.notebook import Facts, count, shown
 from pidgan.sample.species import pdg_id
 from pidgan.sample.variables import FROZEN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pidgan.files.frames import Frame
 
 SUFFIX = ".toml"
 
@@ -219,6 +225,68 @@ class Collection:
         for member, bundle in zip(self.members, bundles, strict=True):
             self._check_card(member, bundle.card)
         return bundles
+
+    @checked
+    def sample(
+        self,
+        frame: "Frame",
+        *,
+        seed: int = 1,
+        track: str = "",
+        columns: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | None = None,
+        scales: Mapping[str, float] | None = None,
+        quantile_maps: Mapping[str, Any] | None = None,
+        key: Sequence[str] = (),
+        start: int = 0,
+        species_from: str | None = None,
+        gaps: Gaps | None = None,
+        threads: int | None = None,
+    ) -> "pd.DataFrame":
+        """Return generated targets of rows in memory, each by the bundle for it.
+
+        The columns that choose are found as `choose` names them. Everything else is as
+        in `Bundle.sample`.
+
+        Args:
+            frame: A DataFrame, a dict of arrays, an awkward array of records, or a
+                structured array of numpy.
+            seed: Seed of the noise.
+            track: Prefix of the columns of the track.
+            columns: Column that holds a condition, by its name, where it has another.
+            units: Unit of a column, by condition.
+            scales: Known ratio of data to simulation, by condition.
+            quantile_maps: Map of a condition from simulation to data, or its file.
+            key: Columns that identify an event, as in `apply`.
+            start: Number of the first row.
+            species_from: NAME of the column `{track}_NAME` that holds a PDG id.
+            gaps: Treatment of rows that no bundle serves, as in `apply`.
+            threads: Number of threads; the result does not depend on it.
+
+        Returns:
+            A column for each target, and `pidgan_status`, with the index of the frame.
+
+        Raises:
+            NtupleError: A column is missing, holds no numbers, or has another unit; or
+                no bundle serves some rows.
+            BundleError: A bundle is refused.
+        """
+        made: pd.DataFrame = higher.function("application.in_memory", "sample")(
+            self,
+            frame,
+            seed=seed,
+            track=track,
+            columns=columns,
+            units=units,
+            scales=scales,
+            quantile_maps=quantile_maps,
+            key=key,
+            start=start,
+            species_from=species_from,
+            gaps=gaps,
+            threads=threads,
+        )
+        return made
 
     def _open(self, member: Member, threads: int | None) -> Bundle:
         """Open a bundle; raise if it is another one than that of the file."""

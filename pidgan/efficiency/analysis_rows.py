@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ from pidgan.efficiency.track_maps import as_track_maps
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files import tables
+from pidgan.files.frames import Rows as InputRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Rows:
         )
 
 
-def read_rows(files: str | Path | Sequence[str | Path], request: Request) -> Rows:
+def read_rows(files: InputRows, request: Request) -> Rows:
     """Return the rows of all files; raise if none can be used."""
     check_conditions(request.conditions, request.maps)
     sources = tables.find_sources(files)

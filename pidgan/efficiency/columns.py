@@ -47,6 +47,7 @@ from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
 from pidgan.files import tables
 from pidgan.files.copying import copy_file
+from pidgan.files.frames import Rows
 from pidgan.files.trees import Addition
 from pidgan.notebook import Facts, count, listed, shown
 
@@ -54,7 +55,7 @@ from pidgan.notebook import Facts, count, listed, shown
 @checked
 def write_efficiency_columns(
     maps: Mapping[str, GivenMap],
-    files: str | Path | Sequence[str | Path],
+    files: Rows,
     output: str | Path,
     *,
     cuts: str | Sequence[str] | None = None,

@@ -32,7 +32,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +43,8 @@ from pidgan.application.sample_cuts import SampleCuts, sample_cut_text
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted, sums
-from pidgan.efficiency.analysis_rows import Rows, read_rows
+from pidgan.efficiency.analysis_rows import Rows as AnalysisRows
+from pidgan.efficiency.analysis_rows import read_rows
 from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
 from pidgan.efficiency.estimates import Estimates, stack, warn_of_relatives
@@ -57,6 +57,7 @@ from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps, parts_of
 from pidgan.errors import MapError, PidganWarning
+from pidgan.files.frames import Rows
 from pidgan.notebook import Facts, shown
 from pidgan.sample.weights import check_weights
 
@@ -199,7 +200,7 @@ class PidEfficiencies:
 @checked
 def pid_efficiency(
     maps: Mapping[str, GivenMap],
-    files: str | Path | Sequence[str | Path],
+    files: Rows,
     *,
     cuts: str | Sequence[str] | None = None,
     binning: Binning | None = None,
@@ -229,7 +230,7 @@ def pid_efficiency(
             are `{track}_{target}{suffix}`. Several maps, or a folder of their files,
             are those of the bundles of a collection: each row uses the map of the
             bundle that made it.
-        files: Files, `FILE:TREE` or patterns.
+        files: Files, `FILE:TREE` or patterns; or rows in memory, as `apply` gives them.
         cuts: One selection or several. A cut on target names, "RichDLLk > 0", is
             required of every track; a cut may also name several tracks,
             "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". The map of each track must
@@ -288,7 +289,7 @@ def pid_efficiency(
 
 def combine(
     selections: Sequence[Selection],
-    rows: Rows,
+    rows: AnalysisRows,
     maps: Maps,
     *,
     correction: bool = True,
@@ -390,7 +391,7 @@ def _describe(
     estimates: Estimates,
     cells: sums.Cells,
     *,
-    rows: Rows,
+    rows: AnalysisRows,
 ) -> Iterator[PidEfficiency]:
     """Yield the result of each selection in each bin."""
     places = [(part, cell) for part in parts for cell in range(len(cells.sums))]

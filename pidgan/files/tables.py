@@ -20,6 +20,7 @@ import pandas as pd
 from pidgan.errors import NtupleError, nearest
 from pidgan.files import formats
 from pidgan.files.formats.npz import read_arrays as read_arrays
+from pidgan.files.frames import Rows, frame_source, is_frame
 from pidgan.files.places import check_output
 from pidgan.files.trees import BASKET_ENTRIES, Tree, is_remote, read_pieces, reading
 from pidgan.files.trees import BranchType as BranchType
@@ -29,12 +30,14 @@ from pidgan.files.writing import writing_file
 
 
 def find_sources(
-    patterns: Iterable[str | Path] | str | Path,
+    patterns: Rows | Iterable[str | Path],
     *,
     trees: Sequence[str] = (),
     companion: Callable[[str], str] | None = None,
 ) -> list[Source]:
     """Return the trees that file patterns stand for, in natural order of the files.
+
+    Rows in memory are a source too. They come after the files, in the given order.
 
     A pattern is FILE or FILE:TREE; FILE may be a glob (`**` included), an address
     (`root://`, `http://`, ...) or Parquet. A file named twice counts once, also with
@@ -43,13 +46,17 @@ def find_sources(
     `companion` gives the path of the file that belongs to a file; such files are left
     out where both are found.
     """
-    if isinstance(patterns, str | Path):
-        patterns = [patterns]
+    given: list[Any] = [patterns]
+    if not isinstance(patterns, str | Path) and not is_frame(patterns):
+        given = list(patterns)
     found: dict[Source, None] = {}
-    for pattern in patterns:
+    for pattern in given:
+        if is_frame(pattern):
+            continue
         path, tree = _split(str(pattern))
         found.update((Source(match, tree), None) for match in _match(path))
-    if not found:
+    frames = _frame_sources([rows for rows in given if is_frame(rows)])
+    if not found and not frames:
         raise NtupleError("no input file given")
     if companion is not None:
         pairs = {(_place(s.path), _place(companion(s.path))) for s in found}
@@ -59,7 +66,7 @@ def find_sources(
     for source in sorted(found, key=lambda source: _natural(source.path)):
         for meant in _trees_meant(source, trees):
             sources.setdefault((_place(meant.path), meant.tree), meant)
-    return list(sources.values())
+    return [*sources.values(), *frames]
 
 
 def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
@@ -96,8 +103,12 @@ def list_trees(path: str | Path) -> list[str]:
         return [] if names is None else names(file)
 
 
-def read_record(path: str | Path) -> list[str]:
-    """Return the lines of the record of a file; empty if it has none."""
+def read_record(path: str | Path | Source) -> list[str]:
+    """Return the lines of the record of a file or of rows; empty if there is none."""
+    if isinstance(path, Source):
+        if path.table is not None:
+            return list(path.table.record)
+        path = path.path
     with formats.open_file(path) as file, reading(f"the record in {path}"):
         return formats.format_of(path).read_record(file)
 
@@ -286,14 +297,14 @@ def _find(
             base, number = element[1], int(element[2])
         if base not in present:
             raise NtupleError(
-                f"{source} has no branch {base!r}{nearest(base, present)}"
+                f"{source} has no {source.branch} {base!r}{nearest(base, present)}"
             )
-        with reading(f"{source}, branch {base!r}"):
+        with reading(f"{source}, {source.branch} {base!r}"):
             kind = tree.branch_type(base)
         if kind is None or (are_flat and kind.shape and number is None):
             raise NtupleError(
-                f"{source}, branch {base!r} is of type {present[base]}, expected "
-                f"{'one number per entry' if are_flat else 'numbers'}"
+                f"{source}, {source.branch} {base!r} is of type {present[base]}, "
+                f"expected {'one number per entry' if are_flat else 'numbers'}"
             )
         places[name] = base, number
     return places
@@ -318,8 +329,8 @@ def _regular(source: Source, name: str, array: Any) -> np.ndarray:
         rows = np.asarray(array)
     except ValueError:
         raise NtupleError(
-            f"{source}: branch {name!r} has entries of different lengths, expected one "
-            "length"
+            f"{source}: {source.branch} {name!r} has entries of different lengths, "
+            "expected one length"
         ) from None
     return rows.reshape(len(rows), math.prod(rows.shape[1:])) if rows.ndim > 1 else rows
 
@@ -332,6 +343,14 @@ def _as_array(values: Any) -> Any:
         return values
     array = np.asarray(values)
     return ak.Array(array.tolist()) if array.dtype.kind in "UO" else array
+
+
+def _frame_sources(frames: Sequence[Any]) -> list[Source]:
+    """Return rows in memory as sources of different names, each given once."""
+    unique = list({id(rows): rows for rows in frames}.values())
+    if len(unique) == 1:
+        return [frame_source(unique[0])]
+    return [frame_source(rows, f"table {i}") for i, rows in enumerate(unique, 1)]
 
 
 def _split(pattern: str) -> tuple[str, str | None]:

@@ -36,13 +36,23 @@ _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class Source:
-    """A tree in a file, local or remote; a file of one table has no tree name."""
+    """A tree in a file, local or remote, or rows in memory.
+
+    A file of one table has no tree name. Rows in memory are a `table`
+    (`pidgan.files.frames`), and the path is what messages call them.
+    """
 
     path: str
     tree: str | None = None
+    table: Any = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.path if self.tree is None else f"{self.path}:{self.tree}"
+
+    @property
+    def branch(self) -> str:
+        """What messages call a branch: rows in memory have columns."""
+        return "branch" if self.table is None else "column"
 
     @property
     def name(self) -> str:

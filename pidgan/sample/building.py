@@ -18,11 +18,12 @@ import numpy.typing as npt
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.files.frames import Rows
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
 from pidgan.sample.grids import stated_grid
 from pidgan.sample.loading import load_sample
-from pidgan.sample.rows import CELLS, MASS, WEIGHT, Rows, read_rows
+from pidgan.sample.rows import CELLS, MASS, WEIGHT, SampleRows, read_rows
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
 from pidgan.sample.weights import check_weights, n_eff
 
@@ -34,7 +35,7 @@ SHARES = (0.6, 0.1, 0.3)
 @checked
 def build_dataset(
     sample: Sample | str | Path,
-    files: Sequence[str | Path] | str | Path,
+    files: Rows,
     *,
     seed: int = 1,
     shares: tuple[float, float, float] = SHARES,
@@ -45,8 +46,8 @@ def build_dataset(
     Args:
         sample: Definition of the sample, its name or its path.
         files: Files with calibration data: FILE, FILE:TREE, patterns, addresses or
-            Parquet. Several trees (the two charges of a probe) are put together, and
-            fitted together.
+            Parquet; or rows in memory, as in `apply`. Several trees (the two charges of
+            a probe) are put together, and fitted together.
         seed: Seed of the random split into parts.
         shares: Fractions of rows for training, monitoring and testing, of sum 1.
         sweights_from: Folder or address of the files with the sWeights, for a
@@ -113,7 +114,7 @@ def check_shares(shares: Sequence[float]) -> None:
         raise ValueError(f"shares are {given}; expected three positive ones of sum 1")
 
 
-def _without_constants(rows: Rows) -> Sample:
+def _without_constants(rows: SampleRows) -> Sample:
     """Leave out conditions that have the same value in every row."""
     sample = rows.sample
     columns = {name: rows.columns[name] for name in sample.condition_names}
@@ -138,7 +139,7 @@ def _without_constants(rows: Rows) -> Sample:
     return sample.without(constant)
 
 
-def _check_targets(rows: Rows) -> None:
+def _check_targets(rows: SampleRows) -> None:
     """Refuse targets that are off the grid, or not in the order, that is stated."""
     sample = rows.sample
     measured = {v.name: ~rows.is_sentinel(v) for v in sample.variables}
@@ -157,7 +158,7 @@ def _check_targets(rows: Rows) -> None:
 
 
 def _refuse(
-    rows: Rows, bad: BoolArray, values: FloatArray, problem: str, wanted: str
+    rows: SampleRows, bad: BoolArray, values: FloatArray, problem: str, wanted: str
 ) -> None:
     if bad.any():
         raise SampleError(
@@ -166,7 +167,9 @@ def _refuse(
         )
 
 
-def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
+def _weigh(
+    rows: SampleRows,
+) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
     """Return the weights, the weights of other mass fits, and a summary of the fit."""
     sample, where = rows.sample, rows.where
     fit: dict[str, Any] = {}
@@ -195,7 +198,7 @@ def _weigh(rows: Rows) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, 
 
 
 def _split(
-    sample: Sample, rows: Rows, shares: tuple[float, float, float], seed: int
+    sample: Sample, rows: SampleRows, shares: tuple[float, float, float], seed: int
 ) -> npt.NDArray[np.uint8]:
     """Return the number of the part that each row (n,) belongs to."""
     n = len(rows)

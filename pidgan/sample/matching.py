@@ -14,7 +14,6 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import PidganWarning, SampleError
+from pidgan.files.frames import Rows
 from pidgan.files.tables import Source, find_sources
 from pidgan.sample.definition import Sample
 from pidgan.sample.expressions import whole_branch
@@ -117,7 +117,7 @@ class Matcher:
 
 
 def find_weighted(
-    sample: Sample, files: Sequence[str | Path] | str | Path, place: Place = None
+    sample: Sample, files: Rows, place: Place = None
 ) -> tuple[list[Source], Matcher | None]:
     """Return the trees of a sample, and their weights if these are in other files.
 
@@ -137,6 +137,12 @@ def find_weighted(
         trees=sample.trees,
         companion=lambda path: weight_path(path, definition, place),
     )
+    if rows := next((s for s in sources if s.table is not None), None):
+        raise SampleError(
+            f"{rows}: sample {sample.name!r} has 'sweights' in files beside those of "
+            "its rows, and rows in memory have none; give the files, or a definition "
+            "with a weight_branch"
+        )
     return sources, Matcher(sources, definition, place)
 
 

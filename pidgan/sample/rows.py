@@ -21,6 +21,7 @@ import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.files.frames import Rows
 from pidgan.files.tables import Source, describe_tree, iterate_columns, iterate_rows
 from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
@@ -44,7 +45,7 @@ VIEWS_AGREE = 1e-3
 MOST_RESPONSE = 3.0
 
 
-class Rows:
+class SampleRows:
     """Rows of a calibration sample, with an account of the rows that were dropped.
 
     `columns` has an array (n, ...) for each variable in package units, and for `CELLS`,
@@ -138,12 +139,12 @@ class Rows:
 
 def read_rows(
     sample: Sample,
-    files: Sequence[str | Path] | str | Path,
+    files: Rows,
     *,
     sweights_from: str | Path | None = None,
-) -> Rows:
+) -> SampleRows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
-    rows = Rows(sample, *find_weighted(sample, files, sweights_from))
+    rows = SampleRows(sample, *find_weighted(sample, files, sweights_from))
     sample = rows.sample
     _drop_unfinished(rows)
     rows.check_any()
@@ -233,7 +234,7 @@ def _sentinel_key(variable: Variable) -> str:
     return f"#sentinel {variable.name}"
 
 
-def _drop_unfinished(rows: Rows) -> None:
+def _drop_unfinished(rows: SampleRows) -> None:
     """Drop rows with a NaN or infinity, and warn of the columns that have some."""
     bad = np.zeros(len(rows), dtype=np.bool_)
     found = []
@@ -253,7 +254,7 @@ def _drop_unfinished(rows: Rows) -> None:
         )
 
 
-def _note_spikes(rows: Rows) -> None:
+def _note_spikes(rows: SampleRows) -> None:
     """Note and announce values outside of a target's range that many rows have."""
     for variable in rows.sample.variables:
         column = rows.columns[variable.name]
@@ -289,7 +290,7 @@ def _note_spikes(rows: Rows) -> None:
         )
 
 
-def _check_unit(rows: Rows, variable: Variable) -> None:
+def _check_unit(rows: SampleRows, variable: Variable) -> None:
     """Refuse a variable whose median lies outside its range: a unit or a branch."""
     column = rows.columns[variable.name][~rows.is_sentinel(variable)]
     low, high = variable.range
@@ -314,7 +315,7 @@ def _check_unit(rows: Rows, variable: Variable) -> None:
     raise SampleError(f"{account}; check branch, unit and range")
 
 
-def _check_energies(rows: Rows, cells: Cells) -> None:
+def _check_energies(rows: SampleRows, cells: Cells) -> None:
     """Refuse views that differ in their total, and a wrong unit of energy."""
     totals = {
         name: rows.columns[CELLS][:, part].sum(axis=1, dtype=np.float64)
@@ -338,7 +339,7 @@ def _check_energies(rows: Rows, cells: Cells) -> None:
             )
 
 
-def _keep_inside(rows: Rows) -> None:
+def _keep_inside(rows: SampleRows) -> None:
     """Drop rows outside the fiducial cut and the ranges, one after the other."""
     sample = rows.sample
     if sample.fiducial:
@@ -361,7 +362,7 @@ def _keep_inside(rows: Rows) -> None:
         rows.drop(outside, f"{sample.discriminant.branch} out of range")
 
 
-def _unusable(rows: Rows, variable: Variable) -> BoolArray:
+def _unusable(rows: SampleRows, variable: Variable) -> BoolArray:
     """Return which rows (n,) are outside a range or none of the categories."""
     column = rows.columns[variable.name]
     if variable.categories:
@@ -377,7 +378,7 @@ def _outside(column: npt.NDArray[Any], limits: tuple[float, float]) -> BoolArray
     return np.asarray(~((column >= limits[0]) & (column <= limits[1])))
 
 
-def _warn_dropped(rows: Rows) -> None:
+def _warn_dropped(rows: SampleRows) -> None:
     """Warn if many rows are outside of a range."""
     most = dict.fromkeys(
         ("selection", "fiducial", _NOT_FINITE, _NO_WEIGHT), rows.n_read

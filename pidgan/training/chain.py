@@ -80,8 +80,7 @@ class Chain:
     @checked
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
         """Return targets (n, n_targets) float32 in physical units, see `Model`."""
-        n = len(self.card.targets)
-        return in_blocks(self.evaluate, conditions, noise, n_targets=n)
+        return in_blocks(self.evaluate, conditions, noise, card=self.card)
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
         """Return targets (n, n_targets) in physical units, as a formula.

@@ -77,8 +77,7 @@ class Model:
         Conditions (n, n_conditions) are in package units, noise (n, n_noise) is
         standard normal. A row is NaN where a condition is not finite.
         """
-        n = self.targets.n_targets
-        return in_blocks(self.evaluate, conditions, noise, n_targets=n)
+        return in_blocks(self.evaluate, conditions, noise, card=self.card)
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
         """Return targets (n, n_targets) in physical units, as a formula."""

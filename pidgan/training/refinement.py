@@ -72,8 +72,7 @@ class RefinedModel:
 
         The noise is that of each candidate, then one number for the choice.
         """
-        n = self.base.targets.n_targets
-        return in_blocks(self.evaluate, conditions, noise, n_targets=n)
+        return in_blocks(self.evaluate, conditions, noise, card=self.card)
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
         """Return targets (n, n_targets) in physical units, as a formula."""

@@ -83,7 +83,10 @@ def open_file(path: str | Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_tree(source: Source) -> Iterator[Tree]:
-    """Open a tree of any format."""
+    """Open a tree of any format, or of rows in memory."""
+    if source.table is not None:
+        yield source.table
+        return
     with open_file(source.path) as file:
         yield find_tree(file, source)
 

@@ -35,8 +35,9 @@ class Parametrised:
 
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:
         """Return energies (n, n_cells) float32, NaN where a condition is not finite."""
-        n = len(self.card.targets)
-        return in_blocks(self.evaluate, conditions, noise, n_targets=n, size=BLOCK_ROWS)
+        return in_blocks(
+            self.evaluate, conditions, noise, card=self.card, size=BLOCK_ROWS
+        )
 
     def evaluate(self, conditions: Array, noise: Array) -> Array:
         """Return energies (n, n_cells) by formulas in double precision.
