@@ -37,7 +37,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("seed", "start"), (0, MOST_SEED)),
     "n": (1, 10**8),
     **dict.fromkeys(("candidates", "splits"), (2, MOST_COUNT)),
-    **dict.fromkeys(("steps", "members", "classifier_steps"), (1, MOST_COUNT)),
+    **dict.fromkeys(("steps", "members", "ratio_steps"), (1, MOST_COUNT)),
     **dict.fromkeys(("chunk", "threads", "workers", "repeats"), (1, MOST_COUNT)),
     **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
 }

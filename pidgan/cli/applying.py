@@ -118,20 +118,20 @@ def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Pat
     "Generation with this bundle takes about that many times longer.",
 )
 @click.option(
-    "--classifier-steps",
-    default=2000,
+    "--ratio-steps",
+    default=1000,
     type=options.COUNT,
-    help="Number of updates of the classifier.",
+    help="Number of updates of the network that finds the ratio.",
 )
 @options.seed
 @options.overwrite
 def refine(
     model: Path, dataset: Path, output: Path, overwrite: bool, **given: Any
 ) -> None:
-    """Write a bundle that corrects a model with a classifier of real and generated.
+    """Write a bundle that corrects a model with the ratio of real and generated rows.
 
-    Each row is chosen among several candidates, by the ratio of densities that the
-    classifier finds: a bundle like any other, but as many times slower.
+    Each row is chosen among several candidates, by the ratio of their densities, which
+    a network finds: a bundle like any other, but as many times slower.
     """
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
@@ -140,8 +140,8 @@ def refine(
     show = functools.partial(TrainingLine(), "")
     refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite)
-    before, after = refined.losses[0], min(refined.losses)
-    click.echo(f"{path}  log-loss of the classifier {before:.4f} -> {after:.4f}")
+    gain = -min(refined.losses)
+    click.echo(f"{path}  gain on rows that were not trained on: {gain:.5f}")
 
 
 @cli.command(epilog="Example: pidgan collect kaon_up.onnx kaon_down.onnx -o kaons.toml")

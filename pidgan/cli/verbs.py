@@ -28,7 +28,7 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
     "train": {"--recipe": "--family"},
     "systematics": {"--also": "--other", "--scale": "--vary"},
     "working-point": {"--misid": "--max-misid"},
-    "refine": {"--steps": "--classifier-steps"},
+    "refine": {"--steps": "--ratio-steps"},
     "quantile-map": {"--branch": "--variable"},
     "apply": {"--part": "--files-part"},
 }

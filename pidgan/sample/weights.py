@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning
+from pidgan.sample.balance import balance
 
 #: Effective size below which nothing can be measured, and below which that is doubtful.
 MIN_SIZE, FEW = 2.0, 10.0
@@ -79,9 +80,10 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     early leave the background a part of the weight of the signal; a monotonic
     recalibration to the mean of w at each prediction (isotonic, learnt on the other
     half) takes it back. Values below zero, which no share can have, are set to zero.
-    The sum of the given weights (n,), of any sign, is restored; they are returned as
-    they are if none is negative. `features` (n, d) are the conditions and targets that
-    the classifier will see.
+    What the trees miss in single features is corrected at last, see
+    `pidgan.sample.balance`. The sum of the given weights (n,), of any sign, is
+    restored; they are returned as they are if none is negative. `features` (n, d) are
+    the conditions and targets that the classifier will see.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.isotonic import IsotonicRegression
@@ -114,7 +116,9 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     result = np.maximum(result, 0.0)
     if result.sum() <= 0:
         raise DatasetError("the regressed weights vanish: no signal in these rows")
-    return np.asarray(result * (total / result.sum()), dtype=np.float64)
+    result *= total / result.sum()
+    with one_thread():
+        return balance(x, w, result, size=n_eff(w))
 
 
 def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:

@@ -1,12 +1,12 @@
-"""Refine a generator with a classifier: what it makes too often, it makes less often.
+"""Refine a generator with a ratio: what it makes too often, it makes less often.
 
-A classifier of real against generated rows gives the ratio r of their densities
-(`pidgan.training.networks.density_ratio`). The refined generator makes some candidates
-y_1 ... y_K at the same conditions and takes one of them, y_k with probability r(x, y_k)
-/ sum_j r(x, y_j) (sampling-importance resampling, Rubin, J. Am. Stat. Assoc. 82 (1987)
-543): for large K its rows have the density p_generated r = p_real. Unlike weights, its
-rows all count alike, and unlike accept-reject it takes the same time for every row. It
-becomes a bundle like any other, K times slower.
+The ratio r of the densities of real and generated rows is found from weights of either
+sign (`pidgan.training.networks.density_ratio`). The refined generator makes some
+candidates y_1 ... y_K at the same conditions and takes one of them, y_k with
+probability r(x, y_k) / sum_j r(x, y_j) (sampling-importance resampling, Rubin, J. Am.
+Stat. Assoc. 82 (1987) 543): for large K its rows have the density p_generated r =
+p_real. Unlike weights, its rows all count alike, and unlike accept-reject it takes the
+same time for every row. It becomes a bundle like any other, K times slower.
 
 Which to use when: where a validation shows a difference that more training does not
 remove, and generation is not what takes the time.
@@ -35,12 +35,12 @@ from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
 from pidgan.training.loop import Progress
 from pidgan.training.model import Model
-from pidgan.training.networks.density_ratio import RatioNetwork, Rows
+from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.patterns import pick_pattern
 
 DEFAULT_CANDIDATES = 8
-DEFAULT_STEPS = 2000
+DEFAULT_STEPS = 1000
 BATCH_SIZE = 1024
 # Generated rows for each real one, to learn from.
 DRAWS = 4
@@ -54,10 +54,11 @@ class RefinedModel:
     Attributes:
         card: Card of the refined generator.
         base: Model that makes the candidates.
-        ratio: Keras network from (conditions, pattern, coordinates) to log r.
+        ratio: Keras network from (conditions, pattern, coordinates) to what
+            `log_ratio` makes log r of.
         candidates: Number of candidates for each row.
-        losses: Losses of the classifier on held-out rows, the first before training;
-            2 log 2 where nothing can be told apart.
+        losses: Losses of the ratio on held-out rows, 0 before training. The least one
+            with the other sign is what was gained.
     """
 
     card: Card
@@ -113,7 +114,7 @@ class RefinedModel:
         if codes is not None:
             inputs["targets"] = y * f.matmul(codes, self.base.targets.free)
             inputs["pattern"] = codes
-        return evaluate(self.ratio, inputs)
+        return log_ratio(evaluate(self.ratio, inputs))
 
     def _facts(self) -> Facts:
         return Facts(
@@ -129,24 +130,23 @@ def refine(
     dataset: Dataset,
     *,
     candidates: int = DEFAULT_CANDIDATES,
-    classifier_steps: int = DEFAULT_STEPS,
+    ratio_steps: int = DEFAULT_STEPS,
     seed: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> RefinedModel:
-    """Train a classifier of real against generated rows, and refine a model with it.
+    """Find the ratio of real and generated densities, and refine a model with it.
 
-    Real rows have the weights E[w | x, y] >= 0 (arXiv:1905.11719), generated ones those
-    of the real row whose conditions they have. The training part teaches, the
-    validation part chooses among the weights of the classifier.
+    sWeights enter as they are. The training part teaches, the validation part chooses
+    among the weights of the network, where there are none is no gain.
 
     Args:
         model: from `train`.
         dataset: the one it was trained on.
         candidates: K.
-        classifier_steps: Number of updates of the classifier.
-        seed: of the classifier and of the generated rows.
+        ratio_steps: Number of updates of the network.
+        seed: of the network and of the generated rows.
         progress: Function that is called now and then with the progress of the
-            classifier.
+            network.
 
     Returns:
         The refined model, for `export_bundle` and `validate`.
@@ -176,19 +176,19 @@ def refine(
         seconds = (time.perf_counter() - began) / step
         now = Progress(
             step=step,
-            steps=classifier_steps,
-            phase="classifier",
+            steps=ratio_steps,
+            phase="ratio",
             losses={},
-            seconds_left=seconds * (classifier_steps - step),
-            held_out={"log_loss": (float(losses.mean()), error_of(losses))},
+            seconds_left=seconds * (ratio_steps - step),
+            held_out={"ratio": (float(losses.mean()), error_of(losses))},
         )
         if progress is not None:
             progress(now)
 
     losses = network.fit(
-        *known,
+        known,
         held_out=held_out,
-        steps=classifier_steps,
+        steps=ratio_steps,
         batch_size=BATCH_SIZE,
         show=show,
     )
@@ -199,24 +199,29 @@ def refine(
     return RefinedModel(card=card, base=model, **chosen)
 
 
-def _samples(model: Model, part: Part, *, seed: int) -> tuple[Rows, Rows]:
-    """Return real rows of a part, and generated rows at their conditions."""
+def _samples(model: Model, part: Part, *, seed: int) -> Rows:
+    """Return real rows of a part, each with generated ones at its conditions."""
     pattern, y = model.track_targets.forward(part.targets, conditions=part.conditions)
     fits = pattern >= 0
-    conditions = part.conditions[fits]
+    conditions, n = part.conditions[fits], np.count_nonzero(fits)
     features = with_differences(conditions, part.targets[fits])
-    weights = positive_weights(features, part.weights[fits], seed)
     x = model.conditions.forward(conditions)
-    real = _rows(model, x, y[fits], _one_hot(model, pattern[fits]), weights)
-    repeated, weights = np.tile(x, (DRAWS, 1)), np.tile(weights, DRAWS)
+    real = _rows(model, y[fits], _one_hot(model, pattern[fits]))
+    repeated = np.repeat(x, DRAWS, axis=0)
     keys = entry_keys(seed=seed, track="refine", start=0, stop=len(repeated))
     noise = keyed_normal(keys, n_noise=model.card.n_noise)
     parts = []
     for start in range(0, len(repeated), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        made = model.draw(repeated[rows], noise[rows])
-        parts.append(_rows(model, repeated[rows], *made, weights[rows]))
-    return real, {name: np.concatenate([part[name] for part in parts]) for name in real}
+        parts.append(_rows(model, *model.draw(repeated[rows], noise[rows])))
+    made = {name: np.concatenate([part[name] for part in parts]) for name in real}
+    return {
+        "x": x,
+        **real,
+        "w": part.weights[fits],
+        "v": positive_weights(features, part.weights[fits], seed),
+        **{f"g_{k}": v.reshape(n, DRAWS, v.shape[1]) for k, v in made.items()},
+    }
 
 
 def _one_hot(model: Model, pattern: IntArray) -> FloatArray | None:
@@ -225,9 +230,8 @@ def _one_hot(model: Model, pattern: IntArray) -> FloatArray | None:
     return np.eye(n, dtype=np.float32)[pattern] if n > 1 else None
 
 
-def _rows(model: Model, x: Array, y: Array, codes: Array | None, w: FloatArray) -> Rows:
+def _rows(model: Model, y: Array, codes: Array | None) -> Rows:
     """Return rows as networks see them; coordinates on atoms are zero."""
     if codes is None:
-        return {"x": x, "pattern": x[:, :0], "y": y, "w": w}
-    y = y * f.matmul(codes, model.targets.free)
-    return {"x": x, "pattern": codes, "y": y, "w": w}
+        return {"pattern": y[:, :0], "y": y}
+    return {"pattern": codes, "y": y * f.matmul(codes, model.targets.free)}

@@ -70,7 +70,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "model": ("kaon-model",),
         "dataset": ("kaon",),
         "output": ("-o", "new.onnx"),
-        "classifier_steps": ("--classifier-steps", "1"),
+        "ratio_steps": ("--ratio-steps", "1"),
     },
     "collect": {"bundles": ("kaon.onnx",), "output": ("-o", "new.toml")},
     "inspect": {"bundle": ("kaon.onnx",)},

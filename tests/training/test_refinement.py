@@ -16,7 +16,7 @@ from pidgan.report.metrics import energy_distance
 from pidgan.sample.weights import with_differences
 from pidgan.training.export import check_parity, export_bundle
 from pidgan.training.model import Model
-from pidgan.training.networks.density_ratio import RatioNetwork
+from pidgan.training.networks.density_ratio import LOG_BOUND, RatioNetwork
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.refinement import RefinedModel, refine
 from pidgan.training.targets.track_fits import fit_columns
@@ -27,33 +27,59 @@ def _log_ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x * y - x**2 / 2
 
 
-def _toy(n: int, *, shift: bool, seed: int) -> dict[str, np.ndarray]:
-    """Rows y ~ N(x, 1) or N(0, 1), where every other row has no weight."""
+def _toy(n: int, *, seed: int) -> dict[str, np.ndarray]:
+    """Signal y ~ N(x, 1) on as much background, and generated rows y ~ N(0, 1).
+
+    Weights have both signs; their mean is 1 for signal and 0 for background.
+    """
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, 1))
-    y = rng.normal(size=(n, 1)) + shift * x
-    w = np.arange(n) % 2
-    y[w == 0] += 3
-    return {"x": x, "pattern": np.zeros((n, 0)), "y": y, "w": w}
+    is_signal = rng.random(n) < 0.5
+    y = rng.normal(size=(n, 1)) + np.where(is_signal[:, None], x, 3)
+    none = np.zeros((n, 0))
+    return {
+        "x": x,
+        "pattern": none,
+        "y": y,
+        "w": is_signal + rng.choice([-0.6, 0.6], n),
+        "v": np.ones(n),
+        "g_pattern": np.zeros((n, 4, 0)),
+        "g_y": rng.normal(size=(n, 4, 1)),
+    }
 
 
-def test_a_known_ratio_is_found() -> None:
-    shape = Shape(n_conditions=1, n_patterns=0, n_targets=1)
-    network = RatioNetwork(shape=shape, seed=1)
-    samples = [_toy(20_000, shift=shift, seed=1 + shift) for shift in (True, False)]
-    held_out = (_toy(4_000, shift=True, seed=4), _toy(4_000, shift=False, seed=3))
-    losses = network.fit(*samples, held_out=held_out, steps=400, batch_size=512)
-    assert losses[0] == pytest.approx(2 * np.log(2), abs=0.05)
-    assert min(losses) < losses[0] - 0.05
+def _ratio_network() -> RatioNetwork:
+    return RatioNetwork(shape=Shape(n_conditions=1, n_patterns=0, n_targets=1), seed=1)
+
+
+def test_a_known_ratio_is_found_from_weights_of_both_signs() -> None:
+    network, held_out = _ratio_network(), _toy(20_000, seed=4)
+    losses = network.fit(
+        _toy(60_000, seed=1), held_out=held_out, steps=600, batch_size=1024
+    )
+    assert losses[0] == 0
+    # The gain is 1/2 E[(r - 1)^2], r - 1 about x y.
+    assert -min(losses) == pytest.approx(0.2, abs=0.06)
     # Where rows are frequent.
     x, y = (v.ravel() for v in np.meshgrid(np.linspace(-0.7, 0.7, 9), [-1, 0, 1]))
-    rows = {
-        "x": x[:, None].astype("f4"),
-        "pattern": np.zeros((len(x), 0), "f4"),
-        "y": y[:, None].astype("f4"),
-    }
-    found = np.asarray(network.log_ratio(rows))
+    columns = [v[:, None].astype("f4") for v in (x, 0 * x, y)]
+    found = np.log(network.ratio(columns[0], columns[1][:, :0], columns[2]))
     assert np.sqrt(np.mean((found - _log_ratio(x, y)) ** 2)) < 0.15
+
+
+def test_a_ratio_that_gains_nothing_is_one() -> None:
+    """Real rows are made as the generated ones, and the weights are noise."""
+    network, rows = _ratio_network(), _toy(500, seed=6)
+    rows["y"] = rows["g_y"][:, 0]
+    other = {name: v[250:] for name, v in rows.items()}
+    rows = {name: v[:250] for name, v in rows.items()}
+    # What one half gains is what the other half loses.
+    sign = np.sign(rows["y"][:, 0])
+    rows["w"], other["w"] = 1 + 3 * sign, 1 - 3 * np.sign(other["y"][:, 0])
+    losses = network.fit(rows, held_out=other, steps=100, batch_size=256)
+    assert min(losses) == 0 < losses[-1]
+    r = network.ratio(*(rows[k].astype("f4") for k in ("x", "pattern", "y")))
+    assert np.all(r.numpy() == 1)
 
 
 def test_rows_are_chosen_by_the_ratio(kaon_model: Model) -> None:
@@ -74,7 +100,7 @@ def test_rows_are_chosen_by_the_ratio(kaon_model: Model) -> None:
     refined = RefinedModel(
         card=one_target.model_copy(update={"n_noise": count + 1}),
         base=base,
-        ratio=lambda inputs: _log_ratio(0.5, inputs["targets"]),
+        ratio=lambda inputs: _bounded_back(_log_ratio(0.5, inputs["targets"])),
         candidates=count,
         losses=[],
     )
@@ -90,6 +116,11 @@ def test_rows_are_chosen_by_the_ratio(kaon_model: Model) -> None:
     assert np.average(noise[:, 0], weights=w) == pytest.approx(0.5, abs=0.08)
 
 
+def _bounded_back(log_r: np.ndarray) -> np.ndarray:
+    """Return what `log_ratio` makes log r of."""
+    return LOG_BOUND * np.arctanh(np.clip(log_r / LOG_BOUND, -0.999, 0.999))
+
+
 class _Array(np.ndarray):
     """What a network returns: something with a method `numpy`."""
 
@@ -102,7 +133,7 @@ class _Array(np.ndarray):
 
 @pytest.fixture(scope="module")
 def refined(kaon_model, kaon_dataset) -> RefinedModel:
-    return refine(kaon_model, kaon_dataset, candidates=4, classifier_steps=300)
+    return refine(kaon_model, kaon_dataset, candidates=4, ratio_steps=300)
 
 
 def test_a_refined_generator_is_closer_to_the_data(
@@ -153,10 +184,10 @@ def test_command_line(
     refined.base.save(model)
     kaon_dataset.save(data)
     result = run(
-        "refine", model, data, "-o", out, "--candidates", 2, "--classifier-steps", 3
+        "refine", model, data, "-o", out, "--candidates", 2, "--ratio-steps", 3
     )
     assert result.code == 0, result.err
-    assert "log-loss of the classifier" in result.out
+    assert "gain on rows that were not trained on" in result.out
     assert open_bundle(out).card.settings["candidates"] == 2
     assert run("refine", model, data, "-o", out).code == 1
 

@@ -1,13 +1,18 @@
-"""Ratio of the real to the generated density, from a classifier.
+"""Ratio of the real to the generated density, from weights of either sign.
 
-A classifier trained to tell real from generated rows, each sample of the same total
-weight, with the log-loss
+The ratio r(x, y) of the densities of targets y at the same conditions x has the least
 
-    L = -E_real[w log s(f)] - E_generated[w log(1 - s(f))],  s(f) = 1 / (1 + exp(-f)),
+    L(r) = 1/2 E[v (r(x, y_g) - 1)^2] - E[w (r(x, y_r) - r(x, y_g))],
 
-has f = log p_real / p_generated at its minimum (Andreassen and Nachman, DCTR,
-arXiv:1907.08209; for generators Diefenbacher et al., arXiv:2009.03796). The weights
-must not be negative: the log-loss has no bound there.
+where y_r is a real row's target with sWeight w, y_g a generated one at the conditions
+of this row, and v >= 0 the weight of these conditions: least-squares importance fitting
+(Kanamori, Hido and Sugiyama, J. Mach. Learn. Res. 10 (2009) 1391), centred at r = 1.
+The loss is convex in r. It is linear in w and bounded below for weights of any sign,
+where a log-loss is not. -L on rows that are not trained on is an unbiased estimate of
+what is gained, and 0 for r = 1. No v moves the place where r = 1; E[v | x] = E[w | x]
+makes r the ratio elsewhere too.
+
+r = exp(LOG_BOUND tanh(f / LOG_BOUND)) is bounded, so that no row counts too much.
 """
 
 import operator
@@ -17,18 +22,23 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
 from pidgan.training.averages import BLOCKS as HELD_OUT_BLOCKS
-from pidgan.training.averages import Average, better_of, is_worse
+from pidgan.training.averages import Average, better_of
 from pidgan.training.backend import keras, tf
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import assign, named_inputs
 
 Rows = dict[str, Any]
+"""Conditions "x" (n, c), "pattern" (n, k) as one-hot codes and "y" (n, d), as networks
+see them, of real rows, with weights "w" and "v" (n,); "g_pattern" (n, m, k) and "g_y"
+(n, m, d) of m generated ones at the same conditions."""
 
 WIDTH = 64
 BLOCKS = 2
 LEARNING_RATE = 1e-3
 AVERAGE = 0.99
+LOG_BOUND = 3.0
 # Steps between two looks at the held-out loss.
 LOOK_STEPS = 100
 
@@ -39,85 +49,90 @@ class RatioNetwork:
     def __init__(self, *, shape: Shape, seed: int) -> None:
         size = {"width": WIDTH, "blocks": BLOCKS}
         inputs = shape.inputs(targets=shape.n_targets)
-        self.network = residual_network(inputs, 1, **size, seed=seed, output_scale=0.01)
+        self.network = residual_network(inputs, 1, **size, seed=seed)
+        last = self.network.layers[-1]
+        assign(last.variables, [np.zeros(v.shape) for v in last.variables])  # r = 1
         self.seed = seed
 
-    def log_ratio(self, rows: Rows) -> Any:
-        """Return f of rows with "x", "pattern" (one-hot) and "y", (n,)."""
-        return self.network(named_inputs(rows, targets=rows["y"]))[:, 0]
+    def ratio(self, x: Any, pattern: Any, y: Any) -> Any:
+        """Return r of tensors, (n,)."""
+        rows = {"x": x, "pattern": pattern}
+        return tf.exp(log_ratio(self.network(named_inputs(rows, targets=y)))[:, 0])
+
+    def loss(self, rows: Rows) -> Any:
+        """Return L(r) of tensors."""
+        copies = rows["g_y"].shape[1]
+        x = tf.repeat(rows["x"], copies, axis=0)
+        pattern, y = (_flat(rows[name]) for name in ("g_pattern", "g_y"))
+        r_r = self.ratio(rows["x"], rows["pattern"], rows["y"])
+        r_g = tf.reshape(self.ratio(x, pattern, y), (-1, copies))
+        squared = 0.5 * tf.reduce_mean(tf.square(r_g - 1), axis=1)
+        linear = r_r - tf.reduce_mean(r_g, axis=1)
+        return tf.reduce_mean(rows["v"] * squared - rows["w"] * linear)
 
     def fit(
         self,
-        real: Rows,
-        generated: Rows,
+        rows: Rows,
         *,
-        held_out: tuple[Rows, Rows],
+        held_out: Rows,
         steps: int,
         batch_size: int,
         show: Callable[[int, FloatArray], None] | None = None,
     ) -> list[float]:
-        """Train, keep the weights of the least held-out loss, and return these losses.
+        """Train, keep the weights of the largest gain, and return the held-out losses.
 
-        Rows have "x", "pattern", "y" and weights "w" >= 0; an update takes `batch_size`
-        of each sample. The first loss is from before the training. Weights are kept if
-        their loss is less than the least before by more than the error of the
-        difference (`pidgan.training.averages`). `show` is called with the number of
-        steps done and these losses, in blocks of rows.
+        An update takes `batch_size` real rows and what is generated at their
+        conditions. The first loss is 0, that of r = 1, which is kept if no other one is
+        less. `show` is called with the number of steps done and the losses in blocks of
+        rows.
         """
         optimizer = keras.optimizers.Adam(LEARNING_RATE)
         variables = self.network.trainable_variables
         optimizer.build(variables)
         average = Average(variables, AVERAGE)
-        samples = [_normalised(rows) for rows in (real, generated)]
-        judges = [_normalised(rows) for rows in held_out]
-        blocks = [[_block(rows, k) for rows in judges] for k in range(HELD_OUT_BLOCKS)]
-        loss_of = tf.function(self._loss, autograph=False)
+        known, judging = _normalised(rows), _normalised(held_out)
+        blocks = [_block(judging, k) for k in range(HELD_OUT_BLOCKS)]
+        loss_of = tf.function(self.loss, autograph=False)
         sum_of = operator.itemgetter("loss")
 
         def judge() -> dict[str, FloatArray]:
-            return {"loss": np.array([float(loss_of(*block)) for block in blocks])}
+            return {"loss": np.array([float(loss_of(block)) for block in blocks])}
 
         @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def update(step: Any, rate: Any) -> Any:
             optimizer.learning_rate = LEARNING_RATE * rate
-            batches = [
-                _draw(rows, batch_size, tf.stack([self.seed + number, step]))
-                for number, rows in enumerate(samples)
-            ]
+            batch = _draw(known, batch_size, tf.stack([self.seed, step]))
             with tf.GradientTape() as tape:
-                loss = self._loss(*batches)
+                loss = self.loss(batch)
             optimizer.apply(tape.gradient(loss, variables), variables)
             average.follow(optimizer.iterations - 1)
             return loss
 
-        least = sum_of(judge())
-        losses, best = [float(least.mean())], [v.numpy() for v in variables]
+        losses, best = [0.0], [v.numpy() for v in variables]
         for step in range(steps):
             rate = 0.5 * (1 + np.cos(np.pi * step / steps))
             update(tf.constant(step), tf.constant(rate, tf.float32))
             if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
                 found, weights = better_of(variables, average, judge, sum_of)
-                losses.append(float(sum_of(found).mean()))
                 if show is not None:
                     show(step + 1, sum_of(found))
-                if is_worse(least, sum_of(found)):
-                    least, best = sum_of(found), weights
+                loss = float(sum_of(found).mean())
+                if loss < min(losses):
+                    best = weights
+                losses.append(loss)
         assign(variables, best)
         return losses
 
-    def _loss(self, real: Rows, generated: Rows) -> Any:
-        first = tf.nn.softplus(-self.log_ratio(real))
-        second = tf.nn.softplus(self.log_ratio(generated))
-        return tf.reduce_mean(real["w"] * first) + tf.reduce_mean(
-            generated["w"] * second
-        )
+
+def log_ratio(outputs: Any) -> Any:
+    """Return log r of what the network returns."""
+    return LOG_BOUND * f.tanh(outputs * (1 / LOG_BOUND))
 
 
 def _normalised(rows: Rows) -> Rows:
     """Return rows on the device, their weights of mean 1."""
     tensors = {name: tf.constant(v, tf.float32) for name, v in rows.items()}
-    tensors["w"] /= tf.reduce_mean(tensors["w"])
-    return tensors
+    return tensors | {k: tensors[k] / tf.reduce_mean(tensors[k]) for k in ("v", "w")}
 
 
 def _block(rows: Rows, k: int) -> Rows:
@@ -131,3 +146,8 @@ def _draw(rows: Rows, size: int, seed: Any) -> Rows:
     n = rows["w"].shape[0]
     index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
     return {name: tf.gather(values, index) for name, values in rows.items()}
+
+
+def _flat(values: Any) -> Any:
+    """Return (n m, d) of (n, m, d)."""
+    return tf.reshape(values, (-1, values.shape[2]))
