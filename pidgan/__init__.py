@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pidgan.efficiency.systematics import run_systematics
     from pidgan.efficiency.table import efficiency_table
     from pidgan.errors import PidganError
+    from pidgan.report.drawing import plot
     from pidgan.report.report import Report
     from pidgan.report.validation import validate
     from pidgan.sample.building import build_dataset
@@ -40,6 +41,7 @@ _HOMES = {
     "load_sample": "sample.loading",
     "open_bundle": "bundle.bundle",
     "pid_efficiency": "efficiency.pid_efficiency",
+    "plot": "report.drawing",
     "run_systematics": "efficiency.systematics",
     "train": "training.loop",
     "validate": "report.validation",
@@ -60,6 +62,7 @@ __all__ = [
     "load_sample",
     "open_bundle",
     "pid_efficiency",
+    "plot",
     "run_systematics",
     "train",
     "validate",
@@ -67,7 +70,8 @@ __all__ = [
 
 
 TRAINING_HINT = (
-    'training, reports and export need: pip install ".[train]" in the source tree'
+    "training, reports, pictures and export need: "
+    'pip install ".[train]" in the source tree'
 )
 
 

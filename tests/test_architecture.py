@@ -207,6 +207,7 @@ def test_public_names() -> None:
         "export_bundle",
         "open_bundle",
         "apply",
+        "plot",
     }
     assert set(pidgan.__all__) == nouns | verbs
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

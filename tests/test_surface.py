@@ -71,6 +71,7 @@ OF_THE_COMMAND_LINE = {
     "efficiency ratios": "results are divided by each other",
     "efficiency columns": "a friend tree is written by another function",
     "efficiency tracks": "maps, by track",
+    "plot tracks": "one track",
     "quantile-map branch": "values, of a branch",
     "quantile-map data_branch": "values, of a branch",
     "quantile-map weights": "simulation_weights, of a branch",
@@ -92,7 +93,10 @@ DIFFERENT_OPTIONS = {
     ("tracks", "required"): "maps may have their tracks with them",
 }
 # One spelling of several arguments, with the reason.
-SHARED_SPELLINGS = {"--cut": "a working point is that of one cut"}
+SHARED_SPELLINGS = {
+    "--cut": "a working point is that of one cut",
+    "--variable": "a quantile map is that of one variable",
+}
 
 
 def listed() -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,13 @@ from typing import Any
 import click
 
 from pidgan import TRAINING_HINT
-from pidgan.cli import applying, efficiencies, learning, simulating  # noqa: F401
+from pidgan.cli import (  # noqa: F401
+    applying,
+    efficiencies,
+    learning,
+    plotting,
+    simulating,
+)
 from pidgan.cli.group import cli, fail, tell
 from pidgan.cli.verbs import Shown
 from pidgan.errors import PidganError, PidganWarning, one_line
@@ -40,6 +46,7 @@ VERBS = {
     "refine": "pidgan.training.refinement.refine",
     "collect": "pidgan.bundle.collecting.collect",
     "inspect": "pidgan.open_bundle",
+    "plot": "pidgan.plot",
     "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "efficiency": "pidgan.pid_efficiency",

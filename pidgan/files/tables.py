@@ -20,6 +20,8 @@ import pandas as pd
 from pidgan.errors import NtupleError, nearest
 from pidgan.files import formats
 from pidgan.files.formats.npz import read_arrays as read_arrays
+from pidgan.files.formats.root import Histogram as Histogram
+from pidgan.files.formats.root import read_histograms as _read_histograms
 from pidgan.files.frames import Rows, frame_source, is_frame
 from pidgan.files.places import check_output
 from pidgan.files.trees import BASKET_ENTRIES, Tree, is_remote, read_pieces, reading
@@ -258,6 +260,12 @@ def write_histograms(
     ):
         for name, histogram in histograms.items():
             new[name] = histogram
+
+
+def read_histograms(path: str | Path) -> dict[str, Histogram]:
+    """Return the histograms of a ROOT file by name, with edges, values, variances."""
+    with formats.open_file(path) as file, reading(str(path)):
+        return _read_histograms(file)
 
 
 def write_table(

@@ -124,7 +124,7 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
         tables=[Table(rows)],
         pictures=[
             Picture(
-                _roc(point, i),
+                draw_roc(point, i),
                 f"Efficiency of {signal.species} against the misID of "
                 f"{other.species}, on a logarithmic axis. The band is the uncertainty "
                 "of the corrected efficiency at a given misID. Thresholds whose misID "
@@ -151,7 +151,7 @@ def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
     yield Section(title="Scan", pictures=pictures)
 
 
-def _roc(point: WorkingPoint, i: int) -> Figure:
+def draw_roc(point: WorkingPoint, i: int) -> Figure:
     """ROC curve of the signal against species i."""
     scan, kinds = point.scan, ("real", "generated", "corrected")
     signal, other = point.points[0], point.points[i]

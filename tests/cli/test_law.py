@@ -74,6 +74,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "collect": {"bundles": ("kaon.onnx",), "output": ("-o", "new.toml")},
     "inspect": {"bundle": ("kaon.onnx",)},
+    "plot": {"what": ("kaon.onnx",), "output": ("-o", "new.pdf")},
     "quantile-map": {
         "files": (NTUPLE,),
         "data": ("--data", NTUPLE),
@@ -119,7 +120,7 @@ VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 
 IS_OUTPUT = {"output", "report", "latex", "columns"}
-IS_INPUT = {"files", "over", "data", "sample", "bundles"}
+IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside"}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {"tracks": "Kplus", "maps": "Kplus", "quantile_maps": "nTracks", "misid": ""}
 
@@ -183,6 +184,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pidgan.training.loop.set_up", stop)
         monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
         monkeypatch.setattr("pidgan.report.track_figures.c2st_figure", stop)
+        monkeypatch.setattr("pidgan.report.pictures.file_content", stop)
     monkeypatch.setattr("pidgan.cli.demo._train", stop)
 
 

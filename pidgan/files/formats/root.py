@@ -5,7 +5,7 @@ New trees are TTrees; a copy keeps its class.
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import awkward as ak
 import numpy as np
@@ -18,6 +18,16 @@ from pidgan.files.formats.ttree import TTree
 from pidgan.files.trees import BASKET_ENTRIES, RECORD
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "RNTuple")
+
+
+class Histogram(NamedTuple):
+    """A stored histogram: title, edges by title of the axis, contents, variances."""
+
+    title: str
+    edges: dict[str, Any]
+    contents: Any
+    variances: Any
+
 
 COMPRESSION = uproot.ZSTD(1)
 """Several times faster to write than uproot's default, ZLIB(1), and no larger; ROOT
@@ -112,6 +122,21 @@ def _copy_rest(
         except Exception as error:
             lost.append(f"{name} ({kind}: {one_line(error)})")
     return [f"not copied: {', '.join(lost)}", *notes] if lost else notes
+
+
+def read_histograms(file: Any) -> dict[str, Histogram]:
+    """Return the histograms of an open file that have one to three axes."""
+    found = {}
+    for name, kind in file.classnames(recursive=True, cycle=False).items():
+        if kind[:3] in ("TH1", "TH2", "TH3"):
+            stored = file[name]
+            axes = {
+                str(axis.all_members.get("fTitle") or f"axis {i + 1}"): axis.edges()
+                for i, axis in enumerate(stored.axes)
+            }
+            numbers = stored.values(), stored.variances()
+            found[name] = Histogram(str(stored.title), axes, *numbers)
+    return found
 
 
 def _is_tree(name: str) -> bool:

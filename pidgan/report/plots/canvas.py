@@ -16,11 +16,15 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
+from pidgan.errors import NtupleError
+from pidgan.sample.species import pdg_id
 
-REAL, GENERATED, FLOOR = "black", "#1f5fbf", "#8a8a8a"
-SIGNAL, BACKGROUND = "#c0392b", "#7f8c8d"
-CORRECTED = "#c0392b"
-SOURCES = ("#1f5fbf", "#e08e0b", "#2e8b57", "#7b4fa3", "#c0392b", "#4aa3a3", "#8c6d46")
+# One colour for one thing in all figures, told apart by every kind of colour vision:
+# M. Okabe, K. Ito, Color universal design (2008).
+REAL, GENERATED, CORRECTED, FLOOR = "black", "#0072b2", "#d55e00", "#8a8a8a"
+ANALYSIS, ALL, OTHER = "#009e73", "#8a8a8a", "#cc79a7"
+FIT, SIGNAL, BACKGROUND = "#332288", "#e69f00", "#7f8c8d"
+SOURCES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d46")
 LEAST_RATIO, MAX_RATIO = 0.05, 0.5  # half ranges of a ratio panel around 1
 SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest one
 WIDE_BINS = 20  # number of bins up to which horizontal bars show their width
@@ -95,14 +99,18 @@ def style() -> Iterator[None]:
         yield
 
 
-def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """A figure of n pairs of panels, the upper three times as high."""
-    columns = min(3, n)
-    rows = -(-n // columns)
+def ratio_panels(
+    n: int, *, head: float = 0.0
+) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """A figure of n pairs of panels, the upper three times as high.
+
+    `head` is room above all of them, in inches.
+    """
+    columns, rows = shape_of(n)
     cell = (6.4, 5.2) if n == 1 else (5.0, 4.5)
     left, right, below, above = 0.95, 0.2, 0.65, 0.35
     width, height = cell[0] - left - right, cell[1] - below - above
-    figure = Figure(figsize=(columns * cell[0], rows * cell[1]), dpi=DPI)
+    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + head), dpi=DPI)
     size = figure.get_size_inches()
     pairs = []
     for i in range(n):
@@ -119,6 +127,58 @@ def ratio_panels(n: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
                 axis.minorticks_off()  # they are half of the drawing time
         pairs.append((top, bottom))
     return figure, pairs
+
+
+def shape_of(n: int) -> tuple[int, int]:
+    """Columns and lines of n panels: as few empty places as possible."""
+    columns = 2 if n == 4 else min(3, n)
+    return columns, -(-n // columns)
+
+
+def single_panels(n: int, *, head: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels of the same size, with room above in inches."""
+    columns, rows = shape_of(n)
+    cell = (6.4, 4.6) if n == 1 else (5.0, 3.8)
+    left, right, below, above = 0.95, 0.2, 0.65, 0.35
+    figure = Figure(figsize=(columns * cell[0], rows * cell[1] + head), dpi=DPI)
+    size = figure.get_size_inches()
+    axes = []
+    for i in range(n):
+        x = (i % columns) * cell[0] + left
+        y = (rows - 1 - i // columns) * cell[1] + below
+        ends = (x, y, cell[0] - left - right, cell[1] - below - above)
+        axis = figure.add_axes(tuple(np.array(ends) / [*size, *size]))
+        axis.yaxis.set_label_coords(-0.62 / ends[2], 0.5)
+        if n > 1:
+            axis.minorticks_off()
+        axes.append(axis)
+    return figure, axes
+
+
+def draw_head(figure: Figure, title: str, axes: Sequence[Axes]) -> None:
+    """A title and one legend of the series of all panels, above them."""
+    height = float(figure.get_size_inches()[1])
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels = sorted(found, key=lambda label: label[:4] not in FIRST)
+    left = 0.95 / float(figure.get_size_inches()[0])
+    figure.text(left, 1 - 0.1 / height, title, va="top", fontsize=13)
+    if len(labels) > 1 or (labels and labels[0] not in FIRST):
+        figure.legend(
+            [found[label] for label in labels],
+            labels,
+            loc="upper left",
+            bbox_to_anchor=(
+                left - 0.05 / height,
+                1 - (0.38 if title else 0.05) / height,
+            ),
+            ncols=len(labels),
+            borderaxespad=0.0,
+            columnspacing=1.4,
+            handletextpad=0.5,
+        )
 
 
 def sheet(
@@ -147,7 +207,7 @@ class Series:
     """Values (m,) in bins or at points with ends of their intervals; NaN is a gap.
 
     A "line" is drawn as steps in bins and has a band. Without a label it is not listed
-    in the legend.
+    in the legend. Points of a species to reject are `hollow`.
     """
 
     values: FloatArray
@@ -157,6 +217,7 @@ class Series:
     colour: str = REAL
     kind: Literal["points", "line", "band"] = "points"
     dashed: bool = False
+    hollow: bool = False
 
 
 def series(values: ArrayLike, error: ArrayLike = 0.0, **style: Any) -> Series:
@@ -178,8 +239,8 @@ def draw_series(axis: Axes, x: FloatArray, shown: Series) -> None:
             v,
             yerr=np.maximum([v - low, high - v], 0),
             xerr=[centre - x[:-1], x[1:] - centre] if bars else None,
-            fmt="o" if colour == REAL else "s",
-            mfc=colour if colour == REAL or len(v) > WIDE_BINS else "white",
+            fmt="s" if shown.hollow else "o",
+            mfc="white" if shown.hollow else colour,
             ms=3 if len(v) > WIDE_BINS else 4,
             color=colour,
             label=shown.label or None,
@@ -236,6 +297,7 @@ def draw_comparison(
     label: str = "gen. / real",
     least: float = LEAST_RATIO,
     most: float = MAX_RATIO,
+    legend: bool = True,
 ) -> None:
     """Draw series in the upper panel, and how they differ in the lower one.
 
@@ -253,9 +315,10 @@ def draw_comparison(
     ends = [(s.values,) if log else (s.low, s.high, s.values) for s in (real, *others)]
     drawn = np.concatenate([end for three in ends for end in three])
     beside = not (zero or log)
-    set_limits(top, drawn, room=0.3 if beside else 0.4, zero=zero, log=log)
+    room = (0.3 if beside else 0.4) if legend else 0.12
+    set_limits(top, drawn, room=room, zero=zero, log=log)
     corner = "upper right" if beside else emptier_side(real.values)
-    if real.label:
+    if real.label and legend:
         draw_legend(top, loc=corner, ncols=1 + len(others) if beside else 1)
     shown, known = list(below), np.ones(len(real.values), dtype=np.bool_)
     if not shown:
@@ -275,6 +338,8 @@ def draw_comparison(
         if one.kind == "points":
             _draw_arrows(bottom, x, one, about, reach)
     bottom.set_ylim(about - reach, about + reach)
+    # A number at the upper end would touch the one of the panel above.
+    bottom.yaxis.set_major_locator(ticker.MaxNLocator(4, prune="both"))
     bottom.set_xlim(x[0], x[-1])
     if logx:
         number_log_axis(bottom.xaxis)
@@ -387,6 +452,17 @@ def label_axis(axis: Axes, name: str, unit: str, *, vertical: bool = False) -> N
 def per_bin(what: str, width: float, unit: str) -> str:
     """ "Tracks / (2 MeV)", or without unit "Tracks / 0.1"."""
     return f"{what} / {width:.3g}" if unit == "1" else f"{what} / ({width:.3g} {unit})"
+
+
+def species_text(species: str) -> str:
+    """The symbol of a species; its name if it is no particle."""
+    try:
+        from particle import Particle
+
+        symbol = Particle.from_pdgid(pdg_id(species)).latex_name
+    except NtupleError:  # a name of its own
+        return species
+    return f"${symbol}$"
 
 
 def cut_text(cut: str) -> str:

@@ -92,10 +92,10 @@ def plot_roc(
 ) -> Figure:
     """Draw the efficiency of one species against the misID of another.
 
-    The band around the corrected curve is the uncertainty of the efficiency at a given
-    misID: that of the efficiency, and that of the misID times the generated slope.
-    Thresholds whose misID is not known to `MAX_RATIO` are not drawn. The misID is on a
-    logarithmic axis.
+    Kinds are "real", "generated" and "corrected". The band around a curve is the
+    uncertainty of the efficiency at a given misID: that of the efficiency, and that of
+    the misID times the generated slope. Thresholds whose misID is not known to
+    `MAX_RATIO` are not drawn. The misID is on a logarithmic axis.
     """
     e, m = ({k: np.asarray(v) for k, v in d.items()} for d in (efficiency, misid))
     known = {
@@ -104,25 +104,31 @@ def plot_roc(
     }
     figure = Figure(figsize=(6.4, 5.2), dpi=canvas.DPI)
     axis = figure.add_axes((0.14, 0.125, 0.83, 0.81))
-    use = known["corrected"] & (m["generated"] > 0)
-    x, y = m["corrected"][use], e["corrected"][use]
-    of_e, of_m = (np.asarray(a)[use] for a in errors["corrected"])
-    if len(x) > 1:
-        # The generated curve does not fluctuate, and so has a slope.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.gradient(e["generated"][use], np.log(m["generated"][use]))
-        band = np.hypot(of_e, slope * of_m / x)
-        band[~np.isfinite(band)] = np.nan
-        axis.fill_between(
-            x, y - band, y + band, color=canvas.CORRECTED, alpha=0.25, lw=0
-        )
-    inside, made = known["real"], m["generated"] > 0
+    shown = [np.ones(1)]
+    if "corrected" in e:
+        use = known["corrected"] & (m["generated"] > 0)
+        x, y = m["corrected"][use], e["corrected"][use]
+        of_e, of_m = (np.asarray(a)[use] for a in errors["corrected"])
+        if len(x) > 1:
+            # The generated curve does not fluctuate, and so has a slope.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                slope = np.gradient(e["generated"][use], np.log(m["generated"][use]))
+            band = np.hypot(of_e, slope * of_m / x)
+            band[~np.isfinite(band)] = np.nan
+            style: dict[str, Any] = {"color": canvas.CORRECTED, "alpha": 0.25, "lw": 0}
+            axis.fill_between(x, y - band, y + band, **style)
+        axis.plot(x, y, color=canvas.CORRECTED, label="corrected")
+        shown.append(x)
+    inside = known["real"]
     up, right = (np.asarray(a)[inside] for a in errors["real"])
     points = (m["real"][inside], e["real"][inside], up, right)
     axis.errorbar(*points, fmt="o", color=canvas.REAL, label="real")
-    curve = (m["generated"][made], e["generated"][made], "--")
-    axis.plot(*curve, color=canvas.GENERATED, label="generated")
-    axis.plot(x, y, color=canvas.CORRECTED, label="corrected")
+    shown.append(points[0])
+    if "generated" in e:
+        made = m["generated"] > 0
+        dash = "--" if "corrected" in e else "-"
+        curve = (m["generated"][made], e["generated"][made], dash)
+        axis.plot(*curve, color=canvas.GENERATED, label="generated")
     if point is not None:
         star: dict[str, Any] = {
             "color": canvas.SOURCES[2],
@@ -133,8 +139,8 @@ def plot_roc(
         axis.errorbar(
             *point[:2], y_error, x_error, fmt="*", label="working point", **star
         )
-    shown = np.concatenate([x, m["real"][inside], [1.0]])
-    axis.set(xscale="log", xlim=(shown.min() / 1.5, 1.0), ylim=(0, 1.05))
+    least = float(np.concatenate(shown).min())
+    axis.set(xscale="log", xlim=(least / 1.5, 1.0), ylim=(0, 1.05))
     axis.axhline(1.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
     axis.set_title(canvas.cut_text(cut), loc="left")
     canvas.draw_legend(axis, loc="lower right")

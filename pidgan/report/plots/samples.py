@@ -1,7 +1,7 @@
 """Figures of samples and trainings: targets, mass fits, losses, families."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -73,15 +73,22 @@ def plot_mass_fit(
     counts: ArrayLike,
     signal: ArrayLike,
     background: ArrayLike,
+    *,
+    name: str = "Mass",
+    figures: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Draw a mass fit (MeV) with its components, and pulls (rows - fit) / sqrt(fit)."""
+    """Draw a mass fit (MeV) with its components, and pulls (rows - fit) / sqrt(fit).
+
+    `figures` are those of `SweightResult.summary`, of which yields, purity and
+    chi-square are written into the figure.
+    """
     e, n = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     s, b = np.asarray(signal), np.asarray(background)
     centre, width, model = (e[1:] + e[:-1]) / 2, e[1] - e[0], s + b
     with np.errstate(divide="ignore", invalid="ignore"):
         pull = np.where(model > 0, (n - model) / np.sqrt(model), np.nan)
     figure, [(top, bottom)] = canvas.ratio_panels(1)
-    top.plot(centre, model, color=canvas.GENERATED, label="fit", zorder=5)
+    top.plot(centre, model, color=canvas.FIT, label="fit", zorder=5)
     top.plot(centre, s, "--", color=canvas.SIGNAL, label="signal")
     top.fill_between(
         centre, b, color=canvas.BACKGROUND, alpha=0.4, lw=0, label="background"
@@ -91,7 +98,7 @@ def plot_mass_fit(
         e,
         canvas.series(n, np.sqrt(n), label="data"),
         [],
-        labels=(canvas.per_bin("Tracks", width, "MeV"), "Mass", "MeV"),
+        labels=(canvas.per_bin("Tracks", width, "MeV"), name, "MeV"),
         zero=True,
         below=[canvas.series(pull, 1.0)],
         about=0.0,
@@ -100,7 +107,41 @@ def plot_mass_fit(
         most=MAX_PULL,
     )
     bottom.axhspan(-1, 1, color=canvas.FLOOR, alpha=0.3, lw=0)
+    if figures:
+        peak = "right" if np.argmax(s) < 0.5 * len(s) else "left"
+        _write_beside(top, fit_lines(figures), "left" if peak == "right" else "right")
     return figure
+
+
+def fit_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Yields, purity and chi-square of a mass fit as lines of text."""
+    (signal, of_s), (background, of_b) = (
+        figures["yields"][kind] for kind in ("signal", "background")
+    )
+    total = signal + background
+    purity = 100 * signal / total
+    # The sum of both yields is the number of rows: only their share fluctuates.
+    error = 100 * of_s / total
+    lines = [
+        rf"signal {signal:.0f} $\pm$ {of_s:.0f}",
+        rf"background {background:.0f} $\pm$ {of_b:.0f}",
+        rf"purity ({purity:.2f} $\pm$ {error:.2f}) %",
+    ]
+    if figures.get("n_dof", 0) > 0:
+        lines.append(
+            rf"$\chi^2$/ndf = {figures['chi2']:.0f}/{figures['n_dof']}, "
+            f"p = {figures['p_value']:.2g}"
+        )
+    return lines
+
+
+def _write_beside(
+    axis: Any, lines: Sequence[str], side: Literal["left", "right"]
+) -> None:
+    """Write lines into an upper corner of a panel."""
+    x = 0.03 if side == "left" else 0.97
+    text = "\n".join(lines)
+    axis.text(x, 0.96, text, transform=axis.transAxes, ha=side, va="top", fontsize=11)
 
 
 @canvas.style()

@@ -1,0 +1,77 @@
+"""The verb that draws whatever the package makes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import pidgan
+from pidgan.cli import options
+from pidgan.cli.group import cli, note, usage_errors
+
+
+def _picture(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
+    """Refuse a name that no picture can have, before the work."""
+    if path is not None:
+        from pidgan.report.pictures import check_suffix
+
+        with usage_errors():
+            check_suffix(path)
+    return options.is_new(context, parameter, path)
+
+
+@cli.command(epilog="Example: pidgan plot kaon kaon.onnx -o kaon.pdf")
+@click.argument("what", metavar="WHAT")
+@click.argument("beside", metavar="[BESIDE]...", nargs=-1)
+@options.output(
+    "File of pictures that is written: .pdf with a page for each, .png or .svg with "
+    "all on one sheet; a name without suffix is a folder with a PNG file for each.",
+    callback=_picture,
+)
+@options.cuts
+@options.binning
+@options.repeated("--variable variables", "NAME", "Variable that is drawn")
+@options.tracks(
+    metavar="TRACK",
+    help="Prefix of the track in an ntuple beside, e.g. Kplus.",
+)
+@options.weights
+@options.conditions
+@options.seed
+@options.overwrite
+@options.as_json
+def plot(
+    what: str,
+    beside: Sequence[str],
+    output: Path,
+    tracks: Sequence[str],
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Draw a dataset, bundle, model, efficiency map, ntuple or table.
+
+    WHAT is recognised by its content. What stands beside it decides the rest: a bundle
+    of the same species gives the generated rows of a dataset, one of another species
+    its misIDs and ROC curves; an ntuple is compared with the conditions of a
+    calibration sample, which may cover it or not. A definition of a sample with its
+    ntuples is drawn as a dataset.
+    """
+    if len(tracks) > 1:
+        raise click.UsageError(f"--track is given {len(tracks)} times, expected once")
+    with usage_errors():
+        found = pidgan.plot(what, *beside, track="".join(tracks), **given)
+        paths = found.save(output, overwrite=overwrite)
+    if as_json:
+        content = {
+            "files": list(map(str, paths)),
+            "pictures": list(found),
+            "notes": list(found.notes),
+        }
+        click.echo(json.dumps(content))
+        return
+    for line in (*found.notes, *map(str, paths)):
+        click.echo(line)
+    note(f"{len(found)} pictures: {', '.join(found)}")
