@@ -66,8 +66,15 @@ class Average:
 class Kept:
     """The weights of a descent that would be exported now."""
 
-    def __init__(self, variables: Sequence[Any], average: Average | None) -> None:
+    def __init__(
+        self,
+        variables: Sequence[Any],
+        average: Average | None,
+        *,
+        must_gain: bool = False,
+    ) -> None:
         self.variables, self.average = list(variables), average
+        self.must_gain = must_gain
         self.weights = _copies(variables)
         # Losses, in blocks, of the best weights so far; no number before the first.
         self.least = keras.Variable(np.full(BLOCKS, np.inf), trainable=False)
@@ -86,6 +93,8 @@ class Kept:
         """
         found, chosen = better_of(self.variables, self.average, judge, total)
         blocks, least = total(found), self.least.numpy()
+        if self.must_gain and not is_worse(least, blocks):
+            return {}
         if np.mean(blocks) < np.mean(least):
             self.least.assign(blocks)
         if is_worse(blocks, least):

@@ -49,7 +49,9 @@ class Descents:
                 self._averages[descent] = Average(variables, choice.average)
             if descent.held_out is not None:
                 average = self._averages.get(descent)
-                self._kept[descent] = Kept(variables, average)
+                self._kept[descent] = Kept(
+                    variables, average, must_gain=descent.must_gain
+                )
 
     @property
     def variables(self) -> list[Any]:

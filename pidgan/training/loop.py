@@ -95,7 +95,7 @@ def train(
         steps: Number of training steps instead of a budget; it repeats a training
             exactly on one machine. A card with a `plan` is of a budget whose number of
             steps was corrected on the way; the text of the plan repeats it. Family
-            cramer adds its share `play` on top.
+            cramer adds its shares `warm` and `play` on top.
         seed: Seed of weights, batches and noise.
         settings: Settings by name that differ from the family's defaults; texts become
             numbers where a number is expected.

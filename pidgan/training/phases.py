@@ -77,14 +77,16 @@ class Descent:
     without a factor are only recorded; without any factor, the sum is over all losses.
     `held_out` returns losses that tell on rows not trained on which weights are better,
     by their sum with the same factors: the averaged ones, the last ones or earlier ones
-    (`pidgan.training.averages`). These end the phase. Without `held_out` nothing is
-    averaged, and the phase ends with the last ones.
+    (`pidgan.training.averages`). These end the phase. Weights that `must_gain` are kept
+    only if they are better than earlier ones by more than the error. Without `held_out`
+    nothing is averaged, and the phase ends with the last ones.
     """
 
     variables: Sequence[Any]
     optimizer: Optimizer
     factors: Mapping[str, float | Schedule] = dataclasses.field(default_factory=dict)
     held_out: Losses | None = None
+    must_gain: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer.average and self.held_out is None:

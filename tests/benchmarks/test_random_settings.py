@@ -22,7 +22,7 @@ from pidgan.training.loop import train
 
 RUNS = int(os.environ.get("PIDGAN_BENCHMARK_RUNS", 20))
 SECONDS = float(os.environ.get("PIDGAN_BENCHMARK_SECONDS", 60))
-# XLA compiles for half a minute where all three phases take part.
+# XLA compiles for half a minute where all four phases take part.
 COMPILED_FROM = 300.0
 
 
@@ -38,11 +38,12 @@ def draw_settings(rng: np.random.Generator) -> dict[str, float]:
         else:
             value = rng.uniform(least, most)
         drawn[field.name] = round(value) if isinstance(field.default, int) else value
-    total = sum(drawn[phase] for phase in ("teach", "distil", "play"))
-    return drawn | {p: drawn[p] / total for p in ("teach", "distil", "play")}
+    phases = ("teach", "distil", "warm", "play")
+    total = sum(drawn[phase] for phase in phases)
+    return drawn | {phase: drawn[phase] / total for phase in phases}
 
 
-# Large networks of all three phases are traced for most of a minute on a busy machine.
+# Large networks of all phases are traced for most of a minute on a busy machine.
 @pytest.mark.filterwarnings("ignore:the budget of")
 @pytest.mark.parametrize("run", range(RUNS))
 def test_no_settings_within_the_ranges_end_in_nan(

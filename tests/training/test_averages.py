@@ -100,6 +100,18 @@ def test_averaged_later_and_better_weights_are_taken() -> None:
     assert exported(kept, 9, 10, [np.full(BLOCKS, np.nan)] * 2) == 8
 
 
+def test_weights_that_must_gain_are_better_by_more_than_the_error() -> None:
+    weight = keras.Variable(0.0)
+    kept = Kept([weight], Average([weight], 0.9), must_gain=True)
+    assert exported(kept, 1, 2, [around(5, 1), around(9, 2)]) == 1
+    # Better by less than the error, worse, and better by more than that.
+    assert exported(kept, 3, 4, [around(4.9, 3), around(4.9, 4)]) == 1
+    assert exported(kept, 5, 6, [around(6, 5), around(6, 6)]) == 1
+    assert exported(kept, 7, 8, [np.full(BLOCKS, np.nan)] * 2) == 1
+    assert exported(kept, 9, 10, [around(3, 7), around(9, 8)]) == 9
+    assert exported(kept, 11, 12, [around(3, 7), around(9, 8)]) == 9
+
+
 def test_many_small_steps_to_the_worse_are_one_large_one() -> None:
     kept = one_weight()
     found = [

@@ -5,10 +5,19 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+from pidgan.sample.dataset import Dataset
 from pidgan.training.backend import tf
-from pidgan.training.families.cramer import critic_loss, generator_loss
+from pidgan.training.families import Cramer
+from pidgan.training.families.cramer import (
+    critic_loss,
+    generator_loss,
+    zero_penalty,
+)
+from pidgan.training.loop import Training
 from pidgan.training.networks import per_coordinate as student
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.pace import Pace
+from pidgan.training.setup import set_up
 
 N = 20_000
 
@@ -67,3 +76,69 @@ def test_what_is_taught_at_known_coordinates_is_what_is_generated(monkeypatch) -
     taught = generator.respond(batch, z, tf.transpose(z), seed=[1, 2])
     expected = tf.transpose(taught) * batch["free"]
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_slopes_at_real_and_generated_targets_are_penalised() -> None:
+    """f = 2 y_1 + y_2^2 has the squared slope 4 + 4 y_2^2, which is 8 on average."""
+
+    def f_at(y: tf.Tensor) -> tf.Tensor:
+        return 2 * y[:, 0] + y[:, 1] ** 2
+
+    found = float(zero_penalty(f_at, _normal(1), _normal(2)))
+    assert found == pytest.approx(16, abs=0.3)
+
+
+SMALL = {"width": 8, "layers": 2, "teacher_width": 8, "teacher_blocks": 1}
+GAME = {"critic_width": 8, "critic_output": 4, "batch_size": 64, "xla": False}
+
+
+@pytest.fixture(scope="module")
+def played(kaon_dataset: Dataset) -> tuple[dict[str, list[np.ndarray]], Training]:
+    """Return the generator's weights at the end of each phase, and the training."""
+    family = Cramer(**SMALL, **GAME, warm=0.4, play=0.4, learning_rate=1e-2)
+    training = Training(set_up(kaon_dataset, family, seed=1))
+    training.pace = Pace.parse(20)
+    weights: dict[str, list[np.ndarray]] = {}
+    generator = training.setup.family.generator
+
+    def show(progress) -> None:
+        weights[progress.phase] = [v.numpy() for v in generator.variables]
+
+    training.run(None, show)
+    return weights, training
+
+
+def test_the_critic_warms_up_while_the_generator_stands_still(played) -> None:
+    weights, _ = played
+    assert list(weights) == ["teach", "distil", "warm", "play"]
+    for before, after in zip(weights["distil"], weights["warm"], strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_game_changes_the_last_layers_only(played) -> None:
+    weights, training = played
+    kernels = training.setup.family.generator.networks.kernels
+    moved = [
+        not np.array_equal(before, after)
+        for before, after in zip(weights["warm"], weights["play"], strict=True)
+    ]
+    expected = [k == len(kernels) - 1 for k in range(len(kernels))]
+    assert moved == expected * 2
+
+
+def test_steps_of_a_game_that_gain_nothing_are_undone(kaon_dataset: Dataset) -> None:
+    """With a rate at which the generator gets lost."""
+    family = Cramer(**SMALL, **GAME, warm=0.1, play=0.4, learning_rate=10.0)
+    training = Training(set_up(kaon_dataset, family, seed=1))
+    training.pace = Pace.parse(20)
+    taught = []
+    generator = training.setup.family.generator
+
+    def show(progress) -> None:
+        if progress.phase == "warm":
+            taught[:] = [v.numpy() for v in generator.variables]
+
+    training.run(None, show)
+    assert training.record.shown
+    for before, after in zip(taught, generator.variables, strict=True):
+        np.testing.assert_array_equal(before, after.numpy())

@@ -15,8 +15,9 @@ weight. Its gradient passes through h(y_g') too: stopping it there makes the cri
 diverge. All updates of a step share the real rows, where Algorithm 1 draws new ones.
 
 Before the generator plays against the critic, it is taught, see
-`pidgan.training.families.distilled`. The signed weights w enter in phase `play`;
-phases `teach` and `distil` use the positive weights E[w | x, y].
+`pidgan.training.families.distilled`. The signed weights w enter in phases `warm`, in
+which the critic learns alone, and `play`; phases `teach` and `distil` use the positive
+weights E[w | x, y].
 """
 
 import dataclasses
@@ -34,7 +35,15 @@ from pidgan.training.networks.updates import (
     named_inputs,
     repeat_batch,
 )
-from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
+from pidgan.training.phases import (
+    Batch,
+    Clock,
+    Descent,
+    Family,
+    Optimizer,
+    Phase,
+    Update,
+)
 
 # Stream of random numbers for the point y^; those of the updates count from 0.
 PENALTY = 1000
@@ -86,6 +95,21 @@ def gradient_penalty(
     return tf.reduce_mean(tf.square(excess))
 
 
+def zero_penalty(f_at: Callable[[tf.Tensor], tf.Tensor], *ys: tf.Tensor) -> tf.Tensor:
+    """Return the sum of E[|grad f(y)|^2] over sets of targets (n, d).
+
+    With real and generated targets these are R1 + R2 (Mescheder et al.,
+    arXiv:1801.04406; Huang et al., arXiv:2501.05441).
+    """
+    terms = []
+    for y in ys:
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            f_y = f_at(y)
+        terms.append(tf.reduce_mean(tf.square(length(tape.gradient(f_y, y)))))
+    return tf.add_n(terms)
+
+
 def descent_of(critic: Any, s: Any) -> Descent:
     """Return how a critic learns from its losses "critic" and "penalty"."""
     optimizer = Optimizer(s.critic_learning_rate, beta_1=0.5, beta_2=0.9)
@@ -93,15 +117,31 @@ def descent_of(critic: Any, s: Any) -> Descent:
     return Descent(critic.trainable_variables, optimizer, factors)
 
 
+# Range of each output of h: no row can count without end, whatever its weight.
+BOUND = 3.0
+# Adam without momentum: a critic that lags behind makes a game oscillate
+# (arXiv:2405.14867).
+BETAS: dict[str, Any] = {"beta_1": 0.0, "beta_2": 0.99}
+
+
+def steady(clock: Clock) -> tf.Tensor:
+    """Return the share 1 of a rate: a critic must follow until the end."""
+    return tf.constant(1.0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cramer(Distilled):
     """A generator that is taught, and then plays against the critic of a Cramér GAN.
 
     Attributes:
+        warm: Steps of phase `warm`, in which the critic learns alone, divided by the
+            steps given to the training; there are none where no phase has taught.
         play: Steps of phase `play` divided by the steps given to the training.
-        batch_size: Number of rows of a step in phase `play`.
+        play_layers: Number of last layers of each network of the generator that phase
+            `play` changes; it changes all where no phase has taught.
+        batch_size: Number of rows of a step in phases `warm` and `play`.
         learning_rate: Learning rate of the generator at the start of phase `play`.
-        critic_learning_rate: Learning rate of the critic at the start of phase `play`.
+        critic_learning_rate: Learning rate of the critic.
         average: Largest momentum of the averaged weights of the generator in phase
             `play`.
         critic_width: Width of the critic.
@@ -109,18 +149,22 @@ class Cramer(Distilled):
         critic_output: Number k of outputs of the critic h.
         critic_updates: Number of updates of the critic for one of the generator.
         penalty: Factor lambda of the gradient penalty.
+        zero_penalty: Factor of the penalty of slopes at real and generated targets.
     """
 
-    play: float = 0.2
-    batch_size: int = 256
+    warm: float = 0.02
+    play: float = 0.05
+    play_layers: int = 1
+    batch_size: int = 2048
     learning_rate: float = 1e-4
     critic_learning_rate: float = 5e-4
     average: float = 0.999
     critic_width: int = 64
     critic_blocks: int = 2
     critic_output: int = 64
-    critic_updates: int = 1
+    critic_updates: int = 2
     penalty: float = 10.0
+    zero_penalty: float = 1.0
 
 
 def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
@@ -135,7 +179,7 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         """Return h of several sets of targets, each at the conditions of the batch."""
         rows = repeat_batch(batch, len(ys))
         h_all = critic(named_inputs(rows, targets=tf.concat(ys, axis=0)))
-        return list(tf.split(h_all, len(ys)))
+        return list(tf.split(BOUND * tf.tanh(h_all / BOUND), len(ys)))
 
     def generate(batch: Batch, seed: Any) -> Any:
         """Return two independent generated targets, y_g and y_g', of each row."""
@@ -147,30 +191,45 @@ def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:
         y_g, y_g2 = generate(batch, seed)
         h_r, h_g, h_g2 = h(batch, y_r, y_g, y_g2)
 
-        def f_at(y_hat: tf.Tensor) -> tf.Tensor:
-            return f(h(batch, y_hat)[0], h_g2)
+        def f_at(y: tf.Tensor) -> tf.Tensor:
+            return f(h(batch, y)[0], h_g2)
 
-        penalty = gradient_penalty(f_at, y_r, y_g, seed=seed)
-        return {"critic": critic_loss(h_r, h_g, h_g2, batch["w"]), "penalty": penalty}
+        return {
+            "critic": critic_loss(h_r, h_g, h_g2, batch["w"]),
+            "penalty": gradient_penalty(f_at, y_r, y_g, seed=seed),
+            "zero_penalty": zero_penalty(f_at, y_r, y_g),
+        }
 
     def generator_losses(batch: Batch, seed: Any) -> dict[str, Any]:
         y_g, y_g2 = generate(batch, seed)
         h_r, h_g, h_g2 = h(batch, batch["y"], y_g, y_g2)
         return {"generator": generator_loss(h_r, h_g, h_g2, batch["w"])}
 
+    has_taught = s.play > 0 and (s.teach > 0 or s.distil > 0)
+    networks, first = generator.networks, -s.play_layers if has_taught else 0
     generator_descent = Descent(
-        generator.variables,
-        Optimizer(s.learning_rate, beta_1=0.5, average=s.average),
+        [*networks.kernels[first:], *networks.biases[first:]],
+        Optimizer(s.learning_rate, average=s.average, **BETAS),
         held_out=functools.partial(energy_score, generator, n_noise=shape.n_targets),
+        must_gain=has_taught,
     )
+    critic_descent = Descent(
+        critic.trainable_variables,
+        Optimizer(s.critic_learning_rate, schedule=steady, **BETAS),
+        {"critic": 1.0, "penalty": s.penalty, "zero_penalty": s.zero_penalty},
+    )
+    learnt = [Update(critic_losses, critic_descent)]
     updates = [
-        Update(critic_losses, descent_of(critic, s), times=s.critic_updates),
+        Update(critic_losses, critic_descent, times=s.critic_updates),
         Update(generator_losses, generator_descent),
     ]
-    play = Phase("play", s.play, s.batch_size, updates=updates)
     return Family(
         generator=generator,
         n_noise=shape.n_targets,
-        phases=[*taught, play],
+        phases=[
+            *taught,
+            Phase("warm", s.warm if has_taught else 0, s.batch_size, updates=learnt),
+            Phase("play", s.play, s.batch_size, updates=updates),
+        ],
         needs_positive_weights=s.teach > 0 or s.distil > 0,
     )
