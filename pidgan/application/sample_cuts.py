@@ -18,6 +18,7 @@ from pidgan.bundle.card import Card, CardVariable
 from pidgan.errors import NtupleError
 from pidgan.files.trees import Source, TreeInfo
 from pidgan.sample.built_in import Term, sample_terms
+from pidgan.sample.cuts import plain_name
 from pidgan.sample.pidcalib_names import BREMS
 from pidgan.sample.pidcalib_names import CHARGES as CHARGE_PATTERNS
 from pidgan.sample.variables import UNIT_FACTORS
@@ -111,6 +112,25 @@ def _find(
     # A number of the event with the same name is no quantity of the track.
     is_own = not track or all(branch != name for branch in found.inputs)
     return found if fits and is_own else None
+
+
+def own_branch(name: str, track: str, tree: TreeInfo) -> str | None:
+    """Return the branch of a quantity of a track or else of the event, if there is one.
+
+    A quantity may have the name of the calibration sample, with "probe_" before it, and
+    any of its synonyms.
+    """
+    short = plain_name(name)
+    patterns = _PATTERNS.get(short.upper(), ())
+    tried = [pattern.replace("{track}", track) for pattern in patterns]
+    tried += [f"{track}_{name}", f"{track}_{short}", name, short]
+    same = (
+        branch
+        for branch in tree.branches
+        if branch.startswith(f"{track}_")
+        and plain_name(branch.removeprefix(f"{track}_")) == short
+    )
+    return next((b for b in tried if b in tree.branches), next(same, None))
 
 
 def add_numbers(

@@ -18,11 +18,14 @@ from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 REPEATS = 8  # number of draws for each row: 6 % more error than infinitely many have
 
 
-def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
+def reference_frame(
+    generator: Generator, reference: Any, *, others: bool = False
+) -> pd.DataFrame:
     """Return conditions, targets and "weight" of the reference, checked.
 
     It is a table, a dataset with a test part, or None for the generator's own; a
-    MapError says that there is none, or that it cannot be used.
+    MapError says that there is none, or that it cannot be used. All `others` of its
+    columns follow if they are asked for.
     """
     card = generator.card
     if reference is None:
@@ -55,8 +58,12 @@ def reference_frame(generator: Generator, reference: Any) -> pd.DataFrame:
             f"the reference of {len(frame)} rows has a sum of weights of {total:.6g}, "
             "expected a positive sum"
         )
-    others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
-    return frame[[*columns, *others]]
+    more = [
+        name
+        for name in map(str, frame)
+        if name not in columns and (others or name.startswith(ALTERNATIVE_WEIGHT))
+    ]
+    return frame[[*columns, *more]]
 
 
 def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:

@@ -34,6 +34,7 @@ SHOWN = (
 @click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=options.PATH)
 @options.reference
 @options.cuts
+@options.among
 @options.binning
 @click.option(
     "--variance",
@@ -98,6 +99,7 @@ def table(
 @options.generator
 @options.reference
 @options.cuts
+@options.among
 @options.binning
 @options.output(
     "Efficiency map that is written, a JSON file; for a collection a folder of maps."
@@ -225,6 +227,7 @@ def _write_maps(
     "one --map; can be repeated.",
 )
 @options.cuts
+@options.among
 @options.binning
 @options.repeated(
     "--ratio ratios",
@@ -319,7 +322,7 @@ def efficiency(
     if quotients:
         content["ratios"] = [quotient.content() for quotient in quotients]
     if columns is not None:
-        names = ("cuts", "species_from", "suffix", "conditions", "trust")
+        names = ("cuts", "where", "species_from", "suffix", "conditions", "trust")
         written = write_efficiency_columns(
             opened,
             list(files),

@@ -141,6 +141,14 @@ def _convert(
     help="Place of the files with the sWeights, for a definition with `sweights` in "
     "files of their own.  [default: beside the files]",
 )
+@click.option(
+    "--keep",
+    default="",
+    metavar="BRANCH,...",
+    callback=options.reads(lambda text: tuple(filter(None, text.split(",")))),
+    help="Further branches that the rows keep, for --where of efficiencies, e.g. "
+    "Polarity,runNumber.",
+)
 @options.overwrite
 def prepare(
     sample: str, files: Sequence[str], output: Path, overwrite: bool, **given: Any
@@ -285,6 +293,7 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 @options.dataset
 @options.output("Folder of the report that is written.")
 @options.cuts
+@options.among
 @options.misid
 @click.option(
     "--part",

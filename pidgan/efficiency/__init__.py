@@ -4,12 +4,13 @@
 against generated ones, `systematics` an efficiency map of their differences,
 `efficiency_map` the map and its files, `working_point` the threshold for a wanted
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
-`analysis_rows` has the rows of ntuples, `track_maps` the maps of a track, `made_by`
-which of them serves a row, `binning` bins of conditions, `selections` selections of
-several tracks, `table_files` tables as files.
+`among` has denominators, `analysis_rows` the rows of ntuples, `track_maps` the maps of
+a track, `made_by` which of them serves a row, `binning` bins of conditions,
+`selections` selections of several tracks, `table_files` tables as files.
 """
 
 __all__ = [
+    "among",
     "analysis_rows",
     "binning",
     "efficiency_map",

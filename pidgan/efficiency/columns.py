@@ -43,6 +43,7 @@ from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.track_maps import GivenMap, MapPart, Maps, parts_of
+from pidgan.efficiency.track_where import parse_wheres
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
 from pidgan.files import tables
@@ -59,6 +60,7 @@ def write_efficiency_columns(
     output: str | Path,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     species_from: str | None = None,
     suffix: str = "",
     conditions: Conditions | None = None,
@@ -81,6 +83,8 @@ def write_efficiency_columns(
         files: Files, `FILE:TREE` or patterns.
         output: File of the same format, or a directory for several files.
         cuts: One selection or several, as in `pid_efficiency`.
+        where: Denominator, which must be that of the maps. The efficiency is that of a
+            candidate which passes it; it is given for all.
         species_from: NAME of the branches `{track}_NAME` with PDG ids; rows where a
             track is not of its map's species get NaN.
         suffix: Suffix of the generated columns, whose status says which rows have
@@ -102,6 +106,7 @@ def write_efficiency_columns(
     """
     opened = open_maps(maps)
     selections = parse_selections(cuts, opened)
+    wheres = parse_wheres(where, opened)
     conditions = conditions or Conditions()
     check_conditions(conditions, opened)
     by_path: dict[str, list[tables.Source]] = {}
@@ -116,6 +121,7 @@ def write_efficiency_columns(
         species_from=species_from,
         suffix=suffix,
         trust=trust,
+        where=[term for own in wheres.values() for term in own.terms],
     )
     columns = {
         outputs[path]: [_tree_columns(source, request) for source in found]
@@ -218,6 +224,7 @@ class _Request:
     species_from: str | None
     suffix: str
     trust: bool
+    where: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +344,7 @@ def _record(
         "cuts": [selection.text for selection in asked.selections],
         "species_from": asked.species_from,
         "suffix": asked.suffix,
+        **({"where": list(asked.where)} if asked.where else {}),
     }
     lines = []
     for one in columns:

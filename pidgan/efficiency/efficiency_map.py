@@ -49,6 +49,9 @@ from pidgan.sample.cuts import parse_cut
 
 SCHEMA_VERSION = 2
 
+WITH_WHERE = 3
+"""Schema of a map with a denominator, which older versions would not know of."""
+
 UNSEALED = 1
 """Schema without a seal, which version 0.1 of this package wrote."""
 
@@ -74,6 +77,9 @@ _ARRAYS = {
 }
 _MARK = "pidgan: "
 
+DENOMINATOR = "denominator"
+"""Metadata: the relative error of the denominator in each bin, if targets are in it."""
+
 
 @shown
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,7 @@ class EfficiencyMap:
         failing: (n_cuts,) effective rows of the reference that fail.
         variations: (n_cuts, n_bins) shifts of the efficiency by name.
         metadata: Species, detector, bundle, reference, seed, versions; conditions and
-            targets as in the bundle's card.
+            targets as in the bundle's card; the denominator, if there is one.
     """
 
     cuts: tuple[str, ...]
@@ -145,6 +151,17 @@ class EfficiencyMap:
         """Variables that a cut may name: targets, then conditions."""
         variables = (*self.metadata["targets"], *self.metadata["conditions"])
         return tuple(str(variable["name"]) for variable in variables)
+
+    @property
+    def where(self) -> str:
+        """Denominator: the cut of those that are counted; empty for all tracks."""
+        return str(self.metadata.get("where", ""))
+
+    @property
+    def denominator_shift(self) -> FloatArray:
+        """(n_bins,) relative error of the denominator, zero without targets in it."""
+        found = self.metadata.get(DENOMINATOR)
+        return np.zeros(len(self.n_eff)) if found is None else np.array(found)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -272,6 +289,8 @@ class EfficiencyMap:
                 raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
+        if self.denominator_shift.shape != (sizes["b"],):
+            raise ValueError("the denominator has another number of bins")
 
     def _check_head(self, arrays: Mapping[str, Any]) -> None:
         """Raise a ValueError if cuts, edges or metadata are not those of the arrays."""
@@ -315,8 +334,9 @@ class EfficiencyMap:
     def _correction_set(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         species, detector = self.metadata["species"], self.metadata["detector"]
         title = f"PID efficiencies of {species} ({detector}): generated + discrepancy"
+        title += f", among {self.where}" if self.where else ""
         head = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": WITH_WHERE if self.where else SCHEMA_VERSION,
             "cuts": list(self.cuts),
             "binning": {name: list(edges) for name, edges in self.binning.items()},
             "variations": list(self.variations),
@@ -345,7 +365,8 @@ class EfficiencyMap:
             tables |= {f"{name}_up": nominal + shift, f"{name}_down": nominal - shift}
         return {
             "name": cut,
-            "description": f"efficiency of {cut}",
+            "description": f"efficiency of {cut}"
+            + (f" among {self.where}" if self.where else ""),
             "version": 1,
             "inputs": inputs,
             "output": {"name": "efficiency", "type": "real"},
@@ -425,16 +446,16 @@ def _read_head(path: Path) -> dict[str, Any]:
         version = head["schema_version"]
         if type(version) is not int or version < UNSEALED:
             raise ValueError(f"schema version {version!r}, expected a number")
-        if version <= SCHEMA_VERSION and (version > UNSEALED or SEAL in head):
+        if version <= WITH_WHERE and (version > UNSEALED or SEAL in head):
             seal = head.pop(SEAL, None)
             parts = {**content, "description": title, "pidgan": head}
             check_seal({**parts, SEAL: seal})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{path}: damaged efficiency map ({reason(error)})"
         raise MapError(text) from error
-    if version > SCHEMA_VERSION:
+    if version > WITH_WHERE:
         raise MapError(
             f"{path}: schema version {version}, this package reads up to "
-            f"{SCHEMA_VERSION}: install a newer version"
+            f"{WITH_WHERE}: install a newer version"
         )
     return head

@@ -21,10 +21,12 @@ are propagated linearly:
 
 with e in `stat` an event, of one row or of several (`pidgan.efficiency.events`), and
 with g and e the generated efficiency in a bin for the rows of the map and of the
-analysis. The transfer is the change of the correction if the error of the generator in
-a bin were a constant shift of the logit of the efficiency: it matters where the
-analysis fills a wide bin differently. Gradients of several tracks by the same map add
-up, because their errors are the same error.
+analysis. A denominator of targets, `where`, counts generated responses; with its
+relative error r_b in a bin of the map, the bins are filled wrongly, and the shift
+"denominator" is sum_i w_i r_b(i) (v_i - value) / W. The transfer is the change of the
+correction if the error of the generator in a bin were a constant shift of the logit of
+the efficiency: it matters where the analysis fills a wide bin differently. Gradients of
+several tracks by the same map add up, because their errors are the same error.
 """
 
 import json
@@ -56,6 +58,7 @@ from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
 from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps, parts_of
+from pidgan.efficiency.track_where import Wheres, parse_wheres, where_text
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files.frames import Rows
 from pidgan.notebook import Facts, shown
@@ -100,6 +103,8 @@ class PidEfficiencies:
         sample_cuts: By track and cut on the probe of its calibration sample, the rows
             that fail it, and all rows that `apply` was given: 0 where the ntuple has no
             such branch.
+        where: Terms of the denominator by track, empty if all rows count.
+        n_not_among: Rows that are not in the denominator, left out.
     """
 
     results: tuple[PidEfficiency, ...]
@@ -110,6 +115,8 @@ class PidEfficiencies:
     unproven: tuple[str, ...] = ()
     outside: OutsideByTrack = field(default_factory=dict)
     sample_cuts: SampleCuts = field(default_factory=dict)
+    where: Wheres = field(default_factory=dict)
+    n_not_among: int = 0
 
     def __iter__(self) -> Iterator[PidEfficiency]:
         return iter(self.results)
@@ -155,6 +162,8 @@ class PidEfficiencies:
             "results": quoted.for_json(self.results),
             "bins": quoted.for_json(self.binning),
             "n_outside_bins": self.n_outside_bins,
+            "where": {track: list(own.terms) for track, own in self.where.items()},
+            "n_not_among": self.n_not_among,
             "key": list(self.key),
             "unproven": list(self.unproven),
             "outside": {
@@ -181,6 +190,7 @@ class PidEfficiencies:
         ]
         cuts = (sample_cut_text(t, own) for t, own in self.sample_cuts.items())
         lines += [text for text in cuts if text]
+        lines += where_text(self.where, self.n_not_among) if self.where else []
         lines += [f"NOT PROVEN: {one}" for one in self.unproven]
         return "\n".join([text, *lines])
 
@@ -203,6 +213,7 @@ def pid_efficiency(
     files: Rows,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     binning: Binning | None = None,
     species_from: str | None = None,
     weights: str | None = None,
@@ -235,6 +246,10 @@ def pid_efficiency(
             required of every track; a cut may also name several tracks,
             "Kplus_RichDLLk > 5 & piminus_RichDLLk < 0". The map of each track must
             hold its part. None stands for all cuts of the maps.
+        where: Denominator: only rows that pass this cut are counted. Its terms that
+            name targets must be those with which the maps were made, and all of these
+            must be there; others may name conditions and branches, `{track}_NAME` or
+            of the event.
         binning: Bins of the analysis: by branch, edges in the units of the file, or a
             number of bins of equal population, or the name of a binning that ships. A
             bin contains its lower edge, the last one its upper edge too; rows outside
@@ -268,6 +283,7 @@ def pid_efficiency(
     """
     opened = open_maps(maps)
     selections = parse_selections(cuts, opened)
+    wheres = parse_wheres(where, opened)
     request = Request(
         maps=opened,
         cuts={
@@ -282,9 +298,11 @@ def pid_efficiency(
         chunk=chunk,
         key=check_key(key),
         trust=trust,
+        where=wheres,
     )
     rows = read_rows(files, request)
-    return combine(selections, rows, opened, correction=correction, outside=outside)
+    found = combine(selections, rows, opened, correction=correction, outside=outside)
+    return replace(found, where=wheres, n_not_among=rows.n_not_among)
 
 
 def combine(

@@ -7,7 +7,8 @@ draws that pass, and s one of the two for any cut. Then
 
     cov(e_a, e_b) = sum w^2 (s_a - e_a) (s_b - e_b) / (sum w)^2
 
-in a bin. Only the bundle and its reference file are needed, for any cut. Use
+in a bin. Only the bundle and its reference file are needed, for any cut. A denominator
+(`pidgan.efficiency.among`) chooses rows, and among real and generated responses. Use
 `run_systematics` for the efficiency on another sample with its systematic uncertainty.
 """
 
@@ -25,9 +26,12 @@ from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
+from pidgan.efficiency.among import reference_among
+from pidgan.efficiency.conditional import conditional_arrays, conditional_tables
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
+from pidgan.errors import MapError
 from pidgan.notebook import Facts, count, listed, shown
-from pidgan.sample.cuts import Cut
+from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
 from pidgan.sample.weights import n_eff_of_sums
 
@@ -160,7 +164,9 @@ class ComparedRows:
     """Outcomes of cuts on reference rows (n,), from which records in bins are made.
 
     Whether the real targets pass, and how many of the `repeats` generated draws do, are
-    (n_cuts, n); `alternatives` has the weights of other mass fits.
+    (n_cuts, n); `alternatives` has the weights of other mass fits. A denominator of
+    targets tells which rows count, in `among` (n,), and how many of their draws, in
+    `generated_among` (n,). What passes a cut passes the denominator too.
     """
 
     species: str
@@ -172,13 +178,28 @@ class ComparedRows:
     repeats: int
     units: dict[str, str] = field(default_factory=dict)
     alternatives: dict[str, FloatArray] = field(default_factory=dict)
+    among: BoolArray | None = None
+    generated_among: IntArray | None = None
 
     def tables(
-        self, edges: bins.ChosenEdges
+        self,
+        edges: bins.ChosenEdges,
+        *,
+        variance: sorted_rows.VarianceName = "wilson",
     ) -> tuple[EfficiencyTable, EfficiencyTable]:
         """Return real and generated efficiencies in bins, without their covariance."""
+        if self.among is not None:
+            return conditional_tables(
+                bins.bin_index(self.columns, edges),
+                self.weights,
+                **self._conditional(),
+                cuts=self.cuts,
+                edges=edges,
+                variance=variance,
+            )
         rows, real, generated = self._sorted(edges)
         binned = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
+        binned = partial(binned, variance=variance)
         return binned(real, rows), binned(generated, rows)
 
     def in_bins(
@@ -188,22 +209,32 @@ class ComparedRows:
         variance: sorted_rows.VarianceName = "wilson",
     ) -> RealVsGenerated:
         """Return the record in bins; empty edges give one bin of everything."""
-        rows, real, generated = self._sorted(edges)
         shape = bins.bin_shape(edges)
-        table = partial(EfficiencyTable.from_shares, cuts=self.cuts, edges=edges)
-        arrays = (
-            sorted_rows.share_covariance(np.concatenate([real, generated]), rows),
-            *_differences(real, generated, rows, variance),
-            *_moments(real, generated, rows),
-        )
+        real_table, generated_table = self.tables(edges, variance=variance)
+        arrays: Sequence[FloatArray]
+        if self.among is not None:
+            arrays = conditional_arrays(
+                bins.bin_index(self.columns, edges),
+                self.weights,
+                **self._conditional(),
+                n_bins=bins.count_bins(edges),
+                variance=variance,
+            )
+        else:
+            rows, real, generated = self._sorted(edges)
+            arrays = (
+                sorted_rows.share_covariance(np.concatenate([real, generated]), rows),
+                *_differences(real, generated, rows, variance),
+                *_moments(real, generated, rows),
+            )
         covariance, difference, error, moments, n_moment = (
             array.reshape((*array.shape[:-1], *shape)) for array in arrays
         )
         return RealVsGenerated(
             species=self.species,
             units=tuple(self.units.get(name, "1") for name in edges),
-            real=table(real, rows, variance=variance),
-            generated=table(generated, rows, variance=variance),
+            real=real_table,
+            generated=generated_table,
             covariance=covariance,
             difference=difference,
             difference_error=error,
@@ -211,6 +242,29 @@ class ComparedRows:
             n_moment=n_moment,
             repeats=self.repeats,
         )
+
+    def denominator(self) -> "ComparedRows":
+        """Return which rows and draws are in the denominator, as outcomes of a cut."""
+        if self.among is None or self.generated_among is None:
+            raise ValueError("the rows have no denominator of targets")
+        return replace(
+            self,
+            cuts=("denominator",),
+            real=self.among[np.newaxis],
+            generated=self.generated_among[np.newaxis],
+            among=None,
+            generated_among=None,
+        )
+
+    def _conditional(self) -> dict[str, Any]:
+        """Outcomes as the functions of `conditional` take them."""
+        shares = np.asarray(self.generated_among) / self.repeats
+        return {
+            "real": self.real,
+            "generated": self.generated / self.repeats,
+            "among": self.among,
+            "generated_among": shares,
+        }
 
     def _sorted(
         self, edges: bins.ChosenEdges
@@ -230,9 +284,19 @@ def compare_rows(
     seed: int = 1,
     repeats: int = reference_rows.REPEATS,
     stream: str = STREAM,
+    among: Cut | None = None,
 ) -> ComparedRows:
-    """Return which rows pass cuts, and how many draws of a stream of this name do."""
+    """Return which rows pass cuts, and how many draws of a stream of this name do.
+
+    `among` is a denominator of targets, which rows and draws then pass too.
+    """
     card = generator.card
+    asked = cuts if among is None else [*(all_of([c, among]) for c in cuts), among]
+    real = reference_rows.passing(card, asked, frame)
+    generated = reference_rows.count_passing(
+        generator, asked, frame, seed=seed, repeats=repeats, stream=stream
+    )
+    n = len(cuts)
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     return ComparedRows(
         species=card.species,
@@ -240,10 +304,10 @@ def compare_rows(
         columns=columns,
         units={v.name: v.unit for v in card.conditions},
         weights=columns["weight"],
-        real=reference_rows.passing(card, cuts, frame),
-        generated=reference_rows.count_passing(
-            generator, cuts, frame, seed=seed, repeats=repeats, stream=stream
-        ),
+        real=real[:n],
+        generated=generated[:n],
+        among=None if among is None else real[n],
+        generated_among=None if among is None else generated[n],
         repeats=repeats,
         alternatives={
             name.removeprefix(ALTERNATIVE_WEIGHT): values
@@ -259,6 +323,7 @@ def closure_table(
     reference: pd.DataFrame | Dataset | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     binning: bins.Binning | None = None,
     variance: sorted_rows.VarianceName = "wilson",
     seed: int = 1,
@@ -273,6 +338,8 @@ def closure_table(
             reference of the generator itself.
         cuts: One cut on targets and conditions, or several; by default those of the
             sample.
+        where: Denominator: only what passes this cut is counted. It may name targets,
+            conditions and other columns of the reference.
         binning: Binning as in `efficiency_table`; by default that of the sample.
         variance: Formula of the intervals, "wilson" or "pidcalib"; the covariance is
             always that of "pidcalib".
@@ -287,14 +354,32 @@ def closure_table(
         CutError: A cut names an unknown variable or is not a comparison.
     """
     parsed = reference_rows.parse_cuts(generator.card, cuts)
-    frame = reference_rows.reference_frame(generator, reference)
-    rows = compare_rows(generator, frame, parsed, seed=seed, repeats=repeats)
+    frame, own = reference_among(generator, reference, where)
+    among = own.targets if own else None
+    rows = compare_rows(
+        generator, frame, parsed, seed=seed, repeats=repeats, among=among
+    )
+    check_among(rows, where)
     default = generator.card.sample.binning
     edges = bins.choose_edges(binning, rows.columns, rows.weights, default=default)
     bins.warn_of_outside(rows.columns, edges, bins.bin_index(rows.columns, edges))
     found = rows.in_bins(edges, variance=variance)
     warn_of_table(found.real)
     return found
+
+
+def check_among(rows: ComparedRows, where: str | None) -> None:
+    """Raise a MapError if a denominator of targets leaves real or generated nothing."""
+    if rows.among is None or rows.generated_among is None:
+        return
+    for which, part in (("real", rows.among), ("generated", rows.generated_among)):
+        total = float((rows.weights * part).sum())
+        if not total > 0:
+            raise MapError(
+                f"where {where!r}: {np.count_nonzero(part)} of {len(part)} {which} "
+                f"rows of the reference pass, with a sum of weights of {total:.6g}, "
+                "expected a positive sum"
+            )
 
 
 def _differences(

@@ -1,7 +1,7 @@
 """Where a tree holds the tracks, maps and cuts of an efficiency, with its proof."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pidgan.application.conditions import Conditions, FoundCondition, check_numbers
@@ -18,6 +18,7 @@ from pidgan.efficiency.track_maps import (
     as_track_maps,
     parts_of,
 )
+from pidgan.efficiency.track_where import Wheres, find_others
 from pidgan.errors import NtupleError
 from pidgan.files import tables
 from pidgan.sample.cuts import Cut, parse_cut
@@ -27,7 +28,8 @@ from pidgan.sample.cuts import Cut, parse_cut
 class Request:
     """What `pid_efficiency` reads; `cuts` are their numbers in the map, by track.
 
-    `key` are the branches that identify an event, if not those of the record.
+    `key` are the branches that identify an event, if not those of the record, and
+    `where` the denominators.
     """
 
     maps: Maps
@@ -40,6 +42,7 @@ class Request:
     chunk: int
     key: tuple[str, ...] = ()
     trust: bool = False
+    where: Wheres = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ class MapPlan:
 class TrackPlan:
     """Where a tree holds a track: `own` are its branches, `needed` those to read.
 
-    `made_by` says which map serves which row; None if one serves all.
+    `made_by` says which map serves which row; None if one serves all. `others` are the
+    branches of columns of the denominator that no map knows.
     """
 
     track: str
@@ -73,6 +77,7 @@ class TrackPlan:
     own: Sequence[str]
     needed: Sequence[str]
     shape: Shape
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[FoundCondition, ...]:
@@ -154,12 +159,13 @@ def _plan(track: str, proof: Proof, request: Request) -> TrackPlan:
     )
     check_numbers(plan.own, tree, source, track)
     made_by = _prove(plan, given, proof, request)
-    chosen = list(made_by.branches.values()) if made_by else []
+    others = find_others(track, request.where.get(track), source, tree)
+    chosen = [*(made_by.branches.values() if made_by else ()), *others.values()]
     needed = list(dict.fromkeys([*plan.own, *([species] if species else []), *chosen]))
     check_numbers(needed, tree, source, track)
     types = {name: tree.types[name] for name in needed}
     shape = common_shape(types, own=plan.own, where=f"{source}, {track}")
-    return replace(plan, made_by=made_by, needed=needed, shape=shape)
+    return replace(plan, made_by=made_by, needed=needed, shape=shape, others=others)
 
 
 def _plan_map(
@@ -170,6 +176,9 @@ def _plan_map(
     parse = partial(parse_cut, names=found.names, aliases=found.aliases)
     parsed = {number: parse(found.cuts[part.numbers[number]]) for number in cuts}
     named = {name for cut in parsed.values() for name in cut.names}
+    if own := request.where.get(track):
+        terms = (*own.rows, *([own.targets] if own.targets else ()))
+        named |= {n for term in terms for n in term.names}.difference(own.others)
     return MapPlan(
         part=part,
         cuts=parsed,

@@ -15,7 +15,7 @@ from typing import Any
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.track_maps import GivenMap, Maps, TrackMap, TrackMaps, join_maps
 from pidgan.errors import CutError, MapError, nearest
-from pidgan.sample.cuts import Cut, cut_texts, parse_cut
+from pidgan.sample.cuts import Cut, cut_texts, parse_cut, terms_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Selection:
 def parse_selection(text: str, maps: Maps) -> Selection:
     """Return which cut of its map a selection requires of each track."""
     cut = parse_cut(text)
-    owners = {name: _owner(name, maps) for name in cut.names}
+    owners = {name: owner_of(name, maps) for name in cut.names}
     is_joint = any(owners.values())
     parts = _split(cut, owners) if is_joint else dict.fromkeys(maps, text)
     numbers = {track: _number(part, track, maps) for track, part in parts.items()}
@@ -114,7 +114,7 @@ def _number(text: str, track: str, maps: Maps) -> int:
         raise type(error)(f"{track}: {error}") from None
 
 
-def _owner(name: str, tracks: Iterable[str]) -> str | None:
+def owner_of(name: str, tracks: Iterable[str]) -> str | None:
     """Return the track whose prefix a name has; the longest, if one begins another."""
     found = [track for track in tracks if name.startswith(f"{track}_")]
     return max(found, key=len, default=None)
@@ -124,9 +124,8 @@ def _split(cut: Cut, owners: Mapping[str, str | None]) -> dict[str, str]:
     """Return the text of the cut on each track, without prefixes."""
     tracks = [track for track in owners.values() if track]
     parts: dict[str, list[str]] = {track: [] for track in dict.fromkeys(tracks)}
-    for term in _terms(cut.expression):
-        found = (node.id for node in ast.walk(term) if isinstance(node, ast.Name))
-        names = [name for name in found if name in owners]  # `abs` is none
+    for own in terms_of(cut):
+        term, names = own.expression, own.names
         bare = next((name for name in names if owners[name] is None), None)
         if bare is not None:
             hints = [f"{track}_{bare}" for track in parts]
@@ -140,17 +139,15 @@ def _split(cut: Cut, owners: Mapping[str, str | None]) -> dict[str, str]:
                 "expected terms about one track each, joined by &"
             )
         track = str(owners[names[0]])
-        stripped = _Stripper(f"{track}_").visit(ast.parse(ast.unparse(term)))
-        bare_text = ast.unparse(stripped)
+        bare_text = ast.unparse(without_prefix(term, track))
         parts[track].append(f"({bare_text})" if " or " in bare_text else bare_text)
     return {track: " and ".join(terms) for track, terms in parts.items()}
 
 
-def _terms(node: ast.expr) -> list[ast.expr]:
-    """Return the terms that "and" joins, from left to right."""
-    if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
-        return [term for value in node.values for term in _terms(value)]
-    return [node]
+def without_prefix(term: ast.expr, track: str) -> ast.AST:
+    """Return a term with the names that the columns of a track have in a map."""
+    stripped: ast.AST = _Stripper(f"{track}_").visit(ast.parse(ast.unparse(term)))
+    return stripped
 
 
 class _Stripper(ast.NodeTransformer):

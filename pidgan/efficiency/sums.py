@@ -361,7 +361,9 @@ def integrate(
                 rows.cell[out], weights[out], flags[i][out], cells
             )
     shifts |= outside
-    corrected = cells.mean(rows, np.prod(factors, axis=0))
+    values = np.prod(factors, axis=0)
+    corrected = cells.mean(rows, values)
+    shifts |= _denominator_shifts(selection, rows, maps, cells, values, corrected)
     generated = cells.mean(rows, passing)
     if not correction:
         own_maps = frozenset(p.key for t in selection.cuts for p in parts_of(maps[t]))
@@ -376,6 +378,32 @@ def integrate(
         shifts=shifts,
         few=any(maps[t].cuts[k] in maps[t].flagged for t, k in selection.cuts.items()),
     )
+
+
+def _denominator_shifts(
+    selection: Selection,
+    rows: Rows,
+    maps: Maps,
+    cells: Cells,
+    values: FloatArray,
+    means: FloatArray,
+) -> dict[Origin, FloatArray]:
+    """Return the shifts of means (n_cells,) from errors of denominators."""
+    found: dict[Origin, FloatArray] = {}
+    for track in selection.cuts:
+        place = rows.tracks[track].place
+        for part in parts_of(maps[track]):
+            error = part.map.denominator_shift
+            if not error.any():
+                continue
+            mine = (place >= part.bins.start) & (place < part.bins.stop)
+            of_rows = np.zeros(len(values))
+            of_rows[mine] = error[place[mine] - part.bins.start]
+            shift = cells.mean(rows, of_rows * values)
+            shift -= means * cells.mean(rows, of_rows)
+            origin = (part.key, "denominator")
+            found[origin] = shift + found.get(origin, 0.0)
+    return found
 
 
 def _in_bins(

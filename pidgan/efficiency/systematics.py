@@ -33,14 +33,16 @@ from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Card, Generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
-from pidgan.efficiency.efficiency_map import MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.among import Denominator, reference_among
+from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
     RealVsGenerated,
+    check_among,
     compare_rows,
 )
 from pidgan.errors import MapError, PidganWarning, nearest
-from pidgan.sample.cuts import Cut
+from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.species import pdg_id
 from pidgan.sample.weights import check_weights, n_eff, n_eff_of_sums
@@ -53,6 +55,10 @@ Edges = bins.ChosenEdges
 STREAM = "systematics"
 """Name of the random draws, which differ from the draws of a closure table."""
 
+MIN_DENOMINATOR = 1e-3
+"""Share of generated rows in the denominator below which a bin is left as it is: its
+relative error is not known, and an analysis has hardly any rows there."""
+
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
 
@@ -63,6 +69,7 @@ def run_systematics(
     reference: pd.DataFrame | Dataset | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     binning: bins.Binning | None = None,
     seed: int = 1,
     repeats: int = reference_rows.REPEATS,
@@ -79,6 +86,9 @@ def run_systematics(
             reference of the generator itself.
         cuts: One cut on targets, such as "RichDLLk > 0", or several; by default those
             of the sample.
+        where: Denominator of the efficiencies: only what passes this cut is counted.
+            It may name targets, conditions and other columns of the reference. The map
+            remembers it, and `pid_efficiency` has to be asked for the same.
         binning: Name of a binning that ships; or, by condition, edges, the name of a
             binning, or a number of bins of equal population. Bins of a name or a
             number reach to the ends of the trained range. By default `map_binning` or
@@ -105,23 +115,29 @@ def run_systematics(
     card = generator.card
     _check_variations(card, variations, scales or {}, others)
     parsed = _distinct(reference_rows.parse_cuts(card, cuts))
-    frame = reference_rows.reference_frame(generator, reference)
+    frame, denominator = reference_among(generator, reference, where)
+    among = denominator.targets if denominator else None
     edges = bins.map_edges(card, binning, frame)
     for name, given in edges.items():
         if not np.isfinite(given).all():  # JSON and histograms of maps have no infinity
             raise MapError(f"binning in {name!r} has edges that are not finite")
 
+    asked = parsed
+    if among is not None:
+        asked = [*(all_of([cut, among]) for cut in parsed), among]
+
     def compare(
         one: Generator, names: Sequence[str]
     ) -> tuple[ComparedRows, EfficiencyMap]:
         rows = compare_rows(
-            one, frame, parsed, seed=seed, repeats=repeats, stream=STREAM
+            one, frame, parsed, seed=seed, repeats=repeats, stream=STREAM, among=among
         )
+        check_among(rows, where)
         found = map_from_rows(
             rows,
             edges=edges,
-            empty_bins=lambda b: generated_in_bins(one, b, edges, parsed, seed),
-            metadata=_metadata(one, rows, seed),
+            empty_bins=lambda b: generated_in_bins(one, b, edges, asked, seed),
+            metadata=_metadata(one, rows, seed, denominator),
             variations=names,
         )
         return rows, found
@@ -133,10 +149,9 @@ def run_systematics(
         low, high = next(v.range for v in card.conditions if v.name == name)
         scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
         moved = reference_rows.count_passing(
-            generator, parsed, scaled, seed=seed, repeats=repeats, stream=STREAM
+            generator, asked, scaled, seed=seed, repeats=repeats, stream=STREAM
         )
-        change = (moved - rows.generated) / repeats
-        result.variations[f"scale_{name}"] = _mean_change(change, rows, edges)
+        result.variations[f"scale_{name}"] = _mean_change(moved, rows, edges)
     for number, other in enumerate(others):
         _, found = compare(other, ())
         shift = (found.nominal - result.nominal) / math.sqrt(len(others))
@@ -186,7 +201,10 @@ def map_from_rows(
             pairs = zip(operator, change, strict=True)
             shifts[f"sweights_{name}"] = np.array([a @ d for a, d in pairs])
     w, inside = rows.weights, place >= 0
-    passed, failed = rows.real & inside, ~rows.real & inside
+    counted = inside if rows.among is None else inside & rows.among
+    passed, failed = rows.real & counted, ~rows.real & counted
+    if rows.among is not None:
+        metadata = {**metadata, DENOMINATOR: _denominator_shift(rows, edges)}
     return EfficiencyMap(
         cuts=rows.cuts,
         binning=dict(edges),
@@ -222,14 +240,51 @@ def _generated_everywhere(
     at, size = place[inside], np.abs(rows.weights[inside])
     norm = np.bincount(at, size, found.n_eff.size)
     result = found.generated.efficiency.reshape(len(rows.cuts), -1).copy()
+    counted = rows.generated_among
     for b in np.flatnonzero(~smoothing.is_measured(found) & (norm > 0)):
         chosen = at == b
-        share = rows.generated[:, inside][:, chosen] / rows.repeats
-        result[:, b] = share @ size[chosen] / norm[b]
+        passed = rows.generated[:, inside][:, chosen] @ size[chosen]
+        if counted is None:
+            result[:, b] = passed / (rows.repeats * norm[b])
+            continue
+        total = counted[inside][chosen] @ size[chosen]
+        result[:, b] = passed / total if total > 0 else np.nan
+        norm[b] = total
     empty = np.flatnonzero(norm <= 0)
     if len(empty):
-        result[:, empty] = empty_bins(empty)
+        found_there = empty_bins(empty)
+        if counted is not None:
+            found_there = _conditional(found_there, result)
+        result[:, empty] = found_there
     return result
+
+
+def _conditional(shares: FloatArray, known: FloatArray) -> FloatArray:
+    """Return shares of cuts among the last one, (n_cuts, n), the mean if it has none.
+
+    `known` (n_cuts, n_bins) are the efficiencies of other bins, NaN where unknown.
+    """
+    *passed, total = shares
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.array(passed) / total
+    mean = np.nanmean(known, axis=1, keepdims=True)
+    return np.asarray(np.where(total > 0, found, mean))
+
+
+def _denominator_shift(rows: ComparedRows, edges: Edges) -> list[float]:
+    """Return the relative error of the denominator in each bin, smoothed.
+
+    It is (real - generated) / generated share of rows that are counted at all. Where it
+    differs between bins, the generated rows of an analysis fill them wrongly.
+    """
+    counted = rows.denominator()
+    found = counted.in_bins(edges).measured(smoothing.MIN_N_EFF)
+    share = np.nan_to_num(found.generated.efficiency.reshape(1, -1))
+    smooth, _ = smoothing.smooth_cuts(found, share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = smooth[0].mean / share[0]
+    usable = share[0] > MIN_DENOMINATOR
+    return [float(value) for value in np.where(usable, relative, 0.0)]
 
 
 def _coarse_mean(
@@ -297,8 +352,19 @@ def _content(card: Card) -> str:
     )
 
 
-def _mean_change(change: FloatArray, rows: ComparedRows, edges: Edges) -> FloatArray:
-    """Mean change in each bin, of (n_cuts, n); in a bin without rows, of all rows."""
+def _mean_change(moved: IntArray, rows: ComparedRows, edges: Edges) -> FloatArray:
+    """Mean change of the efficiency in each bin; in a bin without rows, of all rows.
+
+    `moved` (n_cuts, n) draws of each row pass instead; the last line is that of the
+    denominator, if there is one.
+    """
+    change = (moved[: len(rows.cuts)] - rows.generated) / rows.repeats
+    if rows.generated_among is not None:
+        # To first order, the change of g / h with the mean of h in a bin.
+        e = rows.in_bins({}).generated.efficiency[:, np.newaxis]
+        of_counted = (moved[-1] - rows.generated_among) / rows.repeats
+        mean = np.average(rows.generated_among, weights=np.abs(rows.weights))
+        change = (change - e * of_counted) * (rows.repeats / mean)
     place = bins.bin_index(rows.columns, edges)
     inside, size = place >= 0, np.abs(rows.weights)
     n_bins = bins.count_bins(edges)
@@ -346,9 +412,22 @@ def generated_in_bins(
     return result
 
 
-def _metadata(generator: Generator, rows: ComparedRows, seed: int) -> dict[str, Any]:
+def _metadata(
+    generator: Generator,
+    rows: ComparedRows,
+    seed: int,
+    denominator: Denominator | None,
+) -> dict[str, Any]:
     card, content = generator.card, json.loads(generator.card.to_json())
+    among = {}
+    if denominator is not None:
+        among = {
+            "where": denominator.text,
+            "where_terms": list(denominator.terms),
+            "where_others": list(denominator.others),
+        }
     return {
+        **among,
         "species": card.species,
         "pdgid": pdg_id(card.species),
         "detector": card.detector,

@@ -274,6 +274,7 @@ def efficiency_table(
     frame: bins.Columns,
     cuts: Sequence[str] | str,
     *,
+    where: str | None = None,
     binning: bins.Binning | None = None,
     weights: ArrayLike | None = None,
     variance: sorted_rows.VarianceName = "wilson",
@@ -289,6 +290,8 @@ def efficiency_table(
     Args:
         frame: Named columns of n rows: the variables of cuts and binning.
         cuts: One cut or several; PIDCalib's `DLLK` is `PIDK`, and so on.
+        where: Denominator: only rows that pass this cut are counted. It may name any
+            column.
         binning: Name of a binning that ships ("hadrons"); or, by condition, edges, the
             name of a binning, or a number of bins of equal effective population. None
             gives the efficiency of all rows.
@@ -307,6 +310,8 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
+    if where is not None:
+        frame, weights = _among(frame, where, weights, sentinels, aliases)
     edges, rows = _bins(frame, binning, weights)
     parsed = _parse(frame, cuts, aliases)
     passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
@@ -326,6 +331,7 @@ def dataset_table(
     dataset: Dataset,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     binning: bins.Binning | None = None,
     variance: sorted_rows.VarianceName = "wilson",
 ) -> EfficiencyTable:
@@ -336,6 +342,7 @@ def dataset_table(
     return efficiency_table(
         frame,
         cuts or sample.cuts,
+        where=where,
         binning=sample.binning if binning is None else binning,
         weights=frame["weight"].to_numpy(),
         variance=variance,
@@ -407,6 +414,29 @@ def cut_covariance(
     passes, _ = _passes(frame, parsed, rows, sentinels)
     covariance = sorted_rows.share_covariance(passes, rows)
     return covariance.reshape(len(parsed), len(parsed), *bins.bin_shape(edges))
+
+
+def _among(
+    frame: bins.Columns,
+    where: str,
+    weights: ArrayLike | None,
+    sentinels: Mapping[str, tuple[float, ...]] | None,
+    aliases: Mapping[str, str] | None,
+) -> tuple[bins.Columns, ArrayLike | None]:
+    """Return the rows that pass a cut, and their weights."""
+    (cut,) = _parse(frame, where, aliases)
+    chosen = cut.passes(frame, sentinels)
+    if not chosen.any():
+        raise DatasetError(f"where {where!r}: none of the {len(chosen)} rows passes")
+    w = None if weights is None else np.asarray(weights)
+    if w is not None and w.shape != chosen.shape:
+        raise ValueError(f"weights of shape {w.shape}, expected {chosen.shape}")
+    left: bins.Columns
+    if isinstance(frame, pd.DataFrame):
+        left = frame.loc[chosen]
+    else:
+        left = {str(name): np.asarray(frame[name])[chosen] for name in frame}
+    return left, None if w is None else w[chosen]
 
 
 def _parse(

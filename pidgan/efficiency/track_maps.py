@@ -178,6 +178,13 @@ def join_maps(track: str, maps: Iterable[EfficiencyMap]) -> TrackMap:
                 f"{sha256[:12]}...); give one, with all cuts"
             )
         seen[sha256] = one
+    among = [sorted(one.metadata.get("where_terms", ())) for one in found]
+    for one, terms in zip(found, among, strict=True):
+        if terms != among[0]:
+            raise MapError(
+                f"{track}: the maps have different denominators, {found[0].where!r} "
+                f"and {one.where!r}; run systematics with the same --where for all"
+            )
     joined = TrackMaps(maps=found)
     if not joined.cuts:
         raise MapError(

@@ -11,8 +11,9 @@ import numpy as np
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
-from pidgan.bundle.reference import parse_cuts, reference_frame
+from pidgan.bundle.reference import parse_cuts
 from pidgan.efficiency import real_vs_generated
+from pidgan.efficiency.among import reference_among
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
@@ -209,12 +210,17 @@ class _View:
 
 def _view(given: MapInput, *, misid: bool = False) -> _View:
     card = given.generator.card
-    frame = reference_frame(given.generator, given.reference)
+    frame, own = reference_among(
+        given.generator, given.reference, given.map.where or None
+    )
     place = bin_index(frame, given.map.binning)
     w = frame["weight"].to_numpy(dtype=np.float64)
     inside, n_bins = place >= 0, len(given.map.n_eff)
     rows = real_vs_generated.compare_rows(
-        given.generator, frame, parse_cuts(card, given.map.cuts)
+        given.generator,
+        frame,
+        parse_cuts(card, given.map.cuts),
+        among=own.targets if own else None,
     )
     return _View(
         map=given.map,

@@ -29,7 +29,7 @@ from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report import metrics
 from pidgan.report.metrics import C2ST_MIN_ROWS
 from pidgan.report.report import Measured, measured, missing
-from pidgan.sample.cuts import parse_cut
+from pidgan.sample.cuts import Cut, parse_cut
 from pidgan.sample.dataset import Part
 from pidgan.sample.definition import Sample
 from pidgan.sample.grids import find_grid, standing_out
@@ -43,12 +43,14 @@ class TrackRows:
     """Real rows of one species, generated rows of the same conditions, and the floor.
 
     The floor is samples of the train part, each of about the size of the test part.
+    `among` is a denominator of targets, for efficiencies of cuts.
     """
 
     sample: Sample
     real: Part
     generated: Part
     floors: tuple[Part, ...]
+    among: Cut | None = None
 
     def where(self, choose: Choice) -> "TrackRows":
         """Return the chosen rows; of the floor only samples with a positive sum."""
@@ -85,18 +87,40 @@ class TrackRows:
         parsed = [parse_cut(cut, names=names) for cut in cuts]
         return np.array([cut.passes(columns, self.sample.sentinels) for cut in parsed])
 
+    def counted(self, part: Part) -> BoolArray:
+        """Return which rows (n,) are in the denominator of efficiencies."""
+        if self.among is None:
+            return np.ones(len(part.weights), dtype=np.bool_)
+        names = self.sample.target_names
+        columns = dict(zip(names, part.targets.T, strict=True)) | self.columns(part)
+        return self.among.passes(columns, self.sample.sentinels)
+
     def outcomes(
         self, cuts: Sequence[str], passing: Choice, *, floor: Part | None = None
     ) -> real_vs_generated.ComparedRows:
         """Return which real and generated rows are chosen, for efficiencies in bins."""
-        real = floor or self.real
+        real, generated = floor or self.real, floor or self.generated
+        if self.among is not None:
+            among, counted = self.counted(real), self.counted(generated)
+            return real_vs_generated.ComparedRows(
+                species=self.sample.species,
+                cuts=tuple(cuts),
+                columns=self.columns(real),
+                weights=real.weights,
+                real=passing(real) & among,
+                generated=(passing(generated) & counted).astype(np.int64),
+                repeats=1,
+                units={v.name: v.package_unit for v in self.sample.conditions},
+                among=among,
+                generated_among=counted.astype(np.int64),
+            )
         return real_vs_generated.ComparedRows(
             species=self.sample.species,
             cuts=tuple(cuts),
             columns=self.columns(real),
             weights=real.weights,
             real=passing(real),
-            generated=passing(floor or self.generated).astype(np.int64),
+            generated=passing(generated).astype(np.int64),
             repeats=1,
             units={v.name: v.package_unit for v in self.sample.conditions},
         )
@@ -151,7 +175,9 @@ def tie_figures(rows: TrackRows) -> dict[str, Any]:
         tied = partial(_is_tied, pair=(i, j), absent=absent)
         share = max(tied(part).mean() for part in (rows.real, rows.generated))
         if share >= MIN_ATOM_SHARE:
-            found[f"{first} == {second}"] = share_figures(rows, tied)
+            found[f"{first} == {second}"] = share_figures(
+                replace(rows, among=None), tied
+            )
     return found
 
 
@@ -160,7 +186,11 @@ def share_figures(rows: TrackRows, choose: Choice) -> dict[str, Any]:
     outcomes = rows.outcomes(("chosen",), lambda part: choose(part)[np.newaxis])
     found = outcomes.in_bins({}).measured()
     real = float(found.real.efficiency[0])
-    shares = [f.weights[choose(f)].sum() / f.weights.sum() for f in rows.floors]
+    shares = [
+        f.weights[choose(f) & own].sum() / f.weights[own].sum()
+        for f in rows.floors
+        if f.weights[own := rows.counted(f)].sum() > 0
+    ]
     return {
         "real": real,
         "generated": float(found.generated.efficiency[0]),

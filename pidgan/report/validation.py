@@ -10,11 +10,13 @@ the conditions and weights of the real ones they are compared with.
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from pidgan.arguments import checked
 from pidgan.bundle.card import Generator, sample_targets
+from pidgan.efficiency.among import rows_among, where_of_dataset
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.report import track_figures
@@ -39,6 +41,7 @@ def validate(
     dataset: Dataset,
     *,
     cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
     binning: Binning | None = None,
     misid: Sequence[tuple[Generator, Dataset]] = (),
     part: PartName = "test",
@@ -58,6 +61,9 @@ def validate(
         generator: Anything that can sample: a model or an opened bundle.
         dataset: Dataset whose train part the generator was trained on.
         cuts: One PID cut or several; None means the standard cuts of the sample.
+        where: Denominator of the efficiencies. Its terms on conditions and on branches
+            that the dataset kept choose the rows of all figures, those on targets the
+            rows that efficiencies of cuts are given among.
         binning: Binning as in `pidgan.efficiency_table`; None means that of the
             sample. A condition without bins has some of equal population.
         misid: Generators of other species with their datasets, for the misID of the
@@ -80,10 +86,10 @@ def validate(
         >>> report.save("kaon-report")  # doctest: +SKIP
     """
     if dataset.sample.cells is not None:
-        if cuts or misid or binning:
+        if cuts or misid or binning or where:
             raise DatasetError(
-                f"dataset {dataset.sample.name!r} has showers; cuts, binning and misid "
-                "are for tracks"
+                f"dataset {dataset.sample.name!r} has showers; cuts, where, binning "
+                "and misid are for tracks"
             )
         return _validate_showers(generator, dataset, part=part, seed=seed)
     if dataset.sample.clusters is not None:
@@ -96,7 +102,8 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
-    rows = _prepare_rows(generator, dataset, seed=seed, max_rows=max_rows)
+    prepare = partial(_prepare_rows, where=where, seed=seed, max_rows=max_rows)
+    rows = prepare(generator, dataset)
     sample = rows.sample
     edges = {
         name: track_figures.quantile_edges(values, KINEMATIC_BINS)
@@ -105,7 +112,7 @@ def validate(
     texts = cut_texts(cuts or ()) or sample.cuts or track_figures.median_cuts(rows)
     compared, others = track_figures.compare_cuts(rows, texts, binning), {}
     for other, data in misid:
-        rejected = _prepare_rows(other, data, seed=seed, max_rows=max_rows)
+        rejected = prepare(other, data)
         others[data.sample.species] = track_figures.compare_cuts(
             rejected, texts, binning
         )
@@ -115,6 +122,7 @@ def validate(
         "detector": sample.detector,
         "species": sample.species,
         "seed": seed,
+        **({"where": where} if where else {}),
         "floor": FLOOR,
         "rows": {
             "test": len(rows.real.weights),
@@ -181,16 +189,28 @@ def _check_names(generator: Generator, dataset: Dataset) -> None:
 
 
 def _prepare_rows(
-    generator: Generator, dataset: Dataset, *, seed: int, max_rows: int
+    generator: Generator,
+    dataset: Dataset,
+    *,
+    where: str | None,
+    seed: int,
+    max_rows: int,
 ) -> TrackRows:
     """Return the rows to compare, generated targets included."""
     _check_names(generator, dataset)
     sample = dataset.sample
-    real = take(dataset.part("test"), slice(max_rows))
+    own = None if where is None else where_of_dataset(dataset, where)
+
+    def chosen(name: PartName) -> Part:
+        part = dataset.part(name)
+        return part if own is None else take(part, rows_among(dataset, part, own))
+
+    real = take(chosen("test"), slice(max_rows))
     if not is_usable(real):
         raise DatasetError(
             f"the test part of dataset {sample.name!r} has {len(real.weights)} rows "
-            f"with sum of weights {real.weights.sum():.6g}, expected a positive sum"
+            f"{f'where {where}, ' if where else ''}with sum of weights "
+            f"{real.weights.sum():.6g}, expected a positive sum"
         )
     targets = sample_targets(generator, real.conditions, seed=seed, track="validation")
     generated = replace(real, targets=targets)
@@ -205,8 +225,21 @@ def _prepare_rows(
             stacklevel=3,
         )
         real, generated = take(real, finite), take(generated, finite)
-    floors = _floor_samples(dataset.part("train"), len(real.weights), seed=seed)
-    return TrackRows(sample=sample, real=real, generated=generated, floors=floors)
+    floors = _floor_samples(chosen("train"), len(real.weights), seed=seed)
+    rows = TrackRows(
+        sample=sample,
+        real=real,
+        generated=generated,
+        floors=floors,
+        among=own.targets if own else None,
+    )
+    for part in (real, generated) if rows.among else ():
+        if not part.weights[rows.counted(part)].sum() > 0:
+            raise DatasetError(
+                f"where {where!r}: no real or no generated row of the test part of "
+                f"dataset {sample.name!r} passes with a positive sum of weights"
+            )
+    return rows
 
 
 def _floor_samples(train: Part, n: int, *, seed: int) -> tuple[Part, ...]:

@@ -23,7 +23,7 @@ from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
 from pidgan.sample.grids import stated_grid
 from pidgan.sample.loading import load_sample
-from pidgan.sample.rows import CELLS, MASS, WEIGHT, SampleRows, read_rows
+from pidgan.sample.rows import CELLS, KEPT, MASS, WEIGHT, SampleRows, read_rows
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
 from pidgan.sample.weights import check_weights, n_eff
 
@@ -40,6 +40,7 @@ def build_dataset(
     seed: int = 1,
     shares: tuple[float, float, float] = SHARES,
     sweights_from: str | Path | None = None,
+    keep: Sequence[str] = (),
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
 
@@ -52,6 +53,9 @@ def build_dataset(
         shares: Fractions of rows for training, monitoring and testing, of sum 1.
         sweights_from: Folder or address of the files with the sWeights, for a
             definition with `sweights`. They lie beside the files by default.
+        keep: Further branches that the rows keep, as they are stored, so that an
+            efficiency can have them in its denominator: polarity, run number, other
+            PID variables.
 
     Returns:
         The dataset; the same input and seed give the same `info["hash"]`.
@@ -67,7 +71,7 @@ def build_dataset(
         >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
     """
     check_shares(shares)
-    rows = read_rows(load_sample(sample), files, sweights_from=sweights_from)
+    rows = read_rows(load_sample(sample), files, sweights_from=sweights_from, keep=keep)
     sample = _without_constants(rows)
     _check_targets(rows)
     weights, others, fit = _weigh(rows)
@@ -80,7 +84,8 @@ def build_dataset(
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=_split(sample, rows, shares, seed),
-        info={"alternatives": list(others)},
+        kept=np.reshape([columns[f"{KEPT}{name}"] for name in keep], (len(keep), n)).T,
+        info={"alternatives": list(others), **({"kept": [*keep]} if keep else {})},
     )
     names = [name for name in PARTS if name != "excluded" or sample.exclude]
     parts = {name: dataset.part(name).weights for name in names}
@@ -102,6 +107,7 @@ def build_dataset(
         "spikes": rows.spikes,
         **({"left_out": rows.left_out} if rows.left_out else {}),
         "alternatives": list(others),
+        **({"kept": [*keep]} if keep else {}),
         **fit,
     }
     return dataclasses.replace(dataset, info=info)

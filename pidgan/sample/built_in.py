@@ -20,12 +20,13 @@ from typing import Any
 
 from pidgan.errors import CutError
 from pidgan.sample.cut_syntax import shown, syntax_tree
-from pidgan.sample.cuts import COMPARISONS, Cut, parse_cut
+from pidgan.sample.cuts import COMPARISONS, Cut, joined_parts, parse_cut
 from pidgan.sample.definition import Sample
 
 #: Longest text of a term in a message; longer ones are abridged.
 LONGEST_TERM = 60
-_WHOLE = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")
+#: A whole number that Python writes with a point.
+WHOLE = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")
 _TRUE_OR_FALSE = (ast.BoolOp, ast.Compare)
 
 
@@ -64,7 +65,7 @@ def split_terms(cut: str | None, prefix: str | None) -> tuple[Term, ...]:
     if not cut:
         return ()
     terms = []
-    for part in _joined(ast.And, parse_cut(cut).expression):
+    for part in joined_parts(ast.And, parse_cut(cut).expression):
         text = _text(part)
         names = parse_cut(text).names
         is_own = bool(prefix) and all(name.startswith(str(prefix)) for name in names)
@@ -115,7 +116,7 @@ def translate_cut(texts: Iterable[str]) -> str | None:
         if found is False:
             raise CutError(f"cut {shown(text)} is never true")
         if isinstance(found, ast.expr):
-            parts += _joined(ast.And, found)
+            parts += joined_parts(ast.And, found)
     if not parts:
         return None
     whole = parts[0] if len(parts) == 1 else ast.BoolOp(ast.And(), parts)
@@ -149,7 +150,7 @@ def _join(joint: ast.boolop, parts: Sequence[ast.expr | bool]) -> ast.expr | boo
     left = [part for part in parts if isinstance(part, ast.expr)]
     if not left:
         return not decides
-    flat = [inner for part in left for inner in _joined(type(joint), part)]
+    flat = [inner for part in left for inner in joined_parts(type(joint), part)]
     return flat[0] if len(flat) == 1 else ast.BoolOp(joint, flat)
 
 
@@ -184,13 +185,6 @@ def _is_logical(node: ast.expr) -> bool:
     return isinstance(node, _TRUE_OR_FALSE) or is_negation
 
 
-def _joined(joint: type[ast.boolop], node: ast.expr) -> list[ast.expr]:
-    """Return the parts that are joined, those of brackets inside included."""
-    if isinstance(node, ast.BoolOp) and isinstance(node.op, joint):
-        return [part for value in node.values for part in _joined(joint, value)]
-    return [node]
-
-
 def _text(node: ast.expr) -> str:
     """Write an expression with & | !, and whole numbers as such."""
     match node:
@@ -202,4 +196,4 @@ def _text(node: ast.expr) -> str:
             )
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return f"!({_text(operand)})"
-    return _WHOLE.sub(r"\1", ast.unparse(node))
+    return WHOLE.sub(r"\1", ast.unparse(node))

@@ -166,6 +166,35 @@ def parse_cut(
     )
 
 
+def terms_of(cut: Cut) -> tuple[Cut, ...]:
+    """Return the cuts that "and" joins, from left to right."""
+    terms = []
+    for node in joined_parts(ast.And, cut.expression):
+        names, text = tuple(dict.fromkeys(_names(node))), ast.unparse(node)
+        flags = tuple(name for name in cut.flags if name in names)
+        terms.append(
+            Cut(text=text, canonical=text, names=names, flags=flags, expression=node)
+        )
+    return tuple(terms)
+
+
+def all_of(cuts: Iterable[Cut]) -> Cut:
+    """Return the cut that all of several cuts, with resolved names, join to."""
+    return parse_cut(" and ".join(f"({cut.canonical})" for cut in cuts))
+
+
+def plain_name(name: str) -> str:
+    """Return the one name that all synonyms of a variable have, without "probe_"."""
+    return _plain(name)
+
+
+def joined_parts(joint: type[ast.boolop], node: ast.expr) -> list[ast.expr]:
+    """Return the parts that are joined, those of brackets inside included."""
+    if isinstance(node, ast.BoolOp) and isinstance(node.op, joint):
+        return [part for value in node.values for part in joined_parts(joint, value)]
+    return [node]
+
+
 def compared_values(
     cut: Cut, name: str, columns: Columns, sentinels: _Sentinels | None = None
 ) -> FloatArray:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,10 +36,11 @@ PartName = Literal["train", "validation", "test", "excluded"]
 PARTS: tuple[PartName, ...] = ("train", "validation", "test", "excluded")
 #: Version of the folder's layout.
 FORMAT = 3
+#: Version with columns that are kept for denominators, which others do not know.
+WITH_KEPT = 4
 #: Version without hashes of the files, which version 0.1 of this package wrote.
 UNSEALED = 2
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
-_FILES = tuple(f"{name}.npy" for name in _ARRAYS)
 _DESCRIPTION = "dataset.json"
 # Types of what is used of `info`.
 _INFO: dict[str, Any] = {
@@ -57,13 +58,14 @@ class Part:
     """Rows of one part: conditions (n, c), targets (n, t) and weights, package units.
 
     The weights (n,) are of either sign; `alternatives` (n, a) are the weights of other
-    mass fits.
+    mass fits, and `kept` (n, k) further columns.
     """
 
     conditions: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float64]
     alternatives: npt.NDArray[np.float64]
+    kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def _facts(self) -> Facts:
         shapes = {name: np.shape(value) for name, value in vars(self).items()}
@@ -89,7 +91,10 @@ class Dataset:
             with the reason, the share of rows by target and value for each value
             outside its range that many have ("spikes"), the value of each optional
             condition that is left out ("left_out"; null if there is no branch), sums of
-            weights, and a summary of the mass fit if there was one.
+            weights, a summary of the mass fit if there was one, and the names of
+            `kept`.
+        kept: Further columns (n, k) float64 of the rows, as they were stored, for
+            denominators of efficiencies.
     """
 
     sample: Sample
@@ -99,9 +104,20 @@ class Dataset:
     alternatives: npt.NDArray[np.float64]
     split: npt.NDArray[np.uint8]
     info: dict[str, Any]
+    kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """Names of the further columns."""
+        return tuple(self.info.get("kept", ()))
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that are written."""
+        return (*_ARRAYS, *(("kept",) if self.kept_names else ()))
 
     @checked
     def part(self, name: PartName) -> Part:
@@ -114,7 +130,9 @@ class Dataset:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
         arrays = ("conditions", "targets", "weights", "alternatives")
-        return Part(**{key: np.asarray(getattr(self, key)[rows]) for key in arrays})
+        kept = self.kept[rows] if self.kept_names else np.zeros((len(rows), 0))
+        found = {key: np.asarray(getattr(self, key)[rows]) for key in arrays}
+        return Part(**found, kept=np.asarray(kept))
 
     @checked
     def frame(self, name: PartName) -> pd.DataFrame:
@@ -125,7 +143,8 @@ class Dataset:
 
         Returns:
             A column for each condition and target, "weight", and "weight_<name>" for
-            the weights of each other mass fit.
+            the weights of each other mass fit, and a column for each further branch
+            that was kept.
         """
         part = self.part(name)
         names = self.sample.condition_names + self.sample.target_names
@@ -133,7 +152,9 @@ class Dataset:
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
         frame["weight"] = part.weights
         others = [f"{ALTERNATIVE_WEIGHT}{n}" for n in self.info.get("alternatives", ())]
-        return frame.assign(**dict(zip(others, part.alternatives.T, strict=True)))
+        more = zip(others, part.alternatives.T, strict=True)
+        kept = zip(self.kept_names, part.kept.T, strict=True)
+        return frame.assign(**dict(more), **dict(kept))
 
     def text(self) -> str:
         """Return the numbers of rows kept and dropped, and the sums of weights."""
@@ -171,18 +192,19 @@ class Dataset:
         refuse_existing(path, overwrite=overwrite)
         if Path(path).exists():
             refuse_foreign(Path(path), _DESCRIPTION)
-        with writing_set_folder(path, _DESCRIPTION, *_FILES, overwrite=overwrite) as (
+        names = [f"{name}.npy" for name in self.arrays]
+        with writing_set_folder(path, _DESCRIPTION, *names, overwrite=overwrite) as (
             head,
             *files,
         ):
-            for name, file in zip(_ARRAYS, files, strict=True):
+            for name, file in zip(self.arrays, files, strict=True):
                 np.save(file, getattr(self, name), allow_pickle=False)
             hashes = map(file_sha256, files)
             description = {
-                "format": FORMAT,
+                "format": WITH_KEPT if self.kept_names else FORMAT,
                 "sample": self.sample.model_dump(mode="json", by_alias=True),
                 "info": {**self.info, "hash": content_hash(self)},
-                "files": dict(zip(_FILES, hashes, strict=True)),
+                "files": dict(zip(names, hashes, strict=True)),
             }
             text = json.dumps(sealed(description), indent=1)
             head.write_text(text, encoding="utf-8")
@@ -227,7 +249,8 @@ class Dataset:
 def _open(folder: Path, *, verify: bool) -> Dataset:
     try:
         sample, info, hashes = _read_description(folder)
-        files = {name: folder / f"{name}.npy" for name in _ARRAYS}
+        names = (*_ARRAYS, *(("kept",) if info.get("kept") else ()))
+        files = {name: folder / f"{name}.npy" for name in names}
         if hashes is not None:
             files = {
                 name: part_of(file, hashes[file.name], verify=verify)
@@ -255,7 +278,7 @@ def content_hash(dataset: Dataset) -> str:
     # Without defaults, so that a field added later leaves the hashes as they are.
     sample = dataset.sample.model_dump_json(by_alias=True, exclude_defaults=True)
     digest = hashlib.sha256(sample.encode())
-    add_arrays(digest, {name: getattr(dataset, name) for name in _ARRAYS})
+    add_arrays(digest, {name: getattr(dataset, name) for name in dataset.arrays})
     return digest.hexdigest()
 
 
@@ -270,7 +293,8 @@ def _read_description(
     try:
         description = read_json(path, error=DatasetError)
         version = description["format"]
-        is_known = type(version) is int and version in (FORMAT, UNSEALED)
+        known = (FORMAT, UNSEALED, WITH_KEPT)
+        is_known = type(version) is int and version in known
         if not is_known:
             raise DatasetError(
                 f"dataset {folder} has format {repr(version)[:40]}, expected {FORMAT}; "
@@ -295,7 +319,7 @@ def _checked(info: Any) -> dict[str, Any]:
         if not isinstance(info.get(name), kind):
             raise ValueError(f"{name!r} of info is {repr(info.get(name))[:40]}")
     counts = [*info["rows"].values(), *info["dropped"].values()]
-    texts = [info["hash"], *info["alternatives"], *info["rows"]]
+    texts = [info["hash"], *info["alternatives"], *info["rows"], *info.get("kept", ())]
     spikes = info.get("spikes", {})  # Version 0.1 did not look for any.
     shares = [share for found in spikes.values() for share in found.values()]
     if not all(isinstance(share, float) for share in shares):
@@ -331,6 +355,8 @@ def _check_shapes(dataset: Dataset, folder: Path) -> None:
         "alternatives": ((n, len(others)), np.float64),
         "split": ((n,), np.uint8),
     }
+    if names := dataset.kept_names:
+        expected["kept"] = ((n, len(names)), np.float64)
     for name, (shape, dtype) in expected.items():
         array = getattr(dataset, name)
         if array.shape != shape or array.dtype != dtype:

@@ -25,14 +25,17 @@ from pidgan.files.frames import Rows
 from pidgan.files.tables import Source, describe_tree, iterate_columns, iterate_rows
 from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.definition import Sample
 from pidgan.sample.matching import Matcher, find_weighted
+from pidgan.sample.stored import as_column, as_double
 from pidgan.sample.variables import UNIT_FACTORS, Variable
 
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
 # "#" cannot begin the name of a variable, so these columns never collide with one.
 CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
+KEPT = "#kept "
 _NOT_FINITE, _NO_WEIGHT = "NaN or infinite", "no sWeight"
 #: Share of rows, and number of them, with one value from which it is a spike.
 SPIKE_SHARE, SPIKE_ROWS = 1e-3, 10
@@ -52,11 +55,17 @@ class SampleRows:
     `MASS` and `WEIGHT` where the sample has them; `where` names the files in messages.
     `spikes` has the share of rows by target and value, for values outside of its range.
     `left_out` has the conditions that are not used, with the value that all rows have,
-    or None where there is no branch.
+    or None where there is no branch. Branches to `keep` are there as they are stored,
+    with `KEPT` before their names.
     """
 
     def __init__(
-        self, sample: Sample, sources: Sequence[Source], matcher: Matcher | None
+        self,
+        sample: Sample,
+        sources: Sequence[Source],
+        matcher: Matcher | None,
+        *,
+        keep: Sequence[str] = (),
     ) -> None:
         more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
         missing = _without_branch(sample, sources)
@@ -66,6 +75,7 @@ class SampleRows:
         self.dropped: dict[str, int] = {}
         self.spikes: dict[str, dict[str, float]] = {}
         self._matcher = matcher
+        self._keep = keep
         self.left_out: dict[str, float | None] = dict.fromkeys(missing)
         chunks = [chunk for source in sources for chunk in self._read(source)]
         self.columns: dict[str, npt.NDArray[Any]] = {
@@ -110,7 +120,7 @@ class SampleRows:
             self.files.append({"source": str(source), "rows": 0})
             return
         matched = self._matcher.match(source) if self._matcher else None
-        for frame, cells in _iterate(self.sample, source):
+        for frame, cells in _iterate(self.sample, source, self._keep):
             n = len(frame)
             weights: FloatArray | None = None
             if self.sample.selection:
@@ -130,7 +140,9 @@ class SampleRows:
                 frame = frame.loc[passed]
                 cells = None if cells is None else cells[passed]
             rows += n
-            yield _columns(self.sample, frame, cells, weights)
+            columns = _columns(self.sample, frame, cells, weights)
+            kept = {f"{KEPT}{name}": _kept(frame, name, source) for name in self._keep}
+            yield {**columns, **kept}
         file: dict[str, Any] = {"source": str(source), "rows": rows}
         if matched is not None:
             file |= {"sweights": str(matched.pair.weights), "ties": matched.ties}
@@ -142,9 +154,11 @@ def read_rows(
     files: Rows,
     *,
     sweights_from: str | Path | None = None,
+    keep: Sequence[str] = (),
 ) -> SampleRows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
-    rows = SampleRows(sample, *find_weighted(sample, files, sweights_from))
+    _check_keep(sample, keep)
+    rows = SampleRows(sample, *find_weighted(sample, files, sweights_from), keep=keep)
     sample = rows.sample
     _drop_unfinished(rows)
     rows.check_any()
@@ -168,17 +182,38 @@ def _without_branch(sample: Sample, sources: Sequence[Source]) -> list[str]:
     return [name for name in missing if name not in sample.needed_conditions]
 
 
+def _check_keep(sample: Sample, keep: Sequence[str]) -> None:
+    """Raise a ValueError if a branch to keep has the name of a column of a dataset."""
+    known = {*sample.condition_names, *sample.target_names}
+    for name in keep:
+        if name in known or name == "weight" or name.startswith(ALTERNATIVE_WEIGHT):
+            raise ValueError(
+                f"keep has {name!r}, which is a column of the dataset already, "
+                "expected other branches"
+            )
+        if keep.count(name) > 1:
+            raise ValueError(f"keep has {name!r} twice")
+
+
+def _kept(frame: pd.DataFrame, name: str, source: Source) -> FloatArray:
+    try:
+        return as_double(as_column(frame[name]))
+    except ValueError as error:
+        raise SampleError(f"{source}: branch {name!r} to keep {error}") from None
+
+
 def _iterate(
-    sample: Sample, source: Source
+    sample: Sample, source: Source, keep: Sequence[str]
 ) -> Iterator[tuple[pd.DataFrame, npt.NDArray[Any] | None]]:
     """Yield chunks: columns, and the cells (n, n_cells) if there are any."""
+    names = list(dict.fromkeys([*sample.branches, *keep]))
     if sample.cells is None:
-        for _, frame in iterate_columns(source, sample.branches):
+        for _, frame in iterate_columns(source, names):
             yield frame, None
         return
     inputs = {name for variable in sample.conditions for name in variable.inputs}
     views = set(sample.cells.arrays.values()) - inputs
-    for arrays in iterate_rows(source, sample.branches):
+    for arrays in iterate_rows(source, names):
         flat = {name: array for name, array in arrays.items() if array.ndim == 1}
         for name in arrays.keys() - flat.keys() - views:
             raise SampleError(
@@ -239,7 +274,7 @@ def _drop_unfinished(rows: SampleRows) -> None:
     bad = np.zeros(len(rows), dtype=np.bool_)
     found = []
     for name, array in rows.columns.items():
-        if array.dtype != np.bool_:
+        if array.dtype != np.bool_ and not name.startswith(KEPT):
             infinite = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             bad |= infinite
             if infinite.any():
