@@ -293,11 +293,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     metavar="NAME",
     help="Branch {track}_NAME with the PDG id of the mother, to flag decays in flight.",
 )
-@click.option(
-    "--where",
-    metavar="CUT",
-    help='Cut that a track must pass to be generated, e.g. "{track}_PT > 500".',
-)
+@options.where
 @click.option(
     "--elsewhere",
     type=click.Choice(["nan", "keep"]),

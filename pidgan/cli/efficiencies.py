@@ -34,7 +34,7 @@ SHOWN = (
 @click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=options.PATH)
 @options.reference
 @options.cuts
-@options.among
+@options.where
 @options.binning
 @click.option(
     "--variance",
@@ -99,7 +99,7 @@ def table(
 @options.generator
 @options.reference
 @options.cuts
-@options.among
+@options.where
 @options.binning
 @options.output(
     "Efficiency map that is written, a JSON file; for a collection a folder of maps."
@@ -227,7 +227,7 @@ def _write_maps(
     "one --map; can be repeated.",
 )
 @options.cuts
-@options.among
+@options.where
 @options.binning
 @options.repeated(
     "--ratio ratios",

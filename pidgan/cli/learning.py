@@ -293,7 +293,7 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 @options.dataset
 @options.output("Folder of the report that is written.")
 @options.cuts
-@options.among
+@options.where
 @options.misid
 @click.option(
     "--part",

@@ -198,11 +198,11 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
 cuts = repeated("--cut cuts", "CUT", 'PID cut on targets, e.g. "RichDLLk > 0"')
-among = click.option(
+where = click.option(
     "--where",
     metavar="CUT",
-    help="Denominator: only what passes this cut is counted, e.g. "
-    '"isMuon == 1 & charge == 1".',
+    help="Cut that a track must pass to be generated, or to be counted in an "
+    'efficiency, e.g. "{track}_PT > 500", "isMuon == 1 & charge == 1".',
 )
 binning = repeated(
     "--binning --bins binning",

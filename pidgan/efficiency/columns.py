@@ -38,7 +38,12 @@ from pidgan.efficiency.binning import Counts, add_counts, bin_index, count_outsi
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.made_by import NOT_MADE, MadeBy, find_made_by, is_usable
 from pidgan.efficiency.proof import Proof
-from pidgan.efficiency.row_plans import check_conditions, find_track_conditions
+from pidgan.efficiency.recorded import Told
+from pidgan.efficiency.row_plans import (
+    check_conditions,
+    find_track_conditions,
+    told_of,
+)
 from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
@@ -429,6 +434,8 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
 def _find_track(track: str, proof: Proof, request: _Request) -> _TrackColumns:
     """Return where a tree holds a track, and add what it needs to the proof."""
     given, source, tree = request.maps[track], proof.source, proof.info
+    told = Told(**{n: getattr(request, n) for n in Told.__dataclass_fields__})
+    request = replace(request, **vars(told_of(proof, track, told)))
     status = f"{track}_pidgan_status{request.suffix}"
     found = _TrackColumns(
         track=track,

@@ -255,13 +255,16 @@ def pid_efficiency(
             bin contains its lower edge, the last one its upper edge too; rows outside
             are left out.
         species_from: NAME of the branches `{track}_NAME` with PDG ids; only rows where
-            each track is of its map's species, particle or antiparticle, are used.
+            each track is of its map's species, particle or antiparticle, are used. By
+            default that of `apply`.
         weights: Branch with weights, of any sign.
         correction: Whether to add the correction. Without it, the full correction is
             an uncertainty, which over-covers.
-        suffix: Suffix of the generated columns.
+        suffix: Suffix of the generated columns; by default that of `apply`, if there is
+            one only.
         conditions: Branches, units, scales and quantile maps of conditions, where they
-            are not the default. Scales and maps are those that `apply` was given.
+            are not the default. By default those that `apply` was given; others are
+            refused.
         outside: Treatment of rows outside the map: "grow" adds an uncertainty,
             "refuse" raises.
         key: Branches that identify an event, such as ("runNumber", "eventNumber").

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from pidgan.application.conditions import Conditions, FoundCondition, check_numbers
 from pidgan.application.several_tracks import Shape, common_shape
@@ -11,6 +12,7 @@ from pidgan.efficiency.binning import Binning, by_condition
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.made_by import MadeBy, find_made_by
 from pidgan.efficiency.proof import Proof
+from pidgan.efficiency.recorded import Told, told
 from pidgan.efficiency.track_maps import (
     MapPart,
     Maps,
@@ -19,7 +21,7 @@ from pidgan.efficiency.track_maps import (
     parts_of,
 )
 from pidgan.efficiency.track_where import Wheres, find_others
-from pidgan.errors import NtupleError
+from pidgan.errors import MapError, NtupleError
 from pidgan.files import tables
 from pidgan.sample.cuts import Cut, parse_cut
 
@@ -43,6 +45,11 @@ class Request:
     key: tuple[str, ...] = ()
     trust: bool = False
     where: Wheres = field(default_factory=dict)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Options that the record of a file may have."""
+        return {name: getattr(self, name) for name in Told.__dataclass_fields__}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +146,8 @@ def find_track_conditions(
 def _plan(track: str, proof: Proof, request: Request) -> TrackPlan:
     """Return where a tree holds a track; raise if it does not."""
     source, tree, given = proof.source, proof.info, request.maps[track]
+    own = told_of(proof, track, Told(**request.told))
+    request = replace(request, **vars(own))
     maps = [
         _plan_map(track, part, request.cuts[track], proof, request)
         for part in parts_of(given)
@@ -166,6 +175,18 @@ def _plan(track: str, proof: Proof, request: Request) -> TrackPlan:
     types = {name: tree.types[name] for name in needed}
     shape = common_shape(types, own=plan.own, where=f"{source}, {track}")
     return replace(plan, made_by=made_by, needed=needed, shape=shape, others=others)
+
+
+def told_of(proof: Proof, track: str, given: Told) -> Told:
+    """Return the options of a track in a tree, those of its record included."""
+    made = proof.made.get(track, [])
+    suffixes = sorted({str(one.request.get("suffix", "")) for one in made})
+    if not given.suffix and len(suffixes) > 1 and "" not in suffixes:
+        raise MapError(
+            f"{proof.source}: columns of {track} were generated with several suffixes, "
+            f"{', '.join(suffixes)}; give one, --suffix {suffixes[0]}"
+        )
+    return told(made, track, given, branches=proof.info.branches)
 
 
 def _plan_map(
