@@ -40,7 +40,7 @@ FORMAT = 3
 LENGTH = "chain.json"
 # Difference of the seeds of two links; the networks of one training use the next few.
 SEED_STEP = 10
-# Work of a link beside that of its targets, in units of a target's.
+# Work of a link beside that of its targets and of their pairs, each of which counts 1.
 BASIC_WORK = 2.0
 
 
@@ -289,7 +289,7 @@ def _kept_length(
 
 def link_shares(sample: Sample) -> list[float]:
     """Return the share of each link in a training."""
-    work = [BASIC_WORK + len(link.targets) for link in sample.links]
+    work = [BASIC_WORK + math.comb(len(link.targets) + 1, 2) for link in sample.links]
     return [each / sum(work) for each in work]
 
 
