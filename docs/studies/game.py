@@ -16,7 +16,8 @@ of which the mean absolute value is shown; "one" is the root mean square of a si
 sample. The error is that of the mean over samples and cuts, from its spread. `closure`
 adds the classifier two-sample test (C2ST), averaged over the samples.
 
-What exists in FOLDER is not made again: more samples continue the same table.
+What exists in FOLDER is not made again: more samples continue the same table. The
+figure is FOLDER/weights.png or FOLDER/closure.png.
 """
 
 import argparse
@@ -28,11 +29,13 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import pidgan
 from pidgan.bundle.card import sample_targets
 from pidgan.files.tables import write_trees
 from pidgan.report.metrics import c2st
+from pidgan.report.plots.canvas import SOURCES, png, style
 from pidgan.sample import weights as positive
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset, Part
@@ -70,10 +73,10 @@ def main() -> None:
     a.output.mkdir(exist_ok=True)
     fresh = _fresh(a.fresh, a.output / f"fresh-{a.fresh}.npz")
     truth = Truth(*fresh)
-    print(
-        "| background | rows | all: mean | one sample | momentum: mean | one | error |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    shares: dict[str, dict[str, list[Rates]]] = {}
+    columns = "background, rows, all: mean, one, momentum: mean, one, error, C2ST"
+    print(f"| {columns.replace(',', ' |')} |")
+    print("|---" * len(columns.split(",")) + "|")
     for background in a.background:
         found: dict[str, list[Rates]] = {}
         for seed in range(FIRST_SEED, FIRST_SEED + a.samples):
@@ -85,8 +88,10 @@ def main() -> None:
                 new = _of_generators(a, dataset, truth, a.output / name)
             for what, rates in new.items():
                 found.setdefault(what, []).append(rates)
+        shares[f"{100 * background:.0f} % background"] = found
         for what, each in found.items():
             print(_line(f"{100 * background:.0f} %", what, each, truth), flush=True)
+    (a.output / f"{a.part}.png").write_bytes(png(_draw(shares, truth)))
 
 
 class Truth:
@@ -235,6 +240,24 @@ def _line(background: str, what: str, each: list[Rates], truth: Truth) -> str:
         ", ".join(f"{v:.4f}" for v in np.mean(tests, axis=0)[:2]) if tests else ""
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _draw(shares: dict[str, dict[str, list[Rates]]], truth: Truth) -> Figure:
+    """Draw the root mean square deviation of a sample in fifths of momentum."""
+    with style():
+        figure = Figure(figsize=(4.5 * len(shares), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+        for axis, (title, found) in zip(axes, shares.items(), strict=True):
+            for (what, each), colour in zip(found.items(), SOURCES, strict=False):
+                off = [100 * (r["momentum"] - truth.rates["momentum"]) for r in each]
+                spread = np.sqrt(np.mean(np.square(off), axis=(0, 1)))
+                axis.plot(100 * truth.rates["all"], spread, label=what, color=colour)
+            axis.set_title(title)
+            axis.set_xlabel("efficiency (%)")
+        axes[0].set_ylabel("rms deviation in fifths of P (%)")
+        axes[0].set_ylim(0, max(axis.get_ylim()[1] for axis in axes))
+        axes[0].legend(loc="lower right")
+    return figure
 
 
 if __name__ == "__main__":
