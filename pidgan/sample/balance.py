@@ -17,7 +17,8 @@ import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
 
-N_BINS = 10
+#: Edges of the bins of a feature, as quantiles; the outer bins are its tails.
+EDGES = (0.01, *(k / 10 for k in range(1, 10)), 0.99)
 #: Effective rows at which half of a deviation that bins share with no other is taken.
 RIDGE_ROWS = 24_000
 #: Range of the ratio.
@@ -55,12 +56,12 @@ def balance(
 def _bins(features: FloatArray) -> tuple[IntArray, int]:
     """Return the number of each row's bin of each feature (n, d), and that of all bins.
 
-    Bins hold as many rows each; a value that takes more rows than that has one alone.
+    A value that takes more rows than a bin has one alone.
     """
     places = np.empty(features.shape, dtype=np.int64)
     first = 0
     for j, values in enumerate(features.T):
-        found = np.quantile(values, np.arange(1, N_BINS) / N_BINS)
+        found = np.quantile(values, EDGES)
         edges, counts = np.unique(found, return_counts=True)
         alone = np.nextafter(edges[counts > 1], np.inf)
         edges = np.unique(np.concatenate([edges, alone]))

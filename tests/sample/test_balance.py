@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pidgan.sample import weights
-from pidgan.sample.balance import LEAST, MOST, N_BINS, balance
+from pidgan.sample.balance import EDGES, LEAST, MOST, balance
 from pidgan.sample.weights import n_eff, positive_weights
 
 N = 40_000
@@ -48,9 +48,9 @@ def test_bins_have_the_sums_of_the_weights() -> None:
     x, w, is_signal = _rows(4)
     g = np.where(is_signal, 1.0, 0.1) * (1 + 0.2 * x[:, 0].clip(-2, 2))
     found = balance(x, w, g, size=1e12) * (w.sum() / g.sum())
-    edges = np.quantile(x[:, 0], np.arange(1, N_BINS) / N_BINS)
+    edges = np.quantile(x[:, 0], EDGES)
     place = np.searchsorted(edges, x[:, 0], side="right")
-    for k in range(N_BINS):
+    for k in range(len(EDGES) + 1):
         assert found[place == k].sum() == pytest.approx(w[place == k].sum(), rel=1e-3)
 
 
