@@ -49,7 +49,7 @@ OWNERS = {
     "uproot": "files/",
     "iminuit": "sample/mass_fit",
     "sweights": "sample/sweights",
-    "onnxruntime": "bundle/session",
+    "onnxruntime": "bundle/bundle",
     "distributed": "application/workers",
     "matplotlib": "report/plots/",
     "mplhep": "report/plots/",

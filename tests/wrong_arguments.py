@@ -76,6 +76,8 @@ def make_world(folder: Path) -> None:
     (folder / "own.toml").write_text('extends = "own.toml"\n')
     (folder / "five.toml").write_text('extends = "sim_dstar_k"\nconditions = 5\n')
     (folder / "void").mkdir()
+    (folder / "reports").mkdir()
+    (folder / "reports" / "report.html").write_text("<title>A report</title>")
     collect([folder / "kaon.onnx"], folder / "collection.toml")
     shutil.copy(folder / "text.txt", folder / "text.root")
     shutil.copy(folder / "text.txt", folder / "text.parquet")

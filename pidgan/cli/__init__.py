@@ -47,6 +47,7 @@ VERBS = {
     "collect": "pidgan.bundle.collecting.collect",
     "inspect": "pidgan.open_bundle",
     "plot": "pidgan.plot",
+    "report": "pidgan.report.index_page.write_index",
     "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "efficiency": "pidgan.pid_efficiency",

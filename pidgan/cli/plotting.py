@@ -1,4 +1,4 @@
-"""The verb that draws whatever the package makes."""
+"""The verbs that show what the package makes: pictures, and an index of reports."""
 
 import json
 from collections.abc import Sequence
@@ -75,3 +75,24 @@ def plot(
     for line in (*found.notes, *map(str, paths)):
         click.echo(line)
     note(f"{len(found)} pictures: {', '.join(found)}")
+
+
+@cli.command("report", epilog="Example: pidgan report reports")
+@click.argument("folder", type=options.PATH)
+@options.as_json
+def index_reports(folder: Path, as_json: bool) -> None:
+    """Write index.html with links to all reports of a folder, the worst first.
+
+    FOLDER has reports of `validate`, `systematics`, `compare` or `demo` in it or in
+    folders below. Reports that are written below it later are added at once.
+    """
+    from pidgan.report.index_page import find_pages, write_index
+
+    path = write_index(folder)
+    if as_json:
+        reports = [
+            {**page.facts, "path": str(page.path)} for page in find_pages(folder)
+        ]
+        click.echo(json.dumps({"path": str(path), "reports": reports}))
+    else:
+        click.echo(str(path))

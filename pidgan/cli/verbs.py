@@ -16,7 +16,7 @@ ROLES = {
         *("samples", "prepare", "families", "train", "compare", "validate"),
         *("refine", "export"),
     ),
-    "Look": ("inspect", "plot"),
+    "Look": ("inspect", "plot", "report"),
     "Apply": ("collect", "quantile-map", "apply"),
     "Efficiencies": ("table", "systematics", "working-point", "efficiency"),
 }

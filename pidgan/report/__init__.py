@@ -1,17 +1,19 @@
 """Reports that judge generators, and pictures of whatever the package makes.
 
 `validation` compares generated with real rows, of tracks and of showers; `report` has
-the outcome, which saves itself, `verdict` says what its figures are together, and
-`page` is the page of every report. `map_page` is the page of
-efficiency maps and working points, `family_comparison` that of families. `metrics`,
-`shower_metrics` and `pads` are the distances behind the figures, `shower_validation`
-applies them to showers. `drawing` has the pictures of datasets, generators, maps,
-tables and ntuples, and `pictures` writes them. `plots` draws from arrays.
+the outcome, which saves itself, and `verdict` says what its figures are together.
+`page` is the page of every report and `index_page` that of a folder of reports.
+`map_page` is the page of efficiency maps and working points, `family_comparison` that
+of families. `metrics`, `shower_metrics` and `pads` are the distances behind the
+figures, `shower_validation` applies them to showers. `drawing` has the
+pictures of datasets, generators, maps, tables and ntuples, and `pictures` writes them.
+`plots` draws from arrays.
 """
 
 __all__ = [
     "drawing",
     "family_comparison",
+    "index_page",
     "map_page",
     "metrics",
     "pads",

@@ -28,7 +28,7 @@ from pidgan.report.plots.variables import (
     plot_variables,
     with_and_without,
 )
-from pidgan.report.track_figures import DEFAULT_BINS, quantile_edges
+from pidgan.report.track_cuts import DEFAULT_BINS, quantile_edges
 from pidgan.sample.cuts import compared_values, parse_cut
 from pidgan.sample.dataset import PARTS, Dataset
 from pidgan.sample.definition import Sample

@@ -17,6 +17,7 @@ from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
 from pidgan.files.writing import refuse_existing
 from pidgan.notebook import Facts, listed, shown
+from pidgan.report.index_page import refresh_index
 from pidgan.report.page import Picture, Section, Table, write_page
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_families
@@ -136,7 +137,7 @@ class FamilyComparison:
             tables=[Table([one.row() for one in self.families])],
             pictures=[Picture(figure, "Families (points) and floors (grey).")],
         )
-        return write_page(
+        path = write_page(
             directory,
             f"Families on {self.sample}",
             [section],
@@ -144,6 +145,8 @@ class FamilyComparison:
             beside={JSON_NAME: self.to_json(), FIGURE_NAME: png(figure)},
             overwrite=overwrite,
         )
+        refresh_index(path)
+        return path
 
     def _draw(self) -> Figure:
         done = [f for f in self.families if not f.problem]

@@ -19,8 +19,16 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
+from pidgan.report.index_page import refresh_index
 from pidgan.report.page import Picture, Section, Table, with_error, write_page
 from pidgan.report.plots import Figure, efficiencies
+from pidgan.report.verdict import chi2_pull, judge
+
+CORRECTED = (
+    "Here the floor of a difference is 0, and the figures are those of generated "
+    "efficiencies before the correction. A discrepancy costs uncertainty; the error "
+    "of the corrected efficiency holds it."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +73,7 @@ def write_map_report(
     refuse_existing(directory, overwrite=overwrite)
     views = [_view(one, misid=i > 0) for i, one in enumerate((nominal, *misid))]
     meta = views[0].map.metadata
-    return write_page(
+    path = write_page(
         directory,
         f"Systematic uncertainty: {meta['species']} ({meta['detector']})",
         _map_sections(views),
@@ -74,8 +82,11 @@ def write_map_report(
             f"{meta['reference']['n_eff']:.0f} effective. "
             f"Bins in {', '.join(views[0].edges)}."
         ),
+        verdict=judge(_looked(views), more=CORRECTED),
         overwrite=overwrite,
     )
+    refresh_index(path)
+    return path
 
 
 @checked
@@ -92,13 +103,15 @@ def write_working_point_report(
     Raises:
         PidganError: The directory exists and `overwrite` is not set.
     """
-    return write_page(
+    path = write_page(
         directory,
         f"Working point: {point.cut}",
         _working_point_sections(point),
         lead=f"Found from {point.scan.cut} at {len(point.scan.thresholds)} thresholds.",
         overwrite=overwrite,
     )
+    refresh_index(path)
+    return path
 
 
 def _working_point_sections(point: WorkingPoint) -> Iterator[Section]:
@@ -233,16 +246,36 @@ def _view(given: MapInput, *, misid: bool = False) -> _View:
 
 
 def _map_sections(views: Sequence[_View]) -> Iterator[Section]:
-    """Summary of all cuts, and one section for each cut."""
+    """Summary of all cuts, and one section for each cut, maps folded at its end."""
     yield _summary_section(views)
     for cut in views[0].map.cuts:
-        pictures = []
+        curves, maps = [], []
         for view in views:
             if cut in view.map.cuts:
                 number = view.map.cuts.index(cut)
-                pictures += [_curve_picture(view, number, name) for name in view.edges]
-                pictures += _map_pictures(view, number)
-        yield Section(title=cut, pictures=pictures)
+                curves += [_curve_picture(view, number, name) for name in view.edges]
+                maps += _map_pictures(view, number)
+        parts = [Section(title=f"Maps of the discrepancy, {cut}", pictures=maps)]
+        yield Section(title=cut, pictures=curves, parts=parts if maps else ())
+
+
+def _looked(views: Sequence[_View]) -> list[tuple[str, float | None]]:
+    """Label and pull of generated minus real: of all rows, and in bins of conditions.
+
+    Bins have no rows in common, so that the sum of their squared pulls is a chi2.
+    """
+    found: list[tuple[str, float | None]] = []
+    for view in views:
+        for number, cut in enumerate(view.map.cuts):
+            what = f"{view.kind}, {cut}"
+            pull = abs(float(view.overall.pull[number]))
+            found.append((f"generated - real, {what}", pull))
+            for name in view.edges:
+                pulls = view.in_bins(name).pull[number]
+                pulls = pulls[np.isfinite(pulls)]
+                label = f"chi2 of generated - real against {name}, {what}"
+                found.append((label, chi2_pull(float(np.sum(pulls**2)), len(pulls))))
+    return found
 
 
 def _summary_section(views: Sequence[_View]) -> Section:

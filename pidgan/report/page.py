@@ -9,6 +9,7 @@ JSON what it is and how its verdict reads, for the index of a folder of pages.
 import base64
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,21 +21,24 @@ import numpy as np
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import Figure, small_png
-from pidgan.report.verdict import Verdict
+from pidgan.report.verdict import Verdict, level_of
 
 HTML_NAME = "report.html"
 TEMPLATE = "report/report.html"
 TINY = 1e-4  # smaller numbers are written with a power of ten
 
-# Heights in CSS pixels where the figures stand below one another, on a narrow screen.
-OPEN_HEIGHT = 4800  # of everything that is open at first
-COLUMN, LINE, TABLE_LINE, HEADING, CHARACTERS = 700, 24, 31, 64, 85
-WIDE_INCHES = 8.0  # width from which a figure spans the page
+# Lengths in CSS pixels on screens of 800 to 1,300, where two figures stand in a line.
+OPEN_HEIGHT = 4600  # of everything that is open at first
+COLUMN, PAGE, LINE, TABLE_LINE, HEADING, CHARACTERS = 490, 990, 24, 31, 64, 85
+WIDE_INCHES, FULL_INCHES = 8.0, 11.0  # of a figure of two columns, and of all
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A text of a table with a colour ("good", "fair" or "bad") or a link."""
+    """A text of a table with a colour ("good", "fair" or "bad") or a link.
+
+    The level "text", which may stand before a colour, is that of a text that wraps.
+    """
 
     text: str
     level: str = ""
@@ -52,6 +56,11 @@ class Table:
     def headings(self) -> list[str]:
         """Headings of the columns; a row may lack some."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def classes(self) -> list[str]:
+        """Class of each column: "text" where the first cell is a text that wraps."""
+        return [cell.level.split(" ")[0] for cell in self.lines[0]]
 
     @property
     def lines(self) -> list[list[Cell]]:
@@ -74,9 +83,10 @@ class Picture:
         return round(100 * width), round(100 * height)
 
     @property
-    def is_wide(self) -> bool:
-        """Whether the figure needs the whole width of the page."""
-        return bool(self.figure.get_size_inches()[0] > WIDE_INCHES)
+    def width(self) -> str:
+        """How many columns the figure needs: "" for one, "wide" or "full"."""
+        inches = float(self.figure.get_size_inches()[0])
+        return "full" if inches > FULL_INCHES else "wide" * (inches > WIDE_INCHES)
 
     def content(self) -> str:
         """Return the figure as a PNG file in base64."""
@@ -88,7 +98,8 @@ class Section:
     """A part of the page with a line in the table of contents.
 
     The text says how to read tables and figures. Tables without rows are left out.
-    `links` are texts and addresses, relative to the page.
+    `links` are texts and addresses, relative to the page. A section that is `folded` is
+    so even if there is room.
     """
 
     title: str
@@ -97,19 +108,25 @@ class Section:
     pictures: Sequence[Picture] = ()
     parts: Sequence["Section"] = ()
     links: Sequence[tuple[str, str]] = ()
+    folded: bool = False
 
     @property
     def height(self) -> int:
-        """Height in CSS pixels on a narrow screen, without heading and parts."""
+        """Height in CSS pixels, without heading and parts."""
         height = _text_height(self.text) + LINE * len(self.links)
         for table in self.tables:
             if table.rows:
                 height += TABLE_LINE * (len(table.rows) + 1) + HEADING
+        narrow = []
         for picture in self.pictures:
-            width, tall = picture.size
-            height += round(tall * min(1.0, COLUMN / width))
-            height += _text_height(picture.caption) + LINE
-        return height
+            (width, tall), columns = picture.size, 2 if picture.width else 1
+            own = tall * min(1.0, (PAGE if picture.width else COLUMN) / width)
+            own += LINE + _text_height(picture.caption, CHARACTERS * columns // 2)
+            if picture.width:
+                height += round(own)
+            else:
+                narrow.append(round(own))
+        return height + sum(max(narrow[i : i + 2]) for i in range(0, len(narrow), 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +213,7 @@ def _fold(sections: Sequence[Section]) -> list[_Folded]:
         nonlocal left
         key = f"section-{next(numbers)}"
         needs = section.height + HEADING * len(section.parts)
-        is_open = within and (first or needs <= left)
+        is_open = within and (first or needs <= left) and not section.folded
         if is_open:
             left -= needs
         parts = [visit(part, within=is_open) for part in section.parts]
@@ -205,12 +222,22 @@ def _fold(sections: Sequence[Section]) -> list[_Folded]:
     return [visit(s, within=True, first=i == 0) for i, s in enumerate(sections)]
 
 
-def _text_height(text: str) -> int:
-    return LINE * (-(-len(text) // CHARACTERS)) + LINE if text else 0
+def _text_height(text: str, characters: int = CHARACTERS) -> int:
+    return LINE * (-(-len(text) // characters)) + LINE if text else 0
 
 
 def _cell(value: Any) -> Cell:
     return value if isinstance(value, Cell) else Cell(text=text_of(value))
+
+
+def pull_text(pull: float | None) -> str:
+    """Return a pull with one digit after the point and its sign."""
+    return "-" if pull is None or not math.isfinite(pull) else f"{pull:+.1f}"
+
+
+def pull_cell(pull: float | None) -> Cell:
+    """Return the cell of a pull, with its colour."""
+    return Cell(text=pull_text(pull), level=level_of(pull))
 
 
 def text_of(value: Any) -> str:

@@ -17,9 +17,18 @@ import numpy as np
 
 from pidgan.arguments import checked
 from pidgan.notebook import Facts, shown
-from pidgan.report.page import Cell, Picture, Section, Table, with_error, write_page
+from pidgan.report.index_page import refresh_index
+from pidgan.report.page import (
+    Picture,
+    Section,
+    Table,
+    pull_cell,
+    pull_text,
+    with_error,
+    write_page,
+)
 from pidgan.report.plots.samples import plot_history
-from pidgan.report.verdict import Verdict, judge, level_of
+from pidgan.report.verdict import Verdict, judge
 
 JSON_NAME = "report.json"
 
@@ -119,7 +128,7 @@ class Report:
         Raises:
             NtupleError: The directory exists and `overwrite` is not set.
         """
-        return write_page(
+        path = write_page(
             directory,
             self.title,
             [*self.draw(self.figures, self.data), *extra_sections],
@@ -128,6 +137,8 @@ class Report:
             beside={JSON_NAME: self.to_json()},
             overwrite=overwrite,
         )
+        refresh_index(path)
+        return path
 
     def _facts(self) -> Facts:
         main = {label: _main_text(figure) for label, figure in self.main}
@@ -186,26 +197,20 @@ def pull_of(figure: Measured) -> float | None:
     if "pull" in figure:
         return None if figure["pull"] is None else float(figure["pull"])
     value, floor = figure["value"], figure["floor"]
-    if value is None or floor is None:
+    if value is None or floor is None or figure.get("floor_error") is None:
         return None
-    error = math.hypot(figure["error"] or 0.0, figure.get("floor_error") or 0.0)
-    return (value - floor) / error if error > 0 else None
+    error = math.hypot(figure["error"] or 0.0, figure["floor_error"])
+    return float((value - floor) / error) if error > 0 else None
 
 
-def pull_text(pull: float | None) -> str:
-    """Return a pull with one digit after the point and its sign."""
-    return "-" if pull is None or not math.isfinite(pull) else f"{pull:+.1f}"
-
-
-def pull_cell(pull: float | None) -> Cell:
-    """Return the cell of a pull, with its colour."""
-    return Cell(text=pull_text(pull), level=level_of(pull))
-
-
-def figure_table(figures: Iterable[tuple[str, Measured]], *, title: str = "") -> Table:
-    """Return the table of figures with errors and floors."""
-    rows = [{"figure": name, **figure_cells(figure)} for name, figure in figures]
-    return Table(rows=rows, title=title)
+def figure_table(
+    figures: Iterable[tuple[str, Measured]], *, title: str = "", rows: bool = True
+) -> Table:
+    """Return the table of figures with errors, floors, pulls, and effective rows."""
+    lines = [{"figure": name, **figure_cells(figure)} for name, figure in figures]
+    for line in lines if not rows else ():
+        line.pop("effective rows", None)
+    return Table(rows=lines, title=title)
 
 
 def figure_cells(figure: Measured, *, name: str = "value") -> dict[str, Any]:

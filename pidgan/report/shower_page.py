@@ -72,6 +72,10 @@ def shower_report(figures: dict[str, Any], data: ShowerData) -> report.Report:
         card=figures,
         data=data,
         draw=_sections,
+        further=[
+            (f"separation of {name}", figure)
+            for name, figure in figures["separation"].items()
+        ],
     )
 
 

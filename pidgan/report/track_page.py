@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.efficiency.binning import bin_shape
-from pidgan.efficiency.real_vs_generated import RealVsGenerated
-from pidgan.report import page, report
+from pidgan.report import page, report, track_pictures
 from pidgan.report.page import Picture, Section, Table
-from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
-from pidgan.report.plots.samples import plot_mass_fit, plot_target
-from pidgan.report.track_figures import OF_BIN, CutComparison, TrackRows
-from pidgan.sample.grids import find_grid
+from pidgan.report.plots.samples import plot_mass_fit
+from pidgan.report.track_cuts import CutComparison
+from pidgan.report.track_figures import OF_BIN, TrackRows
+from pidgan.report.track_pictures import bin_labels
+from pidgan.report.track_summary import (
+    further_figures,
+    main_figures,
+    projection_row,
+    remark,
+    summary_section,
+    with_pull,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ def track_report(figures: dict[str, Any], data: TrackData) -> report.Report:
         figures=figures,
         title=f"Validation of {sample.name}: {sample.species}",
         lead=f"{rows['test']} test rows, {rows['n_eff']:.0f} effective.",
-        main=_main_figures(figures, data),
+        main=main_figures(figures),
         card={
             "floor": figures["floor"],
             "rows": rows,
@@ -55,54 +61,180 @@ def track_report(figures: dict[str, Any], data: TrackData) -> report.Report:
         },
         data=data,
         draw=_sections,
+        further=further_figures(figures),
+        remark=remark(figures),
     )
-
-
-def _main_figures(
-    figures: Mapping[str, Any], data: TrackData
-) -> list[tuple[str, report.Measured]]:
-    """Label and figure of each line of the summary."""
-    targets, mean = figures["targets"], f"mean in bins of {', '.join(data.edges)}"
-    found = [(f"weighted KS, {name}", f["ks"]) for name, f in targets.items()]
-    found += [
-        (f"KS, {name}, {mean}", f["in_bins"]["ks_mean"]) for name, f in targets.items()
-    ]
-    found.append(("C2ST, AUC of the better classifier", figures["c2st"]))
-    for cut, f in figures["efficiency"].items():
-        found.append((f"gen - real efficiency, {cut}", f["overall"]["difference"]))
-        found.append((f"pull rms in bins, {cut}", f["pull_rms"]))
-    return found
 
 
 def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
-    """Summary, mass fit, training, each target, ties, each cut."""
+    """Summary, cuts, targets, relations, training, and shares of single values."""
+    looked = [*main_figures(figures), *further_figures(figures)]
+    yield summary_section(figures, looked, data.rows.sample.condition_names)
     yield Section(
-        title="Summary",
-        text=(
-            "The floor is the same figure for real rows against real rows "
-            f"({figures['floor']}); a perfect generator would show it. "
-            "Generated rows share the conditions of the real rows and those of the "
-            "floor do not, so that a perfect generator can lie slightly below the "
-            "floor. The AUC of a classifier is 0.5 if it cannot tell generated from "
-            "real rows. A pull is generated minus real, over its uncertainty. The "
-            f"conditions are {', '.join(data.rows.sample.condition_names)}."
-        ),
-        tables=[report.figure_table(_main_figures(figures, data))],
+        title="Efficiency and misID" if data.misid else "Efficiency",
+        text="Sentinels fail the cut and stay in the denominator. Intervals are those "
+        "of Wilson. Below the curves: the difference, whose error takes into account "
+        "that real and generated rows share conditions and weights. Bins beyond the "
+        "binning of the sample show the rest of the range.",
+        tables=[Table(_overall_rows(figures, data), title="All rows")],
+        parts=[_cut_section(figures, data, cut) for cut in figures["efficiency"]],
     )
+    yield Section(
+        title="Distributions",
+        text="Points are real rows with errors sqrt(sum w²), lines are generated rows "
+        "with a band for their error. Below: the ratio, with the error of the "
+        "generated rows on the points and that of the real rows as a grey band; arrows "
+        "point to values outside the panel. The widths of bins follow from the "
+        "effective rows, "
+        "and axes end at the 0.5 and 99.5 % quantiles; a panel on a logarithmic axis "
+        "shows the whole range.",
+        parts=[
+            _target_section(figures, data, t)
+            for t in range(len(data.rows.sample.targets))
+        ],
+    )
+    if figures["correlations"]:
+        yield _correlation_section(figures, data)
+    yield _condition_section(figures, data)
     if data.mass_fit:
         yield _fit_section(data.mass_fit)
     yield from report.training_sections(data.history)
-    for t in range(len(data.rows.sample.targets)):
-        yield _target_section(figures, data, t)
-    text = "Shares of rows in which two targets are exactly equal and both measured."
-    ties = figures["ties"]
-    yield Section(
-        title="Ties",
-        text=text if ties else f"{text} There are none.",
-        tables=[Table([_share_row("targets", *item) for item in ties.items()])],
+    yield _shares_section(figures)
+
+
+def _overall_rows(figures: Mapping[str, Any], data: TrackData) -> list[dict[str, Any]]:
+    """Efficiencies and misIDs of all cuts over all rows."""
+    species = data.rows.sample.species
+    kinds = [(f"efficiency of {species}", figures["efficiency"])]
+    kinds += [(f"misID of {other}", found) for other, found in figures["misid"].items()]
+    return [
+        _overall_row(f"{kind}, {cut}", found["overall"])
+        for kind, cuts in kinds
+        for cut, found in cuts.items()
+    ]
+
+
+def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Section:
+    """Efficiency and misID of one cut, and the map of their difference."""
+    own = figures["efficiency"][cut]
+    kinds = ["Efficiency", *["MisID"] * len(data.misid)]
+    compared = (data.cuts, *data.misid.values())
+    pictures = [
+        track_pictures.efficiency(item, cut, label=f"{kind} of {item.species}")
+        for kind, found in zip(kinds, compared, strict=True)
+        for item in found.drawn
+    ]
+    projected = figures["projections"]
+    rows = [
+        projection_row(f"efficiency, {_where(name)}", one)
+        for name, one in projected["efficiency"][cut].items()
+        if one and "chi2" in one
+    ]
+    rows += [
+        projection_row(f"misID of {species}, {_where(name)}", one)
+        for species, cuts in projected["misid"].items()
+        for name, one in cuts[cut].items()
+        if one and "chi2" in one
+    ]
+    return Section(
+        title=cut,
+        tables=[
+            report.figure_table([("rms of the pulls in bins", own["pull_rms"])]),
+            Table(rows),
+        ],
+        pictures=[*pictures, track_pictures.plane(data.cuts.plane, cut)],
     )
-    for cut in figures["efficiency"]:
-        yield _cut_section(figures, data, cut)
+
+
+def _where(name: str) -> str:
+    return "in two conditions" if name == "map" else f"against {name}"
+
+
+def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Section:
+    """Distances and distributions of one target."""
+    variable = data.rows.sample.targets[t]
+    found = figures["targets"][variable.name]
+    projected = figures["projections"]["targets"][variable.name]
+    unit = variable.package_unit
+    in_unit = "" if unit == "1" else f" [{unit}]"
+    bins = found["in_bins"]
+    overall = [
+        ("weighted KS", found["ks"] | {"pull": projected["ks_pull"]}),
+        (f"Wasserstein-1 (W1){in_unit}", found["wasserstein"]),
+        (
+            "KS, mean over kinematic bins",
+            bins["ks_mean"] | {"pull": projected["ks_in_bins_pull"]},
+        ),
+    ]
+    tables = [report.figure_table(overall)]
+    if "chi2" in projected:
+        tables.append(Table([projection_row("distribution", projected)]))
+    return Section(
+        title=variable.name,
+        tables=tables,
+        pictures=track_pictures.target(data.rows, t),
+        parts=[
+            Section(
+                title=f"{variable.name} in kinematic bins",
+                tables=[Table(_bin_rows(bins, bin_labels(data.rows, data.edges)))],
+                pictures=track_pictures.target_in_bins(data.rows, t, data.edges),
+            )
+        ],
+    )
+
+
+def _bin_rows(bins: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Distances in each kinematic bin."""
+    arrays = {name: np.ravel(np.array(bins[name], np.float64)) for name in OF_BIN}
+    return [
+        {
+            "bin": label,
+            "KS": page.with_error(arrays["ks"][b], arrays["ks_error"][b]),
+            "floor of KS": arrays["ks_floor"][b],
+            "W1": arrays["wasserstein"][b],
+            "floor of W1": arrays["wasserstein_floor"][b],
+            "effective rows": f"{arrays['n_eff'][b]:.0f}",
+        }
+        for b, label in enumerate(labels)
+    ]
+
+
+def _correlation_section(figures: Mapping[str, Any], data: TrackData) -> Section:
+    """Correlations of all pairs of targets, and of some in bins of a condition."""
+    pictures = []
+    for pair, found in figures["correlations_in_bins"].items():
+        pictures.append(track_pictures.correlation(pair, found, data.rows))
+        pictures.append(track_pictures.two_targets(pair, found, data.rows))
+    rows = [
+        _share_row("targets", pair, found)
+        for pair, found in figures["correlations"].items()
+    ]
+    return Section(
+        title="Correlations of targets",
+        text="Rank correlations (Spearman), with the weights of the rows.",
+        pictures=pictures,
+        parts=[Section(title="All pairs", tables=[Table(rows)])],
+    )
+
+
+def _condition_section(figures: Mapping[str, Any], data: TrackData) -> Section:
+    """Conditions of test rows beside those of the train rows of the floor."""
+    found = figures["conditions"].items()
+    worst = [f["pull"] for _, f in found if f.get("pull") is not None]
+    text = "Real test rows beside the train rows of the floor. "
+    if worst:
+        text += (
+            "They agree: the test rows are drawn from the same distribution."
+            if max(worst) < 3
+            else "They differ: the report judges the generator on other conditions "
+            "than those it was trained on."
+        )
+    return Section(
+        title="Conditions",
+        text=text,
+        tables=[report.figure_table((f"KS, {name}", f) for name, f in found)],
+        pictures=track_pictures.conditions(data.rows),
+    )
 
 
 def _fit_section(fit: Mapping[str, Any]) -> Section:
@@ -130,178 +262,53 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
     )
 
 
-def _target_section(figures: Mapping[str, Any], data: TrackData, t: int) -> Section:
-    """Distances, atoms and distributions of one target."""
-    variable = data.rows.sample.targets[t]
-    found = figures["targets"][variable.name]
-    unit = variable.package_unit
-    labels, bins = _bin_labels(data), found["in_bins"]
-    arrays = {name: np.ravel(np.array(bins[name], np.float64)) for name in OF_BIN}
-    in_bins = [
-        {
-            "bin": label,
-            "KS": page.with_error(arrays["ks"][b], arrays["ks_error"][b]),
-            "floor of KS": arrays["ks_floor"][b],
-            "W1": arrays["wasserstein"][b],
-            "floor of W1": arrays["wasserstein_floor"][b],
-            "effective rows": f"{arrays['n_eff'][b]:.0f}",
-        }
-        for b, label in enumerate(labels)
-    ]
-    in_unit = "" if unit == "1" else f" [{unit}]"
-    overall = [
-        ("weighted KS", found["ks"]),
-        (f"Wasserstein-1 (W1){in_unit}", found["wasserstein"]),
-        ("KS, mean over kinematic bins", bins["ks_mean"]),
-    ]
+def _shares_section(figures: Mapping[str, Any]) -> Section:
+    """Values that many rows take exactly, and targets that are exactly equal."""
     atoms = [
-        _share_row("value", f"{a['value']:g}{' (sentinel)' * a['sentinel']}", a)
+        _share_row(
+            "value",
+            f"{name} = {a['value']:g}{' (sentinel)' * a['sentinel']}",
+            a,
+        )
+        for name, found in figures["targets"].items()
         for a in found["atoms"]
     ]
+    ties = figures["ties"]
+    about = "Atoms are values that many rows take exactly. Ties are two targets that "
+    about += "are exactly equal and both measured."
     return Section(
-        title=variable.name,
+        title="Ties and atoms",
+        text=about if ties else f"{about} There are no ties.",
         tables=[
-            report.figure_table(overall),
-            Table(in_bins, title="In kinematic bins"),
-            Table(atoms, title="Atoms: values that many rows take exactly"),
+            Table([_share_row("targets", *item) for item in ties.items()], "Ties"),
+            Table(atoms, "Atoms"),
         ],
-        pictures=_target_pictures(data, t, labels),
     )
 
 
-def _target_pictures(data: TrackData, t: int, labels: Sequence[str]) -> list[Picture]:
-    """Distribution overall, on a logarithmic axis, and in kinematic bins."""
-    rows = data.rows
-    variable = rows.sample.targets[t]
-    name, kinematic = variable.name, " and ".join(data.edges)
-    arguments: dict[str, Any] = {
-        "name": name,
-        "unit": variable.package_unit,
-        "weights": rows.real.weights,
-        "sentinels": variable.sentinels,
-    }
-    pair = rows.real.targets[:, t], rows.generated.targets[:, t]
-    arguments["grid"] = find_grid(pair[0], sentinels=variable.sentinels)
-    index = rows.bins(rows.real, data.edges)
-    filled = [(label, index == b) for b, label in enumerate(labels) if b in index]
-    return [
-        Picture(
-            plot_target(*pair, **arguments),
-            f"{name}: real rows (points with errors sqrt(sum w²)) and generated rows "
-            "(line, its error as a band). Below: the ratio, with the error of the "
-            "generated rows on the points and that of the real rows as a grey band; "
-            "arrows point to values outside the panel.",
-        ),
-        Picture(
-            plot_target(*pair, log=True, **arguments), f"{name} on a logarithmic axis."
-        ),
-        Picture(
-            plot_target(*pair, panels=filled, bins=25, **arguments),
-            f"{name} in quantile bins of {kinematic}.",
-        ),
-    ]
-
-
-def _cut_section(figures: Mapping[str, Any], data: TrackData, cut: str) -> Section:
-    """Efficiency and misID of one cut, and the map of their difference."""
-    own = figures["efficiency"][cut]
-    species = data.rows.sample.species
-    overall = [_overall_row(f"efficiency of {species}", own["overall"])]
-    overall += [
-        _overall_row(f"misID of {other}", found[cut]["overall"])
-        for other, found in figures["misid"].items()
-    ]
-    kinds = ["Efficiency", *["MisID"] * len(data.misid)]
-    pictures = [
-        _efficiency_picture(item, cut, label=f"{kind} of {item.species}")
-        for kind, found in zip(kinds, (data.cuts, *data.misid.values()), strict=True)
-        for item in found.against
-    ]
-    return Section(
-        title=cut,
-        text="Sentinels fail the cut and stay in the denominator.",
-        tables=[
-            Table(overall, title="All rows"),
-            report.figure_table([("rms of the pulls in bins", own["pull_rms"])]),
-        ],
-        pictures=[*pictures, _map_picture(data.cuts.plane, cut)],
-    )
-
-
-def _efficiency_picture(item: RealVsGenerated, cut: str, *, label: str) -> Picture:
-    """Efficiency against one condition."""
-    ((condition, edges),) = item.binning.items()
-    i = item.cuts.index(cut)
-    real, generated = (
-        (table.efficiency[i], [table.lower[i], table.upper[i]])
-        for table in (item.real, item.generated)
-    )
-    figure = plot_efficiency(
-        edges,
-        real,
-        generated,
-        (item.difference[i], item.difference_error[i]),
-        condition=condition,
-        unit=item.units[0],
-        cut=cut,
-        label=label,
-    )
-    return Picture(
-        figure,
-        f"{label} against {condition} for {cut}, with Wilson intervals. Below: "
-        "the difference, whose error takes into account that real and generated rows "
-        "share conditions and weights.",
-    )
-
-
-def _map_picture(item: RealVsGenerated, cut: str) -> Picture:
-    """Difference and pull in two conditions; in one, as a map of one row."""
-    names, edges = list(item.binning), list(item.binning.values())
-    if len(names) == 1:
-        names, edges = [*names, ""], [*edges, (0.0, 1.0)]
-    shape = (len(edges[0]) - 1, len(edges[1]) - 1)
-    i = item.cuts.index(cut)
-    figure = plot_map(
-        edges[0],
-        edges[1],
-        item.difference[i].reshape(shape),
-        item.difference_error[i].reshape(shape),
-        names=(names[0], names[1]),
-        units=(item.units[0], item.units[1] if len(item.units) > 1 else "1"),
-        cut=cut,
-    )
-    return Picture(
-        figure,
-        "Generated minus real efficiency (left) and its pull (right) in bins "
-        f"of {' and '.join(item.binning)}.",
-    )
-
-
-def _bin_labels(data: TrackData) -> list[str]:
-    """Text of each kinematic bin, momenta in GeV."""
-    units = {v.name: v.package_unit for v in data.rows.sample.conditions}
-    labels = []
-    for place in np.ndindex(bin_shape(data.edges)):
-        parts = []
-        for (name, edges), i in zip(data.edges.items(), place, strict=True):
-            scale, unit = (1e-3, " GeV") if units[name] == "MeV" else (1.0, "")
-            low, high = edges[i] * scale, edges[i + 1] * scale
-            parts.append(f"{name} {low:.3g}-{high:.3g}{unit}")
-        labels.append(", ".join(parts))
-    return labels
-
-
-def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, str]:
+def _share_row(head: str, label: str, share: Mapping[str, Any]) -> dict[str, Any]:
     """Shares of real and generated rows, and their difference."""
+    cells = report.figure_cells(with_pull(share["difference"]), name="generated - real")
     return {
         head: label,
         "real": page.text_of(share["real"]),
         "generated": page.text_of(share["generated"]),
-        **report.figure_cells(share["difference"], name="generated - real"),
+        **cells,
     }
 
 
-def _overall_row(label: str, found: Mapping[str, Any]) -> dict[str, str]:
+def _overall_row(label: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """Real efficiency with its error, generated efficiency, and the difference."""
-    row = _share_row("rows", label, found)
-    return row | {"real": page.with_error(found["real"], found["real_error"])}
+    difference = found["difference"]
+    row: dict[str, Any] = {
+        "": label,
+        "real": page.with_error(found["real"], found["real_error"], unit="%"),
+        "generated": f"{100 * found['generated']:.2f} %",
+        "generated - real": page.with_error(
+            difference["value"], difference["error"], unit="%"
+        ),
+        "floor": page.with_error(
+            difference["floor"], difference.get("floor_error"), unit="%"
+        ),
+    }
+    return row | {"pull": page.pull_cell(with_pull(difference)["pull"])}

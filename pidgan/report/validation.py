@@ -19,7 +19,14 @@ from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.among import rows_among, where_of_dataset
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
-from pidgan.report import track_figures
+from pidgan.report import track_cuts, track_figures
+from pidgan.report.projections import cut_projections, target_projections
+from pidgan.report.relations import (
+    condition_figures,
+    correlation_figures,
+    correlations_in_bins,
+    followed_pairs,
+)
 from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
 from pidgan.report.track_figures import TrackRows, is_usable, take
@@ -106,16 +113,17 @@ def validate(
     rows = prepare(generator, dataset)
     sample = rows.sample
     edges = {
-        name: track_figures.quantile_edges(values, KINEMATIC_BINS)
+        name: track_cuts.quantile_edges(values, KINEMATIC_BINS)
         for name, values in list(rows.columns(rows.real).items())[:2]
     }
-    texts = cut_texts(cuts or ()) or sample.cuts or track_figures.median_cuts(rows)
-    compared, others = track_figures.compare_cuts(rows, texts, binning), {}
+    texts = cut_texts(cuts or ()) or sample.cuts or track_cuts.median_cuts(rows)
+    compared = track_cuts.compare_cuts(rows, texts, binning)
+    others: dict[str, track_cuts.CutComparison] = {}
+    of_species: dict[str, TrackRows] = {}
     for other, data in misid:
         rejected = prepare(other, data)
-        others[data.sample.species] = track_figures.compare_cuts(
-            rejected, texts, binning
-        )
+        of_species[data.sample.species] = rejected
+        others[data.sample.species] = track_cuts.compare_cuts(rejected, texts, binning)
     figures = {
         "schema": FIGURES_SCHEMA,
         "sample": sample.name,
@@ -135,6 +143,17 @@ def validate(
         "c2st": track_figures.c2st_figure(rows, seed=seed, max_rows=c2st_rows),
         "efficiency": compared.figures,
         "misid": {species: found.figures for species, found in others.items()},
+        "projections": {
+            "targets": target_projections(rows, edges, seed=seed),
+            "efficiency": cut_projections(rows, compared, seed=seed),
+            "misid": {
+                species: cut_projections(of_species[species], found, seed=seed)
+                for species, found in others.items()
+            },
+        },
+        "correlations": correlation_figures(rows),
+        "correlations_in_bins": correlations_in_bins(rows, followed_pairs(rows, texts)),
+        "conditions": condition_figures(rows, seed=seed),
     }
     drawn = TrackData(
         rows=rows,

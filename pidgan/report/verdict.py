@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 FAIR, BAD = 2.0, 3.0  # pulls from which a figure has another colour
+RANKED = 10  # figures that a page tells the index of its folder
 CHANCE, HARDLY = 0.05, 1e-3  # chances of the worst pull, from which a verdict has one
 
 
@@ -34,6 +35,7 @@ class Verdict:
         chance: Chance that a perfect generator has so large a pull in any figure, if
             they were independent; for figures that are not, this is an upper limit.
         more: Further sentences.
+        ranked: Labels and pulls of the worst figures.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Verdict:
     pull: float
     chance: float
     more: str = ""
+    ranked: tuple[tuple[str, float], ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the verdict in values that JSON knows."""
@@ -65,24 +68,26 @@ def judge(
     if above == 0:
         head = f"No figure of {n} is more than {FAIR:g} sigma above its floor"
     else:
-        verb = "figure is" if above == 1 else "figures are"
-        head = f"{above} of {n} {verb} more than {FAIR:g} sigma above the floor"
+        verb = "is" if above == 1 else "are"
+        head = f"{above} of {n} figures {verb} more than {FAIR:g} sigma above the floor"
     text = f"{head}; worst: {worst}, {pull:.1f} sigma."
     level = "good" if chance > CHANCE else "fair" if chance > HARDLY else "bad"
     because = {
-        "good": "This is what chance gives",
-        "fair": "This is rare by chance",
-        "bad": "Chance does not explain this",
+        "good": "The worst is what chance gives",
+        "fair": "The worst is rare by chance",
+        "bad": "Chance does not explain the worst",
     }[level]
     looked = (
         f"{because}: a perfect generator has on average {expected:.1f} of {n} figures "
-        f"above {FAIR:g} sigma, and a pull as large as the worst one in any of them "
-        f"with a probability of {_probability(chance)}."
+        f"above {FAIR:g} sigma, several at once if they see one fluctuation, and a "
+        f"pull as large as the worst one in any of them with a probability of "
+        f"{_probability(chance)}."
     )
     missing = len(pulls) - n
     if missing:
-        figures = "figure" if missing == 1 else "figures"
-        looked += f" {missing} {figures} could not be measured."
+        figures = "figure has" if missing == 1 else "figures have"
+        looked += f" {missing} more {figures} no known pull."
+    ranked = sorted(known, key=lambda pair: -pair[1])[:RANKED]
     return Verdict(
         text=text,
         level=level,
@@ -92,7 +97,16 @@ def judge(
         pull=float(pull),
         chance=chance,
         more=f"{looked} {more}".strip(),
+        ranked=tuple((label, float(p)) for label, p in ranked),
     )
+
+
+def chi2_pull(chi2: float, ndf: int) -> float | None:
+    """Return the number of standard deviations of the p-value of a chi2."""
+    if ndf < 1:
+        return None
+    log_p = float(stats.chi2.logsf(chi2, ndf))
+    return float(min(stats.norm.isf(np.exp(log_p)), MOST_SIGMAS))
 
 
 def level_of(pull: float | None) -> str:
@@ -126,6 +140,7 @@ def sigmas(value: float, null: ArrayLike) -> float | None:
     return float((np.cbrt(x) - (1.0 - 2.0 / (9.0 * k))) / math.sqrt(2.0 / (9.0 * k)))
 
 
+MOST_SIGMAS = 37.0  # p-values beyond are below the smallest number
 LEAST_SKEWNESS = 0.05  # below which a distribution counts as normal
 
 

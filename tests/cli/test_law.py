@@ -75,6 +75,7 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
     "collect": {"bundles": ("kaon.onnx",), "output": ("-o", "new.toml")},
     "inspect": {"bundle": ("kaon.onnx",)},
     "plot": {"what": ("kaon.onnx",), "output": ("-o", "new.pdf")},
+    "report": {"folder": ("reports",)},
     "quantile-map": {
         "files": (NTUPLE,),
         "data": ("--data", NTUPLE),

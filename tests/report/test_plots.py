@@ -1,5 +1,6 @@
 """Figures: every function draws, whatever the arrays hold, and leaves no state."""
 
+import io
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pidgan.report.pads import MOMENTS, image_moments, profile
-from pidgan.report.plots import png
+from pidgan.report.plots import png, small_png
 from pidgan.report.plots.efficiencies import (
     plot_breakdown,
     plot_corrected,
@@ -18,7 +19,12 @@ from pidgan.report.plots.efficiencies import (
     plot_roc,
 )
 from pidgan.report.plots.pads import plot_pads, plot_profiles
-from pidgan.report.plots.samples import plot_history, plot_mass_fit, plot_target
+from pidgan.report.plots.samples import plot_history, plot_mass_fit
+from pidgan.report.plots.targets import (
+    plot_correlation,
+    plot_target,
+    plot_two_targets,
+)
 from pidgan.sample.grids import Grid
 
 EDGES = np.array([3e3, 10e3, 30e3, 100e3])
@@ -46,10 +52,26 @@ def target_figure(**changes: object) -> Figure:
         "name": "DLLk",
         "weights": rng.normal(0.5, 1.0, 300),
         "sentinels": (-999.0,),
-        "bins": 20,
         **changes,
     }
     return plot_target(real, generated, **arguments)
+
+
+CORRELATION = {"condition": "P", "unit": "MeV", "title": "DLLk, DLLp"}
+
+
+def flag_figure() -> Figure:
+    flags = (np.random.default_rng(1).random((2, 300)) < 0.7).astype(float)
+    flags[0, :5] = -999.0
+    return plot_target(*flags, name="isMuon", sentinels=(-999.0,), tail=True)
+
+
+def two_targets_figure() -> Figure:
+    y, g = np.random.default_rng(1).normal(size=(2, 2, 200))
+    w, masks = np.ones(200), [np.arange(200) % 3 == i for i in range(4)]
+    columns = [(f"bin {i}", "", mask) for i, mask in enumerate(masks)]
+    names = ("DLLk", "DLLp")
+    return plot_two_targets(tuple(y), tuple(g), names=names, weights=w, columns=columns)
 
 
 def corrected_figure(
@@ -115,12 +137,17 @@ FIGURES = {
     "profiles": lambda: profiles_figure(60),
     "profiles_of_few_rows": lambda: profiles_figure(4),
     "target": target_figure,
-    "target_log": lambda: target_figure(log=True),
+    "target_tail": lambda: target_figure(tail=True),
+    "flag": lambda: flag_figure(),
+    "correlation": lambda: plot_correlation(
+        EDGES, [0.1, np.nan, 0.3], [0.2, 0.1, 0.3], [0.1] * 3, **CORRELATION
+    ),
+    "two_targets": lambda: two_targets_figure(),
     "target_panels": lambda: target_figure(
         panels=[(str(i), np.arange(300) % 4 == i) for i in range(4)]
     ),
     "target_empty_panel": lambda: target_figure(
-        log=True, panels=[("none", np.zeros(300, dtype=bool))]
+        panels=[("none", np.zeros(300, dtype=bool))]
     ),
     "efficiency": lambda: efficiency_figure(np.array([0.9, 0.95, np.nan])),
     "efficiency_nan": lambda: efficiency_figure(np.full(3, np.nan)),
@@ -205,6 +232,59 @@ def test_bins_hold_as_many_values_of_a_grid(step: float, offset: float) -> None:
     edges = x - np.diff(x)[0] / 2
     inside = (edges - offset) / step + 0.5
     np.testing.assert_allclose(inside, np.rint(inside), atol=1e-6)
+
+
+def test_a_flag_has_two_bars_and_no_ticks_between() -> None:
+    bottom, top = flag_figure().axes
+    assert [text.get_text() for text in bottom.get_xticklabels()] == ["0", "1"]
+    assert not len(bottom.xaxis.get_minorticklocs())
+    (points,) = (one for one in top.containers if hasattr(one, "lines"))
+    assert len(points.lines[0].get_ydata()) == 2
+
+
+def test_bins_follow_from_the_rows_and_axes_from_the_bulk() -> None:
+    rng = np.random.default_rng(1)
+    y = np.concatenate([rng.normal(20, 20, 33_000), [-1000.0, 500.0]])
+    bottom, top, *tail = plot_target(y, y, name="DLLk", tail=True).axes
+    assert top.get_ylabel() == "Tracks / 1"
+    low, high = bottom.get_xlim()
+    assert -35 < low < -30
+    assert 70 < high < 75
+    assert tail[0].get_xlim()[0] <= -1000
+    assert tail[1].get_yscale() == "log"
+
+
+def test_ticks_of_the_upper_panel_have_no_labels() -> None:
+    figure = efficiency_figure(np.array([0.9, 0.95, 0.9]))
+    top = figure.axes[1]
+    figure.canvas.draw()
+    for which in ("major", "minor"):
+        for tick in getattr(top.xaxis, f"get_{which}_ticks")():
+            assert not tick.label1.get_visible()
+
+
+def test_an_axis_of_less_than_a_decade_stays_linear() -> None:
+    eta = np.array([1.5, 3.0, 3.1, 5.0])
+    assert corrected_figure(np.full(3, 0.5), eta).axes[0].get_xscale() == "linear"
+
+
+def test_bars_of_a_breakdown_stay_in_the_frame() -> None:
+    figure = plot_breakdown(["cut"], {"a": [0.01], "real rows": [0.05]}, [0.02])
+    assert figure.axes[0].get_xlim()[1] > 5.0
+
+
+def test_a_small_png_has_the_colours_of_the_figure() -> None:
+    from PIL import Image
+
+    figure = flag_figure()
+    small, whole = small_png(figure), png(figure, dpi=120)
+    assert len(small) < 0.6 * len(whole)
+    a, b = (
+        np.asarray(Image.open(io.BytesIO(one)).convert("RGB"), float)
+        for one in (small, whole)
+    )
+    assert a.shape == b.shape
+    assert np.abs(a - b).mean() < 2
 
 
 def test_pyplot_is_not_imported() -> None:

@@ -284,7 +284,7 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
     assert "1 &amp; 2" in text
     assert 'src="http' not in text
     assert 'href="http' not in text
-    titles = ("Summary", "Mass fit", "Training", "DLLk", "Ties", "DLLk &gt; 3")
+    titles = ("Summary", "Mass fit", "Training", "DLLk", "DLLk &gt; 3")
     for title in titles:
         assert f">{title}</a>" in text
     with pytest.raises(PidganError, match="out exists"):

@@ -9,7 +9,8 @@ given in MeV are drawn in GeV (masses of narrow peaks stay in MeV).
 
 from matplotlib.figure import Figure
 
-from pidgan.report.plots.canvas import png, small_png
+from pidgan.report.plots.canvas import png
+from pidgan.report.plots.small import small_png
 
 __all__ = [
     "Figure",

@@ -27,12 +27,11 @@ FIT, SIGNAL, BACKGROUND = "#332288", "#e69f00", "#7f8c8d"
 SOURCES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6d46")
 LEAST_RATIO, MAX_RATIO = 0.05, 0.5  # half ranges of a ratio panel around 1
 SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest one
-WIDE_BINS = 20  # number of bins up to which horizontal bars show their width
+WIDE_BINS = 30  # number of bins up to which horizontal bars show their width
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
 LOG_RANGE = 10.0  # ratio of the ends of an axis, below which it stays linear
 FIRST = ("real", "data")  # words that begin the first line of a legend
-DPI, PAGE_DPI = 100, 120
-LINE_COLOURS, MOST_COLOURS = 48, 255  # of the pictures of a page
+DPI = 100
 
 _TICKS = {
     "labelsize": 12.0,
@@ -68,27 +67,6 @@ def png(figure: Figure, *, dpi: float = DPI) -> bytes:
         FigureCanvasAgg(figure)
         figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
-
-
-def small_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file with a palette, a third of the size of `png`."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png(figure, dpi=PAGE_DPI))).convert("RGB")
-    # A picture with a scale of colours needs more of them than lines and points.
-    shaded = any(axis.images or _has_scale(axis) for axis in figure.axes)
-    few = image.quantize(
-        MOST_COLOURS if shaded else LINE_COLOURS,
-        method=Image.Quantize.MEDIANCUT,
-        dither=Image.Dither.NONE,
-    )
-    buffer = io.BytesIO()
-    few.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
-
-
-def _has_scale(axis: Axes) -> bool:
-    return any(shape.get_array() is not None for shape in axis.collections)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Figures of samples and trainings: targets, mass fits, losses, families."""
+"""Figures of samples and trainings: mass fits, losses, families."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -7,64 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from pidgan.arrays import FloatArray
 from pidgan.report.plots import canvas
-from pidgan.sample.grids import Grid
 
 MAX_PULL = 4.8  # half range of the pulls of a mass fit
 FEW_LOSSES = 20  # fewer are drawn with markers, as one alone makes no line
-FEW_CELLS = 10  # of a grid in a bin, any number of which is as good as a round one
-
-
-@canvas.style()
-def plot_target(
-    real: ArrayLike,
-    generated: ArrayLike,
-    *,
-    name: str,
-    unit: str = "1",
-    weights: ArrayLike | None = None,
-    sentinels: Sequence[float] = (),
-    panels: Sequence[tuple[str, ArrayLike]] = (),
-    bins: int = 40,
-    log: bool = False,
-    grid: Grid | None = None,
-) -> Figure:
-    """Draw a target: real points over the generated histogram, with their ratio.
-
-    Values are (n,), errors sqrt(sum w^2). Sentinels are not drawn; the legend gives
-    their shares. `panels` are titles and masks (n,), one pair of panels for each. Each
-    bin of a target on a `grid` holds as many of its values.
-    """
-    y, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
-    w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    chosen = list(panels) or [("", np.ones(len(y), dtype=np.bool_))]
-    edges = _target_edges(y[~np.isin(y, list(sentinels))], bins, grid)
-    scale, shown = canvas.display_unit(unit)
-    tracks = "Tracks" if weights is None else "Weighted tracks"
-    width = (edges[1] - edges[0]) * scale
-    figure, axes = canvas.ratio_panels(len(chosen))
-    for (title, mask), pair in zip(chosen, axes, strict=True):
-        inside = np.asarray(mask, dtype=np.bool_)
-        rows = [(v[inside], w[inside], edges) for v in (y, g)]
-        texts = [_outside_text(*one, sentinels) for one in rows]
-        data = _histogram(*rows[0], label=f"real{texts[0]}")
-        made = _histogram(
-            *rows[1], label=f"generated{texts[1]}", colour=canvas.GENERATED, kind="line"
-        )
-        canvas.draw_comparison(
-            pair,
-            edges * scale,
-            data,
-            [made],
-            labels=(canvas.per_bin(tracks, width, shown), name, shown),
-            title=title,
-            zero=True,
-            log=log,
-            least=0.1,
-        )
-        pair[0].axhline(0.0, color=canvas.FLOOR, linewidth=0.8, zorder=0)
-    return figure
 
 
 @canvas.style()
@@ -172,64 +118,6 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     return figure
-
-
-def _histogram(
-    values: FloatArray, w: FloatArray, edges: FloatArray, **style: Any
-) -> canvas.Series:
-    """Sums of w per bin with errors sqrt(sum w^2); empty bins have no point."""
-    counts, _ = np.histogram(values, edges, weights=w)
-    squares, _ = np.histogram(values, edges, weights=w * w)
-    if style.get("kind") != "line":
-        counts = np.where(squares > 0, counts, np.nan)
-    return canvas.series(counts, np.sqrt(squares), **style)
-
-
-def _target_edges(values: FloatArray, bins: int, grid: Grid | None) -> FloatArray:
-    """Equal bins over the range that holds all but the outermost rows."""
-    if len(values) == 0:
-        return np.linspace(0.0, 1.0, bins + 1)
-    low, high = np.quantile(values, [0.001, 0.999])
-    whole = values.min(), values.max()
-    # A compact variable (a probability) is drawn whole.
-    if whole[1] - whole[0] < 1.3 * (high - low):
-        low, high = whole
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    if grid is not None:
-        cells = max(1.0, np.ceil((high - low) / bins / grid.step - 1e-6))
-        cells = cells if cells < FEW_CELLS else _round_up(cells)
-        width, edge = cells * grid.step, grid.offset - 0.5 * grid.step
-        first = np.floor((low - edge) / width + 1e-6)
-        last = np.ceil((high - edge) / width - 1e-6)
-        return np.asarray(edge + width * np.arange(first, max(last, first + 1) + 1))
-    width = _round_up((high - low) / bins)
-    first, last = np.floor(low / width + 1e-9), np.ceil(high / width - 1e-9)
-    return np.asarray(width * np.arange(first, max(last, first + 1) + 1))
-
-
-def _round_up(width: float) -> float:
-    """The next round bin width: 1, 2, 2.5 or 5 times a power of ten."""
-    power = 10.0 ** np.floor(np.log10(width))
-    steps = (1.0, 2.0, 2.5, 5.0, 10.0)
-    return float(power * next(s for s in steps if s * power >= width * (1 - 1e-9)))
-
-
-def _outside_text(
-    values: FloatArray, w: FloatArray, edges: FloatArray, sentinels: Sequence[float]
-) -> str:
-    """Share of the rows that the axis does not show, for the legend."""
-    total = w.sum()
-    if total <= 0:
-        return ""
-    missing = np.isin(values, list(sentinels))
-    beyond = ~missing & ((values < edges[0]) | (values > edges[-1]))
-    texts = []
-    for text, mask in (("sentinel", missing), ("outside", beyond)):
-        share = 100 * w[mask].sum() / total
-        if mask.any() and abs(share) >= 0.005:
-            texts.append(f"{share:.2f}% {text}")
-    return f" ({', '.join(texts)})" if texts else ""
 
 
 PANEL = (3.2, 0.38, 1.6)  # width; height of a line; height of everything else, inches
