@@ -219,7 +219,13 @@ def _write_maps(
     "Prefix of a track and its efficiency map from `pidgan systematics`, or a folder "
     "with the maps of a collection",
     more=" MAP.json alone is the map of every --track TRACK. Several are for a joint "
-    "selection.",
+    "selection, or for one track the maps of a collection.",
+)
+@options.repeated(
+    "--table tables",
+    "TRACK=TABLE.csv",
+    "Prefix of a track and a table from `pidgan table DATASET -o`, for the efficiency "
+    "without a generator, as from PIDCalib",
 )
 @options.tracks(
     metavar="TRACK=MAP.json",
@@ -282,6 +288,7 @@ def _write_maps(
 def efficiency(
     files: Sequence[str],
     maps: Sequence[str],
+    tables: Sequence[str],
     tracks: Sequence[str],
     binning: Any,
     ratios: Sequence[tuple[int, int]],
@@ -306,7 +313,7 @@ def efficiency(
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
-    opened = open_maps(_parse_maps(tracks, maps))
+    opened = open_maps(_parse_maps(tracks, [*maps, *tables]))
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
     with usage_errors():
         found = pidgan.pid_efficiency(opened, list(files), binning=binning, **given)
@@ -340,11 +347,18 @@ def efficiency(
     click.echo(dumped or "\n\n".join(one.text() for one in (*shown, *quotients)))
 
 
-def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
-    """Return the map of each track, of TRACK=MAP.json or of TRACK and MAP.json."""
+def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
+    """Return the maps of each track, of TRACK=MAP.json or of TRACK and MAP.json."""
     shared = [text for text in maps if "=" not in text or Path(text).exists()]
     alone = [text for text in tracks if "=" not in text]
-    pairs = options.parse_pairs(text for text in (*tracks, *maps) if "=" in text)
+    pairs: dict[str, Any] = options.parse_pairs(t for t in tracks if "=" in t)
+    several: dict[str, list[str]] = {}
+    for text in (text for text in maps if "=" in text):
+        ((name, value),) = options.parse_pairs([text]).items()
+        if name in pairs:
+            raise click.UsageError(f"{name!r} is given twice")
+        several.setdefault(name, []).append(value)
+    pairs |= {name: own if len(own) > 1 else own[0] for name, own in several.items()}
     if shared and len(maps) == 1 and alone:
         return dict.fromkeys(alone, shared[0])
     if shared or not pairs:

@@ -34,7 +34,7 @@ from pidgan.application.record import SCHEMA, tree_name
 from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, IntArray
-from pidgan.efficiency.binning import Counts, add_counts, bin_index, count_outside
+from pidgan.efficiency.binning import Counts, add_counts, count_outside
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.made_by import NOT_MADE, MadeBy, find_made_by, is_usable
 from pidgan.efficiency.proof import Proof
@@ -47,7 +47,7 @@ from pidgan.efficiency.row_plans import (
 from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
-from pidgan.efficiency.track_maps import GivenMap, MapPart, Maps, parts_of
+from pidgan.efficiency.track_maps import GivenMap, MapPart, Maps, is_table, parts_of
 from pidgan.efficiency.track_where import parse_wheres
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
@@ -290,7 +290,7 @@ class _TrackColumns:
             mine = np.flatnonzero(which == number)
             own = {name: rows[name][mine] for name in (*self.own, *self.others)}
             columns = {c.variable.name: c.evaluate(own) for c in conditions}
-            bins = bin_index(columns, part.map.binning)
+            bins = part.map.place(columns)
             left = np.ones(len(mine), dtype=np.bool_)
             losses = self._losses(part.map, own, columns, is_signed=is_signed)
             for why, lost in losses:
@@ -455,9 +455,11 @@ def _find_track(track: str, proof: Proof, request: _Request) -> _TrackColumns:
         ),
         made_by=None,
         species=f"{track}_{request.species_from}" if request.species_from else None,
-        status=status if status in tree.branches else None,
+        status=status if status in tree.branches and not is_table(given) else None,
     )
     check_numbers([*found.own, *found.others], tree, source, track)
+    if is_table(given):
+        return found
     proof.require(
         track,
         given,

@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from pidgan.arguments import checked
-from pidgan.arrays import BoolArray, FloatArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.shipped import shipped_names, shipped_path
+from pidgan.efficiency import binning as bins
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
@@ -76,6 +77,9 @@ _ARRAYS = {
     **dict.fromkeys(("passing", "failing"), "c"),
 }
 _MARK = "pidgan: "
+
+TABLE = "table"
+"""Metadata: the kind of a map that is a table of efficiencies."""
 
 DENOMINATOR = "denominator"
 """Metadata: the relative error of the denominator in each bin, if targets are in it."""
@@ -158,6 +162,23 @@ class EfficiencyMap:
         return str(self.metadata.get("where", ""))
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is a table of efficiencies, which corrects no generator."""
+        return self.metadata.get("kind") == TABLE
+
+    @property
+    def usable(self) -> BoolArray:
+        """(n_bins,), bins that have an efficiency: all, except of a table."""
+        found = np.ones(len(self.n_eff), dtype=np.bool_)
+        found[list(self.metadata.get("unusable", ()))] = False
+        return found
+
+    def place(self, columns: bins.Columns) -> IntArray:
+        """Return the bin (n,) of rows, -1 where they have no efficiency."""
+        place = bins.bin_index(columns, self.binning)
+        return np.where((place >= 0) & self.usable[place], place, -1)
+
+    @property
     def denominator_shift(self) -> FloatArray:
         """(n_bins,) relative error of the denominator, zero without targets in it."""
         found = self.metadata.get(DENOMINATOR)
@@ -176,6 +197,8 @@ class EfficiencyMap:
         )
         if wanted not in known:
             hint = nearest(cut, self.cuts) or f"; known: {', '.join(self.cuts)}"
+            if self.is_table:
+                raise MapError(f"{self.metadata['name']} has no cut {cut!r}{hint}")
             text = f"the efficiency map has no cut {cut!r}{hint}"
             raise MapError(f"{text}; run systematics for it")
         return known.index(wanted)

@@ -57,7 +57,13 @@ from pidgan.efficiency.row_plans import Request
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
-from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps, parts_of
+from pidgan.efficiency.track_maps import (
+    GivenMap,
+    Maps,
+    as_track_maps,
+    is_table,
+    parts_of,
+)
 from pidgan.efficiency.track_where import Wheres, parse_wheres, where_text
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files.frames import Rows
@@ -103,6 +109,7 @@ class PidEfficiencies:
         sample_cuts: By track and cut on the probe of its calibration sample, the rows
             that fail it, and all rows that `apply` was given: 0 where the ntuple has no
             such branch.
+        n_uncovered: Rows in no bin of a table that has an efficiency, left out.
         where: Terms of the denominator by track, empty if all rows count.
         n_not_among: Rows that are not in the denominator, left out.
     """
@@ -117,6 +124,7 @@ class PidEfficiencies:
     sample_cuts: SampleCuts = field(default_factory=dict)
     where: Wheres = field(default_factory=dict)
     n_not_among: int = 0
+    n_uncovered: int = 0
 
     def __iter__(self) -> Iterator[PidEfficiency]:
         return iter(self.results)
@@ -164,6 +172,7 @@ class PidEfficiencies:
             "n_outside_bins": self.n_outside_bins,
             "where": {track: list(own.terms) for track, own in self.where.items()},
             "n_not_among": self.n_not_among,
+            "n_uncovered": self.n_uncovered,
             "key": list(self.key),
             "unproven": list(self.unproven),
             "outside": {
@@ -183,13 +192,18 @@ class PidEfficiencies:
         text = quoted.efficiency_text(
             self.results, self.binning, self.n_outside_bins, self.key
         )
+        what = "outside its map, with the generated outcome"
+        if self.n_uncovered:
+            what = "outside its table, left out"
         lines = [
-            f"{track} outside its map, with the generated outcome: {'; '.join(texts)}"
+            f"{track} {what}: {'; '.join(texts)}"
             for track, found in self.outside.items()
             if (texts := outside_texts(found))
         ]
         cuts = (sample_cut_text(t, own) for t, own in self.sample_cuts.items())
         lines += [text for text in cuts if text]
+        if self.n_uncovered:
+            lines.append(f"without an efficiency, left out: {self.n_uncovered} rows")
         lines += where_text(self.where, self.n_not_among) if self.where else []
         lines += [f"NOT PROVEN: {one}" for one in self.unproven]
         return "\n".join([text, *lines])
@@ -240,7 +254,8 @@ def pid_efficiency(
         maps: Efficiency map, or its JSON file, by the prefix of the track; the columns
             are `{track}_{target}{suffix}`. Several maps, or a folder of their files,
             are those of the bundles of a collection: each row uses the map of the
-            bundle that made it.
+            bundle that made it. An `EfficiencyTable`, or its file, gives the efficiency
+            without a generator.
         files: Files, `FILE:TREE` or patterns; or rows in memory, as `apply` gives them.
         cuts: One selection or several. A cut on target names, "RichDLLk > 0", is
             required of every track; a cut may also name several tracks,
@@ -285,6 +300,13 @@ def pid_efficiency(
         NtupleError: A file, tree or branch is missing, or a unit is wrong.
     """
     opened = open_maps(maps)
+    for track, own in opened.items():
+        if is_table(own) and (species_from or not correction):
+            raise ValueError(
+                f"{track} has a table of efficiencies: it knows no species, and there "
+                "is nothing to correct; expected neither species_from nor "
+                f"correction=False (choose rows by where='abs({track}_TRUEID) == 321')"
+            )
     selections = parse_selections(cuts, opened)
     wheres = parse_wheres(where, opened)
     request = Request(
@@ -305,7 +327,12 @@ def pid_efficiency(
     )
     rows = read_rows(files, request)
     found = combine(selections, rows, opened, correction=correction, outside=outside)
-    return replace(found, where=wheres, n_not_among=rows.n_not_among)
+    return replace(
+        found,
+        where=wheres,
+        n_not_among=rows.n_not_among,
+        n_uncovered=rows.n_uncovered,
+    )
 
 
 def combine(
@@ -420,6 +447,8 @@ def _describe(
         status, n_passing = cells.status[cell], part.n_passing[cell]
         usable = status == FILLED
         generated = part.generated[cell] if usable else np.nan
+        if part.is_table:  # There are no responses, only efficiencies.
+            generated, n_passing = np.nan, -1
         flags = {
             "empty": status == EMPTY,
             "sum of weights not positive": status == NOT_POSITIVE,

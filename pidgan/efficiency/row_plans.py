@@ -18,6 +18,7 @@ from pidgan.efficiency.track_maps import (
     Maps,
     TrackMap,
     as_track_maps,
+    is_table,
     parts_of,
 )
 from pidgan.efficiency.track_where import Wheres, find_others
@@ -153,7 +154,7 @@ def _plan(track: str, proof: Proof, request: Request) -> TrackPlan:
         for part in parts_of(given)
     ]
     status = f"{track}_pidgan_status{request.suffix}"
-    has_status = status in tree.branches
+    has_status = status in tree.branches and not is_table(given)
     species = f"{track}_{request.species_from}" if request.species_from else None
     inputs = [name for one in maps for name in one.inputs]
     plan = TrackPlan(
@@ -195,7 +196,9 @@ def _plan_map(
     """Return where a tree holds what a map needs for cuts of the track."""
     found = part.map
     parse = partial(parse_cut, names=found.names, aliases=found.aliases)
-    parsed = {number: parse(found.cuts[part.numbers[number]]) for number in cuts}
+    # Responses do not matter for a table.
+    wanted = () if found.is_table else cuts
+    parsed = {number: parse(found.cuts[part.numbers[number]]) for number in wanted}
     named = {name for cut in parsed.values() for name in cut.names}
     if own := request.where.get(track):
         terms = (*own.rows, *([own.targets] if own.targets else ()))
@@ -223,6 +226,8 @@ def _prove(
     plan: TrackPlan, given: TrackMap, proof: Proof, request: Request
 ) -> MadeBy | None:
     """Add what a track needs to the proof; return which map serves which rows."""
+    if is_table(given):
+        return None
     proof.require(
         plan.track,
         given,

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.table import TABLE_FILES, EfficiencyTable
+from pidgan.efficiency.table_maps import open_table
 from pidgan.efficiency.track_maps import GivenMap, Maps, TrackMap, TrackMaps, join_maps
 from pidgan.errors import CutError, MapError, nearest
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut, terms_of
@@ -65,6 +67,14 @@ def open_maps(maps: Mapping[str, GivenMap]) -> dict[str, TrackMap]:
     for track, given in maps.items():
         if isinstance(given, TrackMaps):
             found[track] = given
+            continue
+        if isinstance(given, EfficiencyTable):
+            found[track] = opened.setdefault(f"#{id(given)}", open_table(given))
+            continue
+        if isinstance(given, str | Path) and Path(given).suffix in TABLE_FILES:
+            if str(given) not in opened:
+                opened[str(given)] = open_table(given)
+            found[track] = opened[str(given)]
             continue
         listed: list[Any] = [given]
         if not isinstance(given, str | Path | EfficiencyMap):

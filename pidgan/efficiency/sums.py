@@ -26,7 +26,7 @@ from pidgan.efficiency.events import EventSums, event_blocks, in_several, square
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.smoothing import SCALE_FLOOR, difference_scale
 from pidgan.efficiency.table import EMPTY, FILLED, NOT_POSITIVE
-from pidgan.efficiency.track_maps import Maps, parts_of
+from pidgan.efficiency.track_maps import Maps, is_table, parts_of
 from pidgan.errors import PidganWarning
 from pidgan.sample.weights import n_eff_of_sums
 
@@ -84,6 +84,7 @@ class Part:
     gradients: Mapping[str, Any]
     shifts: Mapping[Origin, FloatArray]
     few: bool
+    is_table: bool = False
 
 
 def sum_cells(rows: Rows) -> Cells:
@@ -349,6 +350,8 @@ def integrate(
             gradients[key] = gradients[key] + wide if key in gradients else wide
             for name, variation in part.map.variations.items():
                 found[key, name] = slopes @ variation[k]
+            if part.map.is_table:
+                continue
             # An origin of its own: a variation of the map may have the same name.
             moved = (slopes * change[:, part.bins]).sum(axis=1)
             found[(key, "filling"), "transfer"] = moved
@@ -376,6 +379,7 @@ def integrate(
         outside_fraction=np.abs(cells.mean(rows, is_outside.astype(np.float64))),
         gradients=gradients,
         shifts=shifts,
+        is_table=any(is_table(maps[t]) for t in selection.cuts),
         few=any(maps[t].cuts[k] in maps[t].flagged for t, k in selection.cuts.items()),
     )
 

@@ -7,7 +7,8 @@ quantity for rows of another species.
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,8 +19,16 @@ from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
-from pidgan.efficiency.table_files import axis_edges, weight_histogram, weight_sums
+from pidgan.efficiency.table_files import (
+    axis_edges,
+    edges_of_frame,
+    read_table_frame,
+    save_tables,
+    weight_histogram,
+    weight_sums,
+)
 from pidgan.errors import CutError, DatasetError, PidganWarning
+from pidgan.files.seals import reason
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import Dataset
@@ -34,6 +43,9 @@ FILLED, EMPTY, NOT_POSITIVE = 0, 1, 2
 MIN_PASSED = 20.0
 """Effective passing rows below which an efficiency is flagged as `few`: its relative
 uncertainty is above 22 %, and its interval is no longer a Gaussian one."""
+
+TABLE_FILES = (".csv", ".parquet", ".pkl")
+"""Names of files that are tables rather than maps."""
 
 UNKNOWN_ROWS = -1
 """`n_rows` of a table made from histograms, which hold sums of weights only."""
@@ -135,6 +147,67 @@ class EfficiencyTable:
         }[content]
         cuts = () if content == "total" else self.cuts
         return weight_histogram(self.binning, *arrays, name=content, cuts=cuts)
+
+    @checked
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the table: .csv or .parquet, which `open` reads, or .root.
+
+        Args:
+            path: File; its suffix is the format.
+            overwrite: Whether to replace an existing file.
+        """
+        tables = {"efficiency": self}
+        return save_tables(path, self.frame(), tables, overwrite=overwrite)
+
+    @classmethod
+    @checked
+    def open(cls, path: str | Path) -> Self:
+        """Read a table that `save` or `pidgan table DATASET -o` wrote.
+
+        Raises:
+            DatasetError: The file is missing, damaged or no table of efficiencies.
+        """
+        frame = read_table_frame(path)
+        cuts = list(dict.fromkeys(map(str, frame["cut"])))
+        try:
+            binning = edges_of_frame(frame[frame["cut"] == cuts[0]])
+            shape = (len(cuts), bins.count_bins(binning))
+            arrays = {
+                name: frame[name].to_numpy(np.float64).reshape(shape)
+                for name in ("sum_weights", "sum_passed", "n_eff", "n_eff_passed")
+            }
+            n_rows = frame["n_rows"].to_numpy(np.int64).reshape(shape)[0]
+            s, p, n, n_p = arrays.values()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                s2 = np.where(n > 0, s**2 / n, 0.0)[0]
+                p2 = np.where(n_p > 0, p**2 / n_p, 0.0)
+            found = cls._from_sums(
+                cuts,
+                binning,
+                "wilson",
+                sums=(s[0], s2, p, p2, p2),
+                n_rows=n_rows,
+                is_empty=n_rows == 0,
+                rows_outside=int(frame["rows_outside"].iloc[0]),
+            )
+            # As written: sums of generated shares, or the formula of PIDCalib.
+            shape = found.efficiency.shape
+
+            def stored(name: str) -> FloatArray:
+                return np.asarray(frame[name].to_numpy(np.float64).reshape(shape))
+
+            return replace(
+                found,
+                efficiency=stored("efficiency"),
+                variance=stored("variance"),
+                lower=stored("lower"),
+                upper=stored("upper"),
+                status=stored("status")[0].astype(np.int8),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise DatasetError(
+                f"{path}: damaged table of efficiencies ({reason(error)})"
+            ) from None
 
     @classmethod
     @checked

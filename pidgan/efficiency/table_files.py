@@ -1,5 +1,6 @@
 """Tables of efficiencies as histograms and as files: CSV, Parquet, ROOT."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from pidgan.arrays import FloatArray
-from pidgan.errors import DatasetError, PidganError
-from pidgan.files.tables import write_histograms, write_table
+from pidgan.efficiency.binning import edge_columns
+from pidgan.errors import DatasetError, PidganError, nearest
+from pidgan.files.seals import reason
+from pidgan.files.tables import read_table, write_histograms, write_table
 from pidgan.files.writing import writing_file
 
 SUFFIXES = (".csv", ".parquet", ".root")
@@ -51,6 +54,59 @@ def save_tables(
     }
     write_histograms(output, histograms, overwrite=overwrite)
     return output
+
+
+def read_table_frame(path: str | Path) -> pd.DataFrame:
+    """Return the rows of a file of a table; a DatasetError if it is none."""
+    file = Path(path)
+    if file.suffix == ".pkl":
+        raise DatasetError(
+            f"{path} is a pickle, which can run code when it is opened; open it where "
+            "you trust it, make a table with EfficiencyTable.from_hists(total, "
+            "passed), and save that as .csv"
+        )
+    if file.suffix not in (".csv", ".parquet"):
+        raise DatasetError(f"{path}: expected a table in a file .csv or .parquet")
+    if not file.is_file():
+        siblings = os.listdir(file.parent) if file.parent.is_dir() else []
+        raise DatasetError(
+            f"{path}: no such table of efficiencies{nearest(file.name, siblings)}"
+        )
+    try:
+        frame = pd.read_csv(file) if file.suffix == ".csv" else read_table(file)
+    except (ValueError, OSError, UnicodeError, PidganError) as error:
+        raise DatasetError(f"{path} cannot be read: {reason(error)}") from None
+    needed = ("cut", "efficiency", "variance", "sum_weights", "n_eff_passed", "status")
+    for name in needed:
+        if name not in frame or not len(frame):
+            hint = ""
+            if "real_efficiency" in frame:
+                hint = "; this is real against generated, give the table of a DATASET"
+            raise DatasetError(
+                f"{path} has no column {name!r}, expected what `pidgan table DATASET "
+                f"-o` writes{hint}"
+            )
+    return frame
+
+
+def edges_of_frame(frame: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+    """Return the edges of the bins of one cut; a ValueError if they are no grid."""
+    names = [
+        str(name).removesuffix("_low")
+        for name in frame
+        if str(name).endswith("_low")
+        and f"{str(name).removesuffix('_low')}_high" in frame
+    ]
+    edges = {}
+    for name in names:
+        low, high = frame[f"{name}_low"], frame[f"{name}_high"]
+        found = np.unique(np.concatenate([low, high]).astype(np.float64))
+        edges[name] = tuple(map(float, found))
+    columns = edge_columns(edges, 1)
+    for name, values in columns.items():
+        if len(values) != len(frame) or not np.array_equal(values, frame[name]):
+            raise ValueError(f"its bins in {name!r} are no grid, or not in order")
+    return edges
 
 
 def weight_histogram(

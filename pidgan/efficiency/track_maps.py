@@ -16,6 +16,7 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import map_key
+from pidgan.efficiency.table import EfficiencyTable
 from pidgan.errors import CutError, MapError
 
 
@@ -138,8 +139,10 @@ TrackMap: TypeAlias = EfficiencyMap | TrackMaps
 Maps: TypeAlias = Mapping[str, TrackMap]
 """Efficiency maps by the prefix of a track."""
 
-GivenMap: TypeAlias = EfficiencyMap | TrackMaps | str | Path | Sequence[Any]
-"""A map, its JSON file, a folder of such files, or several of these."""
+GivenMap: TypeAlias = (
+    EfficiencyMap | EfficiencyTable | TrackMaps | str | Path | Sequence[Any]
+)
+"""A map, its JSON file, a folder of such files, or several of these; or a table."""
 
 
 def parts_of(given: TrackMap) -> tuple[MapPart, ...]:
@@ -150,6 +153,11 @@ def parts_of(given: TrackMap) -> tuple[MapPart, ...]:
 def as_track_maps(given: TrackMap) -> TrackMaps:
     """Return the maps of a track, of which one may be given alone."""
     return given if isinstance(given, TrackMaps) else TrackMaps(maps=(given,))
+
+
+def is_table(given: TrackMap) -> bool:
+    """Return whether a table of efficiencies stands for the map of a track."""
+    return as_track_maps(given).maps[0].is_table
 
 
 def bundle_of(efficiency_map: EfficiencyMap) -> str:

@@ -7,6 +7,7 @@ responses are not its errors among all.
 """
 
 import ast
+import itertools
 from collections.abc import Mapping, Sequence
 
 from pidgan.application.sample_cuts import own_branch
@@ -25,16 +26,17 @@ Wheres = Mapping[str, Denominator]
 def parse_wheres(where: str | None, maps: Maps) -> dict[str, Denominator]:
     """Return the denominator of each track; a MapError if it is not that of its map."""
     texts: dict[str, list[str]] = {track: [] for track in maps}
-    for term in terms_of(parse_cut(where)) if where is not None else ():
-        owners = {owner for name in term.names if (owner := owner_of(name, maps))}
-        if len(owners) > 1:
-            raise CutError(
-                f"where {where!r}: {term.text!r} is about several tracks, expected "
-                "terms about one track each, joined by &"
-            )
-        for track in owners or maps:
-            text = ast.unparse(without_prefix(term.expression, track))
-            texts[track].append(f"({text})")
+    for track, text in itertools.product(maps, () if where is None else (where,)):
+        for term in terms_of(parse_cut(text.replace("{track}", track))):
+            owners = {owner for name in term.names if (owner := owner_of(name, maps))}
+            if len(owners) > 1:
+                raise CutError(
+                    f"where {where!r}: {term.text!r} is about several tracks, expected "
+                    "terms about one track each, joined by &"
+                )
+            if not owners or track in owners:
+                bare = ast.unparse(without_prefix(term.expression, track))
+                texts[track].append(f"({bare})")
     found = {}
     for track, own in texts.items():
         given = maps[track]

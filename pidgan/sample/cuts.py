@@ -41,7 +41,11 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
         for one in ("k", "pi", "p", "mu", "e", "d", "ghost")
     ),
     ("isMuon", "IsMuon", "ISMUON"),
-    ("inMuonAcc", "InMuonAcc", "INMUON"),
+    ("isMuonTight", "IsMuonTight", "ISMUONTIGHT"),
+    ("inMuonAcc", "InMuonAcc", "InMuon", "INMUON"),
+    ("hasRich", "HasRich", "HASRICH"),
+    ("trackcharge", "charge", "CHARGE"),
+    ("nSPDhits", "nSPDHits"),
 )
 _FIRST = {name: group[0] for group in SYNONYMS for name in group}
 #: Operators of the language of cuts, by their node in a syntax tree.

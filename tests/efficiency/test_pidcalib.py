@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pidgan.efficiency.columns import write_efficiency_columns
+from pidgan.efficiency.pid_efficiency import pid_efficiency
 from pidgan.efficiency.table import EfficiencyTable, efficiency_table
 from pidgan.errors import PidganWarning
+from pidgan.files.tables import Source, read_columns, write_trees
 from pidgan.sample.loading import load_binning
 
 spec = importlib.util.find_spec("pidcalib2")
@@ -88,6 +91,64 @@ def test_its_histograms_make_the_same_table(utils: Any, protons: pd.DataFrame) -
     for name in ("efficiency", "lower", "upper", "sum_passed2", "n_eff_passed"):
         found, expected = getattr(table, name), getattr(ours, name)
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::pidgan.errors.PidganWarning")
+def test_same_columns_as_ref_calib(
+    utils: Any, protons: pd.DataFrame, tmp_path: Path
+) -> None:
+    cut = "DLLp > 20"
+    peer = peer_histograms(utils, protons)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = {"eff": peer[f"eff_{cut}"]}
+        rng = np.random.default_rng(1)
+        chosen = rng.integers(len(protons), size=(2, 4000))
+        p, eta = protons["P"].to_numpy()[chosen], protons["ETA"].to_numpy()[chosen]
+        rows = {"a_P": p[0], "b_P": 1.1 * p[1], "a_ETA": eta[0], "b_ETA": eta[1]}
+        rows["nLongTracks"] = protons["nLongTracks"].to_numpy()[chosen[0]]
+        frame = pd.DataFrame(rows)
+        histograms = {"a": own, "b": own}
+        names = {name: name for name in NAMES}
+        frame = utils.add_bin_indices(frame, ["a", "b"], names, histograms, "")
+        frame = utils.add_efficiencies(frame, ["a", "b"], histograms, "")
+        frame = utils.assign_overall_eff(frame, ["a", "b"])
+    passed = {cut: peer[f"passing_{cut}"]}
+    table = EfficiencyTable.from_hists(peer["total"], passed, variance="pidcalib")
+    path = table.save(tmp_path / "table.csv")
+    write_trees(tmp_path / "in.root", {"DecayTree": rows})
+    maps = dict.fromkeys(("a", "b"), path)
+    write_efficiency_columns(
+        maps, tmp_path / "in.root", tmp_path / "out.root", cuts=cut
+    )
+    names_of = [f"{t}PIDCalib{n}" for t in ("a_", "b_", "") for n in ("Eff", "Err")]
+    source = Source(str(tmp_path / "out.root"), "DecayTree")
+    found = pd.DataFrame(read_columns(source, names_of))
+    for track in ("a", "b"):
+        # It divides by negative sums of weights, and takes the root of |variance|.
+        usable = found[f"{track}_PIDCalibEff"].notna().to_numpy()
+        assert usable.mean() > 0.9
+        for name in ("Eff", "Err"):
+            column = f"{track}_PIDCalib{name}"
+            np.testing.assert_allclose(
+                found[column][usable], frame[column][usable], rtol=1e-6, atol=1e-9
+            )
+    both = found["PIDCalibEff"].notna() & (frame["PIDCalibEff"] > 0)
+    np.testing.assert_allclose(
+        found["PIDCalibEff"][both], frame["PIDCalibEff"][both], rtol=1e-6
+    )
+    bins = ["a_PIDCalibBin", "b_PIDCalibBin"]
+    apart = both & (frame[bins[0]] != frame[bins[1]])
+    np.testing.assert_allclose(
+        found["PIDCalibErr"][apart], frame["PIDCalibErr"][apart], rtol=1e-6
+    )
+    # Tracks in one bin have the same error, of which it does not know.
+    same = both & ~apart
+    assert same.any()
+    ratio = found["PIDCalibErr"][same] / frame["PIDCalibErr"][same]
+    np.testing.assert_allclose(ratio, np.sqrt(2), rtol=1e-6)
+    mean = pid_efficiency(maps, tmp_path / "in.root", cuts=cut)[0].value
+    assert mean == pytest.approx(found["PIDCalibEff"].mean())
 
 
 def test_shipped_table_of_protons(protons: pd.DataFrame) -> None:
