@@ -353,8 +353,8 @@ def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
     alone = [text for text in tracks if "=" not in text]
     pairs: dict[str, Any] = options.parse_pairs(t for t in tracks if "=" in t)
     several: dict[str, list[str]] = {}
-    for text in (text for text in maps if "=" in text):
-        ((name, value),) = options.parse_pairs([text]).items()
+    for pair in (text for text in maps if "=" in text):
+        ((name, value),) = options.parse_pairs([pair]).items()
         if name in pairs:
             raise click.UsageError(f"{name!r} is given twice")
         several.setdefault(name, []).append(value)

@@ -82,7 +82,8 @@ TABLE = "table"
 """Metadata: the kind of a map that is a table of efficiencies."""
 
 DENOMINATOR = "denominator"
-"""Metadata: the relative error of the denominator in each bin, if targets are in it."""
+"""Metadata: the relative error of the denominator in each bin, if targets are in it,
+and its uncertainty."""
 
 
 @shown
@@ -182,7 +183,13 @@ class EfficiencyMap:
     def denominator_shift(self) -> FloatArray:
         """(n_bins,) relative error of the denominator, zero without targets in it."""
         found = self.metadata.get(DENOMINATOR)
-        return np.zeros(len(self.n_eff)) if found is None else np.array(found)
+        return np.zeros(len(self.n_eff)) if found is None else np.array(found["shift"])
+
+    @property
+    def denominator_modes(self) -> FloatArray:
+        """(n_modes, n_bins) independent uncertainties of `denominator_shift`."""
+        found = self.metadata.get(DENOMINATOR, {})
+        return np.array(found.get("modes", ())).reshape(-1, len(self.n_eff))
 
     @property
     def aliases(self) -> dict[str, str]:

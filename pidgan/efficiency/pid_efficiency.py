@@ -22,11 +22,12 @@ are propagated linearly:
 with e in `stat` an event, of one row or of several (`pidgan.efficiency.events`), and
 with g and e the generated efficiency in a bin for the rows of the map and of the
 analysis. A denominator of targets, `where`, counts generated responses; with its
-relative error r_b in a bin of the map, the bins are filled wrongly, and the shift
-"denominator" is sum_i w_i r_b(i) (v_i - value) / W. The transfer is the change of the
-correction if the error of the generator in a bin were a constant shift of the logit of
-the efficiency: it matters where the analysis fills a wide bin differently. Gradients of
-several tracks by the same map add up, because their errors are the same error.
+relative error r_b in a bin of the map, the bins are filled wrongly. A row then counts
+with w_i (1 + r_b(i)), and the uncertainty of r gives "denominator". The transfer is the
+change of the correction if the error of the generator in a bin were a constant shift of
+the logit of the efficiency: it matters where the analysis fills a wide bin differently.
+Gradients of several tracks by the same map add up, because their errors are the same
+error.
 """
 
 import json
@@ -348,6 +349,9 @@ def combine(
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
     edges = dict(rows.binning)
     n_cells = count_bins(edges)
+    factor = sums.denominator_weights(rows, maps) if correction else 1.0
+    if np.any(factor != 1.0):
+        rows = replace(rows, weights=rows.weights * factor)
     if len(selections) * n_cells > MAX_ESTIMATES:
         raise MapError(
             f"{len(selections)} selections in {n_cells} bins of the analysis: got "

@@ -366,7 +366,9 @@ def integrate(
     shifts |= outside
     values = np.prod(factors, axis=0)
     corrected = cells.mean(rows, values)
-    shifts |= _denominator_shifts(selection, rows, maps, cells, values, corrected)
+    shifts |= _denominator_shifts(
+        selection, rows, maps, cells, values, corrected, correction=correction
+    )
     generated = cells.mean(rows, passing)
     if not correction:
         own_maps = frozenset(p.key for t in selection.cuts for p in parts_of(maps[t]))
@@ -384,6 +386,18 @@ def integrate(
     )
 
 
+def denominator_weights(rows: Rows, maps: Maps) -> FloatArray:
+    """Return by how much each row (n,) counts more than it was generated."""
+    factor = np.ones(len(rows.weights))
+    for track, own in rows.tracks.items():
+        for part in parts_of(maps[track]):
+            shift = part.map.denominator_shift
+            if shift.any():
+                mine = (own.place >= part.bins.start) & (own.place < part.bins.stop)
+                factor[mine] *= 1 + shift[own.place[mine] - part.bins.start]
+    return factor
+
+
 def _denominator_shifts(
     selection: Selection,
     rows: Rows,
@@ -391,22 +405,29 @@ def _denominator_shifts(
     cells: Cells,
     values: FloatArray,
     means: FloatArray,
+    *,
+    correction: bool,
 ) -> dict[Origin, FloatArray]:
-    """Return the shifts of means (n_cells,) from errors of denominators."""
+    """Return the shifts of means (n_cells,) from errors of denominators.
+
+    A denominator that is not corrected is wrong by its whole error.
+    """
     found: dict[Origin, FloatArray] = {}
     for track in selection.cuts:
         place = rows.tracks[track].place
         for part in parts_of(maps[track]):
             error = part.map.denominator_shift
-            if not error.any():
-                continue
+            modes = part.map.denominator_modes / np.maximum(1 + error, SCALE_FLOOR)
+            if not correction:
+                modes = np.concatenate([modes, error[np.newaxis]])
             mine = (place >= part.bins.start) & (place < part.bins.stop)
-            of_rows = np.zeros(len(values))
-            of_rows[mine] = error[place[mine] - part.bins.start]
-            shift = cells.mean(rows, of_rows * values)
-            shift -= means * cells.mean(rows, of_rows)
-            origin = (part.key, "denominator")
-            found[origin] = shift + found.get(origin, 0.0)
+            for number, mode in enumerate(modes):
+                of_rows = np.zeros(len(values))
+                of_rows[mine] = mode[place[mine] - part.bins.start]
+                shift = cells.mean(rows, of_rows * values)
+                shift -= means * cells.mean(rows, of_rows)
+                origin = ((part.key, number), "denominator")
+                found[origin] = shift + found.get(origin, 0.0)
     return found
 
 

@@ -59,6 +59,9 @@ MIN_DENOMINATOR = 1e-3
 """Share of generated rows in the denominator below which a bin is left as it is: its
 relative error is not known, and an analysis has hardly any rows there."""
 
+MAX_MODES = 30
+"""Largest number of modes of the uncertainty of a denominator."""
+
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
 
@@ -271,20 +274,27 @@ def _conditional(shares: FloatArray, known: FloatArray) -> FloatArray:
     return np.asarray(np.where(total > 0, found, mean))
 
 
-def _denominator_shift(rows: ComparedRows, edges: Edges) -> list[float]:
-    """Return the relative error of the denominator in each bin, smoothed.
+def _denominator_shift(rows: ComparedRows, edges: Edges) -> dict[str, Any]:
+    """Return the relative error of the denominator in each bin, and its uncertainty.
 
-    It is (real - generated) / generated share of rows that are counted at all. Where it
-    differs between bins, the generated rows of an analysis fill them wrongly.
+    It is (real - generated) / generated share of rows that are counted at all,
+    smoothed. Where it differs between bins, the generated rows of an analysis fill them
+    wrongly. The uncertainty is in modes, the largest eigenvectors of its covariance,
+    each times the root of its eigenvalue.
     """
     counted = rows.denominator()
     found = counted.in_bins(edges).measured(smoothing.MIN_N_EFF)
     share = np.nan_to_num(found.generated.efficiency.reshape(1, -1))
     smooth, _ = smoothing.smooth_cuts(found, share)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = smooth[0].mean / share[0]
-    usable = share[0] > MIN_DENOMINATOR
-    return [float(value) for value in np.where(usable, relative, 0.0)]
+    scale = np.where(share[0] > MIN_DENOMINATOR, share[0], np.inf)
+    shift = np.maximum(smooth[0].mean / scale, -1.0)
+    values, vectors = np.linalg.eigh(
+        smooth[0].covariance / scale / scale[:, np.newaxis]
+    )
+    order = np.argsort(-values)[:MAX_MODES]
+    modes = np.sqrt(np.maximum(values[order], 0)) * vectors[:, order]
+    kept = np.abs(modes).max(axis=0) > 0
+    return {"shift": shift.tolist(), "modes": modes.T[kept].tolist()}
 
 
 def _coarse_mean(

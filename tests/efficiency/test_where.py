@@ -215,13 +215,23 @@ def test_efficiency_of_an_analysis_among_those_that_count(
     use = (rows.K_DLLp > 1) & (rows.K_polarity == 1) & (rows.nPVs < 4)
     counted = rows[use]
     assert one.n_rows == len(counted)
-    assert one.generated == pytest.approx((counted.K_DLLk > 2).mean())
     place = bin_index({"P": counted.K_P, "ETA": counted.K_ETA}, made.binning)
-    assert one.correction == pytest.approx(made.discrepancy[0][place].mean())
-    error = made.denominator_shift[place]
-    value = (counted.K_DLLk > 2) + made.discrepancy[0][place]
-    shift = (error * (value - value.mean())).mean()
-    assert abs(one.syst["denominator"]) == pytest.approx(abs(shift))
+    weights = 1 + made.denominator_shift[place]
+    assert np.ptp(weights) > 0.05
+    passed = counted.K_DLLk.to_numpy() > 2
+    mean = partial(np.average, weights=weights)
+    assert one.generated == pytest.approx(mean(passed))
+    assert one.correction == pytest.approx(mean(made.discrepancy[0][place]))
+    value = passed + made.discrepancy[0][place]
+    modes = made.denominator_modes[:, place]
+    shifts = (modes * (value - mean(value))).sum(axis=1) / weights.sum()
+    assert one.syst["denominator"] == pytest.approx(np.sqrt((shifts**2).sum()))
+    # Without a correction, the whole error is an uncertainty.
+    where_all = f"{where} & nPVs < 4"
+    (plain,) = pid_efficiency({"K": opened}, ntuple, where=where_all, correction=False)
+    assert plain.value == pytest.approx(passed.mean())
+    bare = (made.denominator_shift[place] * (passed - passed.mean())).mean()
+    assert plain.syst["denominator"] > 0.5 * abs(bare)
     whole = pid_efficiency({"K": opened}, ntuple, where=f"{where} & nPVs < 4")
     assert whole.n_not_among == len(rows) - len(counted)
     text = whole.text()
