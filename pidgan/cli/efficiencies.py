@@ -341,8 +341,8 @@ def efficiency(
         content["columns"] = written.counts
     if latex is not None:
         with writing_file(latex, overwrite=overwrite) as temporary:
-            tables = (one.latex() for one in (found, *quotients))
-            temporary.write_text("\n".join(tables), encoding="utf-8")
+            parts = (one.latex() for one in (found, *quotients))
+            temporary.write_text("\n".join(parts), encoding="utf-8")
     dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
     click.echo(dumped or "\n\n".join(one.text() for one in (*shown, *quotients)))
 
