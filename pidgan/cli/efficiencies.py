@@ -185,6 +185,7 @@ def systematics(
         nominal = MapInput(map=found, generator=opened, reference=rows)
         path = write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
         paths.append(path)
+    click.echo(found.text())
     for path in paths:
         click.echo(str(path))
 

@@ -30,6 +30,7 @@ from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.shipped import shipped_names, shipped_path
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
+from pidgan.efficiency.quoted import decimals
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
@@ -248,6 +249,27 @@ class EfficiencyMap:
         columns["n_eff"] = np.tile(self.n_eff, len(self.cuts))
         columns["unphysical"] = is_unphysical(self.nominal).reshape(-1)
         return pd.DataFrame(columns)
+
+    def text(self) -> str:
+        """Return the efficiencies of all reference rows: real, generated, corrected."""
+        known = self.metadata.get("reference", {}).get("efficiencies", {})
+        if not known:
+            return ""
+        width = max(map(len, (*known, "cut")))
+        lines = [f"{'cut':{width}}  {'real':>17}  {'generated':>11}  {'corrected':>17}"]
+        for cut, own in known.items():
+            cells = []
+            for name in ("real", "corrected"):
+                value, error = 100 * own[name], 100 * own[f"{name}_error"]
+                digits = decimals(error)
+                cells.append(f"{value:.{digits}f} +- {error:.{digits}f} %")
+            digits = decimals(100 * own["real_error"])
+            generated = f"{100 * own['generated']:.{digits}f} %"
+            lines.append(
+                f"{cut:{width}}  {cells[0]:>17}  {generated:>11}  {cells[1]:>17}"
+            )
+        among = f", among {self.where}" if self.where else ""
+        return "\n".join([*lines, f"of all reference rows{among}"])
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:

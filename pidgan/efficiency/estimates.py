@@ -171,7 +171,9 @@ class Estimates:
 
     def text(self) -> str:
         """Return a table of values and uncertainties."""
-        return "\n".join(quoted.table_lines(list(self), "", unit=""))
+        rows = list(self)
+        lines = quoted.quote_lines(rows, unit="")
+        return "\n".join([*lines, "", *quoted.table_lines(rows, "", unit="")])
 
     def latex(self) -> str:
         """Return a LaTeX table: value +- statistical +- systematic."""

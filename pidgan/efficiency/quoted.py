@@ -123,9 +123,25 @@ class PidEfficiency:
 
 def percent_text(one: PidEfficiency) -> str:
     """Return a value and its uncertainties on one line, in per cent."""
-    parts = [100 * x for x in (one.value, one.stat, _systematic(one))]
-    texts = ["-" if math.isnan(x) else f"{x:.2f}" for x in parts]
-    return f"({texts[0]} +- {texts[1]} stat +- {texts[2]} syst) %"
+    return f"({_number_text(one, 100)}) %" if not math.isnan(one.value) else "no value"
+
+
+def quote_lines(rows: Sequence[PidEfficiency | Estimate], *, unit: str) -> list[str]:
+    """Return a line for each result: its value and uncertainties, rounded."""
+    width = max(len(r.label) for r in rows)
+    texts = [
+        "no value"
+        if math.isnan(r.value)
+        else (f"({_number_text(r, 100)}) %" if unit else _number_text(r, 1))
+        for r in rows
+    ]
+    return [f"{r.label:{width}}   {t}" for r, t in zip(rows, texts, strict=True)]
+
+
+def _number_text(one: PidEfficiency | Estimate, factor: float) -> str:
+    parts = (factor * x for x in (one.value, one.stat, _systematic(one)))
+    value, stat, syst = rounded(*parts)
+    return f"{value} +- {stat} stat +- {syst} syst"
 
 
 def label_of(cut: str, ranges: Mapping[str, tuple[float, float]]) -> str:
@@ -156,7 +172,8 @@ def efficiency_text(
     key: Sequence[str] = (),
 ) -> str:
     """Return a table of efficiencies and uncertainties in per cent."""
-    lines = table_lines(found, "cut", unit="%", last=("generated",))
+    lines = quote_lines(found, unit="%")
+    lines += ["", *table_lines(found, "cut", unit="%", last=("generated",)), ""]
     one = found[0]
     worst = 100 * max(r.outside_fraction for r in found)
     n_cells = len({tuple(r.bin.items()) for r in found})
@@ -205,10 +222,10 @@ def table_lines(
     for r in rows:
         numbers = [r.value, r.stat, *(r.syst[name] for name in names), r.total]
         numbers += [getattr(r, name) for name in last]
-        shown = [f"{100 * x:.3f}%" if unit else f"{x:.5f}" for x in numbers]
-        cells = [
-            "-" if math.isnan(x) else s for x, s in zip(numbers, shown, strict=True)
-        ]
+        scaled = [100 * x if unit else x for x in numbers]
+        parts = [scaled[1], *scaled[2 : 2 + len(names)]]
+        digits = decimals(scaled[2 + len(names)], parts)
+        cells = ["-" if math.isnan(x) else f"{x:.{digits}f}{unit}" for x in scaled]
         lines.append(line(r.label, cells))
     return lines
 
@@ -234,27 +251,38 @@ def estimate_latex(estimates: Iterable[Estimate]) -> str:
     return _tabular(["Quantity", "Value"], rows)
 
 
-def latex_number(value: float, stat: float, syst: float) -> str:
-    """Return `$value \\pm stat \\pm syst$`, rounded as the Particle Data Group does.
+def decimals(total: float, parts: Iterable[float] = ()) -> int:
+    """Return the digits after the point that a total uncertainty gives a number.
 
-    The total uncertainty decides the digits; there are more, up to two, if the smaller
-    part would be shown as zero.
+    They are those of the Particle Data Group: of the three highest digits of the
+    uncertainty, 100 to 354 are rounded to two, 355 to 949 to one, and 950 to 999 to
+    1000 with two. There are more, up to two, if the smallest part would be shown as
+    zero.
     """
-    if math.isnan(value):
-        return "--"
-    total = math.hypot(stat, syst)
-    decimals = 0
-    if total > 0:
+    found = 0
+    if total > 0 and math.isfinite(total):
         exponent = math.floor(math.log10(total))
         digits = 1 if total / 10**exponent < PDG_TURN else 0
-        decimals = min(max(0, digits - exponent), MAX_DECIMALS)
-    parts = [part for part in (stat, syst) if part > NEGLIGIBLE * total]
-    small = min(parts, default=0.0)
+        found = min(max(0, digits - exponent), MAX_DECIMALS)
+    small = min((part for part in parts if part > NEGLIGIBLE * total), default=0.0)
     for _ in range(2):
-        if 0 < small < 0.5 * 10**-decimals:
-            decimals += 1
-    numbers = (f"{number:.{decimals}f}" for number in (value, stat, syst))
-    return "$" + r" \pm ".join(numbers) + "$"
+        if 0 < small < 0.5 * 10**-found:
+            found += 1
+    return found
+
+
+def rounded(value: float, stat: float, syst: float) -> tuple[str, str, str]:
+    """Return a value and its uncertainties with the digits of `decimals`."""
+    digits = decimals(math.hypot(stat, syst), (stat, syst))
+    first, second, third = (f"{x:.{digits}f}" for x in (value, stat, syst))
+    return first, second, third
+
+
+def latex_number(value: float, stat: float, syst: float) -> str:
+    """Return `$value \\pm stat \\pm syst$`, rounded as the Particle Data Group does."""
+    if math.isnan(value):
+        return "--"
+    return "$" + r" \pm ".join(rounded(value, stat, syst)) + "$"
 
 
 def _systematic(one: PidEfficiency | Estimate) -> float:

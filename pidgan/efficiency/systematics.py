@@ -204,6 +204,9 @@ def map_from_rows(
             pairs = zip(operator, change, strict=True)
             shifts[f"sweights_{name}"] = np.array([a @ d for a, d in pairs])
     w, inside = rows.weights, place >= 0
+    covariance = np.array([cut.covariance for cut in smooth])
+    sums = np.nan_to_num(found.real.sum_weights.reshape(-1))
+    efficiencies = _overall(rows, sums / sums.sum(), generated + mean, covariance)
     counted = inside if rows.among is None else inside & rows.among
     passed, failed = rows.real & counted, ~rows.real & counted
     if rows.among is not None:
@@ -213,7 +216,7 @@ def map_from_rows(
         binning=dict(edges),
         generated=generated,
         discrepancy=mean,
-        covariance=np.array([cut.covariance for cut in smooth]),
+        covariance=covariance,
         operator=operator,
         raw_covariance=smoothing.raw_covariance(found, variances),
         n_eff=populations,
@@ -227,9 +230,31 @@ def map_from_rows(
                 "rows_outside": int(np.count_nonzero(~inside)),
                 "sum_weights": float(w.sum()),
                 "n_eff": n_eff(w),
+                "efficiencies": efficiencies,
             },
         },
     )
+
+
+def _overall(
+    rows: ComparedRows, shares: FloatArray, nominal: FloatArray, covariance: FloatArray
+) -> dict[str, dict[str, float]]:
+    """Return real, generated and corrected efficiency of all reference rows, by cut.
+
+    `shares` (n_bins,) are those of the weights in bins.
+    """
+    whole = rows.in_bins({})
+    found = {}
+    for i, cut in enumerate(rows.cuts):
+        values = {
+            "real": whole.real.efficiency[i],
+            "real_error": whole.real.error[i],
+            "generated": whole.generated.efficiency[i],
+            "corrected": shares @ nominal[i],
+            "corrected_error": np.sqrt(shares @ covariance[i] @ shares),
+        }
+        found[cut] = {name: float(value) for name, value in values.items()}
+    return found
 
 
 def _generated_everywhere(
