@@ -18,6 +18,7 @@ from pidgan.application.one_track import (
     NOT_SELECTED,
     OUTSIDE_FIDUCIAL,
     OUTSIDE_RANGE,
+    STATUS,
     TARGET,
     UNMATCHED,
     TrackPlan,
@@ -131,13 +132,16 @@ def generate_branches(
         flags = _truth_flags(*(rows[name] for name in track.truth))
         status[selected] |= flags[selected]
     flat = {track.branch(target): column for target, column in targets.items()}
+    counted = status
+    for name in track.kept_status:
+        status = np.where(selected, status, rows[name].astype(STATUS))
     flat[track.branch("pidgan_status")] = status
     nested = {
         name: several_tracks.restore(v, track.shape, counts) for name, v in flat.items()
     }
     return NewBranches(
         arrays=nested,
-        status=status,
+        status=counted,
         outside={name: (outside[name], k) for name, k in judged.items()},
         made=made,
         sample_cuts=cuts.get(track.name, {}),

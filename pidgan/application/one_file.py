@@ -218,7 +218,10 @@ def write_file(plan: FilePlan, progress: Progress | None = None) -> Outcome:
     ]
 
     def describe(old: list[str], notes: list[str]) -> list[str]:
-        lines[:] = [tally.line(job, notes) for tally in tallies]
+        before = record.parse_lines(old, plan.trees[0].source.path)
+        lines[:] = [
+            record.add_passes(tally.line(job, notes), before) for tally in tallies
+        ]
         return record_lines(plan, lines, old)
 
     with writing_file(job.output, overwrite=job.overwrite) as output:

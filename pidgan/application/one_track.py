@@ -107,6 +107,12 @@ class TrackPlan:
         return tuple(map(self.branch, self.widths)) if is_asked else ()
 
     @property
+    def kept_status(self) -> tuple[str, ...]:
+        """The status that stays with these values, if an earlier pass wrote one."""
+        status = self.branch("pidgan_status")
+        return (status,) if self.kept and status in self.read else ()
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """Branches whose values make the noise key; empty if entries are numbered."""
         key = self.request.key
@@ -149,7 +155,8 @@ class TrackPlan:
         """Branches to read."""
         selection = () if self.selection is None else self.selection.names
         chosen = self.choosing.values()
-        parts = (self.inputs, self.identity, self.truth, chosen, selection, self.kept)
+        kept = (*self.kept, *self.kept_status)
+        parts = (self.inputs, self.identity, self.truth, chosen, selection, kept)
         cuts = (cut.inputs for own in self.sample_cuts for cut in own)
         return _unique(*parts, *cuts)
 
@@ -226,7 +233,11 @@ def plan_track(
         for one, own in zip(plan.generators, plan.conditions, strict=True)
     )
     plan = replace(plan, sample_cuts=cuts)
-    return replace(plan, read={name: tree.types[name] for name in plan.needed})
+    needed = list(plan.needed)
+    status = plan.branch("pidgan_status")
+    if plan.kept and tree.types.get(status) == BranchType(STATUS, shape):
+        needed.append(status)
+    return replace(plan, read={name: tree.types[name] for name in needed})
 
 
 def _find_conditions(

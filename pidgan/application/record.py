@@ -50,6 +50,8 @@ class Made:
         inputs: Fingerprints of the branches that hold conditions.
         sample_cuts: By cut of the calibration sample, the rows that fail it, and all.
         choose: By column, the branch that chose among several bundles.
+        passes: Cut and sha256 of each of several passes with --elsewhere keep, in their
+            order. A row is that of the last pass whose cut it passes.
     """
 
     entries: int
@@ -60,6 +62,7 @@ class Made:
     inputs: Mapping[str, int] = field(default_factory=dict)
     sample_cuts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     choose: Mapping[str, str] = field(default_factory=dict)
+    passes: tuple[tuple[str | None, tuple[str, ...]], ...] = ()
 
     def has(self, branch: str) -> bool:
         """Return whether a branch was made then, as far as is known."""
@@ -153,6 +156,45 @@ def without(
     return kept
 
 
+def add_passes(
+    line: dict[str, Any], older: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return a line of a pass that keeps values, with the passes that made these."""
+    request = line["request"]
+    if request.get("elsewhere") != "keep":
+        return line
+    tracks = {}
+    for track, own in line["tracks"].items():
+        passes: list[Any] = []
+        bundles: list[Any] = []
+        for old in older:
+            before = old["tracks"].get(track)
+            is_same = old["tree"] == line["tree"] and old["entries"] == line["entries"]
+            if not is_same or before is None:
+                continue
+            if set(before["branches"]) >= set(own["branches"]):
+                where = _of(old["request"].get("where"), track)
+                passes += before.get("passes") or [[where, _hashes(before)]]
+                bundles += before["bundles"]
+        passes.append([_of(request.get("where"), track), _hashes(own)])
+        known = {one["sha256"] for one in own["bundles"]}
+        bundles = [one for one in bundles if one["sha256"] not in known]
+        tracks[track] = {
+            **own,
+            "bundles": [*own["bundles"], *bundles],
+            "passes": passes,
+        }
+    return {**line, "tracks": tracks}
+
+
+def _of(where: str | None, track: str) -> str | None:
+    return None if where is None else where.replace("{track}", track)
+
+
+def _hashes(own: Mapping[str, Any]) -> list[str]:
+    return [str(one["sha256"]) for one in own["bundles"]]
+
+
 def made_in(
     source: Source, lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Made]]:
@@ -175,6 +217,10 @@ def made_in(
                         for cut, (n, of) in own.get("sample_cuts", {}).items()
                     },
                     choose=dict(own.get("choose", {})),
+                    passes=tuple(
+                        (where, tuple(hashes))
+                        for where, hashes in own.get("passes", ())
+                    ),
                 )
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise NtupleError(

@@ -36,7 +36,13 @@ from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, IntArray
 from pidgan.efficiency.binning import Counts, add_counts, count_outside
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.made_by import NOT_MADE, MadeBy, find_made_by, is_usable
+from pidgan.efficiency.made_by import (
+    NOT_MADE,
+    MadeBy,
+    MadeInPasses,
+    find_made_by,
+    is_usable,
+)
 from pidgan.efficiency.proof import Proof
 from pidgan.efficiency.recorded import Told
 from pidgan.efficiency.row_plans import (
@@ -253,7 +259,7 @@ class _TrackColumns:
 
     track: str
     maps: tuple[tuple[MapPart, tuple[FoundCondition, ...]], ...]
-    made_by: MadeBy | None
+    made_by: MadeBy | MadeInPasses | None
     species: str | None
     status: str | None
 

@@ -251,7 +251,7 @@ def _several_bundles(
     for one in parts:
         asked = one.request.get("species_from")
         # A collection chooses by columns of its own, which the record has.
-        is_free = asked is None and bool(one.choose)
+        is_free = (asked is None and bool(one.choose)) or bool(one.passes)
         if asked and species_from and species_from != asked:
             yield (
                 f"{where} generated with --species-from {asked}; got species_from="

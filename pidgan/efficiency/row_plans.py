@@ -10,7 +10,7 @@ from pidgan.application.several_tracks import Shape, common_shape
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.binning import Binning, by_condition
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.made_by import MadeBy, find_made_by
+from pidgan.efficiency.made_by import MadeBy, MadeInPasses, find_made_by
 from pidgan.efficiency.proof import Proof
 from pidgan.efficiency.recorded import Told, told
 from pidgan.efficiency.track_maps import (
@@ -79,7 +79,7 @@ class TrackPlan:
 
     track: str
     maps: Sequence[MapPlan]
-    made_by: MadeBy | None
+    made_by: MadeBy | MadeInPasses | None
     status: str | None
     species: str | None
     own: Sequence[str]
@@ -224,7 +224,7 @@ def _plan_map(
 
 def _prove(
     plan: TrackPlan, given: TrackMap, proof: Proof, request: Request
-) -> MadeBy | None:
+) -> MadeBy | MadeInPasses | None:
     """Add what a track needs to the proof; return which map serves which rows."""
     if is_table(given):
         return None
