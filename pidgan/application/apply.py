@@ -30,7 +30,7 @@ from pidgan.application.planning import (
     plan_files,
 )
 from pidgan.application.request import Elsewhere, Mode, Request, Track
-from pidgan.application.sample_cuts import SampleCuts, add_numbers
+from pidgan.application.sample_cuts import SampleCuts, add_numbers, unjudged_texts
 from pidgan.application.workers import do_files
 from pidgan.arguments import brief, checked
 from pidgan.bundle.collection import Gaps
@@ -283,7 +283,7 @@ def apply(
     for plan in pending:
         for tree in plan.trees:
             one_file.check_tree(tree, mode, tried)
-    parts = [] if dry_run else list(skipped.values())
+    by_path = {} if dry_run else dict(skipped)
     total = sum(plan.entries for plan in plans)
     if not dry_run:
         written = do_files(
@@ -294,7 +294,7 @@ def apply(
             progress=_reporter(progress, total, sum(p.entries for p in pending)),
         )
         for plan, done in written:
-            parts.append(done)
+            by_path[str(plan.job.output)] = done
             if done.notes:
                 text = f"{plan.job.output}: {'; '.join(done.notes)}"
                 warnings.warn(text, PidganWarning, stacklevel=2)
@@ -302,12 +302,14 @@ def apply(
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     outside: Outside = {}
     sample_cuts: SampleCuts = {}
-    for part in parts:
+    for part in by_path.values():
         for track, numbers in part.counts.items():
             counts[track].update(numbers)
         add_numbers(outside, part.outside)
         add_numbers(sample_cuts, part.sample_cuts)
-    for text in final_texts(outside, sample_cuts, generators):
+    in_files = {path: part.sample_cuts for path, part in by_path.items()}
+    texts = [*final_texts(outside, sample_cuts, generators), *unjudged_texts(in_files)]
+    for text in texts:
         warnings.warn(text, PidganWarning, stacklevel=2)
     return ApplySummary(
         outputs=tuple(str(plan.job.output) for plan in plans),

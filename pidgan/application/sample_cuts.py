@@ -7,7 +7,7 @@ generated values all the same. What cannot be looked for is said too.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +27,10 @@ SampleCuts: TypeAlias = dict[str, dict[str, tuple[int, int]]]
 """For each track and cut the rows that fail it, and all rows: 0 if nobody looked."""
 
 _PATTERNS = {**dict.fromkeys(CHARGES, CHARGE_PATTERNS), "HASBREM": BREMS}
+
+
+_IN_MEV = {"P", "PT", "PX", "PY", "PZ", "PE", "E", "ET", "M", "MM"}
+"""Quantities of a track that have the unit of its momentum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +89,26 @@ def find_sample_cuts(
             if one is None:
                 short = name.removeprefix(term.prefix)
                 one = _find(short, track, conditions, source, tree, shape)
+                if one is not None and short.upper() in _IN_MEV:
+                    one = _with_unit(one, card, own)
             if one is not None:
                 found[name] = one
         is_whole = len(found) == len(term.cut.names)
         cuts.append(SampleCut(term=term, found=found if is_whole else {}))
     return tuple(cuts)
+
+
+def _with_unit(
+    found: FoundCondition, card: Card, own: Sequence[FoundCondition]
+) -> FoundCondition | None:
+    """Return a momentum, energy or mass in the unit that the ntuple has for others.
+
+    None means that it cannot be compared: the calibration sample is not in MeV.
+    """
+    if any(variable.unit == "GeV" for variable in card.sample.conditions):
+        return None
+    units = {one.unit for one in own if one.variable.unit == "MeV"}
+    return replace(found, unit=units.pop()) if len(units) == 1 else found
 
 
 def _find(
@@ -121,7 +140,7 @@ def own_branch(name: str, track: str, tree: TreeInfo) -> str | None:
     any of its synonyms.
     """
     short = plain_name(name)
-    patterns = _PATTERNS.get(short.upper(), ())
+    patterns = _PATTERNS.get(short, _PATTERNS.get(name, ()))
     tried = [pattern.replace("{track}", track) for pattern in patterns]
     tried += [f"{track}_{name}", f"{track}_{short}", name, short]
     same = (
@@ -142,6 +161,27 @@ def add_numbers(
         for name, (n, of) in found.items():
             before = mine.get(name, (0, 0))
             mine[name] = before[0] + n, before[1] + of
+
+
+def unjudged_texts(parts: Mapping[str, SampleCuts]) -> list[str]:
+    """Say which cuts only some of several files had the branches for, by their path."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    judged: set[tuple[str, str]] = set()
+    for path, own in parts.items():
+        for track, found in own.items():
+            for name, (_, of) in found.items():
+                if of:
+                    judged.add((track, name))
+                else:
+                    lacking.setdefault((track, name), []).append(path)
+    return [
+        f"{track}: the cut {name} of the calibration sample was looked for in "
+        f"{len(parts) - len(paths)} of {len(parts)} files only; {paths[0]}"
+        f"{f' and {len(paths) - 1} more have' if len(paths) > 1 else ' has'} no such "
+        "branch, and their rows are in no number"
+        for (track, name), paths in lacking.items()
+        if (track, name) in judged
+    ]
 
 
 def sample_cut_text(track: str, found: Mapping[str, Sequence[int]]) -> str:

@@ -32,7 +32,8 @@ def reference_frame(
         own = getattr(generator, "reference", None)
         reference = own() if callable(own) else None
         if reference is None:
-            path = getattr(generator, "path", None)
+            path = getattr(generator, "address", None)
+            path = path or getattr(generator, "path", None)
             where = "" if path is None else f"{path}: "
             raise MapError(
                 f"{where}the generator of {card.species} has no reference file beside "

@@ -201,7 +201,8 @@ def _write_maps(
     opened = Collection.open(collection)
     bundles = opened.open_bundles()
     width = len(str(len(bundles)))
-    names = [f"{n:0{width}}_{b.path.stem}.json" for n, b in enumerate(bundles, 1)]
+    stems = [Path(str(one.address or one.path)).stem for one in bundles]
+    names = [f"{n:0{width}}_{stem}.json" for n, stem in enumerate(stems, 1)]
     with writing_folder(folder, mark=names[0], overwrite=overwrite) as temporary:
         for name, bundle in zip(names, bundles, strict=True):
             run_systematics(bundle, None, **given).save(temporary / name)

@@ -152,3 +152,34 @@ def test_collections_of_tracks(tmp_path: Path) -> None:
     assert summary.sample_cuts == {
         "T": {"mu_INMUON == 1": (50, N), "mu_GHOST < 1": (0, 0)}
     }
+
+
+def test_files_without_the_branch_are_named(tmp_path: Path) -> None:
+    bundle = generator("mu_INMUON == 1")
+    with_branch = branches(T_INMUON=np.arange(N) % 4 > 0)
+    for name, columns in (("a", with_branch), ("b", branches()), ("c", branches())):
+        write_trees(tmp_path / f"{name}.root", {"DecayTree": columns})
+    files = [tmp_path / f"{name}.root" for name in "abc"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PidganWarning)
+        summary = apply({"T": bundle}, files, tmp_path / "out")
+    assert summary.sample_cuts == {"T": {"mu_INMUON == 1": (50, N)}}
+    texts = [str(one.message) for one in caught]
+    (text,) = (text for text in texts if "looked for in" in text)
+    assert "mu_INMUON == 1 of the calibration sample was looked for in 1 of 3" in text
+    assert "b.root and 1 more have no such branch" in text
+
+
+@pytest.mark.parametrize("unit", ["MeV", "GeV"])
+def test_momenta_are_compared_in_the_unit_of_the_ntuple(
+    tmp_path: Path, unit: str
+) -> None:
+    bundle = generator("mu_PE > 30000")
+    factor = 1000.0 if unit == "GeV" else 1.0
+    columns = branches()
+    columns["T_PE"] = np.linspace(1, 6e4, N) / factor
+    columns["T_P"] = columns["T_P"] / factor
+    summary, _ = applied(
+        tmp_path, bundle, columns, conditions=Conditions(units={"P": unit})
+    )
+    assert summary.sample_cuts == {"T": {"mu_PE > 30000": (N // 2, N)}}
