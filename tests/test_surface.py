@@ -71,6 +71,7 @@ OF_THE_COMMAND_LINE = {
     "efficiency ratios": "results are divided by each other",
     "efficiency columns": "a friend tree is written by another function",
     "efficiency tracks": "maps, by track",
+    "efficiency tables": "maps, which may be tables",
     "plot tracks": "one track",
     "quantile-map branch": "values, of a branch",
     "quantile-map data_branch": "values, of a branch",

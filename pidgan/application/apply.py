@@ -43,6 +43,18 @@ from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 from pidgan.notebook import Facts, count, listed, shown
 
+STATUS_WORDS = {
+    "generated": "with generated values",
+    "outside_range": "with a condition outside the trained range, extrapolated",
+    "missing_condition": "without a usable condition, NaN",
+    "no_bundle": "of another species, or which no bundle serves, NaN",
+    "outside_fiducial": "outside the fiducial cut of the calibration sample",
+    "not_selected": "not selected by --where",
+    "unmatched": "without a true particle",
+    "decayed_in_flight": "from a decay in flight",
+}
+"""What the counters of a summary count."""
+
 
 @shown
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +102,11 @@ class ApplySummary:
             lines.append(f"{track} ({species}): {', '.join(self.targets[track])}")
             lines += [f"  {name} = {origin}" for name, origin in mapping.items()]
             counts = self.counts.get(track, {})
-            lines += [f"  {name}: {count}" for name, count in counts.items()]
+            lines += [
+                f"  {number} tracks {STATUS_WORDS.get(name, name)}"
+                for name, number in counts.items()
+                if number or name == "generated"
+            ]
             lines += [
                 f"  {name} outside the trained range: {n} of {of}"
                 for name, (n, of) in self.outside.get(track, {}).items()

@@ -179,11 +179,8 @@ def add_passes(
         passes.append([_of(request.get("where"), track), _hashes(own)])
         known = {one["sha256"] for one in own["bundles"]}
         bundles = [one for one in bundles if one["sha256"] not in known]
-        tracks[track] = {
-            **own,
-            "bundles": [*own["bundles"], *bundles],
-            "passes": passes,
-        }
+        several = {"bundles": [*own["bundles"], *bundles], "passes": passes}
+        tracks[track] = {**own, **(several if len(passes) > 1 else {})}
     return {**line, "tracks": tracks}
 
 

@@ -23,6 +23,7 @@ from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_sel
 from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.bundle.shipped import shipped_path
+from pidgan.bundle.validation_text import sentences
 from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
 from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
@@ -243,7 +244,7 @@ class Bundle:
         if card.reference:
             file, rows = card.reference["file"], card.reference["rows"]
             lines.append(f"reference     {file}, {rows} rows")
-        lines += [f"validation    {name}: {v}" for name, v in card.validation.items()]
+        lines += [f"validation    {text}" for text in sentences(card.validation)]
         return "\n".join(lines)
 
     def reference(self) -> "pd.DataFrame | None":

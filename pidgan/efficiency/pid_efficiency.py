@@ -50,6 +50,7 @@ from pidgan.efficiency.analysis_rows import Rows as AnalysisRows
 from pidgan.efficiency.analysis_rows import read_rows
 from pidgan.efficiency.binning import Binning, count_bins
 from pidgan.efficiency.columns import write_efficiency_columns
+from pidgan.efficiency.denominators import denominator_weights
 from pidgan.efficiency.estimates import Estimates, stack, warn_of_relatives
 from pidgan.efficiency.events import check_key
 from pidgan.efficiency.outside import OutsideByTrack, check_places, outside_texts
@@ -349,7 +350,7 @@ def combine(
         raise ValueError(f"outside is {outside!r}, expected 'grow' or 'refuse'")
     edges = dict(rows.binning)
     n_cells = count_bins(edges)
-    factor = sums.denominator_weights(rows, maps) if correction else 1.0
+    factor = denominator_weights(rows, maps) if correction else 1.0
     if np.any(factor != 1.0):
         rows = replace(rows, weights=rows.weights * factor)
     if len(selections) * n_cells > MAX_ESTIMATES:

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.analysis_rows import Rows
+from pidgan.efficiency.denominators import denominator_shifts
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.estimates import Origin
 from pidgan.efficiency.events import EventSums, event_blocks, in_several, square_sums
@@ -366,8 +367,13 @@ def integrate(
     shifts |= outside
     values = np.prod(factors, axis=0)
     corrected = cells.mean(rows, values)
-    shifts |= _denominator_shifts(
-        selection, rows, maps, cells, values, corrected, correction=correction
+    shifts |= denominator_shifts(
+        {track: maps[track] for track in selection.cuts},
+        rows,
+        values,
+        corrected,
+        mean=partial(cells.mean, rows),
+        correction=correction,
     )
     generated = cells.mean(rows, passing)
     if not correction:
@@ -384,51 +390,6 @@ def integrate(
         is_table=any(is_table(maps[t]) for t in selection.cuts),
         few=any(maps[t].cuts[k] in maps[t].flagged for t, k in selection.cuts.items()),
     )
-
-
-def denominator_weights(rows: Rows, maps: Maps) -> FloatArray:
-    """Return by how much each row (n,) counts more than it was generated."""
-    factor = np.ones(len(rows.weights))
-    for track, own in rows.tracks.items():
-        for part in parts_of(maps[track]):
-            shift = part.map.denominator_shift
-            if shift.any():
-                mine = (own.place >= part.bins.start) & (own.place < part.bins.stop)
-                factor[mine] *= 1 + shift[own.place[mine] - part.bins.start]
-    return factor
-
-
-def _denominator_shifts(
-    selection: Selection,
-    rows: Rows,
-    maps: Maps,
-    cells: Cells,
-    values: FloatArray,
-    means: FloatArray,
-    *,
-    correction: bool,
-) -> dict[Origin, FloatArray]:
-    """Return the shifts of means (n_cells,) from errors of denominators.
-
-    A denominator that is not corrected is wrong by its whole error.
-    """
-    found: dict[Origin, FloatArray] = {}
-    for track in selection.cuts:
-        place = rows.tracks[track].place
-        for part in parts_of(maps[track]):
-            error = part.map.denominator_shift
-            modes = part.map.denominator_modes / np.maximum(1 + error, SCALE_FLOOR)
-            if not correction:
-                modes = np.concatenate([modes, error[np.newaxis]])
-            mine = (place >= part.bins.start) & (place < part.bins.stop)
-            for number, mode in enumerate(modes):
-                of_rows = np.zeros(len(values))
-                of_rows[mine] = mode[place[mine] - part.bins.start]
-                shift = cells.mean(rows, of_rows * values)
-                shift -= means * cells.mean(rows, of_rows)
-                origin = ((part.key, number), "denominator")
-                found[origin] = shift + found.get(origin, 0.0)
-    return found
 
 
 def _in_bins(

@@ -34,6 +34,7 @@ from pidgan.bundle.card import Card, Generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
+from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
@@ -54,13 +55,6 @@ Edges = bins.ChosenEdges
 
 STREAM = "systematics"
 """Name of the random draws, which differ from the draws of a closure table."""
-
-MIN_DENOMINATOR = 1e-3
-"""Share of generated rows in the denominator below which a bin is left as it is: its
-relative error is not known, and an analysis has hardly any rows there."""
-
-MAX_MODES = 30
-"""Largest number of modes of the uncertainty of a denominator."""
 
 EMPTY_BIN_ROWS = 500
 """Rows generated in a bin without reference rows, for its generated efficiency."""
@@ -210,7 +204,7 @@ def map_from_rows(
     counted = inside if rows.among is None else inside & rows.among
     passed, failed = rows.real & counted, ~rows.real & counted
     if rows.among is not None:
-        metadata = {**metadata, DENOMINATOR: _denominator_shift(rows, edges)}
+        metadata = {**metadata, DENOMINATOR: denominator_error(rows, edges)}
     return EfficiencyMap(
         cuts=rows.cuts,
         binning=dict(edges),
@@ -282,44 +276,9 @@ def _generated_everywhere(
     if len(empty):
         found_there = empty_bins(empty)
         if counted is not None:
-            found_there = _conditional(found_there, result)
+            found_there = conditional_shares(found_there, result)
         result[:, empty] = found_there
     return result
-
-
-def _conditional(shares: FloatArray, known: FloatArray) -> FloatArray:
-    """Return shares of cuts among the last one, (n_cuts, n), the mean if it has none.
-
-    `known` (n_cuts, n_bins) are the efficiencies of other bins, NaN where unknown.
-    """
-    *passed, total = shares
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.array(passed) / total
-    mean = np.nanmean(known, axis=1, keepdims=True)
-    return np.asarray(np.where(total > 0, found, mean))
-
-
-def _denominator_shift(rows: ComparedRows, edges: Edges) -> dict[str, Any]:
-    """Return the relative error of the denominator in each bin, and its uncertainty.
-
-    It is (real - generated) / generated share of rows that are counted at all,
-    smoothed. Where it differs between bins, the generated rows of an analysis fill them
-    wrongly. The uncertainty is in modes, the largest eigenvectors of its covariance,
-    each times the root of its eigenvalue.
-    """
-    counted = rows.denominator()
-    found = counted.in_bins(edges).measured(smoothing.MIN_N_EFF)
-    share = np.nan_to_num(found.generated.efficiency.reshape(1, -1))
-    smooth, _ = smoothing.smooth_cuts(found, share)
-    scale = np.where(share[0] > MIN_DENOMINATOR, share[0], np.inf)
-    shift = np.maximum(smooth[0].mean / scale, -1.0)
-    values, vectors = np.linalg.eigh(
-        smooth[0].covariance / scale / scale[:, np.newaxis]
-    )
-    order = np.argsort(-values)[:MAX_MODES]
-    modes = np.sqrt(np.maximum(values[order], 0)) * vectors[:, order]
-    kept = np.abs(modes).max(axis=0) > 0
-    return {"shift": shift.tolist(), "modes": modes.T[kept].tolist()}
 
 
 def _coarse_mean(

@@ -48,6 +48,10 @@ def passes(tmp_path: Path) -> Path:
     options: dict[str, Any] = {"mode": "replace", "elsewhere": "keep", "where": where}
     done = apply({"K": DOWN}, first, second, **options)
     assert done.counts["K"]["generated"] <= np.count_nonzero(columns["Polarity"] == -1)
+    text = done.text()
+    assert f"{done.counts['K']['generated']} tracks with generated values" in text
+    assert "tracks not selected by --where" in text
+    assert "decay in flight" not in text
     # In one step for each half, as a check.
     for generator, name in ((UP, "up"), (DOWN, "down")):
         apply({"K": generator}, source, tmp_path / f"{name}.root")

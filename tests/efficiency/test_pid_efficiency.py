@@ -669,7 +669,7 @@ def test_results_hold_everything() -> None:
     np.testing.assert_array_equal(frame["n_rows"], [one.n_rows for one in found])
     squares = frame[["stat", "calibration", "binning", "transfer"]] ** 2
     np.testing.assert_allclose(squares.sum(axis=1), frame["total"] ** 2)
-    assert len(found.text().splitlines()) == len(found) + 3
+    assert len(found.text().splitlines()) == 2 * len(found) + 5
 
 
 def test_generated_efficiencies_of_the_toy_are_those_of_its_map() -> None:

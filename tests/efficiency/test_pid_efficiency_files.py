@@ -456,7 +456,7 @@ def test_command_line(
     assert "Kplus_DLLk_gt_0_PIDCalibErr" in uproot.open(columns)["DecayTree"]
 
     code, out, _ = run(*two, "--cut", BOTH, "--over", other)
-    assert out.count(BOTH) == 4
+    assert out.count(BOTH) == 8
     code, _, err = run(*two, "--cut", BOTH, "--latex", table)
     assert code == 1
     assert "table.tex exists" in err

@@ -404,7 +404,7 @@ def test_damaged_maps(toy_map: EfficiencyMap, tmp_path: Path) -> None:
     path.write_text('{"description": null}')
     refused("not an efficiency map of pidgan")
     path.write_text(text.replace(r"{\"schema_version\": 2", r"{\"schema_version\": 5"))
-    refused("schema version 5, this package reads up to 2")
+    refused("schema version 5, this package reads up to 3")
     for old, new in (
         (r"{\"schema_version\": 2", r"{\"schema_version\": 1"),
         (r"\"cuts\": [", r"\"cuts\": [\"DLLk > 9\", "),
@@ -741,8 +741,10 @@ def test_results_as_text_and_json(toy_map: EfficiencyMap, ntuple: Path) -> None:
     assert content["results"][1]["total"] == found[1].total
     assert np.array(content["covariance"]).shape == (3, 3)
     lines = found.text().splitlines()
-    assert "calibration" in lines[0]
-    assert lines[2].startswith("DLLk > 2")
+    assert lines[0].startswith("DLLk > 1   (")
+    assert lines[0].endswith(" syst) %")
+    assert "calibration" in lines[4]
+    assert lines[6].startswith("DLLk > 2")
     assert "2000 rows" in lines[-2]
 
 

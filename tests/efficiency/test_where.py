@@ -208,6 +208,16 @@ def test_efficiency_of_an_analysis_among_those_that_count(
     made.save(path)
     opened = EfficiencyMap.open(path)
     assert opened.where == where
+    text = opened.text()
+    assert "of all reference rows, among DLLp > 1 & probe_polarity == 1" in text
+    whole = closure_table(GENERATOR, FRAME, cuts="DLLk > 2", where=where, binning={})
+    real = 100 * float(whole.real.efficiency[0])
+    own = opened.metadata["reference"]["efficiencies"]["DLLk > 2"]
+    assert 100 * own["real"] == pytest.approx(real)
+    assert own["corrected"] == pytest.approx(
+        own["real"], abs=4 * own["corrected_error"]
+    )
+    assert f"{real:.1f}" in text
     assert '"schema_version": 3' in path.read_text().replace('\\"', '"')
     (one,) = pid_efficiency({"K": opened}, ntuple, where=where + " & nPVs < 4")
     names = ["K_P", "K_ETA", "K_DLLk", "K_DLLp", "K_polarity", "nPVs"]
