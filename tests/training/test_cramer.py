@@ -16,6 +16,7 @@ from pidgan.training.families.cramer import (
 from pidgan.training.loop import Training
 from pidgan.training.networks import per_coordinate as student
 from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.networks.updates import cosine
 from pidgan.training.pace import Pace
 from pidgan.training.setup import set_up
 
@@ -89,13 +90,13 @@ def test_slopes_at_real_and_generated_targets_are_penalised() -> None:
 
 
 SMALL = {"width": 8, "layers": 2, "teacher_width": 8, "teacher_blocks": 1}
-GAME = {"critic_width": 8, "critic_output": 4, "batch_size": 64, "xla": False}
+GAME = {"critic_width": 8, "critic_output": 8, "batch_size": 64, "xla": False}
 
 
 @pytest.fixture(scope="module")
 def played(kaon_dataset: Dataset) -> tuple[dict[str, list[np.ndarray]], Training]:
     """Return the generator's weights at the end of each phase, and the training."""
-    family = Cramer(**SMALL, **GAME, warm=0.4, play=0.4, learning_rate=1e-2)
+    family = Cramer(**SMALL, **GAME, warm=0.4, play=0.4, learning_rate=2e-3)
     training = Training(set_up(kaon_dataset, family, seed=1))
     training.pace = Pace.parse(20)
     weights: dict[str, list[np.ndarray]] = {}
@@ -126,6 +127,7 @@ def test_a_game_changes_the_last_layers_only(played) -> None:
     assert moved == expected * 2
 
 
+@pytest.mark.filterwarnings("ignore:setting 'learning_rate'")
 def test_steps_of_a_game_that_gain_nothing_are_undone(kaon_dataset: Dataset) -> None:
     """With a rate at which the generator gets lost."""
     family = Cramer(**SMALL, **GAME, warm=0.1, play=0.4, learning_rate=10.0)
@@ -142,3 +144,9 @@ def test_steps_of_a_game_that_gain_nothing_are_undone(kaon_dataset: Dataset) -> 
     assert training.record.shown
     for before, after in zip(taught, generator.variables, strict=True):
         np.testing.assert_array_equal(before, after.numpy())
+
+
+def test_a_rate_stays_at_its_end() -> None:
+    """Phases may last longer than the training was given."""
+    rates = [float(cosine(done, 100, final=0.01)) for done in (0, 50, 100, 150, 200)]
+    assert rates == pytest.approx([1, 0.505, 0.01, 0.01, 0.01])

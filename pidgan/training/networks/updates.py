@@ -21,7 +21,7 @@ def length(v: tf.Tensor) -> tf.Tensor:
 
 def cosine(done: tf.Tensor, steps: tf.Tensor, *, final: float) -> tf.Tensor:
     """Return a learning rate as a share of its start, 1 falling to a final one."""
-    share = tf.cast(done, tf.float32) / tf.cast(steps, tf.float32)
+    share = tf.minimum(tf.cast(done, tf.float32) / tf.cast(steps, tf.float32), 1.0)
     return final + (1 - final) * 0.5 * (1 + tf.cos(math.pi * share))
 
 
