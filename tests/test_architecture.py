@@ -49,7 +49,7 @@ OWNERS = {
     "uproot": "files/",
     "iminuit": "sample/mass_fit",
     "sweights": "sample/sweights",
-    "onnxruntime": "bundle/bundle",
+    "onnxruntime": "bundle/session",
     "distributed": "application/workers",
     "matplotlib": "report/plots/",
     "mplhep": "report/plots/",

@@ -6,7 +6,6 @@ units, and with a JSON card in its metadata. No library of the training is neede
 """
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
 from pidgan.bundle.noise import UInt64Array, keyed_normal
+from pidgan.bundle.session import Session
 from pidgan.bundle.shipped import shipped_path
 from pidgan.bundle.validation_text import sentences
 from pidgan.errors import BundleError, NtupleError, PidganWarning, nearest
@@ -57,7 +57,7 @@ class Bundle:
     sha256: str
     path: Path
     graph: Graph = field(repr=False, compare=False)
-    _session: Any = field(repr=False, compare=False)
+    _session: Session = field(repr=False, compare=False)
     _threads: int = field(repr=False, compare=False)
     address: str | None = field(default=None, compare=False)
 
@@ -344,20 +344,7 @@ class Bundle:
 
         def run_block(start: int) -> None:
             block = slice(start, min(start + size, len(x)))
-            feed = {
-                "conditions": _padded(x[block], size),
-                "noise": _padded(noise(block), size),
-            }
-            try:
-                (targets,) = self._session.run(["targets"], feed)
-            except BundleError:
-                raise
-            # onnxruntime's exceptions have no common class but Exception.
-            except Exception as error:
-                raise BundleError(
-                    f"{self.path}: the graph cannot be run ({_one_line(error)})"
-                ) from error
-            y[block] = targets[: block.stop - block.start]
+            y[block] = self._session.run(x[block], noise(block))
 
         if self._threads == 1 or len(starts) <= 1:
             for start in starts:
@@ -425,52 +412,9 @@ def read_bundle(path: Path, *, threads: int | None = None) -> Bundle:
         sha256=file.sha256,
         path=path,
         graph=file.graph,
-        _session=_Session(path, file.data),
+        _session=Session(path, file.data, file.graph),
         _threads=threads or available_cores(),
     )
-
-
-class _Session:
-    """A session of onnxruntime, started by whoever needs it first."""
-
-    def __init__(self, path: Path, data: bytes) -> None:
-        self.is_tested = False
-        self._path, self._data = path, data
-        self._lock = threading.Lock()
-        self._started: Any = None
-
-    def start(self) -> Any:
-        """Return the session; a BundleError if onnxruntime cannot load it."""
-        with self._lock:
-            if self._started is None:
-                self._started = _start_session(self._path, self._data)
-                self._data = b""
-            return self._started
-
-    def run(self, names: Sequence[str], feed: Any) -> Any:
-        """Return the values of these names."""
-        session = self._started or self.start()
-        return session.run(names, feed)
-
-
-def _start_session(path: Path, data: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    # Level 4 prints fatal messages only: others come back as exceptions.
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        # onnxruntime's exceptions have no common class but Exception.
-        raise BundleError(
-            f"{path}: onnxruntime {onnxruntime.__version__} cannot load the graph "
-            f"({_one_line(error)})"
-        ) from error
 
 
 def _structure(variable: CardVariable) -> str:
@@ -483,14 +427,3 @@ def _structure(variable: CardVariable) -> str:
         listed = ", ".join(f"{atom:g}" for atom in variable.atoms)
         found.append(f"exactly {listed} in a share of rows")
     return "".join(f", {text}" for text in found)
-
-
-def _padded(rows: Float32Array, size: int) -> Float32Array:
-    """Repeat the last row up to a full block."""
-    if len(rows) == size:
-        return np.ascontiguousarray(rows)
-    return np.pad(rows, ((0, size - len(rows)), (0, 0)), mode="edge")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

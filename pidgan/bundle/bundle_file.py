@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pidgan.bundle.card import Card
 from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port, read_onnx_structure
-from pidgan.bundle.onnx_check import check_graph
+from pidgan.bundle.onnx_check import Skeleton, check_graph
 from pidgan.bundle.onnx_values import Value
 from pidgan.bundle.shipped import shipped_names
 from pidgan.errors import BundleError, nearest
@@ -40,12 +40,20 @@ FEW = 32  # number of rows below which no row may differ more
 class Graph:
     """Operators in the order of computation, and the type and shape of each value.
 
-    `operations` is what a row costs, in multiplications.
+    `operations` is what a row costs, in multiplications. `skeleton` is equal for graphs
+    that differ in real numbers only.
     """
 
     nodes: tuple[Node, ...]
     values: dict[str, Value]
     operations: int
+    skeleton: Skeleton
+
+    @property
+    def constants(self) -> dict[str, npt.NDArray[Any]]:
+        """The constants of the graph."""
+        found = ((name, value.constant) for name, value in self.values.items())
+        return {name: array for name, array in found if array is not None}
 
     @functools.cached_property
     def block_rows(self) -> int:
@@ -83,10 +91,12 @@ def read_bundle_file(path: Path) -> BundleFile:
     _check_ports(path, "inputs", structure.inputs, widths)
     _check_ports(path, "outputs", structure.outputs, {"targets": len(card.targets)})
     try:
-        values, cost = check_graph(structure)
+        values, cost, skeleton = check_graph(structure)
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
-    graph = Graph(nodes=structure.nodes, values=values, operations=cost)
+    graph = Graph(
+        nodes=structure.nodes, values=values, operations=cost, skeleton=skeleton
+    )
     return BundleFile(data=data, card=card, graph=graph)
 
 

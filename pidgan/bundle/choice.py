@@ -28,6 +28,10 @@ MOST_LISTED = 2**22
 """Largest span of values for which a table is faster than a search."""
 
 
+BLOCK_ROWS = 8192
+"""Rows at a time: their numbers stay in the cache, and in memory that is there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A choice among `len(when)` bundles, numbered from 0."""
@@ -59,10 +63,21 @@ class Choice:
 
         None serves NaN, and numbers that are not whole.
         """
+        arrays = {name: np.asarray(columns[name]) for name in self.columns}
+        n = max(map(len, arrays.values()), default=0)
+        if n <= BLOCK_ROWS:
+            return self._find(arrays)
+        found = np.empty(n, dtype=np.int16)
+        for first in range(0, n, BLOCK_ROWS):
+            rows = slice(first, first + BLOCK_ROWS)
+            found[rows] = self._find({name: own[rows] for name, own in arrays.items()})
+        return found
+
+    def _find(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int16]:
         state: Any = 0
         lost: Any = False
         for name, step in zip(self.columns, self._steps, strict=True):
-            values = np.asarray(columns[name])
+            values = columns[name]
             if values.dtype.kind == "f":
                 lost = lost | (values != np.rint(values))
             own = step.column.classes(values)

@@ -218,8 +218,11 @@ class Collection:
             BundleError: A bundle is missing, is refused, or has another checksum or
                 species than the file says.
         """
+        # Only fetching gains from threads: reading is work of Python.
+        is_far = any(is_remote(member.file) for member in self.members)
         with ThreadPoolExecutor(available_cores()) as pool:
-            bundles = list(pool.map(lambda m: self._open(m, threads), self.members))
+            each = pool.map if is_far else map
+            bundles = list(each(lambda m: self._open(m, threads), self.members))
             if verify:
                 list(pool.map(lambda bundle: bundle.run_self_test(), bundles))
         for member, bundle in zip(self.members, bundles, strict=True):

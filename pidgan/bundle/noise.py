@@ -41,14 +41,15 @@ def keyed_normal(keys: UInt64Array, *, n_noise: int) -> npt.NDArray[np.float32]:
     keys = np.ascontiguousarray(keys, dtype=np.uint64)
     n_words = (n_noise + 1) // 2
     steps = np.arange(1, n_words + 1, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)
-    noise = np.empty((len(keys), n_noise), dtype=np.float32)
+    # Filled column by column: each operation runs along memory.
+    noise = np.empty((n_noise, len(keys)), dtype=np.float32)
     rows = max(1, BLOCK_WORDS // n_words)
     for first in range(0, len(keys), rows):
         block = keys[first : first + rows]
         # Without another hash, keys that differ by a multiple of gamma share words.
-        words = _mix64(_mix64(block)[:, np.newaxis] + steps)
-        _box_muller(words, noise[first : first + rows])
-    return noise
+        words = _mix64(_mix64(block) + steps[:, np.newaxis])
+        _box_muller(words, noise[:, first : first + rows])
+    return noise.T
 
 
 def entry_keys(*, seed: int, track: str, start: int, stop: int) -> UInt64Array:
@@ -91,16 +92,17 @@ def column_keys(
 
 def _mix64(z: UInt64Array) -> UInt64Array:
     """Return the finalizer of SplitMix64 (Stafford's variant 13) of each word."""
-    z = z ^ (z >> np.uint64(30))
+    shifted = z >> np.uint64(30)
+    z = z ^ shifted
     z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
+    z ^= np.right_shift(z, np.uint64(27), out=shifted)
     z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z ^= np.right_shift(z, np.uint64(31), out=shifted)
     return z
 
 
 def _box_muller(words: UInt64Array, noise: npt.NDArray[np.float32]) -> None:
-    """Fill the columns of `noise` in pairs, one pair from each word."""
+    """Fill the rows of `noise` in pairs, one pair from each row of words."""
     radius = (words >> np.uint64(32)).astype(np.float32)
     radius += np.float32(0.5)
     radius *= np.float32(2.0**-32)
@@ -111,9 +113,9 @@ def _box_muller(words: UInt64Array, noise: npt.NDArray[np.float32]) -> None:
     np.sqrt(radius, out=radius)
     angle = (words & np.uint64(0xFFFFFFFF)).astype(np.float32)
     angle *= np.float32(2.0 * np.pi * 2.0**-32)
-    np.multiply(radius, np.cos(angle), out=noise[:, 0::2])
-    odd = noise.shape[1] // 2
-    np.multiply(radius[:, :odd], np.sin(angle)[:, :odd], out=noise[:, 1::2])
+    np.multiply(radius, np.cos(angle), out=noise[0::2])
+    odd = len(noise) // 2
+    np.multiply(radius[:odd], np.sin(angle[:odd]), out=noise[1::2])
 
 
 def _digest(text: str) -> int:

@@ -35,8 +35,10 @@ _MAX_INTEGERS = 2**16
 _ZERO = bytes(8)  # of any real type
 
 
-def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
-    """Return type and shape of every value of a graph, and the cost of a row.
+def check_graph(
+    structure: OnnxStructure,
+) -> "tuple[dict[str, Value], int, Skeleton]":
+    """Return type and shape of every value of a graph, the cost of a row, and the rest.
 
     Graphs that differ in real numbers only are checked once: nothing here sees these
     numbers. A ValueError says what is refused.
@@ -52,18 +54,27 @@ def check_graph(structure: OnnxStructure) -> tuple[dict[str, Value], int]:
     }
     integers = (a.size for a in structure.constants.values() if a.dtype.kind != "f")
     check = _check_once if sum(integers) <= _MAX_INTEGERS else _check_once.__wrapped__
-    computed, cost = check(_Skeleton(structure, constants))
-    return {**constants, **computed}, cost
+    skeleton = Skeleton(structure, constants)
+    computed, cost = check(skeleton)
+    skeleton.values = {**skeleton.constants, **computed}
+    return {**constants, **computed}, cost, skeleton
 
 
 _DTYPES = {np.dtype(name).char: name for name in DTYPES.values()}
 
 
-class _Skeleton:
-    """A graph without the real numbers of its constants, equal to others like it."""
+class Skeleton:
+    """A graph without the real numbers of its constants, equal to others like it.
+
+    Attributes:
+        nodes: Operators in the order of computation.
+        values: Type and shape of each value, once it is checked.
+    """
 
     def __init__(self, structure: OnnxStructure, constants: dict[str, Value]) -> None:
         self.digest = structure.skeleton
+        self.nodes = structure.nodes
+        self.values: dict[str, Value] = {}
         self.constants = {k: _without_numbers(v) for k, v in constants.items()}
         self.structure = replace(structure, graph=b"", metadata={}, constants={})
 
@@ -71,7 +82,7 @@ class _Skeleton:
         return hash(self.digest)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Skeleton) and self.digest == other.digest
+        return isinstance(other, Skeleton) and self.digest == other.digest
 
 
 def _without_numbers(value: Value) -> Value:
@@ -87,7 +98,7 @@ def _without_numbers(value: Value) -> Value:
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _check_once(skeleton: _Skeleton) -> tuple[dict[str, Value], int]:
+def _check_once(skeleton: Skeleton) -> tuple[dict[str, Value], int]:
     """Return the values that are no constants, and the cost of a row."""
     structure = skeleton.structure
     domains = {*structure.opsets, *(node.domain for node in structure.nodes)}

@@ -22,6 +22,7 @@ from pidgan.application.apply import apply
 from pidgan.application.record import read_lines
 from pidgan.bundle.collecting import collect
 from pidgan.bundle.collection import Collection
+from pidgan.bundle.session import Session
 from pidgan.errors import BundleError, NtupleError, PidganWarning
 from pidgan.files.tables import Source, read_columns
 
@@ -480,14 +481,12 @@ def test_only_bundles_with_rows_are_started(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All are checked, and those that serve rows run their self-tests before work."""
-    from pidgan.bundle import bundle
-
     started: list[str] = []
-    start = bundle._start_session
+    start = Session._start
     monkeypatch.setattr(
-        bundle,
-        "_start_session",
-        lambda path, data: (started.append(path.name), start(path, data))[1],
+        Session,
+        "_start",
+        lambda session: (started.append(session._path.name), start(session))[1],
     )
     one = rows(500, year=np.full(500, 2017, np.int32))
     one["K_TRUEID"][:] = 321

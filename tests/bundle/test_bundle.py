@@ -246,7 +246,11 @@ def test_card_of_another_graph_is_refused(path: Path) -> None:
     refused(path, toy_onnx(make_card(targets=target)), r"expected \(n, 1\)")
 
 
-def test_graph_that_onnxruntime_refuses(path: Path) -> None:
+def test_graph_that_onnxruntime_refuses(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a graph that is rearranged, onnxruntime gets no byte of the file.
+    monkeypatch.setattr("pidgan.bundle.session.channels_at_once", lambda: None)
     data = path.read_bytes()
     assert data.startswith(b"\x08\x08"), "version of the ONNX format"
     refused(path, b"\x08\x7f" + data[2:], "cannot load the graph")
