@@ -202,3 +202,27 @@ def test_what_is_no_table(ntuple: Path, tmp_path: Path) -> None:
     write_trees(tmp_path / "gev.root", {"T": in_gev})
     with pytest.raises(PidganError, match="looks like GeV"):
         pid_efficiency({"K": path}, tmp_path / "gev.root", cuts="DLLK > 0")
+
+
+def test_periods_are_weighted_by_luminosity(ntuple: Path) -> None:
+    first, second = TABLE, make_table(seed=5)
+    up, down = (
+        pid_efficiency({"K": table}, ntuple, cuts="DLLK > 4").estimates
+        for table in (first, second)
+    )
+    (found,) = up * 0.6 + down * 0.4
+    place = bins_of(draw(), "K")
+    e, variance = (
+        [getattr(t, name)[1].reshape(-1) for t in (first, second)]
+        for name in ("efficiency", "variance")
+    )
+    mixed = 0.6 * e[0] + 0.4 * e[1]
+    assert found.value == pytest.approx(mixed[place].mean())
+    f = np.bincount(place, minlength=6) / len(place)
+    errors = f**2 @ (0.36 * variance[0] + 0.16 * variance[1])
+    assert found.syst["calibration"] == pytest.approx(math.sqrt(errors))
+    # The rows are the same: their fluctuations do not average out.
+    spread = mixed[place] - found.value
+    assert found.stat == pytest.approx(
+        math.sqrt((spread**2).sum()) / len(place), rel=1e-3
+    )
