@@ -1,5 +1,6 @@
 """Definitions and binnings loaded from TOML files, those that ship included."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from pidgan.arguments import checked
 from pidgan.errors import NtupleError, SampleError, nearest
-from pidgan.files.documents import read_toml
+from pidgan.files.documents import read_json, read_toml
 from pidgan.files.places import file_problem
 from pidgan.sample.definition import WEIGHTINGS, Sample
 from pidgan.sample.links import joined
@@ -56,25 +57,67 @@ def load_binning(name: str) -> dict[str, tuple[float, ...]]:
     nTracks; "run3_hadrons" and "run3_muons" have nLongTracks; efficiency maps use
     "hadrons_map" and "run3_hadrons_map".
 
+    A file of PIDCalib2, `{"K": {"P": [3000, 9300, ...]}}`, is named by its path, with
+    the particle behind a colon if it has several: "my_binning.json:K".
+
     Args:
-        name: Name of the binning.
+        name: Name of the binning, or path of a JSON file of PIDCalib2.
 
     Returns:
         Edges by condition, in package units.
 
     Raises:
-        SampleError: No binning has that name.
+        SampleError: No binning has that name, or a file is not as it should be.
 
     Example:
         >>> load_binning("muons")["nTracks"]
         (0.0, 50.0, 200.0, 300.0, 500.0)
     """
+    file, _, particle = name.partition(".json")
+    if file and ".json" in name:
+        return _pidcalib_binning(f"{file}.json", particle.removeprefix(":"))
     path = calibration_directory() / _BINNINGS
     known = read_toml(path, error=SampleError)
     if name not in known:
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
         raise SampleError(f"no binning {name!r} in {_BINNINGS}{hint}")
     return {key: tuple(map(float, edges)) for key, edges in known[name].items()}
+
+
+def _pidcalib_binning(path: str, particle: str) -> dict[str, tuple[float, ...]]:
+    """Return the edges of a particle in a JSON file of PIDCalib2."""
+    content = read_json(path, error=SampleError)
+    wanted = 'expected {"K": {"P": [3000, 9300, ...]}}, as for PIDCalib2'
+    if not isinstance(content, dict) or not content:
+        raise SampleError(f"{path} holds no binning, {wanted}")
+    if not particle and len(content) > 1:
+        listed = ", ".join(map(str, content))
+        raise SampleError(
+            f"{path} has binnings of {listed}; say which is meant, "
+            f"{path}:{next(iter(content))}"
+        )
+    particle = particle or str(next(iter(content)))
+    if particle not in content:
+        hint = nearest(particle, list(content)) or f"; known: {', '.join(content)}"
+        raise SampleError(f"{path} has no binning of {particle!r}{hint}")
+    found = content[particle]
+    if not isinstance(found, dict) or not found:
+        raise SampleError(f"{path}: {particle!r} is no binning, {wanted}")
+    edges = {}
+    for name, values in found.items():
+        try:
+            edges[str(name)] = tuple(float(value) for value in values)
+        except (TypeError, ValueError):
+            raise SampleError(
+                f"{path}: {particle}.{name} holds no edges, {wanted}"
+            ) from None
+        steps = itertools.pairwise(edges[str(name)])
+        if len(edges[str(name)]) < 2 or not all(a < b for a, b in steps):
+            raise SampleError(
+                f"{path}: the edges of {particle}.{name} do not rise, expected at "
+                "least two that do"
+            )
+    return edges
 
 
 def calibration_directory() -> Path:

@@ -539,7 +539,10 @@ def test_without_correction() -> None:
 def maps() -> dict[str, EfficiencyMap]:
     cuts = ("DLLk > 0", "DLLk > 5 & DLLp < 3", "DLLk > 1 | DLLp < 0")
     wide = np.zeros((3, 3))
-    efficiency_map = make_map(cuts=cuts, discrepancy=wide, generated=wide + 0.5)
+    counts = dict.fromkeys(("passing", "failing"), np.full(3, 1e3))
+    efficiency_map = make_map(
+        cuts=cuts, discrepancy=wide, generated=wide + 0.5, **counts
+    )
     return {"K": efficiency_map, "K_2": efficiency_map}
 
 
