@@ -184,7 +184,8 @@ def _shown(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_summary(work: Path, found: pd.DataFrame) -> None:
-    """Write demo.json and report.html, which leads to the two validation reports."""
+    """Write demo.json, report.html and the index, which lead to both validations."""
+    from pidgan.report.index_page import write_index
     from pidgan.report.page import Picture, Section, Table, write_page
     from pidgan.report.plots.efficiencies import plot_comparison
 
@@ -210,11 +211,16 @@ def _write_summary(work: Path, found: pd.DataFrame) -> None:
         ),
         Section(
             title="Files",
-            text="The validation is in kaon-report/report.html and "
-            "pion-report/report.html, the bundles are kaon.onnx and pion.onnx, the "
-            "maps are kaon-map.json and pion-map.json. The analysis ntuple before and "
-            "after is analysis.root and analysis-pid.root.",
+            text="The bundles are kaon.onnx and pion.onnx, the maps are kaon-map.json "
+            "and pion-map.json. The analysis ntuple before and after is analysis.root "
+            "and analysis-pid.root.",
+            links=[
+                ("Validation of kaons", "kaon-report/report.html"),
+                ("Validation of pions", "pion-report/report.html"),
+                ("All reports, the worst figures first", "index.html"),
+            ],
         ),
     ]
     lead = "Simulated calibration samples, generators, analysis ntuple and truth."
     write_page(work, "pidgan demo", sections, lead=lead, overwrite=True)
+    write_index(work)

@@ -8,6 +8,7 @@ import numpy as np
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
 from pidgan.report.page import Picture
+from pidgan.report.plots.canvas import SIGNAL
 from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
 from pidgan.report.plots.targets import (
     plot_correlation,
@@ -165,13 +166,19 @@ def conditions(rows: TrackRows) -> list[Picture]:
                     weights=rows.real.weights,
                     label="test",
                 ),
-                Drawn(values=x[:, c], weights=w, label="train", kind="line"),
+                Drawn(
+                    values=x[:, c],
+                    weights=w,
+                    label="train",
+                    colour=SIGNAL,
+                    kind="line",
+                ),
             ],
         )
         for c, variable in enumerate(rows.sample.conditions)
     ]
     figure = plot_variables(panels, ratio="train / test", normalised=True)
-    return [Picture(figure, "Conditions of test and train rows, of the integral 1.")]
+    return [Picture(figure, "Conditions of test and train rows, both normalised to 1.")]
 
 
 def bin_labels(rows: TrackRows, edges: Mapping[str, Sequence[float]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The demo, with little data and hardly any training: every file, and honest sums."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,10 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads((directory / "demo.json").read_text())[0]["cut"] == demo.CUTS[0]
     for name in ("report.html", "kaon-report/report.html", "pion-report/report.html"):
         assert (directory / name).stat().st_size > 10_000
+    for page in (directory / "report.html", directory / "index.html"):
+        for address in re.findall(r'href="([^"#]+)"', page.read_text()):
+            assert (directory / address).is_file(), address
+    assert 'href="kaon-report/report.html"' in (directory / "index.html").read_text()
 
     with (
         uproot.open(f"{directory}/analysis.root:DecayTree") as before,
