@@ -32,7 +32,7 @@ from pidgan.errors import PidganWarning
 CHUNK_ENTRIES = 200_000
 """Largest default number of entries of a chunk; more are not faster."""
 
-MANY_CHUNK_ENTRIES = 500_000
+MANY_CHUNK_ENTRIES = 250_000
 """The same where several bundles share the rows: each fills its last block of rows."""
 
 OUTSIDE_SHARE = 0.05
