@@ -123,7 +123,13 @@ VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 IS_OUTPUT = {"output", "report", "latex", "columns"}
 IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside"}
 IS_CUT = {"cuts", "cut", "where"}
-IS_PAIR = {"tracks": "Kplus", "maps": "Kplus", "quantile_maps": "nTracks", "misid": ""}
+IS_PAIR = {
+    "tracks": "Kplus",
+    "maps": "Kplus",
+    "tables": "Kplus",
+    "quantile_maps": "nTracks",
+    "misid": "",
+}
 
 
 def wrong_values(parameter: click.Parameter) -> Iterator[str]:
