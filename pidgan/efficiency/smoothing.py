@@ -242,8 +242,9 @@ def prior_scale(generated: FloatArray, found: RealVsGenerated) -> FloatArray:
 
 
 def is_measured(found: RealVsGenerated) -> BoolArray:
-    """Return which bins have efficiencies, (n_bins,)."""
-    return np.asarray(np.isfinite(found.real.efficiency[0])).reshape(-1)
+    """Return which bins have efficiencies, (n_bins,), real and generated ones."""
+    both = found.real.efficiency[0] + found.generated.efficiency[0]
+    return np.asarray(np.isfinite(both)).reshape(-1)
 
 
 def _flat(efficiency: FloatArray) -> FloatArray:

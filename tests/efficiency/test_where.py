@@ -131,6 +131,20 @@ def test_tables_of_any_columns_have_denominators() -> None:
         efficiency_table(FRAME, "DLLk > 2", where="DLLq > 0")
 
 
+@pytest.mark.filterwarnings("ignore:cut .* fewer than 20")
+def test_bins_without_a_generated_response_in_the_denominator() -> None:
+    fine = {"P": tuple(np.linspace(3e3, 1e5, 15)), "ETA": tuple(np.linspace(1.5, 5, 9))}
+    where = "DLLp > 3"  # few responses, real or generated
+    options: dict[str, Any] = {"cuts": "DLLk > 2", "where": where, "repeats": 1}
+    found = run_systematics(GENERATOR, FRAME, binning=fine, **options)
+    record = closure_table(GENERATOR, FRAME, binning={}, **options)
+    assert np.isfinite(found.nominal).all()
+    assert np.isfinite(found.error).all()
+    own = found.metadata["reference"]["efficiencies"]["DLLk > 2"]
+    assert own["real"] == pytest.approx(float(record.real.efficiency[0]))
+    assert abs(own["corrected"] - own["real"]) < 5 * own["corrected_error"]
+
+
 def quoted(seed: int, x: np.ndarray, z: np.ndarray) -> tuple[float, float, float]:
     """Value, uncertainty and truth of the efficiency of one pseudo-experiment."""
     rng = np.random.default_rng([seed, 7])
