@@ -78,7 +78,7 @@ def check_fields(record: Any) -> None:
 def _check(function: str, name: str, value: Any, hint: Any) -> None:
     """Raise a TypeError or ValueError that names an argument."""
     if isinstance(hint, str):
-        hint = Callable[..., Any] | None if hint.startswith("Callable[") else Any
+        hint = Callable[..., Any] | bool | None if hint.startswith("Callable[") else Any
     if hint is inspect.Parameter.empty:
         return
     shown = f"{function}: {name} is {brief(value)}"

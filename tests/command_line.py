@@ -1,5 +1,6 @@
 """Run the command line within a test, and look at what it printed."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ import click
 import pytest
 
 from pidgan.cli import cli, main
+
+# Warnings, and the line of a stage that was done before the error.
+NO_ERROR = r"pidgan: (warning: |\w+: .*\d s$)"
 
 Run = Callable[..., "Result"]
 
@@ -49,7 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def one_line(result: Result, *texts: str) -> None:
     """Expect exit code 1 and one line of error that holds the texts."""
     errors = [line for line in result.err.splitlines() if line.strip()]
-    errors = [line for line in errors if not line.startswith("pidgan: warning")]
+    errors = [line for line in errors if not re.match(NO_ERROR, line)]
     assert result.code == 1, result.err
     assert len(errors) == 1, result.err
     for text in texts:

@@ -19,7 +19,7 @@ PACKAGE = Path(pidgan.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
-GROUND = {"errors", "arguments", "arrays", "higher", "notebook"}
+GROUND = {"errors", "arguments", "arrays", "higher", "notebook", "progress"}
 FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
@@ -27,6 +27,7 @@ ROOMS = {
     "higher": set(),
     "arguments": {"errors"},
     "notebook": set(),
+    "progress": set(),
     "files": GROUND,
     "simulation": GROUND,
     "calorimeter": GROUND | {"files"},
@@ -57,6 +58,7 @@ OWNERS = {
     "tensorflow": "training/",
     "onnx": "training/export",
     "sklearn": ("sample/weights", "report/metrics"),
+    "tqdm": "progress",
     "jinja2": "report/page",
 }
 MAX_LINES, MANY_LINES, MANY_FILES = 600, 450, 6

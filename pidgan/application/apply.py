@@ -42,6 +42,7 @@ from pidgan.files.places import check_output
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
 from pidgan.notebook import Facts, count, listed, shown
+from pidgan.progress import CountProgress, entries_progress
 
 STATUS_WORDS = {
     "generated": "with generated values",
@@ -164,7 +165,7 @@ def apply(
     client: Any = None,
     overwrite: bool = False,
     dry_run: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountProgress = True,
 ) -> Any:
     """Write copies of analysis ntuples with generated PID branches.
 
@@ -224,8 +225,8 @@ def apply(
             by default one.
         overwrite: Whether existing outputs are replaced.
         dry_run: Whether to find out only what would be done.
-        progress: Function of entries done and entries in all. The first call tells what
-            was done before.
+        progress: Whether a bar, or a line of a log, is shown; or a function of entries
+            done and entries in all, whose first call tells what was done before.
 
     Returns:
         The `ApplySummary`; each output holds its record, and beside it lies the same as
@@ -273,9 +274,10 @@ def apply(
         gaps=gaps,
     )
     if is_memory:
-        return apply_to_frame(
-            request, files, chunk=chunk, threads=threads, progress=progress
-        )
+        with entries_progress(progress, "apply") as told:
+            return apply_to_frame(
+                request, files, chunk=chunk, threads=threads, progress=told
+            )
     generators, asked = open_tracks(request)
     job = FileJob(
         request=request,
@@ -302,18 +304,19 @@ def apply(
     by_path = {} if dry_run else dict(skipped)
     total = sum(plan.entries for plan in plans)
     if not dry_run:
-        written = do_files(
-            pending,
-            workers=workers,
-            threads=threads,
-            client=client,
-            progress=_reporter(progress, total, sum(p.entries for p in pending)),
-        )
-        for plan, done in written:
-            by_path[str(plan.job.output)] = done
-            if done.notes:
-                text = f"{plan.job.output}: {'; '.join(done.notes)}"
-                warnings.warn(text, PidganWarning, stacklevel=2)
+        with entries_progress(progress, "apply") as told:
+            written = do_files(
+                pending,
+                workers=workers,
+                threads=threads,
+                client=client,
+                progress=_reporter(told, total, sum(p.entries for p in pending)),
+            )
+            for plan, done in written:
+                by_path[str(plan.job.output)] = done
+                if done.notes:
+                    text = f"{plan.job.output}: {'; '.join(done.notes)}"
+                    warnings.warn(text, PidganWarning, stacklevel=2)
     first = plans[0].tracks if plans else ()
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     outside: Outside = {}

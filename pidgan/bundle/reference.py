@@ -12,6 +12,7 @@ import pandas as pd
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator, sample_targets
 from pidgan.errors import MapError, nearest
+from pidgan.progress import Bar
 from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 
@@ -107,10 +108,11 @@ def count_passing(
     seed: int,
     repeats: int,
     stream: str,
+    bar: Bar | None = None,
 ) -> IntArray:
     """Return the number of draws for each row that pass cuts, (n_cuts, n).
 
-    `stream` names the draws: another name gives independent ones.
+    `stream` names the draws: another name gives independent ones. A bar counts them.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, expected at least 1")
@@ -119,4 +121,6 @@ def count_passing(
     for k in range(repeats):
         track = f"{stream} {k}"
         counts += draw_passing(generator, cuts, x, seed=seed, track=track)
+        if bar is not None:
+            bar.add()
     return counts

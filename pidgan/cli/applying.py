@@ -1,7 +1,6 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
 import contextlib
-import functools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import EntriesLine, TrainingLine, cli, note, open_generator
+from pidgan.cli.group import cli, note, open_generator, shows_progress
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
@@ -72,11 +71,13 @@ def export(
         opened = open_generator(source)
         report = None
         if dataset is not None:
-            report = pidgan.validate(opened, pidgan.Dataset.open(dataset))
+            rows = pidgan.Dataset.open(dataset)
+            report = pidgan.validate(opened, rows, progress=shows_progress())
         given: dict[str, Any] = {"report": report, "overwrite": overwrite}
         if kind == "c":
             path = _export_c(opened, target, name=name, **given)
         else:
+            given["progress"] = shows_progress()
             path = pidgan.export_bundle(opened, target, **given)
         click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
 
@@ -102,7 +103,7 @@ def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Pat
         return export_c(generator, output, **given)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        pidgan.export_bundle(generator, path, report=report)
+        pidgan.export_bundle(generator, path, report=report, progress=False)
         return export_c(pidgan.open_bundle(path), output, **given)
 
 
@@ -137,9 +138,9 @@ def refine(
     from pidgan.training.refinement import refine as refine_model
 
     opened, data = open_model(model), pidgan.Dataset.open(dataset)
-    show = functools.partial(TrainingLine(), "")
+    show = shows_progress()
     refined = refine_model(opened, data, progress=show, **given)
-    path = pidgan.export_bundle(refined, output, overwrite=overwrite)
+    path = pidgan.export_bundle(refined, output, overwrite=overwrite, progress=show)
     gain = -min(refined.losses)
     click.echo(f"{path}  gain on rows that were not trained on: {gain:.5f}")
 
@@ -364,7 +365,7 @@ def apply(
     from pidgan.application.workers import dask_client
 
     none = contextlib.nullcontext()
-    given["progress"] = EntriesLine()
+    given["progress"] = shows_progress()
     with none if scheduler is None else dask_client(scheduler) as client:
         summary = pidgan.apply(tracks, list(files), output, client=client, **given)
     click.echo(summary.to_json() if as_json else summary.text())

@@ -16,6 +16,7 @@ from pidgan.cli.group import (
     open_generators,
     open_pairs,
     open_rows,
+    shows_progress,
     usage_errors,
 )
 from pidgan.files.writing import refuse_existing
@@ -156,6 +157,7 @@ def systematics(
         raise click.UsageError("--misid needs --report")
     given["variations"] = [n for n in variations or VARIATIONS if n != "none"]
     given |= {"cuts": given["cuts"] or None, "scales": vary}
+    given["progress"] = shows_progress()
     if generator.suffix == SUFFIX:
         if reference is not None or others or report is not None:
             raise click.UsageError(
@@ -317,6 +319,7 @@ def efficiency(
             refuse_existing(path, overwrite=overwrite)
     opened = open_maps(_parse_maps(tracks, [*maps, *tables]))
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
+    given["progress"] = shows_progress()
     with usage_errors():
         found = pidgan.pid_efficiency(opened, list(files), binning=binning, **given)
     quotients = _quotients(found, ratios)

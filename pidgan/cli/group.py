@@ -1,10 +1,8 @@
 """The group of all verbs, and what they share: paths that are opened, lines printed."""
 
 import contextlib
-import math
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,85 +90,6 @@ def open_pairs(texts: Iterable[str]) -> list[tuple[Any, Any]]:
     return pairs
 
 
-LOG_SECONDS = 60.0  # longest time between two lines in the log of a training
-
-
-class TrainingLine:
-    """A line with the progress of a training.
-
-    A terminal shows the last one. A log gets one when a phase begins, then for every
-    tenth of the steps, and at least every minute.
-    """
-
-    def __init__(self) -> None:
-        self._stage: tuple[Any, ...] = ()
-        self._shown = 0.0
-        self._quiet = shown().quiet  # another thread has no context of click
-
-    def __call__(self, name: str, progress: Any) -> None:
-        """Show the progress of a training, with its name if there are several."""
-        tenth = 10 * progress.step // max(1, progress.steps)
-        stage, now = (name, progress.phase, tenth), time.monotonic()
-        is_due = stage != self._stage or now - self._shown > LOG_SECONDS
-        if is_due:
-            self._stage, self._shown = stage, now
-        last = progress.step == progress.steps
-        if self._quiet:
-            return
-        _overwrite_line(_training_text(name, progress), last=last, log=is_due)
-
-
-def _training_text(name: str, progress: Any) -> str:
-    losses: Mapping[str, float] = progress.losses
-    held_out: Mapping[str, tuple[float, float]] = progress.held_out
-    parts = [name, progress.phase, f"step {progress.step}/{progress.steps}"]
-    parts += [f"{key} {value:.4f}" for key, value in losses.items()]
-    found = [f"{key} {v:.4f} +- {e:.4f}" for key, (v, e) in held_out.items()]
-    parts += [f"held out: {', '.join(found)}"] if found else []
-    if progress.seconds_left < math.inf:
-        parts.append(f"{progress.seconds_left:.0f} s left")
-    return "  ".join(part for part in parts if part)
-
-
-class EntriesLine:
-    """A line with entries done, rate and time left."""
-
-    def __init__(self) -> None:
-        self.started = 0.0
-        self._quiet = shown().quiet  # another thread has no context of click
-        self.before: int | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        # The first call tells what an earlier run had done.
-        if self.before is None:
-            self.before, self.started = done, time.monotonic()
-        seconds = max(time.monotonic() - self.started, 1e-3)
-        line = f"{done}/{total} entries"
-        if done > self.before:
-            rate = (done - self.before) / seconds
-            line += (
-                f"  {100 * done // total} %  {rate / 1e3:.0f}k entries/s  "
-                f"{(total - done) / rate:.0f} s left"
-            )
-        last = done >= total
-        if self._quiet:
-            return
-        _overwrite_line(line, last=last, log=last)
-
-
-def end_line() -> None:
-    """Leave the line of a terminal that was rewritten."""
-    if _is_terminal():
-        note("")
-
-
-def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _overwrite_line(line: str, *, last: bool, log: bool) -> None:
-    """Rewrite one line of a terminal; elsewhere print it if it is for a log too."""
-    if _is_terminal():
-        tell(f"\r\033[K{line}", nl=last)
-    elif log:
-        tell(line)
+def shows_progress() -> bool:
+    """Return whether the running command shows its progress."""
+    return not shown().quiet

@@ -1,7 +1,6 @@
 """Verbs of those who train: from calibration data to a judged model."""
 
 import dataclasses
-import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,12 @@ import click
 import pidgan
 from pidgan.cli import options
 from pidgan.cli.group import (
-    TrainingLine,
     cli,
-    end_line,
     fail,
     note,
     open_generator,
     open_pairs,
+    shows_progress,
 )
 from pidgan.files.writing import refuse_existing
 
@@ -157,6 +155,7 @@ def prepare(
 
     SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
     """
+    given["progress"] = shows_progress()
     dataset = pidgan.build_dataset(sample, list(files), **given)
     dataset.save(output, overwrite=overwrite)
     click.echo(f"{output}: {dataset.text()}")
@@ -198,18 +197,16 @@ def train(
     from pidgan.training.members import train_members
 
     opened = pidgan.Dataset.open(dataset)
+    given["progress"] = shows_progress()
     try:
         if members is not None:
             given |= {"members": members, "overwrite": overwrite}
-            model, *_ = train_members(opened, output, progress=TrainingLine(), **given)
+            model, *_ = train_members(opened, output, **given)
         else:
-            show = functools.partial(TrainingLine(), "")
-            model = pidgan.train(opened, directory=output, progress=show, **given)
+            model = pidgan.train(opened, directory=output, **given)
             model.save(output, overwrite=overwrite or given["resume"])
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)
-    finally:
-        end_line()
     count = "" if members is None else f", {members} members"
     repeat = f"; --steps {model.card.plan} repeats it" if model.card.plan else ""
     steps = f"{model.card.steps} steps{count}{repeat}"
@@ -272,7 +269,8 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
         del given["families"]
     given["settings"] = _by_family(given["settings"])
     opened = pidgan.Dataset.open(dataset)
-    found = compare_families(opened, output, progress=TrainingLine(), **given)
+    given["progress"] = shows_progress()
+    found = compare_families(opened, output, **given)
     click.echo(found.to_json() if as_json else found.text())
     note(f"{output}")
 
@@ -320,6 +318,7 @@ def validate(
     for text, (_, rows) in zip(misid, others, strict=True):
         if not isinstance(rows, pidgan.Dataset):
             raise click.UsageError(f"--misid {text}: expected GENERATOR=DATASET")
+    given["progress"] = shows_progress()
     report = pidgan.validate(opened, data, misid=others, **given)
     path = report.save(output, overwrite=overwrite)
     click.echo(json.dumps(report.headline()) if as_json else report.summary())

@@ -35,6 +35,7 @@ from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files import tables
 from pidgan.files.frames import Rows as InputRows
+from pidgan.progress import Bar, is_interactive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,16 @@ def read_rows(files: InputRows, request: Request) -> Rows:
     by_tree = {_identity(tree.source): tree.proof for tree in trees}
     repeated = [] if all(keys) else find_repeated(by_tree.values())
     check_proven(repeated, trust=request.trust)
-    by_source = {_identity(t.source): list(_read_tree(t, request)) for t in trees}
+    with Bar("efficiency", unit="rows", show=request.progress) as bar:
+        if is_interactive():
+            found_trees = (tables.describe_tree(tree.source) for tree in trees)
+            bar.expect(sum(tree.entries for tree in found_trees))
+        by_source: dict[str, list[_Part]] = {}
+        for tree in trees:
+            by_source[_identity(tree.source)] = own_parts = []
+            for part in _read_tree(tree, request):
+                own_parts.append(part)
+                bar.add(part.n_read)
     parts = [part for found in by_source.values() for part in found]
     n_invalid = sum(part.n_invalid for part in parts)
     n_uncovered = sum(part.n_uncovered for part in parts)

@@ -240,6 +240,7 @@ def pid_efficiency(
     key: Sequence[str] = (),
     trust: bool = False,
     chunk: int = 200_000,
+    progress: bool = True,
 ) -> PidEfficiencies:
     """Return the efficiency of PID selections on ntuples with generated columns.
 
@@ -291,6 +292,7 @@ def pid_efficiency(
         trust: Whether to go on without this proof; the result says what is lacking, in
             `unproven` and in the flags.
         chunk: Number of rows read at a time; the result does not depend on it.
+        progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
         A result per selection and bin, and their covariance.
@@ -326,6 +328,7 @@ def pid_efficiency(
         key=check_key(key),
         trust=trust,
         where=wheres,
+        progress=progress,
     )
     rows = read_rows(files, request)
     found = combine(selections, rows, opened, correction=correction, outside=outside)

@@ -31,6 +31,7 @@ from pidgan.efficiency.conditional import conditional_arrays, conditional_tables
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.errors import MapError
 from pidgan.notebook import Facts, count, listed, shown
+from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
 from pidgan.sample.weights import n_eff_of_sums
@@ -285,6 +286,7 @@ def compare_rows(
     repeats: int = reference_rows.REPEATS,
     stream: str = STREAM,
     among: Cut | None = None,
+    bar: Bar | None = None,
 ) -> ComparedRows:
     """Return which rows pass cuts, and how many draws of a stream of this name do.
 
@@ -294,7 +296,7 @@ def compare_rows(
     asked = cuts if among is None else [*(all_of([c, among]) for c in cuts), among]
     real = reference_rows.passing(card, asked, frame)
     generated = reference_rows.count_passing(
-        generator, asked, frame, seed=seed, repeats=repeats, stream=stream
+        generator, asked, frame, seed=seed, repeats=repeats, stream=stream, bar=bar
     )
     n = len(cuts)
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}

@@ -46,6 +46,7 @@ class Request:
     key: tuple[str, ...] = ()
     trust: bool = False
     where: Wheres = field(default_factory=dict)
+    progress: bool = False
 
     @property
     def told(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from pidgan.efficiency.real_vs_generated import (
     compare_rows,
 )
 from pidgan.errors import MapError, PidganWarning, nearest
+from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.species import pdg_id
@@ -73,6 +74,7 @@ def run_systematics(
     variations: Sequence[str] = VARIATIONS,
     scales: Mapping[str, float] | None = None,
     others: Sequence[Generator] = (),
+    progress: bool = True,
 ) -> EfficiencyMap:
     """Measure real minus generated efficiencies of cuts as an efficiency map.
 
@@ -100,6 +102,7 @@ def run_systematics(
         others: Generators of the same conditions and targets, trained with other seeds
             or on replicas of the calibration sample; they must not have seen the
             reference either.
+        progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
         The map.
@@ -123,36 +126,36 @@ def run_systematics(
     if among is not None:
         asked = [*(all_of([cut, among]) for cut in parsed), among]
 
-    def compare(
-        one: Generator, names: Sequence[str]
-    ) -> tuple[ComparedRows, EfficiencyMap]:
-        rows = compare_rows(
-            one, frame, parsed, seed=seed, repeats=repeats, stream=STREAM, among=among
-        )
-        check_among(rows, where)
-        found = map_from_rows(
-            rows,
-            edges=edges,
-            empty_bins=lambda b: generated_in_bins(one, b, edges, asked, seed),
-            metadata=_metadata(one, rows, seed, denominator),
-            variations=names,
-        )
-        return rows, found
+    n_draws = repeats * (1 + len(scales or {}) + len(others))
+    with Bar("systematics", total=n_draws, unit="draws", show=progress) as bar:
+        own: Any = {"seed": seed, "repeats": repeats, "stream": STREAM, "bar": bar}
 
-    rows, result = compare(generator, variations)
-    bins.warn_of_outside(frame, edges, bins.bin_index(frame, edges))
-    for name, factor in (scales or {}).items():
-        # The noise stays the same, and conditions within the trained range.
-        low, high = next(v.range for v in card.conditions if v.name == name)
-        scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
-        moved = reference_rows.count_passing(
-            generator, asked, scaled, seed=seed, repeats=repeats, stream=STREAM
-        )
-        result.variations[f"scale_{name}"] = _mean_change(moved, rows, edges)
-    for number, other in enumerate(others):
-        _, found = compare(other, ())
-        shift = (found.nominal - result.nominal) / math.sqrt(len(others))
-        result.variations[f"training_{number + 1}"] = shift
+        def compare(
+            one: Generator, names: Sequence[str]
+        ) -> tuple[ComparedRows, EfficiencyMap]:
+            rows = compare_rows(one, frame, parsed, among=among, **own)
+            check_among(rows, where)
+            found = map_from_rows(
+                rows,
+                edges=edges,
+                empty_bins=lambda b: generated_in_bins(one, b, edges, asked, seed),
+                metadata=_metadata(one, rows, seed, denominator),
+                variations=names,
+            )
+            return rows, found
+
+        rows, result = compare(generator, variations)
+        bins.warn_of_outside(frame, edges, bins.bin_index(frame, edges))
+        for name, factor in (scales or {}).items():
+            # The noise stays the same, and conditions within the trained range.
+            low, high = next(v.range for v in card.conditions if v.name == name)
+            scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
+            moved = reference_rows.count_passing(generator, asked, scaled, **own)
+            result.variations[f"scale_{name}"] = _mean_change(moved, rows, edges)
+        for number, other in enumerate(others):
+            _, found = compare(other, ())
+            shift = (found.nominal - result.nominal) / math.sqrt(len(others))
+            result.variations[f"training_{number + 1}"] = shift
     for cut in result.flagged:
         warnings.warn(
             f"cut {cut!r}: the reference has fewer than {MIN_EVENTS:.0f} effective "

@@ -17,6 +17,7 @@ from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import PidganError, TrainingError, nearest
 from pidgan.files.writing import refuse_existing
 from pidgan.notebook import Facts, listed, shown
+from pidgan.progress import training_progress
 from pidgan.report.index_page import refresh_index
 from pidgan.report.page import Picture, Section, Table, write_page
 from pidgan.report.plots import Figure, png
@@ -185,7 +186,7 @@ def compare_families(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     c2st_rows: int = 20_000,
     overwrite: bool = False,
-    progress: Callable[[str, Progress], None] | None = None,
+    progress: Callable[[str, Progress], None] | bool | None = True,
 ) -> FamilyComparison:
     """Train several families on a dataset, each for the same budget, and judge them.
 
@@ -203,8 +204,9 @@ def compare_families(
         settings: Settings that differ from the defaults, by family.
         c2st_rows: Number of rows of each sample that the classifiers see.
         overwrite: Whether existing files are replaced.
-        progress: Function that is called with the name of the family after about
-            every second of training.
+        progress: Whether bars, or lines of a log, are shown; or a function that is
+            called with the name of the family and its progress after about every
+            second of training.
 
     Returns:
         The figures.
@@ -229,9 +231,10 @@ def compare_families(
     for name in families:
         own = {"settings": (settings or {}).get(name)}
         options = {"budget": budget, "steps": steps, "seed": seed, **own}
-        judged = _train_and_judge(
-            dataset, name, folder, options, c2st_rows=c2st_rows, progress=progress
-        )
+        with training_progress(progress, named=True) as told:
+            judged = _train_and_judge(
+                dataset, name, folder, options, c2st_rows=c2st_rows, progress=told
+            )
         found.append(judged)
         comparison = FamilyComparison(
             sample=dataset.sample.name,
@@ -278,8 +281,10 @@ def _train_and_judge(
     except TrainingError as error:
         return FamilyFigures(family=name, problem=str(error))
     seconds = time.perf_counter() - start
-    report = validate(model, dataset, seed=options["seed"], c2st_rows=c2st_rows)
-    path = export_bundle(model, folder / f"{name}.onnx", report=report, overwrite=True)
+    given = {"seed": options["seed"], "c2st_rows": c2st_rows}
+    report = validate(model, dataset, progress=False, **given)
+    path = folder / f"{name}.onnx"
+    export_bundle(model, path, report=report, overwrite=True, progress=False)
     return FamilyFigures(
         family=name,
         steps=model.card.steps,

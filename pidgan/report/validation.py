@@ -19,6 +19,7 @@ from pidgan.bundle.card import Generator, sample_targets
 from pidgan.efficiency.among import rows_among, where_of_dataset
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
+from pidgan.progress import Bar
 from pidgan.report import track_cuts, track_figures
 from pidgan.report.projections import cut_projections, target_projections
 from pidgan.report.relations import (
@@ -39,6 +40,7 @@ FIGURES_SCHEMA = 1
 FLOOR = "test part against samples of the train part of the same size"
 KINEMATIC_BINS = 3  # quantile bins along each of the first two conditions
 MAX_FLOOR_SAMPLES = 4
+TRACK_PARTS = 4  # parts of a validation of tracks that its bar counts
 MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
 
@@ -55,6 +57,7 @@ def validate(
     seed: int = 1,
     max_rows: int = 1_000_000,
     c2st_rows: int = 20_000,
+    progress: bool = True,
 ) -> Report:
     """Compare generated with real rows that the generator was not trained on.
 
@@ -80,6 +83,7 @@ def validate(
         seed: Seed of the noise, of the rows of the floor and of the classifiers.
         max_rows: Number of rows of the test part that are used at most.
         c2st_rows: Number of rows of each sample of tracks that the classifiers see.
+        progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
         The report, which `save` writes as a page.
@@ -98,7 +102,8 @@ def validate(
                 f"dataset {dataset.sample.name!r} has showers; cuts, where, binning "
                 "and misid are for tracks"
             )
-        return _validate_showers(generator, dataset, part=part, seed=seed)
+        with Bar("validate", show=progress):
+            return _validate_showers(generator, dataset, part=part, seed=seed)
     if dataset.sample.clusters is not None:
         raise DatasetError(
             f"dataset {dataset.sample.name!r} has clusters along tracks, expected PID "
@@ -109,8 +114,39 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
+    total = TRACK_PARTS + len(misid)
+    with Bar("validate", total=total, unit="parts", show=progress) as bar:
+        return _validate_tracks(
+            generator,
+            dataset,
+            bar,
+            cuts=cuts,
+            where=where,
+            binning=binning,
+            misid=misid,
+            seed=seed,
+            max_rows=max_rows,
+            c2st_rows=c2st_rows,
+        )
+
+
+def _validate_tracks(
+    generator: Generator,
+    dataset: Dataset,
+    bar: Bar,
+    *,
+    cuts: str | Sequence[str] | None,
+    where: str | None,
+    binning: Binning | None,
+    misid: Sequence[tuple[Generator, Dataset]],
+    seed: int,
+    max_rows: int,
+    c2st_rows: int,
+) -> Report:
+    """Compare tracks, and show on a bar which part of it is done."""
     prepare = partial(_prepare_rows, where=where, seed=seed, max_rows=max_rows)
     rows = prepare(generator, dataset)
+    bar.add(1, "efficiencies")
     sample = rows.sample
     edges = {
         name: track_cuts.quantile_edges(values, KINEMATIC_BINS)
@@ -118,12 +154,18 @@ def validate(
     }
     texts = cut_texts(cuts or ()) or sample.cuts or track_cuts.median_cuts(rows)
     compared = track_cuts.compare_cuts(rows, texts, binning)
+    bar.add(1, "misID" if misid else "targets")
     others: dict[str, track_cuts.CutComparison] = {}
     of_species: dict[str, TrackRows] = {}
     for other, data in misid:
         rejected = prepare(other, data)
         of_species[data.sample.species] = rejected
         others[data.sample.species] = track_cuts.compare_cuts(rejected, texts, binning)
+        bar.add(1, "targets")
+    targets = track_figures.target_figures(rows, edges, seed=seed)
+    bar.add(1, "classifiers")
+    c2st = track_figures.c2st_figure(rows, seed=seed, max_rows=c2st_rows)
+    bar.add(1, "page")
     figures = {
         "schema": FIGURES_SCHEMA,
         "sample": sample.name,
@@ -138,9 +180,9 @@ def validate(
             "sum_weights": float(rows.real.weights.sum()),
             "n_eff": n_eff(rows.real.weights),
         },
-        "targets": track_figures.target_figures(rows, edges, seed=seed),
+        "targets": targets,
         "ties": track_figures.tie_figures(rows),
-        "c2st": track_figures.c2st_figure(rows, seed=seed, max_rows=c2st_rows),
+        "c2st": c2st,
         "efficiency": compared.figures,
         "misid": {species: found.figures for species, found in others.items()},
         "projections": {

@@ -19,6 +19,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.frames import Rows
+from pidgan.progress import Bar
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
 from pidgan.sample.grids import stated_grid
@@ -41,6 +42,7 @@ def build_dataset(
     shares: tuple[float, float, float] = SHARES,
     sweights_from: str | Path | None = None,
     keep: Sequence[str] = (),
+    progress: bool = True,
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
 
@@ -56,6 +58,7 @@ def build_dataset(
         keep: Further branches that the rows keep, as they are stored, so that an
             efficiency can have them in its denominator: polarity, run number, other
             PID variables.
+        progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
         The dataset; the same input and seed give the same `info["hash"]`.
@@ -71,7 +74,26 @@ def build_dataset(
         >>> dataset.frame("test")["RichDLLk"].mean()  # doctest: +SKIP
     """
     check_shares(shares)
-    rows = read_rows(load_sample(sample), files, sweights_from=sweights_from, keep=keep)
+    with Bar("prepare", unit="rows", show=progress) as bar:
+        definition = load_sample(sample)
+        return _build(
+            read_rows(
+                definition, files, sweights_from=sweights_from, keep=keep, bar=bar
+            ),
+            seed=seed,
+            shares=shares,
+            keep=keep,
+        )
+
+
+def _build(
+    rows: SampleRows,
+    *,
+    seed: int,
+    shares: tuple[float, float, float],
+    keep: Sequence[str],
+) -> Dataset:
+    """Return the dataset of rows that can be used."""
     sample = _without_constants(rows)
     _check_targets(rows)
     weights, others, fit = _weigh(rows)

@@ -23,6 +23,7 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.frames import Rows
 from pidgan.files.tables import Source, describe_tree, iterate_columns, iterate_rows
+from pidgan.progress import Bar, is_interactive
 from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
@@ -66,6 +67,7 @@ class SampleRows:
         matcher: Matcher | None,
         *,
         keep: Sequence[str] = (),
+        bar: Bar,
     ) -> None:
         more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
         missing = _without_branch(sample, sources)
@@ -77,6 +79,9 @@ class SampleRows:
         self._matcher = matcher
         self._keep = keep
         self.left_out: dict[str, float | None] = dict.fromkeys(missing)
+        if is_interactive():
+            bar.expect(sum(describe_tree(source).entries for source in sources))
+        self._bar = bar
         chunks = [chunk for source in sources for chunk in self._read(source)]
         self.columns: dict[str, npt.NDArray[Any]] = {
             name: np.concatenate([chunk[name] for chunk in chunks])
@@ -140,6 +145,7 @@ class SampleRows:
                 frame = frame.loc[passed]
                 cells = None if cells is None else cells[passed]
             rows += n
+            self._bar.add(n)
             columns = _columns(self.sample, frame, cells, weights)
             kept = {f"{KEPT}{name}": _kept(frame, name, source) for name in self._keep}
             yield {**columns, **kept}
@@ -155,10 +161,13 @@ def read_rows(
     *,
     sweights_from: str | Path | None = None,
     keep: Sequence[str] = (),
+    bar: Bar,
 ) -> SampleRows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
     _check_keep(sample, keep)
-    rows = SampleRows(sample, *find_weighted(sample, files, sweights_from), keep=keep)
+    rows = SampleRows(
+        sample, *find_weighted(sample, files, sweights_from), keep=keep, bar=bar
+    )
     sample = rows.sample
     _drop_unfinished(rows)
     rows.check_any()

@@ -12,6 +12,8 @@ from pidgan.errors import TrainingError
 from pidgan.files.seals import SEAL, add_arrays, check_seal, reason, sealed
 from pidgan.files.tables import read_arrays
 from pidgan.files.writing import writing_file
+from pidgan.training.budget import Budget
+from pidgan.training.pace import Pace
 
 # Layout of checkpoints. Earlier ones, without this number, hold other averages.
 FORMAT = 2
@@ -68,3 +70,29 @@ def _hash(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     add_arrays(digest, arrays)
     return digest.hexdigest()
+
+
+def check_length(
+    checkpoint: Path,
+    own: tuple[Pace, Budget | None],
+    *,
+    wanted: tuple[Pace | None, float | None],
+) -> None:
+    """Raise if a training that is continued is to have another length.
+
+    Learning rates and phases follow the number of all steps: a training that went on to
+    another number would end with a schedule that nobody asked for.
+    """
+    (pace, budget), (new_pace, new_budget) = own, wanted
+    mine, asked = f"{pace.text} steps", None
+    if budget is not None:
+        mine = f"a budget of {budget.seconds:g} s, which gave {mine}"
+    if new_budget is not None and (budget is None or new_budget != budget.seconds):
+        asked = f"a budget of {new_budget:g} s"
+    if new_pace is not None and new_pace != pace:
+        asked = f"{new_pace.text} steps"
+    if asked is not None:
+        raise TrainingError(
+            f"{checkpoint} belongs to a training with {mine}, now {asked}: "
+            "continue without a number of steps or a budget, or train anew"
+        )

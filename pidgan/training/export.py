@@ -26,6 +26,7 @@ from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.seals import file_sha256
 from pidgan.files.tables import write_table
 from pidgan.files.writing import writing_set
+from pidgan.progress import Bar
 from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.export_graph import OnnxGraph
@@ -67,6 +68,7 @@ def export_bundle(
     report: Any = None,
     reference: pd.DataFrame | None = None,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Write a model as a bundle, with its reference file beside it.
 
@@ -77,6 +79,7 @@ def export_bundle(
         report: Result of `validate`, whose headline figures go onto the card.
         reference: Rows never trained on; those of the model by default.
         overwrite: Whether existing files are replaced.
+        progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
         The path of the bundle.
@@ -100,7 +103,10 @@ def export_bundle(
             PidganWarning,
             stacklevel=2,
         )
-    with writing_set(*paths, overwrite=overwrite) as (temporary, temporary_reference):
+    with (
+        writing_set(*paths, overwrite=overwrite) as (temporary, temporary_reference),
+        Bar("export", show=progress),
+    ):
         conditions, noise = _test_rows(model, frame)
         targets = model.generate(conditions, noise)
         first = slice(0, SELF_TEST_ROWS)

@@ -10,20 +10,27 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pidgan.arguments import checked
 from pidgan.errors import TrainingError
 from pidgan.files.seals import reason
+from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset
 from pidgan.training.allocator import kept_memory
 from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
 from pidgan.training.budget import Budget, length
+from pidgan.training.callbacks import Callbacks, check_callbacks
 from pidgan.training.chain import Chain, Length, train_links
-from pidgan.training.checkpoint import mark_of, read_checkpoint, write_checkpoint
+from pidgan.training.checkpoint import (
+    check_length,
+    mark_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from pidgan.training.descents import Descents, Steps
 from pidgan.training.model import Model
 from pidgan.training.networks.updates import assign
@@ -79,7 +86,8 @@ def train(
     settings: Mapping[str, Any] | None = None,
     directory: str | Path | None = None,
     resume: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = True,
+    callbacks: Sequence[Any] = (),
 ) -> Model | Chain:
     """Train a generator on the training part of a dataset.
 
@@ -104,8 +112,11 @@ def train(
         resume: Whether to continue from the checkpoint in `directory`, if there is one,
             to its own number of steps or what is left of its budget; a `steps` or
             `budget` that differs is an error.
-        progress: Function that is called when a phase begins, and after about every
-            second of training.
+        progress: Whether a bar, or lines of a log, are shown; or a function that is
+            called when a phase begins, and after about every second of training.
+        callbacks: Callbacks of keras, such as `keras.callbacks.CSVLogger("l.csv")` or
+            `TensorBoard`, and functions of a step and its losses by name. They are
+            told of the losses whenever these are compared on rows not trained on.
 
     Returns:
         The model, with the averaged weights or the last ones, whichever are better on
@@ -119,28 +130,26 @@ def train(
         PidganError: There is no such family or setting, or a value has another type.
         KeyboardInterrupt: The user interrupts; a checkpoint is written first.
     """
-    if dataset.sample.links:
-        return train_links(
-            functools.partial(train, family=family, recipe=recipe, settings=settings),
-            dataset,
-            length=Length.of(budget, steps, links=len(dataset.sample.links)),
-            default=Length(budget=DEFAULT_BUDGET),
-            seed=seed,
-            directory=None if directory is None else Path(directory),
-            resume=resume,
-            progress=progress,
+    check_callbacks(callbacks, dataset.sample)
+    own: Any = {"seed": seed, "directory": directory, "resume": resume}
+    with training_progress(progress) as show:
+        if dataset.sample.links:
+            own["directory"] = None if directory is None else Path(directory)
+            given = {"family": family, "recipe": recipe, "settings": settings}
+            return train_links(
+                functools.partial(train, **given),
+                dataset,
+                length=Length.of(budget, steps, links=len(dataset.sample.links)),
+                default=Length(budget=DEFAULT_BUDGET),
+                progress=show,
+                **own,
+            )
+        seconds, pace = length(budget, steps)
+        chosen = choose_family(family, recipe, settings, dataset.sample)
+        lengths: Any = {"budget": seconds, "pace": pace}
+        return run_training(
+            dataset, chosen, progress=show, callbacks=callbacks, **lengths, **own
         )
-    seconds, pace = length(budget, steps)
-    return run_training(
-        dataset,
-        choose_family(family, recipe, settings, dataset.sample),
-        budget=seconds,
-        pace=pace,
-        seed=seed,
-        directory=directory,
-        resume=resume,
-        progress=progress,
-    )
 
 
 @kept_memory()
@@ -155,6 +164,7 @@ def run_training(
     resume: bool,
     progress: Callable[[Progress], None] | None,
     begin: Pace | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Model:
     """Train a family, given as a value, as `train` does.
 
@@ -167,7 +177,9 @@ def run_training(
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)
-        training.check_length(checkpoint, pace, budget)
+        check_length(
+            checkpoint, (training.pace, training.budget), wanted=(pace, budget)
+        )
         if training.budget is not None and training.step < training.last_step:
             training.follow(now.after(training.budget), pace=training.pace)
             training.correct()
@@ -178,7 +190,7 @@ def run_training(
     else:
         training.choose_xla(now.seconds >= XLA_SECONDS)
         training.follow(now, pace=begin)
-    training.run(checkpoint, progress)
+    training.run(checkpoint, progress, Callbacks(callbacks))
     return training.model()
 
 
@@ -236,11 +248,16 @@ class Training:
         budget.look()
 
     def run(
-        self, checkpoint: Path | None, progress: Callable[[Progress], None] | None
+        self,
+        checkpoint: Path | None,
+        progress: Callable[[Progress], None] | None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         """Do the remaining steps, and write a checkpoint regularly."""
         show = progress or (lambda _: None)
+        callbacks = callbacks or Callbacks(())
         self._seen, saved_at = mark_of(checkpoint), time.perf_counter()
+        callbacks.begin()
         try:
             for k, phase in list(enumerate(self.descents.phases))[self._ended :]:
                 if self.step < self._end(k) and self.record.watched != phase.name:
@@ -256,6 +273,7 @@ class Training:
                     self._chunk = max(1, min(most, 4 * self._chunk))
                     if is_watch or self.step >= self._end(k):
                         self.record.watch(phase, self.step, self.held_out)
+                        callbacks.tell(self.record.history)
                     show(self._progress(phase, losses, seconds))
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                         self._save_alone(checkpoint)
@@ -267,6 +285,8 @@ class Training:
         except KeyboardInterrupt:
             self._save_alone(checkpoint)
             raise
+        finally:
+            callbacks.end()
         self._save_alone(checkpoint)
 
     def model(self) -> Model:
@@ -317,28 +337,6 @@ class Training:
             self.record.load(state)
         except (KeyError, ValueError, TypeError) as error:
             raise TrainingError(f"{checkpoint} is damaged ({reason(error)})") from error
-
-    def check_length(
-        self, checkpoint: Path, pace: Pace | None, budget: float | None
-    ) -> None:
-        """Raise if a training that is continued is to have another length.
-
-        Learning rates and phases follow the number of all steps: a training that went
-        on to another number would end with a schedule that nobody asked for.
-        """
-        mine, own = f"{self.pace.text} steps", self.budget
-        if own is not None:
-            mine = f"a budget of {own.seconds:g} s, which gave {mine}"
-        wanted = None
-        if budget is not None and (own is None or budget != own.seconds):
-            wanted = f"a budget of {budget:g} s"
-        if pace is not None and pace != self.pace:
-            wanted = f"{pace.text} steps"
-        if wanted is not None:
-            raise TrainingError(
-                f"{checkpoint} belongs to a training with {mine}, now {wanted}: "
-                "continue without a number of steps or a budget, or train anew"
-            )
 
     def _end(self, k: int) -> int:
         """Return the step at which phase k ends, at the pace there is now."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pidgan.arguments import checked
 from pidgan.errors import TrainingError
 from pidgan.files.writing import refuse_existing
+from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def train_members(
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: "Callable[[str, Progress], None] | None" = None,
+    progress: "Callable[[str, Progress], None] | bool | None" = True,
 ) -> "list[Model | Chain]":
     """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
 
@@ -57,8 +58,9 @@ def train_members(
         resume: Whether to keep trained members and to continue an interrupted one; one
             of another training is an error.
         overwrite: Whether to replace members that are there.
-        progress: Function that is called with the name of a member and its progress
-            after about every second of training.
+        progress: Whether bars, or lines of a log, are shown; or a function that is
+            called with the name of a member and its progress after about every second
+            of training.
 
     Returns:
         The members, in order.
@@ -79,36 +81,41 @@ def train_members(
     chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
     models: list[Model | Chain] = []
-    for number in range(members):
-        path = folder / f"member_{number + 1}"
-        if resume and (path / "model.json").is_file():
-            kept = open_model(path)
-            wanted = {name: getattr(chosen, name) for name in settings or ()}
-            wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
-            wanted |= {"seed": seed + number * SEED_STEP}
-            wanted |= {"steps": pace.steps if pace else None}
-            _check_member(kept.card, path, wanted)
-            models.append(kept)
-            continue
-        refuse_existing(path / "model.json", overwrite=overwrite)
+    with training_progress(progress, named=True) as told:
+        for number in range(members):
+            path = folder / f"member_{number + 1}"
+            if resume and (path / "model.json").is_file():
+                kept = open_model(path)
+                wanted = {name: getattr(chosen, name) for name in settings or ()}
+                wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
+                wanted |= {"seed": seed + number * SEED_STEP}
+                wanted |= {"steps": pace.steps if pace else None}
+                _check_member(kept.card, path, wanted)
+                models.append(kept)
+                continue
+            refuse_existing(path / "model.json", overwrite=overwrite)
 
-        show = None if progress is None else functools.partial(progress, path.name)
-        options: dict[str, Any] = {
-            "seed": seed + number * SEED_STEP,
-            "directory": path,
-            "resume": resume,
-            "progress": show,
-        }
-        if links:
-            own: dict[str, Any] = {"recipe": recipe, "settings": settings}
-            same = functools.partial(train, family=family, **own)
-            model = _train_chain(same, dataset, models, budget, steps, **options)
-        else:
-            begin = Pace.parse(models[0].card.steps) if models else None
-            lengths: dict[str, Any] = {"budget": seconds, "pace": pace, "begin": begin}
-            model = run_training(dataset, chosen, **lengths, **options)
-        model.save(path, overwrite=overwrite or resume)
-        models.append(model)
+            show = told and functools.partial(told, path.name)
+            options: dict[str, Any] = {
+                "seed": seed + number * SEED_STEP,
+                "directory": path,
+                "resume": resume,
+                "progress": show,
+            }
+            if links:
+                own: dict[str, Any] = {"recipe": recipe, "settings": settings}
+                same = functools.partial(train, family=family, **own)
+                model = _train_chain(same, dataset, models, budget, steps, **options)
+            else:
+                begin = Pace.parse(models[0].card.steps) if models else None
+                lengths: dict[str, Any] = {
+                    "budget": seconds,
+                    "pace": pace,
+                    "begin": begin,
+                }
+                model = run_training(dataset, chosen, **lengths, **options)
+            model.save(path, overwrite=overwrite or resume)
+            models.append(model)
     return models
 
 

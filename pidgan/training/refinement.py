@@ -28,6 +28,7 @@ from pidgan.bundle.formulas import Array
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import TrainingError
 from pidgan.notebook import Facts, count, shown
+from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.averages import error_of
@@ -132,7 +133,7 @@ def refine(
     candidates: int = DEFAULT_CANDIDATES,
     ratio_steps: int = DEFAULT_STEPS,
     seed: int = 1,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = True,
 ) -> RefinedModel:
     """Find the ratio of real and generated densities, and refine a model with it.
 
@@ -145,8 +146,8 @@ def refine(
         candidates: K.
         ratio_steps: Number of updates of the network.
         seed: of the network and of the generated rows.
-        progress: Function that is called now and then with the progress of the
-            network.
+        progress: Whether a bar, or lines of a log, are shown; or a function that is
+            called now and then with the progress of the network.
 
     Returns:
         The refined model, for `export_bundle` and `validate`.
@@ -182,16 +183,17 @@ def refine(
             seconds_left=seconds * (ratio_steps - step),
             held_out={"ratio": (float(losses.mean()), error_of(losses))},
         )
-        if progress is not None:
-            progress(now)
+        if told is not None:
+            told(now)
 
-    losses = network.fit(
-        known,
-        held_out=held_out,
-        steps=ratio_steps,
-        batch_size=BATCH_SIZE,
-        show=show,
-    )
+    with training_progress(progress) as told:
+        losses = network.fit(
+            known,
+            held_out=held_out,
+            steps=ratio_steps,
+            batch_size=BATCH_SIZE,
+            show=show,
+        )
     settings = {**model.card.settings, "candidates": candidates}
     n_noise = candidates * model.card.n_noise + 1
     card = model.card.model_copy(update={"n_noise": n_noise, "settings": settings})

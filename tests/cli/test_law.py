@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import Run, commands
+from command_line import NO_ERROR, Run, commands
 from wrong_arguments import (
     CUTS,
     DURATIONS,
@@ -216,7 +216,7 @@ def test_wrong_arguments_are_one_line(
             wrong[what] = f"{type(error).__name__}: {error}"[:300]
             continue
         lines = [line for line in result.err.splitlines() if line.strip()]
-        errors = [li for li in lines if not re.match("pidgan: warning: ", li)]
+        errors = [li for li in lines if not re.match(NO_ERROR, li)]
         accepted = "work begins" in result.err
         if result.code not in (0, 1, 2) or (
             result.code and len(errors) != 1 and not accepted

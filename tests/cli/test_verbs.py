@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import math
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import click
 import numpy as np
@@ -21,7 +18,6 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS, cli
 from pidgan.cli.efficiencies import _parse_maps
-from pidgan.cli.group import EntriesLine, TrainingLine
 from pidgan.cli.verbs import OLD_SPELLINGS, ROLES
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.report.metrics import TREES
@@ -336,55 +332,11 @@ def test_options_of_apply(run: Run, tmp_path: Path) -> None:
     assert summary["mapping"]["K"]["P"] == "K_P [MeV] times 1.1"
     both = run(*words)
     assert len(json.loads(both.out)["skipped"]) == 1
-    assert "1800/1800 entries" in both.err
+    assert "apply: 1,800 entries" in both.err
     kept = pd.read_parquet(tmp_path / "out/b.parquet")["K_DLLk"] == 7.0
     assert (kept == (frame["K_P"] <= 3e4)).all()
     assert run(*words, "--scale", "K.P=x").code == 2
     _one_line(run(*words, "--quantile-map", "P=none.json"), "none.json", "cannot be")
-
-
-def test_the_line_of_progress(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter([0.0, 0.0, 10.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    line = EntriesLine()
-    line(1_000_000, 4_000_000)
-    line(3_000_000, 4_000_000)
-    shown = capsys.readouterr().err.split("\r\033[K")
-    assert shown[1] == "1000000/4000000 entries"
-    assert shown[2] == "3000000/4000000 entries  75 %  200k entries/s  5 s left"
-
-
-def test_a_log_of_a_training_has_few_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    line = TrainingLine()
-    held_out = {"loss": (1.5, 0.25)}
-    for step in range(1001):
-        phase = "teach" if step < 405 else "distil"
-        now += 1.0 if step < 300 else 0.1
-        known: dict[str, Any] = {"phase": phase, "losses": {"loss": 2.0}}
-        known |= {"held_out": held_out, "seconds_left": 1000.0 - step}
-        line("kaon", SimpleNamespace(step=step, steps=1000, **known))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == (
-        "kaon  teach  step 0/1000  loss 2.0000  held out: loss 1.5000 +- 0.2500  "
-        "1000 s left"
-    )
-    steps = [int(re.findall(r"step (\d+)/", text)[0]) for text in lines]
-    # Each tenth and each phase; at first a minute is less than a tenth.
-    assert set(range(0, 1001, 100)) | {405} < set(steps)
-    assert [s for s in steps if s < 100] == [0, 61]
-    assert len(steps) < 20
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    line("", SimpleNamespace(step=1, steps=2, **known | {"seconds_left": math.inf}))
-    shown = capsys.readouterr().err
-    assert shown.startswith("\r\033[Kdistil  step 1/2")
-    assert "left" not in shown
 
 
 def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
