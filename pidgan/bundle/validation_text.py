@@ -6,7 +6,7 @@ from typing import Any
 NAMES = {
     "c2st": "classifier test (C2ST, area under the curve)",
     "ks": "KS distance of",
-    "ks_in_bins": "largest KS distance in bins of",
+    "ks_in_bins": "mean KS distance in bins of",
     "wasserstein": "Wasserstein distance of",
     "efficiency": "",
     "misid": "misID of",
