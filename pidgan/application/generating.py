@@ -109,14 +109,16 @@ def generate_branches(
         else:
             names = track.identities[place]
             keys = noise.column_keys([own[k] for k in names], seed=track.request.seed)
+        if not usable.all():
+            mine, x, keys = mine[usable], x[usable], keys[usable]
         parts.append(
             _Part(
                 generator=one.generator,
                 outputs=one.outputs,
-                rows=mine[usable],
-                x=x[usable],
-                keys=keys[usable],
-                y=_empty(one.generator, int(np.count_nonzero(usable))),
+                rows=mine,
+                x=x,
+                keys=keys,
+                y=_empty(one.generator, len(mine)),
             )
         )
     _generate(parts, threads)
