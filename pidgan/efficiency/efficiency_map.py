@@ -178,6 +178,8 @@ class EfficiencyMap:
     def place(self, columns: bins.Columns) -> IntArray:
         """Return the bin (n,) of rows, -1 where they have no efficiency."""
         place = bins.bin_index(columns, self.binning)
+        if not self.is_table:
+            return place
         return np.where((place >= 0) & self.usable[place], place, -1)
 
     @property
