@@ -1,11 +1,14 @@
 """The documentation follows the code: commands, options, names, links and examples."""
 
 import hashlib
+import importlib.util
 import itertools
 import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +87,9 @@ def parse(text: str) -> click.Context:
 
 
 @pytest.mark.parametrize(("page", "text"), COMMANDS)
-def test_commands_parse(page: str, text: str) -> None:
+def test_commands_parse(page: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The files are not there.
+    monkeypatch.setattr("pidgan.cli.options.check_kind", lambda *_, **__: None)
     context = parse(text)
     cuts = context.params.get("cuts") or ()
     for cut in cuts:
@@ -110,9 +115,70 @@ def all_commands() -> dict[str, click.Command]:
 
 def test_every_help_text_is_in_the_reference() -> None:
     text = (DOCS / "reference/cli.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^```\{pidgan-help\} ?(.*)$", text, re.MULTILINE)
+    shown = re.findall(r"^<!-- help: ?(.*?) ?-->$", text, re.MULTILINE)
     assert shown == list(dict.fromkeys(shown))
     assert set(shown) == set(all_commands())
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    """What `docs/generate.py` writes, by path below docs/."""
+    pytest.importorskip("tensorflow")
+    path = DOCS / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: dict[str, str] = module.generated()
+    return found
+
+
+def test_generated_pages_are_up_to_date(generated: dict[str, str]) -> None:
+    old = [p for p, t in generated.items() if not _holds(DOCS / p, t)]
+    assert not old, "run: python docs/generate.py"
+    pages = {f"reference/api/{p.name}" for p in (DOCS / "reference/api").glob("*.md")}
+    assert pages == {path for path in generated if path.startswith("reference/api/")}
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def test_every_public_function_has_a_page_with_an_example(
+    generated: dict[str, str],
+) -> None:
+    for name in pidgan.__all__:
+        page = generated[f"reference/api/{name}.md"]
+        assert f"# `{name}`" in page
+        if name.islower():
+            assert "**Example**" in page, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pages_are_readable_without_sphinx(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    # A list of pages at the end of the index is for the navigation alone.
+    directives = set(re.findall(r"^```\{([\w-]+)\}", text, re.MULTILINE))
+    assert directives <= ({"toctree"} if page.name == "index.md" else set())
+    assert not [target for title, target in LINK.findall(text) if not title]
+
+
+def test_built_pages_load_nothing_from_a_network(tmp_path: Path) -> None:
+    for needed in ("sphinx", "furo", "latex2mathml", "sphinx_copybutton"):
+        pytest.importorskip(needed)
+    words = ("-m", "sphinx", "-q", "-W", "-b", "html", DOCS, tmp_path / "html")
+    subprocess.run([sys.executable, *map(str, words)], check=True)
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > 60
+    loads = re.compile(
+        r"<(?:script|img|iframe|source)[^>]*src=.https?:|<link[^>]*href=.https?:"
+    )
+    for page in pages:
+        assert not loads.search(page.read_text(encoding="utf-8")), page
+    for style in (tmp_path / "html").rglob("*.css"):
+        assert not re.search(r"url\(.?https?:|@import", style.read_text()), style
+    assert "<math" in (tmp_path / "html/explanation/weights.html").read_text()
 
 
 @pytest.mark.parametrize("words", all_commands())
@@ -145,7 +211,8 @@ def test_verbs_and_functions_name_each_other(verb: str, function: str) -> None:
 
 
 def test_verbs_of_the_reference_exist() -> None:
-    assert list(sections("reference/cli.md", "##")) == [f"pidgan {v}" for v in VERBS]
+    found = [h for h in sections("reference/cli.md", "##") if h.startswith("pidgan ")]
+    assert found == [f"pidgan {v}" for v in VERBS]
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -19,6 +19,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
+from pidgan.files.recognition import refuse_other
 from pidgan.files.seals import SEAL, check_seal, reason, sealed
 from pidgan.files.writing import writing_file
 from pidgan.notebook import Facts, shown
@@ -99,6 +100,7 @@ class QuantileMap:
         Raises:
             NtupleError: The file is missing, damaged or of a newer schema.
         """
+        refuse_other(path, "quantile map", error=NtupleError)
         content = read_json(path, error=NtupleError)
         try:
             schema = content["schema"]

@@ -19,7 +19,13 @@ import numpy.typing as npt
 from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
-from pidgan.bundle.card import Card, CardVariable, card_rows, sample_targets
+from pidgan.bundle.card import (
+    Card,
+    CardVariable,
+    card_rows,
+    sample_targets,
+    trained_text,
+)
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.bundle.session import Session
 from pidgan.bundle.shipped import shipped_path
@@ -219,7 +225,7 @@ class Bundle:
             f"detector      {card.detector}",
             f"sample        {card.sample.name}",
             f"source        {card.sample.source}",
-            f"family        {card.family}, {card.steps} steps, seed {card.seed}",
+            f"family        {trained_text(card)}",
             f"noise         {card.n_noise}",
             f"sha256        {self.sha256}",
         ]

@@ -19,6 +19,7 @@ from pidgan.bundle.shipped import shipped_names
 from pidgan.errors import BundleError, nearest
 from pidgan.files.documents import read_bytes
 from pidgan.files.places import file_problem
+from pidgan.files.recognition import refuse_other
 
 CARD_KEY = "pidgan_card"  # key of the card in the metadata of the ONNX file
 CHECKSUM_KEY = "pidgan_sha256"  # key of the checksum of graph and card in the metadata
@@ -83,6 +84,7 @@ def read_bundle_file(path: Path) -> BundleFile:
     try:
         structure = read_onnx_structure(data)
     except ValueError as error:
+        refuse_other(path, "bundle", error=BundleError)
         raise BundleError(
             f"{path}: damaged or not an ONNX file ({error}), expected a bundle"
         ) from error
@@ -118,6 +120,7 @@ def seal(data: bytes) -> bytes:
 def _read(path: Path) -> bytes:
     problem = file_problem(path)
     if problem:
+        refuse_other(path, "bundle", error=BundleError)
         siblings = sorted(p.name for p in path.parent.glob("*.onnx"))
         siblings += shipped_names()
         raise BundleError(

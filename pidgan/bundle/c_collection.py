@@ -50,6 +50,11 @@ def export_collection_c(
     Raises:
         BundleError: The name is not possible in C, or a bundle is refused.
         NtupleError: The file exists, or it cannot be written.
+
+    Example:
+        >>> found = Collection.open("kaons.toml")                    # doctest: +SKIP
+        >>> export_collection_c(found, "kaons.c")                   # doctest: +SKIP
+        PosixPath('kaons.c')
     """
     source = partial(collection_source, collection)
     return write_c(path, name, source, overwrite=overwrite)

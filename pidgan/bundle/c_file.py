@@ -62,6 +62,10 @@ def export_c(
     Raises:
         BundleError: The name is not possible in C, or the graph is too large.
         NtupleError: The file exists, or it cannot be written.
+
+    Example:
+        >>> export_c(open_bundle("kaon.onnx"), "kaon.c")          # doctest: +SKIP
+        PosixPath('kaon.c')
     """
     return write_c(path, name, partial(c_source, bundle), overwrite=overwrite)
 

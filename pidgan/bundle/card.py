@@ -35,6 +35,10 @@ MOST_LISTED = 8
 SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 MiB
 
 
+FEW_STEPS = 100
+"""A generator that was trained for fewer steps is poor, which its card says."""
+
+
 class CardVariable(BaseModel):
     """One condition or target of a generator, in package units.
 
@@ -174,6 +178,15 @@ class Card(BaseModel):
         )
 
 
+def trained_text(card: Card) -> str:
+    """Return family, steps and seed, and that a training was too short."""
+    parts = [card.family, count(card.steps, "steps"), f"seed {card.seed}"]
+    least = min((link.steps for link in card.links), default=card.steps)
+    if 0 < least < FEW_STEPS:
+        parts.append(f"fewer than {FEW_STEPS} steps: the generator is poor")
+    return ", ".join(parts)
+
+
 def card_rows(card: Card) -> dict[str, Any]:
     """Return what a card says as a few texts by name."""
     links = [f"{link.name}: {', '.join(link.targets)}" for link in card.links]
@@ -182,7 +195,7 @@ def card_rows(card: Card) -> dict[str, Any]:
         "detector": card.detector,
         **{v.name: _range_text(v, "condition") for v in card.conditions[:MOST_LISTED]},
         **{v.name: _range_text(v, "target") for v in card.targets[:MOST_LISTED]},
-        "trained": f"{card.family}, {count(card.steps, 'steps')}, seed {card.seed}",
+        "trained": trained_text(card),
     }
     if links:
         rows["links"] = "; ".join(links)

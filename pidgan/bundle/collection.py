@@ -51,6 +51,7 @@ from pidgan.errors import BundleError, PidganError, PidganWarning, nearest
 from pidgan.files.documents import read_toml
 from pidgan.files.fetching import fetch
 from pidgan.files.machine import available_cores
+from pidgan.files.recognition import refuse_other
 from pidgan.files.trees import is_remote
 from pidgan.notebook import Facts, count, shown
 from pidgan.sample.species import pdg_id
@@ -178,6 +179,7 @@ class Collection:
             BundleError: The file is missing, damaged, or says something impossible.
         """
         path = Path(path)
+        refuse_other(path, "collection", error=BundleError)
         content = read_toml(path, error=BundleError)
         try:
             return cls(content=Content.model_validate(content), path=path)

@@ -44,6 +44,7 @@ from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, Kind, Layer, View
 from pidgan.errors import SampleError, nearest, repeated
 from pidgan.files.documents import read_text, read_toml
+from pidgan.files.recognition import refuse_other
 
 # Largest number of cells. A file with more has a slip in it: the finest geometry of the
 # CaloChallenge has 40,500 cells.
@@ -87,6 +88,7 @@ def load_geometry(
         return _from_xml(read_text(path, error=SampleError), path, particle)
     if particle is not None:
         raise SampleError(f"{path}: particle {particle!r} is for XML files")
+    refuse_other(path, "geometry", error=SampleError)
     table = read_toml(path, error=SampleError)
     return _from_table({"name": path.stem} | table, str(path))
 

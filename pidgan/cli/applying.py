@@ -11,13 +11,15 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, note, open_generator, shows_progress
+from pidgan.cli.group import cli, note, open_generator, result, shows_progress
+from pidgan.files.places import check_end, check_folder_name
 
 
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
-@click.argument("model", metavar="MODEL|BUNDLE|COLLECTION", type=options.PATH)
+@click.argument("model", metavar="MODEL|BUNDLE|COLLECTION", type=options.ANY_GENERATOR)
 @options.output(
-    "ONNX file or C file that is written; for a folder of members a folder of bundles."
+    "ONNX file or C file that is written; for a folder of members a folder of bundles.",
+    callback=options.is_new,
 )
 @click.option(
     "--format",
@@ -31,10 +33,11 @@ from pidgan.cli.group import cli, note, open_generator, shows_progress
 )
 @click.option(
     "--dataset",
-    type=options.PATH,
+    type=options.DATASET,
     help="Dataset on which the model is validated first; the figures go onto the card.",
 )
 @options.overwrite
+@options.as_json
 def export(
     model: Path,
     output: Path,
@@ -42,6 +45,7 @@ def export(
     name: str | None,
     dataset: Path | None,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Write a model as a bundle: one ONNX file, and its reference file.
 
@@ -51,10 +55,16 @@ def export(
     """
     from pidgan.bundle.collection import SUFFIX
     from pidgan.bundle.shipped import shipped_path
-    from pidgan.training.members import member_paths
+    from pidgan.files.recognition import recognise
 
+    has_members = recognise(model) == "members"
+    with options.usage_errors():
+        check_folder_name(output) if has_members else check_end(output, [f".{kind}"])
     if kind == "c" and model.suffix == SUFFIX:
-        _export_collection(model, output, dataset, name=name, overwrite=overwrite)
+        path = _export_collection(
+            model, output, dataset, name=name, overwrite=overwrite
+        )
+        _show_files([path], as_json)
         return
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
@@ -63,10 +73,15 @@ def export(
             f"{model} is not a model folder. A bundle can only be exported with "
             "--format c."
         )
-    members = member_paths(model)
+    members = []
+    if has_members:
+        from pidgan.training.members import member_paths
+
+        members = member_paths(model)
     if members and kind == "c":
         raise click.UsageError(f"{model} holds {len(members)} members; export one")
     targets = [output / f"{path.stem}.onnx" for path in members] or [output]
+    paths = []
     for source, target in zip(members or [model], targets, strict=True):
         opened = open_generator(source)
         report = None
@@ -79,20 +94,27 @@ def export(
         else:
             given["progress"] = shows_progress()
             path = pidgan.export_bundle(opened, target, **given)
-        click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+        paths.append(path)
+    _show_files(paths, as_json)
+
+
+def _show_files(paths: Sequence[Path], as_json: bool) -> None:
+    """Print names and sizes of the files that were written."""
+    sizes = {str(path): path.stat().st_size for path in paths}
+    lines = (f"{path}  {size / 1024:.0f} kiB" for path, size in sizes.items())
+    result("\n".join(lines), as_json=as_json, bytes=sizes)
 
 
 def _export_collection(
     model: Path, output: Path, dataset: Path | None, **given: Any
-) -> None:
+) -> Path:
     """Write the C file of a collection."""
     from pidgan.bundle.c_collection import export_collection_c
     from pidgan.bundle.collection import Collection
 
     if dataset is not None:
         raise click.UsageError("--dataset is for a model, not for a collection")
-    path = export_collection_c(Collection.open(model), output, **given)
-    click.echo(f"{path}  {path.stat().st_size / 1024:.0f} kiB")
+    return export_collection_c(Collection.open(model), output, **given)
 
 
 def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Path:
@@ -108,9 +130,9 @@ def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Pat
 
 
 @cli.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")
-@click.argument("model", type=options.PATH)
+@click.argument("model", type=options.MODEL)
 @options.dataset
-@options.output("Bundle that is written, an ONNX file.")
+@options.output("Bundle that is written, an ONNX file.", ".onnx")
 @click.option(
     "--candidates",
     default=8,
@@ -126,8 +148,14 @@ def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Pat
 )
 @options.seed
 @options.overwrite
+@options.as_json
 def refine(
-    model: Path, dataset: Path, output: Path, overwrite: bool, **given: Any
+    model: Path,
+    dataset: Path,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Write a bundle that corrects a model with the ratio of real and generated rows.
 
@@ -142,12 +170,13 @@ def refine(
     refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite, progress=show)
     gain = -min(refined.losses)
-    click.echo(f"{path}  gain on rows that were not trained on: {gain:.5f}")
+    text = f"{path}  gain on rows that were not trained on: {gain:.5f}"
+    result(text, as_json=as_json, output=path, gain=gain)
 
 
 @cli.command(epilog="Example: pidgan collect kaon_up.onnx kaon_down.onnx -o kaons.toml")
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
-@options.output("Collection that is written, a TOML file.")
+@options.output("Collection that is written, a TOML file.", ".toml")
 @options.repeated(
     "--choose choose",
     "COLUMN=BRANCH",
@@ -158,7 +187,8 @@ def refine(
 )
 @click.option("--title", default="", help="Description of the collection in one line.")
 @options.overwrite
-def collect(bundles: Sequence[str], output: Path, **given: Any) -> None:
+@options.as_json
+def collect(bundles: Sequence[str], output: Path, as_json: bool, **given: Any) -> None:
     """Make a collection: a file of bundles, which columns of an ntuple choose.
 
     BUNDLE is a bundle, a folder of bundles, or an address. The columns are species,
@@ -167,7 +197,7 @@ def collect(bundles: Sequence[str], output: Path, **given: Any) -> None:
     from pidgan.bundle.collecting import collect as make_collection
 
     found = make_collection(list(bundles), output, **given)
-    click.echo(found.text())
+    result(found.text(), as_json=as_json, output=output, **found.rules())
     note(
         "These branches are assumed; change them with --choose, or in the file. What "
         "all bundles agree in is no column, and other rows are served too: "
@@ -176,7 +206,9 @@ def collect(bundles: Sequence[str], output: Path, **given: Any) -> None:
 
 
 @cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")
-@click.argument("bundle", metavar="BUNDLE|COLLECTION", type=options.PATH)
+@click.argument(
+    "bundle", metavar="BUNDLE|COLLECTION", type=options.BUNDLE_OR_COLLECTION
+)
 @click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
 @options.as_json
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
@@ -224,8 +256,9 @@ def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
 @click.option(
     "--data-weights", metavar="BRANCH", help="Branch that holds weights in data."
 )
-@options.output("Quantile map that is written, a JSON file.")
+@options.output("Quantile map that is written, a JSON file.", ".json")
 @options.overwrite
+@options.as_json
 def quantile_map(
     files: Sequence[str],
     data: Sequence[str],
@@ -235,6 +268,7 @@ def quantile_map(
     data_weights: str | None,
     output: Path,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Measure how a variable of simulation (FILE) must change to be as in data."""
     from pidgan.application.quantile_map import make_quantile_map
@@ -243,7 +277,9 @@ def quantile_map(
     y, v = _read_values(data, data_branch or branch, data_weights)
     found = make_quantile_map(x, y, simulation_weights=w, data_weights=v)
     found.save(output, overwrite=overwrite)
-    click.echo(f"{output}: {len(x)} entries of simulation, {len(y)} of data")
+    text = f"{output}: {len(x)} entries of simulation, {len(y)} of data"
+    sizes = {"simulation": len(x), "data": len(y)}
+    result(text, as_json=as_json, output=output, entries=sizes)
 
 
 def _read_values(
@@ -274,7 +310,7 @@ def _parse_part(text: str) -> tuple[int, int]:
 @options.tracks(
     required=True,
     metavar="TRACK=BUNDLE",
-    callback=options.reads(options.parse_pairs),
+    callback=options.paths_of("bundle", "bundles", "collection"),
     help="Prefix of a track and its bundle, a folder of bundles, or a collection "
     "(.toml); can be repeated.",
 )

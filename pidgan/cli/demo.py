@@ -57,6 +57,9 @@ def run_demo(
 
     Raises:
         NtupleError: The folder exists.
+
+    Example:
+        >>> run_demo("demo", seed=1)                              # doctest: +SKIP
     """
     # What needs the training dependencies fails before the work.
     _ = pidgan.train, pidgan.validate, pidgan.export_bundle

@@ -16,9 +16,10 @@ from pidgan.cli.group import (
     open_generators,
     open_pairs,
     open_rows,
+    result,
     shows_progress,
-    usage_errors,
 )
+from pidgan.files.places import check_end, check_folder_name
 from pidgan.files.writing import refuse_existing
 
 # Columns of a table that are printed, edges before them.
@@ -32,7 +33,9 @@ SHOWN = (
     epilog='Example: pidgan table kaon.onnx --cut "RichDLLk > 4" --binning P=10 '
     "--binning ETA=1.8,3.3,5 -o kaon.csv"
 )
-@click.argument("source", metavar="MODEL|BUNDLE|DATASET", type=options.PATH)
+@click.argument(
+    "source", metavar="MODEL|BUNDLE|DATASET", type=options.GENERATOR_OR_DATASET
+)
 @options.reference
 @options.cuts
 @options.where
@@ -43,7 +46,11 @@ SHOWN = (
     default="wilson",
     help="Formula of the uncertainty.",
 )
-@options.output("File that is also written: .csv, .parquet or .root.", required=False)
+@options.output(
+    "File that is also written: .csv, .parquet or .root.",
+    *(".csv", ".parquet", ".root"),
+    required=False,
+)
 @options.seed
 @options.overwrite
 @options.as_json
@@ -66,11 +73,9 @@ def table(
     """
     from pidgan.efficiency.real_vs_generated import closure_table
     from pidgan.efficiency.table import dataset_table
-    from pidgan.efficiency.table_files import check_suffix, save_tables
+    from pidgan.efficiency.table_files import save_tables
 
-    with usage_errors():
-        if output is not None:
-            check_suffix(output)
+    with options.usage_errors():
         if (source / "dataset.json").is_file():
             if reference is not None:
                 raise click.UsageError("a DATASET alone takes no second argument")
@@ -97,13 +102,16 @@ def table(
 @cli.command(
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
-@options.generator
+@click.argument(
+    "generator", metavar="MODEL|BUNDLE|COLLECTION", type=options.ANY_GENERATOR
+)
 @options.reference
 @options.cuts
 @options.where
 @options.binning
 @options.output(
-    "Efficiency map that is written, a JSON file; for a collection a folder of maps."
+    "Efficiency map that is written, a JSON file; for a collection a folder of maps.",
+    callback=options.is_new,
 )
 @options.repeated(
     "--variation variations",
@@ -123,12 +131,13 @@ def table(
     "MODEL|BUNDLE",
     "Another generator of the same sample (other seed or replica), or a folder of "
     "members, whose spread is the uncertainty of the training",
-    type=options.PATH,
+    type=options.GENERATORS,
 )
 @options.report
 @options.misid
 @options.seed
 @options.overwrite
+@options.as_json
 def systematics(
     generator: Path,
     reference: Path | None,
@@ -139,6 +148,7 @@ def systematics(
     misid: Sequence[str],
     vary: Any,
     overwrite: bool,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Measure real minus generated efficiencies and write them as a map.
@@ -150,7 +160,6 @@ def systematics(
     (.toml), a map of each bundle is written, with the reference file beside it.
     """
     from pidgan.bundle.collection import SUFFIX
-    from pidgan.efficiency.efficiency_map import check_suffix
     from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report is None:
@@ -164,9 +173,13 @@ def systematics(
                 f"{generator} is a collection, whose bundles have their reference "
                 "files: it takes no second argument, --other or --report"
             )
-        _write_maps(generator, output, overwrite=overwrite, **given)
+        with options.usage_errors():
+            check_folder_name(output)
+        names = _write_maps(generator, output, overwrite=overwrite, **given)
+        result(str(output), as_json=as_json, outputs=[output / name for name in names])
         return
-    check_suffix(output)
+    with options.usage_errors():
+        check_end(output, [".json"])
     opened, *members = open_generators(generator)
     rows = open_rows(reference)
     members += [one for path in others for one in open_generators(path)]
@@ -187,14 +200,13 @@ def systematics(
         nominal = MapInput(map=found, generator=opened, reference=rows)
         path = write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
         paths.append(path)
-    click.echo(found.text())
-    for path in paths:
-        click.echo(str(path))
+    text = "\n".join([found.text(), *map(str, paths)])
+    result(text, as_json=as_json, outputs=paths)
 
 
 def _write_maps(
     collection: Path, folder: Path, *, overwrite: bool, **given: Any
-) -> None:
+) -> list[str]:
     """Write a map of each bundle of a collection into a folder."""
     from pidgan.bundle.collection import Collection
     from pidgan.efficiency.systematics import run_systematics
@@ -209,7 +221,20 @@ def _write_maps(
         for name, bundle in zip(names, bundles, strict=True):
             run_systematics(bundle, None, **given).save(temporary / name)
             note(f"{name}: {bundle.card.species}, sha256 {bundle.sha256[:12]}...")
-    click.echo(str(folder))
+    return names
+
+
+MAP_OR_TABLE = ("map", "maps", "csv", "parquet")
+
+
+def _look_at_maps(context: click.Context, param: Any, texts: Sequence[str]) -> Any:
+    """Look at what lies at MAP.json of TRACK=MAP.json texts, and return the texts."""
+    for text in texts:
+        path = text if Path(text).exists() else text.partition("=")[2]
+        if path:
+            kinds = ("map", "maps") if param.name == "maps" else MAP_OR_TABLE
+            options.check_kind(path, *kinds, param=param, ctx=context)
+    return texts
 
 
 @cli.command(
@@ -224,6 +249,7 @@ def _write_maps(
     "with the maps of a collection",
     more=" MAP.json alone is the map of every --track TRACK. Several are for a joint "
     "selection, or for one track the maps of a collection.",
+    callback=_look_at_maps,
 )
 @options.repeated(
     "--table tables",
@@ -233,6 +259,7 @@ def _write_maps(
 )
 @options.tracks(
     metavar="TRACK=MAP.json",
+    callback=_look_at_maps,
     help="Prefix of a track and its efficiency map, as with --map, or TRACK alone with "
     "one --map; can be repeated.",
 )
@@ -320,7 +347,7 @@ def efficiency(
     opened = open_maps(_parse_maps(tracks, [*maps, *tables]))
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
     given["progress"] = shows_progress()
-    with usage_errors():
+    with options.usage_errors():
         found = pidgan.pid_efficiency(opened, list(files), binning=binning, **given)
     quotients = _quotients(found, ratios)
     shown, content = [found], found.content()
@@ -393,8 +420,8 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
     epilog='Example: pidgan working-point kaon.onnx pion.onnx --cut "RichDLLk > x" '
     "--efficiency 0.9",
 )
-@click.argument("signal", metavar="BUNDLE", type=options.PATH)
-@click.argument("others", metavar="[OTHER]...", nargs=-1, type=options.PATH)
+@click.argument("signal", metavar="BUNDLE", type=options.GENERATOR)
+@click.argument("others", metavar="[OTHER]...", nargs=-1, type=options.GENERATOR)
 @click.option(
     "--cut",
     required=True,
@@ -439,7 +466,7 @@ def find_working_point(
     from pidgan.efficiency.working_point import working_point
 
     rejected = [open_generator(path) for path in others]
-    with usage_errors():
+    with options.usage_errors():
         found = working_point(open_generator(signal), rejected, **given)
     click.echo(found.to_json() if as_json else found.text())
     if report is not None:

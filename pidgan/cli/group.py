@@ -1,8 +1,9 @@
 """The group of all verbs, and what they share: paths that are opened, lines printed."""
 
 import contextlib
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,10 @@ def note(line: str, *, nl: bool = True) -> None:
         tell(line, nl=nl)
 
 
-@contextlib.contextmanager
-def usage_errors() -> Iterator[None]:
-    """Show a ValueError about an argument as click shows its own."""
-    try:
-        yield
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+def result(text: str, *, as_json: bool, **content: Any) -> None:
+    """Print a result: its text, or its content as one JSON document."""
+    dumped = json.dumps(content, default=str, allow_nan=False) if as_json else text
+    click.echo(dumped)
 
 
 def open_generator(path: Path) -> Any:

@@ -10,15 +10,17 @@ from typing import Any
 import click
 
 import pidgan
-from pidgan.cli import options
+from pidgan.cli import completion, options
 from pidgan.cli.group import (
     cli,
     fail,
     note,
     open_generator,
     open_pairs,
+    result,
     shows_progress,
 )
+from pidgan.files.places import check_end, check_folder_name
 from pidgan.files.writing import refuse_existing
 
 
@@ -31,10 +33,12 @@ def _parse_shares(text: str) -> tuple[float, ...]:
 
 
 @cli.command(epilog="Example: pidgan samples run2_dstar_k")
-@click.argument("name", required=False)
+@click.argument(
+    "name", required=False, shell_complete=completion.completes(completion.sample_names)
+)
 @click.option(
     "--from-pidcalib",
-    type=options.PATH,
+    type=options.SAMPLES_OF_PIDCALIB,
     metavar="SAMPLES.json",
     help="PIDCalib2's own list, pidcalib2/data/samples.json: NAME is one of its keys, "
     "and becomes a definition. Without NAME, its keys are listed.",
@@ -45,6 +49,7 @@ def _parse_shares(text: str) -> tuple[float, ...]:
 @options.output(
     "TOML file of the definition that is made, or folder of all; printed by default.",
     required=False,
+    callback=options.is_new,
 )
 @options.overwrite
 @options.as_json
@@ -93,6 +98,9 @@ def _convert(
 
     if name is not None and every:
         raise click.UsageError("give NAME or --all, got both")
+    if output is not None:
+        with options.usage_errors():
+            check_folder_name(output) if every else check_end(output, [".toml"])
     if name is not None:
         found = pidcalib.convert_pidcalib_sample(path, name)
         if output is not None:
@@ -121,7 +129,9 @@ def _convert(
 
 
 @cli.command(epilog="Example: pidgan prepare run2_dstar_k 'calib/*.root' -o kaon")
-@click.argument("sample")
+@click.argument(
+    "sample", shell_complete=completion.completes(completion.sample_names, files=True)
+)
 @options.files
 @options.output("Folder of the dataset that is written.")
 @options.seed
@@ -148,8 +158,14 @@ def _convert(
     "Polarity,runNumber.",
 )
 @options.overwrite
+@options.as_json
 def prepare(
-    sample: str, files: Sequence[str], output: Path, overwrite: bool, **given: Any
+    sample: str,
+    files: Sequence[str],
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Build a dataset: apply the selection, compute sWeights and split the rows.
 
@@ -158,14 +174,17 @@ def prepare(
     given["progress"] = shows_progress()
     dataset = pidgan.build_dataset(sample, list(files), **given)
     dataset.save(output, overwrite=overwrite)
-    click.echo(f"{output}: {dataset.text()}")
+    text = f"{output}: {dataset.text()}"
+    info = {key: value for key, value in dataset.info.items() if key != "fit"}
+    result(text, as_json=as_json, output=output, **info)
 
 
 @cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
 @options.dataset
-@options.output("Folder of the model that is written.", callback=None)
+@options.output("Folder of the model that is written.", refuses=False)
 @click.option(
     "--family",
+    shell_complete=completion.completes(completion.family_names),
     metavar="NAME",
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
     "families` lists them.  [default: distilled; for cells shower_sequence]",
@@ -187,16 +206,29 @@ def prepare(
 )
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite
+@options.as_json
 def train(
-    dataset: Path, output: Path, members: int | None, overwrite: bool, **given: Any
+    dataset: Path,
+    output: Path,
+    members: int | None,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Train a generator on a dataset."""
     _check_length(given)
+    from pidgan.training import families
+
+    opened = pidgan.Dataset.open(dataset)
+    # Tensorflow takes seconds: a misspelt word should not.
+    if not opened.sample.links:
+        name = families.choose_name(given["family"], None, opened.sample)
+        families.check_settings(name, given["settings"])
+    options.refuse_place(output, "model", "unfinished", "members", "folder")
     may_write = overwrite or given["resume"] or not _holds_training(output)
     refuse_existing(output, overwrite=may_write)
     from pidgan.training.members import train_members
 
-    opened = pidgan.Dataset.open(dataset)
     given["progress"] = shows_progress()
     try:
         if members is not None:
@@ -210,7 +242,14 @@ def train(
     count = "" if members is None else f", {members} members"
     repeat = f"; --steps {model.card.plan} repeats it" if model.card.plan else ""
     steps = f"{model.card.steps} steps{count}{repeat}"
-    click.echo(f"{output}: {model.card.family}, {steps}")
+    card = model.card
+    result(
+        f"{output}: {card.family}, {steps}",
+        as_json=as_json,
+        output=output,
+        members=members,
+        **{key: getattr(card, key) for key in ("family", "steps", "plan", "seed")},
+    )
 
 
 def _check_length(given: Mapping[str, Any]) -> None:
@@ -225,7 +264,9 @@ def _holds_training(output: Path) -> bool:
 
 
 @cli.command(epilog="Example: pidgan families energy")
-@click.argument("name", required=False)
+@click.argument(
+    "name", required=False, shell_complete=completion.completes(completion.family_names)
+)
 @options.as_json
 def families(name: str | None, as_json: bool) -> None:
     """List the families and published recipes, or the settings of one of them."""
@@ -247,6 +288,7 @@ def families(name: str | None, as_json: bool) -> None:
 @click.option(
     "--families",
     metavar="NAME,...",
+    shell_complete=completion.completes(completion.family_names),
     callback=options.reads(lambda text: [name.strip() for name in text.split(",")]),
     help="Families and recipes to train, with commas.  [default: every family]",
 )
@@ -263,12 +305,18 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
     comparison.png.
     """
     _check_length(given)
-    from pidgan.report.family_comparison import compare_families
+    from pidgan.training import families
 
+    opened = pidgan.Dataset.open(dataset)
     if given["families"] is None:  # every family
         del given["families"]
     given["settings"] = _by_family(given["settings"])
-    opened = pidgan.Dataset.open(dataset)
+    for name in given.get("families", ()):
+        families.choose_name(name, None, opened.sample)
+    for name, settings in given["settings"].items():
+        families.check_settings(name, settings)
+    from pidgan.report.family_comparison import compare_families
+
     given["progress"] = shows_progress()
     found = compare_families(opened, output, **given)
     click.echo(found.to_json() if as_json else found.text())
@@ -313,7 +361,7 @@ def validate(
     **given: Any,
 ) -> None:
     """Compare generated with real rows that were never trained on."""
-    opened, data = open_generator(generator), pidgan.Dataset.open(dataset)
+    data, opened = pidgan.Dataset.open(dataset), open_generator(generator)
     others = open_pairs(misid)
     for text, (_, rows) in zip(misid, others, strict=True):
         if not isinstance(rows, pidgan.Dataset):

@@ -1,37 +1,109 @@
 """Options that several verbs share, each defined once, and how their texts are read."""
 
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pidgan.arguments import BOUNDS
+from pidgan.bundle.shipped import shipped_names
+from pidgan.cli.completion import binning_names, completes, setting_names
+from pidgan.errors import PidganError
+from pidgan.files.places import check_end, check_folder_name, file_problem
+from pidgan.files.recognition import KINDS, missing, other_kind, recognise
+from pidgan.files.trees import is_remote
 from pidgan.files.writing import refuse_existing
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Show a ValueError about an argument as click shows its own."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 class _PathType(click.Path):
-    """A path that is not empty, which would be the working directory."""
+    """A path that is not empty, which would be the working directory.
+
+    With `kinds`, keys of `pidgan.files.recognition.KINDS`, one of these lies there:
+    what is nothing, or another thing, is refused before any work.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        super().__init__(path_type=Path)
+        self.kinds = kinds
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if not str(value):
             self.fail("it is empty, expected a path", param, ctx)
-        return super().convert(value, param, ctx)
+        path = Path(str(super().convert(value, param, ctx)))
+        if self.kinds:
+            check_kind(path, *self.kinds, param=param, ctx=ctx)
+        return path
 
 
-COUNT = click.IntRange(*BOUNDS["steps"])
-PATH = _PathType(path_type=Path)
+def check_kind(path: str | Path, *kinds: str, param: Any, ctx: Any) -> None:
+    """Raise a PidganError if nothing lies at a path, or nothing of these kinds."""
+    if str(path) in shipped_names() and {"bundle", "map"} & set(kinds):
+        return
+    where = f"{param.opts[0]}: " if isinstance(param, click.Option) else ""
+    if file_problem(path) == "no such file":
+        raise PidganError(f"{where}{missing(path, *kinds)}")
+    problem = other_kind(path, *kinds)
+    if problem:
+        raise PidganError(f"{where}{problem}{_order(recognise(path), param, ctx)}")
 
 
-def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
-    """Turn NAME=VALUE texts into a dictionary."""
+def _order(kind: str, param: Any, ctx: click.Context) -> str:
+    """Return the arguments of a command, if another one of them takes this kind."""
+    arguments = [p for p in ctx.command.params if isinstance(p, click.Argument)]
+    if not any(kind in getattr(p.type, "kinds", ()) for p in arguments if p != param):
+        return ""
+    names = " ".join(p.make_metavar(ctx) for p in arguments)
+    return f"; the order is: {ctx.command_path} {names}"
+
+
+class _Whole(click.IntRange):
+    """A whole number within the bounds of an argument of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(*BOUNDS[name])
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            bounds = f"from {self.min} to {self.max}"
+            self.fail(f"{value!r}, expected a whole number {bounds}", param, ctx)
+
+
+COUNT = _Whole("steps")
+PATH = _PathType()
+DATASET = _PathType("dataset")
+ROWS = _PathType("dataset", "parquet")
+MODEL = _PathType("model")
+GENERATOR = _PathType("model", "bundle")
+BUNDLE = _PathType("bundle")
+GENERATORS = _PathType("model", "members", "bundle")
+ANY_GENERATOR = _PathType("model", "members", "bundle", "collection")
+BUNDLE_OR_COLLECTION = _PathType("bundle", "collection")
+GENERATOR_OR_DATASET = _PathType("model", "bundle", "dataset")
+SAMPLES_OF_PIDCALIB = _PathType("pidcalib samples")
+
+
+def parse_pairs(texts: Iterable[str], form: str = "NAME=VALUE") -> dict[str, str]:
+    """Turn NAME=VALUE texts into a dictionary; `form` is what a message asks for."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not (name and separator and value):
-            raise click.UsageError(f"{text!r}: expected NAME=VALUE")
+            raise click.UsageError(f"{text!r}: expected {form}")
         if name in pairs:
             raise click.UsageError(f"{name!r} is given twice")
         pairs[name] = value
@@ -113,11 +185,33 @@ def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     return callback
 
 
+def refuse_place(output: Path, *kinds: str) -> None:
+    """Refuse a folder that holds something else before the work."""
+    found = recognise(output)
+    if found and found not in kinds:
+        raise PidganError(
+            f"{output} is {KINDS[found]}; choose another name for what is written"
+        )
+
+
 def is_new(context: click.Context, _: Any, path: Path | None) -> Path | None:
     """Refuse an existing output before the work, unless it may be replaced."""
     if path is not None:
         refuse_existing(path, overwrite=context.params["overwrite"])
     return path
+
+
+def paths_of(*kinds: str) -> Callable[..., Any]:
+    """Return a callback that reads NAME=PATH texts, and looks what lies there."""
+
+    def callback(context: click.Context, param: Any, texts: Sequence[str]) -> Any:
+        pairs = parse_pairs(texts, str(param.metavar))
+        for path in pairs.values():
+            if not is_remote(path):
+                check_kind(path, *kinds, param=param, ctx=context)
+        return pairs
+
+    return callback
 
 
 def repeated(
@@ -130,16 +224,28 @@ def repeated(
     return click.option(*names.split(), metavar=metavar, multiple=True, **settings)
 
 
-def output(help_text: str, **changes: Any) -> Callable[..., Any]:
-    """Return the option for an output, which may have a default or be left out."""
-    settings = {"required": True, "callback": is_new, "metavar": "PATH", **changes}
+def output(help_text: str, *ends: str, **changes: Any) -> Callable[..., Any]:
+    """Return the option for an output, which may have a default or be left out.
+
+    `ends` are those of the names of files; a folder is written if there are none.
+    """
+
+    def is_named(context: click.Context, param: Any, path: Path | None) -> Path | None:
+        """Refuse a name that does not fit, and an existing output, before the work."""
+        if path is not None:
+            with usage_errors():
+                check_end(path, ends) if ends else check_folder_name(path)
+        return is_new(context, param, path) if refuses else path
+
+    refuses = changes.pop("refuses", True)
+    settings = {"required": True, "callback": is_named, "metavar": "PATH", **changes}
     return click.option("-o", "--output", type=PATH, help=help_text, **settings)
 
 
 def entries(default: int) -> Callable[..., Any]:
     """Return the option for the size of a simulated sample."""
     help_text = "Number of simulated entries."
-    kind = click.IntRange(*BOUNDS["n"])
+    kind = _Whole("n")
     return click.option("-n", "--entries", type=kind, default=default, help=help_text)
 
 
@@ -165,7 +271,8 @@ def settings(metavar: str, example: str) -> Callable[..., Any]:
     """Return the option for settings of families."""
     more = " `pidgan families NAME` lists them."
     text = f"Setting of a family, e.g. {example}"
-    return repeated("--set settings", metavar, text, parse_pairs, more=more)
+    found: dict[str, Any] = {"shell_complete": completes(setting_names)}
+    return repeated("--set settings", metavar, text, parse_pairs, more=more, **found)
 
 
 def key(help_text: str) -> Callable[..., Any]:
@@ -191,13 +298,12 @@ overwrite = click.option(
 seed = click.option(
     "--seed",
     default=1,
-    type=click.IntRange(*BOUNDS["seed"]),
+    type=_Whole("seed"),
     help="Seed of all random numbers; the same seed repeats a run.",
 )
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
-cuts = repeated("--cut cuts", "CUT", 'PID cut on targets, e.g. "RichDLLk > 0"')
 where = click.option(
     "--where",
     metavar="CUT",
@@ -211,12 +317,36 @@ binning = repeated(
     "each condition its edges, P=3e3,2e4,1e5, a number of bins of equal population, "
     "P=10, or a binning, P=hadrons",
     parse_binning,
+    shell_complete=completes(binning_names),
 )
+
+
+def _generators(context: click.Context, param: Any, texts: Sequence[str]) -> Any:
+    """Look at what GENERATOR[=ROWS] texts name, and return the texts."""
+    for text in texts:
+        path, _, rows = (text, "", "") if Path(text).exists() else text.partition("=")
+        check_kind(path, *GENERATOR.kinds, param=param, ctx=context)
+        if rows:
+            check_kind(rows, *ROWS.kinds, param=param, ctx=context)
+    return texts
+
+
+def _cuts(texts: Sequence[str]) -> Sequence[str]:
+    """Refuse what is no cut before the work; names are looked up later."""
+    from pidgan.sample.cuts import parse_cut
+
+    for text in texts:
+        parse_cut(text)
+    return texts
+
+
+cuts = repeated("--cut cuts", "CUT", 'PID cut on targets, e.g. "RichDLLk > 0"', _cuts)
 misid = repeated(
     "--misid",
     "GENERATOR[=ROWS]",
     "Model or bundle of a species to reject, and its dataset after '=', e.g. "
     "pion-model=pion. The report shows how often it passes the same cuts",
+    callback=_generators,
 )
 
 
@@ -256,11 +386,20 @@ suffix = click.option(
     "--suffix", default="", help="Suffix of the names of generated columns."
 )
 reference = click.argument(
-    "reference", metavar="[DATASET|REFERENCE]", required=False, type=PATH
+    "reference",
+    metavar="[DATASET|REFERENCE]",
+    required=False,
+    type=ROWS,
 )
-generator = click.argument("generator", metavar="MODEL|BUNDLE", type=PATH)
-dataset = click.argument("dataset", type=PATH)
-files = click.argument("files", nargs=-1, required=True, metavar="FILE[:TREE]...")
+generator = click.argument("generator", metavar="MODEL|BUNDLE", type=GENERATOR)
+dataset = click.argument("dataset", type=DATASET)
+files = click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE[:TREE]...",
+    shell_complete=completes(lambda _: (), files=True),
+)
 
 
 _condition_options = (
@@ -286,7 +425,7 @@ _condition_options = (
         "--quantile-map quantile_maps",
         "CONDITION=MAP.json",
         "Map of a condition from simulation to data, made by `pidgan quantile-map`",
-        parse_pairs,
+        callback=paths_of("quantile map"),
     ),
 )
 

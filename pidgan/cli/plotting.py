@@ -9,7 +9,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, note, usage_errors
+from pidgan.cli.group import cli, note
 
 
 def _picture(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
@@ -17,7 +17,7 @@ def _picture(context: click.Context, parameter: Any, path: Path | None) -> Path 
     if path is not None:
         from pidgan.report.pictures import check_suffix
 
-        with usage_errors():
+        with options.usage_errors():
             check_suffix(path)
     return options.is_new(context, parameter, path)
 
@@ -61,7 +61,7 @@ def plot(
     """
     if len(tracks) > 1:
         raise click.UsageError(f"--track is given {len(tracks)} times, expected once")
-    with usage_errors():
+    with options.usage_errors():
         found = pidgan.plot(what, *beside, track="".join(tracks), **given)
         paths = found.save(output, overwrite=overwrite)
     if as_json:

@@ -7,26 +7,31 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import cli, note
+from pidgan.cli.group import cli, note, result
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
 CLUSTER_ENTRIES = 50_000
 DECAYS = ("dstar_k", "dstar_pi", "lambda_p", "jpsi_mu", "jpsi_e")
+DATA = (".root", ".parquet", ".npz", ".h5", ".hdf5")
 CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 
 
 @cli.command(epilog="Example: pidgan demo -o demo")
 @options.output(
-    "Folder that is written.", required=False, default="pidgan-demo", callback=None
+    "Folder that is written.", required=False, default="pidgan-demo", refuses=False
 )
 @options.seed
 @options.overwrite
 @options.budget("90s")
-def demo(output: Path, **given: Any) -> None:
+@options.as_json
+def demo(output: Path, as_json: bool, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth."""
+    options.refuse_place(output, "demo", "folder", "unfinished")
     from pidgan.cli.demo import run_demo
 
-    run_demo(output, echo=note, **given)
+    found = run_demo(output, echo=note, **given)
+    if as_json:
+        click.echo(found.to_json(orient="records"))
 
 
 @cli.group(epilog="Example: pidgan simulate rich --decay dstar_k -n 200000 -o k.root")
@@ -37,10 +42,10 @@ def simulate() -> None:
 def _sample(entries: int) -> Callable[..., Any]:
     """Return the options of all samples, as one decorator."""
 
-    written = options.output("File that is written, e.g. .root or .parquet.")
+    written = options.output("File that is written, e.g. .root or .parquet.", *DATA)
 
     def add(command: Any) -> Any:
-        for option in (options.overwrite, options.seed, written):
+        for option in (options.as_json, options.overwrite, options.seed, written):
             command = option(command)
         return options.entries(entries)(command)
 
@@ -55,13 +60,16 @@ _decay = click.option(
 )
 
 
-def _write(trees: Mapping[str, Any], output: Path, overwrite: bool) -> None:
+def _write(
+    trees: Mapping[str, Any], output: Path, overwrite: bool, as_json: bool
+) -> None:
     """Write trees, and say what was written."""
     from pidgan.files.tables import write_trees
 
     write_trees(output, trees, overwrite=overwrite)
-    for tree, branches in trees.items():
-        click.echo(f"{output}:{tree}  {len(next(iter(branches.values())))} entries")
+    entries = {name: len(next(iter(found.values()))) for name, found in trees.items()}
+    lines = (f"{output}:{tree}  {n} entries" for tree, n in entries.items())
+    result("\n".join(lines), as_json=as_json, output=output, entries=entries)
 
 
 @simulate.command(

@@ -35,6 +35,7 @@ from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
 from pidgan.files.documents import read_json
+from pidgan.files.recognition import refuse_other
 from pidgan.files.seals import (
     SEAL,
     check_seal,
@@ -487,9 +488,11 @@ def check_suffix(path: str | Path) -> None:
 
 def _read_head(path: Path) -> dict[str, Any]:
     if not path.is_file():
+        refuse_other(path, "map", error=MapError)
         siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
         siblings += shipped_names()
         raise MapError(f"{path}: no such efficiency map{nearest(path.name, siblings)}")
+    refuse_other(path, "map", error=MapError)
     content = read_json(path, error=MapError)
     description = content.get("description") if isinstance(content, Mapping) else None
     title, mark, text = str(description or "").partition(f"\n{_MARK}")

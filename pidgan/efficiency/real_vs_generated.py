@@ -354,6 +354,11 @@ def closure_table(
     Raises:
         MapError: There is no reference, or it cannot be used.
         CutError: A cut names an unknown variable or is not a comparison.
+
+    Example:
+        >>> found = closure_table(bundle, cuts="RichDLLk > 0", binning={"P": 5})
+        ... # doctest: +SKIP
+        >>> found.frame()                                         # doctest: +SKIP
     """
     parsed = reference_rows.parse_cuts(generator.card, cuts)
     frame, own = reference_among(generator, reference, where)

@@ -111,6 +111,11 @@ def run_systematics(
         MapError: There is no reference, or it cannot be used; a variation or condition
             is unknown; another generator has other conditions or targets.
         CutError: A cut names an unknown variable or is not a comparison.
+
+    Example:
+        >>> found = run_systematics(open_bundle("kaon.onnx"), cuts="RichDLLk > 0")
+        ... # doctest: +SKIP
+        >>> found.save("kaon-map.json")                           # doctest: +SKIP
     """
     card = generator.card
     _check_variations(card, variations, scales or {}, others)

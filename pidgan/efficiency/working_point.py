@@ -249,6 +249,10 @@ def working_point(
     Raises:
         MapError: A reference is missing, or no threshold of the scan reaches the wish.
         CutError: The cut has no threshold, or names an unknown variable.
+
+    Example:
+        >>> found = working_point(kaon, [pion], cut="RichDLLk > x", max_misid=0.05)
+        ... # doctest: +SKIP
     """
     wishes = {"efficiency": efficiency, "misid": max_misid}
     given = [(name, float(wish)) for name, wish in wishes.items() if wish is not None]

@@ -6,8 +6,9 @@ format, `formats` one file for each format, `frames` makes rows in memory a tree
 `documents` reads JSON, TOML and bytes whole, `writing` is the writer of whole files,
 sets of files and folders, `seals` has the hashes by which files that belong together
 know one another, `leftovers` what killed runs left, `places` tells what lies at a path,
-`fetching` keeps files of addresses in a cache, `xrootd` loads the client of root://
-addresses, `machine` has the cores and the memory of this process.
+`recognition` what it is, such as a dataset or a bundle, `fetching` keeps files of
+addresses in a cache, `xrootd` loads the client of root:// addresses, `machine` has the
+cores and the memory of this process.
 """
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "leftovers",
     "machine",
     "places",
+    "recognition",
     "seals",
     "tables",
     "trees",

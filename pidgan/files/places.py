@@ -7,6 +7,7 @@ any work: a pipe or a device would wait for ever, or never end.
 import os
 import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from pidgan.errors import NtupleError, one_line
@@ -35,6 +36,29 @@ def check_output(path: str | Path) -> None:
         raise NtupleError(f"{str(path)[:200]!r} {reason}") from error
     if not os.access(above, os.W_OK | os.X_OK):
         raise NtupleError(f"{path} cannot be written: {above} is read-only")
+
+
+# Ends of the names of files, which nobody gives a folder.
+_FILE_ENDS = (
+    *(".root", ".parquet", ".npz", ".npy", ".h5", ".hdf5", ".csv", ".dat", ".pkl"),
+    *(".json", ".toml", ".onnx", ".c", ".html", ".pdf", ".png", ".svg", ".tex"),
+    *(".txt", ".xml", ".yaml", ".yml"),
+)
+
+
+def check_end(path: str | Path, ends: Collection[str]) -> None:
+    """Raise a ValueError if the name of an output does not end in one of `ends`."""
+    if Path(path).suffix.lower() not in ends:
+        raise ValueError(f"{path}: expected a name that ends in {' or '.join(ends)}")
+
+
+def check_folder_name(path: str | Path) -> None:
+    """Raise a ValueError if the name of a folder that is written is that of a file."""
+    end = Path(path).suffix.lower()
+    if end in _FILE_ENDS and not Path(path).is_dir():
+        raise ValueError(
+            f"{path}: a folder is written, expected a name that does not end in {end}"
+        )
 
 
 def file_problem(path: str | Path) -> str:

@@ -23,7 +23,7 @@ from pidgan.files.formats.npz import read_arrays as read_arrays
 from pidgan.files.formats.root import Histogram as Histogram
 from pidgan.files.formats.root import read_histograms as _read_histograms
 from pidgan.files.frames import Rows, frame_source, is_frame
-from pidgan.files.places import check_output
+from pidgan.files.places import check_end, check_folder_name, check_output
 from pidgan.files.trees import BASKET_ENTRIES, Tree, is_remote, read_pieces, reading
 from pidgan.files.trees import BranchType as BranchType
 from pidgan.files.trees import Source as Source
@@ -74,6 +74,8 @@ def find_sources(
 def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
     """Return the output file of each input file; it is or lies in `output`."""
     is_file = output.suffix.lower() in formats.known_suffixes() and not output.is_dir()
+    if not is_file:
+        check_folder_name(output)
     if is_file and len(paths) > 1:
         raise NtupleError(f"{output}: expected a directory for {len(paths)} files")
     outputs = {
@@ -237,6 +239,7 @@ def write_trees(
     branch with the counts, which branches may share; "n" and the branch's name
     otherwise). Other formats hold only one tree.
     """
+    check_end(path, sorted(formats.known_suffixes()))
     known = formats.format_of(path)
     if known.tree_names is None and len(trees) != 1:
         raise NtupleError(f"{path}: {known.name} holds one tree, got {list(trees)}")

@@ -213,6 +213,10 @@ def compare_families(
 
     Raises:
         PidganError: There is no such family or setting, or a bundle exists.
+
+    Example:
+        >>> found = compare_families(dataset, "families")         # doctest: +SKIP
+        >>> print(found.text())                                   # doctest: +SKIP
     """
     known = (*FAMILIES, *RECIPES)
     for name in (*families, *(settings or {})):

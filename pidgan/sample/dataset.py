@@ -13,6 +13,7 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.errors import DatasetError, PidganError
 from pidgan.files.documents import read_json
+from pidgan.files.recognition import missing, refuse_other
 from pidgan.files.seals import (
     SEAL,
     add_arrays,
@@ -288,8 +289,9 @@ def _read_description(
     """Return definition, description, and hashes of the files, None of version 0.1."""
     path = folder / _DESCRIPTION
     if not path.is_file():
-        what = "no such folder" if not folder.exists() else f"no {_DESCRIPTION} in it"
-        raise DatasetError(f"{folder} is not a dataset: {what}")
+        refuse_other(folder, "dataset", error=DatasetError)
+        what = f"{folder} is not a dataset: no {_DESCRIPTION} in it"
+        raise DatasetError(what if folder.exists() else missing(folder, "dataset"))
     try:
         description = read_json(path, error=DatasetError)
         version = description["format"]

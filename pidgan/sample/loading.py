@@ -12,6 +12,7 @@ from pidgan.arguments import checked
 from pidgan.errors import NtupleError, SampleError, nearest
 from pidgan.files.documents import read_json, read_toml
 from pidgan.files.places import file_problem
+from pidgan.files.recognition import refuse_other
 from pidgan.sample.definition import WEIGHTINGS, Sample
 from pidgan.sample.links import joined
 from pidgan.sample.species import pdg_id
@@ -44,7 +45,12 @@ def load_sample(name_or_path: str | Path | Sample) -> Sample:
 
 
 def list_samples() -> dict[str, Path]:
-    """Return name and file of every calibration sample that ships with pidgan."""
+    """Return name and file of every calibration sample that ships with pidgan.
+
+    Example:
+        >>> "run2_dstar_k" in list_samples()
+        True
+    """
     paths = sorted(calibration_directory().glob("*.toml"))
     return {path.stem: path for path in paths if path.name != _BINNINGS}
 
@@ -120,6 +126,11 @@ def _pidcalib_binning(path: str, particle: str) -> dict[str, tuple[float, ...]]:
     return edges
 
 
+def list_binnings() -> tuple[str, ...]:
+    """Return the names of the binnings that ship."""
+    return tuple(read_toml(calibration_directory() / _BINNINGS, error=SampleError))
+
+
 def calibration_directory() -> Path:
     """Return the folder of the definitions: in a wheel, or beside the source tree."""
     package = Path(__file__).resolve().parent.parent
@@ -142,6 +153,7 @@ def _find(name: str, folder: Path) -> Path:
     if not problem:
         return path
     if problem != "no such file":
+        refuse_other(path, "sample", error=SampleError)
         raise SampleError(f"{str(path)[:200]!r}: {problem}, expected a definition")
     kind = "file" if name.endswith(".toml") else "calibration sample"
     known = {**dict.fromkeys(shipped), **dict.fromkeys(map(str, folder.glob("*.toml")))}
@@ -186,6 +198,7 @@ def _resolved(
 
     It is put over the file that it extends. `later` are the files of later links.
     """
+    refuse_other(path, "sample", error=SampleError)
     content = read_toml(path, error=SampleError)
     if "after" in content:
         content["after"] = _earlier(path, content["after"], later=(*later, path))

@@ -6,13 +6,12 @@ import time
 import warnings
 from collections.abc import Callable
 
+from pidgan.bundle.card import FEW_STEPS
 from pidgan.errors import PidganWarning
 from pidgan.training.pace import Pace
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 TIMED_SECONDS = 1.5
-# A budget that leaves fewer steps than these is worth a warning.
-FEW_STEPS = 100
 # The clock is looked at so often, and the pace changes where the end would be off by
 # more than this share of the budget.
 CHECKS = 20

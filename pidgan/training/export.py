@@ -87,6 +87,10 @@ def export_bundle(
     Raises:
         BundleError: The ONNX graph does not agree with keras.
         NtupleError: A file exists, or it cannot be written.
+
+    Example:
+        >>> export_bundle(model, "kaon.onnx", report=report)      # doctest: +SKIP
+        PosixPath('kaon.onnx')
     """
     path = Path(path)
     if path.suffix != ".onnx":

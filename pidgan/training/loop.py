@@ -129,6 +129,10 @@ def train(
             belongs to another training.
         PidganError: There is no such family or setting, or a value has another type.
         KeyboardInterrupt: The user interrupts; a checkpoint is written first.
+
+    Example:
+        >>> model = train(dataset, budget="20m", seed=1)          # doctest: +SKIP
+        >>> model.save("kaon-model")                              # doctest: +SKIP
     """
     check_callbacks(callbacks, dataset.sample)
     own: Any = {"seed": seed, "directory": directory, "resume": resume}

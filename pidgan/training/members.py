@@ -68,6 +68,9 @@ def train_members(
     Raises:
         NtupleError: A member exists and `overwrite` is not set.
         TrainingError: A training fails.
+
+    Example:
+        >>> models = train_members(dataset, "kaon-members", members=5)  # doctest: +SKIP
     """
     from pidgan.training.budget import length
     from pidgan.training.families import name_of

@@ -15,6 +15,7 @@ from pidgan.bundle.card import Card
 from pidgan.bundle.formulas import Array
 from pidgan.errors import TrainingError, nearest
 from pidgan.files.documents import read_json
+from pidgan.files.recognition import refuse_other
 from pidgan.files.seals import (
     SEAL,
     check_seal,
@@ -161,6 +162,8 @@ def open_model(path: str | Path) -> Model | Chain:
             path.glob("link_*/checkpoint.npz")
         )
         members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
+        if not (unfinished or members):
+            refuse_other(path, "model", error=TrainingError)
         raise TrainingError(
             f"{path} holds no finished model"
             + ("; train with --resume to finish it" if unfinished else "")

@@ -154,6 +154,10 @@ def refine(
 
     Raises:
         TrainingError: the model is of another dataset, or a chain.
+
+    Example:
+        >>> refined = refine(model, dataset, candidates=8)        # doctest: +SKIP
+        >>> export_bundle(refined, "kaon-refined.onnx")           # doctest: +SKIP
     """
     if isinstance(model, Chain):
         raise TrainingError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pidgan.bundle.card import Card, describe_variables
-from pidgan.errors import PidganError, TrainingError, nearest
+from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff
@@ -27,30 +27,15 @@ def choose_family(
     family: Any, recipe: str | None, settings: Mapping[str, Any] | None, sample: Sample
 ) -> Any:
     """Return the settings of the family that `train` is asked for, as one value."""
-    if recipe is not None:
-        if family is not None:
+    if recipe is not None or family is None or isinstance(family, str):
+        if family is not None and not isinstance(family, str):
             raise ValueError("give a family or a recipe, not both")
-        if recipe not in families.RECIPES:
-            raise PidganError(
-                f"no recipe {recipe!r}; there is {', '.join(families.RECIPES)}"
-                + nearest(recipe, families.RECIPES)
-            )
-        family = recipe
-    kind = kinds.kind_of(sample)
-    if family is None:
-        family = next(n for n, e in families.TABLE.items() if e.targets == kind)
-    if not isinstance(family, str):
-        if settings:
-            raise ValueError("give settings by name or in the family's value, not both")
-        family, settings = families.name_of(family), dataclasses.asdict(family)
-    chosen = families.parse_settings(family, settings or {})
-    if families.TABLE[family].targets != kind:
-        known = [name for name, e in families.TABLE.items() if e.targets == kind]
-        raise TrainingError(
-            f"sample {sample.name!r} has {kind}, which family {family!r} is not for; "
-            f"expected one of {', '.join(known)}"
-        )
-    return chosen
+        name = families.choose_name(family, recipe, sample)
+        return families.parse_settings(name, settings or {})
+    if settings:
+        raise ValueError("give settings by name or in the family's value, not both")
+    name = families.choose_name(families.name_of(family), None, sample)
+    return families.parse_settings(name, dataclasses.asdict(family))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

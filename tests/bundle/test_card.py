@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from toy_generator import ToyGenerator, make_card
 
-from pidgan.bundle.card import Card, CardVariable, sample_targets
+from pidgan.bundle.card import Card, CardVariable, sample_targets, trained_text
 from pidgan.errors import BundleError
 
 
@@ -107,3 +107,10 @@ def test_rows_without_a_condition_are_nan_and_leave_the_others() -> None:
 def test_wrong_number_of_conditions() -> None:
     with pytest.raises(ValueError, match=r"expected \(n, 2\) for P, ETA"):
         sample_targets(ToyGenerator(card=make_card()), np.ones((3, 3)), seed=1)
+
+
+@pytest.mark.parametrize(("steps", "is_poor"), [(0, False), (2, True), (100, False)])
+def test_a_card_says_that_a_training_was_too_short(steps: int, is_poor: bool) -> None:
+    card = make_card(steps=steps, seed=3)
+    assert ("fewer than 100 steps" in trained_text(card)) is is_poor
+    assert f"{steps} steps, seed 3" in trained_text(card)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import uproot
+from click.shell_completion import ShellComplete
 from command_line import Run, commands
 from command_line import one_line as _one_line
 from toy_generator import make_card, make_sample, toy_onnx, with_self_test
@@ -45,7 +46,10 @@ def test_quiet_and_verbose_mean_the_same_everywhere(run: Run, tmp_path: Path) ->
         text = command.get_help(click.Context(command))
         assert "-q, --quiet" in text, words
         assert "-v, --verbose" in text, words
+        assert "--json" in text, words
     words = ("simulate", "rich", "--decay", "dstar_k", "-n", 9)
+    found = json.loads(run(*words, "--json", "-o", tmp_path / "j.root").out)
+    assert sum(found["entries"].values()) == 9
     done = run(*words, "-v", "-o", tmp_path / "k.root")
     assert re.fullmatch(r"pidgan: [\d.]+ s, [\d.]+ s of CPU time, .*MiB.*\n", done.err)
     wrong = run(*words, "--verbose", "-o", tmp_path / "k.root")
@@ -359,7 +363,7 @@ def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0"])
 def test_parts_that_do_not_exist(run: Run, tmp_path: Path, part: str) -> None:
     result = run(
-        "apply", "--track", "K=k.onnx", "x.root", "-o", tmp_path, "--files-part", part
+        "apply", "--files-part", part, "--track", "K=k.onnx", "x.root", "-o", tmp_path
     )
     assert result.code == 2
     assert "expected I/N with 1 <= I <= N" in result.err
@@ -368,7 +372,7 @@ def test_parts_that_do_not_exist(run: Run, tmp_path: Path, part: str) -> None:
 def test_arguments_that_are_no_pairs(run: Run, tmp_path: Path) -> None:
     result = run("apply", "--track", "Kplus", "x.root", "-o", tmp_path / "out.root")
     assert result.code == 2
-    assert "expected NAME=VALUE" in result.err
+    assert "'Kplus': expected TRACK=BUNDLE" in result.err
 
 
 @pytest.fixture
@@ -515,7 +519,9 @@ def test_a_map_has_a_name_that_ends_in_json(
 ) -> None:
     monkeypatch.setattr("pidgan.efficiency.systematics.run_systematics", None)
     words = ("systematics", toy_bundles[0], "-o", tmp_path / "map.root")
-    _one_line(run(*words), "expected a name that ends in .json")
+    result = run(*words)
+    assert result.code == 2
+    assert "expected a name that ends in .json" in result.err
 
 
 def test_binning_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> None:
@@ -526,3 +532,27 @@ def test_binning_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> 
     binning = EfficiencyMap.open(path).binning
     assert binning["P"] == (3e3, 3e4, 9e4)
     assert len(binning["ETA"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        (("simul",), "simul", "simulate"),
+        (("train", "kaon", "--family"), "cr", "cramer"),
+        (("train", "kaon", "--family", "energy", "--set"), "wi", "width="),
+        (("compare", "kaon", "--families"), "energy,cr", "energy,cramer"),
+        (("families",), "dist", "distilled"),
+        (("samples",), "run2_dstar_k", "run2_dstar_k"),
+        (("prepare",), "sim_dstar", "sim_dstar_pi"),
+        (("table", "kaon.onnx", "--binning"), "had", "hadrons"),
+        (("simulate", "rich", "--decay"), "js", "jpsi_mu"),
+    ],
+)
+def test_names_are_completed_in_a_shell(
+    words: tuple[str, ...], incomplete: str, expected: str
+) -> None:
+    given = [] if words == ("simul",) else list(words)
+    shell = ShellComplete(cli, {}, "pidgan", "_PIDGAN_COMPLETE")
+    found = [item.value for item in shell.get_completions(given, incomplete)]
+    assert expected in found
+    assert all(value.startswith(incomplete) for value in found)

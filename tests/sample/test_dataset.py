@@ -290,7 +290,7 @@ def test_an_interrupted_save_leaves_nothing(
 
 def test_damage_is_found(tmp_path: Path) -> None:
     folder = build_dataset(*write(tmp_path, branches())).save(tmp_path / "dataset")
-    with pytest.raises(DatasetError, match="no such folder"):
+    with pytest.raises(DatasetError, match="no such file or folder"):
         Dataset.open(tmp_path / "datset")
     with pytest.raises(DatasetError, match=r"no dataset\.json"):
         Dataset.open(tmp_path)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from pidgan.training.families import (
     parse_settings,
 )
 from pidgan.training.families.kernel_scores import mixture_kernel
+from pidgan.training.families.settings import describe_settings
 from pidgan.training.loop import train
 from pidgan.training.model import open_model
 from pidgan.training.networks.perceptrons import Shape
@@ -289,3 +291,15 @@ def test_every_setting_has_a_meaning(name: str) -> None:
         assert setting.meaning.endswith(".")
     defaults = {setting.name: setting.default for setting in found.settings}
     assert parse_settings(name, defaults) == parse_settings(name, {})
+
+
+@pytest.mark.parametrize("name", families.TABLE)
+def test_settings_are_known_without_the_network_library(name: str) -> None:
+    whole = families._settings_type(name)
+    assert families.describe_family(name).settings == describe_settings(whole)
+    code = (
+        "import sys; from pidgan.training import families; families.list_families(); "
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    if name == "distilled":
+        subprocess.run([sys.executable, "-c", code], check=True)

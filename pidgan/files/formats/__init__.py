@@ -15,6 +15,7 @@ from pidgan.errors import NtupleError, nearest
 from pidgan.files import xrootd
 from pidgan.files.formats import root
 from pidgan.files.places import file_problem
+from pidgan.files.recognition import KINDS, recognise
 from pidgan.files.trees import Format, Source, Tree, is_remote, reading
 
 HEADER_BYTES = 20
@@ -49,7 +50,9 @@ def check_file(path: str | Path) -> None:
         return
     file = Path(path)
     if file.is_dir():
-        raise NtupleError(f"{path} is a directory, expected a file")
+        found = recognise(file)
+        what = "a directory" if found == "folder" else f"{KINDS[found]}, a directory"
+        raise NtupleError(f"{path} is {what}, expected a file")
     if not file.parent.is_dir():
         raise NtupleError(f"{path} does not exist, nor does its directory")
     if not file.exists():
@@ -62,8 +65,11 @@ def check_file(path: str | Path) -> None:
     size, kind = file.stat().st_size, format_of(path)
     got = header[: len(kind.magic)]
     if got != kind.magic or size < HEADER_BYTES:
+        what = KINDS.get(recognise(file), "")
         raise NtupleError(
-            f"{path} is not a {kind.name} file: starts with {got!r}, expected "
+            f"{path} is {what}, expected a {kind.name} file"
+            if what
+            else f"{path} is not a {kind.name} file: starts with {got!r}, expected "
             f"{kind.magic!r}"
         )
     expected = kind.expected_size(header)

@@ -7,7 +7,7 @@ Settings are values, `families.WganGp(width=64)`; a family that does a little mo
 another has the fields of that other.
 
 Modules:
-    settings: types, meanings and texts of settings.
+    settings: types, meanings and texts of settings; `reading` finds them in the files.
     distilled, cramer, wgan_gp, kernel_scores, vae, spline_flow, maevskiy2019: tracks.
     shower_sequence, showers: the cells of a calorimeter.
     clusters: the clusters along a track.
@@ -19,12 +19,16 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pidgan.arguments import brief, checked
-from pidgan.errors import PidganError, PidganWarning, nearest
+from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
+from pidgan.sample.definition import Sample
+from pidgan.training.families.reading import read_settings
 from pidgan.training.families.settings import Setting, describe_settings, make_settings
-from pidgan.training.phases import Family
+
+if TYPE_CHECKING:
+    from pidgan.training.phases import Family
 
 _INDENT: Any = {"initial_indent": "    ", "subsequent_indent": "    "}
 
@@ -34,7 +38,7 @@ class Entry:
     """Where a family is, and what it learns from.
 
     `home` is module and class of its settings; `targets` is a kind of
-    `targets.kind_of`. A `published` recipe sees the columns of the targets as they are,
+    `kind_of`. A `published` recipe sees the columns of the targets as they are,
     and rows as often as they are in the sample. With `log_scale`, energies are
     logarithms in a common unit.
     """
@@ -154,7 +158,7 @@ def describe_family(name: str) -> FamilyDescription:
     Raises:
         PidganError: There is no such family.
     """
-    kind, entry = _settings_type(name), TABLE[name]
+    kind, entry = _read(name), TABLE[name]
     return FamilyDescription(
         name=name,
         title=inspect.cleandoc(kind.__doc__ or "").split("\n", 1)[0],
@@ -180,11 +184,53 @@ def parse_settings(family: str, settings: Mapping[str, Any]) -> Any:
         >>> parse_settings("wgan_gp", {"width": "32"}).width
         32
     """
-    kind = _settings_type(family)
+    chosen = check_settings(family, settings)
+    return _settings_type(family)(**chosen)
+
+
+Kind = Literal["variables", "cells", "clusters"]
+
+
+def kind_of(sample: Sample) -> Kind:
+    """Return the kind of targets that a sample has."""
+    if sample.cells is not None:
+        return "cells"
+    return "variables" if sample.clusters is None else "clusters"
+
+
+def choose_name(family: str | None, recipe: str | None, sample: Sample) -> str:
+    """Return the name of the family that `train` is asked for."""
+    if recipe is not None:
+        if family is not None:
+            raise ValueError("give a family or a recipe, not both")
+        if recipe not in RECIPES:
+            raise PidganError(
+                f"no recipe {recipe!r}; there is {', '.join(RECIPES)}"
+                + nearest(recipe, RECIPES)
+            )
+        family = recipe
+    kind = kind_of(sample)
+    known = [name for name, entry in TABLE.items() if entry.targets == kind]
+    name = known[0] if family is None else family
+    if _known(name).targets != kind:
+        raise TrainingError(
+            f"sample {sample.name!r} has {kind}, which family {name!r} is not for; "
+            f"expected one of {', '.join(known)}"
+        )
+    return name
+
+
+def check_settings(family: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as `parse_settings` does, by name, without the networks.
+
+    Raises:
+        PidganError: There is no such family or setting, or a value has another type.
+    """
+    kind = _read(family)
     fields = kind.__dataclass_fields__
     for name in sorted(set(settings) - set(fields)):
         like = [n for n, e in TABLE.items() if e.targets == TABLE[family].targets]
-        owners = [n for n in like if name in _settings_type(n).__dataclass_fields__]
+        owners = [n for n in like if name in _read(n).__dataclass_fields__]
         hint = f"; family {owners[0]!r} has it" if owners else nearest(name, fields)
         raise PidganError(f"family {family!r} has no setting {name!r}{hint}")
     return make_settings(kind, settings, family=family)
@@ -203,7 +249,7 @@ def name_of(settings: Any) -> str:
     return names[0]
 
 
-def build_family(settings: Any, *, shape: Any, seed: int) -> Family:
+def build_family(settings: Any, *, shape: Any, seed: int) -> "Family":
     """Build the generator of a family and its phases, from `families.<Name>(...)`."""
     module = importlib.import_module(type(settings).__module__)
     family: Family = module.build(settings, shape=shape, seed=seed)
@@ -227,11 +273,21 @@ def warn_outside_ranges(family: str, settings: Any) -> None:
             )
 
 
-def _settings_type(name: str) -> Any:
+def _known(name: str) -> Entry:
     if name not in TABLE:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(TABLE)}" + nearest(name, TABLE)
         )
+    return TABLE[name]
+
+
+def _read(name: str) -> Any:
+    """Return a class with the settings of a family, without the networks."""
+    return read_settings(_known(name).home)
+
+
+def _settings_type(name: str) -> Any:
+    _known(name)
     module, _, kind = TABLE[name].home.partition(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), kind)
 

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.families.settings import OneNetwork, one_network
-from pidgan.training.networks.perceptrons import Shape
+from pidgan.training.families.settings import OneNetwork
+from pidgan.training.networks.perceptrons import Shape, one_network
 from pidgan.training.networks.updates import Kernel, draw, kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 

@@ -11,8 +11,6 @@ from typing import Any, Literal
 import pydantic
 
 from pidgan.errors import PidganError, nearest
-from pidgan.training.backend import keras
-from pidgan.training.networks.perceptrons import Shape, residual_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +47,6 @@ class OneNetwork:
     xla: bool = False
 
 
-def one_network(s: OneNetwork, *, shape: Shape, seed: int) -> keras.Model:
-    """Return the generator, a network from (conditions, pattern, noise)."""
-    size = {"width": s.width, "blocks": s.blocks}
-    inputs = shape.inputs(noise=s.n_noise)
-    return residual_network(inputs, shape.n_targets, **size, seed=seed)
-
-
 def describe_settings(kind: type) -> tuple[Setting, ...]:
     """Return the settings of a family in order, with the meanings of its docstring."""
     meanings: dict[str, str] = {}
@@ -69,8 +60,10 @@ def describe_settings(kind: type) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def make_settings(kind: Any, settings: Mapping[str, Any], *, family: str) -> Any:
-    """Return the settings of a family, some chosen by name; texts are converted."""
+def make_settings(
+    kind: Any, settings: Mapping[str, Any], *, family: str
+) -> dict[str, Any]:
+    """Return the settings that are chosen, by name; texts are converted."""
     hints = typing.get_type_hints(kind)
     chosen = {}
     for name, value in settings.items():
@@ -87,7 +80,7 @@ def make_settings(kind: Any, settings: Mapping[str, Any], *, family: str) -> Any
                 f"setting {name!r} of family {family!r} is {value!r}, expected {words}"
                 + nearest(str(value), names)
             ) from error
-    return kind(**chosen)
+    return chosen
 
 
 def _in_words(hint: Any) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.cramer import gradient_penalty
-from pidgan.training.families.settings import OneNetwork, one_network
-from pidgan.training.networks.perceptrons import Shape, residual_network
+from pidgan.training.families.settings import OneNetwork
+from pidgan.training.networks.perceptrons import Shape, one_network, residual_network
 from pidgan.training.networks.updates import draw, energy_score, named_inputs
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
 

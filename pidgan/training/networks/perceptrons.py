@@ -50,6 +50,13 @@ def residual_network(
     return keras.Model(entries, output)
 
 
+def one_network(s: Any, *, shape: Shape, seed: int) -> keras.Model:
+    """Return the residual network of `families.settings.OneNetwork`."""
+    size = {"width": s.width, "blocks": s.blocks}
+    inputs = shape.inputs(noise=s.n_noise)
+    return residual_network(inputs, shape.n_targets, **size, seed=seed)
+
+
 class Residual:
     """Hidden layers of `residual_network`, to be called wherever they are needed."""
 

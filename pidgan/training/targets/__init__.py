@@ -8,12 +8,12 @@
 - `clusters`: positions of clusters along the helix of a track.
 
 Everything else in the training world knows the protocol `Targets` only. Which kind a
-sample has is decided here, by `kind_of` and the functions after it.
+sample has is decided by `families.kind_of`, and by the functions here.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -82,16 +82,6 @@ class Targets(Protocol):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as arrays, for `read_targets`."""
-
-
-Kind = Literal["variables", "cells", "clusters"]
-
-
-def kind_of(sample: Sample) -> Kind:
-    """Return the kind of targets that a sample has."""
-    if sample.cells is not None:
-        return "cells"
-    return "variables" if sample.clusters is None else "clusters"
 
 
 def plain_conditions(sample: Sample) -> tuple[int, ...]:
