@@ -158,7 +158,11 @@ def draw_coverage(found: Coverage) -> Figure:
             )
         )
     return plot_variables(
-        panels, ratio="analysis / calib.", title="Conditions", normalised=True
+        panels,
+        ratio="analysis / calib.",
+        below="log ratio",
+        title="Conditions of the calibration sample and of the analysis",
+        normalised=True,
     )
 
 

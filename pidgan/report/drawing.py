@@ -146,7 +146,8 @@ def _prepared(
     first: Opened, others: Sequence[Opened], *, seed: int
 ) -> tuple[Opened, list[Opened]]:
     """Return the dataset of a definition and of the ntuples beside it."""
-    files = [str(source) for o in others if o.kind == "ntuple" for source in o.content]
+    sources = [source for o in others if o.kind == "ntuple" for source in o.content]
+    files = [s.table if s.table is not None else str(s) for s in sources]
     if not files:
         raise NtupleError(
             f"{first.name} is the definition of a sample and has no rows: give its "
@@ -246,14 +247,8 @@ def _coverage(
 ) -> Coverage:
     """Return the conditions of the calibration sample and of the tracks of ntuples."""
     variables = _trained(first)
-    in_memory = [
-        one.content for one in ntuples if isinstance(one.content, pd.DataFrame)
-    ]
-    if in_memory and len(ntuples) > 1:
-        raise NtupleError("expected files of ntuples, or one table in memory")
-    sources = [s for one in ntuples if not in_memory for s in one.content]
-    files = in_memory[0] if in_memory else tables.find_sources(map(str, sources))
-    track, frame = tracks(files, variables, species=str(first.species))
+    sources = [source for one in ntuples for source in one.content]
+    track, frame = tracks(sources, variables, species=str(first.species))
     if not frame[WEIGHT].sum() > 0:
         raise NtupleError(
             f"{ntuples[0].name}: the sum of weights of {len(frame)} tracks is "
@@ -323,15 +318,10 @@ def _of_ntuple(
     given: Opened, variables: Sequence[str], weights: str | None
 ) -> dict[str, Draw]:
     """Return pictures of the branches of an ntuple, with and without weights."""
-    if isinstance(given.content, pd.DataFrame):
-        frame = given.content
-        numbers = [str(n) for n in frame.select_dtypes(["number", "bool"])]
-        present = list(map(str, frame))
-    else:
-        sources = tables.find_sources(map(str, given.content))
-        info = tables.describe_tree(sources[0])
-        numbers = [name for name, kind in info.types.items() if kind.shape == ()]
-        present = list(info.branches)
+    sources: list[tables.Source] = given.content
+    info = tables.describe_tree(sources[0])
+    numbers = [name for name, kind in info.types.items() if kind.shape == ()]
+    present = list(info.branches)
     wanted = [*variables, *([weights] if weights else [])]
     for name in wanted:
         if name not in present:
@@ -345,10 +335,9 @@ def _of_ntuple(
     names = list(variables) or [name for name in numbers if name != weights]
     if not names:
         raise NtupleError(f"{given.name} has no branch of one number per entry")
-    if not isinstance(given.content, pd.DataFrame):
-        columns = list(dict.fromkeys([*names, *([weights] if weights else [])]))
-        parts = [tables.read_columns(source, columns) for source in sources]
-        frame = pd.concat(parts, ignore_index=True)
+    columns = list(dict.fromkeys([*names, *([weights] if weights else [])]))
+    parts = [tables.read_columns(source, columns) for source in sources]
+    frame = pd.concat(parts, ignore_index=True)
     if len(frame) == 0:
         raise NtupleError(f"{given.name} has no entries")
     w = None if weights is None else frame[weights].to_numpy(np.float64)
@@ -375,7 +364,7 @@ def _draw_branches(
         panels.append(Panel(name=name, samples=samples))
     ratio = "weighted / all" if weights is not None else ""
     return plot_variables(
-        panels, ratio=ratio, fraction=True, title=title, what="Entries"
+        panels, ratio=ratio, below="fraction", title=title, what="Entries"
     )
 
 

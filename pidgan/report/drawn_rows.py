@@ -222,7 +222,7 @@ def draw_variables(rows: RowsOfSpecies, names: Sequence[str]) -> Figure:
     return plot_variables(
         panels,
         ratio="weighted / all" if w is not None else "",
-        fraction=True,
+        below="fraction",
         title=_title(rows.sample),
         what="Tracks",
         tail=tail,

@@ -1,14 +1,13 @@
 """What a path or object is, by its content: whatever can be plotted."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.shipped import shipped_names
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.pid_efficiency import PidEfficiencies
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
@@ -17,6 +16,7 @@ from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.errors import NtupleError, PidganError, nearest
 from pidgan.files import tables
 from pidgan.files.documents import read_json
+from pidgan.files.frames import is_frame
 from pidgan.files.places import file_problem
 from pidgan.files.trees import is_remote
 from pidgan.report.binned import Binned, binned
@@ -70,8 +70,8 @@ def open_plotted(given: Any) -> Opened:
             f"plot: got {type(given).__name__}, expected {EXPECTED}, or its path"
         )
     content = binned(given) if kind == "table" else given
-    if isinstance(given, Mapping) and kind == "ntuple":
-        content = pd.DataFrame(dict(given))
+    if kind == "ntuple":
+        content = tables.find_sources(given)
     return Opened(kind=kind, content=content, name=_name(given, kind))
 
 
@@ -91,10 +91,7 @@ def _kind(given: Any) -> Kind | None:
         return "generator"
     if isinstance(given, pd.DataFrame):
         return "table" if Binned.fits(given) else "ntuple"
-    if isinstance(given, Mapping) and given:
-        is_flat = all(np.ndim(values) == 1 for values in given.values())
-        return "ntuple" if is_flat else None
-    return None
+    return "ntuple" if is_frame(given) else None
 
 
 def _name(given: Any, kind: Kind) -> str:
@@ -112,10 +109,12 @@ def _open_path(text: str) -> Opened:
     name = Path(text).name or text
     if text in list_samples() and not Path(text).exists():
         return Opened(kind="definition", content=load_sample(text), name=name)
+    if text in shipped_names() and not Path(text).exists():
+        return Opened(kind="generator", content=open_bundle(text), name=name)
     if is_remote(text):
         if text.partition("?")[0].endswith(".onnx"):
             raise NtupleError(f"{text}: a bundle is opened from a local file; fetch it")
-        return Opened(kind="ntuple", content=[text], name=name)
+        return Opened(kind="ntuple", content=tables.find_sources(text), name=name)
     if not text:
         raise NtupleError(f"the path of what to plot is empty, expected {EXPECTED}")
     path = Path(text)
@@ -214,7 +213,7 @@ def _open_csv(path: Path) -> Opened:
     if numbers.empty:
         columns = ", ".join(map(str, list(frame)[:4]))
         raise _wrong(path, f"a table without numbers, of columns {columns}")
-    return Opened(kind="ntuple", content=frame, name=path.name)
+    return Opened(kind="ntuple", content=tables.find_sources(frame), name=path.name)
 
 
 def _as_text(head: bytes) -> str | None:

@@ -19,7 +19,7 @@ from pidgan.application.several_tracks import common_shape, lay_out
 from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError
 from pidgan.files import tables
-from pidgan.files.trees import BranchType, Source, TreeInfo
+from pidgan.files.trees import Source, TreeInfo
 from pidgan.sample.variables import WEIGHT
 
 SHOWN_TRACKS = 8
@@ -27,7 +27,7 @@ SHOWN_TRACKS = 8
 
 
 def read_tracks(
-    files: Any,
+    sources: Sequence[Source],
     variables: Sequence[CardVariable],
     *,
     track: str = "",
@@ -37,20 +37,12 @@ def read_tracks(
 ) -> tuple[str, pd.DataFrame]:
     """Return a track, and the conditions and "weight" of its rows in ntuples.
 
-    `files` are sources of trees, or a table in memory. Without a track, the only one
-    with all conditions is taken, or the only one that has generated columns of the
-    species.
+    Without a track, the only one that has generated columns of the species is taken,
+    or the only one with all conditions.
     """
     where, chosen = conditions or Conditions(), track
-    if isinstance(files, pd.DataFrame):
-        source, info = Source("the table"), _info(files)
-        chosen = chosen or _only_track(source, info, variables, where, [])
-        arrays = {str(name): files[name].to_numpy() for name in files}
-        chunks = iter([arrays])
-        frames = list(_read(chunks, source, info, variables, chosen, where, weights))
-        return chosen, pd.concat(frames, ignore_index=True)
-    frames = []
-    for source in files:
+    frames: list[pd.DataFrame] = []
+    for source in sources:
         info = tables.describe_tree(source)
         if not chosen:
             chosen = _only_track(source, info, variables, where, _made(source, species))
@@ -101,20 +93,6 @@ def _read(
         n = len(next(iter(rows.values())))
         w = np.asarray(rows[weights], np.float64) if weights else np.ones(n)
         yield pd.DataFrame({**columns, WEIGHT: w})
-
-
-def _info(frame: pd.DataFrame) -> TreeInfo:
-    """Return the columns of a table as branches."""
-    kinds: dict[str, Any] = {str(name): frame[name].dtype for name in frame}
-    numbers = {n: k for n, k in kinds.items() if getattr(k, "kind", "O") in "biuf"}
-    return TreeInfo(
-        entries=len(frame),
-        branches={name: str(kind) for name, kind in kinds.items()},
-        types={
-            name: BranchType(np.dtype(str(kind).lower()))
-            for name, kind in numbers.items()
-        },
-    )
 
 
 def _made(source: Source, species: str) -> list[str]:

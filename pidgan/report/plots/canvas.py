@@ -30,7 +30,7 @@ SMALLEST = 1e-5  # smallest value of a logarithmic axis, relative to the largest
 WIDE_BINS = 30  # number of bins up to which horizontal bars show their width
 LOG_WIDTHS = 8.0  # ratio of the widest bin to the narrowest, from which an axis is log
 LOG_RANGE = 10.0  # ratio of the ends of an axis, below which it stays linear
-FIRST = ("real", "data")  # words that begin the first line of a legend
+FIRST = ("real", "data", "cali")  # words that begin the first line of a legend
 DPI = 100
 
 _TICKS = {

@@ -19,6 +19,9 @@ LEAST_SHARE = 5e-5
 """Share of the rows off the axis, or of sentinels, from which it is told."""
 
 
+MOST_RATIO, ALL_RATIOS = 8.0, 1e9
+"""Largest ratio on a logarithmic axis, and a limit that no ratio reaches."""
+
 COVERED = ListedColormap(["0.86"])
 """Colour of the cells that the calibration sample covers."""
 
@@ -70,7 +73,7 @@ def plot_variables(
     panels: Sequence[Panel],
     *,
     ratio: str = "",
-    fraction: bool = False,
+    below: Literal["ratio", "fraction", "log ratio"] = "ratio",
     title: str = "",
     what: str = "Rows",
     normalised: bool = False,
@@ -80,8 +83,8 @@ def plot_variables(
     """Draw a panel for each variable, with sums of weights and sqrt(sum w^2).
 
     The widths of bins follow from the effective rows of the first sample. With `ratio`,
-    its label, the ratios to the first sample stand below; a `fraction` of it is shown
-    from 0 to 1. `normalised` distributions have the integral 1.
+    its label, the ratios to the first sample stand below: around 1; as a fraction from 0
+    to 1; or on a logarithmic axis. `normalised` distributions have the integral 1.
     """
     head = 0.75
     if ratio:
@@ -91,9 +94,16 @@ def plot_variables(
         pairs = [(axis, axis) for axis in singles]
     for panel, pair in zip(panels, pairs, strict=True):
         edges = _edges(panel, tail)
-        _draw(panel, pair, edges, ratio=ratio, what=what, unity=normalised, log=log)
-        if ratio and fraction:
-            _draw_fraction(panel, pair[1], edges)
+        _draw(
+            panel,
+            pair,
+            edges,
+            ratio=ratio,
+            below=below,
+            what=what,
+            unity=normalised,
+            log=log,
+        )
     canvas.draw_head(figure, title, [top for top, _ in pairs])
     return figure
 
@@ -112,20 +122,35 @@ def _edges(panel: Panel, tail: float) -> FloatArray:
     return bins.edges_of(values[0], rows[0], grid=grid, tail=tail)
 
 
-def _draw_fraction(panel: Panel, axis: Axes, edges: FloatArray) -> None:
-    """Draw the share of the first sample that the second is, from 0 to 1, anew."""
-    scale, _ = canvas.display_unit(panel.unit)
-    axis.clear()
-    (every, _), (part, error) = (
-        bins.fill(one.values, one.weights, edges) for one in panel.samples[:2]
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share, spread = (np.where(every > 0, a / every, np.nan) for a in (part, error))
-    drawn = canvas.series(share, spread, colour=panel.samples[1].colour)
-    canvas.draw_series(axis, edges * scale, drawn)
-    for end in (0.0, 1.0):
-        axis.axhline(end, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
-    axis.set_ylim(-0.15, 1.15)
+def _below(panel: Panel, edges: FloatArray, *, unity: bool) -> canvas.Series:
+    """The second sample over the first, with the errors of the second."""
+    first, second = (_series(one, edges, unity=unity) for one in panel.samples[:2])
+    whole = np.where(first.values > 0, first.values, np.nan)
+    ends = (getattr(second, name) / whole for name in ("values", "low", "high"))
+    values, low, high = ends
+    return canvas.Series(values=values, low=low, high=high, colour=second.colour)
+
+
+def _set_fraction(axis: Axes) -> None:
+    """Show a share from 0 to 1, and what weights of both signs do beyond."""
+    axis.axhline(0.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
+    axis.set_ylim(-0.15, 1.2)
+    axis.set_yticks([0.0, 0.5, 1.0])
+
+
+def _set_log_ratio(axis: Axes, x: FloatArray, drawn: canvas.Series) -> None:
+    """Show ratios from 1/8 to 8; arrows point to others."""
+    axis.set_yscale("log")
+    axis.set_ylim(1 / MOST_RATIO, MOST_RATIO)
+    axis.set_yticks([0.2, 0.5, 1.0, 2.0, 5.0], ["0.2", "0.5", "1", "2", "5"])
+    axis.minorticks_off()
+    centre = (x[1:] + x[:-1]) / 2
+    for at, marker, height in (
+        (drawn.values > MOST_RATIO, "^", 0.8 * MOST_RATIO),
+        (drawn.values < 1 / MOST_RATIO, "v", 1.25 / MOST_RATIO),
+    ):
+        heights = np.full(int(at.sum()), height)
+        axis.plot(centre[at], heights, marker, color=drawn.colour, markersize=5)
 
 
 def _draw(
@@ -134,6 +159,7 @@ def _draw(
     edges: FloatArray,
     *,
     ratio: str,
+    below: str,
     what: str,
     unity: bool,
     log: bool,
@@ -146,18 +172,26 @@ def _draw(
     labels = (canvas.per_bin(text, width, unit), panel.name, unit)
     top, bottom = pair
     if ratio:
+        share = _below(panel, edges, unity=unity)
+        x = edges * scale
         canvas.draw_comparison(
             pair,
-            edges * scale,
+            x,
             drawn[0],
             drawn[1:],
             labels=labels,
             zero=True,
             log=log,
             label=ratio,
-            least=0.1,
+            least=0.1 if below == "ratio" else ALL_RATIOS,
+            most=canvas.MAX_RATIO if below == "ratio" else ALL_RATIOS,
+            below=() if below == "ratio" else [share],
             legend=False,
         )
+        if below == "fraction":
+            _set_fraction(bottom)
+        elif below == "log ratio":
+            _set_log_ratio(bottom, x, share)
     else:
         for one in drawn:
             canvas.draw_series(top, edges * scale, one)
@@ -243,7 +277,7 @@ def plot_coverage_planes(
         area = np.where(covered, 1.0, np.nan).T
         axis.pcolormesh(x, y, area, cmap=COVERED, vmin=0, vmax=1)
         share = np.where(tracks > 0, 100 * tracks, np.nan)
-        for inside, cmap in ((covered, "viridis_r"), (~covered, "autumn")):
+        for inside, cmap in ((covered, "BuGn"), (~covered, "OrRd")):
             most = max(float(np.nanmax(share, initial=0.0)), 1e-6)
             norm = LogNorm(most / 1e3, most)
             mesh = axis.pcolormesh(
@@ -260,8 +294,8 @@ def plot_coverage_planes(
         axis.set_visible(False)
     handles = [
         Patch(color=COVERED(1.0), label="calibration sample"),
-        Patch(color="#35b779", label="analysis tracks, covered"),
-        Patch(color="red", label="analysis tracks, not covered"),
+        Patch(color="#238b45", label="analysis tracks, covered"),
+        Patch(color="#d7301f", label="analysis tracks, not covered"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
