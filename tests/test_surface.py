@@ -73,6 +73,8 @@ OF_THE_COMMAND_LINE = {
     "efficiency tracks": "maps, by track",
     "efficiency tables": "maps, which may be tables",
     "plot tracks": "one track",
+    "table plot": "results are drawn by another function",
+    "efficiency plot": "results are drawn by another function",
     "quantile-map branch": "values, of a branch",
     "quantile-map data_branch": "values, of a branch",
     "quantile-map weights": "simulation_weights, of a branch",

@@ -169,14 +169,29 @@ def prepare(
 ) -> None:
     """Build a dataset: apply the selection, compute sWeights and split the rows.
 
-    SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml.
+    SAMPLE is a name listed by `pidgan samples`, or the path of your own .toml. Where a
+    mass is fitted, look at the fit: mass_fit.png in the folder of the dataset.
     """
     given["progress"] = shows_progress()
     dataset = pidgan.build_dataset(sample, list(files), **given)
-    dataset.save(output, overwrite=overwrite)
+    picture = _mass_fit(dataset)
+    dataset.save(output, mass_fit=picture, overwrite=overwrite)
     text = f"{output}: {dataset.text()}"
     info = {key: value for key, value in dataset.info.items() if key != "fit"}
     result(text, as_json=as_json, output=output, **info)
+    if picture is not None:
+        note(f"look at the mass fit: {output / 'mass_fit.png'}")
+
+
+def _mass_fit(dataset: pidgan.Dataset) -> bytes | None:
+    """Return the picture of the mass fit of a dataset, if it has one."""
+    if "fit" not in dataset.info:
+        return None
+    try:
+        return pidgan.plot(dataset).only("mass fit").content(".png")
+    except ModuleNotFoundError as error:
+        note(f"the mass fit is not drawn: {error}")
+        return None
 
 
 @cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")

@@ -10,16 +10,7 @@ import click
 import pidgan
 from pidgan.cli import options
 from pidgan.cli.group import cli, note
-
-
-def _picture(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
-    """Refuse a name that no picture can have, before the work."""
-    if path is not None:
-        from pidgan.report.pictures import check_suffix
-
-        with options.usage_errors():
-            check_suffix(path)
-    return options.is_new(context, parameter, path)
+from pidgan.cli.pictures import picture
 
 
 @cli.command(epilog="Example: pidgan plot kaon kaon.onnx -o kaon.pdf")
@@ -28,7 +19,7 @@ def _picture(context: click.Context, parameter: Any, path: Path | None) -> Path 
 @options.output(
     "File of pictures that is written: .pdf with a page for each, .png or .svg with "
     "all on one sheet; a name without suffix is a folder with a PNG file for each.",
-    callback=_picture,
+    callback=picture,
 )
 @options.cuts
 @options.binning

@@ -151,6 +151,8 @@ def _open_file(path: Path, kind: str) -> Opened:
     with path.open("rb") as file:
         head = file.read(512)
     name = path.name
+    if not head:
+        raise _wrong(path, "an empty file")
     if head.startswith(b"root"):
         if tables.list_trees(path):
             sources = tables.find_sources([path])
@@ -171,7 +173,7 @@ def _open_file(path: Path, kind: str) -> Opened:
         return Opened(kind="generator", content=open_bundle(path), name=name)
     text = _as_text(head)
     if text is None:
-        raise _wrong(path, "a file of an unknown kind" if head else "an empty file")
+        raise _wrong(path, "a file of an unknown kind")
     if kind == "definition":
         return _open_definition(path)
     if kind == "json" or text.lstrip()[:1] in ("{", "["):

@@ -4,6 +4,7 @@ import base64
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
@@ -67,6 +68,25 @@ class Pictures(Mapping[str, Figure]):
         ]
         return "\n".join([*notes, *pictures])
 
+    def only(self, *names: str) -> "Pictures":
+        """Return some of the pictures.
+
+        Args:
+            *names: Names of the pictures.
+
+        Raises:
+            ValueError: There is no picture of a name.
+        """
+        for name in names:
+            if name not in self._draw:
+                known = nearest(name, self._draw) or f"; there are {', '.join(self)}"
+                raise ValueError(f"no picture {name!r}{known}")
+        return Pictures({n: partial(self.__getitem__, n) for n in names}, self.notes)
+
+    def content(self, suffix: str) -> bytes:
+        """Return all pictures as the content of a file: .png, .pdf or .svg."""
+        return file_content(list(self.values()), suffix)
+
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
         """Write all pictures to a file or a folder.
@@ -97,7 +117,7 @@ class Pictures(Mapping[str, Figure]):
                 lines = (f"{file}  {name}\n" for name, file in names.items())
                 (temporary / MARK).write_text("".join(lines), encoding="utf-8")
             return tuple(target / file for file in names.values())
-        content = file_content(list(self.values()), suffix)
+        content = self.content(suffix)
         with writing_file(target, overwrite=overwrite) as temporary:
             temporary.write_bytes(content)
         return (target,)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,8 @@ WITH_KEPT = 4
 UNSEALED = 2
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
 _DESCRIPTION = "dataset.json"
+#: Picture of the mass fit, where there is one.
+MASS_FIT = "mass_fit.png"
 # Types of what is used of `info`.
 _INFO: dict[str, Any] = {
     **dict.fromkeys(("rows", "dropped"), dict),
@@ -168,6 +171,8 @@ class Dataset:
             lines.append(f"  weights: {info['sweights']}")
             ties = sum(file.get("ties", 0) for file in info["files"])
             lines += [f"  ties: {ties} rows equal another one in all of `order`"][:ties]
+        if "chi2" in info.get("fit", {}):
+            lines.append(f"  {fit_text(info['fit'], self.sample)}")
         dropped = info["dropped"].items()
         lines += [f"  dropped {rows}: {reason}" for reason, rows in dropped]
         lines += [
@@ -183,29 +188,41 @@ class Dataset:
         return "\n".join(lines)
 
     @checked
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        mass_fit: bytes | None = None,
+        overwrite: bool = False,
+    ) -> Path:
         """Write the dataset to a folder, whole or not at all.
 
         Args:
             path: Folder of the dataset.
+            mass_fit: Picture of the mass fit, a PNG file, which lies beside the arrays.
             overwrite: Replace an existing dataset.
         """
         refuse_existing(path, overwrite=overwrite)
         if Path(path).exists():
             refuse_foreign(Path(path), _DESCRIPTION)
         names = [f"{name}.npy" for name in self.arrays]
-        with writing_set_folder(path, _DESCRIPTION, *names, overwrite=overwrite) as (
+        parts = (*names, MASS_FIT)
+        with writing_set_folder(path, _DESCRIPTION, *parts, overwrite=overwrite) as (
             head,
             *files,
+            picture,
         ):
             for name, file in zip(self.arrays, files, strict=True):
                 np.save(file, getattr(self, name), allow_pickle=False)
-            hashes = map(file_sha256, files)
+            if mass_fit is not None:
+                picture.write_bytes(mass_fit)
+            written = [file for file in (*files, picture) if file.exists()]
+            hashes = map(file_sha256, written)
             description = {
                 "format": WITH_KEPT if self.kept_names else FORMAT,
                 "sample": self.sample.model_dump(mode="json", by_alias=True),
                 "info": {**self.info, "hash": content_hash(self)},
-                "files": dict(zip(names, hashes, strict=True)),
+                "files": dict(zip(parts, hashes, strict=False)),
             }
             text = json.dumps(sealed(description), indent=1)
             head.write_text(text, encoding="utf-8")
@@ -272,6 +289,20 @@ def _open(folder: Path, *, verify: bool) -> Dataset:
         text = f"dataset {folder} is damaged: {reason(error)}"
         raise DatasetError(text) from error
     return dataset
+
+
+def fit_text(fit: Mapping[str, Any], sample: Sample) -> str:
+    """Return yields, purity and chi-square of a mass fit in one line."""
+    (signal, of_signal), (background, of_background) = (
+        fit["yields"][kind] for kind in ("signal", "background")
+    )
+    low, high = sample.discriminant.range if sample.discriminant else (0.0, 0.0)
+    return (
+        f"mass fit: {signal:.0f} +- {of_signal:.0f} signal, {background:.0f} +- "
+        f"{of_background:.0f} background, purity {signal / (signal + background):.1%} "
+        f"in {low:g} to {high:g} MeV, chi2/ndof {fit['chi2']:.0f}/{fit['n_dof']}, "
+        f"p-value {fit['p_value']:.2g}"
+    )
 
 
 def content_hash(dataset: Dataset) -> str:

@@ -120,7 +120,7 @@ VALID["simulate spectrometer"]["decay"] = ("--decay", "jpsi_mu")
 VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 
-IS_OUTPUT = {"output", "report", "latex", "columns"}
+IS_OUTPUT = {"output", "plot", "report", "latex", "columns"}
 IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside"}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {

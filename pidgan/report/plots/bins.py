@@ -5,6 +5,7 @@ from typing import Any
 
 import hist
 import numpy as np
+from matplotlib import ticker
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
@@ -116,3 +117,8 @@ def outside(values: ArrayLike, weights: ArrayLike | None, edges: FloatArray) -> 
     beyond = (v < edges[0]) | (v > edges[-1])
     total = w.sum()
     return float(w[beyond].sum() / total) if total > 0 else 0.0
+
+
+def number_axis(axis: Any) -> None:
+    """Label a linear axis at a few round numbers, which have room beside each other."""
+    axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
-from pidgan.report.plots import canvas
+from pidgan.report.plots import bins, canvas
 
 PLANE_POINTS = 300.0
 """Width and height of a plane, in points."""
@@ -100,6 +100,8 @@ def plot_curves(
         bottom.set_xlim(x[0], x[-1])
         if canvas.is_log(x):
             canvas.number_log_axis(bottom.xaxis)
+        else:
+            bins.number_axis(bottom.xaxis)
         canvas.label_axis(bottom, panel.condition, unit)
         top.set_title(panel.note, loc="left", fontsize=10)
     canvas.draw_head(figure, title, [top for top, _ in pairs])

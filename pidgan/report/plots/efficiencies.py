@@ -141,6 +141,7 @@ def plot_roc(
         )
     least = float(np.concatenate(shown).min())
     axis.set(xscale="log", xlim=(least / 1.5, 1.0), ylim=(0, 1.05))
+    canvas.number_log_axis(axis.xaxis)
     axis.axhline(1.0, color=canvas.FLOOR, linewidth=0.8, linestyle=":")
     axis.set_title(canvas.cut_text(cut), loc="left")
     canvas.draw_legend(axis, loc="lower right")

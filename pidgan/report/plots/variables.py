@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -24,6 +25,12 @@ MOST_RATIO, ALL_RATIOS = 8.0, 1e9
 
 COVERED = ListedColormap(["0.86"])
 """Colour of the cells that the calibration sample covers."""
+
+GREENS, REDS = (
+    ListedColormap(colormaps[name](np.linspace(low, 1.0, 100)))
+    for name, low in (("BuGn", 0.25), ("OrRd", 0.5))
+)
+"""Colours of analysis tracks, covered and not, none of which is nearly white."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +90,8 @@ def plot_variables(
     """Draw a panel for each variable, with sums of weights and sqrt(sum w^2).
 
     The widths of bins follow from the effective rows of the first sample. With `ratio`,
-    its label, the ratios to the first sample stand below: around 1; as a fraction from 0
-    to 1; or on a logarithmic axis. `normalised` distributions have the integral 1.
+    its label, the ratios to the first sample stand below: around 1, as a fraction from
+    0 to 1, or on a logarithmic axis. `normalised` distributions have the integral 1.
     """
     head = 0.75
     if ratio:
@@ -142,7 +149,7 @@ def _set_log_ratio(axis: Axes, x: FloatArray, drawn: canvas.Series) -> None:
     """Show ratios from 1/8 to 8; arrows point to others."""
     axis.set_yscale("log")
     axis.set_ylim(1 / MOST_RATIO, MOST_RATIO)
-    axis.set_yticks([0.2, 0.5, 1.0, 2.0, 5.0], ["0.2", "0.5", "1", "2", "5"])
+    axis.set_yticks([0.2, 1.0, 5.0], ["0.2", "1", "5"])
     axis.minorticks_off()
     centre = (x[1:] + x[:-1]) / 2
     for at, marker, height in (
@@ -201,6 +208,7 @@ def _draw(
         top.set_xlim(edges[0] * scale, edges[-1] * scale)
         top.set_ylabel(labels[0])
         canvas.label_axis(top, *labels[1:])
+    bins.number_axis(bottom.xaxis)
     if not log:
         top.axhline(0.0, color=canvas.FLOOR, linewidth=0.8, zorder=0)
     if panel.span is not None:
@@ -277,7 +285,7 @@ def plot_coverage_planes(
         area = np.where(covered, 1.0, np.nan).T
         axis.pcolormesh(x, y, area, cmap=COVERED, vmin=0, vmax=1)
         share = np.where(tracks > 0, 100 * tracks, np.nan)
-        for inside, cmap in ((covered, "BuGn"), (~covered, "OrRd")):
+        for inside, cmap in ((covered, GREENS), (~covered, REDS)):
             most = max(float(np.nanmax(share, initial=0.0)), 1e-6)
             norm = LogNorm(most / 1e3, most)
             mesh = axis.pcolormesh(
