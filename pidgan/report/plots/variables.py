@@ -160,6 +160,13 @@ def _set_log_ratio(axis: Axes, x: FloatArray, drawn: canvas.Series) -> None:
         axis.plot(centre[at], heights, marker, color=drawn.colour, markersize=5)
 
 
+def draw_panel(panel: Panel, axis: Axes, *, unity: bool = False) -> None:
+    """Draw one variable into a panel of another figure, without ratios."""
+    edges = _edges(panel, bins.TAIL)
+    no_ratio = {"ratio": "", "below": "ratio", "what": "Tracks"}
+    _draw(panel, (axis, axis), edges, **no_ratio, unity=unity, log=False)
+
+
 def _draw(
     panel: Panel,
     pair: tuple[Axes, Axes],
