@@ -5,6 +5,8 @@ kinematics and occupancy, and the quoted efficiency is compared with the true re
 """
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,15 @@ import pandas as pd
 import pidgan
 from pidgan import simulation
 from pidgan.arguments import checked
+from pidgan.errors import NtupleError
+from pidgan.files.documents import read_json
 from pidgan.files.tables import find_sources, read_columns, write_trees
-from pidgan.files.writing import writing_folder
+from pidgan.files.writing import (
+    refuse_existing,
+    refuse_foreign,
+    writing_file,
+    writing_folder,
+)
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.species import pdg_id
 
@@ -29,6 +38,8 @@ TRUTH_REPEATS = 10
 # Calibration decay, track in the analysis ntuple, and species.
 SPECIES = {"kaon": ("dstar_k", "Kplus", "K+"), "pion": ("dstar_pi", "piminus", "pi+")}
 CUTS = ("RichDLLk > 0", "RichDLLk > 5", "RichDLLk - RichDLLp > 0")
+# Files that say which demo a folder holds, and that it is finished.
+REQUEST, DONE = "demo-request.json", "demo.json"
 
 
 @checked
@@ -38,9 +49,13 @@ def run_demo(
     seed: int = 1,
     budget: str | float | None = None,
     overwrite: bool = False,
+    progress: bool = True,
     echo: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Run everything, print a table and write report.html.
+
+    Whatever is finished stays in the folder when the demo is stopped. A second call
+    with the same arguments continues after it.
 
     Args:
         output: Folder for all files that are made.
@@ -48,6 +63,7 @@ def run_demo(
         budget: Wall-clock time of each of the two trainings, with the preparation of
             their rows; 90 seconds by default.
         overwrite: Replace the folder of an earlier demo.
+        progress: Whether bars, or lines of a log, are shown.
         echo: Function that is called with a line of text for each stage.
 
     Returns:
@@ -56,82 +72,182 @@ def run_demo(
         pull = (value - truth) / total.
 
     Raises:
-        NtupleError: The folder exists.
+        NtupleError: The folder holds a finished demo, another one, or other files.
 
     Example:
         >>> run_demo("demo", seed=1)                              # doctest: +SKIP
     """
     # What needs the training dependencies fails before the work.
     _ = pidgan.train, pidgan.validate, pidgan.export_bundle
-    with writing_folder(output, mark="demo.json", overwrite=overwrite) as work:
-        analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
+    from pidgan.report.index_page import INDEX_NAME
+    from pidgan.report.page import HTML_NAME
+    from pidgan.training.budget import parse_duration
+
+    work = Path(output)
+    seconds = parse_duration(budget or BUDGET)
+    _begin(work, {"seed": seed, "budget": seconds, **_sizes()}, overwrite=overwrite)
+    stages = _Stages(echo, 2 * len(SPECIES) + 2)
+    given: dict[str, Any] = {"seed": seed, "progress": progress}
+    analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
+    if not analysis.exists():
         branches = simulation.simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
         write_trees(analysis, {simulation.ANALYSIS_TREE: branches})
-        trained = {}
-        for name in SPECIES:
-            echo(f"{name}: {CALIBRATION_TRACKS} simulated tracks, sWeights, training")
-            trained[name] = _train(work, name, seed=seed, budget=budget or BUDGET)
-        for name in SPECIES:
-            echo(f"{name}: validation on rows never trained on, export, systematics")
-            _judge(work, name, trained, seed=seed)
-        echo("apply: generators replace the simulated response of the analysis ntuple")
-        tracks = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
-        given: Any = {"mode": "replace", "species_from": "TRUEID", "seed": seed}
-        pidgan.apply(tracks, [analysis], replaced, **given)
-        echo("efficiency: quoted from the calibration sample, compared with the truth")
-        found = pd.DataFrame(
-            row
-            for name, (_, track, species) in SPECIES.items()
-            for row in _quote(
-                {track: work / f"{name}-map.json"},
-                replaced,
-                species=species,
-                truth=true_efficiencies(analysis, track, species, seed=seed),
-            )
+    trained = {}
+    for name in SPECIES:
+        stages.begin(
+            f"{name}: {CALIBRATION_TRACKS} simulated tracks, sWeights, training"
         )
-        within = [int((found["pull"].abs() <= n).sum()) for n in (1, 3)]
-        echo(
-            f"{_shown(found).to_string(index=False)}\n"
-            f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
+        trained[name] = _train(work, name, budget=seconds, **given)
+    for name in SPECIES:
+        stages.begin(
+            f"{name}: validation on rows never trained on, export, systematics"
         )
-        _write_summary(work, found)
-    echo(f"{Path(output) / 'report.html'}")
+        _judge(work, name, trained, **given)
+    stages.begin("apply: generators replace the simulated response of the ntuple")
+    tracks = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
+    replace: Any = {"mode": "replace", "species_from": "TRUEID", **given}
+    pidgan.apply(tracks, [analysis], replaced, **replace)
+    stages.begin(
+        "efficiency: quoted from the calibration sample, compared with the truth"
+    )
+    found = pd.DataFrame(
+        row
+        for name, (_, track, species) in SPECIES.items()
+        for row in _quote(
+            {track: work / f"{name}-map.json"},
+            replaced,
+            species=species,
+            truth=true_efficiencies(analysis, track, species, seed=seed),
+        )
+    )
+    within = [int((found["pull"].abs() <= n).sum()) for n in (1, 3)]
+    echo(
+        f"{_shown(found).to_string(index=False)}\n"
+        f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
+    )
+    _write_summary(work, found)
+    reports = [f"{name}-report/{HTML_NAME}" for name in SPECIES]
+    for page in (HTML_NAME, *reports, INDEX_NAME):
+        echo((work / page).resolve().as_uri())
     return found
 
 
-def _train(work: Path, name: str, *, seed: int, budget: str | float) -> tuple[Any, Any]:
+class _Stages:
+    """Lines that say which of all stages begins, and when the demo began."""
+
+    def __init__(self, echo: Callable[[str], None], total: int) -> None:
+        self._echo, self._total, self._number = echo, total, 0
+
+    def begin(self, text: str) -> None:
+        """Say that a stage begins."""
+        self._number += 1
+        self._echo(f"{self._number}/{self._total}  {text}")
+
+
+def _sizes() -> dict[str, int]:
+    return {"tracks": CALIBRATION_TRACKS, "entries": ANALYSIS_ENTRIES}
+
+
+def _begin(work: Path, asked: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Prepare the folder of a demo: a new one, or one that was stopped.
+
+    The file REQUEST says which demo it is, and demo.json that it is finished.
+    """
+    request = work / REQUEST
+    if overwrite and os.path.lexists(work):
+        mark = REQUEST if request.is_file() else DONE
+        refuse_foreign(work, mark)
+        _remove(work, last=mark)
+    if request.is_file() and not (work / DONE).exists():
+        found = read_json(request, error=NtupleError)
+        for name, value in asked.items():
+            if not isinstance(found, dict) or found.get(name) != value:
+                old = found.get(name) if isinstance(found, dict) else None
+                raise NtupleError(
+                    f"{work} holds a demo that was stopped, with {name} = {old!r}, now "
+                    f"{value!r}: give the same, another folder, or --overwrite"
+                )
+        return
+    refuse_existing(work, overwrite=False)
+    with writing_folder(work) as folder:
+        (folder / REQUEST).write_text(json.dumps(dict(asked)), encoding="utf-8")
+
+
+def _remove(folder: Path, *, last: str) -> None:
+    """Remove a folder, the file that says what it is at the end."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != last:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
+def _train(
+    work: Path, name: str, *, seed: int, budget: float, progress: bool
+) -> tuple[Any, Any]:
     """Simulate a calibration sample; return a model and its dataset."""
+    from pidgan.training.model import open_model
+
     decay = SPECIES[name][0]
     calibration = work / f"calibration-{name}.root"
-    # Distinct seeds: the two samples and the analysis ntuple must be independent.
-    sample_seed = seed + 1000 * (1 + list(SPECIES).index(name))
-    trees = simulation.simulate_calibration(decay, CALIBRATION_TRACKS, seed=sample_seed)
-    write_trees(calibration, trees)
-    dataset = pidgan.build_dataset(f"sim_{decay}", [calibration], seed=seed)
-    dataset.save(work / f"{name}-dataset")
-    model = pidgan.train(dataset, budget=budget, seed=seed)
-    model.save(work / f"{name}-model")
+    if not calibration.exists():
+        # Distinct seeds: the two samples and the analysis ntuple must be independent.
+        own = seed + 1000 * (1 + list(SPECIES).index(name))
+        trees = simulation.simulate_calibration(decay, CALIBRATION_TRACKS, seed=own)
+        write_trees(calibration, trees)
+    place = work / f"{name}-dataset"
+    if not place.exists():
+        given: Any = {"seed": seed, "progress": progress}
+        pidgan.build_dataset(f"sim_{decay}", [calibration], **given).save(place)
+    dataset = pidgan.Dataset.open(place)
+    folder = work / f"{name}-model"
+    if (folder / "model.json").exists():
+        return open_model(folder), dataset
+    model = pidgan.train(
+        dataset,
+        budget=budget,
+        seed=seed,
+        directory=folder,
+        resume=True,
+        progress=progress,
+    )
+    model.save(folder)
     return model, dataset
 
 
 def _judge(
-    work: Path, name: str, trained: Mapping[str, tuple[Any, Any]], *, seed: int
+    work: Path,
+    name: str,
+    trained: Mapping[str, tuple[Any, Any]],
+    *,
+    seed: int,
+    progress: bool,
 ) -> None:
     """Validate a model, export it, and measure its efficiency map."""
     model, dataset = trained[name]
     others = [pair for other, pair in trained.items() if other != name]
-    report = pidgan.validate(model, dataset, cuts=CUTS, seed=seed, misid=others)
-    report.save(work / f"{name}-report")
-    bundle = pidgan.export_bundle(model, work / f"{name}.onnx", report=report)
-    found = pidgan.run_systematics(pidgan.open_bundle(bundle), cuts=CUTS, seed=seed)
-    found.save(work / f"{name}-map.json")
+    path, found = work / f"{name}.onnx", work / f"{name}-map.json"
+    given: dict[str, Any] = {"cuts": CUTS, "seed": seed, "progress": progress}
+    # The figures of the report go onto the card: both are made again, or none.
+    if not path.exists() or not (work / f"{name}-report").exists():
+        report = pidgan.validate(model, dataset, misid=others, **given)
+        report.save(work / f"{name}-report", overwrite=True)
+        pidgan.export_bundle(
+            model, path, report=report, overwrite=True, progress=progress
+        )
+        found.unlink(missing_ok=True)
+    if not found.exists():
+        measured = pidgan.run_systematics(pidgan.open_bundle(path), **given)
+        measured.save(found, overwrite=True)
 
 
 def _quote(
     maps: Mapping[str, Path], path: Path, *, species: str, truth: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """Yield the efficiencies of an ntuple beside the true ones."""
-    for row in pidgan.pid_efficiency(maps, path, cuts=CUTS, species_from="TRUEID"):
+    given: Any = {"cuts": CUTS, "species_from": "TRUEID", "progress": False}
+    for row in pidgan.pid_efficiency(maps, path, **given):
         true = truth[row.cut]
         yield {
             "species": species,
@@ -192,7 +308,6 @@ def _write_summary(work: Path, found: pd.DataFrame) -> None:
     from pidgan.report.page import Picture, Section, Table, write_page
     from pidgan.report.plots.efficiencies import plot_comparison
 
-    (work / "demo.json").write_text(json.dumps(found.to_dict("records"), indent=1))
     figure = plot_comparison(
         list(found["species"] + ": " + found["cut"]),
         found["value"].tolist(),
@@ -227,3 +342,6 @@ def _write_summary(work: Path, found: pd.DataFrame) -> None:
     lead = "Simulated calibration samples, generators, analysis ntuple and truth."
     write_page(work, "pidgan demo", sections, lead=lead, overwrite=True)
     write_index(work)
+    with writing_file(work / DONE) as temporary:
+        text = json.dumps(found.to_dict("records"), indent=1)
+        temporary.write_text(text, encoding="utf-8")

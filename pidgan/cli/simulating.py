@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pidgan.cli import options
-from pidgan.cli.group import cli, note, result
+from pidgan.cli.group import cli, fail, note, result, shows_progress
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
 CLUSTER_ENTRIES = 50_000
@@ -25,11 +25,17 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 @options.budget("90s")
 @options.as_json
 def demo(output: Path, as_json: bool, **given: Any) -> None:
-    """Run the whole chain on simulated data, and compare it with the truth."""
+    """Run the whole chain on simulated data, and compare it with the truth.
+
+    What is finished stays when the demo is stopped; the same command continues.
+    """
     options.refuse_place(output, "demo", "folder", "unfinished")
     from pidgan.cli.demo import run_demo
 
-    found = run_demo(output, echo=note, **given)
+    try:
+        found = run_demo(output, echo=note, progress=shows_progress(), **given)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command continues after what is finished", code=130)
     if as_json:
         click.echo(found.to_json(orient="records"))
 
