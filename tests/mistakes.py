@@ -162,6 +162,7 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("systematics kaon.onnx -o kmap.json", DATA, ("kmap.json exists", "--overwrite")),
     (f"{TABLE} -o t.txt", USAGE, ("t.txt", ".csv")),
     ("plot kaon -o k.csv", USAGE, ("k.csv", ".pdf")),
+    ("report --bogus", USAGE, ("'--bogus'",)),
     (APPLY.replace("q.root", "q.csv"), USAGE, ("q.csv", "does not end in .csv")),
     (APPLY.replace("q.root", "q.parquet"), DATA, ("q.parquet", "same", "analysis")),
     (APPLY.replace("q.root", "analysis.root"), DATA, ("is an input", "never changed")),
