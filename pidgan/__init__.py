@@ -1,71 +1,323 @@
 """Detector response learnt from calibration data, and the uncertainty it leaves.
 
 The public names below are resolved on first use: `import pidgan` loads neither a
-network library nor a file reader.
+network library nor a file reader. They are what the reference of the documentation
+lists; what else is in the modules may change.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pidgan.application.apply import apply
+    from pidgan.application.apply import ApplySummary, apply
+    from pidgan.application.conditions import Conditions
+    from pidgan.application.quantile_map import QuantileMap, make_quantile_map
     from pidgan.bundle.bundle import Bundle, open_bundle
+    from pidgan.bundle.c_collection import export_collection_c
+    from pidgan.bundle.c_file import export_c
+    from pidgan.bundle.collecting import collect
+    from pidgan.bundle.collection import Collection
+    from pidgan.cli.demo import run_demo
+    from pidgan.efficiency.binning import choose_edges, equal_population
     from pidgan.efficiency.efficiency_map import EfficiencyMap
-    from pidgan.efficiency.pid_efficiency import pid_efficiency
+    from pidgan.efficiency.pid_efficiency import (
+        Estimate,
+        Estimates,
+        PidEfficiencies,
+        PidEfficiency,
+        pid_efficiency,
+        write_efficiency_columns,
+    )
+    from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
     from pidgan.efficiency.systematics import run_systematics
-    from pidgan.efficiency.table import efficiency_table
-    from pidgan.errors import PidganError
+    from pidgan.efficiency.table import (
+        EfficiencyTable,
+        cut_covariance,
+        efficiency_table,
+    )
+    from pidgan.efficiency.working_point import (
+        CutScan,
+        SpeciesPoint,
+        WorkingPoint,
+        scan_cut,
+        working_point,
+    )
+    from pidgan.errors import (
+        BundleError,
+        CutError,
+        DatasetError,
+        FitError,
+        MapError,
+        NtupleError,
+        PidganError,
+        PidganWarning,
+        SampleError,
+        TrainingError,
+    )
     from pidgan.report.drawing import plot
+    from pidgan.report.family_comparison import (
+        FamilyComparison,
+        FamilyFigures,
+        compare_families,
+    )
+    from pidgan.report.index_page import write_index
+    from pidgan.report.map_page import (
+        MapInput,
+        write_map_report,
+        write_working_point_report,
+    )
+    from pidgan.report.pads import (
+        amplitude_spectrum,
+        chi2_floor,
+        image_moments,
+        moments_chi2,
+    )
+    from pidgan.report.pictures import Pictures
     from pidgan.report.report import Report
     from pidgan.report.validation import validate
     from pidgan.sample.building import build_dataset
     from pidgan.sample.dataset import Dataset
     from pidgan.sample.definition import Sample
-    from pidgan.sample.loading import load_sample
-    from pidgan.sample.sweights import compute_sweights
+    from pidgan.sample.loading import list_samples, load_binning, load_sample
+    from pidgan.sample.pidcalib import (
+        PidcalibSample,
+        convert_pidcalib_sample,
+        list_pidcalib_samples,
+        save_pidcalib_samples,
+    )
+    from pidgan.sample.sweights import SweightResult, compute_sweights
+    from pidgan.simulation import (
+        simulate_analysis,
+        simulate_calibration,
+        simulate_calorimeter,
+        simulate_calorimeter_response,
+        simulate_cluster_tracks,
+        simulate_dimuons,
+        simulate_response,
+        simulate_showers,
+        simulate_spectrometer,
+        simulate_spectrometer_response,
+        simulate_tpc,
+        simulate_tpc_response,
+    )
+    from pidgan.simulation.tpc import expected_dedx, n_sigma
+    from pidgan.simulation.tpc_clusters import helix_points, simulate_clusters
     from pidgan.training.export import export_bundle
-    from pidgan.training.loop import train
+    from pidgan.training.families import (
+        FamilyDescription,
+        describe_family,
+        list_families,
+        parse_settings,
+    )
+    from pidgan.training.families.distilled import Distilled
+    from pidgan.training.loop import Progress, train
+    from pidgan.training.members import member_paths, train_members
+    from pidgan.training.model import Model, open_model
+    from pidgan.training.refinement import RefinedModel, refine
 
 _HOMES = {
+    "ApplySummary": "application.apply",
     "Bundle": "bundle.bundle",
+    "BundleError": "errors",
+    "Collection": "bundle.collection",
+    "Conditions": "application.conditions",
+    "CutError": "errors",
+    "CutScan": "efficiency.working_point",
     "Dataset": "sample.dataset",
+    "DatasetError": "errors",
+    "Distilled": "training.families.distilled",
     "EfficiencyMap": "efficiency.efficiency_map",
+    "EfficiencyTable": "efficiency.table",
+    "Estimate": "efficiency.pid_efficiency",
+    "Estimates": "efficiency.pid_efficiency",
+    "FamilyComparison": "report.family_comparison",
+    "FamilyDescription": "training.families",
+    "FamilyFigures": "report.family_comparison",
+    "FitError": "errors",
+    "MapError": "errors",
+    "MapInput": "report.map_page",
+    "Model": "training.model",
+    "NtupleError": "errors",
+    "Pictures": "report.pictures",
+    "PidEfficiencies": "efficiency.pid_efficiency",
+    "PidEfficiency": "efficiency.pid_efficiency",
+    "PidcalibSample": "sample.pidcalib",
     "PidganError": "errors",
+    "PidganWarning": "errors",
+    "Progress": "training.loop",
+    "QuantileMap": "application.quantile_map",
+    "RealVsGenerated": "efficiency.real_vs_generated",
+    "RefinedModel": "training.refinement",
     "Report": "report.report",
     "Sample": "sample.definition",
+    "SampleError": "errors",
+    "SpeciesPoint": "efficiency.working_point",
+    "SweightResult": "sample.sweights",
+    "TrainingError": "errors",
+    "WorkingPoint": "efficiency.working_point",
+    "amplitude_spectrum": "report.pads",
     "apply": "application.apply",
     "build_dataset": "sample.building",
+    "chi2_floor": "report.pads",
+    "choose_edges": "efficiency.binning",
+    "closure_table": "efficiency.real_vs_generated",
+    "collect": "bundle.collecting",
+    "compare_families": "report.family_comparison",
     "compute_sweights": "sample.sweights",
+    "convert_pidcalib_sample": "sample.pidcalib",
+    "cut_covariance": "efficiency.table",
+    "describe_family": "training.families",
     "efficiency_table": "efficiency.table",
+    "equal_population": "efficiency.binning",
+    "expected_dedx": "simulation.tpc",
     "export_bundle": "training.export",
+    "export_c": "bundle.c_file",
+    "export_collection_c": "bundle.c_collection",
+    "helix_points": "simulation.tpc_clusters",
+    "image_moments": "report.pads",
+    "list_families": "training.families",
+    "list_pidcalib_samples": "sample.pidcalib",
+    "list_samples": "sample.loading",
+    "load_binning": "sample.loading",
     "load_sample": "sample.loading",
+    "make_quantile_map": "application.quantile_map",
+    "member_paths": "training.members",
+    "moments_chi2": "report.pads",
+    "n_sigma": "simulation.tpc",
     "open_bundle": "bundle.bundle",
+    "open_model": "training.model",
+    "parse_settings": "training.families",
     "pid_efficiency": "efficiency.pid_efficiency",
     "plot": "report.drawing",
+    "refine": "training.refinement",
+    "run_demo": "cli.demo",
     "run_systematics": "efficiency.systematics",
+    "save_pidcalib_samples": "sample.pidcalib",
+    "scan_cut": "efficiency.working_point",
+    "simulate_analysis": "simulation",
+    "simulate_calibration": "simulation",
+    "simulate_calorimeter": "simulation",
+    "simulate_calorimeter_response": "simulation",
+    "simulate_cluster_tracks": "simulation",
+    "simulate_clusters": "simulation.tpc_clusters",
+    "simulate_dimuons": "simulation",
+    "simulate_response": "simulation",
+    "simulate_showers": "simulation",
+    "simulate_spectrometer": "simulation",
+    "simulate_spectrometer_response": "simulation",
+    "simulate_tpc": "simulation",
+    "simulate_tpc_response": "simulation",
     "train": "training.loop",
+    "train_members": "training.members",
     "validate": "report.validation",
+    "working_point": "efficiency.working_point",
+    "write_efficiency_columns": "efficiency.pid_efficiency",
+    "write_index": "report.index_page",
+    "write_map_report": "report.map_page",
+    "write_working_point_report": "report.map_page",
 }
 
 __all__ = [
+    "ApplySummary",
     "Bundle",
+    "BundleError",
+    "Collection",
+    "Conditions",
+    "CutError",
+    "CutScan",
     "Dataset",
+    "DatasetError",
+    "Distilled",
     "EfficiencyMap",
+    "EfficiencyTable",
+    "Estimate",
+    "Estimates",
+    "FamilyComparison",
+    "FamilyDescription",
+    "FamilyFigures",
+    "FitError",
+    "MapError",
+    "MapInput",
+    "Model",
+    "NtupleError",
+    "Pictures",
+    "PidEfficiencies",
+    "PidEfficiency",
+    "PidcalibSample",
     "PidganError",
+    "PidganWarning",
+    "Progress",
+    "QuantileMap",
+    "RealVsGenerated",
+    "RefinedModel",
     "Report",
     "Sample",
+    "SampleError",
+    "SpeciesPoint",
+    "SweightResult",
+    "TrainingError",
+    "WorkingPoint",
+    "__version__",
+    "amplitude_spectrum",
     "apply",
     "build_dataset",
+    "chi2_floor",
+    "choose_edges",
+    "closure_table",
+    "collect",
+    "compare_families",
     "compute_sweights",
+    "convert_pidcalib_sample",
+    "cut_covariance",
+    "describe_family",
     "efficiency_table",
+    "equal_population",
+    "expected_dedx",
     "export_bundle",
+    "export_c",
+    "export_collection_c",
+    "helix_points",
+    "image_moments",
+    "list_families",
+    "list_pidcalib_samples",
+    "list_samples",
+    "load_binning",
     "load_sample",
+    "make_quantile_map",
+    "member_paths",
+    "moments_chi2",
+    "n_sigma",
     "open_bundle",
+    "open_model",
+    "parse_settings",
     "pid_efficiency",
     "plot",
+    "refine",
+    "run_demo",
     "run_systematics",
+    "save_pidcalib_samples",
+    "scan_cut",
+    "simulate_analysis",
+    "simulate_calibration",
+    "simulate_calorimeter",
+    "simulate_calorimeter_response",
+    "simulate_cluster_tracks",
+    "simulate_clusters",
+    "simulate_dimuons",
+    "simulate_response",
+    "simulate_showers",
+    "simulate_spectrometer",
+    "simulate_spectrometer_response",
+    "simulate_tpc",
+    "simulate_tpc_response",
     "train",
+    "train_members",
     "validate",
+    "working_point",
+    "write_efficiency_columns",
+    "write_index",
+    "write_map_report",
+    "write_working_point_report",
 ]
 
 
@@ -76,8 +328,13 @@ TRAINING_HINT = (
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
-        raise AttributeError(f"module 'pidgan' has no attribute {name!r}")
+        from pidgan.errors import nearest
+
+        hint = "" if name.startswith("_") else nearest(name, _HOMES)
+        raise AttributeError(f"module 'pidgan' has no attribute {name!r}{hint}")
     try:
         module = importlib.import_module(f"pidgan.{_HOMES[name]}")
     except ModuleNotFoundError as error:
@@ -86,6 +343,24 @@ def __getattr__(name: str) -> Any:
         message = f"pidgan.{name} needs {error.name}; {TRAINING_HINT}"
         raise ModuleNotFoundError(message, name=error.name) from error
     return getattr(module, name)
+
+
+def _version() -> str:
+    """Return the installed version, in a source tree that of its pyproject.toml."""
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("pidgan")
+    except PackageNotFoundError:
+        import tomllib
+
+        path = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        try:
+            project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+            return str(project["version"]) if project["name"] == "pidgan" else "unknown"
+        except (OSError, ValueError, KeyError):
+            return "unknown"
 
 
 def __dir__() -> list[str]:

@@ -215,11 +215,15 @@ def test_verbs_of_the_reference_exist() -> None:
     assert found == [f"pidgan {v}" for v in VERBS]
 
 
-def test_every_public_name_is_in_the_reference() -> None:
-    pages = sections("reference/api.md", "###")
-    for name in pidgan.__all__:
-        home = f"pidgan.{pidgan._HOMES[name]}.{name}"
-        assert re.search(rf"^\.\. auto\w+:: {home}\b", pages[f"`{name}`"], re.M), name
+# A name of the reference that is none of the package: what else has the same name.
+TWICE = {"Clusters": "a table of a definition, and a family", "Frame": "rows in memory"}
+
+
+def test_public_names_are_those_of_the_reference() -> None:
+    text = (DOCS / "reference/api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", text, re.M))
+    public = {f"pidgan.{home}.{name}" for name, home in pidgan._HOMES.items()}
+    assert {p for p in listed if p.rpartition(".")[2] not in TWICE} == public
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ SEVERAL_MEANINGS = {
     "model": "anything that can be exported, or a model alone",
     "name": "the name of whatever the function is about",
     "noise": "noise of a model in training, or of a bundle",
+    "output": "rows in memory need none",
+    "path": "a file, or what it holds where that may be open already",
     "progress": "what is called gets what the stage knows",
     "reference": "rows of a table, or a dataset too where it can be split",
     "sample": "a definition, or its name or path too where it can be loaded",

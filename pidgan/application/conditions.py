@@ -140,10 +140,7 @@ class Conditions:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        opened = {
-            name: given if isinstance(given, QuantileMap) else QuantileMap.open(given)
-            for name, given in self.quantile_maps.items()
-        }
+        opened = {n: QuantileMap.open(given) for n, given in self.quantile_maps.items()}
         object.__setattr__(self, "quantile_maps", opened)
 
     @property

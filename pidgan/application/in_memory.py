@@ -30,8 +30,9 @@ from pidgan.bundle.card import Generator
 from pidgan.bundle.collection import Collection, Gaps
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import tables
+from pidgan.files.computing import compute_columns
 from pidgan.files.frames import Frame, fits_dataframe, frame_source, with_columns
-from pidgan.files.trees import RECORD, BranchType, Source
+from pidgan.files.trees import RECORD, Addition, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +147,13 @@ def _generate(
         if progress is not None:
             progress(tally.made.entries, info.entries)
 
-    compute = computation(tree, share.threads, tally, report)
-    columns = _compute(job, tree, compute)
+    addition = Addition(
+        source=source,
+        needed=tree.needed,
+        types=tree.written,
+        compute=computation(tree, share.threads, tally, report),
+    )
+    columns = compute_columns(addition, chunk=job.chunk, chunk_bytes=job.chunk_bytes)
     old = [] if request.mode == "friend" else tables.read_record(source)
     line = tally.line(job, [])
     lines = one_file.record_lines(plan, [line], old)
@@ -157,37 +163,6 @@ def _generate(
     for text in final_texts(outside, cuts, generators):
         warnings.warn(text, PidganWarning, stacklevel=5)
     return NewColumns(source=source, plan=tree, columns=columns, lines=lines)
-
-
-def _compute(
-    job: FileJob, tree: TreePlan, compute: Callable[[int, Mapping[str, Any]], Any]
-) -> dict[str, Any]:
-    """Return the new columns of all rows, made chunk after chunk."""
-    entries, stored = tree.info.entries, tree.source.table.stored_bytes(tree.needed)
-    if not entries:
-        return {name: _none(kind) for name, kind in tree.written.items()}
-    fitting = int(job.chunk_bytes * entries / stored) if stored else job.chunk
-    rows, first, parts = max(1, min(job.chunk, fitting)), 0, []
-    for arrays in tables.iterate_entries(tree.source, tree.needed, chunk=rows):
-        parts.append(compute(first, arrays))
-        first += len(next(iter(arrays.values())))
-    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Return the chunks of a column as one."""
-    if len(parts) == 1:
-        return parts[0]
-    if isinstance(parts[0], ak.Array):
-        return ak.concatenate(parts)
-    return np.concatenate(parts)
-
-
-def _none(kind: BranchType) -> Any:
-    """Return a column of a type without rows."""
-    if None in kind.shape:
-        return ak.unflatten(np.empty(0, kind.number), np.empty(0, np.int64))
-    return np.empty((0, *(int(n or 0) for n in kind.shape)), kind.number)
 
 
 def _flat(made: NewColumns) -> pd.DataFrame:

@@ -94,12 +94,14 @@ class QuantileMap:
 
     @classmethod
     @checked
-    def open(cls, path: str | Path) -> "QuantileMap":
-        """Read a map that `save` wrote.
+    def open(cls, path: "str | Path | QuantileMap") -> "QuantileMap":
+        """Read a map that `save` wrote; one that is open is returned.
 
         Raises:
             NtupleError: The file is missing, damaged or of a newer schema.
         """
+        if isinstance(path, QuantileMap):
+            return path
         refuse_other(path, "quantile map", error=NtupleError)
         content = read_json(path, error=NtupleError)
         try:

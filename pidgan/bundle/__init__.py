@@ -11,6 +11,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `collection`: a file of bundles, and of the columns that choose among them.
 - `formulas`: one language of formulas, for arrays and for graphs.
 - `graph_values`: the arm of the formulas that appends operators to an ONNX graph.
+- `opening`: generators that are given by their path.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
 - `shipped`: a small bundle that comes with the package, and its map.
@@ -29,6 +30,7 @@ __all__ = [
     "formulas",
     "graph_values",
     "noise",
+    "opening",
     "reference",
     "shipped",
     "when",

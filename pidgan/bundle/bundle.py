@@ -372,7 +372,7 @@ class Bundle:
 
 @checked
 def open_bundle(
-    path: str | Path, *, verify: bool = True, threads: int | None = None
+    path: str | Path | Bundle, *, verify: bool = True, threads: int | None = None
 ) -> Bundle:
     """Open a bundle and check it.
 
@@ -383,7 +383,8 @@ def open_bundle(
     targets y with generated ones: |difference| <= 1e-4 max(1, |y|).
 
     Args:
-        path: Path of the `.onnx` file, or "demo-kaon" for the one that ships.
+        path: Path of the `.onnx` file, or "demo-kaon" for the one that ships; a bundle
+            is returned unchanged.
         verify: Whether the self-test runs.
         threads: Number of threads; the default is the number of cores of this process.
             Results do not depend on it.
@@ -399,6 +400,8 @@ def open_bundle(
         >>> bundle.card.species                                     # doctest: +SKIP
         'K+'
     """
+    if isinstance(path, Bundle):
+        return path
     bundle = read_bundle(Path(path), threads=threads)
     bundle._session.start()
     if verify:

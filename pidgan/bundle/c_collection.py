@@ -23,7 +23,7 @@ from pidgan.bundle.when import SPECIES, card_values, when_text
 
 @checked
 def export_collection_c(
-    collection: Collection,
+    collection: Collection | str | Path,
     path: str | Path,
     *,
     name: str | None = None,
@@ -39,7 +39,7 @@ def export_collection_c(
     file lists columns and bundles in their order.
 
     Args:
-        collection: Collection, whose bundles are opened.
+        collection: Collection, whose bundles are opened, or its path.
         path: Path of the file, which ends in ".c".
         name: Beginning of all names; the default is the stem of the file.
         overwrite: Whether an existing file is replaced.
@@ -56,7 +56,7 @@ def export_collection_c(
         >>> export_collection_c(found, "kaons.c")                   # doctest: +SKIP
         PosixPath('kaons.c')
     """
-    source = partial(collection_source, collection)
+    source = partial(collection_source, Collection.open(collection))
     return write_c(path, name, source, overwrite=overwrite)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
-from pidgan.bundle.bundle import Bundle
+from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import TOLERANCE, read_self_test
 from pidgan.bundle.c_operators import translate
 from pidgan.bundle.c_writer import Constants, array_text
@@ -34,7 +34,7 @@ _KEYWORDS = frozenset(
 
 @checked
 def export_c(
-    bundle: Bundle,
+    bundle: Bundle | str | Path,
     path: str | Path,
     *,
     name: str | None = None,
@@ -51,7 +51,7 @@ def export_c(
     `PIDGAN_SELF_TEST` adds a `main` that runs the self-test of the card.
 
     Args:
-        bundle: Bundle from `open_bundle`.
+        bundle: Bundle from `open_bundle`, or its path.
         path: Path of the file, which ends in ".c".
         name: Name of the entry point; the default is the stem of the file.
         overwrite: Whether an existing file is replaced.
@@ -67,7 +67,8 @@ def export_c(
         >>> export_c(open_bundle("kaon.onnx"), "kaon.c")          # doctest: +SKIP
         PosixPath('kaon.c')
     """
-    return write_c(path, name, partial(c_source, bundle), overwrite=overwrite)
+    source = partial(c_source, open_bundle(bundle))
+    return write_c(path, name, source, overwrite=overwrite)
 
 
 def write_c(

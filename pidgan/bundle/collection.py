@@ -172,12 +172,14 @@ class Collection:
 
     @classmethod
     @checked
-    def open(cls, path: str | Path) -> "Collection":
-        """Read a collection; its bundles are not opened.
+    def open(cls, path: "str | Path | Collection") -> "Collection":
+        """Read a collection; its bundles are not opened. One that is open is returned.
 
         Raises:
             BundleError: The file is missing, damaged, or says something impossible.
         """
+        if isinstance(path, Collection):
+            return path
         path = Path(path)
         refuse_other(path, "collection", error=BundleError)
         content = read_toml(path, error=BundleError)

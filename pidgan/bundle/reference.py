@@ -4,7 +4,8 @@ Reference rows are conditions, real targets and weights of rows that no training
 """
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -12,21 +13,26 @@ import pandas as pd
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator, sample_targets
 from pidgan.errors import MapError, nearest
+from pidgan.files.frames import Frame, as_dataframe
+from pidgan.files.tables import read_table
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
+
+GivenReference: TypeAlias = Dataset | Frame | str | Path
+"""Rows that a generator was not trained on: a dataset, a table, or their path."""
 
 REPEATS = 8  # number of draws for each row: 6 % more error than infinitely many have
 
 
 def reference_frame(
-    generator: Generator, reference: Any, *, others: bool = False
+    generator: Generator, reference: GivenReference | None, *, others: bool = False
 ) -> pd.DataFrame:
     """Return conditions, targets and "weight" of the reference, checked.
 
-    It is a table, a dataset with a test part, or None for the generator's own; a
-    MapError says that there is none, or that it cannot be used. All `others` of its
-    columns follow if they are asked for.
+    It is a table, a dataset with a test part, the path of one of them, or None for the
+    generator's own; a MapError says that there is none, or that it cannot be used. All
+    `others` of its columns follow if they are asked for.
     """
     card = generator.card
     if reference is None:
@@ -40,9 +46,7 @@ def reference_frame(
                 f"{where}the generator of {card.species} has no reference file beside "
                 "it, expected a dataset or a table of conditions, targets and 'weight'"
             )
-    frame = (
-        reference if isinstance(reference, pd.DataFrame) else reference.frame("test")
-    )
+    frame = _as_frame(reference)
     columns = [*card.condition_names, *card.target_names, "weight"]
     for name in columns:
         if name not in frame.columns:
@@ -66,6 +70,16 @@ def reference_frame(
         if name not in columns and (others or name.startswith(ALTERNATIVE_WEIGHT))
     ]
     return frame[[*columns, *more]]
+
+
+def _as_frame(reference: GivenReference) -> pd.DataFrame:
+    """Return rows that are given by a path, as a dataset or in memory."""
+    if isinstance(reference, str | Path):
+        is_folder = Path(reference).is_dir()
+        reference = Dataset.open(reference) if is_folder else read_table(reference)
+    if not isinstance(reference, pd.DataFrame) and hasattr(reference, "frame"):
+        return cast(pd.DataFrame, reference.frame("test"))
+    return as_dataframe(reference, "reference")
 
 
 def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:

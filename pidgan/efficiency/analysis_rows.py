@@ -4,12 +4,14 @@ A row is an entry, or a track of a collection. With several tracks, a row is use
 every one of them has targets and, where species are asked for, is of its species.
 """
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
@@ -107,7 +109,8 @@ def read_rows(files: InputRows, request: Request) -> Rows:
     trees = [
         plan_tree(proof, request, key) for proof, key in zip(proofs, keys, strict=True)
     ]
-    by_tree = {_identity(tree.source): tree.proof for tree in trees}
+    named = _identities(trees)
+    by_tree = {name: tree.proof for name, tree in named.items()}
     repeated = [] if all(keys) else find_repeated(by_tree.values())
     check_proven(repeated, trust=request.trust)
     with Bar("efficiency", unit="rows", show=request.progress) as bar:
@@ -115,9 +118,9 @@ def read_rows(files: InputRows, request: Request) -> Rows:
             found_trees = (tables.describe_tree(tree.source) for tree in trees)
             bar.expect(sum(tree.entries for tree in found_trees))
         by_source: dict[str, list[_Part]] = {}
-        for tree in trees:
-            by_source[_identity(tree.source)] = own_parts = []
-            for part in _read_tree(tree, request):
+        for name, tree in named.items():
+            by_source[name] = own_parts = []
+            for part in _read_tree(tree, request, name):
                 own_parts.append(part)
                 bar.add(part.n_read)
     parts = [part for found in by_source.values() for part in found]
@@ -181,10 +184,42 @@ def read_rows(files: InputRows, request: Request) -> Rows:
     )
 
 
-def _identity(source: tables.Source) -> str:
-    """Name of a tree that does not depend on how its path is spelled."""
-    path = source.path if "://" in source.path else os.path.realpath(source.path)
-    return f"{path}:{source.tree}"
+def _identities(trees: Sequence[TreePlan]) -> dict[str, TreePlan]:
+    """Return trees by names that do not depend on how their paths are spelled.
+
+    The rows of two results are the same if the names are. Those of rows in memory are
+    hashes of the conditions, which stay when columns are added.
+    """
+    found: dict[str, TreePlan] = {}
+    for tree in trees:
+        source = tree.source
+        path = source.path if "://" in source.path else os.path.realpath(source.path)
+        name = f"{path}:{source.tree}"
+        if source.table is not None:
+            name = _content_hash(tree)
+            while name in found:
+                name += "+"
+        found.setdefault(name, tree)
+    return found
+
+
+def _content_hash(tree: TreePlan) -> str:
+    """Return a hash of the conditions of rows in memory, in their order."""
+    made = [one for own in tree.proof.made.values() for one in own]
+    names = {name for one in made for name in one.inputs}
+    if not names:
+        conditions = [c for track in tree.tracks for c in track.conditions]
+        names = {name for condition in conditions for name in condition.inputs}
+    digest, known = hashlib.sha256(), tree.proof.info.types
+    for name in sorted(names & known.keys()):
+        digest.update(name.encode())
+        for arrays in tables.iterate_entries(tree.source, [name]):
+            values = arrays[name]
+            if not isinstance(values, np.ndarray):
+                digest.update(np.asarray(ak.num(values)).tobytes())
+                values = np.asarray(ak.flatten(values))
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return f"rows {digest.hexdigest()}"
 
 
 def _origin(parts: Sequence["_Part"]) -> tuple[int, IntArray]:
@@ -227,7 +262,7 @@ class _Part:
     outside: Sequence[OutsideByTrack]
 
 
-def _read_tree(tree: TreePlan, request: Request) -> Iterator[_Part]:
+def _read_tree(tree: TreePlan, request: Request, name: str) -> Iterator[_Part]:
     """Read one tree in chunks; raise if its columns are not those of its proof."""
     source, branches, key = tree.source, tree.branches, tree.key
     where = f"{source}, {', '.join(request.maps)}"
@@ -241,7 +276,7 @@ def _read_tree(tree: TreePlan, request: Request) -> Iterator[_Part]:
             check_units(plan.conditions, head, source, plan.track)
         event = event_keys(key, rows) if key else None
         if not key and counts is not None:
-            stop, name = first + len(counts), _identity(source)
+            stop = first + len(counts)
             entries = entry_keys(seed=0, track=name, start=first, stop=stop)
             event, first = np.repeat(entries, counts), stop
         yield _read_chunk(rows, tree, request, event)

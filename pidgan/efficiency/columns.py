@@ -58,8 +58,9 @@ from pidgan.efficiency.track_where import parse_wheres
 from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
 from pidgan.files import tables
+from pidgan.files.computing import compute_columns
 from pidgan.files.copying import copy_file
-from pidgan.files.frames import Rows
+from pidgan.files.frames import Rows, with_columns
 from pidgan.files.trees import Addition
 from pidgan.notebook import Facts, count, listed, shown
 
@@ -68,7 +69,7 @@ from pidgan.notebook import Facts, count, listed, shown
 def write_efficiency_columns(
     maps: Mapping[str, GivenMap],
     files: Rows,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
     where: str | None = None,
@@ -91,7 +92,8 @@ def write_efficiency_columns(
     Args:
         maps: Efficiency map, or its JSON file, by the prefix of the track, or several,
             or a folder of them, as in `pid_efficiency`.
-        files: Files, `FILE:TREE` or patterns.
+        files: Files, `FILE:TREE` or patterns; or rows in memory, as `apply` gives them,
+            alone and without `output`.
         output: File of the same format, or a directory for several files.
         cuts: One selection or several, as in `pid_efficiency`.
         where: Denominator, which must be that of the maps. The efficiency is that of a
@@ -108,7 +110,8 @@ def write_efficiency_columns(
         chunk: Number of entries read at a time.
 
     Returns:
-        The files written, and the numbers of rows that have no efficiency.
+        The files written, or the `frame` of the new columns for rows in memory, and the
+        numbers of rows that have no efficiency.
 
     Raises:
         MapError: A map does not hold a cut, or there is no proof that a track was
@@ -120,10 +123,14 @@ def write_efficiency_columns(
     wheres = parse_wheres(where, opened)
     conditions = conditions or Conditions()
     check_conditions(conditions, opened)
+    sources = tables.find_sources(files)
+    _check_output(sources, output)
     by_path: dict[str, list[tables.Source]] = {}
-    for source in tables.find_sources(files):
+    for source in sources:
         by_path.setdefault(source.path, []).append(source)
-    outputs = tables.find_outputs(list(by_path), Path(output))
+    outputs = {path: Path() for path in by_path}
+    if output is not None:
+        outputs = tables.find_outputs(list(by_path), Path(output))
     # Every tree is checked before the first file is written.
     request = _Request(
         maps=opened,
@@ -141,8 +148,14 @@ def write_efficiency_columns(
     for found in columns.values():
         for one in found:
             one.proof.check(trust=trust)
+    frame = None
     for file, found in columns.items():
         record = partial(_record, found, request, trust=trust)
+        if output is None:
+            new = compute_columns(found[0].addition, chunk=chunk)
+            source, lines = found[0].addition.source, record([], [])
+            frame = with_columns(source, new, keep=False, record=lines)
+            continue
         copy_file(
             [one.addition for one in found],
             file,
@@ -151,11 +164,14 @@ def write_efficiency_columns(
             chunk=chunk,
             record=record,
         )
+    for file, found in columns.items():
         if lacking := [text for one in found for text in one.proof.lacking]:
-            text = f"{file}, NOT PROVEN: {'; '.join(lacking)}"
+            place = found[0].addition.source if output is None else file
+            text = f"{place}, NOT PROVEN: {'; '.join(lacking)}"
             warnings.warn(text, PidganWarning, stacklevel=2)
     counts = add_counts(one.counts for found in columns.values() for one in found)
-    result = EfficiencyColumns(paths=tuple(columns), counts=counts)
+    paths = () if output is None else tuple(columns)
+    result = EfficiencyColumns(paths=paths, counts=counts, frame=frame)
     if text := result.warning():
         warnings.warn(text, PidganWarning, stacklevel=3)
     return result
@@ -174,10 +190,12 @@ class EfficiencyColumns:
             "other_species", else "no_targets", else "no_condition", else "outside_map",
             of which conditions, `outside_map, NAME`. By branch `..PIDCalibEff`, the
             "rows" with a value and how many of these are "unphysical".
+        frame: The new columns of rows in memory, else None.
     """
 
     paths: tuple[Path, ...]
     counts: dict[str, dict[str, int]]
+    frame: Any = None
 
     def __iter__(self) -> Iterator[Path]:
         return iter(self.paths)
@@ -335,6 +353,20 @@ class _TrackColumns:
             yield "no_targets", ~has_targets(rows[self.status])
         missing = [~np.isfinite(columns[name]) for name in efficiency_map.binning]
         yield "no_condition", np.any([none, *missing], axis=0)
+
+
+def _check_output(sources: Sequence[tables.Source], output: str | Path | None) -> None:
+    """Raise unless there is an output for files, and none for rows in memory."""
+    are_rows = [source.table is not None for source in sources]
+    if any(are_rows) and len(are_rows) > 1:
+        raise TypeError("files holds rows in memory, expected them alone")
+    if any(are_rows) and output is not None:
+        raise ValueError(
+            f"output is {str(output)!r}, which is for files; rows in memory are given "
+            "back"
+        )
+    if not any(are_rows) and output is None:
+        raise TypeError("output is missing, expected a path for the new files")
 
 
 def _record(

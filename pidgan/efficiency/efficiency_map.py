@@ -297,14 +297,18 @@ class EfficiencyMap:
 
     @classmethod
     @checked
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: "str | Path | EfficiencyMap") -> "EfficiencyMap":
         """Read a map that `save` wrote, or "demo-kaon", the one that ships.
+
+        A map that is open is returned unchanged.
 
         Raises:
             MapError: A file is missing, damaged, changed, too new or of another map.
         """
-        path = shipped_path(path, ".json")
-        return read_set(path, lambda: cls._read(path))
+        if isinstance(path, EfficiencyMap):
+            return path
+        file = shipped_path(path, ".json")
+        return read_set(file, lambda: cls._read(file))
 
     @classmethod
     def _read(cls, path: Path) -> Self:

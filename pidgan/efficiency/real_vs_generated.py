@@ -24,6 +24,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Generator
+from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.among import reference_among
@@ -33,7 +34,7 @@ from pidgan.errors import MapError
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
+from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.weights import n_eff_of_sums
 
 MIN_BIN_EFF = 20.0
@@ -321,8 +322,8 @@ def compare_rows(
 
 @checked
 def closure_table(
-    generator: Generator,
-    reference: pd.DataFrame | Dataset | None = None,
+    generator: GivenGenerator,
+    reference: reference_rows.GivenReference | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
     where: str | None = None,
@@ -334,10 +335,10 @@ def closure_table(
     """Return real and generated efficiencies of rows that were not trained on.
 
     Args:
-        generator: A model or a bundle.
+        generator: A model or a bundle, or its path.
         reference: Rows it was not trained on: a table of conditions, targets and
-            "weight", or a dataset, of which the test part is used; by default the
-            reference of the generator itself.
+            "weight", or a dataset, of which the test part is used, or the path of one
+            of them; by default the reference of the generator itself.
         cuts: One cut on targets and conditions, or several; by default those of the
             sample.
         where: Denominator: only what passes this cut is counted. It may name targets,
@@ -360,6 +361,7 @@ def closure_table(
         ... # doctest: +SKIP
         >>> found.frame()                                         # doctest: +SKIP
     """
+    generator = open_generator(generator)
     parsed = reference_rows.parse_cuts(generator.card, cuts)
     frame, own = reference_among(generator, reference, where)
     among = own.targets if own else None

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from pidgan.application.conditions import Conditions, FoundCondition, check_numbers
+from pidgan.application.names import own_name
 from pidgan.application.several_tracks import Shape, common_shape
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.binning import Binning, by_condition
@@ -154,9 +155,10 @@ def _plan(track: str, proof: Proof, request: Request) -> TrackPlan:
         _plan_map(track, part, request.cuts[track], proof, request)
         for part in parts_of(given)
     ]
-    status = f"{track}_pidgan_status{request.suffix}"
+    status = f"{own_name(track, 'pidgan_status')}{request.suffix}"
     has_status = status in tree.branches and not is_table(given)
-    species = f"{track}_{request.species_from}" if request.species_from else None
+    asked = request.species_from
+    species = own_name(track, asked) if asked else None
     inputs = [name for one in maps for name in one.inputs]
     plan = TrackPlan(
         track=track,
@@ -208,7 +210,7 @@ def _plan_map(
         part=part,
         cuts=parsed,
         targets={
-            v["name"]: f"{track}_{v['name']}{request.suffix}"
+            v["name"]: f"{own_name(track, v['name'])}{request.suffix}"
             for v in found.metadata["targets"]
             if v["name"] in named
         },

@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pidgan.application.generators import generator_hash
 from pidgan.application.request import package_version
@@ -31,6 +30,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
 from pidgan.bundle.card import Card, Generator
+from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
@@ -45,7 +45,6 @@ from pidgan.efficiency.real_vs_generated import (
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
-from pidgan.sample.dataset import Dataset
 from pidgan.sample.species import pdg_id
 from pidgan.sample.weights import check_weights, n_eff, n_eff_of_sums
 
@@ -63,8 +62,8 @@ EMPTY_BIN_ROWS = 500
 
 @checked
 def run_systematics(
-    generator: Generator,
-    reference: pd.DataFrame | Dataset | None = None,
+    generator: GivenGenerator,
+    reference: reference_rows.GivenReference | None = None,
     *,
     cuts: str | Sequence[str] | None = None,
     where: str | None = None,
@@ -73,16 +72,16 @@ def run_systematics(
     repeats: int = reference_rows.REPEATS,
     variations: Sequence[str] = VARIATIONS,
     scales: Mapping[str, float] | None = None,
-    others: Sequence[Generator] = (),
+    others: Sequence[GivenGenerator] = (),
     progress: bool = True,
 ) -> EfficiencyMap:
     """Measure real minus generated efficiencies of cuts as an efficiency map.
 
     Args:
-        generator: A model or a bundle.
+        generator: A model or a bundle, or its path.
         reference: Rows it was not trained on: a table of conditions, targets and
-            "weight", or a dataset, of which the test part is used; by default the
-            reference of the generator itself.
+            "weight", or a dataset, of which the test part is used, or the path of one
+            of them; by default the reference of the generator itself.
         cuts: One cut on targets, such as "RichDLLk > 0", or several; by default those
             of the sample.
         where: Denominator of the efficiencies: only what passes this cut is counted.
@@ -117,8 +116,10 @@ def run_systematics(
         ... # doctest: +SKIP
         >>> found.save("kaon-map.json")                           # doctest: +SKIP
     """
+    generator = open_generator(generator)
+    further = [open_generator(other) for other in others]
     card = generator.card
-    _check_variations(card, variations, scales or {}, others)
+    _check_variations(card, variations, scales or {}, further)
     parsed = _distinct(reference_rows.parse_cuts(card, cuts))
     frame, denominator = reference_among(generator, reference, where)
     among = denominator.targets if denominator else None
@@ -157,9 +158,9 @@ def run_systematics(
             scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
             moved = reference_rows.count_passing(generator, asked, scaled, **own)
             result.variations[f"scale_{name}"] = _mean_change(moved, rows, edges)
-        for number, other in enumerate(others):
+        for number, other in enumerate(further):
             _, found = compare(other, ())
-            shift = (found.nominal - result.nominal) / math.sqrt(len(others))
+            shift = (found.nominal - result.nominal) / math.sqrt(len(further))
             result.variations[f"training_{number + 1}"] = shift
     for cut in result.flagged:
         warnings.warn(

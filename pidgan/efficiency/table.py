@@ -27,12 +27,18 @@ from pidgan.efficiency.table_files import (
     weight_histogram,
     weight_sums,
 )
-from pidgan.errors import CutError, DatasetError, PidganWarning
+from pidgan.efficiency.table_rows import (
+    Weights,
+    choose_rows,
+    parse_cuts,
+    passing_rows,
+    read_columns,
+)
+from pidgan.errors import DatasetError, PidganWarning
+from pidgan.files.frames import Rows
 from pidgan.files.seals import reason
 from pidgan.notebook import Facts, count, listed, shown
-from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import Dataset
-from pidgan.sample.stored import as_column, equals_any
 from pidgan.sample.weights import check_weights, n_eff_of_sums
 
 Content = Literal["efficiency", "passed", "total"]
@@ -344,12 +350,12 @@ class EfficiencyTable:
 
 @checked
 def efficiency_table(
-    frame: bins.Columns,
+    frame: Rows,
     cuts: Sequence[str] | str,
     *,
     where: str | None = None,
     binning: bins.Binning | None = None,
-    weights: ArrayLike | None = None,
+    weights: Weights | None = None,
     variance: sorted_rows.VarianceName = "wilson",
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
@@ -361,14 +367,16 @@ def efficiency_table(
     announced by one `PidganWarning`; so is a cut that all rows or none pass.
 
     Args:
-        frame: Named columns of n rows: the variables of cuts and binning.
+        frame: Rows with the variables of cuts and binning: a DataFrame, a dict of
+            arrays, an awkward array of records, a structured array; or files, of which
+            only these branches are read.
         cuts: One cut or several; PIDCalib's `DLLK` is `PIDK`, and so on.
         where: Denominator: only rows that pass this cut are counted. It may name any
             column.
         binning: Name of a binning that ships ("hadrons"); or, by condition, edges, the
             name of a binning, or a number of bins of equal effective population. None
             gives the efficiency of all rows.
-        weights: (n,) weights of any sign; None means 1.
+        weights: (n,) weights of any sign, or the column of them; None means 1.
         variance: Formula of the intervals, "wilson" or "pidcalib"; see the module's
             text.
         sentinels: Values of a variable that mean "not measured".
@@ -383,11 +391,12 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
+    columns, w = read_columns(frame, cuts, where, binning, weights, aliases)
     if where is not None:
-        frame, weights = _among(frame, where, weights, sentinels, aliases)
-    edges, rows = _bins(frame, binning, weights)
-    parsed = _parse(frame, cuts, aliases)
-    passes, sentinel_rows = _passes(frame, parsed, rows, sentinels)
+        columns, w = choose_rows(columns, where, w, sentinels, aliases)
+    edges, rows = _bins(columns, binning, w)
+    parsed = parse_cuts(columns, cuts, aliases)
+    passes, sentinel_rows = passing_rows(columns, parsed, rows, sentinels)
     table = EfficiencyTable.from_shares(
         passes,
         rows,
@@ -458,11 +467,11 @@ def warn_of_table(table: EfficiencyTable) -> None:
 
 @checked
 def cut_covariance(
-    frame: bins.Columns,
+    frame: Rows,
     cuts: Sequence[str] | str,
     *,
     binning: bins.Binning | None = None,
-    weights: ArrayLike | None = None,
+    weights: Weights | None = None,
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
 ) -> FloatArray:
@@ -472,75 +481,22 @@ def cut_covariance(
     "pidcalib" variance. Different bins share no rows and are uncorrelated.
 
     Args:
-        frame: Named columns of n rows.
+        frame: Rows, as in `efficiency_table`.
         cuts: One cut or several.
         binning: Binning as in `efficiency_table`.
-        weights: (n,) weights of any sign; None means 1.
+        weights: (n,) weights of any sign, or the column of them; None means 1.
         sentinels: Values of a variable that mean "not measured".
         aliases: Further names for columns in cuts.
 
     Returns:
         (n_cuts, n_cuts, ...) with the shape of the binning last; NaN where S <= 0.
     """
-    edges, rows = _bins(frame, binning, weights)
-    parsed = _parse(frame, cuts, aliases)
-    passes, _ = _passes(frame, parsed, rows, sentinels)
+    columns, w = read_columns(frame, cuts, None, binning, weights, aliases)
+    edges, rows = _bins(columns, binning, w)
+    parsed = parse_cuts(columns, cuts, aliases)
+    passes, _ = passing_rows(columns, parsed, rows, sentinels)
     covariance = sorted_rows.share_covariance(passes, rows)
     return covariance.reshape(len(parsed), len(parsed), *bins.bin_shape(edges))
-
-
-def _among(
-    frame: bins.Columns,
-    where: str,
-    weights: ArrayLike | None,
-    sentinels: Mapping[str, tuple[float, ...]] | None,
-    aliases: Mapping[str, str] | None,
-) -> tuple[bins.Columns, ArrayLike | None]:
-    """Return the rows that pass a cut, and their weights."""
-    (cut,) = _parse(frame, where, aliases)
-    chosen = cut.passes(frame, sentinels)
-    if not chosen.any():
-        raise DatasetError(f"where {where!r}: none of the {len(chosen)} rows passes")
-    w = None if weights is None else np.asarray(weights)
-    if w is not None and w.shape != chosen.shape:
-        raise ValueError(f"weights of shape {w.shape}, expected {chosen.shape}")
-    left: bins.Columns
-    if isinstance(frame, pd.DataFrame):
-        left = frame.loc[chosen]
-    else:
-        left = {str(name): np.asarray(frame[name])[chosen] for name in frame}
-    return left, None if w is None else w[chosen]
-
-
-def _parse(
-    frame: bins.Columns, cuts: str | Sequence[str], aliases: Mapping[str, str] | None
-) -> list[Cut]:
-    """The cuts, checked against the columns."""
-    names = list(map(str, frame))
-    if not (texts := cut_texts(cuts)):
-        raise ValueError("no cut given")
-    return [parse_cut(text, names=names, aliases=aliases) for text in texts]
-
-
-def _passes(
-    frame: bins.Columns,
-    cuts: Sequence[Cut],
-    rows: sorted_rows.SortedRows,
-    sentinels: Mapping[str, tuple[float, ...]] | None,
-) -> tuple[BoolArray, IntArray]:
-    """Whether rows pass, (n_cuts, m), and how many have no value for a cut."""
-    columns: dict[str, NDArray[Any]] = {}
-    unusable: dict[str, BoolArray] = {}
-    for name in dict.fromkeys(name for cut in cuts for name in cut.names):
-        try:
-            columns[name] = as_column(frame[name])[rows.order]
-        except ValueError as error:
-            raise CutError(f"column {name!r} {error}") from None
-        unusable[name] = ~np.isfinite(columns[name])
-        unusable[name] |= equals_any(columns[name], (sentinels or {}).get(name, ()))
-    lost = [np.any([unusable[name] for name in cut.names], axis=0) for cut in cuts]
-    missing = np.count_nonzero(lost, axis=1)
-    return np.array([cut.passes(columns, sentinels) for cut in cuts]), missing
 
 
 def _bins(

@@ -27,6 +27,7 @@ import pandas as pd
 from pidgan.arguments import brief, checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
+from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.bundle.reference import REPEATS, reference_frame
 from pidgan.efficiency.binning import Binning, bin_index
 from pidgan.efficiency.efficiency_map import MIN_EVENTS
@@ -216,8 +217,8 @@ class WorkingPoint:
 
 @checked
 def working_point(
-    signal: Generator,
-    rejected: Sequence[Generator] = (),
+    signal: GivenGenerator,
+    rejected: Sequence[GivenGenerator] = (),
     *,
     cut: str,
     efficiency: float | None = None,
@@ -230,8 +231,8 @@ def working_point(
     """Find the threshold at which a cut has a wanted efficiency or misID.
 
     Args:
-        signal: Bundle or model of the species to keep, with a reference.
-        rejected: Bundles or models of the species to reject, with a reference each.
+        signal: Bundle or model of the species to keep, with a reference, or its path.
+        rejected: The same of the species to reject.
         cut: Cut with `x` for the threshold, such as "RichDLLk > x & RichDLLp < 5".
         efficiency: Wanted corrected efficiency of the signal.
         max_misid: Highest corrected misID allowed for any rejected species, instead of
@@ -309,8 +310,8 @@ def working_point(
 
 @checked
 def scan_cut(
-    signal: Generator,
-    rejected: Sequence[Generator] = (),
+    signal: GivenGenerator,
+    rejected: Sequence[GivenGenerator] = (),
     *,
     cut: str,
     thresholds: Sequence[float] | FloatArray | None = None,
@@ -319,7 +320,7 @@ def scan_cut(
     repeats: int = REPEATS,
 ) -> CutScan:
     """Evaluate a cut at many thresholds; the arguments are those of `working_point`."""
-    generators = [signal, *rejected]
+    generators = [open_generator(one) for one in (signal, *rejected)]
     frames = [reference_frame(generator, None) for generator in generators]
     if thresholds is None:
         x = _quantile_thresholds(generators, frames, cut)

@@ -1,17 +1,18 @@
 """Files of the user: ROOT, Parquet, numpy, HDF5; the only room that knows formats.
 
 `tables` finds and reads trees and writes new files, `copying` writes copies with
-branches added, `trees` has the types of trees and branches and the protocol of a
-format, `formats` one file for each format, `frames` makes rows in memory a tree,
-`documents` reads JSON, TOML and bytes whole, `writing` is the writer of whole files,
-sets of files and folders, `seals` has the hashes by which files that belong together
-know one another, `leftovers` what killed runs left, `places` tells what lies at a path,
-`recognition` what it is, such as a dataset or a bundle, `fetching` keeps files of
-addresses in a cache, `xrootd` loads the client of root:// addresses, `machine` has the
-cores and the memory of this process.
+branches added, `computing` makes new branches in memory, `trees` has the types of trees
+and branches and the protocol of a format, `formats` one file for each format, `frames`
+makes rows in memory a tree, `documents` reads JSON, TOML and bytes whole, `writing` is
+the writer of whole files, sets of files and folders, `seals` has the hashes by which
+files that belong together know one another, `leftovers` what killed runs left, `places`
+tells what lies at a path, `recognition` what it is, such as a dataset or a bundle,
+`fetching` keeps files of addresses in a cache, `xrootd` loads the client of root://
+addresses, `machine` has the cores and the memory of this process.
 """
 
 __all__ = [
+    "computing",
     "copying",
     "documents",
     "fetching",

@@ -19,10 +19,8 @@ import numpy as np
 from pidgan.errors import NtupleError, PidganError, PidganWarning, one_line
 from pidgan.files import formats, trees
 from pidgan.files.trees import BASKET_ENTRIES, Addition, BranchType, Source, Tree
+from pidgan.files.trees import CHUNK_BYTES as CHUNK_BYTES
 from pidgan.files.writing import writing_file
-
-CHUNK_BYTES = 100_000_000
-"""Largest number of bytes of a chunk, whatever its number of entries."""
 
 Record: TypeAlias = Callable[[list[str], list[str]], Sequence[str]]
 """From the lines of an input's record and the notes on a copy to the copy's lines."""

@@ -98,6 +98,14 @@ def is_frame(rows: Any) -> bool:
     return is_structured or is_records or isinstance(rows, pd.DataFrame | Mapping)
 
 
+def is_rows(given: Any) -> bool:
+    """Return whether something is rows in memory, a path, or several of these."""
+    if isinstance(given, str | Path) or is_frame(given):
+        return True
+    is_listed = isinstance(given, list | tuple) and len(given) > 0
+    return is_listed and all(isinstance(one, str | Path) for one in given)
+
+
 def frame_source(rows: Any, name: str = "") -> Source:
     """Return rows in memory as a source, which messages name.
 

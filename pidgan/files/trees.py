@@ -20,6 +20,9 @@ from pidgan.files import xrootd
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
 
+CHUNK_BYTES = 100_000_000
+"""Largest number of bytes of a chunk, whatever its number of entries."""
+
 TRIAL_ENTRIES = 100
 """Entries that are copied before the work, to see whether all can be."""
 

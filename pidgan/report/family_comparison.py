@@ -176,7 +176,7 @@ class FamilyComparison:
 
 @checked
 def compare_families(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     directory: str | Path,
     *,
     families: Sequence[str] = FAMILIES,
@@ -195,7 +195,7 @@ def compare_families(
     for all families so far. A family whose training diverges is listed with the reason.
 
     Args:
-        dataset: Dataset, from `build_dataset`.
+        dataset: Dataset from `build_dataset`, or its folder.
         directory: Directory to write into.
         families: Names of families and of recipes.
         budget: Wall-clock time of each training, "10m" or seconds.
@@ -218,6 +218,7 @@ def compare_families(
         >>> found = compare_families(dataset, "families")         # doctest: +SKIP
         >>> print(found.text())                                   # doctest: +SKIP
     """
+    dataset = Dataset.open(dataset)
     known = (*FAMILIES, *RECIPES)
     for name in (*families, *(settings or {})):
         if name not in known:

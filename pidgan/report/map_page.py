@@ -11,6 +11,7 @@ import numpy as np
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
+from pidgan.bundle.opening import open_generator
 from pidgan.bundle.reference import parse_cuts
 from pidgan.efficiency import real_vs_generated
 from pidgan.efficiency.among import reference_among
@@ -36,14 +37,18 @@ class MapInput:
     """An efficiency map with the generator and the rows that it was made from.
 
     Attributes:
-        map: Efficiency map, from `run_systematics`.
-        generator: Generator of the map: a model or an opened bundle.
+        map: Efficiency map, from `run_systematics`, or its file, which is opened.
+        generator: Generator of the map: a model or a bundle, or its path.
         reference: Reference rows of the map; None means those of the generator.
     """
 
     map: EfficiencyMap
     generator: Generator
     reference: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "map", EfficiencyMap.open(self.map))
+        object.__setattr__(self, "generator", open_generator(self.generator))
 
 
 @checked

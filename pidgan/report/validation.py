@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from pidgan.arguments import checked
 from pidgan.bundle.card import Generator, sample_targets
+from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency.among import rows_among, where_of_dataset
 from pidgan.efficiency.binning import Binning
 from pidgan.errors import DatasetError, PidganWarning
@@ -46,13 +48,13 @@ MIN_FLOOR_SHARE = 0.7  # of the number of test rows; fewer make a floor too high
 
 @checked
 def validate(
-    generator: Generator,
-    dataset: Dataset,
+    generator: GivenGenerator,
+    dataset: Dataset | str | Path,
     *,
     cuts: str | Sequence[str] | None = None,
     where: str | None = None,
     binning: Binning | None = None,
-    misid: Sequence[tuple[Generator, Dataset]] = (),
+    misid: Sequence[tuple[GivenGenerator, Dataset | str | Path]] = (),
     part: PartName = "test",
     seed: int = 1,
     max_rows: int = 1_000_000,
@@ -68,8 +70,8 @@ def validate(
     pulls. Showers, for a dataset with cells: see `compare_showers`.
 
     Args:
-        generator: Anything that can sample: a model or an opened bundle.
-        dataset: Dataset whose train part the generator was trained on.
+        generator: Anything that can sample: a model or a bundle, or its path.
+        dataset: Dataset whose train part the generator was trained on, or its folder.
         cuts: One PID cut or several; None means the standard cuts of the sample.
         where: Denominator of the efficiencies. Its terms on conditions and on branches
             that the dataset kept choose the rows of all figures, those on targets the
@@ -96,6 +98,8 @@ def validate(
         >>> report = validate(model, dataset, cuts="RichDLLk > 0")  # doctest: +SKIP
         >>> report.save("kaon-report")  # doctest: +SKIP
     """
+    generator, dataset = open_generator(generator), Dataset.open(dataset)
+    rejects = [(open_generator(one), Dataset.open(rows)) for one, rows in misid]
     if dataset.sample.cells is not None:
         if cuts or misid or binning or where:
             raise DatasetError(
@@ -114,7 +118,7 @@ def validate(
             f"dataset {dataset.sample.name!r} has tracks, which are judged on the part "
             f"'test'; part {part!r} is for showers"
         )
-    total = TRACK_PARTS + len(misid)
+    total = TRACK_PARTS + len(rejects)
     with Bar("validate", total=total, unit="parts", show=progress) as bar:
         return _validate_tracks(
             generator,
@@ -123,7 +127,7 @@ def validate(
             cuts=cuts,
             where=where,
             binning=binning,
-            misid=misid,
+            misid=rejects,
             seed=seed,
             max_rows=max_rows,
             c2st_rows=c2st_rows,

@@ -230,17 +230,19 @@ class Dataset:
 
     @classmethod
     @checked
-    def open(cls, path: str | Path, *, verify: bool = True) -> "Dataset":
+    def open(cls, path: "str | Path | Dataset", *, verify: bool = True) -> "Dataset":
         """Open a dataset; its arrays are mapped from disk, not read into memory.
 
         Args:
-            path: Folder that `save` wrote.
+            path: Folder that `save` wrote; a dataset is returned unchanged.
             verify: Compare the content with its hash, which takes about a second per
                 gigabyte.
 
         Raises:
             DatasetError: The folder holds no dataset, or a damaged one.
         """
+        if isinstance(path, Dataset):
+            return path
         folder = Path(path)
         return read_set(folder / _DESCRIPTION, lambda: _open(folder, verify=verify))
 

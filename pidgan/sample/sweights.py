@@ -14,6 +14,7 @@ weight of a row therefore is the one of a fit without this row (`_without_own_ro
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +26,13 @@ from scipy.stats import chi2 as chi2_distribution
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
+from pidgan.files.frames import Rows, is_rows
+from pidgan.files.tables import find_sources, read_columns
 from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_fit import MassFit, components, fit_mass
 from pidgan.sample.mass_shapes import Component
+from pidgan.sample.variables import Variable
 
 #: Bins of the fit: a fifth of the narrowest peak in use, so nothing is lost.
 N_BINS = 200
@@ -117,7 +121,10 @@ class SweightResult:
 
 @checked
 def compute_sweights(
-    mass: ArrayLike, discriminant: Discriminant, *, source: str = "the sample"
+    mass: FloatArray | Sequence[float] | Rows,
+    discriminant: Discriminant,
+    *,
+    source: str = "the sample",
 ) -> SweightResult:
     """Fit the discriminant and return signal sWeights.
 
@@ -126,7 +133,8 @@ def compute_sweights(
     sum p_i p_j / (N_s p_s + N_b p_b)^2 over rows (arXiv:physics/0402083, eq. 15).
 
     Args:
-        mass: Values (n,) of the discriminant, MeV, all within its range.
+        mass: Values (n,) of the discriminant, MeV, all within its range; or rows in
+            memory or files, of which its branch is read, in its unit.
         discriminant: Range and shapes of the fit.
         source: Name of the input in messages.
 
@@ -141,7 +149,7 @@ def compute_sweights(
         >>> shape = Discriminant(branch="D0_M", range=(1815, 1915))  # doctest: +SKIP
         >>> compute_sweights(mass, shape).weights.sum()  # doctest: +SKIP
     """
-    values = np.asarray(mass, dtype=np.float64)
+    values = _values(mass, discriminant)
     where = f"mass fit of {source} in {discriminant.branch!r}"
     _check(values, discriminant, where)
     low, high = discriminant.range
@@ -214,6 +222,16 @@ def alternative_sweights(
             found[name] = np.zeros(len(values))
             found[name][inside] = result.weights
     return found
+
+
+def _values(mass: Any, discriminant: Discriminant) -> FloatArray:
+    """Return the values (n,) of the discriminant, MeV."""
+    if not is_rows(mass):
+        return np.asarray(mass, dtype=np.float64)
+    branch = discriminant.branch
+    read = Variable(name=branch, unit=discriminant.unit, range=discriminant.range)
+    frames = [read_columns(one, [branch]) for one in find_sources(mass)]
+    return np.concatenate([read.evaluate(frame) for frame in frames])
 
 
 def _check(values: FloatArray, discriminant: Discriminant, where: str) -> None:

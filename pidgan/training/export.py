@@ -9,7 +9,7 @@ file's metadata.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from warnings import warn
 
 import numpy as np
@@ -30,10 +30,10 @@ from pidgan.progress import Bar
 from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.export_graph import OnnxGraph
-from pidgan.training.model import Model
+from pidgan.training.model import Model, open_model
 from pidgan.training.refinement import RefinedModel
 
-Exported = Model | RefinedModel | Parametrised | Chain
+Exported: TypeAlias = Model | RefinedModel | Parametrised | Chain
 """What can be written as a bundle."""
 
 PARITY_ROWS = 10_000
@@ -62,7 +62,7 @@ class Parity:
 
 @checked
 def export_bundle(
-    model: Exported,
+    model: Exported | str | Path,
     path: str | Path,
     *,
     report: Any = None,
@@ -73,7 +73,8 @@ def export_bundle(
     """Write a model as a bundle, with its reference file beside it.
 
     Args:
-        model: Result of `train`, `refine` or `fit_parametrisation`.
+        model: Result of `train`, `refine` or `fit_parametrisation`, or the folder of a
+            model.
         path: Path of the bundle, ending in ".onnx"; the reference file is named
             "<stem>.reference.parquet".
         report: Result of `validate`, whose headline figures go onto the card.
@@ -92,6 +93,8 @@ def export_bundle(
         >>> export_bundle(model, "kaon.onnx", report=report)      # doctest: +SKIP
         PosixPath('kaon.onnx')
     """
+    if isinstance(model, str | Path):
+        model = open_model(model)
     path = Path(path)
     if path.suffix != ".onnx":
         raise BundleError(f"{path}: the name of a bundle ends in .onnx")

@@ -76,7 +76,7 @@ class Progress:
 
 @checked
 def train(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     *,
     family: Any = None,
     recipe: str | None = None,
@@ -92,7 +92,7 @@ def train(
     """Train a generator on the training part of a dataset.
 
     Args:
-        dataset: Dataset from `build_dataset`.
+        dataset: Dataset from `build_dataset`, or its folder.
         family: How the generator is learnt: the name of a family or of a published
             recipe, or a value with its settings, such as
             `pidgan.training.families.WganGp(width=64)`. The default is "distilled", and
@@ -134,6 +134,7 @@ def train(
         >>> model = train(dataset, budget="20m", seed=1)          # doctest: +SKIP
         >>> model.save("kaon-model")                              # doctest: +SKIP
     """
+    dataset = Dataset.open(dataset)
     check_callbacks(callbacks, dataset.sample)
     own: Any = {"seed": seed, "directory": directory, "resume": resume}
     with training_progress(progress) as show:

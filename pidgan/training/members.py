@@ -30,7 +30,7 @@ _NAME = re.compile(r"member_(\d+)(\.onnx)?\Z")
 
 @checked
 def train_members(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     directory: str | Path,
     *,
     members: int,
@@ -47,7 +47,7 @@ def train_members(
     """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
 
     Args:
-        dataset: Dataset from `build_dataset`.
+        dataset: Dataset from `build_dataset`, or its folder.
         directory: Folder of the members; each is saved when it is trained.
         members: Number of members.
         family, recipe, settings: Family and settings, see `train`.
@@ -79,6 +79,7 @@ def train_members(
     from pidgan.training.pace import Pace
     from pidgan.training.setup import choose_family
 
+    dataset = Dataset.open(dataset)
     links = dataset.sample.links
     seconds, pace = length(budget, None if links else steps)
     chosen = choose_family(family, recipe, settings, dataset.sample)

@@ -149,12 +149,14 @@ class Model:
 
 
 @checked
-def open_model(path: str | Path) -> Model | Chain:
-    """Read the model or chain that `save` wrote.
+def open_model(path: str | Path | Model | Chain) -> Model | Chain:
+    """Read the model or chain that `save` wrote; one that is open is returned.
 
     Raises:
         TrainingError: The directory has no finished model, or the model is damaged.
     """
+    if isinstance(path, Model | Chain):
+        return path
     path = Path(path)
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]

@@ -15,6 +15,7 @@ remove, and generation is not what takes the time.
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
 from pidgan.training.loop import Progress
-from pidgan.training.model import Model
+from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.patterns import pick_pattern
@@ -127,8 +128,8 @@ class RefinedModel:
 
 @checked
 def refine(
-    model: Model | Chain,
-    dataset: Dataset,
+    model: Model | Chain | str | Path,
+    dataset: Dataset | str | Path,
     *,
     candidates: int = DEFAULT_CANDIDATES,
     ratio_steps: int = DEFAULT_STEPS,
@@ -141,8 +142,8 @@ def refine(
     among the weights of the network, where there are none is no gain.
 
     Args:
-        model: from `train`.
-        dataset: the one it was trained on.
+        model: Model from `train`, or its folder.
+        dataset: Dataset that it was trained on, or its folder.
         candidates: K.
         ratio_steps: Number of updates of the network.
         seed: of the network and of the generated rows.
@@ -159,6 +160,7 @@ def refine(
         >>> refined = refine(model, dataset, candidates=8)        # doctest: +SKIP
         >>> export_bundle(refined, "kaon-refined.onnx")           # doctest: +SKIP
     """
+    model, dataset = open_model(model), Dataset.open(dataset)
     if isinstance(model, Chain):
         raise TrainingError(
             f"{model.card.sample.name!r} is a chain, which cannot be refined; expected "
