@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pidgan.bundle.c_file import export_c
     from pidgan.bundle.collecting import collect
     from pidgan.bundle.collection import Collection
-    from pidgan.cli.demo import run_demo
     from pidgan.efficiency.binning import choose_edges, equal_population
     from pidgan.efficiency.efficiency_map import EfficiencyMap
     from pidgan.efficiency.pid_efficiency import (
