@@ -28,7 +28,7 @@ TEMPLATE = "report/report.html"
 TINY = 1e-4  # smaller numbers are written with a power of ten
 
 # Lengths in CSS pixels on screens of 800 to 1,300, where two figures stand in a line.
-OPEN_HEIGHT = 5200  # of everything that is open at first
+OPEN_HEIGHT = 4600  # of everything that is open at first
 COLUMN, PAGE, LINE, TABLE_LINE, HEADING, CHARACTERS = 490, 990, 24, 31, 64, 85
 WIDE_INCHES, FULL_INCHES = 8.0, 11.0  # of a figure of two columns, and of all
 
