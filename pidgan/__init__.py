@@ -363,4 +363,5 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # What a person may use: completion in a notebook shows nothing else.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

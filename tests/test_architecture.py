@@ -196,6 +196,11 @@ def test_import_is_light() -> None:
     assert run.stdout.strip() == "[]"
 
 
+def test_completion_shows_public_names_only() -> None:
+    shown = {name for name in dir(pidgan) if not name.startswith("__")}
+    assert shown == set(pidgan.__all__) - {"__version__"}
+
+
 def test_public_names() -> None:
     nouns = {"Sample", "Dataset", "Report", "Bundle", "EfficiencyMap", "PidganError"}
     verbs = {

@@ -104,7 +104,8 @@ class ApplySummary:
             lines += [f"  {name} = {origin}" for name, origin in mapping.items()]
             counts = self.counts.get(track, {})
             lines += [
-                f"  {number} tracks {STATUS_WORDS.get(name, name)}"
+                f"  {number} {'track' if number == 1 else 'tracks'} "
+                f"{STATUS_WORDS.get(name, name)}"
                 for name, number in counts.items()
                 if number or name == "generated"
             ]

@@ -17,6 +17,7 @@ import pandas as pd
 import pidgan
 from pidgan import simulation
 from pidgan.arguments import checked
+from pidgan.bundle.card import trained_text
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
 from pidgan.files.tables import find_sources, read_columns, write_trees
@@ -126,6 +127,10 @@ def run_demo(
         f"within 1 total sigma: {within[0]} of {len(found)}; within 3: {within[1]}"
     )
     _write_summary(work, found)
+    for name in SPECIES:
+        trained_in = trained_text(pidgan.open_bundle(work / f"{name}.onnx").card)
+        if "poor" in trained_in:
+            echo(f"{name}: {trained_in}; --overwrite --budget 10m gives it more time")
     reports = [f"{name}-report/{HTML_NAME}" for name in SPECIES]
     for page in (HTML_NAME, *reports, INDEX_NAME):
         echo((work / page).resolve().as_uri())

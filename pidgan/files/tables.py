@@ -414,7 +414,7 @@ def _trees_meant(source: Source, trees: Sequence[str]) -> list[Source]:
     if trees and not meant:
         raise NtupleError(
             f"{source} has none of the trees {', '.join(map(repr, trees))}; its trees: "
-            f"{listed}"
+            f"{listed}; name yours as `trees` in the definition of the sample"
         )
     if not trees and len(present) != 1:
         raise NtupleError(

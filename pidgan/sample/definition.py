@@ -267,9 +267,11 @@ class Sample(BaseModel):
             for variable in found:
                 low, high = variable.range
                 where = variable.derive or variable.branch or variable.name
+                given = "" if variable.unit == "1" else f" ({variable.unit})"
+                unit = "" if variable.unit == "1" else f" {variable.package_unit}"
                 lines.append(
-                    f"{kind:13} {variable.name}: {where} ({variable.unit}), "
-                    f"{low:g} to {high:g} {variable.package_unit}"
+                    f"{kind:13} {variable.name}: {where}{given}, "
+                    f"{low:g} to {high:g}{unit}"
                 )
         if self.cells:
             lines += [

@@ -69,6 +69,7 @@ def test_a_demo_continues(
     assert [line.split()[0] for line in lines if line[1:2] == "/"][-6:] == [
         f"{number}/6" for number in range(1, 7)
     ]
+    assert sum("the generator is poor" in line for line in lines) == len(demo.SPECIES)
     assert lines[-4] == (folder / "report.html").as_uri()
     for uri in lines[-4:]:
         assert Path(uri.removeprefix("file://")).is_file()

@@ -417,6 +417,7 @@ def test_sweights_of_another_file(tmp_path: Path) -> None:
     assert [e.names for e in weights.expressions] == [("Dst_M", "D_M"), ("D_M",)]
     assert "Dst_M" not in sample.branches
     assert "matched by order_index in the order of Dst_M - D_M, D_M" in sample.text()
+    assert "(1)" not in sample.text()
     assert Sample.model_validate_json(sample.to_json()) == sample
     child = 'extends = "own.toml"\nunweighted = true\n'
     assert load_sample(write(tmp_path, child, "child.toml")).sweights is None
