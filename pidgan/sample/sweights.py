@@ -273,14 +273,16 @@ def _unbinned_yields(
         fraction = brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
     n_signal, n_background = fraction * len(position), (1 - fraction) * len(position)
     if n_background < MIN_BACKGROUND * errors[1]:
-        raise _pure(where, f"{n_background:.0f} +- {errors[1]:.0f} rows")
+        account = f"{n_background:.0f} +- {errors[1]:.0f} of {len(position)} rows"
+        raise _pure(where, f"background {account}")
     return float(n_signal), float(n_background)
 
 
 def _pure(where: str, account: str) -> FitError:
     return FitError(
-        f"{where} cannot tell signal from background ({account}); if there is "
-        f"no background, set unweighted = true"
+        f"{where} cannot tell signal from background ({account}): give "
+        "more rows or a simpler 'signal'; if there is no background, set "
+        "unweighted = true"
     )
 
 
