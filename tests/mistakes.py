@@ -34,6 +34,8 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("apply analysis.root -o q.root", USAGE, ("--track",)),
     ("apply --track Kplus=kaon.onnx -o q.root", USAGE, ("FILE",)),
     (f"{APPLY} --track Kplus=kaon.onnx", USAGE, ("'Kplus'", "twice")),
+    (f"{TABLE} --where 'P > 1' --where 'P < 9'", USAGE, ("--where", "twice", "by &")),
+    ("train kaon -o m --seed 1 --seed 2", USAGE, ("--seed", "twice")),
     ("train kaon -o m --set width=3 --set width=4", USAGE, ("'width'", "twice")),
     ("train kaon -o m --steps 10 --budget 5m", USAGE, ("--budget", "--steps")),
     ("efficiency analysis.root", USAGE, ("--map", "missing", "TRACK=MAP.json")),

@@ -288,6 +288,15 @@ def check_numbers(
             )
 
 
+_LOOKS_LIKE = {
+    (False, 1e3): "GeV",
+    (True, 1e-3): "MeV",
+    (False, 1e-3): "keV",
+    (True, 1e3): "TeV",
+}
+"""Unit of a momentum by whether it is taken as GeV, and the factor that it lacks."""
+
+
 def check_units(
     conditions: Sequence[FoundCondition], columns: Columns, source: Source, track: str
 ) -> None:
@@ -305,14 +314,18 @@ def check_units(
             continue
         median = float(np.median(values[usable]))
         low, high = variable.range
-        for factor, got, fix in ((1e3, "GeV", "GeV"), (1e-3, "MeV", "MeV")):
+        for factor in (1e3, 1e-3):
             if not low <= median <= high and low <= median * factor <= high:
+                is_large = UNIT_FACTORS[condition.unit] > 1
+                got = _LOOKS_LIKE[is_large, factor]
+                fix = f"multiply it by {factor:g} first"
+                if got in ("MeV", "GeV"):
+                    fix = f"give {_unit_hint(source, variable.name, got)}"
                 raise NtupleError(
                     f"{source}: {', '.join(map(repr, condition.inputs))} for condition "
                     f"{variable.name}{of_track(track)} looks like {got} where "
                     f"{condition.unit} is expected: median {median:.4g} MeV, trained "
-                    f"range {low:g} to {high:g} MeV; give "
-                    f"{_unit_hint(source, variable.name, fix)}"
+                    f"range {low:g} to {high:g} MeV; {fix}"
                 )
 
 

@@ -115,7 +115,22 @@ class Verb(click.Command):
                     PidganWarning,
                     stacklevel=2,
                 )
+        if not ctx.resilient_parsing:
+            self._refuse_repeated(ctx, words)
         return super().parse_args(ctx, words)
+
+    def _refuse_repeated(self, ctx: click.Context, words: list[str]) -> None:
+        """Raise if an option with one value is given twice: the first would be lost."""
+        seen = set()
+        for option in self.make_parser(ctx).parse_args(args=list(words))[2]:
+            if not isinstance(option, click.Option):
+                continue
+            if option.name in seen and not (option.multiple or option.is_flag):
+                join = "; join cuts by &" if option.metavar == "CUT" else ""
+                raise click.UsageError(
+                    f"{option.opts[0]} is given twice, expected one{join}", ctx
+                )
+            seen.add(option.name)
 
 
 class Verbs(click.Group):

@@ -166,11 +166,14 @@ def as_dataframe(rows: Any, name: str = "") -> pd.DataFrame:
             f"{source}: column {nested[0]!r} has several values per row, which a "
             "DataFrame cannot hold; give an awkward array"
         )
-    columns = {
-        column: values() if kind is None else _numbers(values(), slice(None), kind)
-        for column, values in source.table.columns.items()
-        for kind in [source.table.branch_type(column)]
-    }
+    # A Series would bring its index, by which pandas sorts the rows.
+    columns: dict[str, Any] = {}
+    for column, find in source.table.columns.items():
+        values, kind = find(), source.table.branch_type(column)
+        if kind is not None:
+            columns[column] = _numbers(values, slice(None), kind)
+        else:
+            columns[column] = values.array if isinstance(values, pd.Series) else values
     return pd.DataFrame(columns)
 
 

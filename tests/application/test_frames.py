@@ -137,6 +137,23 @@ def test_parts_are_the_whole(bundle: Bundle, frame: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(shuffled, by_key[::-3])
 
 
+def test_series_in_a_dict_keep_their_order_whatever_their_index(
+    bundle: Bundle, frame: pd.DataFrame
+) -> None:
+    rows = frame[::-1].assign(name=[f"row {i}" for i in frame.index[::-1]])
+    found = pidgan.apply({"K": bundle}, {name: rows[name] for name in rows})
+    expected = pidgan.apply({"K": bundle}, rows)
+    pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
+
+
+def test_a_unit_that_cannot_be_given_is_named(
+    bundle: Bundle, frame: pd.DataFrame
+) -> None:
+    kev = frame.assign(K_P=frame["K_P"] * 1000)
+    with pytest.raises(NtupleError, match=r"looks like keV.* multiply it by 0.001 f"):
+        bundle.sample(kev, track="K")
+
+
 def test_names_and_units_are_given_as_for_apply(
     bundle: Bundle, frame: pd.DataFrame
 ) -> None:
