@@ -11,8 +11,12 @@ NAMES = {
     "efficiency": "",
     "misid": "misID of",
     "pull_rms": "rms of pulls of",
+    "n_eff": "effective",
+    "sum_weights": "sum of weights",
 }
 """Words for the keys of a validation."""
+MOST_LISTED = 3
+"""Number of values in a list that are printed."""
 
 
 def sentences(content: Mapping[str, Any], name: str = "") -> Iterator[str]:
@@ -63,7 +67,11 @@ def _plain(value: Any, digits: int = 3) -> str:
     if value is None:
         return "not known"
     if isinstance(value, float):
+        if abs(value) >= 1000:
+            return f"{value:,.0f}"
         return f"{value:.{digits}g}"
     if isinstance(value, list | tuple):
-        return f"{len(value)} values"
+        if len(value) > MOST_LISTED:
+            return f"{len(value)} values"
+        return ", ".join(_plain(one, digits) for one in value)
     return str(value)

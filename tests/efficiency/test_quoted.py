@@ -66,6 +66,6 @@ def test_a_validation_is_told_in_sentences() -> None:
         "DLLk > 0: real 95.52 % +- 0.21 %, generated 95.25 %, difference -0.27 % +- "
         "0.24 %",
         "KS distance of DLLk: not known",
-        "strange a b: 2 values",
+        "strange a b: 1, 2",
         "strange c: True",
     ]
