@@ -105,6 +105,11 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
             raise ValueError(f"{name} is {value}, expected {bound}")
 
 
+def check_path(function: str, path: Any) -> None:
+    """Raise a TypeError or ValueError unless an argument is a path."""
+    _check(function, "path", path, str | Path)
+
+
 def brief(value: Any) -> str:
     """Return a value as a short text of one line, for a message."""
     text = " ".join(repr(value).split())

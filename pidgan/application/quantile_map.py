@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pidgan.arguments import checked
+from pidgan.arguments import check_path, checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
@@ -102,6 +102,7 @@ class QuantileMap:
         """
         if isinstance(path, QuantileMap):
             return path
+        check_path("open", path)
         refuse_other(path, "quantile map", error=NtupleError)
         content = read_json(path, error=NtupleError)
         try:

@@ -33,7 +33,7 @@ from warnings import warn
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from pidgan import higher
-from pidgan.arguments import brief, checked
+from pidgan.arguments import brief, check_path, checked
 from pidgan.bundle.bundle import Bundle, read_bundle
 from pidgan.bundle.bundle_file import MAX_BYTES
 from pidgan.bundle.card import Card
@@ -180,6 +180,7 @@ class Collection:
         """
         if isinstance(path, Collection):
             return path
+        check_path("open", path)
         path = Path(path)
         refuse_other(path, "collection", error=BundleError)
         content = read_toml(path, error=BundleError)

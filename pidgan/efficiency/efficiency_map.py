@@ -25,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from pidgan.arguments import checked
+from pidgan.arguments import check_path, checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.shipped import shipped_names, shipped_path
 from pidgan.efficiency import binning as bins
@@ -307,6 +307,7 @@ class EfficiencyMap:
         """
         if isinstance(path, EfficiencyMap):
             return path
+        check_path("open", path)
         file = shipped_path(path, ".json")
         return read_set(file, lambda: cls._read(file))
 

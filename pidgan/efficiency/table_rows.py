@@ -12,7 +12,7 @@ from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.errors import CutError, DatasetError, nearest
 from pidgan.files import tables
-from pidgan.files.frames import Rows
+from pidgan.files.frames import Rows, frame_source
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
 from pidgan.sample.stored import as_column, equals_any
 
@@ -33,6 +33,8 @@ def read_columns(
     columns: bins.Columns
     if isinstance(frame, pd.DataFrame | Mapping):
         columns = frame
+        if isinstance(frame, Mapping):
+            frame_source(frame)  # raises where values are no columns
         if by_name is not None and by_name not in columns:
             hint = nearest(by_name, map(str, columns))
             raise DatasetError(f"no column {by_name!r} for weights{hint}")

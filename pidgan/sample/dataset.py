@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pidgan.arguments import checked
+from pidgan.arguments import check_path, checked
 from pidgan.errors import DatasetError, PidganError
 from pidgan.files.documents import read_json
 from pidgan.files.recognition import missing, refuse_other
@@ -243,6 +243,7 @@ class Dataset:
         """
         if isinstance(path, Dataset):
             return path
+        check_path("open", path)
         folder = Path(path)
         return read_set(folder / _DESCRIPTION, lambda: _open(folder, verify=verify))
 

@@ -10,6 +10,7 @@ import pytest
 
 from pidgan.errors import DatasetError, NtupleError, SampleError
 from pidgan.files.tables import find_sources, read_columns, write_table
+from pidgan.progress import Bar
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Discriminant
@@ -42,12 +43,13 @@ def test_a_dataset_is_that_of_a_file(
 
 def test_what_holds_the_rows_makes_no_difference(rows: pd.DataFrame) -> None:
     sample = load_sample("sim_dstar_k")
-    expected = read_rows(sample, rows).columns
+    silent = Bar("prepare", show=False)
+    expected = read_rows(sample, rows, bar=silent).columns
     columns = {name: values.to_numpy() for name, values in rows.items()}
     kinds: list[Any] = [columns, rows.to_records(index=False), ak.zip(columns)]
     kinds += [rows.convert_dtypes(), [rows[:5000], rows[5000:]]]
     for kind in kinds:
-        found = read_rows(sample, kind).columns
+        found = read_rows(sample, kind, bar=silent).columns
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)

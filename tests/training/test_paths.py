@@ -74,13 +74,13 @@ def test_a_model_and_a_dataset_by_their_folders(
 
 
 def test_wrong_paths_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="none is not a dataset: no such folder"):
+    with pytest.raises(DatasetError, match="none: no such file or folder, expected a"):
         pidgan.train("none")
-    with pytest.raises(TrainingError, match="holds no finished model"):
+    with pytest.raises(TrainingError, match="is a folder, expected a model folder"):
         pidgan.run_systematics(tmp_path)
     with pytest.raises(BundleError, match=r"none\.onnx"):
         pidgan.validate("none.onnx", GOLDEN / "kaon")
-    with pytest.raises(DatasetError, match="is not a dataset"):
+    with pytest.raises(DatasetError, match="expected a dataset"):
         pidgan.validate(GOLDEN / "kaon.onnx", tmp_path)
     with pytest.raises(TypeError, match="train: dataset is 5"):
         pidgan.train(5)
