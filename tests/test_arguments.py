@@ -134,6 +134,11 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
             {},
         ),
         "Collection.text": (Collection.open(world / "collection.toml"), {}),
+        "Bundle.sample": (bundle, {"frame": frame, "threads": 1}),
+        "Collection.sample": (
+            Collection.open(world / "collection.toml"),
+            {"frame": frame, "threads": 1},
+        ),
         "Bundle.generate": (bundle, {"conditions": frame[["P", "ETA", "nTracks"]]}),
         "make_quantile_map": (None, {"simulation": numbers, "data": 2 * numbers}),
         "QuantileMap.evaluate": (t["qmap"], {"values": numbers}),
