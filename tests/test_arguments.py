@@ -205,6 +205,8 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
                 "cuts": CUT,
             },
         ),
+        "plot": (None, {"what": frame}),
+        "write_index": (None, {"folder": world}),
         "run_demo": (None, {"output": new}),
         "export_c": (None, {"bundle": bundle, "path": world / "new.c"}),
         "simulate_calibration": (None, {"decay": "dstar_k", "n": 20}),

@@ -12,6 +12,7 @@ from toy_map import combine_rows, draw_rows, make_map
 import pidgan
 from pidgan.bundle.collection import Collection
 from pidgan.efficiency.estimates import Estimates
+from pidgan.efficiency.quoted import percent_text
 from pidgan.notebook import LONGEST, MOST_ROWS, Facts, card, line
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Discriminant
@@ -134,7 +135,7 @@ def test_efficiencies_say_what_they_are() -> None:
     text = read(found._repr_html_())
     for one in found:
         assert one.label in text
-        assert f"({100 * one.value:.2f} +- {100 * one.stat:.2f} stat" in text
+        assert percent_text(one) in text
 
 
 def test_much_is_abridged() -> None:

@@ -11,7 +11,7 @@ from pidgan.cli import options
 def picture(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
     """Refuse a name that no picture can have, before the work."""
     if path is not None:
-        from pidgan.report.pictures import check_suffix
+        from pidgan.report.suffixes import check_suffix
 
         try:
             check_suffix(path)

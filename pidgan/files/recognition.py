@@ -7,6 +7,7 @@ keys of a file; whether the content is whole is left to whoever opens it.
 
 import mmap
 import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ KINDS = {
     "demo": "the folder of a demo",
     "bundles": "a folder of bundles",
     "maps": "a folder of efficiency maps",
-    "folder": "a folder",
+    "folder": "a directory",
     "bundle": "a bundle",
     "onnx": "an ONNX file that is no bundle",
     "collection": "a collection",
@@ -107,7 +108,7 @@ def recognise(path: str | Path) -> str:
         if problem == "a directory":
             return _folder_kind(place)
         return "" if problem else _file_kind(place)
-    except (OSError, ValueError):  # not readable, or empty for a map of its bytes
+    except (OSError, ValueError, RecursionError):  # not readable, no TOML, or empty
         return ""
 
 
@@ -121,9 +122,11 @@ def other_kind(path: str | Path, *expected: str) -> str:
     vague = {_VAGUE.get(kind) for kind in expected}
     if not found or found in expected or found in vague:
         return ""
-    return f"{path} is {KINDS[found]}, expected {in_words(expected)}" + _near(
-        Path(path), expected
-    )
+    place = Path(path)
+    hint = _near(place, expected)
+    if found == "members":
+        hint = f"; a member is, such as {min(place.glob('member_*'))}"
+    return f"{path} is {KINDS[found]}, expected {in_words(expected)}{hint}"
 
 
 def refuse_other(
@@ -187,6 +190,8 @@ def _file_kind(file: Path) -> str:
             return "bundle" if is_bundle else "onnx" if head[:1] == b"\x08" else ""
     text = head.decode("utf-8", "replace")
     if file.suffix.lower() == ".toml":
+        if len(head) < _HEAD_BYTES:
+            tomllib.loads(head.decode("utf-8"))  # raises if it is none
         found = (
             k for line, k in _TOML_LINES.items() if re.search(f"(?m)^(?:{line})", text)
         )

@@ -7,7 +7,7 @@ the outcome, which saves itself, and `verdict` says what its figures are togethe
 of families. `metrics`, `shower_metrics` and `pads` are the distances behind the
 figures, `shower_validation` applies them to showers. `drawing` has the pictures of
 datasets, generators, maps, tables and ntuples, `drawn_maps` those of maps, and
-`pictures` writes them. `plots` draws from arrays.
+`pictures` writes them, under names that `suffixes` allows. `plots` draws from arrays.
 """
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "report",
     "shower_metrics",
     "shower_validation",
+    "suffixes",
     "validation",
 ]

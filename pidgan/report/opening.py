@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from pidgan.arguments import brief
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.shipped import shipped_names
 from pidgan.efficiency.efficiency_map import EfficiencyMap
@@ -67,7 +68,7 @@ def open_plotted(given: Any) -> Opened:
     kind = _kind(given)
     if kind is None:
         raise TypeError(
-            f"plot: got {type(given).__name__}, expected {EXPECTED}, or its path"
+            f"plot: what is {brief(given)}, expected {EXPECTED}, or its path"
         )
     content = binned(given) if kind == "table" else given
     if kind == "ntuple":

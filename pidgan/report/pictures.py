@@ -12,8 +12,8 @@ from pidgan.errors import nearest
 from pidgan.files.writing import refuse_existing, writing_file, writing_folder
 from pidgan.notebook import Facts, line, listed
 from pidgan.report.plots import Figure, small_png
-from pidgan.report.plots.files import check_suffix as check_suffix
 from pidgan.report.plots.files import file_content
+from pidgan.report.suffixes import check_suffix
 
 MARK = "pictures.txt"
 """File with the names of pictures, by which a folder of them is known."""
@@ -68,6 +68,7 @@ class Pictures(Mapping[str, Figure]):
         ]
         return "\n".join([*notes, *pictures])
 
+    @checked
     def only(self, *names: str) -> "Pictures":
         """Return some of the pictures.
 

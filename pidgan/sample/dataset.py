@@ -71,6 +71,10 @@ class Part:
     alternatives: npt.NDArray[np.float64]
     kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
+    def __post_init__(self) -> None:
+        if self.kept.shape == (0, 0):
+            object.__setattr__(self, "kept", np.zeros((len(self.weights), 0)))
+
     def _facts(self) -> Facts:
         shapes = {name: np.shape(value) for name, value in vars(self).items()}
         return Facts(count(len(self.weights), "rows"), shapes)

@@ -185,7 +185,7 @@ def refused(path: Path, data: bytes, message: str, *, verify: bool = True) -> No
 def test_missing_file_names_its_neighbours(path: Path) -> None:
     with pytest.raises(BundleError, match=r"no such file.*closest: 'kaon.onnx'"):
         open_bundle(path.with_name("kaons.onnx"))
-    with pytest.raises(BundleError, match="a directory, expected a bundle"):
+    with pytest.raises(BundleError, match="a folder of bundles, expected a bundle"):
         open_bundle(path.parent)
 
 

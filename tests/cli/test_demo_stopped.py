@@ -1,7 +1,5 @@
 """A demo that is stopped keeps what is finished, and the same command continues."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ class StopError(Exception):
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch, kaon_model: Any) -> list[str]:
+def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A demo with few tracks, whose trainings are counted and take no time."""
     monkeypatch.setattr(demo, "CALIBRATION_TRACKS", 15_000)
     monkeypatch.setattr(demo, "ANALYSIS_ENTRIES", 1_000)
@@ -97,7 +95,7 @@ def test_interrupting_says_how_to_continue(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "_train", interrupt)
     monkeypatch.setattr(demo, "ANALYSIS_ENTRIES", 100)

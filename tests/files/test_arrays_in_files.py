@@ -196,7 +196,7 @@ def test_damaged_hdf5_is_named(tmp_path: Path) -> None:
     with pytest.raises(NtupleError, match=r"a\.hdf5 cannot be read: "):
         describe_tree(Source(str(tmp_path / "a.hdf5")))
     (tmp_path / "b.hdf5").write_bytes(b"root" + bytes(100))
-    with pytest.raises(NtupleError, match=r"b\.hdf5 is not a HDF5 file: starts"):
+    with pytest.raises(NtupleError, match=r"b\.hdf5 is a ROOT file, expected a HDF5"):
         find_sources(tmp_path / "b.hdf5")
 
 

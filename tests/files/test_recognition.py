@@ -99,5 +99,5 @@ def test_what_is_expected_or_unknown_is_left_to_its_reader(tmp_path: Path) -> No
     assert other_kind(tmp_path / "a.npz", "npz", "parquet") == ""
     text = other_kind(tmp_path / "a.npz", "parquet")
     assert text.endswith(
-        "is a numpy file, expected a Parquet file; closest: 'a.parquet'"
+        "is a numpy file, expected a Parquet file; there is 'a.parquet'"
     )

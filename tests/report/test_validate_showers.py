@@ -62,7 +62,7 @@ def test_the_report_of_showers_saves_itself(report: Report, tmp_path: Path) -> N
 def test_what_is_for_tracks_is_refused(
     generator: Parametrised, dataset: Dataset
 ) -> None:
-    with pytest.raises(DatasetError, match="has showers; cuts, binning and misid"):
+    with pytest.raises(DatasetError, match="showers; cuts, where, binning and misid"):
         validate(generator, dataset, cuts="energy > 0")
     with pytest.raises(DatasetError, match="the generator's condition_names are P, ET"):
         validate(ToyGenerator(card=make_card()), dataset)

@@ -292,7 +292,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     folder = build_dataset(*write(tmp_path, branches())).save(tmp_path / "dataset")
     with pytest.raises(DatasetError, match="no such file or folder"):
         Dataset.open(tmp_path / "datset")
-    with pytest.raises(DatasetError, match=r"no dataset\.json"):
+    with pytest.raises(DatasetError, match="is a directory, expected a dataset"):
         Dataset.open(tmp_path)
     targets = folder / "targets.npy"
     whole = targets.read_bytes()

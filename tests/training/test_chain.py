@@ -250,7 +250,7 @@ def test_verbs_on_a_chain(run: Run, trained: Path, pair: Dataset) -> None:
     assert run("export", trained, "-o", folder / "c.onnx").code == 0
     inspected = run("inspect", folder / "c.onnx")
     assert "link          first: DLLK, nHits, isMuon; distilled, " in inspected.out
-    refined = run("refine", trained, folder / "data", "-o", folder / "r")
+    refined = run("refine", trained, folder / "data", "-o", folder / "r.onnx")
     _one_line(refined, "is a chain")
 
 

@@ -76,7 +76,7 @@ def test_a_model_and_a_dataset_by_their_folders(
 def test_wrong_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="none: no such file or folder, expected a"):
         pidgan.train("none")
-    with pytest.raises(TrainingError, match="is a folder, expected a model folder"):
+    with pytest.raises(TrainingError, match="is a directory, expected a model folder"):
         pidgan.run_systematics(tmp_path)
     with pytest.raises(BundleError, match=r"none\.onnx"):
         pidgan.validate("none.onnx", GOLDEN / "kaon")

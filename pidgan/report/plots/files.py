@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
@@ -13,21 +12,11 @@ from matplotlib.image import imread, imsave
 from pidgan.arrays import FloatArray
 from pidgan.report.plots.canvas import png, style
 
-SUFFIXES = (".png", ".pdf", ".svg")
-
 FILE_DPI = 150
 """Dots per inch of a PNG file: text is sharp in print and on fine screens."""
 
 SHEET_INCHES = 20.0
 """Width of a sheet, unless one figure alone is wider."""
-
-
-def check_suffix(path: str | Path) -> None:
-    """Raise a ValueError for a name that is neither a picture nor a folder."""
-    if Path(path).suffix.lower() not in (*SUFFIXES, "") and not Path(path).is_dir():
-        raise ValueError(
-            f"{path}: expected {', '.join(SUFFIXES)}, or the name of a folder"
-        )
 
 
 def file_content(figures: Sequence[Figure], suffix: str) -> bytes:
