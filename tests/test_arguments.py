@@ -351,7 +351,7 @@ def _problem(method: Any, given: dict[str, Any], argument: str) -> str:
 
 def test_every_public_function_is_checked() -> None:
     pytest.importorskip("tensorflow")
-    own = {"Bundle.generate", "Conditions"}
+    own = {"Bundle.generate", "Conditions", "Pictures.only"}  # check by themselves
     bare = [n for n, f in functions() if not hasattr(f, "__wrapped__") and n not in own]
     assert not bare
 

@@ -68,7 +68,6 @@ class Pictures(Mapping[str, Figure]):
         ]
         return "\n".join([*notes, *pictures])
 
-    @checked
     def only(self, *names: str) -> "Pictures":
         """Return some of the pictures.
 

@@ -39,7 +39,7 @@ for words in json.loads(sys.argv[1]):
     print("CODE", code, file=sys.stderr, flush=True)
 """
 # Verbs that need more than the base install, and perhaps even to say what is wrong.
-NEED_TRAINING = {"demo", "train", "plot", "compare", "validate", "refine"}
+NEED_TRAINING = {"demo", "train", "plot", "report", "compare", "validate", "refine"}
 
 
 def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
