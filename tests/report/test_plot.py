@@ -450,7 +450,7 @@ def test_things_that_do_not_fit_together_are_refused() -> None:
         pidgan.plot(kaon, variables=["nTrack"])
     with pytest.raises(ValueError, match="binning is given, which a plot of a map"):
         pidgan.plot(kmap, binning={"P": 3})
-    with pytest.raises(TypeError, match="got int, expected a dataset"):
+    with pytest.raises(TypeError, match="what is 5, expected a dataset"):
         pidgan.plot(5)
 
 
