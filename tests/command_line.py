@@ -11,7 +11,7 @@ import pytest
 from pidgan.cli import cli, main
 
 # Warnings, and the line of a stage that was done before the error.
-NO_ERROR = r"pidgan: (warning: |\w+: .*\d s$)"
+NO_ERROR = r"pidgan: (warning: |(?!error: )\w+: .*\d s$)"
 
 Run = Callable[..., "Result"]
 

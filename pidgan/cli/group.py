@@ -54,12 +54,10 @@ def result(text: str, *, as_json: bool, **content: Any) -> None:
 
 
 def open_generator(path: Path) -> Any:
-    """Open a model folder or a bundle."""
-    if not path.is_dir():
-        return pidgan.open_bundle(path)
-    from pidgan.training.model import open_model
+    """Open a model folder or a bundle; the library for bundles is loaded here."""
+    from pidgan.bundle import opening
 
-    return open_model(path)
+    return opening.open_generator(path)
 
 
 def open_generators(path: Path) -> list[Any]:

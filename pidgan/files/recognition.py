@@ -108,7 +108,7 @@ def recognise(path: str | Path) -> str:
         if problem == "a directory":
             return _folder_kind(place)
         return "" if problem else _file_kind(place)
-    except (OSError, ValueError, RecursionError):  # not readable, no TOML, or empty
+    except (OSError, ValueError):  # not readable, or empty for a map of its bytes
         return ""
 
 
@@ -116,13 +116,16 @@ def other_kind(path: str | Path, *expected: str) -> str:
     """Return "PATH is a bundle, expected ...; closest: ..." if it is of another kind.
 
     It is "" for what is expected, is nothing, or is not known. A TOML or JSON file
-    without the keys of a kind is left to the reader of that kind.
+    without the keys of a kind is left to the reader of that kind, and so is what is
+    no TOML.
     """
     found = recognise(path)
     vague = {_VAGUE.get(kind) for kind in expected}
     if not found or found in expected or found in vague:
         return ""
     place = Path(path)
+    if found in _TOML_LINES.values() and not _is_toml(place):
+        return ""
     hint = _near(place, expected)
     if found == "members":
         hint = f"; a member is, such as {min(place.glob('member_*'))}"
@@ -190,8 +193,6 @@ def _file_kind(file: Path) -> str:
             return "bundle" if is_bundle else "onnx" if head[:1] == b"\x08" else ""
     text = head.decode("utf-8", "replace")
     if file.suffix.lower() == ".toml":
-        if len(head) < _HEAD_BYTES:
-            tomllib.loads(head.decode("utf-8"))  # raises if it is none
         found = (
             k for line, k in _TOML_LINES.items() if re.search(f"(?m)^(?:{line})", text)
         )
@@ -199,6 +200,16 @@ def _file_kind(file: Path) -> str:
     if text.lstrip()[:1] in ("{", "["):
         return _json_kind(text)
     return {".csv": "csv", ".c": "c"}.get(file.suffix.lower(), "")
+
+
+def _is_toml(file: Path) -> bool:
+    """Return whether a file reads as TOML; a long one counts as such."""
+    try:
+        if file.stat().st_size <= _HEAD_BYTES:
+            tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _json_kind(text: str) -> str:

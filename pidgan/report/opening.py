@@ -8,6 +8,7 @@ import pandas as pd
 
 from pidgan.arguments import brief
 from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle.opening import open_generator
 from pidgan.bundle.shipped import shipped_names
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.pid_efficiency import PidEfficiencies
@@ -19,6 +20,7 @@ from pidgan.files import tables
 from pidgan.files.documents import read_json
 from pidgan.files.frames import is_frame
 from pidgan.files.places import file_problem
+from pidgan.files.recognition import recognise
 from pidgan.files.trees import is_remote
 from pidgan.report.binned import Binned, binned
 from pidgan.sample.dataset import Dataset
@@ -132,12 +134,11 @@ def _open_path(text: str) -> Opened:
 
 
 def _open_folder(path: Path) -> Opened:
-    if (path / "dataset.json").is_file():
+    kind = recognise(path)
+    if kind == "dataset":
         return Opened(kind="dataset", content=Dataset.open(path), name=path.name)
-    if any((path / name).is_file() for name in ("model.json", "chain.json")):
-        from pidgan.training.model import open_model
-
-        return Opened(kind="generator", content=open_model(path), name=path.name)
+    if kind == "model":
+        return Opened(kind="generator", content=open_generator(path), name=path.name)
     names = sorted(item.name for item in path.iterdir())
     found = "an empty folder" if not names else f"a folder with {', '.join(names[:4])}"
     if any(name.startswith("member_") for name in names):

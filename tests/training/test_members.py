@@ -25,7 +25,11 @@ def test_members_from_training_to_systematics(
     command = ("train", data, "-o", models, "--family", "energy", *SET, "--steps", 20)
     assert "2 members" in run(*command, "--members", 2).out
     _one_line(run(*command, "--members", 2), "models", "exists")
-    _one_line(run("validate", models, data, "-o", tmp_path / "r"), "member_1")
+    _one_line(
+        run("validate", models, data, "-o", tmp_path / "r"),
+        "models/member_1",
+        "a member is",
+    )
 
     assert [path.name for path in member_paths(models)] == ["member_1", "member_2"]
     first, second = (open_model(path) for path in member_paths(models))
