@@ -6,7 +6,8 @@ against generated ones, `systematics` an efficiency map of their differences,
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 `among` has denominators, `analysis_rows` the rows of ntuples, `track_maps` the maps of
 a track, `made_by` which of them serves a row, `binning` bins of conditions,
-`selections` selections of several tracks, `table_files` tables as files.
+`selections` selections of several tracks, `table_files` tables as files, `variations`
+named variations of a map.
 """
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "systematics",
     "table",
     "table_files",
+    "variations",
     "working_point",
 ]

@@ -30,6 +30,7 @@ from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.quoted import Estimate
+from pidgan.efficiency.variations import part_of
 from pidgan.errors import PidganWarning
 from pidgan.notebook import Facts, count, shown
 
@@ -150,7 +151,8 @@ class Estimates:
         for key, gradient in self.gradients.items():
             parts["calibration"] += map_covariance(self.maps[key], gradient)
         for (_, name), shift in self.shifts.items():
-            parts[name] = parts.get(name, np.zeros(shape)) + np.outer(shift, shift)
+            part = part_of(name)
+            parts[part] = parts.get(part, np.zeros(shape)) + np.outer(shift, shift)
         return {name: self._masked(part) for name, part in parts.items()}
 
     @cached_property

@@ -7,6 +7,7 @@ import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.variations import in_quadrature, parts_of_variations
 from pidgan.report.binned import Binned, Values, binned
 from pidgan.report.drawn_tables import draw_bars, draw_curves, draw_plane
 from pidgan.report.plots import Figure
@@ -100,8 +101,8 @@ def _draw_parts(given: EfficiencyMap, numbers: Sequence[int]) -> Figure:
     rows = list(numbers)
     own = given.propagate(f)
     parts = {"calibration": np.sqrt(np.diag(own))[rows]}
-    for name, shift in given.variations.items():
-        parts[name] = (shift @ f)[rows]
+    for name, shifts in parts_of_variations(given.variations).items():
+        parts[name] = in_quadrature([shift @ f for shift in shifts])[rows]
     total = _errors(given, np.arange(len(f)), f)[rows]
     cuts = [given.cuts[row] for row in rows]
     title = f"{given.metadata['species']}: all bins, by effective rows"

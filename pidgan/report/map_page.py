@@ -18,6 +18,7 @@ from pidgan.efficiency.among import reference_among
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
+from pidgan.efficiency.variations import in_quadrature, parts_of_variations
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
 from pidgan.report.index_page import refresh_index
@@ -309,8 +310,9 @@ def _summary_section(views: Sequence[_View]) -> Section:
             )
             own = f @ view.map.covariance[number] @ f
             parts["calibration"].append(float(np.sqrt(own)))
-            for name, shift in view.map.variations.items():
-                parts.setdefault(name, []).append(float(f @ shift[number]))
+            for name, shifts in parts_of_variations(view.map.variations).items():
+                error = float(in_quadrature([f @ shift[number] for shift in shifts]))
+                parts.setdefault(name, []).append(error)
         parts["real rows alone"] = real.error.tolist()
         caption = (
             f"{view.kind}: parts of the uncertainty. The part 'real rows alone' is the "
