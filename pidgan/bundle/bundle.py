@@ -35,7 +35,7 @@ from pidgan.files.machine import available_cores
 from pidgan.files.seals import part_of, reason, waiting_parts
 from pidgan.notebook import Facts, shown
 from pidgan.sample.built_in import sample_terms
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.dataset import is_of_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,8 +258,9 @@ class Bundle:
 
         The file `<stem>.reference.parquet` beside the bundle has a column for each
         condition and target, in the units of the card, `weight`, and `weight_<name>`
-        for other mass fits. It is fetched if the bundle was. None stands for a bundle
-        without this file.
+        for other mass fits. `sweight_discriminant` is the variable that the sWeights
+        are fitted in, where the dataset had it. The file is fetched if the bundle was.
+        None stands for a bundle without this file.
 
         Raises:
             BundleError: The file does not belong to the bundle, or cannot be fetched.
@@ -288,7 +289,7 @@ class Bundle:
                 raise BundleError(
                     f"{path}: no column {name!r}{nearest(name, map(str, frame))}"
                 )
-        others = [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
+        others = [name for name in map(str, frame) if is_of_weights(name)]
         return frame[[*columns, *others]]
 
     def _fetch_reference(self, names: Sequence[str]) -> None:

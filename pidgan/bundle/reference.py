@@ -17,7 +17,7 @@ from pidgan.files.frames import Frame, as_dataframe
 from pidgan.files.tables import read_table
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset
+from pidgan.sample.dataset import Dataset, is_of_weights
 
 GivenReference: TypeAlias = Dataset | Frame | str | Path
 """Rows that a generator was not trained on: a dataset, a table, or their path."""
@@ -67,7 +67,7 @@ def reference_frame(
     more = [
         name
         for name in map(str, frame)
-        if name not in columns and (others or name.startswith(ALTERNATIVE_WEIGHT))
+        if name not in columns and (others or is_of_weights(name))
     ]
     return frame[[*columns, *more]]
 

@@ -21,7 +21,7 @@ from pidgan.bundle.reference import reference_frame
 from pidgan.errors import CutError, MapError
 from pidgan.sample.built_in import WHOLE
 from pidgan.sample.cuts import Columns, Cut, all_of, parse_cut, plain_name, terms_of
-from pidgan.sample.dataset import ALTERNATIVE_WEIGHT, Dataset, Part
+from pidgan.sample.dataset import Dataset, Part, is_of_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def spelled(term: Cut, others: Sequence[str] = ()) -> str:
 
 def where_of_card(card: Card, where: str, columns: Iterable[Any]) -> Denominator:
     """Return a denominator of the variables of a generator and of other columns."""
-    others = [str(n) for n in columns if not str(n).startswith(ALTERNATIVE_WEIGHT)]
+    others = [name for name in map(str, columns) if not is_of_weights(name)]
     return parse_where(
         where,
         targets=card.target_names,
@@ -146,5 +146,5 @@ def reference_among(
         )
     card = generator.card
     kept = [*card.condition_names, *card.target_names, "weight"]
-    kept += [n for n in map(str, frame) if n.startswith(ALTERNATIVE_WEIGHT)]
+    kept += [name for name in map(str, frame) if is_of_weights(name)]
     return frame.loc[chosen, kept].reset_index(drop=True), found

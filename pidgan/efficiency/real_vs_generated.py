@@ -35,6 +35,7 @@ from pidgan.notebook import Facts, count, listed, shown
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.variables import DISCRIMINANT
 from pidgan.sample.weights import n_eff_of_sums
 
 MIN_BIN_EFF = 20.0
@@ -166,7 +167,8 @@ class ComparedRows:
     """Outcomes of cuts on reference rows (n,), from which records in bins are made.
 
     Whether the real targets pass, and how many of the `repeats` generated draws do, are
-    (n_cuts, n); `alternatives` has the weights of other mass fits. A denominator of
+    (n_cuts, n); `alternatives` has the weights of other mass fits, and `discriminant`
+    (n,) the variable that weights are fitted in, if it is known. A denominator of
     targets tells which rows count, in `among` (n,), and how many of their draws, in
     `generated_among` (n,). What passes a cut passes the denominator too.
     """
@@ -180,6 +182,7 @@ class ComparedRows:
     repeats: int
     units: dict[str, str] = field(default_factory=dict)
     alternatives: dict[str, FloatArray] = field(default_factory=dict)
+    discriminant: FloatArray | None = None
     among: BoolArray | None = None
     generated_among: IntArray | None = None
 
@@ -312,6 +315,7 @@ def compare_rows(
         among=None if among is None else real[n],
         generated_among=None if among is None else generated[n],
         repeats=repeats,
+        discriminant=columns.get(DISCRIMINANT),
         alternatives={
             name.removeprefix(ALTERNATIVE_WEIGHT): values
             for name, values in columns.items()

@@ -107,6 +107,7 @@ def _build(
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
         split=_split(sample, rows, shares, seed),
         kept=np.reshape([columns[f"{KEPT}{name}"] for name in keep], (len(keep), n)).T,
+        discriminant=np.asarray(columns.get(MASS, ()), dtype=np.float64),
         info={"alternatives": list(others), **({"kept": [*keep]} if keep else {})},
     )
     names = [name for name in PARTS if name != "excluded" or sample.exclude]

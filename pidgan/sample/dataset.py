@@ -28,9 +28,16 @@ from pidgan.files.seals import (
 from pidgan.files.writing import refuse_existing, refuse_foreign, writing_set_folder
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.definition import Sample
+from pidgan.sample.variables import DISCRIMINANT
 
 ALTERNATIVE_WEIGHT = "weight_"
 """Prefix of the columns that hold the weights of other mass fits."""
+
+
+def is_of_weights(column: str) -> bool:
+    """Return whether a column of rows says how else they may be weighted."""
+    return column.startswith(ALTERNATIVE_WEIGHT) or column == DISCRIMINANT
+
 
 PartName = Literal["train", "validation", "test", "excluded"]
 
@@ -40,6 +47,8 @@ PARTS: tuple[PartName, ...] = ("train", "validation", "test", "excluded")
 FORMAT = 3
 #: Version with columns that are kept for denominators, which others do not know.
 WITH_KEPT = 4
+#: Version with the discriminant of each row, and perhaps such columns.
+WITH_DISCRIMINANT = 5
 #: Version without hashes of the files, which version 0.1 of this package wrote.
 UNSEALED = 2
 _ARRAYS = ("conditions", "targets", "weights", "alternatives", "split")
@@ -62,7 +71,8 @@ class Part:
     """Rows of one part: conditions (n, c), targets (n, t) and weights, package units.
 
     The weights (n,) are of either sign; `alternatives` (n, a) are the weights of other
-    mass fits, and `kept` (n, k) further columns.
+    mass fits, `kept` (n, k) further columns, and `discriminant` (n,) is the variable
+    that the weights are fitted in, NaN where the dataset does not have it.
     """
 
     conditions: npt.NDArray[np.float32]
@@ -70,10 +80,14 @@ class Part:
     weights: npt.NDArray[np.float64]
     alternatives: npt.NDArray[np.float64]
     kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    discriminant: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
+        n = len(self.weights)
         if self.kept.shape == (0, 0):
-            object.__setattr__(self, "kept", np.zeros((len(self.weights), 0)))
+            object.__setattr__(self, "kept", np.zeros((n, 0)))
+        if self.discriminant.shape == (0,):
+            object.__setattr__(self, "discriminant", np.full(n, np.nan))
 
     def _facts(self) -> Facts:
         shapes = {name: np.shape(value) for name, value in vars(self).items()}
@@ -103,6 +117,9 @@ class Dataset:
             `kept`.
         kept: Further columns (n, k) float64 of the rows, as they were stored, for
             denominators of efficiencies.
+        discriminant: Variable (n,) float64 that the sWeights are fitted in, package
+            units. It is empty if the weights were given, and in datasets that were
+            prepared before version 0.2.
     """
 
     sample: Sample
@@ -113,6 +130,7 @@ class Dataset:
     split: npt.NDArray[np.uint8]
     info: dict[str, Any]
     kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    discriminant: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -125,7 +143,13 @@ class Dataset:
     @property
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that are written."""
-        return (*_ARRAYS, *(("kept",) if self.kept_names else ()))
+        further = {"kept": self.kept_names, "discriminant": self.has_discriminant}
+        return (*_ARRAYS, *(name for name, has in further.items() if has))
+
+    @property
+    def has_discriminant(self) -> bool:
+        """Whether the variable that the sWeights are fitted in is there."""
+        return self.discriminant.size > 0
 
     @checked
     def part(self, name: PartName) -> Part:
@@ -137,8 +161,9 @@ class Dataset:
         if name not in PARTS:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
-        arrays = ("conditions", "targets", "weights", "alternatives")
+        arrays = ["conditions", "targets", "weights", "alternatives"]
         kept = self.kept[rows] if self.kept_names else np.zeros((len(rows), 0))
+        arrays += ["discriminant"] if self.has_discriminant else []
         found = {key: np.asarray(getattr(self, key)[rows]) for key in arrays}
         return Part(**found, kept=np.asarray(kept))
 
@@ -151,8 +176,8 @@ class Dataset:
 
         Returns:
             A column for each condition and target, "weight", and "weight_<name>" for
-            the weights of each other mass fit, and a column for each further branch
-            that was kept.
+            the weights of each other mass fit, a column for each further branch that
+            was kept, and "sweight_discriminant", if it is there.
         """
         part = self.part(name)
         names = self.sample.condition_names + self.sample.target_names
@@ -161,8 +186,10 @@ class Dataset:
         frame["weight"] = part.weights
         others = [f"{ALTERNATIVE_WEIGHT}{n}" for n in self.info.get("alternatives", ())]
         more = zip(others, part.alternatives.T, strict=True)
-        kept = zip(self.kept_names, part.kept.T, strict=True)
-        return frame.assign(**dict(more), **dict(kept))
+        kept = dict(zip(self.kept_names, part.kept.T, strict=True))
+        if self.has_discriminant:
+            kept[DISCRIMINANT] = part.discriminant
+        return frame.assign(**dict(more), **kept)
 
     def text(self) -> str:
         """Return the numbers of rows kept and dropped, and the sums of weights."""
@@ -223,7 +250,7 @@ class Dataset:
             written = [file for file in (*files, picture) if file.exists()]
             hashes = map(file_sha256, written)
             description = {
-                "format": WITH_KEPT if self.kept_names else FORMAT,
+                "format": self._format,
                 "sample": self.sample.model_dump(mode="json", by_alias=True),
                 "info": {**self.info, "hash": content_hash(self)},
                 "files": dict(zip(parts, hashes, strict=False)),
@@ -251,6 +278,12 @@ class Dataset:
         folder = Path(path)
         return read_set(folder / _DESCRIPTION, lambda: _open(folder, verify=verify))
 
+    @property
+    def _format(self) -> int:
+        if self.has_discriminant:
+            return WITH_DISCRIMINANT
+        return WITH_KEPT if self.kept_names else FORMAT
+
     def _facts(self) -> Facts:
         info, sample = self.info, self.sample
         rows = info.get("rows", {}).items()
@@ -274,7 +307,9 @@ class Dataset:
 def _open(folder: Path, *, verify: bool) -> Dataset:
     try:
         sample, info, hashes = _read_description(folder)
-        names = (*_ARRAYS, *(("kept",) if info.get("kept") else ()))
+        further = ["kept"] if info.get("kept") else []
+        further += ["discriminant"] if "discriminant.npy" in (hashes or {}) else []
+        names = (*_ARRAYS, *further)
         files = {name: folder / f"{name}.npy" for name in names}
         if hashes is not None:
             files = {
@@ -317,7 +352,9 @@ def content_hash(dataset: Dataset) -> str:
     # Without defaults, so that a field added later leaves the hashes as they are.
     sample = dataset.sample.model_dump_json(by_alias=True, exclude_defaults=True)
     digest = hashlib.sha256(sample.encode())
-    add_arrays(digest, {name: getattr(dataset, name) for name in dataset.arrays})
+    # Without the discriminant, which changes nothing that follows from the rows.
+    names = [name for name in dataset.arrays if name != "discriminant"]
+    add_arrays(digest, {name: getattr(dataset, name) for name in names})
     return digest.hexdigest()
 
 
@@ -333,7 +370,7 @@ def _read_description(
     try:
         description = read_json(path, error=DatasetError)
         version = description["format"]
-        known = (FORMAT, UNSEALED, WITH_KEPT)
+        known = (FORMAT, UNSEALED, WITH_KEPT, WITH_DISCRIMINANT)
         is_known = type(version) is int and version in known
         if not is_known:
             raise DatasetError(
@@ -397,6 +434,8 @@ def _check_shapes(dataset: Dataset, folder: Path) -> None:
     }
     if names := dataset.kept_names:
         expected["kept"] = ((n, len(names)), np.float64)
+    if dataset.has_discriminant:
+        expected["discriminant"] = ((n,), np.float64)
     for name, (shape, dtype) in expected.items():
         array = getattr(dataset, name)
         if array.shape != shape or array.dtype != dtype:

@@ -30,7 +30,7 @@ from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.definition import Sample
 from pidgan.sample.matching import Matcher, find_weighted
 from pidgan.sample.stored import as_column, as_double
-from pidgan.sample.variables import UNIT_FACTORS, Variable
+from pidgan.sample.variables import DISCRIMINANT, UNIT_FACTORS, Variable
 
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
@@ -193,7 +193,7 @@ def _without_branch(sample: Sample, sources: Sequence[Source]) -> list[str]:
 
 def _check_keep(sample: Sample, keep: Sequence[str]) -> None:
     """Raise a ValueError if a branch to keep has the name of a column of a dataset."""
-    known = {*sample.condition_names, *sample.target_names}
+    known = {*sample.condition_names, *sample.target_names, DISCRIMINANT}
     for name in keep:
         if name in known or name == "weight" or name.startswith(ALTERNATIVE_WEIGHT):
             raise ValueError(

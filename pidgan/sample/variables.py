@@ -33,6 +33,8 @@ PACKAGE_UNITS = {"GeV": "MeV", "cm": "mm", "deg": "rad"}
 FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 #: Columns that stand beside those of conditions and targets.
 WEIGHT, STATUS = "weight", "pidgan_status"
+#: Column of the variable that sWeights are fitted in, package units.
+DISCRIMINANT = "sweight_discriminant"
 
 
 def charge_of(pdg_ids: FloatArray) -> FloatArray:
@@ -171,7 +173,7 @@ class Variable(BaseModel):
         other = f"choose another name and set branch = {name!r}"
         if name == WEIGHT or name.startswith(f"{WEIGHT}_"):
             raise ValueError(f"{name!r} is reserved for the weights of rows; {other}")
-        if name == STATUS:
+        if name in (STATUS, DISCRIMINANT):
             raise ValueError(f"{name!r} is reserved for the status of rows; {other}")
         if name in RESERVED:
             raise ValueError(f"{name!r} is a word of the language of cuts; {other}")
