@@ -172,6 +172,7 @@ def systematics(
     (.toml), a map of each bundle is written, with the reference file beside it.
     """
     from pidgan.bundle.collection import SUFFIX
+    from pidgan.efficiency.quoted import for_json
     from pidgan.efficiency.systematics import VARIATIONS, run_systematics
 
     if misid and report is None:
@@ -213,7 +214,8 @@ def systematics(
         path = write_map_report(nominal, report, misid=rejected, overwrite=overwrite)
         paths.append(path)
     text = "\n".join([found.text(), *map(str, paths)])
-    result(text, as_json=as_json, outputs=paths)
+    known = {"where": found.where or None, "efficiencies": found.averages}
+    result(text, as_json=as_json, outputs=paths, **for_json(known))
 
 
 def _write_maps(

@@ -6,8 +6,8 @@ against generated ones, `systematics` an efficiency map of their differences,
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 `among` has denominators, `analysis_rows` the rows of ntuples, `track_maps` the maps of
 a track, `made_by` which of them serves a row, `binning` bins of conditions,
-`selections` selections of several tracks, `table_files` tables as files, `variations`
-named variations of a map.
+`selections` selections of several tracks, `table_files` tables as files, `map_averages`
+averages over bins, `variation_parts` parts of an uncertainty, `quoted` rounded numbers.
 """
 
 __all__ = [
@@ -15,12 +15,14 @@ __all__ = [
     "analysis_rows",
     "binning",
     "efficiency_map",
+    "map_averages",
     "pid_efficiency",
+    "quoted",
     "real_vs_generated",
     "selections",
     "systematics",
     "table",
     "table_files",
-    "variations",
+    "variation_parts",
     "working_point",
 ]

@@ -29,8 +29,8 @@ from pidgan.arguments import check_path, checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.shipped import shipped_names, shipped_path
 from pidgan.efficiency import binning as bins
+from pidgan.efficiency import map_averages
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
-from pidgan.efficiency.quoted import decimals
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
@@ -253,26 +253,17 @@ class EfficiencyMap:
         columns["unphysical"] = is_unphysical(self.nominal).reshape(-1)
         return pd.DataFrame(columns)
 
+    @property
+    def averages(self) -> dict[str, dict[str, float]]:
+        """Efficiencies of all reference rows by cut, and their uncertainties.
+
+        They are `real`, `generated` and `corrected`; empty in a map of version 0.1.
+        """
+        return map_averages.averages(self)
+
     def text(self) -> str:
         """Return the efficiencies of all reference rows: real, generated, corrected."""
-        known = self.metadata.get("reference", {}).get("efficiencies", {})
-        if not known:
-            return ""
-        width = max(map(len, (*known, "cut")))
-        lines = [f"{'cut':{width}}  {'real':>17}  {'generated':>11}  {'corrected':>17}"]
-        for cut, own in known.items():
-            cells = []
-            for name in ("real", "corrected"):
-                value, error = 100 * own[name], 100 * own[f"{name}_error"]
-                digits = decimals(error)
-                cells.append(f"{value:.{digits}f} +- {error:.{digits}f} %")
-            digits = decimals(100 * own["real_error"])
-            generated = f"{100 * own['generated']:.{digits}f} %"
-            lines.append(
-                f"{cut:{width}}  {cells[0]:>17}  {generated:>11}  {cells[1]:>17}"
-            )
-        among = f", among {self.where}" if self.where else ""
-        return "\n".join([*lines, f"of all reference rows{among}"])
+        return map_averages.averages_text(self.averages, self.where)
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -465,10 +456,13 @@ class EfficiencyMap:
         return shifts
 
     def _facts(self) -> Facts:
-        shares = self.n_eff / self.n_eff.sum()
-        means = zip(
-            self.cuts, self.nominal @ shares, self.generated @ shares, strict=True
-        )
+        mean = map_averages.average(self, map_averages.map_sizes(self))
+        values = {
+            cut: (e, g)
+            for cut, e, g in zip(self.cuts, mean.corrected, mean.generated, strict=True)
+        }
+        for cut, own in self.averages.items():
+            values[cut] = own["corrected"], own["generated"]
         return Facts(
             f"{self.metadata.get('species')}, {count(len(self.cuts), 'cuts')} in "
             f"{count(len(self.n_eff), 'bins')} of {listed(list(self.binning))}",
@@ -477,7 +471,7 @@ class EfficiencyMap:
                 "detector": self.metadata.get("detector"),
                 **{
                     f"mean {cut}": f"{100 * e:.2f} %, generated {100 * g:.2f} %"
-                    for cut, e, g in means
+                    for cut, (e, g) in values.items()
                 },
                 "variations": listed(list(self.variations)) or "none",
                 "few reference rows": listed(self.flagged) or "none",

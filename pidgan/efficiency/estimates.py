@@ -30,7 +30,7 @@ from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.quoted import Estimate
-from pidgan.efficiency.variations import part_of
+from pidgan.efficiency.variation_parts import part_of
 from pidgan.errors import PidganWarning
 from pidgan.notebook import Facts, count, shown
 

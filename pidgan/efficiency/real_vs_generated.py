@@ -248,6 +248,19 @@ class ComparedRows:
             repeats=self.repeats,
         )
 
+    def take(self, chosen: BoolArray) -> "ComparedRows":
+        """Return some of the rows, chosen by a mask (n,)."""
+        if chosen.all():
+            return self
+        arrays = ("weights", "real", "generated", "among", "generated_among")
+        own = {name: getattr(self, name) for name in arrays}
+        return replace(
+            self,
+            columns={name: v[chosen] for name, v in self.columns.items()},
+            alternatives={name: w[chosen] for name, w in self.alternatives.items()},
+            **{n: v[..., chosen] for n, v in own.items() if v is not None},
+        )
+
     def denominator(self) -> "ComparedRows":
         """Return which rows and draws are in the denominator, as outcomes of a cut."""
         if self.among is None or self.generated_among is None:

@@ -36,6 +36,7 @@ from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.map_averages import REFERENCE, measure_whole
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
     RealVsGenerated,
@@ -208,8 +209,6 @@ def map_from_rows(
             shifts[f"sweights_{name}"] = np.array([a @ d for a, d in pairs])
     w, inside = rows.weights, place >= 0
     covariance = np.array([cut.covariance for cut in smooth])
-    sums = np.nan_to_num(found.real.sum_weights.reshape(-1))
-    efficiencies = _overall(rows, sums / sums.sum(), generated + mean, covariance)
     counted = inside if rows.among is None else inside & rows.among
     passed, failed = rows.real & counted, ~rows.real & counted
     if rows.among is not None:
@@ -228,36 +227,15 @@ def map_from_rows(
         variations=shifts,
         metadata={
             **metadata,
-            "reference": {
+            REFERENCE: {
                 "rows": len(w),
                 "rows_outside": int(np.count_nonzero(~inside)),
                 "sum_weights": float(w.sum()),
                 "n_eff": n_eff(w),
-                "efficiencies": efficiencies,
+                **measure_whole(rows, edges),
             },
         },
     )
-
-
-def _overall(
-    rows: ComparedRows, shares: FloatArray, nominal: FloatArray, covariance: FloatArray
-) -> dict[str, dict[str, float]]:
-    """Return real, generated and corrected efficiency of all reference rows, by cut.
-
-    `shares` (n_bins,) are those of the weights in bins.
-    """
-    whole = rows.in_bins({})
-    found = {}
-    for i, cut in enumerate(rows.cuts):
-        values = {
-            "real": whole.real.efficiency[i],
-            "real_error": whole.real.error[i],
-            "generated": whole.generated.efficiency[i],
-            "corrected": shares @ nominal[i],
-            "corrected_error": np.sqrt(shares @ covariance[i] @ shares),
-        }
-        found[cut] = {name: float(value) for name, value in values.items()}
-    return found
 
 
 def _generated_everywhere(

@@ -8,14 +8,13 @@ one part, NAME.
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pidgan.arrays import FloatArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.variation_parts import MARK, parts_of_variations
 from pidgan.errors import MapError
 
 NEGLIGIBLE_VARIANCE = 1e-6
@@ -23,28 +22,6 @@ NEGLIGIBLE_VARIANCE = 1e-6
 of the shifts of a covariance."""
 
 _NAME = re.compile(r"[A-Za-z]\w*")
-_MARK = "#"
-
-
-def part_of(name: str) -> str:
-    """Return the part of the uncertainty that a shift of this name belongs to."""
-    return name.partition(_MARK)[0]
-
-
-def parts_of_variations(
-    variations: Mapping[str, FloatArray],
-) -> dict[str, list[FloatArray]]:
-    """Return the shifts of each part of the uncertainty, in the order of the map."""
-    found: dict[str, list[FloatArray]] = {}
-    for name, shift in variations.items():
-        found.setdefault(part_of(name), []).append(shift)
-    return found
-
-
-def in_quadrature(errors: Iterable[ArrayLike]) -> FloatArray:
-    """Return the root of the sum of squares of the errors of independent shifts."""
-    stacked = np.stack([np.asarray(error, dtype=np.float64) for error in errors])
-    return np.asarray(np.sqrt((stacked**2).sum(axis=0)))
 
 
 def shifts_of(covariance: FloatArray) -> FloatArray:
@@ -79,6 +56,6 @@ def with_variation(
             f"variation {name!r}: shifts of shape {np.shape(shifts)}, expected finite "
             f"ones of shape {wanted}, or several of these"
         )
-    marks = ("", *(f"{_MARK}{k}" for k in range(2, len(found) + 1)))
+    marks = ("", *(f"{MARK}{k}" for k in range(2, len(found) + 1)))
     more = {f"{name}{mark}": one for mark, one in zip(marks, found, strict=True)}
     return replace(efficiency_map, variations={**efficiency_map.variations, **more})

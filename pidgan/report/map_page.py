@@ -12,13 +12,20 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.card import Generator
 from pidgan.bundle.opening import open_generator
-from pidgan.bundle.reference import parse_cuts
+from pidgan.bundle.reference import REPEATS, parse_cuts
 from pidgan.efficiency import real_vs_generated
 from pidgan.efficiency.among import reference_among
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.map_averages import (
+    average,
+    averages,
+    generated_text,
+    measure_whole,
+)
 from pidgan.efficiency.real_vs_generated import MIN_BIN_EFF, RealVsGenerated
-from pidgan.efficiency.variations import in_quadrature, parts_of_variations
+from pidgan.efficiency.systematics import STREAM
+from pidgan.efficiency.variation_parts import parts_of_variations
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
 from pidgan.report.index_page import refresh_index
@@ -85,7 +92,8 @@ def write_map_report(
         _map_sections(views),
         lead=(
             f"{meta['reference']['rows']} reference rows, "
-            f"{meta['reference']['n_eff']:.0f} effective. "
+            f"effectively {meta['reference']['n_eff']:.0f}, with a sum of weights of "
+            f"{meta['reference']['sum_weights']:.1f}. "
             f"Bins in {', '.join(views[0].edges)}."
         ),
         verdict=judge(_looked(views), more=CORRECTED),
@@ -198,6 +206,7 @@ class _View:
     weights: FloatArray
     rows: real_vs_generated.ComparedRows
     overall: RealVsGenerated
+    averages: dict[str, dict[str, float]]
 
     @property
     def edges(self) -> dict[str, tuple[float, ...]]:
@@ -217,14 +226,8 @@ class _View:
 
     def mean(self, number: int, bins: IntArray) -> tuple[float, float]:
         """Corrected efficiency of some bins together, and its uncertainty."""
-        total = self.weights[bins].sum()
-        if total <= 0:
-            return np.nan, np.nan
-        f = self.weights[bins] / total
-        variance = f @ self.map.covariance[number][np.ix_(bins, bins)] @ f
-        for shift in self.map.variations.values():
-            variance += (f @ shift[number, bins]) ** 2
-        return float(f @ self.map.nominal[number, bins]), float(np.sqrt(variance))
+        found = average(self.map, self.weights, bins)
+        return float(found.corrected[number]), float(found.error[number])
 
 
 def _view(given: MapInput, *, misid: bool = False) -> _View:
@@ -232,22 +235,27 @@ def _view(given: MapInput, *, misid: bool = False) -> _View:
     frame, own = reference_among(
         given.generator, given.reference, given.map.where or None
     )
-    place = bin_index(frame, given.map.binning)
-    w = frame["weight"].to_numpy(dtype=np.float64)
-    inside, n_bins = place >= 0, len(given.map.n_eff)
-    rows = real_vs_generated.compare_rows(
+    edges, meta = given.map.binning, given.map.metadata
+    # The same draws as those of the map: one number, wherever it is shown.
+    compared = real_vs_generated.compare_rows(
         given.generator,
         frame,
         parse_cuts(card, given.map.cuts),
+        seed=int(meta.get("seed", 1)),
+        repeats=int(meta.get("repeats", REPEATS)),
+        stream=STREAM,
         among=own.targets if own else None,
     )
+    rows = compared.take(bin_index(compared.columns, edges) >= 0)
+    whole = measure_whole(rows, edges)
     return _View(
         map=given.map,
-        kind=f"{'MisID' if misid else 'Efficiency'} of {given.map.metadata['species']}",
+        kind=f"{'MisID' if misid else 'Efficiency'} of {meta['species']}",
         units={v.name: v.unit for v in card.conditions},
-        weights=np.bincount(place[inside], w[inside], n_bins).astype(np.float64),
+        weights=np.array(whole["shares"]),
         rows=rows,
         overall=rows.in_bins({}),
+        averages=averages(given.map, whole),
     )
 
 
@@ -288,31 +296,27 @@ def _summary_section(views: Sequence[_View]) -> Section:
     """Overall efficiencies of each cut, and the parts of their uncertainty."""
     rows, pictures = [], []
     for view in views:
-        bins, f = np.arange(len(view.weights)), view.weights / view.weights.sum()
-        real, made = view.overall.real, view.overall.generated
-        parts: dict[str, list[float]] = {"calibration": []}
-        totals = []
-        for number, cut in enumerate(view.map.cuts):
-            value, error = view.mean(number, bins)
-            totals.append(error)
+        real = view.overall.real
+        names = ["calibration", *parts_of_variations(view.map.variations)]
+        parts = {
+            name: [own[f"error_{name}"] for own in view.averages.values()]
+            for name in names
+        }
+        totals = [own["corrected_error"] for own in view.averages.values()]
+        for cut, own in view.averages.items():
             rows.append(
                 {
                     "": f"{view.kind}, {cut}",
-                    "corrected": with_error(value, error, unit="%"),
-                    "real": with_error(
-                        real.efficiency[number], real.error[number], unit="%"
+                    "corrected": with_error(
+                        own["corrected"], own["corrected_error"], unit="%"
                     ),
-                    "generated": f"{made.efficiency[number]:.3%}",
-                    "effective rows that pass": f"{view.map.passing[number]:.0f}",
-                    "that fail": f"{view.map.failing[number]:.0f}",
-                    "remark": "few rows" if cut in view.map.flagged else "",
+                    "real": with_error(own["real"], own["real_error"], unit="%"),
+                    "generated": generated_text(own),
+                    "sum of weights that pass": f"{own['passing']:.1f}",
+                    "that fail": f"{own['failing']:.1f}",
+                    "remark": _remark(view.map, cut),
                 }
             )
-            own = f @ view.map.covariance[number] @ f
-            parts["calibration"].append(float(np.sqrt(own)))
-            for name, shifts in parts_of_variations(view.map.variations).items():
-                error = float(in_quadrature([f @ shift[number] for shift in shifts]))
-                parts.setdefault(name, []).append(error)
         parts["real rows alone"] = real.error.tolist()
         caption = (
             f"{view.kind}: parts of the uncertainty. The part 'real rows alone' is the "
@@ -328,12 +332,23 @@ def _summary_section(views: Sequence[_View]) -> Section:
             "Efficiencies for the kinematics of the reference rows. The corrected "
             "efficiency is the generated one plus the smoothed discrepancy. Its error "
             "holds the covariance of the discrepancy and all variations of the map. "
+            "The command 'pidgan systematics' prints the same numbers. "
             "An analysis ntuple has uncertainties of its own, which the command "
             "'pidgan efficiency' adds."
         ),
         tables=[Table(rows)],
         pictures=pictures,
     )
+
+
+def _remark(given: EfficiencyMap, cut: str) -> str:
+    """Say that few reference rows pass or fail."""
+    if cut not in given.flagged:
+        return ""
+    number = given.cuts.index(cut)
+    passing, failing = given.passing[number], given.failing[number]
+    which = "pass" if passing < failing else "fail"
+    return f"few rows: effectively {min(passing, failing):.1f} {which}"
 
 
 def _curve_picture(view: _View, number: int, condition: str) -> Picture:
@@ -352,13 +367,18 @@ def _curve_picture(view: _View, number: int, condition: str) -> Picture:
         cut=cut,
         label=view.kind,
     )
-    return Picture(
-        figure,
+    text = (
         f"{view.kind} against {condition} for {cut}: real rows (points with "
         f"Wilson intervals; not drawn below {MIN_BIN_EFF:.0f} effective rows), "
         "generated rows, and the corrected efficiency with its uncertainty. Below: "
-        "ratios to the real efficiency, whose uncertainty is the grey band.",
+        "ratios to the real efficiency, whose uncertainty is the grey band."
     )
+    if real.unphysical[number].any():
+        text += (
+            " A point above 1 or below 0 comes from negative weights; it is not "
+            "clipped, and its interval is Wilson's with weighted sums."
+        )
+    return Picture(figure, text)
 
 
 def _map_pictures(view: _View, number: int) -> list[Picture]:

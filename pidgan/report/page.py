@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.efficiency.quoted import decimals
 from pidgan.errors import PidganError
 from pidgan.files.writing import refuse_existing, writing_files, writing_folder
 from pidgan.report.plots import Figure, small_png
@@ -26,6 +27,7 @@ from pidgan.report.verdict import Verdict, level_of
 HTML_NAME = "report.html"
 TEMPLATE = "report/report.html"
 TINY = 1e-4  # smaller numbers are written with a power of ten
+SMALL_ERROR = 1e-5  # so are numbers with smaller errors
 
 # Lengths in CSS pixels on screens of 800 to 1,300, where two figures stand in a line.
 OPEN_HEIGHT = 4600  # of everything that is open at first
@@ -252,8 +254,9 @@ def text_of(value: Any) -> str:
 
 
 def with_error(value: float | None, error: float | None, *, unit: str = "") -> str:
-    """Return a number with its error, rounded to two digits of the error.
+    """Return a number with its error, rounded as the Particle Data Group does.
 
+    `decimals` of `pidgan.efficiency.quoted` has the rule, for texts of commands too.
     None and NaN are missing numbers. The unit "%" scales both by 100.
 
     Example:
@@ -267,9 +270,8 @@ def with_error(value: float | None, error: float | None, *, unit: str = "") -> s
     if error is None or not np.isfinite(error) or error <= 0:
         return text_of(value) + after
     error = scale * error
-    digits = int(1 - np.floor(np.log10(error)))
-    if digits > 7:
+    if error < SMALL_ERROR:
         return f"{value:.2e} ± {error:.1e}{after}"
-    digits = max(digits, 0)
+    digits = decimals(error)
     text = f"{value:.{digits}f} ± {error:.{digits}f}"
     return f"({text}) {unit}" if unit else text

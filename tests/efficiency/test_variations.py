@@ -9,7 +9,8 @@ from toy_map import draw_rows, make_map
 
 from pidgan.efficiency.pid_efficiency import combine
 from pidgan.efficiency.selections import Selection
-from pidgan.efficiency.variations import parts_of_variations, shifts_of, with_variation
+from pidgan.efficiency.variation_parts import parts_of_variations
+from pidgan.efficiency.variations import shifts_of, with_variation
 from pidgan.errors import MapError
 
 

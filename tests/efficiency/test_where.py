@@ -140,7 +140,7 @@ def test_bins_without_a_generated_response_in_the_denominator() -> None:
     record = closure_table(GENERATOR, FRAME, binning={}, **options)
     assert np.isfinite(found.nominal).all()
     assert np.isfinite(found.error).all()
-    own = found.metadata["reference"]["efficiencies"]["DLLk > 2"]
+    own = found.averages["DLLk > 2"]
     assert own["real"] == pytest.approx(float(record.real.efficiency[0]))
     assert abs(own["corrected"] - own["real"]) < 5 * own["corrected_error"]
 
@@ -223,10 +223,13 @@ def test_efficiency_of_an_analysis_among_those_that_count(
     opened = EfficiencyMap.open(path)
     assert opened.where == where
     text = opened.text()
-    assert "of all reference rows, among DLLp > 1 & probe_polarity == 1" in text
+    assert (
+        "of all reference rows in the bins, among DLLp > 1 & probe_polarity == 1"
+        in text
+    )
     whole = closure_table(GENERATOR, FRAME, cuts="DLLk > 2", where=where, binning={})
     real = 100 * float(whole.real.efficiency[0])
-    own = opened.metadata["reference"]["efficiencies"]["DLLk > 2"]
+    own = opened.averages["DLLk > 2"]
     assert 100 * own["real"] == pytest.approx(real)
     assert own["corrected"] == pytest.approx(
         own["real"], abs=4 * own["corrected_error"]

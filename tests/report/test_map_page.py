@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
+from toy_map import combine_rows
 
+from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.map_averages import average, map_sizes
+from pidgan.efficiency.real_vs_generated import closure_table
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import PidganError
 
@@ -86,3 +91,73 @@ def test_slices_add_up_to_the_whole(kaon: MapInput) -> None:
     )
     np.testing.assert_allclose(uncertainty[use], kaon.map.error[0].reshape(shape)[use])
     assert np.isnan(difference[~use]).all()
+
+
+def cells(page: Path) -> list[list[str]]:
+    """Texts of the rows of the first table of a page."""
+    table = page.read_text().split("<table")[1].split("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.DOTALL)
+    return [
+        [re.sub("<[^>]+>", "", cell).strip() for cell in re.findall("<td.*?</td>", row)]
+        for row in rows[1:]
+    ]
+
+
+@pytest.mark.parametrize("where", [None, "DLLp > 0 & ETA > 2"])
+def test_a_number_that_is_shown_twice_is_one_number(
+    where: str | None, tmp_path: Path
+) -> None:
+    one = given(
+        KAON, cuts=["DLLk > 1", "DLLk > 2"], where=where, scales={"P": 1.05}, seed=3
+    )
+    one.map.save(tmp_path / "map.json")
+    opened = EfficiencyMap.open(tmp_path / "map.json")
+    assert opened.averages == one.map.averages
+    view, shown = _view(one), cells(write_map_report(one, tmp_path / "report"))
+    lines = opened.text().splitlines()[1:]
+    for cut, printed, row in zip(opened.cuts, lines, shown, strict=False):
+        own = opened.averages[cut]
+        assert view.averages[cut] == pytest.approx(own, rel=1e-9)
+        text = printed.removeprefix(cut).replace("+-", "±")
+        numbers = re.findall(r"[\d.]+ ± [\d.]+|[\d.]+ %", text)
+        assert [f"({numbers[2]}) %", f"({numbers[0]}) %", numbers[1]] == row[1:4]
+        # The parts that pass and fail are those of one sum.
+        assert own["passing"] / (own["passing"] + own["failing"]) == pytest.approx(
+            own["real"]
+        )
+        parts = [value for name, value in own.items() if name.startswith("error_")]
+        assert own["corrected_error"] == pytest.approx(np.hypot.reduce(parts))
+        assert {"error_scale_P", "error_binning"} <= set(own)
+    # `pidgan plot` shows the uncertainty of the same average.
+    whole = average(opened, map_sizes(opened))
+    number = opened.cut_index("DLLk > 2")
+    assert whole.error[number] == own["corrected_error"]
+    record = closure_table(
+        KAON, one.reference, cuts="DLLk > 2", where=where, binning={}
+    )
+    assert own["real"] == pytest.approx(float(record.real.efficiency[0]))
+    assert own["real_error"] == pytest.approx(float(record.real.error[0]))
+    shown_value = f"{100 * own['corrected']:.2f} %"
+    assert shown_value in opened._facts().rows["mean DLLk > 2"]
+
+
+@pytest.mark.parametrize("where", [None, "ETA > 3"])
+def test_an_efficiency_on_the_reference_rows_is_that_of_the_map(
+    where: str | None,
+) -> None:
+    one = given(KAON, cuts=["DLLk > 1"], where=where, scales={"P": 1.05})
+    own = one.map.averages["DLLk > 1"]
+    frame = one.reference if where is None else one.reference.query(where)
+    columns = {name: frame[name].to_numpy() for name in one.map.binning}
+    # Whatever was generated, the correction is that of the map.
+    passed = np.arange(len(frame)) % 4 > 0
+    (found,) = combine_rows(
+        one.map,
+        [0],
+        place=bin_index(columns, one.map.binning),
+        passed=passed[np.newaxis],
+        weights=frame["weight"].to_numpy(),
+    )
+    assert found.correction == pytest.approx(own["corrected"] - own["generated"])
+    assert found.syst["calibration"] == pytest.approx(own["error_calibration"])
+    assert found.syst["scale_P"] == pytest.approx(own["error_scale_P"])
