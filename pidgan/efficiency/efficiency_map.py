@@ -7,8 +7,9 @@ All three can be read without this package:
 
 - the covariance of cut i between all bins is `covariance[i]`;
 - the covariance between cuts i and j, due to the rows that they share, is
-  `einsum("ab,b,cb->ac", operator[i], raw_covariance[i, j], operator[j])`; how much the
-  *smoothing* of two cuts is wrong together is not known and counts as independent.
+  `einsum("ab,b,cb->ac", operator[i], raw_covariance[i, j], operator[j])`; how far their
+  *smoothing* is wrong together adds to it (`pidgan.efficiency.common_errors`), as
+  `joint_covariance` does.
 
 The variations in MAP.json are `nominal`, `<name>_up` and `<name>_down`: eigenvectors of
 the covariance (`calibration_1` is the largest; `calibration_rest` is the remaining
@@ -16,9 +17,8 @@ variance of each bin), and one for each further variation (`binning`).
 """
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,42 +27,33 @@ import pandas as pd
 
 from pidgan.arguments import check_path, checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.bundle.shipped import shipped_names, shipped_path
+from pidgan.bundle.shipped import shipped_path
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import map_averages
 from pidgan.efficiency.binning import bin_shape, count_bins, edge_columns
+from pidgan.efficiency.common_errors import CommonErrors, between_cuts
+from pidgan.efficiency.eigen_variations import eigen_shifts
+from pidgan.efficiency.map_json import (
+    SCHEMA_VERSION,
+    WITH_WHERE,
+    check_suffix,
+    correction,
+    read_head,
+    sealed_content,
+)
 from pidgan.efficiency.sorted_rows import is_unphysical
 from pidgan.efficiency.table_files import weight_histogram
 from pidgan.errors import MapError, PidganError, nearest
-from pidgan.files.documents import read_json
-from pidgan.files.recognition import refuse_other
 from pidgan.files.seals import (
-    SEAL,
-    check_seal,
     file_sha256,
     part_of,
     read_set,
     reason,
-    sealed,
 )
 from pidgan.files.tables import read_arrays, write_histograms
 from pidgan.files.writing import writing_set
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.cuts import parse_cut
-
-SCHEMA_VERSION = 2
-
-WITH_WHERE = 3
-"""Schema of a map with a denominator, which older versions would not know of."""
-
-UNSEALED = 1
-"""Schema without a seal, which version 0.1 of this package wrote."""
-
-EIGEN_SHARE = 0.99
-"""Share of the variance that the eigen-variations in MAP.json represent."""
-
-MAX_EIGEN = 40
-"""Largest number of eigen-variations in MAP.json, whatever their share."""
 
 MIN_EVENTS = 20.0
 """Effective passing and failing rows of the reference below which a cut is flagged.
@@ -78,7 +69,8 @@ _ARRAYS = {
     "n_eff": "b",
     **dict.fromkeys(("passing", "failing"), "c"),
 }
-_MARK = "pidgan: "
+_COMMON = "common_"
+"""What the names of the arrays of `common` begin with; older maps have none."""
 
 TABLE = "table"
 """Metadata: the kind of a map that is a table of efficiencies."""
@@ -110,6 +102,8 @@ class EfficiencyMap:
         variations: (n_cuts, n_bins) shifts of the efficiency by name.
         metadata: Species, detector, bundle, reference, seed, versions; conditions and
             targets as in the bundle's card; the denominator, if there is one.
+        common: How far the smoothing of two cuts is wrong together; None for a table,
+            and for a map of an older version, in which it counts as independent.
     """
 
     cuts: tuple[str, ...]
@@ -124,6 +118,7 @@ class EfficiencyMap:
     failing: FloatArray
     variations: dict[str, FloatArray]
     metadata: dict[str, Any]
+    common: CommonErrors | None = None
 
     @property
     def nominal(self) -> FloatArray:
@@ -221,10 +216,10 @@ class EfficiencyMap:
         for name, number in (("i", i), ("j", j)):
             if not -n <= number < n:
                 raise ValueError(f"{name} is {number}, expected 0 to {n - 1}")
-        if i == j:
+        if i % n == j % n:
             return np.asarray(self.covariance[i])
-        first = self.operator[i] * self.raw_covariance[i, j]
-        return np.asarray(first @ self.operator[j].T)
+        every = np.eye(len(self.n_eff))
+        return between_cuts(self, [(j % n, every), (i % n, every)])[1, 0]
 
     @checked
     def propagate(self, fractions: FloatArray) -> FloatArray:
@@ -236,10 +231,10 @@ class EfficiencyMap:
         if np.shape(fractions) != expected:
             got = np.shape(fractions)
             raise ValueError(f"fractions has shape {got}, expected {expected}")
-        pull = np.einsum("a,cab->cb", fractions, self.operator)
-        joint = np.einsum("ib,ijb,jb->ij", pull, self.raw_covariance, pull)
-        own = np.einsum("a,cab,b->c", fractions, self.covariance, fractions)
-        joint[np.diag_indices_from(joint)] = own
+        joint = np.diag(np.einsum("a,cab,b->c", fractions, self.covariance, fractions))
+        slopes = [(i, fractions[np.newaxis]) for i in range(len(self.cuts))]
+        for (i, j), cross in between_cuts(self, slopes).items():
+            joint[i, j] = joint[j, i] = cross[0, 0]
         return np.asarray(joint)
 
     def frame(self) -> pd.DataFrame:
@@ -304,7 +299,7 @@ class EfficiencyMap:
 
     @classmethod
     def _read(cls, path: Path) -> Self:
-        head = _read_head(path)
+        head = read_head(path)
         histograms = path.with_suffix(".root")
         try:
             arrays_path = part_of(path.with_suffix(".npz"), head.get("npz_sha256"))
@@ -321,6 +316,7 @@ class EfficiencyMap:
                     name: arrays[f"variation_{name}"] for name in head["variations"]
                 },
                 metadata=head["metadata"],
+                common=_read_common(arrays),
                 **{name: arrays[name] for name in _ARRAYS},
             )
             result._check()
@@ -340,6 +336,8 @@ class EfficiencyMap:
                 raise ValueError(f"{name}: shape {array.shape}, expected {expected}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
+        if self.common is not None:
+            self.common.check(sizes["c"], self.shape)
         if self.denominator_shift.shape != (sizes["b"],):
             raise ValueError("the denominator has another number of bins")
 
@@ -362,6 +360,8 @@ class EfficiencyMap:
         content: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         content |= {f"variation_{k}": v for k, v in self.variations.items()}
         content |= {f"edges_{k}": np.array(v) for k, v in self.binning.items()}
+        if self.common is not None:
+            content |= {f"{_COMMON}{k}": v for k, v in vars(self.common).items()}
         content["cuts"] = np.array(self.cuts)
         content["metadata_json"] = np.array(json.dumps(self.metadata))
         with path.open("wb") as file:
@@ -394,66 +394,27 @@ class EfficiencyMap:
             **hashes,
             "metadata": self.metadata,
         }
-        content = {
-            "schema_version": 2,
-            "description": title,
-            "corrections": [self._correction(i, c) for i, c in enumerate(self.cuts)],
-        }
-        head[SEAL] = sealed({**content, "pidgan": head})[SEAL]
-        return {**content, "description": f"{title}\n{_MARK}{json.dumps(head)}"}
-
-    def _correction(self, i: int, cut: str) -> dict[str, Any]:
-        text = "nominal, <name>_up or <name>_down"
-        inputs: list[dict[str, str | None]]
-        inputs = [{"name": "variation", "type": "string", "description": text}]
         units = {v["name"]: v["unit"] for v in self.metadata["conditions"]}
-        for name in self.binning:
-            unit = f"in {units[name]}" if units[name] != "1" else None
-            inputs.append({"name": name, "type": "real", "description": unit})
-        nominal = self.nominal[i]
-        tables = {"nominal": nominal}
-        for name, shift in self._shifts(i).items():
-            tables |= {f"{name}_up": nominal + shift, f"{name}_down": nominal - shift}
-        return {
-            "name": cut,
-            "description": f"efficiency of {cut}"
-            + (f" among {self.where}" if self.where else ""),
-            "version": 1,
-            "inputs": inputs,
-            "output": {"name": "efficiency", "type": "real"},
-            "data": {
-                "nodetype": "category",
-                "input": "variation",
-                "content": [
-                    {"key": key, "value": self._node(values)}
-                    for key, values in tables.items()
-                ],
-            },
-        }
+        corrections = [
+            correction(
+                cut,
+                self.nominal[i],
+                self.shifts(i),
+                binning=self.binning,
+                units=units,
+                where=self.where,
+            )
+            for i, cut in enumerate(self.cuts)
+        ]
+        return sealed_content(title, corrections, head)
 
-    def _node(self, values: FloatArray) -> dict[str, Any]:
-        return {
-            "nodetype": "multibinning",
-            "inputs": list(self.binning),
-            "edges": [list(edges) for edges in self.binning.values()],
-            # Nine digits: a float32, and half the size of the file.
-            "content": [float(f"{value:.9g}") for value in values],
-            "flow": "error",
-        }
+    def shifts(self, i: int) -> dict[str, FloatArray]:
+        """Return independent one-sigma shifts (n_bins,) of a cut by name.
 
-    def _shifts(self, i: int) -> dict[str, FloatArray]:
-        """One-sigma shifts (n_bins,) of cut i, independent of one another."""
-        values, vectors = np.linalg.eigh(self.covariance[i])
-        values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-        # The sign of an eigenvector is free, and up is up on average.
-        vectors = vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
-        share = np.cumsum(values) / values.sum() if values.sum() > 0 else np.ones(1)
-        n = min(int(np.searchsorted(share, EIGEN_SHARE)) + 1, MAX_EIGEN, len(values))
-        sigma = np.sqrt(values)
-        shifts = {f"calibration_{k + 1}": sigma[k] * vectors[:, k] for k in range(n)}
-        shifts["calibration_rest"] = np.sqrt((vectors[:, n:] ** 2) @ values[n:])
-        shifts |= {name: shift[i] for name, shift in self.variations.items()}
-        return shifts
+        They are `calibration_1`, ..., `calibration_rest` and the variations of the map.
+        """
+        own = {name: shift[i] for name, shift in self.variations.items()}
+        return {**eigen_shifts(self.covariance[i]), **own}
 
     def _facts(self) -> Facts:
         mean = map_averages.average(self, map_averages.map_sizes(self))
@@ -479,39 +440,9 @@ class EfficiencyMap:
         )
 
 
-def check_suffix(path: str | Path) -> None:
-    """Raise a MapError if the name of a map does not end in .json."""
-    if Path(path).suffix != ".json":
-        raise MapError(f"{path}: expected a name that ends in .json")
-
-
-def _read_head(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        refuse_other(path, "map", error=MapError)
-        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
-        siblings += shipped_names()
-        raise MapError(f"{path}: no such efficiency map{nearest(path.name, siblings)}")
-    refuse_other(path, "map", error=MapError)
-    content = read_json(path, error=MapError)
-    description = content.get("description") if isinstance(content, Mapping) else None
-    title, mark, text = str(description or "").partition(f"\n{_MARK}")
-    if not mark:
-        raise MapError(f"{path}: JSON, but not an efficiency map of pidgan")
-    try:
-        head: dict[str, Any] = json.loads(text)
-        version = head["schema_version"]
-        if type(version) is not int or version < UNSEALED:
-            raise ValueError(f"schema version {version!r}, expected a number")
-        if version <= WITH_WHERE and (version > UNSEALED or SEAL in head):
-            seal = head.pop(SEAL, None)
-            parts = {**content, "description": title, "pidgan": head}
-            check_seal({**parts, SEAL: seal})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        text = f"{path}: damaged efficiency map ({reason(error)})"
-        raise MapError(text) from error
-    if version > WITH_WHERE:
-        raise MapError(
-            f"{path}: schema version {version}, this package reads up to "
-            f"{WITH_WHERE}: install a newer version"
-        )
-    return head
+def _read_common(arrays: Mapping[str, Any]) -> CommonErrors | None:
+    """Return what a file says of errors that cuts have in common, None without."""
+    names = [field.name for field in fields(CommonErrors)]
+    if f"{_COMMON}{names[0]}" not in arrays:
+        return None
+    return CommonErrors(**{name: arrays[f"{_COMMON}{name}"] for name in names})

@@ -28,6 +28,7 @@ from scipy import sparse
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
+from pidgan.efficiency.common_errors import between_cuts
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.quoted import Estimate
 from pidgan.efficiency.variation_parts import part_of
@@ -232,9 +233,9 @@ def stack(parts: Iterable[Estimates]) -> Estimates:
 
 def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
     """Return G C G^T (n, n) of derivatives (n, n_cuts * n_bins) by discrepancies."""
-    n_bins, raw = len(efficiency_map.n_eff), efficiency_map.raw_covariance
+    n_bins = len(efficiency_map.n_eff)
     total = np.zeros((gradient.shape[0], gradient.shape[0]))
-    pulls = []
+    slopes, places = [], []
     for cut in range(len(efficiency_map.cuts)):
         block = sparse.csr_array(gradient[:, cut * n_bins : (cut + 1) * n_bins])
         rows = np.flatnonzero(np.diff(block.indptr))
@@ -242,12 +243,11 @@ def map_covariance(efficiency_map: EfficiencyMap, gradient: Any) -> FloatArray:
             continue
         own = block[rows].toarray()
         total[np.ix_(rows, rows)] += own @ efficiency_map.covariance[cut] @ own.T
-        pulls.append((cut, rows, own @ efficiency_map.operator[cut]))
-    for i, (cut, rows, pull) in enumerate(pulls):
-        for other, others, other_pull in pulls[:i]:
-            cross = (pull * raw[cut, other]) @ other_pull.T
-            total[np.ix_(rows, others)] += cross
-            total[np.ix_(others, rows)] += cross.T
+        slopes.append((cut, own))
+        places.append(rows)
+    for (a, b), cross in between_cuts(efficiency_map, slopes).items():
+        total[np.ix_(places[a], places[b])] += cross
+        total[np.ix_(places[b], places[a])] += cross.T
     return total
 
 

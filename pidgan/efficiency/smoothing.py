@@ -74,15 +74,17 @@ _START_AMPLITUDE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class SmoothDifference:
-    """The posterior of one cut: mean (n_bins,), covariance, A, and ln t of its terms.
+    """The posterior of one cut: mean (n_bins,), covariance, A, ln t of its terms, D.
 
-    Columns of A, the operator (n_bins, n_bins), are zero for unmeasured bins.
+    Columns of A, the operator (n_bins, n_bins), are zero for unmeasured bins. The scale
+    (n_bins,) is the diagonal of D.
     """
 
     mean: FloatArray
     covariance: FloatArray
     operator: FloatArray
     log_amplitudes: FloatArray
+    scale: FloatArray
 
 
 def raw_difference(real: EfficiencyTable, generated: EfficiencyTable) -> FloatArray:
@@ -122,18 +124,36 @@ def regularise_variances(found: RealVsGenerated, efficiency: FloatArray) -> Floa
     return np.asarray(s2 / s**2 * known)
 
 
+def outcome_correlation(found: RealVsGenerated) -> FloatArray:
+    """Return the correlation of r - g of two cuts in all rows, (n_cuts, n_cuts)."""
+    moments = np.nan_to_num(found.moments).reshape(*found.moments.shape[:2], -1)
+    # Sums of w^2 (r_i - g_i) (r_j - g_j), which are positive definite.
+    sums = moments @ np.nan_to_num(found.real.sum_weights2.reshape(-1))
+    return _correlation(sums[..., np.newaxis])[..., 0]
+
+
+def _correlation(products: FloatArray) -> FloatArray:
+    """Return correlations (n, n, n_bins) of products; zero where there are none."""
+    spread = np.sqrt(np.einsum("iib->ib", products))
+    norm = spread[:, np.newaxis] * spread
+    use = norm > 0
+    result = np.where(use, products / np.where(use, norm, 1.0), 0.0)
+    cuts = np.arange(len(spread))
+    result[cuts, cuts] = 1.0
+    return result
+
+
 def raw_covariance(found: RealVsGenerated, variances: FloatArray) -> FloatArray:
     """Return the covariance of raw differences, (n_cuts, n_cuts, n_bins).
 
-    The correlation is that of r - g; it is zero in unmeasured bins.
+    It is zero in unmeasured bins. The correlation in a bin is that of r - g, which is
+    averaged with the one of all rows as the variances are with their expectation: n Q
+    plus 5 times it, with the products Q and their n effective rows.
     """
-    moments = found.moments.reshape(*found.moments.shape[:2], -1)
-    spread = np.sqrt(np.einsum("iib->ib", moments))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = moments / (spread[:, np.newaxis] * spread)
-    correlation = np.nan_to_num(correlation, nan=0.0, posinf=0.0, neginf=0.0)
-    cuts = np.arange(len(spread))
-    correlation[cuts, cuts] = 1.0
+    moments = np.nan_to_num(found.moments).reshape(*found.moments.shape[:2], -1)
+    known = np.nan_to_num(found.n_moment.reshape(-1)) * moments
+    typical = outcome_correlation(found)[..., np.newaxis]
+    correlation = _correlation(known + PRIOR_EVENTS * typical)
     sigma = np.where(is_measured(found), np.sqrt(variances), 0.0)
     return np.asarray(correlation * sigma[:, np.newaxis] * sigma)
 
@@ -176,7 +196,7 @@ def smooth_difference(
     They are NaN where unmeasured; the scale is the diagonal of D, `start` that of ln t.
     """
     measured = np.isfinite(difference)
-    terms = _terms(tuple(shape)) * (scale[:, np.newaxis] * scale)
+    terms = grid_terms(shape) * (scale[:, np.newaxis] * scale)
     inner = terms[:, measured][:, :, measured]
     raw, noise = difference[measured], variance[measured]
     low, high = np.log(AMPLITUDE_RANGE)
@@ -205,6 +225,7 @@ def smooth_difference(
         covariance=(covariance + covariance.T) / 2,
         operator=operator,
         log_amplitudes=found.x,
+        scale=scale,
     )
 
 
@@ -256,6 +277,11 @@ def _logit(efficiency: FloatArray) -> FloatArray:
     """Logit of an efficiency, which `SCALE_FLOOR` keeps off 0 and 1."""
     edge = SCALE_FLOOR / 4
     return np.asarray(special.logit(np.clip(efficiency, edge, 1 - edge)))
+
+
+def grid_terms(shape: Sequence[int]) -> FloatArray:
+    """Return the matrices of K that a grid tells apart, (n_terms, n_bins, n_bins)."""
+    return _terms(tuple(shape))
 
 
 @lru_cache(maxsize=4)

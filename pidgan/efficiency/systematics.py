@@ -34,6 +34,7 @@ from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
+from pidgan.efficiency.common_errors import common_errors
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.map_averages import REFERENCE, measure_whole
@@ -235,6 +236,7 @@ def map_from_rows(
                 **measure_whole(rows, edges),
             },
         },
+        common=common_errors(smooth, found),
     )
 
 
