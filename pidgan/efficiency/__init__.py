@@ -5,9 +5,10 @@ against generated ones, `systematics` an efficiency map of their differences,
 `efficiency_map` the map and its files, `working_point` the threshold for a wanted
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 `among` has denominators, `analysis_rows` the rows of ntuples, `track_maps` the maps of
-a track, `made_by` which of them serves a row, `binning` bins of conditions,
-`selections` selections of several tracks, `table_files` tables as files, `map_averages`
-averages over bins, `variation_parts` parts of an uncertainty, `quoted` rounded numbers.
+a track, `made_by` which of them serves a row, `events` rows that fluctuate together,
+`binning` bins of conditions, `selections` selections of several tracks, `table_files`
+tables as files, `map_averages` averages over bins, `variation_parts` parts of an
+uncertainty, `quoted` rounded numbers.
 """
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "analysis_rows",
     "binning",
     "efficiency_map",
+    "events",
     "map_averages",
     "pid_efficiency",
     "quoted",
