@@ -7,13 +7,14 @@ is what `apply` is asked for, `planning` what each tree gets, `in_memory` serves
 memory, `names` has the names of a track's branches, `generators` those of a track,
 `choosing` the columns that choose among them, `one_track` the plan of a track,
 `generating` its new columns, `sample_cuts` the cuts of the calibration sample,
-`one_file` the copy of a file, `record` what it holds of how it was made, `finished`
-outputs of earlier runs.
+`one_file` the copy of a file, `record` what it holds of how it was made, `fingerprints`
+numbers that change with its values, `finished` outputs of earlier runs.
 """
 
 __all__ = [
     "apply",
     "conditions",
+    "fingerprints",
     "generators",
     "names",
     "one_track",

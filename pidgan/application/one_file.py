@@ -20,6 +20,7 @@ import numpy as np
 
 from pidgan.application import finished, generating, one_track, record
 from pidgan.application.conditions import UNIT_CHECK_ENTRIES, check_units
+from pidgan.application.fingerprints import MOST_PAIRED, Fingerprints
 from pidgan.application.finished import Outcome, Outside
 from pidgan.application.generators import Generators, TrackGenerators, open_generators
 from pidgan.application.request import Request, package_version
@@ -306,10 +307,20 @@ class Tally:
         self.outside: Outside = {t.name: {} for t in tree.tracks}
         self.sample_cuts: SampleCuts = {}
         self.rows = {t.name: Counter[int]() for t in tree.tracks}
-        self.made = record.Fingerprints(tree.types)
         # A branch that is replaced no longer says what a condition was.
-        inputs = (name for track in tree.tracks for name in track.inputs)
-        self.inputs = record.Fingerprints(n for n in inputs if n not in tree.types)
+        self.inputs = {
+            track.name: [n for n in track.inputs if n not in tree.types]
+            for track in tree.tracks
+        }
+        self.made = Fingerprints(
+            {*tree.types, *(name for own in self.inputs.values() for name in own)},
+            [
+                (made, read)
+                for track in tree.tracks
+                for made in track.types
+                for read in self.inputs[track.name][:MOST_PAIRED]
+            ],
+        )
 
     def add(self, track: str, new: generating.NewBranches) -> None:
         """Count the status of a chunk."""
@@ -354,7 +365,8 @@ class Tally:
                     **self._bundles(track),
                     "mapping": track.mapping,
                     "branches": self.made.texts(track.types),
-                    "inputs": self.inputs.texts(track.inputs),
+                    "inputs": self.made.texts(self.inputs[track.name]),
+                    "pairs": self.made.pair_texts(track.types),
                     "counts": self.counts[track.name],
                     "outside": self.outside[track.name],
                     **({"sample_cuts": cuts} if (cuts := self._cuts(track)) else {}),
@@ -385,8 +397,7 @@ def computation(
             columns |= new.arrays
         # As they are written: a branch that is replaced keeps its type.
         columns = {n: copying.cast(v, tree.written[n]) for n, v in columns.items()}
-        tally.made.add(columns)
-        tally.inputs.add(arrays)
+        tally.made.add({**arrays, **columns})
         if progress is not None:
             progress(len(arrays[tree.needed[0]]))
         return columns

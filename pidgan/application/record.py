@@ -3,7 +3,8 @@
 `apply` writes one line of JSON for each tree into the file itself, so that it goes with
 renames and copies. `hadd` puts the lines of all its inputs together. A line has the
 number of entries and a fingerprint of each generated branch and of each branch that
-held a condition, so that a file which was changed afterwards does not fit its record.
+held a condition, so that a file which was changed afterwards does not fit its record;
+and one of each pair of them, which says that their rows still belong together.
 
 An output of version 0.1 has no record. The manifest beside it counts instead, if the
 size of the file is that in the manifest.
@@ -15,26 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
-import numpy as np
-
 from pidgan.errors import NtupleError
 from pidgan.files import tables
 from pidgan.files.trees import RECORD, Source, is_remote
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the lines, and of the manifest that is made of them."""
 
 OLD_SCHEMA = 2
 """Last version of a manifest whose output has no record."""
-
-BLOCK = 1 << 14
-"""Values mixed at a time, which stay in the cache of a core."""
-
-# The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), one step shorter.
-_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
-_HALF = np.uint64(32)
-_MODULUS = 1 << 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +38,9 @@ class Made:
         mapping: Where each condition was found; empty in a manifest of version 0.1.
         branches: Fingerprints of the generated branches; None if they are not known.
         inputs: Fingerprints of the branches that hold conditions.
+        pairs: Fingerprints of a generated branch and a branch of a condition, which
+            change with the rows that these have in common; none in a record of
+            schema 3.
         sample_cuts: By cut of the calibration sample, the rows that fail it, and all.
         choose: By column, the branch that chose among several bundles.
         passes: Cut and sha256 of each of several passes with --elsewhere keep, in their
@@ -60,6 +53,7 @@ class Made:
     mapping: Mapping[str, str] = field(default_factory=dict)
     branches: Mapping[str, int] | None = None
     inputs: Mapping[str, int] = field(default_factory=dict)
+    pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     sample_cuts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     choose: Mapping[str, str] = field(default_factory=dict)
     passes: tuple[tuple[str | None, tuple[str, ...]], ...] = ()
@@ -69,49 +63,6 @@ class Made:
         if self.branches is None:
             return branch.endswith(str(self.request["suffix"]))
         return branch in self.branches
-
-
-def fingerprint(values: Any) -> int:
-    """Return a number that changes with any value, but not with their order.
-
-    The fingerprints of two parts add up to that of the whole, modulo 2^64.
-    """
-    if not isinstance(values, np.ndarray):
-        values = ak.flatten(values, axis=None)
-    flat, total = np.asarray(values).reshape(-1), 0
-    for first in range(0, len(flat), BLOCK):
-        bits = flat[first : first + BLOCK].astype(np.float64).view(np.uint64)
-        bits *= _FIRST
-        bits ^= bits >> _HALF
-        bits *= _SECOND
-        bits ^= bits >> _HALF
-        total += int(bits.sum())
-    return total % _MODULUS
-
-
-class Fingerprints:
-    """Fingerprints of branches, of which chunk after chunk is seen."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.sums = dict.fromkeys(names, 0)
-        self.entries = 0
-
-    def add(self, arrays: Mapping[str, Any]) -> None:
-        """Count the entries of a chunk and mix their values."""
-        self.entries += len(next(iter(arrays.values())))
-        for name in self.sums:
-            self.sums[name] = (self.sums[name] + fingerprint(arrays[name])) % _MODULUS
-
-    def texts(self, names: Iterable[str]) -> dict[str, str]:
-        """Return those of some branches as lines have them."""
-        return {name: f"{self.sums[name]:016x}" for name in names if name in self.sums}
-
-
-def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return the fingerprints of a whole, of the branches that all parts have."""
-    parts = list(parts)
-    names = set(parts[0]).intersection(*parts[1:]) if parts else set()
-    return {name: sum(part[name] for part in parts) % _MODULUS for name in names}
 
 
 def read_lines(path: str | Path | Source) -> list[dict[str, Any]]:
@@ -147,6 +98,7 @@ def without(
                 **own,
                 "branches": {k: v for k, v in own["branches"].items() if k not in gone},
                 "inputs": {k: v for k, v in own["inputs"].items() if k not in gone},
+                **_kept_pairs(own, gone),
             }
             for track, own in line["tracks"].items()
         }
@@ -154,6 +106,18 @@ def without(
         if tracks:
             kept.append({**line, "tracks": tracks})
     return kept
+
+
+def _kept_pairs(own: Mapping[str, Any], gone: set[str]) -> dict[str, Any]:
+    """Return the pairs of a track in an older line without branches that are gone."""
+    if "pairs" not in own:
+        return {}
+    kept = {
+        made: {read: text for read, text in pairs.items() if read not in gone}
+        for made, pairs in own["pairs"].items()
+        if made not in gone
+    }
+    return {"pairs": kept}
 
 
 def add_passes(
@@ -209,6 +173,11 @@ def made_in(
                     mapping=own["mapping"],
                     branches={k: int(v, 16) for k, v in own["branches"].items()},
                     inputs={k: int(v, 16) for k, v in own["inputs"].items()},
+                    pairs={
+                        (made, read): int(text, 16)
+                        for made, pairs in own.get("pairs", {}).items()
+                        for read, text in pairs.items()
+                    },
                     sample_cuts={
                         cut: (int(n), int(of))
                         for cut, (n, of) in own.get("sample_cuts", {}).items()

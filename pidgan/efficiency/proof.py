@@ -7,12 +7,14 @@ bundle made which branches. It must be about every entry, and about the values t
 there now.
 """
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pidgan.application.conditions import FoundCondition
-from pidgan.application.record import Fingerprints, Made, add_up, find_made
+from pidgan.application.fingerprints import Fingerprints, add_up
+from pidgan.application.record import Made, find_made
 from pidgan.application.sample_cuts import (
     SampleCuts,
     add_numbers,
@@ -55,6 +57,7 @@ class Proof:
         self.parts: list[tuple[str, Made]] = []
         self.own: dict[str, list[Made]] = {}
         self._expected: dict[str, int] = {}
+        self._pairs: dict[tuple[str, str], int] = {}
         self._found = Fingerprints(())
 
     def require(
@@ -105,7 +108,10 @@ class Proof:
             read = [name for condition in conditions for name in condition.inputs]
             self._expected |= {name: made[name] for name in branches if name in made}
             self._expected |= {name: inputs[name] for name in read if name in inputs}
-            self._found = Fingerprints(self._expected)
+            pairs = add_up(one.pairs for one in parts)
+            joined = _joining(branches, read, pairs)
+            self._pairs |= {pair: pairs[pair] for pair in joined}
+            self._found = Fingerprints(self._expected, self._pairs)
         if any(_is_signed(one, efficiency_map) for one in parts):
             self.signed.add(track)
         self.own[track] = [] if judged[best] else list(parts)
@@ -122,10 +128,37 @@ class Proof:
                 f"{self.source}: {' and '.join(changed)} changed after apply: the "
                 "values do not fit the record; use the output of apply as it is"
             )
+            return
+        apart = [
+            f"{made} and {read}"
+            for (made, read), total in self._pairs.items()
+            if self._found.pairs.get((made, read)) != total
+        ]
+        if apart:
+            self.lacking.append(
+                f"{self.source}: the rows of {', of '.join(apart)} do not belong "
+                "together any more: a column has been put in another order than the "
+                "rest after apply; use the output of apply as it is"
+            )
 
     def check(self, *, trust: bool) -> None:
         """Raise a MapError if something is not proven and there is no trust."""
         check_proven(self.lacking, trust=trust)
+
+
+def _joining(
+    made: Iterable[str], read: Iterable[str], pairs: Mapping[tuple[str, str], int]
+) -> list[tuple[str, str]]:
+    """Return so few pairs of branches that all of them are joined, as far as known."""
+    group = {name: {name} for name in (*made, *read)}
+    found = []
+    for pair in itertools.product(dict.fromkeys(made), dict.fromkeys(read)):
+        first, second = (group[name] for name in pair)
+        if pair in pairs and first is not second:
+            first |= second
+            group |= dict.fromkeys(first, first)
+            found.append(pair)
+    return found
 
 
 def check_proven(lacking: Sequence[str], *, trust: bool) -> None:

@@ -9,6 +9,7 @@ import glob
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import awkward as ak
 import numpy as np
 import pandas as pd
 
-from pidgan.errors import NtupleError, nearest
+from pidgan.errors import NtupleError, PidganWarning, nearest
 from pidgan.files import formats
 from pidgan.files.formats.npz import read_arrays as read_arrays
 from pidgan.files.formats.root import Histogram as Histogram
@@ -359,6 +360,13 @@ def _as_array(values: Any) -> Any:
 def _frame_sources(frames: Sequence[Any]) -> list[Source]:
     """Return rows in memory as sources of different names, each given once."""
     unique = list({id(rows): rows for rows in frames}.values())
+    if len(unique) < len(frames):
+        warnings.warn(
+            f"{len(frames)} tables are given, of which {len(frames) - len(unique)} "
+            "are another one again; each counts once",
+            PidganWarning,
+            stacklevel=4,
+        )
     if len(unique) == 1:
         return [frame_source(unique[0])]
     return [frame_source(rows, f"table {i}") for i, rows in enumerate(unique, 1)]

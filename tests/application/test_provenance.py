@@ -13,14 +13,8 @@ import uproot
 from toy_generator import ToyGenerator, location, make_card
 
 from pidgan.application.apply import apply
-from pidgan.application.record import (
-    Fingerprints,
-    add_up,
-    find_made,
-    fingerprint,
-    key_names,
-    read_lines,
-)
+from pidgan.application.fingerprints import Fingerprints, add_up, fingerprint
+from pidgan.application.record import find_made, key_names, read_lines
 from pidgan.bundle.card import Card
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files.tables import Source, iterate_entries, read_columns, write_trees
@@ -107,6 +101,52 @@ def test_a_fingerprint_adds_up_and_changes_with_a_value() -> None:
     swapped[201] -= 1
     seen.add(fingerprint(swapped))
     assert len(seen) == 22
+
+
+def pairs_of(arrays: dict[str, Any], chunk: int = N) -> dict[tuple[str, str], int]:
+    made = [name for name in arrays if name.startswith("y")]
+    read = [name for name in arrays if name.startswith("x")]
+    found = Fingerprints(arrays, [(m, r) for m in made for r in read])
+    for start in range(0, N, chunk):
+        found.add({name: v[start : start + chunk] for name, v in arrays.items()})
+    alone = {name: fingerprint(values) for name, values in arrays.items()}
+    assert found.sums == alone
+    return found.pairs
+
+
+def shapes() -> dict[str, dict[str, Any]]:
+    """Columns of one number an entry, of two, and of any number."""
+    rng = np.random.default_rng(1)
+    n_tracks = rng.integers(0, 4, N)
+    several = ak.unflatten(rng.normal(size=n_tracks.sum()), n_tracks)
+    one = {"y1": rng.normal(size=N), "y2": rng.integers(0, 9, N).astype(np.int32)}
+    two = {"y1": rng.normal(size=(N, 2)), "x1": rng.normal(size=(N, 2))}
+    of_event = {"x2": rng.integers(0, 400, N).astype(np.int32)}
+    return {
+        "one": one | {"x1": rng.normal(size=N).astype(np.float32)} | of_event,
+        "two": two | of_event,
+        "any": {"y1": several, "x1": -several} | of_event,
+    }
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_a_pair_of_columns_knows_the_rows_that_it_has_in_common(shape: str) -> None:
+    columns = shapes()[shape]
+    found = pairs_of(columns)
+    assert found == pairs_of(columns, chunk=77)
+    order = np.random.default_rng(2).permutation(N)
+    assert pairs_of({name: v[order] for name, v in columns.items()}) == found
+    parts = [{k: v[part] for k, v in columns.items()} for part in (order[:99],)]
+    assert pairs_of(parts[0]) != found
+    for name in columns:
+        if shape == "any" and name != "x2":
+            continue  # Entries with other numbers of tracks do not fit at all.
+        moved = pairs_of(columns | {name: columns[name][order]})
+        changed = {pair for pair, value in moved.items() if value != found[pair]}
+        assert changed == {pair for pair in found if name in pair}
+        swap = np.arange(N)
+        swap[[5, 17]] = swap[[17, 5]]
+        assert pairs_of(columns | {name: columns[name][swap]}) != found
 
 
 def test_a_second_application_keeps_what_still_holds(tmp_path: Path) -> None:

@@ -123,6 +123,36 @@ def test_hadd_of_outputs_is_proof(tmp_path: Path) -> None:
     assert (found.value, found.n_rows) == (whole.value, 3 * N)
 
 
+def test_rows_in_another_order_are_proof(tmp_path: Path) -> None:
+    path = applied(tmp_path / "a.root")
+    names = ("K_DLLk", "K_DLLp", "K_pidgan_status", "K_P", "K_ETA", "run")
+    found = quote(shuffled(tmp_path, *names))
+    assert found.value == pytest.approx(quote(path).value, rel=1e-12)
+
+
+def test_a_record_without_pairs_is_checked_as_before(tmp_path: Path) -> None:
+    moved = apply({"K": KAON}, pd.DataFrame(events()))
+    moved["K_DLLk"] = moved["K_DLLk"].to_numpy()[::-1]
+    with pytest.raises(MapError, match="do not belong together"):
+        quote(moved)
+    line = json.loads(moved.attrs[RECORD][0])
+    assert line["schema"] == 4
+    del line["tracks"]["K"]["pairs"]
+    moved.attrs[RECORD] = [json.dumps(line | {"schema": 3})]
+    quote(moved)
+    moved["K_DLLk"] += np.float32(0.1)
+    with pytest.raises(MapError, match="K_DLLk changed after apply"):
+        quote(moved)
+
+
+def test_rows_that_are_given_twice_count_once_with_a_warning() -> None:
+    frame = apply({"K": KAON}, pd.DataFrame(events()))
+    with pytest.warns(PidganWarning, match="2 tables are given, of which 1 are anoth"):
+        assert quote([frame, frame]).n_rows == N
+    with pytest.raises(MapError, match="are a copy of entries in"):
+        quote([frame, frame.copy()])
+
+
 def test_what_hadd_of_root_makes_is_proof_too() -> None:
     """The files were merged by ROOT itself, with another compression."""
     path = ROOT_FILES / "hadd.root"
@@ -239,6 +269,30 @@ def conditions_edited(path: Path) -> Path:
         path / "a.root",
         lambda columns: columns | {"K_P": columns["K_P"] * 1.001},
     )
+
+
+def shuffled(path: Path, *names: str) -> Path:
+    order = np.random.default_rng(3).permutation(N)
+    return rewritten(
+        applied(path / "b.root"),
+        path / "a.root",
+        lambda columns: columns | {name: columns[name][order] for name in names},
+    )
+
+
+@lie("the rows of K_DLLk and K_P, of K_DLLk and K_ETA do not belong together any mo")
+def targets_in_another_order(path: Path) -> Path:
+    return shuffled(path, "K_DLLk")
+
+
+@lie("the rows of K_DLLk and K_ETA do not belong together any more")
+def a_condition_in_another_order(path: Path) -> Path:
+    return shuffled(path, "K_ETA")
+
+
+@lie("the rows of K_DLLk and K_P, of K_DLLk and K_ETA do not belong")
+def conditions_in_another_order(path: Path) -> Path:
+    return shuffled(path, "K_P", "K_ETA")
 
 
 @lie("K_DLLk and K_P and K_ETA changed after apply|K_DLLk and .* changed after apply")
