@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         write_efficiency_columns,
     )
     from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
+    from pidgan.efficiency.simulated_rows import SimulatedRows, open_simulation
     from pidgan.efficiency.systematics import run_systematics
     from pidgan.efficiency.table import (
         EfficiencyTable,
@@ -150,6 +151,7 @@ _HOMES = {
     "Report": "report.report",
     "Sample": "sample.definition",
     "SampleError": "errors",
+    "SimulatedRows": "efficiency.simulated_rows",
     "SpeciesPoint": "efficiency.working_point",
     "SweightResult": "sample.sweights",
     "TrainingError": "errors",
@@ -185,6 +187,7 @@ _HOMES = {
     "n_sigma": "simulation.tpc",
     "open_bundle": "bundle.bundle",
     "open_model": "training.model",
+    "open_simulation": "efficiency.simulated_rows",
     "parse_settings": "training.families",
     "pid_efficiency": "efficiency.pid_efficiency",
     "plot": "report.drawing",
@@ -252,6 +255,7 @@ __all__ = [
     "Report",
     "Sample",
     "SampleError",
+    "SimulatedRows",
     "SpeciesPoint",
     "SweightResult",
     "TrainingError",
@@ -288,6 +292,7 @@ __all__ = [
     "n_sigma",
     "open_bundle",
     "open_model",
+    "open_simulation",
     "parse_settings",
     "pid_efficiency",
     "plot",

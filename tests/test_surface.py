@@ -64,6 +64,7 @@ OF_THE_COMMAND_LINE = {
     "samples output": "definitions are made by other functions",
     "samples every": "all are made by another function",
     "systematics misid": "a page is written by another function",
+    "systematics simulation": "a generator, by open_simulation",
     "systematics vary": "scales of variations",
     "export kind": "a C file is written by export_c",
     "export name": "a C file is written by export_c",

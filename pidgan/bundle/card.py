@@ -24,6 +24,8 @@ Float32Array = npt.NDArray[np.float32]
 
 # Version of the schema; a new or removed field, or a new meaning, raises it.
 SCHEMA_VERSION = 6
+# Version of the card of a corrector, which older packages must refuse.
+CORRECTOR_VERSION = 7
 # Largest size of a card, so that reading is fast; a card has some 10^5 characters.
 MAX_JSON_CHARACTERS = 16 * 2**20
 MAX_JSON_DEPTH = 32
@@ -95,7 +97,9 @@ class Card(BaseModel):
     on the way; `dataset` has hash, rows in each part, sum of weights, n_eff, seed and
     files; `validation` has figures with their floors, `reference` name, sha256 and rows
     of the reference file; `self_test` has rows of conditions and noise, and their
-    targets. A chain has `links`, whose steps add up to `steps`.
+    targets. A chain has `links`, whose steps add up to `steps`. A corrector has
+    `simulated`, the targets as simulation has them, which come after the conditions in
+    its input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +122,7 @@ class Card(BaseModel):
     reference: dict[str, Any] | None = None
     self_test: dict[str, Any] | None = None
     links: tuple[CardLink, ...] = ()
+    simulated: tuple[CardVariable, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -127,7 +132,25 @@ class Card(BaseModel):
         listed = [name for link in self.links for name in link.targets]
         if self.links and listed != list(self.target_names):
             raise ValueError("links have other targets than the generator")
+        simulated = tuple(v.name for v in self.simulated)
+        if simulated and simulated != self.target_names:
+            raise ValueError("the simulated targets are other ones than the targets")
         return self
+
+    @property
+    def is_corrector(self) -> bool:
+        """Whether simulated targets are corrected, rather than targets generated."""
+        return bool(self.simulated)
+
+    @property
+    def inputs(self) -> tuple[CardVariable, ...]:
+        """Columns of the input: the conditions, and for a corrector the targets."""
+        return (*self.conditions, *self.simulated)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the columns of the input, in order."""
+        return tuple(variable.name for variable in self.inputs)
 
     @property
     def condition_names(self) -> tuple[str, ...]:
@@ -141,7 +164,9 @@ class Card(BaseModel):
 
     def to_json(self) -> str:
         """Return the card as ASCII JSON, where null stands for NaN."""
-        content = _plain(self.model_dump(mode="python", by_alias=True))
+        unused = None if self.simulated else {"simulated"}
+        content = self.model_dump(mode="python", by_alias=True, exclude=unused)
+        content = _plain(content)
         return json.dumps(content, allow_nan=False, sort_keys=True)
 
     @classmethod
@@ -158,12 +183,12 @@ class Card(BaseModel):
         if not isinstance(version, int) or version < 1:
             raise BundleError(
                 f"{where}: the card has schema_version {version!r}, expected a number "
-                f"from 1 to {SCHEMA_VERSION}"
+                f"from 1 to {CORRECTOR_VERSION}"
             )
-        if version > SCHEMA_VERSION:
+        if version > CORRECTOR_VERSION:
             raise BundleError(
                 f"{where}: the card has schema version {version}, this package reads "
-                f"up to {SCHEMA_VERSION}: install a newer version"
+                f"up to {CORRECTOR_VERSION}: install a newer version"
             )
         try:
             return cls.model_validate(content, context={"written": True})
@@ -267,10 +292,10 @@ def sample_targets(
     """
     card = generator.card
     x = np.asarray(conditions, dtype=np.float32)
-    if x.ndim != 2 or x.shape[1] != len(card.conditions):
+    if x.ndim != 2 or x.shape[1] != len(card.inputs):
         raise ValueError(
-            f"conditions have shape {x.shape}, expected (n, {len(card.conditions)}) "
-            f"for {', '.join(card.condition_names)}"
+            f"conditions have shape {x.shape}, expected (n, {len(card.inputs)}) "
+            f"for {', '.join(card.input_names)}"
         )
     if isinstance(generator, KeyedGenerator):
         stop = start + len(x)

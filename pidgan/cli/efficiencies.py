@@ -115,9 +115,17 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
     epilog='Example: pidgan systematics kaon.onnx --cut "RichDLLk > 0" -o kaon-map.json'
 )
 @click.argument(
-    "generator", metavar="MODEL|BUNDLE|COLLECTION", type=options.ANY_GENERATOR
+    "generator",
+    metavar="MODEL|BUNDLE|COLLECTION|DATASET",
+    type=options.ANY_GENERATOR_OR_DATASET,
 )
 @options.reference
+@options.repeated(
+    "--simulation",
+    "FILE[:TREE]",
+    "Simulation that is compared, as it is, with the first argument, a DATASET: files "
+    "with the branches of its definition, or another dataset",
+)
 @options.cuts
 @options.where
 @options.binning
@@ -153,6 +161,7 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
 def systematics(
     generator: Path,
     reference: Path | None,
+    simulation: Sequence[str],
     output: Path,
     variations: Sequence[str],
     others: Sequence[Path],
@@ -169,7 +178,9 @@ def systematics(
     the bundle. If MODEL is a folder of members, the first is the generator and the
     others count as with --other. A --vary says how well the analysis knows a
     condition. The default binning is that of the sample for maps. For a collection
-    (.toml), a map of each bundle is written, with the reference file beside it.
+    (.toml), a map of each bundle is written, with the reference file beside it. With
+    --simulation, the map is of a simulation that keeps its own PID variables, for
+    `pidgan efficiency` on files of that simulation.
     """
     from pidgan.bundle.collection import SUFFIX
     from pidgan.efficiency.quoted import for_json
@@ -181,10 +192,10 @@ def systematics(
     given |= {"cuts": given["cuts"] or None, "scales": vary}
     given["progress"] = shows_progress()
     if generator.suffix == SUFFIX:
-        if reference is not None or others or report is not None:
+        if reference is not None or others or report is not None or simulation:
             raise click.UsageError(
                 f"{generator} is a collection, whose bundles have their reference "
-                "files: it takes no second argument, --other or --report"
+                "files: it takes no second argument, --other, --report or --simulation"
             )
         with options.usage_errors():
             check_folder_name(output)
@@ -193,7 +204,7 @@ def systematics(
         return
     with options.usage_errors():
         check_end(output, [".json"])
-    opened, *members = open_generators(generator)
+    opened, *members = _open_compared(generator, simulation)
     rows = open_rows(reference)
     members += [one for path in others for one in open_generators(path)]
     found = run_systematics(opened, rows, others=members, **given)
@@ -216,6 +227,27 @@ def systematics(
     text = "\n".join([found.text(), *map(str, paths)])
     known = {"where": found.where or None, "efficiencies": found.averages}
     result(text, as_json=as_json, outputs=paths, **for_json(known))
+
+
+def _open_compared(generator: Path, simulation: Sequence[str]) -> list[Any]:
+    """Open the generators of a map, or a simulation that is compared with a dataset."""
+    from pidgan.efficiency.simulated_rows import open_simulation
+
+    is_dataset = (generator / "dataset.json").is_file()
+    if not simulation:
+        if is_dataset:
+            raise click.UsageError(
+                f"{generator} is a dataset; say what is compared with it, --simulation "
+                "FILE, or give a model or a bundle"
+            )
+        return open_generators(generator)
+    if not is_dataset:
+        raise click.UsageError(
+            f"--simulation is compared with a dataset, got {generator}"
+        )
+    files = list(simulation)
+    given = files[0] if len(files) == 1 else files
+    return [open_simulation(generator, given, progress=shows_progress())]
 
 
 def _write_maps(

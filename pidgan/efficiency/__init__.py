@@ -4,6 +4,7 @@
 against generated ones, `systematics` an efficiency map of their differences,
 `efficiency_map` the map and its files, `working_point` the threshold for a wanted
 efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
+`simulated_rows` is a simulation as a generator, `simulated_shares` its statistics.
 `among` has denominators, `analysis_rows` the rows of ntuples, `track_maps` the maps of
 a track, `made_by` which of them serves a row, `events` rows that fluctuate together,
 `binning` bins of conditions, `selections` selections of several tracks, `table_files`
@@ -22,6 +23,7 @@ __all__ = [
     "quoted",
     "real_vs_generated",
     "selections",
+    "simulated_rows",
     "systematics",
     "table",
     "table_files",

@@ -20,7 +20,12 @@ from pidgan.application.sample_cuts import (
     add_numbers,
     sample_cut_text,
 )
-from pidgan.efficiency.track_maps import TrackMap, as_track_maps, bundle_of
+from pidgan.efficiency.track_maps import (
+    TrackMap,
+    as_track_maps,
+    bundle_of,
+    is_of_simulation,
+)
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files.tables import describe_tree
 from pidgan.files.trees import RECORD, Source
@@ -74,6 +79,9 @@ class Proof:
         Without branches, the track must have been generated under any suffix.
         """
         own = self.made.get(track, [])
+        if is_of_simulation(efficiency_map):
+            self._require_simulated(track, own, branches, efficiency_map)
+            return
         groups = [[one for one in own if all(map(one.has, branches))]]
         if not branches:
             suffixes = dict.fromkeys(one.request.get("suffix", "") for one in own)
@@ -115,6 +123,24 @@ class Proof:
         if any(_is_signed(one, efficiency_map) for one in parts):
             self.signed.add(track)
         self.own[track] = [] if judged[best] else list(parts)
+
+    def _require_simulated(
+        self,
+        track: str,
+        own: Sequence[Made],
+        branches: Sequence[str],
+        efficiency_map: TrackMap,
+    ) -> None:
+        """Add that the branches of a track are those of the simulation itself."""
+        made = [one for one in own if any(one.has(name) for name in branches)]
+        for bundle in [bundle for one in made for bundle in one.bundles][:1]:
+            species = efficiency_map.metadata["species"]
+            self.lacking.append(
+                f"{self.source.path}: {' and '.join(branches)} made by "
+                f"{bundle['path']}, but the map of {species} is of the plain "
+                "simulation; run systematics for this bundle"
+            )
+        self.own[track] = []
 
     def add(self, arrays: Mapping[str, Any]) -> None:
         """See the values of a chunk."""

@@ -29,6 +29,7 @@ from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
 from pidgan.efficiency.among import reference_among
 from pidgan.efficiency.conditional import conditional_arrays, conditional_tables
+from pidgan.efficiency.simulated_shares import SimulatedShares, count_draws, shares_of
 from pidgan.efficiency.table import EfficiencyTable, warn_of_table
 from pidgan.errors import MapError
 from pidgan.notebook import Facts, count, listed, shown
@@ -170,7 +171,8 @@ class ComparedRows:
     (n_cuts, n); `alternatives` has the weights of other mass fits, and `discriminant`
     (n,) the variable that weights are fitted in, if it is known. A denominator of
     targets tells which rows count, in `among` (n,), and how many of their draws, in
-    `generated_among` (n,). What passes a cut passes the denominator too.
+    `generated_among` (n,). What passes a cut passes the denominator too. Draws from a
+    simulation of limited size are not independent, which `simulated` accounts for.
     """
 
     species: str
@@ -185,6 +187,7 @@ class ComparedRows:
     discriminant: FloatArray | None = None
     among: BoolArray | None = None
     generated_among: IntArray | None = None
+    simulated: SimulatedShares | None = None
 
     def tables(
         self,
@@ -230,8 +233,11 @@ class ComparedRows:
             arrays = (
                 sorted_rows.share_covariance(np.concatenate([real, generated]), rows),
                 *_differences(real, generated, rows, variance),
-                *_moments(real, generated, rows),
+                *sorted_rows.moments(real, generated, rows),
             )
+        if self.simulated is not None:
+            index = bins.bin_index(self.columns, edges)
+            arrays = self.simulated.added_to(arrays, index, self.weights, real_table)
         covariance, difference, error, moments, n_moment = (
             array.reshape((*array.shape[:-1], *shape)) for array in arrays
         )
@@ -272,6 +278,7 @@ class ComparedRows:
             generated=self.generated_among[np.newaxis],
             among=None,
             generated_among=None,
+            simulated=self.simulated and self.simulated.denominator(),
         )
 
     def _conditional(self) -> dict[str, Any]:
@@ -312,10 +319,11 @@ def compare_rows(
     card = generator.card
     asked = cuts if among is None else [*(all_of([c, among]) for c in cuts), among]
     real = reference_rows.passing(card, asked, frame)
-    generated = reference_rows.count_passing(
-        generator, asked, frame, seed=seed, repeats=repeats, stream=stream, bar=bar
-    )
+    own: dict[str, Any] = {"seed": seed, "repeats": repeats, "stream": stream}
+    generated = count_draws(generator, asked, frame, **own, bar=bar)
     n = len(cuts)
+    simulated = shares_of(generator, asked, frame, n=n, seed=seed, repeats=repeats)
+    repeats = repeats if simulated is None else simulated.near.shape[1]
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     return ComparedRows(
         species=card.species,
@@ -329,6 +337,7 @@ def compare_rows(
         generated_among=None if among is None else generated[n],
         repeats=repeats,
         discriminant=columns.get(DISCRIMINANT),
+        simulated=simulated,
         alternatives={
             name.removeprefix(ALTERNATIVE_WEIGHT): values
             for name, values in columns.items()
@@ -432,18 +441,3 @@ def _differences(
     if variance == "wilson":
         return differences, np.sqrt(spreads + u**2 / 2) / (s + u)
     return differences, np.sqrt(spreads) / s
-
-
-def _moments(
-    real: BoolArray, generated: FloatArray, rows: sorted_rows.SortedRows
-) -> tuple[FloatArray, FloatArray]:
-    """Mean products of r - g, (n_cuts, n_cuts, n_bins), and their effective rows."""
-    w2 = rows.weights * rows.weights
-    s2, s4 = rows.total(w2), rows.total(w2 * w2)
-    norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
-    residual = rows.weights * (real.astype(np.float64) - generated)
-    moments = np.empty((len(residual), len(residual), rows.n_bins))
-    for i, first in enumerate(residual):
-        for j, second in enumerate(residual[: i + 1]):
-            moments[i, j] = moments[j, i] = rows.total(first * second) / norm
-    return moments, n_eff_of_sums(s2, s4)

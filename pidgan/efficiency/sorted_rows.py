@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.sample.weights import n_eff_of_sums
 
 VarianceName = Literal["wilson", "pidcalib"]
 
@@ -147,3 +148,18 @@ def is_unphysical(efficiency: ArrayLike) -> BoolArray:
     """Return which efficiencies are below 0 or above 1, by more than rounding."""
     distance = np.abs(np.asarray(efficiency, dtype=np.float64) - 0.5)
     return np.asarray(distance > 0.5 + ROUNDING)
+
+
+def moments(
+    real: BoolArray, generated: FloatArray, rows: SortedRows
+) -> tuple[FloatArray, FloatArray]:
+    """Mean products of r - g, (n_cuts, n_cuts, n_bins), and their effective rows."""
+    w2 = rows.weights * rows.weights
+    s2, s4 = rows.total(w2), rows.total(w2 * w2)
+    norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
+    residual = rows.weights * (real.astype(np.float64) - generated)
+    found = np.empty((len(residual), len(residual), rows.n_bins))
+    for i, first in enumerate(residual):
+        for j, second in enumerate(residual[: i + 1]):
+            found[i, j] = found[j, i] = rows.total(first * second) / norm
+    return found, n_eff_of_sums(s2, s4)

@@ -44,6 +44,8 @@ from pidgan.efficiency.real_vs_generated import (
     check_among,
     compare_rows,
 )
+from pidgan.efficiency.simulated_rows import simulation_metadata
+from pidgan.efficiency.simulated_shares import count_draws
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
@@ -80,7 +82,9 @@ def run_systematics(
     """Measure real minus generated efficiencies of cuts as an efficiency map.
 
     Args:
-        generator: A model or a bundle, or its path.
+        generator: A model or a bundle, or its path; or what `open_simulation` gives,
+            for a simulation as it is. Of a corrector, its corrected simulation is
+            compared.
         reference: Rows it was not trained on: a table of conditions, targets and
             "weight", or a dataset, of which the test part is used, or the path of one
             of them; by default the reference of the generator itself.
@@ -158,7 +162,7 @@ def run_systematics(
             # The noise stays the same, and conditions within the trained range.
             low, high = next(v.range for v in card.conditions if v.name == name)
             scaled = frame.assign(**{name: (factor * frame[name]).clip(low, high)})
-            moved = reference_rows.count_passing(generator, asked, scaled, **own)
+            moved = count_draws(generator, asked, scaled, **own)
             result.variations[f"scale_{name}"] = _mean_change(moved, rows, edges)
         for number, other in enumerate(further):
             _, found = compare(other, ())
@@ -415,6 +419,7 @@ def _metadata(
         "pdgid": pdg_id(card.species),
         "detector": card.detector,
         "bundle_sha256": generator_hash(generator),
+        **simulation_metadata(generator),
         "sample": card.sample.name,
         "seed": seed,
         "repeats": rows.repeats,

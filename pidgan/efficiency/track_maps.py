@@ -160,6 +160,11 @@ def is_table(given: TrackMap) -> bool:
     return as_track_maps(given).maps[0].is_table
 
 
+def is_of_simulation(given: TrackMap) -> bool:
+    """Return whether the map of a track is of a simulation that nothing changed."""
+    return all("simulation" in one.metadata for one in as_track_maps(given).maps)
+
+
 def bundle_of(efficiency_map: EfficiencyMap) -> str:
     """Return the sha256 of the bundle of a map, empty if it is not known."""
     return str(efficiency_map.metadata.get("bundle_sha256") or "")

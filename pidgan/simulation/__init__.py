@@ -10,7 +10,8 @@
 - `simulate_showers` makes showers cell by cell, `simulate_cluster_tracks` tracks with
   their clusters.
 
-Studies take constants and distributions from `tpc`, `tpc_clusters` and `tracks`.
+Studies take constants and distributions from `tpc`, `tpc_clusters` and `tracks`, and
+make detectors of their own with `detector`, `rich` and `calibration`.
 """
 
 from pidgan.simulation.analysis import ANALYSIS_TREE, Jagged, simulate_analysis
@@ -43,6 +44,9 @@ __all__ = [
     "SHOWER_TREE",
     "TPC_SPECIES",
     "Jagged",
+    "calibration",
+    "detector",
+    "rich",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_calorimeter",

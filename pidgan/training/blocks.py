@@ -25,7 +25,7 @@ def in_blocks(
     of `size` rows at most, as float32. A ValueError says that shapes, or names of
     columns, are not those of the card.
     """
-    names = card.condition_names
+    names = card.input_names
     conditions = as_rows(conditions, "conditions", len(names), names=names)
     noise = as_rows(noise, "noise", card.n_noise)
     if len(conditions) != len(noise):

@@ -37,7 +37,7 @@ from pidgan.training.networks.updates import assign
 from pidgan.training.pace import Pace
 from pidgan.training.phases import Phase
 from pidgan.training.record import Record
-from pidgan.training.setup import Setup, choose_family, set_up
+from pidgan.training.setup import Setup, Transforms, choose_family, set_up
 
 CHECKPOINT = "checkpoint.npz"
 DEFAULT_BUDGET = 600.0
@@ -170,15 +170,17 @@ def run_training(
     progress: Callable[[Progress], None] | None,
     begin: Pace | None = None,
     callbacks: Sequence[Any] = (),
+    transforms: Transforms | None = None,
 ) -> Model:
     """Train a family, given as a value, as `train` does.
 
-    A training with a budget begins at the pace `begin`, if one is given.
+    A training with a budget begins at the pace `begin`, if one is given. Transforms
+    that are given are not fitted to the dataset.
     """
     now = Budget(DEFAULT_BUDGET if budget is None else budget)
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
-    training = Training(set_up(dataset, chosen, seed=seed))
+    training = Training(set_up(dataset, chosen, seed=seed, transforms=transforms))
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)

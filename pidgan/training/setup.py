@@ -8,7 +8,7 @@ from typing import Any
 
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.errors import TrainingError
-from pidgan.sample.dataset import Dataset
+from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
 from pidgan.sample.weights import n_eff
 from pidgan.training import families
@@ -36,6 +36,14 @@ def choose_family(
         raise ValueError("give settings by name or in the family's value, not both")
     name = families.choose_name(families.name_of(family), None, sample)
     return families.parse_settings(name, dataclasses.asdict(family))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transforms:
+    """Conditions and targets as networks see them, fitted beforehand."""
+
+    conditions: ConditionTransform
+    targets: kinds.Targets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,8 +102,28 @@ class Setup:
         )
 
 
-def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
-    """Fit the transforms, build the networks and bring the rows to the device."""
+def fit_sample_conditions(sample: Sample, part: Part) -> ConditionTransform:
+    """Fit the scaling of the conditions of a sample."""
+    return fit_conditions(
+        part.conditions,
+        [variable.transform for variable in sample.conditions],
+        categories=[variable.categories for variable in sample.conditions],
+        sentinels=[variable.sentinels for variable in sample.conditions],
+        plain=kinds.plain_conditions(sample),
+    )
+
+
+def set_up(
+    dataset: Dataset,
+    settings: Any,
+    *,
+    seed: int,
+    transforms: Transforms | None = None,
+) -> Setup:
+    """Fit the transforms, build the networks and bring the rows to the device.
+
+    Transforms that are given are those of several trainings.
+    """
     sample, part = dataset.sample, dataset.part("train")
     if len(part.weights) < MIN_TRAINING_ROWS:
         raise TrainingError(
@@ -106,16 +134,14 @@ def set_up(dataset: Dataset, settings: Any, *, seed: int) -> Setup:
     entry = families.TABLE[name]
     n_rows = round(n_eff(part.weights))  # mirror images are no rows more
     part = kinds.with_images(sample, part)
-    conditions = fit_conditions(
-        part.conditions,
-        [variable.transform for variable in sample.conditions],
-        categories=[variable.categories for variable in sample.conditions],
-        sentinels=[variable.sentinels for variable in sample.conditions],
-        plain=kinds.plain_conditions(sample),
-    )
-    targets = kinds.fit_targets(
-        sample, part, plain=entry.published, log_scale=entry.log_scale
-    )
+    if transforms is None:
+        transforms = Transforms(
+            conditions=fit_sample_conditions(sample, part),
+            targets=kinds.fit_targets(
+                sample, part, plain=entry.published, log_scale=entry.log_scale
+            ),
+        )
+    conditions, targets = transforms.conditions, transforms.targets
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
     family = families.build_family(settings, shape=shape, seed=seed)

@@ -214,7 +214,7 @@ def test_onnx_of_others_is_refused(path: Path) -> None:
 
 def test_newer_card_is_refused(path: Path) -> None:
     text = make_card().to_json().replace('schema_version": 6', 'schema_version": 9')
-    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 6")
+    refused(path, toy_onnx(make_card(), card_text=text), "reads up to 7")
 
 
 def test_custom_operator_is_refused(path: Path) -> None:

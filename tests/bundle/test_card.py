@@ -37,9 +37,9 @@ def test_names_follow_the_order_of_the_columns() -> None:
     ("text", "message"),
     [
         ("{", "x.onnx: the card is not JSON"),
-        ("[]", "schema_version None, expected a number from 1 to 6"),
+        ("[]", "schema_version None, expected a number from 1 to 7"),
         ('{"schema_version": "1"}', "schema_version '1', expected"),
-        ('{"schema_version": 7}', "schema version 7, this package reads up to 6"),
+        ('{"schema_version": 8}', "schema version 8, this package reads up to 7"),
         ('{"schema_version": 1}', "the card's detector is wrong: Field required"),
     ],
 )

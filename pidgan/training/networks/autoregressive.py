@@ -109,6 +109,25 @@ class FlowGenerator:
         made = in_turn(self.shape, inputs, free, make)
         return f.with_precision(made, double=False)
 
+    def noise_of(self, inputs: dict[str, Array]) -> Array:
+        """Return the noise that given coordinates "y" are the image of.
+
+        Where a coordinate is not continuous, the number has no meaning.
+        """
+        if not isinstance(inputs["y"], Traced):
+            inputs = {name: f.precise(value) for name, value in inputs.items()}
+        known = [inputs[k] for k in ("conditions", "pattern") if k in inputs]
+        found = []
+        for j in range(self.shape.n_targets):
+            y = f.columns(inputs["y"], j, j + 1)
+            v = self.flow.networks.hidden(j, known)
+            shift, log_scale, widths, heights, slopes = self._outputs(v, j)
+            image = (y - shift) * f.exp(-_bounded(log_scale))
+            u, _, _ = splines.forth(image, widths, heights, splines.slopes_from(slopes))
+            found.append(u)
+            known = [*known, y]
+        return f.with_precision(f.concatenate(found), double=False)
+
     def _outputs(self, v: Array, j: int) -> list[Array]:
         """Return shift, logarithm of the scale, widths, heights and slopes."""
         kernels, biases = self.flow.networks.weights(-1, j)

@@ -59,7 +59,7 @@ def spline(
     ones = tf.ones_like(inner[..., :1])
     slopes = tf.concat([ones, slopes_from(inner + UNIT_DERIVATIVE), ones], axis=-1)
     v = v[..., tf.newaxis]
-    go = back if inverse else _forth
+    go = back if inverse else forth
     image, xi, piece = go(v, widths, heights, slopes)
     s, curve, d_0, d_1 = piece.s, piece.curve, piece.d_0, piece.d_1
     log_derivative = (
@@ -90,7 +90,7 @@ def back(
     return f.where(f.less(f.absolute(u), BOUND), x + w * xi, u), xi, piece
 
 
-def _forth(
+def forth(
     v: Array, widths: Array, heights: Array, slopes: Array
 ) -> tuple[Array, Array, Piece]:
     """Map values through one spline each (Eq. 4); the same as `back` else."""

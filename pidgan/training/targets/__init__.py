@@ -1,7 +1,7 @@
 """Kinds of target: maps between physical columns and the coordinates of networks.
 
 - `tracks`: PID variables of a track, with atoms and ties; `structure` finds these and
-  `track_fits` fits what is continuous.
+  `track_fits` fits what is continuous; `tracks_forward` maps them as a formula.
 - `sums`: variables of a track that are sums of earlier ones and a rest.
 - `grids`: variables of a track on a grid, and in order; `grid_fits` finds these.
 - `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
@@ -123,6 +123,22 @@ def fit_targets(
         scale=cells.scale,
         threshold=cells.threshold,
         lines=log_scale,
+    )
+
+
+def fit_common_targets(sample: Sample, part: Part) -> TargetTransform:
+    """Fit the targets of a track to rows of several samples, for `tracks_forward`.
+
+    There are no sums, and no target is divided at its quantiles: a row that moved from
+    one part to another would lose its rank.
+    """
+    steps = [None if v.categories else v.grid_step for v in sample.targets]
+    return fit_tracks(
+        part.targets,
+        part.weights,
+        sentinels=[(*v.sentinels, *v.categories) for v in sample.targets],
+        stated=Stated(steps=steps, at_most=sample.orders),
+        divided=False,
     )
 
 

@@ -42,11 +42,13 @@ def fit_tracks(
     *,
     sentinels: Sequence[Sequence[float]] = (),
     stated: Stated | None = None,
+    divided: bool = True,
 ) -> TargetTransform:
     """Find atoms, ties and grids of targets (n, n_targets), and fit their quantiles.
 
     Weights (n,) of any sign count in the quantiles only; the sentinels of each target
-    are atoms, however rare they are.
+    are atoms, however rare they are. Targets that others are differences of are
+    `divided` at `CUTS`.
     """
     y = targets.astype(np.float32)
     declared = [
@@ -55,7 +57,8 @@ def fit_tracks(
     ]
     blank, coordinates = find_structure(y, declared, stated or Stated())
     apart = np.stack([np.isin(v, d) for v, d in zip(y.T, declared, strict=True)], 1)
-    return _fit_continuous(_cut(blank, coordinates), coordinates, weights, apart)
+    parts = _cut(blank, coordinates) if divided else blank
+    return _fit_continuous(parts, coordinates, weights, apart)
 
 
 def _cut(transform: TargetTransform, coordinates: Coordinates) -> TargetTransform:
