@@ -136,8 +136,8 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
 @options.repeated(
     "--variation variations",
     "NAME",
-    "Systematic variation: binning, sweights or none",
-    more="  [default: binning, sweights]",
+    "Systematic variation: binning, sweights, fit_and_count or none",
+    more="  [default: all that the reference allows]",
 )
 @options.repeated(
     "--vary",
@@ -184,11 +184,12 @@ def systematics(
     """
     from pidgan.bundle.collection import SUFFIX
     from pidgan.efficiency.quoted import for_json
-    from pidgan.efficiency.systematics import VARIATIONS, run_systematics
+    from pidgan.efficiency.systematics import run_systematics
 
     if misid and report is None:
         raise click.UsageError("--misid needs --report")
-    given["variations"] = [n for n in variations or VARIATIONS if n != "none"]
+    chosen = [name for name in variations if name != "none"]
+    given["variations"] = chosen if variations else None
     given |= {"cuts": given["cuts"] or None, "scales": vary}
     given["progress"] = shows_progress()
     if generator.suffix == SUFFIX:

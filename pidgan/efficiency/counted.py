@@ -15,6 +15,7 @@ import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency import binning as bins
+from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.errors import FitError, MapError, PidganWarning
 from pidgan.sample.definition import Discriminant
@@ -28,6 +29,30 @@ FIT_ROWS = 4000.0
 
 MAX_FITS = 16
 """Largest number of merged bins."""
+
+
+def add_counted(
+    efficiency_map: EfficiencyMap,
+    rows: ComparedRows,
+    shape: Discriminant | None,
+    *,
+    is_asked: bool,
+) -> None:
+    """Add the variation to a map that was made of these rows.
+
+    If nobody asked for it, it is left out with a warning where that is impossible.
+    """
+    try:
+        change, account = counted_difference(rows, efficiency_map.binning, shape)
+    except MapError as error:
+        if is_asked:
+            raise
+        efficiency_map.metadata[NAME] = {"left_out": str(error)}
+        warnings.warn(f"{error}; it is left out", PidganWarning, stacklevel=4)
+        return
+    pairs = zip(efficiency_map.operator, change, strict=True)
+    efficiency_map.variations[NAME] = np.array([a @ d for a, d in pairs])
+    efficiency_map.metadata[NAME] = account
 
 
 def counted_difference(
@@ -66,7 +91,8 @@ def counted_difference(
         start=start,
     )
     weighted = np.full(found.efficiency.shape, np.nan)
-    w = np.bincount(cell[inside], rows.weights[inside], n_merged)
+    sizes = np.bincount(cell[inside], rows.weights[inside], n_merged)
+    w = np.asarray(sizes, dtype=np.float64)
     for i, passed in enumerate(rows.real[:, inside]):
         sums = np.bincount(cell[inside], rows.weights[inside] * passed, n_merged)
         weighted[i] = np.divide(sums, w, out=weighted[i].copy(), where=w > 0)

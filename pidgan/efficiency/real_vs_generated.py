@@ -258,7 +258,8 @@ class ComparedRows:
         """Return some of the rows, chosen by a mask (n,)."""
         if chosen.all():
             return self
-        arrays = ("weights", "real", "generated", "among", "generated_among")
+        arrays = ["weights", "real", "generated", "among", "generated_among"]
+        arrays.append("discriminant")
         own = {name: getattr(self, name) for name in arrays}
         return replace(
             self,

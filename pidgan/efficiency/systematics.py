@@ -10,6 +10,8 @@ in all bins together:
   how much depends on the smoothing and on a constant difference inside a bin;
 - "sweights_background", "sweights_signal", "sweights_range": the difference with the
   weights of other mass fits (`alternative_sweights`), where the reference has them;
+- "fit_and_count": the efficiency from mass fits of the rows that pass and that fail,
+  minus that with sWeights, where the reference has their discriminant;
 - "scale_NAME": the generated efficiency with a condition multiplied by a factor;
 - "training_1", ...: the corrected efficiency with other generators of the same sample,
   each divided by the square root of their number.
@@ -35,6 +37,8 @@ from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
 from pidgan.efficiency.common_errors import common_errors
+from pidgan.efficiency.counted import NAME as COUNTED
+from pidgan.efficiency.counted import add_counted
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.map_averages import REFERENCE, measure_whole
@@ -53,7 +57,11 @@ from pidgan.sample.species import pdg_id
 from pidgan.sample.weights import check_weights, n_eff, n_eff_of_sums
 
 VARIATIONS = ("binning", "sweights")
-"""Variations that rows alone allow; the default of `run_systematics`."""
+"""Variations that rows alone allow."""
+
+ALL_VARIATIONS = (*VARIATIONS, COUNTED)
+"""Variations that may be asked for. By default there are all of which the reference has
+what they need."""
 
 Edges = bins.ChosenEdges
 
@@ -74,7 +82,7 @@ def run_systematics(
     binning: bins.Binning | None = None,
     seed: int = 1,
     repeats: int = reference_rows.REPEATS,
-    variations: Sequence[str] = VARIATIONS,
+    variations: Sequence[str] | None = None,
     scales: Mapping[str, float] | None = None,
     others: Sequence[GivenGenerator] = (),
     progress: bool = True,
@@ -100,8 +108,9 @@ def run_systematics(
             quantiles of the reference if it has neither.
         seed: Seed of the generated draws.
         repeats: Generated draws per row.
-        variations: Variations to include, of `VARIATIONS`; the weights of other mass
-            fits need a reference that has them.
+        variations: Variations to include, "binning", "sweights" and "fit_and_count". By
+            default there are all of which the reference has what they need: the weights
+            of other mass fits, and the discriminant of the sWeights.
         scales: Factor by condition, such as {"nTracks": 1.1}, by which the condition
             may be wrong in the analysis.
         others: Generators of the same conditions and targets, trained with other seeds
@@ -125,7 +134,7 @@ def run_systematics(
     generator = open_generator(generator)
     further = [open_generator(other) for other in others]
     card = generator.card
-    _check_variations(card, variations, scales or {}, further)
+    _check_variations(card, variations or (), scales or {}, further)
     parsed = _distinct(reference_rows.parse_cuts(card, cuts))
     frame, denominator = reference_among(generator, reference, where)
     among = denominator.targets if denominator else None
@@ -156,7 +165,12 @@ def run_systematics(
             )
             return rows, found
 
-        rows, result = compare(generator, variations)
+        chosen = VARIATIONS if variations is None else variations
+        rows, result = compare(generator, [n for n in chosen if n != COUNTED])
+        shape = card.sample.discriminant
+        is_known = rows.discriminant is not None and shape is not None
+        if COUNTED in chosen or (variations is None and is_known):
+            add_counted(result, rows, shape, is_asked=COUNTED in chosen)
         bins.warn_of_outside(frame, edges, bins.bin_index(frame, edges))
         for name, factor in (scales or {}).items():
             # The noise stays the same, and conditions within the trained range.
@@ -312,8 +326,8 @@ def _check_variations(
     others: Sequence[Generator],
 ) -> None:
     for name in variations:
-        if name not in VARIATIONS:
-            raise MapError(f"unknown variation {name!r}{nearest(name, VARIATIONS)}")
+        if name not in ALL_VARIATIONS:
+            raise MapError(f"unknown variation {name!r}{nearest(name, ALL_VARIATIONS)}")
     for name, factor in scales.items():
         if name not in card.condition_names:
             raise MapError(

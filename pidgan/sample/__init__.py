@@ -8,6 +8,7 @@
 - `definition`: the definition of a sample.
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
+- `mass_fit_pass_fail`: signal counted by mass fits of rows that pass and that fail.
 - `pidcalib`: definitions made from the list of PIDCalib2.
 - `pidcalib_names`: what PIDCalib2 says in code.
 - `species`: names and PDG ids of particles.
@@ -26,6 +27,7 @@ __all__ = [
     "definition",
     "grids",
     "loading",
+    "mass_fit_pass_fail",
     "pidcalib",
     "pidcalib_names",
     "species",

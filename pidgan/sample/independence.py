@@ -40,7 +40,7 @@ from pidgan.errors import FitError
 from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_fit import MassFit, components
-from pidgan.sample.mass_fit_pass_fail import fit_all, position_of
+from pidgan.sample.mass_fit_pass_fail import fit_all, fit_some, position_of
 from pidgan.sample.mass_shapes import Component
 
 #: Rows of a stratum, and largest number of strata.
@@ -164,7 +164,7 @@ def _strata(
     for b in np.unique(place):
         own = place == b
         u = position[inside[own]]
-        fit = _refit(u, shape, whole) if place.max() > 0 else whole
+        fit = _refit(u, whole) if place.max() > 0 else whole
         found.append(
             _Stratum(
                 rows=inside[own],
@@ -197,10 +197,10 @@ def _places(ranks: FloatArray) -> IntArray:
     return place
 
 
-def _refit(u: FloatArray, shape: Discriminant, whole: MassFit) -> MassFit:
+def _refit(u: FloatArray, whole: MassFit) -> MassFit:
     """Return the fit of a stratum; that of all rows where it fails."""
     try:
-        return fit_all(u, shape, "mass fit of a stratum")
+        return fit_some(u, whole, "mass fit of a stratum")
     except FitError:
         return whole
 

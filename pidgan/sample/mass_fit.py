@@ -128,15 +128,35 @@ def fit_mass(
     # The first start of those that lead there: not decided by rounding.
     same = [minuit for minuit in peaks if minuit.fval < peaks[0].fval + _SAME_MINIMUM]
     best = next(minuit for minuit in tried if minuit in same)
+    return _as_fit(best, signal, background)
+
+
+def refit_mass(
+    counts: FloatArray, edges: FloatArray, near: MassFit, where: str
+) -> MassFit:
+    """Fit the shapes of another fit again, from its values, to counts of fewer rows.
+
+    A FitError says that the fit did not converge.
+    """
+    mean, width = near.values[2], near.values[3]
+    share = near.values[0] / (near.values[0] + near.values[1])
+    start = (float(mean), float(width), float(share))
+    minuit = _minimise(counts, edges, near.signal, near.background, start, where)
+    if not minuit.valid or not minuit.values[0] > 0:
+        raise FitError(f"{where} did not converge ({int(counts.sum())} rows)")
+    return _as_fit(minuit, near.signal, near.background)
+
+
+def _as_fit(minuit: "Minuit", signal: Shape, background: Shape) -> MassFit:
     return MassFit(
         signal=signal,
         background=background,
-        values=np.array(best.values),
-        errors=np.array(best.errors),
+        values=np.array(minuit.values),
+        errors=np.array(minuit.errors),
         free=tuple(
             bool(low < value - 1e-3 * error and value + 1e-3 * error < high)
             for value, error, (low, high) in zip(
-                best.values, best.errors, best.limits, strict=True
+                minuit.values, minuit.errors, minuit.limits, strict=True
             )
         ),
     )

@@ -1,11 +1,11 @@
 """Efficiencies from mass fits: signal is counted among rows that pass and that fail.
 
 In each bin, the rows that pass a cut and those that fail it are fitted together. Both
-have the signal shape of the bin, and each has a background of its own, in yield and in
-shape. Unlike sWeights, this needs no background whose mass is independent of conditions
-and response; the signal may differ from bin to bin. The tails of the signal are those
-of the fit to all rows. The likelihood is that of a histogram, extended (R. Barlow,
-Nucl. Instrum. Meth. A 297 (1990) 496).
+have the signal shape of the bin, and each has a background of its own, in yield, slope
+and curvature. Unlike sWeights, this needs no background whose mass is independent of
+conditions and response; the signal may differ from bin to bin. The tails of the signal
+are those of the fit to all rows. The likelihood is that of a histogram, extended (R.
+Barlow, Nucl. Instrum. Meth. A 297 (1990) 496).
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from scipy.stats import chi2 as chi2_distribution
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.errors import FitError
 from pidgan.sample.definition import Discriminant
-from pidgan.sample.mass_fit import MassFit, components, fit_mass
-from pidgan.sample.mass_shapes import Component
+from pidgan.sample.mass_fit import MassFit, components, fit_mass, refit_mass
 
 if TYPE_CHECKING:
     from iminuit import Minuit
 
 #: Bins of the histograms that are fitted.
 N_BINS = 100
-#: Rows of a bin below which nothing is fitted, and of either kind below which its
-#: background has the shape of that of all rows.
-MIN_ROWS, MIN_OF_KIND = 100, 60
+#: Rows of a bin below which nothing is fitted.
+MIN_ROWS = 100
+#: Rows of either kind below which its background has no term of order 0, 1, 2.
+MIN_OF_ORDER = (0, 60, 300)
 #: Bins are merged to this many expected rows before chi2 is taken.
 MIN_EXPECTED = 20.0
 #: Rows that a histogram bin is expected to have at least.
@@ -68,6 +68,12 @@ def fit_all(position: FloatArray, discriminant: Discriminant, where: str) -> Mas
     """Return the fit to all rows, in which the fits in bins begin."""
     counts, edges = np.histogram(position, bins=2 * N_BINS, range=(0.0, 1.0))
     return fit_mass(counts.astype(np.float64), edges, discriminant, where)
+
+
+def fit_some(position: FloatArray, near: MassFit, where: str) -> MassFit:
+    """Return the fit to some of the rows, which is not far from that to all."""
+    counts, edges = np.histogram(position, bins=2 * N_BINS, range=(0.0, 1.0))
+    return refit_mass(counts.astype(np.float64), edges, near, where)
 
 
 def count_signal(
@@ -115,35 +121,38 @@ def count_signal(
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """Expected counts (2, m) of rows that pass and fail, from the free parameters.
+    """Expected counts (2, m) of rows that pass and fail, from the parameters.
 
-    The parameters are two yields of signal, two of background, mean and width of the
-    signal, and the shape of each background, which may be that of all rows.
+    The parameters are two yields of signal, mean and width of the signal, and for the
+    background of either kind the coefficients of `floor` (3, m): the background of all
+    rows, times the Legendre polynomials of order 0, 1 and 2.
     """
 
     start: MassFit
     edges: FloatArray
-    own_background: tuple[bool, bool]
+    floor: FloatArray
 
-    @property
-    def first(self) -> FloatArray:
-        """Shape parameters of the fit to all rows: mean, width, both backgrounds."""
-        values = self.start.values
-        return np.array([values[2], values[3], values[-1], values[-1]])
+    @classmethod
+    def of(cls, start: MassFit, n_bins: int) -> "_Model":
+        """Return the model that begins with the fit to all rows."""
+        edges = np.linspace(0.0, 1.0, n_bins + 1)
+        x = edges[1:] + edges[:-1] - 1.0
+        floor = np.diff(start.components[1].cumulative(edges))
+        orders = np.array([np.ones_like(x), x, (3 * x * x - 1) / 2])
+        return cls(start=start, edges=edges, floor=orders * floor)
 
-    def components(self, values: Sequence[float]) -> tuple[Component, Component]:
-        """Return the signal, and the background of the rows that pass."""
-        whole = np.array(self.start.values)
-        whole[2 : 2 + _MOVING] = values[4:6]
-        whole[-1] = values[6]
-        return components(self.start.signal, self.start.background, whole)
+    def peak(self, mean: float, width: float) -> FloatArray:
+        """Return the share of signal in each bin (m,)."""
+        values = np.array(self.start.values)
+        values[2 : 2 + _MOVING] = mean, width
+        signal, _ = components(self.start.signal, self.start.background, values)
+        return np.diff(signal.cumulative(self.edges))
 
     def expected(self, values: Any) -> FloatArray:
         """Return the expected counts (2, m)."""
-        peak, floor = self.components(values)
-        other = Component(shape=floor.shape, parameters=(values[7],))
-        s, b, c = (np.diff(one.cumulative(self.edges)) for one in (peak, floor, other))
-        return np.array([values[0] * s + values[2] * b, values[1] * s + values[3] * c])
+        yields = np.asarray(values[:2])[:, np.newaxis]
+        floors = np.asarray(values[4:]).reshape(2, -1) @ self.floor
+        return np.asarray(yields * self.peak(values[2], values[3]) + floors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +181,7 @@ class _Fitted:
         size = np.sqrt(np.diag(information))
         scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
         scales = np.outer(scale, scale)
-        return np.asarray(
-            np.linalg.pinv(information * scales, hermitian=True) * scales
-        )
+        return np.asarray(np.linalg.pinv(information * scales, hermitian=True) * scales)
 
     def efficiency(self) -> tuple[float, float]:
         """Return the share of signal that passes, and its variance.
@@ -191,7 +198,7 @@ class _Fitted:
     def p_value(self) -> float:
         """Return the probability of a larger chi-square."""
         chi2, n = 0.0, 0
-        expected = self.model.expected(self.values)
+        expected = np.maximum(self.model.expected(self.values), 0.0)
         for observed, model in zip(self.counts, expected, strict=True):
             last = np.floor(np.cumsum(model) / MIN_EXPECTED).astype(int)
             last = np.minimum(last, max(int(model.sum() / MIN_EXPECTED) - 1, 0))
@@ -214,10 +221,8 @@ def _fit(counts: FloatArray, start: MassFit) -> _Fitted:
     rows = counts.sum(axis=1)
     if rows.sum() < MIN_ROWS:
         raise FitError(f"{rows.sum():.0f} rows, expected at least {MIN_ROWS}")
-    edges = np.linspace(0.0, 1.0, counts.shape[1] + 1)
-    own = (bool(rows[0] >= MIN_OF_KIND), bool(rows[1] >= MIN_OF_KIND))
-    model = _Model(start=start, edges=edges, own_background=own)
-    minuit = _minimise(model, counts, _first_values(model, counts))
+    model = _Model.of(start, counts.shape[1])
+    minuit = _minimise(model, counts)
     if not minuit.valid:
         raise FitError(
             f"the mass fit did not converge ({rows[0]:.0f} rows pass, {rows[1]:.0f} "
@@ -233,22 +238,21 @@ def _fit(counts: FloatArray, start: MassFit) -> _Fitted:
 
 def _first_values(model: _Model, counts: FloatArray) -> FloatArray:
     """Return start values: yields of the shapes of all rows, which EM finds."""
-    peak, floor = model.start.components
-    shapes = np.array([np.diff(one.cumulative(model.edges)) for one in (peak, floor)])
-    shapes = np.maximum(shapes, 1e-12)
+    mean, width = model.start.values[2:4]
+    shapes = np.maximum([model.peak(mean, width), model.floor[0]], 1e-12)
     yields = []
     for observed in counts:
         share = np.array([0.5, 0.5])
-        for _ in range(_START_STEPS):
+        for _ in range(_START_STEPS if observed.any() else 0):
             parts = share[:, np.newaxis] * shapes
             share = (parts / parts.sum(axis=0)) @ observed
-            share = share / max(share.sum(), 1e-12)
+            share = share / share.sum()
         yields.append(share * observed.sum())
     (s, b), (t, c) = yields
-    return np.array([s, t, b, c, *model.first])
+    return np.array([s, t, mean, width, b, 0.0, 0.0, c, 0.0, 0.0])
 
 
-def _minimise(model: _Model, counts: FloatArray, first: FloatArray) -> "Minuit":
+def _minimise(model: _Model, counts: FloatArray) -> "Minuit":
     """Return the minimum of the negative log-likelihood."""
     from iminuit import Minuit
 
@@ -256,22 +260,34 @@ def _minimise(model: _Model, counts: FloatArray, first: FloatArray) -> "Minuit":
         mu = np.maximum(model.expected(values), _LEAST_EXPECTED)
         return float(np.sum(mu - counts * np.log(mu)))
 
+    first = _first_values(model, counts)
     minuit = Minuit(cost, first)
     minuit.errordef = Minuit.LIKELIHOOD
-    signal, background = model.start.signal, model.start.background
     n = counts.sum(axis=1)
     # A yield may be a little negative, where the background fluctuates downwards.
-    least = -0.2 * n - 10.0
-    yields = [(low, 2.0 * m + 10.0) for low, m in zip(least, n, strict=True)]
-    minuit.limits = [*yields, *yields, *signal.limits[:_MOVING]] + [
-        background.limits[0]
-    ] * 2
-    minuit.errors = [*np.sqrt(np.maximum(np.abs(first[:4]), 1.0)), 0.01, 0.01, 0.3, 0.3]
-    fixed = [False] * 6 + [not own for own in model.own_background]
+    least = np.where(n < MIN_OF_ORDER[1], 0.0, -0.2 * n)
+    most = 2.0 * n + 10.0
+    yields = list(zip(least, most, strict=True))
+    floors = [
+        [(low, high), (-2 * high, 2 * high), (-2 * high, 2 * high)]
+        for low, high in yields
+    ]
+    minuit.limits = [
+        *yields,
+        *model.start.signal.limits[:_MOVING],
+        *floors[0],
+        *floors[1],
+    ]
+    minuit.errors = [
+        *np.sqrt(np.maximum(first[:2], 1.0)),
+        *np.maximum(model.start.errors[2:4], 1e-4),
+        *np.repeat(np.sqrt(np.maximum(n, 1.0)), 3),
+    ]
+    orders = [[bool(rows < least) for least in MIN_OF_ORDER] for rows in n]
     minuit.strategy = 0
-    minuit.fixed = [False] * 4 + [True] * 4
+    minuit.fixed = [False, False, True, True, *[False, True, True] * 2]
     minuit.migrad(ncall=4_000)
-    minuit.fixed = fixed
+    minuit.fixed = [False] * 4 + orders[0] + orders[1]
     minuit.migrad(ncall=10_000)
     if not minuit.valid:
         minuit.simplex(ncall=5_000)
