@@ -34,6 +34,13 @@ def draw_gallery(demo: Path) -> None:
     made = pidgan.plot(demo / "kaon-map.json", cuts=CUT)
     table = closure_table(pidgan.open_bundle(kaons), cuts=CUT, binning=EDGES)
     planes = pidgan.plot(table)
+    table = closure_table(
+        pidgan.open_bundle(kaons), cuts=CUT, binning={"P": EDGES["P"]}
+    )
+    report = pidgan.validate(
+        demo / "kaon-model", demo / "kaon-dataset", cuts=CUT, c2st_rows=2000
+    )
+    targets = ", ".join(variables)
     pictures = {
         "mass-fit": dataset["mass fit"],
         "weights": dataset["targets"],
@@ -45,6 +52,12 @@ def draw_gallery(demo: Path) -> None:
         "coverage-planes": covered["coverage in planes"],
         "map": made[f"efficiency {CUT}"],
         "uncertainty": made["uncertainty"],
+        "table": pidgan.plot(table)[f"efficiency {CUT}"],
+        "losses": pidgan.plot(demo / "kaon-model")["losses"],
+        "target": report.figures[variables[0]],
+        "in-bins": report.figures[f"{variables[0]} in bins of nTracks"],
+        "correlation": report.figures[f"correlation of {targets}"],
+        "two-targets": report.figures[f"plane of {targets}"],
     }
     folder = DOCS / "gallery"
     folder.mkdir(exist_ok=True)

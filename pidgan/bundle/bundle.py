@@ -67,6 +67,8 @@ class Bundle:
     _threads: int = field(repr=False, compare=False)
     address: str | None = field(default=None, compare=False)
 
+    plot = higher.plot
+
     @property
     def block_rows(self) -> int:
         """Number of rows in a call of the network."""

@@ -158,11 +158,11 @@ def parse_fraction(text: str, expected: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parse_duration(text: str) -> float:
-    """Turn a duration such as 20m into seconds."""
-    from pidgan.training.budget import parse_duration as parse
+def parse_duration(text: str) -> str | float:
+    """Turn a duration such as 20m into seconds, and check one such as 20m cpu."""
+    from pidgan.training.budget import Duration
 
-    return parse(text)
+    return Duration.parse(text).stored
 
 
 def parse_steps(text: str) -> int | str:
@@ -262,8 +262,8 @@ def budget(default: str) -> Callable[..., Any]:
         "--budget",
         metavar="DURATION",
         callback=reads(parse_duration),
-        help="Wall-clock time of one training, e.g. 20m. It is kept, with a complete "
-        "schedule, also where the machine becomes slower or faster.  "
+        help="Wall-clock time of one training, e.g. 20m, kept with a complete schedule "
+        "on a slower or faster machine too; '20m cpu' is time of the processor.  "
         f"[default: {default}]",
     )
 

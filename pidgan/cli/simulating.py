@@ -22,7 +22,7 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 )
 @options.seed
 @options.overwrite
-@options.budget("90s")
+@options.budget("5000 steps, about 90s")
 @options.as_json
 def demo(output: Path, as_json: bool, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth.

@@ -8,8 +8,7 @@ All three can be read without this package:
 - the covariance of cut i between all bins is `covariance[i]`;
 - the covariance between cuts i and j, due to the rows that they share, is
   `einsum("ab,b,cb->ac", operator[i], raw_covariance[i, j], operator[j])`; how far their
-  *smoothing* is wrong together adds to it (`pidgan.efficiency.common_errors`), as
-  `joint_covariance` does.
+  *smoothing* is wrong together adds to it (`common_errors`): `joint_covariance`.
 
 The variations in MAP.json are `nominal`, `<name>_up` and `<name>_down`: eigenvectors of
 the covariance (`calibration_1` is the largest; `calibration_rest` is the remaining
@@ -25,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from pidgan import higher
 from pidgan.arguments import check_path, checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.shipped import shipped_path
@@ -119,6 +119,8 @@ class EfficiencyMap:
     variations: dict[str, FloatArray]
     metadata: dict[str, Any]
     common: CommonErrors | None = None
+
+    plot = higher.plot
 
     @property
     def nominal(self) -> FloatArray:

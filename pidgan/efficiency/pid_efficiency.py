@@ -41,6 +41,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from pidgan import higher
 from pidgan.application.conditions import Conditions
 from pidgan.application.sample_cuts import SampleCuts, sample_cut_text
 from pidgan.arguments import checked
@@ -127,6 +128,8 @@ class PidEfficiencies:
     where: Wheres = field(default_factory=dict)
     n_not_among: int = 0
     n_uncovered: int = 0
+
+    plot = higher.plot
 
     def __iter__(self) -> Iterator[PidEfficiency]:
         return iter(self.results)

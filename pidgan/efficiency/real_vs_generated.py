@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle import reference as reference_rows
@@ -85,6 +86,8 @@ class RealVsGenerated:
     moments: FloatArray
     n_moment: FloatArray
     repeats: int
+
+    plot = higher.plot
 
     @property
     def cuts(self) -> tuple[str, ...]:

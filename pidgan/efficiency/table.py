@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency import binning as bins
@@ -100,6 +101,8 @@ class EfficiencyTable:
     status: NDArray[np.int8]
     rows_outside: int
     sentinel_rows: IntArray
+
+    plot = higher.plot
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan import higher
 from pidgan.arguments import brief, checked
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.bundle.card import Generator
@@ -180,6 +181,8 @@ class WorkingPoint:
     target: float
     points: tuple[SpeciesPoint, ...]
     scan: CutScan
+
+    plot = higher.plot
 
     def to_json(self) -> str:
         """Return the cut and its efficiencies as JSON."""

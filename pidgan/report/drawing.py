@@ -71,6 +71,7 @@ def plot(
       conditions.
     - An ntuple: its variables with and without `weights`. With a sample definition, it
       is prepared as a dataset.
+    - A report, a mass fit or a working point: its own pictures.
 
     What stands beside decides the rest. A generator of the same species gives the
     generated targets of a dataset. Another species is one to reject: its misIDs and ROC
@@ -369,7 +370,10 @@ def _draw_branches(
 
 
 def _of_result(given: Opened) -> dict[str, Draw]:
-    """Return the pictures of a mass fit or a working point."""
+    """Return the pictures of a mass fit, a report or a working point."""
+    if given.kind == "report":
+        pictures = given.content.figures
+        return {name: partial(pictures.__getitem__, name) for name in pictures}
     if given.kind == "mass fit":
         return {"mass fit": partial(_draw_fit, given.content.summary)}
     if given.kind == "working point":

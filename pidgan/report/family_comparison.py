@@ -296,7 +296,7 @@ def _train_and_judge(
         training_seconds=seconds,
         rows_per_second=measure_speed(open_bundle(path)),
         bundle=str(path),
-        **_fidelity(report.figures),
+        **_fidelity(report.numbers),
     )
 
 

@@ -232,7 +232,7 @@ def _figures(pages: list[_Page]) -> Section:
         {
             "figure": label,
             "pull": pull_cell(pull),
-            "report": Cell(text=page.title, href=_address(page.path)),
+            "report": Cell(text=page.title, href=_address(page.path), level="text"),
         }
         for pull, label, page in found[:MOST_FIGURES]
     ]

@@ -23,6 +23,7 @@ from pidgan.files.places import file_problem
 from pidgan.files.recognition import recognise
 from pidgan.files.trees import is_remote
 from pidgan.report.binned import Binned, binned
+from pidgan.report.report import Report
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.sample.loading import list_samples, load_sample
@@ -30,7 +31,7 @@ from pidgan.sample.sweights import SweightResult
 
 Kind = Literal[
     "dataset", "generator", "map", "ntuple", "table", "working point", "mass fit",
-    "definition",
+    "definition", "report",
 ]  # fmt: skip
 
 EXPECTED = (
@@ -86,6 +87,7 @@ def _kind(given: Any) -> Kind | None:
         "working point": WorkingPoint,
         "mass fit": SweightResult,
         "definition": Sample,
+        "report": Report,
     }
     for kind, types in known.items():
         if isinstance(given, types):

@@ -10,8 +10,9 @@ import base64
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the caption below it."""
+    """A figure, or what draws it when it is needed, with the caption below it.
 
-    figure: Figure
+    The name is that of `report.figures`.
+    """
+
+    drawn: Figure | Callable[[], Figure]
     caption: str
+    name: str = ""
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The figure, drawn once."""
+        return self.drawn if isinstance(self.drawn, Figure) else self.drawn()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -35,15 +35,21 @@ class Pictures(Mapping[str, Figure]):
     """
 
     def __init__(
-        self, draw: Mapping[str, Callable[[], Figure]], notes: Sequence[str] = ()
+        self,
+        draw: Mapping[str, Callable[[], Figure]],
+        notes: Sequence[str] = (),
+        *,
+        elsewhere: str = "",
     ) -> None:
         self.notes = tuple(notes)
+        self._elsewhere = elsewhere  # where other names are found, for messages
         self._draw = dict(draw)
         self._drawn: dict[str, Figure] = {}
 
     def __getitem__(self, name: str) -> Figure:
         if name not in self._draw:
-            raise KeyError(f"no picture {name!r}{nearest(str(name), self._draw)}")
+            known = nearest(str(name), self._draw)
+            raise KeyError(f"no picture {name!r}{known}{self._elsewhere}")
         if name not in self._drawn:
             self._drawn[name] = self._draw[name]()
         return self._drawn[name]

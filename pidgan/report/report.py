@@ -8,8 +8,9 @@ none, value and floor with their errors give it.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from pidgan.report.page import (
     with_error,
     write_page,
 )
+from pidgan.report.pictures import Pictures
+from pidgan.report.plots import Figure
 from pidgan.report.plots.samples import plot_history
 from pidgan.report.verdict import Verdict, judge
 
@@ -38,7 +41,7 @@ def training_sections(history: Mapping[str, Sequence[float]]) -> list[Section]:
     if not history.get("step"):
         return []
     caption = "Losses against the number of generator steps."
-    picture = Picture(plot_history(history), caption)
+    picture = Picture(partial(plot_history, history), caption, name="losses")
     return [Section(title="Training", pictures=[picture])]
 
 
@@ -51,7 +54,7 @@ class Report:
     """The outcome of a validation, of tracks or of showers.
 
     Attributes:
-        figures: Everything that was measured, nested by kind and name, in values that
+        numbers: Everything that was measured, nested by kind and name, in values that
             JSON knows; a missing number is None.
         title: Title of the page.
         lead: What was compared, in one line.
@@ -60,10 +63,15 @@ class Report:
         remark: Sentence that ends the verdict.
         card: Figures that belong on the card of a bundle.
         data: What the figures were measured from: a `TrackData` or a `ShowerData`.
-        draw: Function of figures and data that returns the sections of the page.
+        draw: Function of numbers and data that returns the sections of the page.
+
+    Example:
+        >>> report = pidgan.validate(model, dataset)  # doctest: +SKIP
+        >>> report.figures["RichDLLk"]  # doctest: +SKIP
+        >>> report.numbers["targets"]["RichDLLk"]["ks"]["value"]  # doctest: +SKIP
     """
 
-    figures: dict[str, Any]
+    numbers: dict[str, Any]
     title: str
     lead: str
     main: list[tuple[str, Measured]]
@@ -72,6 +80,19 @@ class Report:
     draw: Callable[[Mapping[str, Any], Any], Iterable[Section]]
     further: Sequence[tuple[str, Measured]] = ()
     remark: str = ""
+
+    @cached_property
+    def figures(self) -> Pictures:
+        """The pictures of the page by name: a target has its own, "RichDLLk"."""
+        sections = [*self.draw(self.numbers, self.data)]
+        return Pictures(
+            {one.name: partial(_figure_of, one) for one in _pictures_of(sections)},
+            elsewhere="; `report.numbers` has what was measured",
+        )
+
+    def plot(self) -> Pictures:
+        """Return the pictures of the page by name, as `figures` has them."""
+        return self.figures
 
     @property
     def verdict(self) -> Verdict | None:
@@ -82,7 +103,7 @@ class Report:
 
     def to_json(self) -> str:
         """Return all figures as JSON."""
-        return json.dumps(plain(self.figures), indent=1, allow_nan=False)
+        return json.dumps(plain(self.numbers), indent=1, allow_nan=False)
 
     def headline(self) -> dict[str, Any]:
         """Return the figures that belong on the card of a bundle."""
@@ -91,7 +112,7 @@ class Report:
     def summary(self) -> str:
         """Return the main figures as a table of a few lines."""
         lines = [
-            f"{self.title}; {self.lead} Floor: {self.figures['floor']}",
+            f"{self.title}; {self.lead} Floor: {self.numbers['floor']}",
             f"{'figure':44} {'value':>9} {'error':>8} {'floor':>9} {'pull':>6}",
         ]
         for label, figure in self.main:
@@ -131,7 +152,7 @@ class Report:
         path = write_page(
             directory,
             self.title,
-            [*self.draw(self.figures, self.data), *extra_sections],
+            [*self.draw(self.numbers, self.data), *extra_sections],
             lead=self.lead,
             verdict=self.verdict,
             beside={JSON_NAME: self.to_json()},
@@ -144,6 +165,17 @@ class Report:
         main = {label: _main_text(figure) for label, figure in self.main}
         first = "".join(f"; {name} {text}" for name, text in list(main.items())[:1])
         return Facts(f"{self.title}{first}", {"compared": self.lead, **main})
+
+
+def _pictures_of(sections: Iterable[Section]) -> Iterator[Picture]:
+    """Yield the pictures of sections and of their parts that have a name."""
+    for section in sections:
+        yield from (one for one in section.pictures if one.name)
+        yield from _pictures_of(section.parts)
+
+
+def _figure_of(picture: Picture) -> Figure:
+    return picture.figure
 
 
 def _main_text(figure: Measured) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class ShowerData:
 def shower_report(figures: dict[str, Any], data: ShowerData) -> report.Report:
     """Return the report of figures of showers."""
     return report.Report(
-        figures=figures,
+        numbers=figures,
         title=f"Showers in {data.geometry.name}",
         lead=(
             f"{figures['showers']} real showers that the generator was not fitted to, "
@@ -142,7 +143,8 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
     pictures, tables = [], []
     for name, pair in data.response.items():
         x, shown = pair[0].energy * factor, _of_species(name)
-        figure = showers.plot_response(
+        draw = partial(
+            showers.plot_response,
             x,
             *((r.mean, r.mean_error) for r in pair),
             what="Mean $E_{vis}/E$",
@@ -153,8 +155,9 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             f"Linearity, {shown}: mean of the visible over the incident energy. The "
             f"shaded part of the ratio marks {LINEARITY:.1%}."
         )
-        pictures.append(Picture(figure, caption))
-        figure = showers.plot_response(
+        pictures.append(Picture(draw, caption, f"linearity, {shown}"))
+        draw = partial(
+            showers.plot_response,
             x,
             *((100 * r.resolution, 100 * r.resolution_error) for r in pair),
             what="Resolution $\\sigma/E$ [%]",
@@ -168,7 +171,7 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             "with fits of a/√E ⊕ b/E ⊕ c. The shaded part of the ratio marks "
             f"{RESOLUTION:.0%}."
         )
-        pictures.append(Picture(figure, caption))
+        pictures.append(Picture(draw, caption, f"resolution, {shown}"))
         f = figures["response"][name]
         mean, ratio = (
             zip(f[key], f[f"{key}_error"], strict=True)
@@ -207,22 +210,28 @@ def _pictures(data: ShowerData) -> Section:
         layers = _shown_layers(view, data.average[0][part])
         outlines = [view.layers[i].outlines() for i in layers]
         titles = [_layer_title(view, i) for i in layers]
-        pairs = [(f"Average shower, {view.name}.", *data.average)]
-        for y, g, energy in zip(*data.single, data.single_energy, strict=True):
+        named = f", {view.name}"
+        pairs = [("average shower", f"Average shower, {view.name}.", *data.average)]
+        single = zip(*data.single, data.single_energy, strict=True)
+        for number, (y, g, energy) in enumerate(single, start=1):
             caption = (
                 f"Single shower of {factor * energy:.3g} {unit}, {view.name}, and one "
                 "generated for the same conditions."
             )
-            pairs.append((caption, y, g))
-        for caption, real, generated in pairs:
+            pairs.append((f"shower {number}", caption, y, g))
+        for name, caption, real, generated in pairs:
             rows = []
             for label, cells in (("real", real), ("generated", generated)):
                 split = np.split(cells[part], ends[:-1])
                 rows.append((label, [split[i] for i in layers]))
-            figure = showers.plot_shower(
-                outlines, rows, titles=titles, unit=data.energy_unit
+            draw = partial(
+                showers.plot_shower,
+                outlines,
+                rows,
+                titles=titles,
+                unit=data.energy_unit,
             )
-            pictures.append(Picture(figure, caption))
+            pictures.append(Picture(draw, caption, name + named))
     text = "Grey cells are empty." if pictures else "No view has cells in the plane."
     return Section(title="Pictures of showers", text=text, pictures=pictures)
 
@@ -243,7 +252,8 @@ def _profiles(data: ShowerData) -> Section:
             if layer_edges(data.geometry.view(view)) is None:
                 name, unit = "Layer", "1"
             what += f" [{data.energy_unit}]"
-        figure = showers.plot_curves(
+        draw = partial(
+            showers.plot_curves,
             real.edges,
             *((one.mean, one.error) for one in (real, generated)),
             name=name,
@@ -252,27 +262,30 @@ def _profiles(data: ShowerData) -> Section:
             logx=logx,
             logy=logy,
         )
-        pictures.append(Picture(figure, f"{what}, mean over showers, {view}."))
+        caption = f"{what}, mean over showers, {view}."
+        pictures.append(Picture(draw, caption, f"{kind}, {view}"))
     for deep in (one for one in data.geometry.views if one.has_depth):
         fractions = _fractions(data, deep)
         matrices = [np.nan_to_num(np.corrcoef(f, rowvar=False)) for f in fractions]
-        figure = showers.plot_matrix(*matrices)
+        draw = partial(showers.plot_matrix, *matrices)
         caption = f"Correlations of the layers' shares of energy, {deep.name}."
-        pictures.append(Picture(figure, caption))
+        pictures.append(Picture(draw, caption, f"correlations of layers, {deep.name}"))
     return Section(title="Profiles, spectra and correlations", pictures=pictures)
 
 
 def _observables(figures: Mapping[str, Any], data: ShowerData) -> Section:
     """Distributions of observables and their separation powers."""
     whole = [name for name in data.observables if "[" not in name]
-    pictures = []
+    pictures: list[Picture] = []
     for start in range(0, len(whole), OBSERVABLES_A_FIGURE):
         names = whole[start : start + OBSERVABLES_A_FIGURE]
         items = [
             (*_label(name, data.geometry), *data.observables[name]) for name in names
         ]
-        picture = Picture(showers.plot_observables(items), "; ".join(names) + ".")
-        pictures.append(picture)
+        draw = partial(showers.plot_observables, items)
+        number = len(pictures) + 1
+        caption = "; ".join(names) + "."
+        pictures.append(Picture(draw, caption, f"observables {number}"))
     return Section(
         title="Observables",
         text="The separation power of two histograms is 0 if they are equal and 1 if "

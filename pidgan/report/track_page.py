@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def track_report(figures: dict[str, Any], data: TrackData) -> report.Report:
     sample, rows = data.rows.sample, figures["rows"]
     targets, cuts = figures["targets"], figures["efficiency"]
     return report.Report(
-        figures=figures,
+        numbers=figures,
         title=f"Validation of {sample.name}: {sample.species}",
         lead=f"{rows['test']} test rows, {rows['n_eff']:.0f} effective.",
         main=main_figures(figures),
@@ -246,8 +247,8 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
             f"The chi-squared is {fit['chi2']:.1f} for {fit['n_dof']} degrees of "
             f"freedom, which corresponds to a p-value of {fit['p_value']:.3g}."
         )
-    figure = plot_mass_fit(
-        fit["edges"], fit["counts"], fit["signal"], fit["background"]
+    draw = partial(
+        plot_mass_fit, fit["edges"], fit["counts"], fit["signal"], fit["background"]
     )
     caption = (
         "Discriminant with the fitted components. The pulls are (data - fit) / "
@@ -256,7 +257,7 @@ def _fit_section(fit: Mapping[str, Any]) -> Section:
     rows = [
         {"parameter": name, "value": page.with_error(*v)} for name, v in values.items()
     ]
-    pictures = [Picture(figure, caption)]
+    pictures = [Picture(draw, caption, name="mass fit")]
     return Section(
         title="Mass fit", text=quality, tables=[Table(rows)], pictures=pictures
     )

@@ -1,6 +1,7 @@
 """Pictures of tracks: efficiencies, targets, correlations and conditions."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from pidgan.efficiency.binning import bin_shape
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
 from pidgan.report.page import Picture
+from pidgan.report.plots import Figure
 from pidgan.report.plots.canvas import SIGNAL
 from pidgan.report.plots.efficiencies import plot_efficiency, plot_map
 from pidgan.report.plots.targets import (
@@ -32,7 +34,8 @@ def efficiency(item: RealVsGenerated, cut: str, *, label: str) -> Picture:
         (table.efficiency[i], [table.lower[i], table.upper[i]])
         for table in (item.real, item.generated)
     )
-    figure = plot_efficiency(
+    draw = partial(
+        plot_efficiency,
         edges,
         real,
         generated,
@@ -42,7 +45,8 @@ def efficiency(item: RealVsGenerated, cut: str, *, label: str) -> Picture:
         cut=cut,
         label=label,
     )
-    return Picture(figure, f"{label} against {condition} for {cut}.")
+    name = f"{label[:1].lower()}{label[1:]}, {cut}, {condition}"
+    return Picture(draw, f"{label} against {condition} for {cut}.", name)
 
 
 def plane(item: RealVsGenerated, cut: str) -> Picture:
@@ -52,7 +56,8 @@ def plane(item: RealVsGenerated, cut: str) -> Picture:
         names, edges = [*names, ""], [*edges, (0.0, 1.0)]
     shape = (len(edges[0]) - 1, len(edges[1]) - 1)
     i = item.cuts.index(cut)
-    figure = plot_map(
+    draw = partial(
+        plot_map,
         edges[0],
         edges[1],
         item.difference[i].reshape(shape),
@@ -62,17 +67,18 @@ def plane(item: RealVsGenerated, cut: str) -> Picture:
         cut=cut,
     )
     return Picture(
-        figure,
+        draw,
         f"Generated minus real efficiency of {item.species} (left) and its pull "
         f"(right) in bins of {' and '.join(item.binning)}.",
+        f"plane {cut}",
     )
 
 
 def target(rows: TrackRows, t: int) -> list[Picture]:
     """Distribution of one target over all rows, and its tails."""
     name = rows.sample.targets[t].name
-    figure = plot_target(*_pair(rows, t), **_options(rows, t), tail=True)
-    return [Picture(figure, f"{name}, all rows.")]
+    draw = partial(_draw_target, rows, t, tail=True)
+    return [Picture(draw, f"{name}, all rows.", name)]
 
 
 def target_in_bins(rows: TrackRows, t: int, edges: Edges) -> list[Picture]:
@@ -82,17 +88,33 @@ def target_in_bins(rows: TrackRows, t: int, edges: Edges) -> list[Picture]:
     for c, variable in enumerate(conditions[2:], start=2):
         own = quantile_edges(rows.real.conditions[:, c], PANELS_OF_CONDITION)
         binnings.append((variable.name, {variable.name: own}))
-    pictures = []
-    for text, binning in binnings:
-        index = rows.bins(rows.real, binning)
-        panels = [
-            (label, index == b)
-            for b, label in enumerate(bin_labels(rows, binning))
-            if (index == b).any()
-        ]
-        figure = plot_target(*_pair(rows, t), **_options(rows, t), panels=panels)
-        pictures.append(Picture(figure, f"{name} in quantile bins of {text}."))
-    return pictures
+    return [
+        Picture(
+            partial(_draw_in_bins, rows, t, binning),
+            f"{name} in quantile bins of {text}.",
+            f"{name} in bins of {text}",
+        )
+        for text, binning in binnings
+    ]
+
+
+def _draw_target(
+    rows: TrackRows, t: int, *, panels: Any = (), tail: bool = False
+) -> Figure:
+    real, generated = _pair(rows, t)
+    options = _options(rows, t)
+    return plot_target(real, generated, panels=panels, tail=tail, **options)
+
+
+def _draw_in_bins(rows: TrackRows, t: int, binning: Edges) -> Figure:
+    """Draw one target in a panel for each bin that has rows."""
+    index = rows.bins(rows.real, binning)
+    panels = [
+        (label, index == b)
+        for b, label in enumerate(bin_labels(rows, binning))
+        if (index == b).any()
+    ]
+    return _draw_target(rows, t, panels=panels)
 
 
 def correlation(pair: str, found: Mapping[str, Any], rows: TrackRows) -> Picture:
@@ -109,22 +131,37 @@ def correlation(pair: str, found: Mapping[str, Any], rows: TrackRows) -> Picture
             strict=True,
         )
     ]
-    figure = plot_correlation(
-        edges, *arrays, condition=condition, unit=units[condition], title=pair
+    draw = partial(
+        plot_correlation,
+        edges,
+        *arrays,
+        condition=condition,
+        unit=units[condition],
+        title=pair,
     )
     return Picture(
-        figure,
+        draw,
         f"Correlation of {pair} against {condition}. Below: the difference, whose "
         "error takes into account that the rows are the same.",
+        f"correlation of {pair}",
     )
 
 
 def two_targets(pair: str, found: Mapping[str, Any], rows: TrackRows) -> Picture:
     """Plane of two targets in bins of the first condition, real beside generated."""
+    condition = next(iter(found["edges"]))
+    return Picture(
+        partial(_draw_two_targets, pair, condition, rows),
+        f"{pair} in bins of {condition}: real rows above, generated rows below.",
+        f"plane of {pair}",
+    )
+
+
+def _draw_two_targets(pair: str, condition: str, rows: TrackRows) -> Figure:
+    """Draw real and generated rows in the plane of two targets."""
     first, second = pair.split(", ")
     names = rows.sample.target_names
     i, j = names.index(first), names.index(second)
-    condition = next(iter(found["edges"]))
     edges = {condition: quantile_edges(rows.real.conditions[:, 0], PLANES)}
     index = rows.bins(rows.real, edges)
     columns = [
@@ -138,15 +175,11 @@ def two_targets(pair: str, found: Mapping[str, Any], rows: TrackRows) -> Picture
         for k, t in enumerate((i, j)):
             values[np.isin(values[:, k], rows.sample.targets[t].sentinels)] = np.nan
         pairs.append((values[:, 0], values[:, 1]))
-    figure = plot_two_targets(
+    return plot_two_targets(
         *pairs,
         names=(first, second),
         weights=rows.real.weights,
         columns=columns,
-    )
-    return Picture(
-        figure,
-        f"{pair} in bins of {condition}: real rows above, generated rows below.",
     )
 
 
@@ -177,8 +210,9 @@ def conditions(rows: TrackRows) -> list[Picture]:
         )
         for c, variable in enumerate(rows.sample.conditions)
     ]
-    figure = plot_variables(panels, ratio="train / test", normalised=True)
-    return [Picture(figure, "Conditions of test and train rows, both normalised to 1.")]
+    draw = partial(plot_variables, panels, ratio="train / test", normalised=True)
+    caption = "Conditions of test and train rows, both normalised to 1."
+    return [Picture(draw, caption, "conditions")]
 
 
 def bin_labels(rows: TrackRows, edges: Mapping[str, Sequence[float]]) -> list[str]:

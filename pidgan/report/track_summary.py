@@ -120,6 +120,7 @@ def summary_section(
             Section(
                 title="Main figures",
                 tables=[report.figure_table(main_figures(figures), rows=False)],
+                folded=True,
             ),
             Section(
                 title="Projections: chi2, largest pull, largest run",

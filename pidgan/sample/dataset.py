@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pidgan import higher
 from pidgan.arguments import check_path, checked
 from pidgan.errors import DatasetError, PidganError
 from pidgan.files.documents import read_json
@@ -131,6 +132,8 @@ class Dataset:
     info: dict[str, Any]
     kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     discriminant: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    plot = higher.plot
 
     def __len__(self) -> int:
         return len(self.weights)

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import chi2 as chi2_distribution
 
+from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError, PidganWarning
@@ -88,6 +89,8 @@ class SweightResult:
     counts: FloatArray
     signal: FloatArray
     background: FloatArray
+
+    plot = higher.plot
 
     @property
     def summary(self) -> dict[str, Any]:

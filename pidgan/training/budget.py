@@ -5,6 +5,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pidgan.bundle.card import FEW_STEPS
 from pidgan.errors import PidganWarning
@@ -18,56 +19,109 @@ CHECKS = 20
 TOLERANCE = 0.05
 
 
-def parse_duration(text: str | float) -> float:
-    """Return the seconds of a duration: "90", "90s", "10m" or "1.5h".
+@dataclass(frozen=True)
+class Duration:
+    """A time of the clock on the wall, or of the processor.
 
-    Raises:
-        ValueError: The text is not a positive duration.
-
-    Example:
-        >>> parse_duration("10m")
-        600.0
+    The time of the processor is that of all threads of this process together. Other
+    processes do not use it up.
     """
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", str(text).strip())
-    seconds = 0.0
-    if match is not None:
-        seconds = float(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{text!r} is no duration; write '90s', '10m' or '1.5h'")
-    return seconds
+
+    seconds: float
+    cpu: bool = False
+
+    @classmethod
+    def parse(cls, text: str | float) -> "Duration":
+        """Return a duration: "90", "90s", "10m", "1.5h" or "10m cpu".
+
+        Raises:
+            ValueError: The text is not a positive duration.
+
+        Example:
+            >>> Duration.parse("10m cpu")
+            Duration(seconds=600.0, cpu=True)
+        """
+        pattern = r"(\d+\.?\d*|\.\d+)\s*([smh]?)(\s+cpu)?"
+        match = re.fullmatch(pattern, str(text).strip())
+        seconds = 0.0
+        if match is not None:
+            seconds = float(match[1]) * _SECONDS[match[2]]
+        if match is None or not 0 < seconds < math.inf:
+            raise ValueError(
+                f"{text!r} is no duration; write '90s', '10m' or '1.5h', or '10m cpu' "
+                "for the time of the processor"
+            )
+        return cls(seconds, cpu=match[3] is not None)
+
+    @property
+    def stored(self) -> str | float:
+        """What `parse` reads and JSON knows: seconds, or a text."""
+        return f"{self.seconds!r}s cpu" if self.cpu else self.seconds
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock that is meant, in seconds."""
+        return time.process_time if self.cpu else time.perf_counter
+
+    def part(self, share: float) -> "Duration":
+        """Return a share of the time."""
+        return Duration(self.seconds * share, cpu=self.cpu)
+
+    def text(self) -> str:
+        """Return the time as words: "90 s", "90 s of the processor"."""
+        return f"{self.seconds:g} s" + " of the processor" * self.cpu
 
 
 def length(
     budget: str | float | None, steps: int | str | None
-) -> tuple[float | None, Pace | None]:
-    """Return the seconds of a budget, or the pace of a number of steps."""
+) -> tuple[Duration | None, Pace | None]:
+    """Return the time of a budget, or the pace of a number of steps."""
     if budget is not None and steps is not None:
         raise ValueError("give a budget or a number of steps, not both")
-    seconds = None if budget is None else parse_duration(budget)
-    return seconds, None if steps is None else Pace.parse(steps)
+    time_given = None if budget is None else Duration.parse(budget)
+    return time_given, None if steps is None else Pace.parse(steps)
 
 
 class Budget:
-    """The wall-clock time of a training, which has `spent` some of it before.
+    """The time of a training, which has `spent` some of it before.
 
-    Everything counts, compilation too. `clock` returns seconds.
+    Everything counts, compilation too. `clock` returns seconds, by default those of the
+    duration.
     """
 
     def __init__(
         self,
-        seconds: float,
+        duration: Duration,
         *,
         spent: float = 0.0,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.seconds, self.clock = seconds, clock
-        self._began = clock() - spent
-        self._looked, self._expected = clock(), 0.0
+        self.duration, self.seconds = duration, duration.seconds
+        self.clock = clock or duration.clock
+        self._began = self.clock() - spent
+        self._starts = (time.perf_counter(), time.process_time())
+        self._looked, self._expected = self.clock(), 0.0
 
     def after(self, other: "Budget") -> "Budget":
         """Return another budget, of which the time of this one is spent too."""
-        spent = other.spent + self.spent
-        return Budget(other.seconds, spent=spent, clock=self.clock)
+        if self.duration.cpu == other.duration.cpu:
+            spent, clock = other.spent + self.spent, self.clock
+        else:
+            here = self._here[other.duration.cpu]
+            spent, clock = other.spent + here, other.duration.clock
+        return Budget(other.duration, spent=spent, clock=clock)
+
+    @property
+    def wait(self) -> float:
+        """Seconds on the wall after which the budget will be used up."""
+        wall, cpu = self._here
+        return self.left * (wall / cpu if self.duration.cpu and cpu > 0 else 1.0)
+
+    @property
+    def _here(self) -> tuple[float, float]:
+        """Seconds on the wall and of the processor since this budget was made."""
+        now = (time.perf_counter(), time.process_time())
+        return now[0] - self._starts[0], now[1] - self._starts[1]
 
     @property
     def spent(self) -> float:

@@ -31,7 +31,7 @@ from pidgan.notebook import Facts, count, shown
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
 from pidgan.training.blocks import in_blocks
-from pidgan.training.budget import length
+from pidgan.training.budget import Duration, length
 
 FORMAT = 3
 """Version of the layout of a chain's folder."""
@@ -172,12 +172,12 @@ def chain_files(links: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Length:
-    """Length of a training: a budget in seconds, a number of steps, or neither.
+    """Length of a training: a budget, a number of steps, or neither.
 
     `each` are the steps of each link, where they do not follow from all `steps`.
     """
 
-    budget: float | None = None
+    budget: Duration | None = None
     steps: int | None = None
     each: tuple[int | str, ...] = ()
 
@@ -192,8 +192,8 @@ class Length:
         each = steps.split("+") if isinstance(steps, str) else [steps]
         found = [length(budget, one) for one in each]
         if len(found) == 1 and (found[0][1] is None or len(found[0][1].changes) == 1):
-            seconds, pace = found[0]
-            return cls(budget=seconds, steps=None if pace is None else pace.steps)
+            duration, pace = found[0]
+            return cls(budget=duration, steps=None if pace is None else pace.steps)
         if len(found) != links:
             raise ValueError(
                 f"steps is {steps!r}, expected those of all {links} links, with + "
@@ -208,7 +208,7 @@ class Length:
             ends = np.rint(np.cumsum(shares) * self.steps).astype(int)
             steps = [max(1, int(n)) for n in np.diff(ends, prepend=0)]
         steps = [*self.each] or steps
-        budgets = [self.budget and self.budget * share for share in shares]
+        budgets = [self.budget and self.budget.part(share).stored for share in shares]
         both = zip(budgets, steps, strict=True)
         return [{"budget": budget, "steps": n} for budget, n in both]
 
@@ -216,7 +216,9 @@ class Length:
         """Return the length as words."""
         if self.each:
             return f"{' + '.join(map(str, self.each))} steps"
-        return f"{self.steps} steps" if self.steps else f"a budget of {self.budget:g} s"
+        if self.budget is not None:
+            return f"a budget of {self.budget.text()}"
+        return f"{self.steps} steps"
 
 
 def train_links(
@@ -268,8 +270,12 @@ def _kept_length(
         content = read_json(path, error=TrainingError)
         try:
             check_seal(content)
-            each = tuple(content["each"])
-            kept = Length(budget=content["budget"], steps=content["steps"], each=each)
+            each, budget = tuple(content["each"]), content["budget"]
+            kept = Length(
+                budget=None if budget is None else Duration.parse(budget),
+                steps=content["steps"],
+                each=each,
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} is damaged ({reason(error)})") from error
         if length not in (Length(), kept):
@@ -282,7 +288,8 @@ def _kept_length(
     for old in directory.glob("link_*/checkpoint.npz"):
         old.unlink()  # of another training, whose links would be taken for these
     with writing_file(path, overwrite=True) as temporary:
-        text = json.dumps(sealed(dataclasses.asdict(whole)))
+        stored = {"budget": whole.budget and whole.budget.stored}
+        text = json.dumps(sealed({**dataclasses.asdict(whole), **stored}))
         temporary.write_text(text, encoding="utf-8")
     return whole
 

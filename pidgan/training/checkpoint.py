@@ -12,7 +12,7 @@ from pidgan.errors import TrainingError
 from pidgan.files.seals import SEAL, add_arrays, check_seal, reason, sealed
 from pidgan.files.tables import read_arrays
 from pidgan.files.writing import writing_file
-from pidgan.training.budget import Budget
+from pidgan.training.budget import Budget, Duration
 from pidgan.training.pace import Pace
 
 # Layout of checkpoints. Earlier ones, without this number, hold other averages.
@@ -76,7 +76,7 @@ def check_length(
     checkpoint: Path,
     own: tuple[Pace, Budget | None],
     *,
-    wanted: tuple[Pace | None, float | None],
+    wanted: tuple[Pace | None, Duration | None],
 ) -> None:
     """Raise if a training that is continued is to have another length.
 
@@ -86,9 +86,9 @@ def check_length(
     (pace, budget), (new_pace, new_budget) = own, wanted
     mine, asked = f"{pace.text} steps", None
     if budget is not None:
-        mine = f"a budget of {budget.seconds:g} s, which gave {mine}"
-    if new_budget is not None and (budget is None or new_budget != budget.seconds):
-        asked = f"a budget of {new_budget:g} s"
+        mine = f"a budget of {budget.duration.text()}, which gave {mine}"
+    if new_budget is not None and (budget is None or new_budget != budget.duration):
+        asked = f"a budget of {new_budget.text()}"
     if new_pace is not None and new_pace != pace:
         asked = f"{new_pace.text} steps"
     if asked is not None:

@@ -19,7 +19,7 @@ from pidgan.errors import TrainingError, nearest
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.training import targets as kinds
-from pidgan.training.budget import length
+from pidgan.training.budget import Duration, length
 from pidgan.training.corrector import Corrector
 from pidgan.training.families import parse_settings
 from pidgan.training.loop import DEFAULT_BUDGET, Progress, run_training
@@ -79,11 +79,11 @@ def train_corrector(
     """
     data, simulation = Dataset.open(dataset), Dataset.open(simulated)
     check_pair(data, simulation)
-    seconds, pace = length(budget, steps)
+    whole, pace = length(budget, steps)
     chosen = parse_settings(FAMILY, settings or {})
     parts = {"simulation": simulation, "data": data}
     transforms = fit_transforms(data, simulation)
-    half = None if pace else (DEFAULT_BUDGET if seconds is None else seconds) / 2
+    half = None if pace else (whole or Duration(DEFAULT_BUDGET)).part(1 / 2)
     models = {}
     with training_progress(progress) as show:
         for k, (name, dataset) in enumerate(parts.items()):

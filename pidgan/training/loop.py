@@ -22,7 +22,7 @@ from pidgan.sample.dataset import Dataset
 from pidgan.training.allocator import kept_memory
 from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
-from pidgan.training.budget import Budget, length
+from pidgan.training.budget import Budget, Duration, length
 from pidgan.training.callbacks import Callbacks, check_callbacks
 from pidgan.training.chain import Chain, Length, train_links
 from pidgan.training.checkpoint import (
@@ -99,7 +99,8 @@ def train(
             "shower_sequence" for the cells of a calorimeter.
         recipe: Second spelling of `family` for a published recipe, "maevskiy2019".
         budget: Wall-clock time, "10m" or seconds; 10 minutes by default. It is kept
-            also where the machine becomes slower or faster.
+            also where the machine becomes slower or faster. "10m cpu" is time of the
+            processor, summed over threads, which other processes do not use up.
         steps: Number of training steps instead of a budget; it repeats a training
             exactly on one machine. A card with a `plan` is of a budget whose number of
             steps was corrected on the way; the text of the plan repeats it. Family
@@ -145,13 +146,13 @@ def train(
                 functools.partial(train, **given),
                 dataset,
                 length=Length.of(budget, steps, links=len(dataset.sample.links)),
-                default=Length(budget=DEFAULT_BUDGET),
+                default=Length(budget=Duration(DEFAULT_BUDGET)),
                 progress=show,
                 **own,
             )
-        seconds, pace = length(budget, steps)
+        duration, pace = length(budget, steps)
         chosen = choose_family(family, recipe, settings, dataset.sample)
-        lengths: Any = {"budget": seconds, "pace": pace}
+        lengths: Any = {"budget": duration, "pace": pace}
         return run_training(
             dataset, chosen, progress=show, callbacks=callbacks, **lengths, **own
         )
@@ -162,7 +163,7 @@ def run_training(
     dataset: Dataset,
     chosen: Any,
     *,
-    budget: float | None,
+    budget: Duration | None,
     pace: Pace | None,
     seed: int,
     directory: str | Path | None,
@@ -177,7 +178,7 @@ def run_training(
     A training with a budget begins at the pace `begin`, if one is given. Transforms
     that are given are not fitted to the dataset.
     """
-    now = Budget(DEFAULT_BUDGET if budget is None else budget)
+    now = Budget(budget or Duration(DEFAULT_BUDGET))
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
     training = Training(set_up(dataset, chosen, seed=seed, transforms=transforms))
@@ -308,7 +309,7 @@ class Training:
             return
         state = self._identity()
         state |= {"step": self.step, "pace": self.pace.text, "ended": self._ended}
-        budget = self.budget and [self.budget.seconds, self.budget.spent]
+        budget = self.budget and [self.budget.duration.stored, self.budget.spent]
         state |= {"budget": budget, **self.record.state}
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
         write_checkpoint(checkpoint, state, arrays)
@@ -338,8 +339,8 @@ class Training:
             assign(self.variables, saved)
             self.step, self.pace = state["step"], Pace.parse(state["pace"])
             if state["budget"] is not None:
-                seconds, spent = state["budget"]
-                self.budget = Budget(seconds, spent=spent)
+                stored, spent = state["budget"]
+                self.budget = Budget(Duration.parse(stored), spent=spent)
             self._ended = state["ended"]
             self.record.load(state)
         except (KeyError, ValueError, TypeError) as error:
@@ -419,7 +420,7 @@ class Training:
         left = self.last_step - self.step
         expected = seconds * left if seconds or not left else math.inf
         if self.budget is not None and left:
-            expected = self.budget.left
+            expected = self.budget.wait
         return Progress(
             step=self.step,
             steps=self.last_step,

@@ -81,7 +81,7 @@ def train_members(
 
     dataset = Dataset.open(dataset)
     links = dataset.sample.links
-    seconds, pace = length(budget, None if links else steps)
+    duration, pace = length(budget, None if links else steps)
     chosen = choose_family(family, recipe, settings, dataset.sample)
     folder = Path(directory)
     models: list[Model | Chain] = []
@@ -113,7 +113,7 @@ def train_members(
             else:
                 begin = Pace.parse(models[0].card.steps) if models else None
                 lengths: dict[str, Any] = {
-                    "budget": seconds,
+                    "budget": duration,
                     "pace": pace,
                     "begin": begin,
                 }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
@@ -70,6 +71,8 @@ class Model:
     patterns: Any
     history: dict[str, list[float]]
     held_out: pd.DataFrame
+
+    plot = higher.plot
 
     @checked
     def generate(self, conditions: FloatArray, noise: FloatArray) -> FloatArray:

@@ -22,12 +22,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A demo with few tracks, whose trainings are counted and take no time."""
     monkeypatch.setattr(demo, "CALIBRATION_TRACKS", 15_000)
     monkeypatch.setattr(demo, "ANALYSIS_ENTRIES", 1_000)
+    monkeypatch.setattr(demo, "STEPS", 10)
     trained: list[str] = []
     train = pidgan.train
 
-    def short(dataset: Any, *, budget: Any, **given: Any) -> Any:
+    def short(dataset: Any, **given: Any) -> Any:
         trained.append(dataset.sample.name)
-        return train(dataset, steps=10, settings={"xla": False}, **given)
+        return train(dataset, **given)
 
     monkeypatch.setattr(pidgan, "train", short, raising=False)
     return trained

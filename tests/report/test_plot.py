@@ -1,6 +1,7 @@
 """Pictures of whatever the package makes: kinds, numbers, readable figures, files."""
 
 import dataclasses
+import inspect
 import itertools
 import json
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import pidgan
+from pidgan import higher
 from pidgan.efficiency.real_vs_generated import closure_table
 from pidgan.errors import NtupleError, PidganError
 from pidgan.files.tables import write_table
@@ -528,3 +531,52 @@ def test_the_extra_is_named_where_matplotlib_is_missing() -> None:
     assert found.returncode == 1
     assert 'pip install ".[train]"' in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+PLOTTED = [
+    pidgan.Dataset,
+    pidgan.Model,
+    pidgan.Bundle,
+    pidgan.EfficiencyMap,
+    pidgan.EfficiencyTable,
+    pidgan.RealVsGenerated,
+    pidgan.PidEfficiencies,
+    pidgan.WorkingPoint,
+    pidgan.SweightResult,
+]
+
+
+def test_objects_plot_themselves_as_the_function_does() -> None:
+    """`Dataset.plot` is `pidgan.plot(dataset)`, with the same options."""
+    own = dict(inspect.signature(higher.plot).parameters)
+    whole = dict(inspect.signature(pidgan.plot).parameters)
+    assert list(own)[1:] == list(whole)[1:]
+    assert all(own[n].default == whole[n].default for n in list(own)[2:])
+    assert all(kind.__dict__["plot"] is higher.plot for kind in PLOTTED)
+    bundle = pidgan.open_bundle(GOLDEN / "kaon.onnx")
+    table = pidgan.efficiency_table(bundle.reference(), CUT, binning={"P": (0, 3e5)})
+    objects: list[Any] = [pidgan.Dataset.open(GOLDEN / "kaon"), bundle, table]
+    for one in objects:
+        given = {} if one is table else {"cuts": CUT}
+        assert list(one.plot(**given)) == list(pidgan.plot(one, **given))
+    covered = bundle.plot(NTUPLE, track="Kplus", cuts=CUT)
+    assert next(iter(covered)) == "coverage"
+    found = pidgan.EfficiencyMap.open(GOLDEN / "kmap.json")
+    assert isinstance(next(iter(found.plot().values())), Figure)
+    with pytest.raises(ValueError, match="a plot of a map ignores"):
+        found.plot(variables=["P"])
+
+
+def test_a_plot_without_the_libraries_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import pidgan\n"
+        f"found = pidgan.EfficiencyMap.open({str(GOLDEN / 'kmap.json')!r})\n"
+        "found.plot()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert re.search(
+        r"ModuleNotFoundError: pictures need matplotlib[\w.]*; install the training "
+        r'dependencies: pip install "\.\[train\]" in the source tree',
+        done.stderr,
+    ), done.stderr

@@ -66,7 +66,7 @@ def test_equal_showers_have_the_floor(showers: tuple[np.ndarray, np.ndarray]) ->
     conditions, cells = showers
     found = compare_showers(
         cells, cells, conditions, STACK, names=NAMES, classifiers=False
-    ).figures
+    ).numbers
     powers = found["separation"].values()
     near = [p["value"] - p["floor"] < 2 * p["floor_error"] for p in powers]
     assert np.mean(near) > 0.95
@@ -103,8 +103,8 @@ def test_classifiers_see_the_difference(
 def test_the_report_is_written(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     speed: list[dict[str, Any]] = [{"generator": "mine", "ms at batch 1": 0.25}]
-    figures = report.figures | {"speed": speed}
-    path = dataclasses.replace(report, figures=figures).save(tmp_path / "out")
+    figures = report.numbers | {"speed": speed}
+    path = dataclasses.replace(report, numbers=figures).save(tmp_path / "out")
     page = path.read_text()
     for text in ("mean separation power", "Linearity", "Average shower, cells", "mine"):
         assert text in page

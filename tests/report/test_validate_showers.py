@@ -9,6 +9,7 @@ from toy_generator import ToyGenerator, make_card
 
 from pidgan.errors import DatasetError, NtupleError
 from pidgan.files.tables import write_trees
+from pidgan.report.page import render_page
 from pidgan.report.report import Report
 from pidgan.report.shower_page import ShowerData
 from pidgan.report.validation import validate
@@ -41,18 +42,24 @@ def test_showers_are_judged_by_the_function_of_tracks(
     report: Report, dataset: Dataset
 ) -> None:
     assert isinstance(report.data, ShowerData)
-    assert report.figures["showers"] == len(dataset.part("test").weights)
-    assert report.headline() == report.figures
+    assert report.numbers["showers"] == len(dataset.part("test").weights)
+    assert report.headline() == report.numbers
     assert "mean separation power" in report.summary()
     for label, figure in report.main:
         assert np.isfinite([figure["value"], figure["floor"]]).all(), label
+
+
+def test_pictures_of_showers_have_names(report: Report) -> None:
+    assert {"linearity, all", "resolution, all", "observables 1"} <= set(report.figures)
+    page = render_page("x", report.draw(report.numbers, report.data))
+    assert page.count("<img") == len(report.figures)
 
 
 def test_the_report_of_showers_saves_itself(report: Report, tmp_path: Path) -> None:
     page = report.save(tmp_path / "out")
     assert "Linearity and resolution" in page.read_text()
     written = (tmp_path / "out" / "report.json").read_text()
-    assert json.loads(written) == report.figures
+    assert json.loads(written) == report.numbers
     with pytest.raises(NtupleError, match="out exists"):
         report.save(tmp_path / "out")
     page.write_text("old")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from toy_generator import ToyGenerator, make_card, make_sample
 
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
-from pidgan.report.page import Section, Table
+from pidgan.report.drawing import plot
+from pidgan.report.page import Section, Table, render_page
 from pidgan.report.report import Report
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
@@ -51,14 +53,34 @@ def report() -> Report:
     return validate(generator, dataset, misid=[(generator, other)])
 
 
+def test_figures_are_found_by_the_name_of_a_target(report: Report) -> None:
+    figure = report.figures["DLLk"]
+    assert isinstance(figure, Figure)
+    assert report.figures["DLLk"] is figure
+    assert report.plot() is report.figures
+    assert list(plot(report)) == list(report.figures)
+    for name in ("DLLk in bins of P and ETA", "efficiency of K+, DLLk > 3, P"):
+        assert name in report.figures
+    assert {"plane DLLk > 3", "correlation of DLLk, DLLp"} <= set(report.figures)
+    with pytest.raises(KeyError, match="no picture 'DLLK'; closest: 'DLLk'"):
+        report.figures["DLLK"]
+    with pytest.raises(KeyError, match=r"`report\.numbers` has what was measured"):
+        report.figures["targets"]
+
+
+def test_every_picture_of_the_page_has_a_name_of_its_own(report: Report) -> None:
+    page = "".join(render_page("x", report.draw(report.numbers, report.data)))
+    assert page.count("<img") == len(report.figures)
+
+
 def test_exact_generator_is_at_the_floor(report: Report) -> None:
-    for found in report.figures["targets"].values():
+    for found in report.numbers["targets"].values():
         assert found["ks"]["value"] < found["ks"]["floor"] + 3 * found["ks"]["error"]
         mean = found["in_bins"]["ks_mean"]
         assert mean["value"] < 1.3 * mean["floor"]
-    c2st = report.figures["c2st"]
+    c2st = report.numbers["c2st"]
     assert abs(c2st["value"] - 0.5) < 4 * c2st["error"]
-    for found in report.figures["efficiency"].values():
+    for found in report.numbers["efficiency"].values():
         difference = found["overall"]["difference"]
         assert abs(difference["value"]) < 4 * difference["error"]
         assert 0.5 < found["pull_rms"]["value"] < 1.6
@@ -69,7 +91,7 @@ def test_shifted_generator_is_found() -> None:
     report = validate(generator, toy_dataset(6000))
     head = report.headline()
     assert head["ks"]["DLLk"]["value"] > 5 * head["ks"]["DLLk"]["floor"]
-    assert report.figures["targets"]["DLLk"]["wasserstein"]["value"] == pytest.approx(
+    assert report.numbers["targets"]["DLLk"]["wasserstein"]["value"] == pytest.approx(
         1.5, abs=0.2
     )
     assert head["c2st"]["value"] > 0.7
@@ -83,7 +105,7 @@ def test_every_headline_figure_has_error_floor_and_size(report: Report) -> None:
 
 
 def test_figures_are_json_and_repeat_with_the_seed(report: Report) -> None:
-    assert json.loads(report.to_json()) == report.figures
+    assert json.loads(report.to_json()) == report.numbers
     dataset = toy_dataset(700)
     generator = ToyGenerator(card=make_card())
     with warnings.catch_warnings():
@@ -93,7 +115,7 @@ def test_figures_are_json_and_repeat_with_the_seed(report: Report) -> None:
         )
         other = validate(generator, dataset, seed=4, c2st_rows=300)
     assert first.to_json() == second.to_json()
-    assert first.figures["targets"] != other.figures["targets"]
+    assert first.numbers["targets"] != other.numbers["targets"]
 
 
 def test_summary_is_a_table(report: Report) -> None:
@@ -113,15 +135,15 @@ def test_one_cut_and_any_binning_can_be_given() -> None:
             binning={"P": 4, "ETA": "muons"},
             c2st_rows=200,
         )
-    assert list(report.figures["efficiency"]) == ["DLLk > 3"]
+    assert list(report.numbers["efficiency"]) == ["DLLk > 3"]
     momentum, eta = report.data.cuts.against
     assert momentum.real.shape == (4,)
     assert eta.binning == {"ETA": load_binning("muons")["ETA"]}
 
 
 def test_misid_is_that_of_the_other_species(report: Report) -> None:
-    assert set(report.figures["misid"]) == {"K+"}
-    found = report.figures["misid"]["K+"]["DLLk > 3"]["overall"]
+    assert set(report.numbers["misid"]) == {"K+"}
+    found = report.numbers["misid"]["K+"]["DLLk > 3"]["overall"]
     assert 0 < found["real"] < 1
     (other,) = report.data.misid.values()
     assert {item.cuts for item in other.against} == {("DLLk > 3", "DLLk > 5")}
@@ -131,7 +153,7 @@ def test_atoms_and_ties_are_counted() -> None:
     dataset = toy_dataset(3000, signed=False)
     dataset.targets[::10, 0] = -999.0
     dataset.targets[1::4, 1] = dataset.targets[1::4, 0]
-    found = validate(ToyGenerator(card=make_card()), dataset, c2st_rows=200).figures
+    found = validate(ToyGenerator(card=make_card()), dataset, c2st_rows=200).numbers
     (atom,) = [a for a in found["targets"]["DLLk"]["atoms"] if a["value"] == -999.0]
     assert atom["sentinel"]
     assert atom["real"] == pytest.approx(0.1, abs=0.03)
@@ -143,8 +165,8 @@ def test_tiny_dataset_warns_and_works() -> None:
     generator = ToyGenerator(card=make_card())
     with pytest.warns(PidganWarning, match="no C2ST"):
         report = validate(generator, toy_dataset(300))
-    assert report.figures["c2st"]["value"] is None
-    assert "C2ST needs 200" in report.figures["c2st"]["reason"]
+    assert report.numbers["c2st"]["value"] is None
+    assert "C2ST needs 200" in report.numbers["c2st"]["reason"]
     assert "C2ST needs 200" in report.summary()
 
 
@@ -181,9 +203,9 @@ def test_one_condition_one_target_no_cuts() -> None:
         info={},
     )
     report = validate(Uniform(), dataset, c2st_rows=200)
-    (cut,) = report.figures["efficiency"]
+    (cut,) = report.numbers["efficiency"]
     assert cut.startswith("ProbNNk > 0.")
-    assert report.figures["efficiency"][cut]["overall"]["real"] == pytest.approx(
+    assert report.numbers["efficiency"][cut]["overall"]["real"] == pytest.approx(
         0.5, abs=0.02
     )
 
@@ -212,7 +234,7 @@ def test_one_cut_is_a_list_of_one() -> None:
     generator, dataset = ToyGenerator(card=make_card()), toy_dataset(1500)
     one = validate(generator, dataset, cuts="DLLk > 3", c2st_rows=200)
     same = validate(generator, dataset, cuts=["DLLk > 3"], c2st_rows=200)
-    assert list(one.figures["efficiency"]) == ["DLLk > 3"]
+    assert list(one.numbers["efficiency"]) == ["DLLk > 3"]
     assert one.to_json() == same.to_json()
 
 
@@ -279,7 +301,7 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
         "report.json",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert json.loads((page.parent / "report.json").read_text()) == report.figures
+    assert json.loads((page.parent / "report.json").read_text()) == report.numbers
     assert "More &lt;here&gt;" in text
     assert "1 &amp; 2" in text
     assert 'src="http' not in text

@@ -1,7 +1,10 @@
 """A budget is kept on a machine that changes, and what it did can be repeated."""
 
 import itertools
+import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,10 @@ import pytest
 pytest.importorskip("tensorflow")
 
 from pidgan.bundle.card import sample_targets
-from pidgan.errors import PidganWarning
+from pidgan.errors import PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families, loop
-from pidgan.training.budget import Budget
+from pidgan.training.budget import Budget, Duration
 from pidgan.training.loop import Progress, Training, train
 from pidgan.training.pace import Pace
 from pidgan.training.setup import set_up
@@ -65,7 +68,7 @@ def on(kaon_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(Training, "_steps_of", steps_of)
         monkeypatch.setattr("pidgan.training.descents.Descents.watch", watch)
         training = Training(set_up(kaon_dataset, SMALL, seed=1))
-        clock = Budget(budget, spent=spent, clock=machine.clock)
+        clock = Budget(Duration(budget), spent=spent, clock=machine.clock)
         training.follow(clock, pace=begin)
         machine.calls.clear()
         training.run(None, None)
@@ -142,7 +145,7 @@ def test_a_plan_repeats_a_training(kaon_dataset: Dataset) -> None:
             return training.step in (10, 20)
 
     training = Training(set_up(kaon_dataset, SMALL, seed=1))
-    steps, training.budget = iter([24, 31]), Plan(600.0)
+    steps, training.budget = iter([24, 31]), Plan(Duration(600.0))
     training.pace = Pace.parse(40)
     training._costs = dict.fromkeys(training.descents.phases, 1.0)
     training._next = lambda k, own=training._next: (  # type: ignore[method-assign]
@@ -195,3 +198,40 @@ def test_a_budget_that_is_used_up_has_a_step_of_each_phase(on: Any) -> None:
         training = on(machine, 0.01)
     assert training.step == training.last_step <= 3
     assert [name for name, _ in machine.calls] == ["teach", "distil"]
+
+
+@pytest.mark.parametrize("text", ["90", "1.5h", "10m cpu", "0.1s cpu", " 3 m  cpu "])
+def test_a_stored_duration_is_the_same(text: str) -> None:
+    found = Duration.parse(text)
+    assert found.cpu == ("cpu" in text)
+    for part in (found, found.part(1 / 3)):
+        assert Duration.parse(json.loads(json.dumps(part.stored))) == part
+
+
+@pytest.mark.parametrize("text", ["cpu", "10mcpu", "10 cpu m", "10m gpu", "0 cpu"])
+def test_what_is_no_time_of_the_processor(text: str) -> None:
+    with pytest.raises(ValueError, match="'10m cpu' for the time of the processor"):
+        Duration.parse(text)
+
+
+def test_other_processes_do_not_use_up_the_time_of_the_processor() -> None:
+    wall, cpu = (Budget(Duration(5.0, cpu=cpu)) for cpu in (False, True))
+    time.sleep(0.3)  # as where another process has the processor
+    assert wall.spent >= 0.3
+    assert cpu.spent < 0.2
+    assert cpu.wait > 5  # the time left is told as time on the wall
+    assert wall.after(cpu).spent < wall.spent
+    assert Budget(Duration(1.0)).after(cpu).duration == cpu.duration
+
+
+@pytest.mark.filterwarnings("ignore:the budget of")
+def test_a_training_keeps_a_budget_of_the_processor(
+    kaon_dataset: Dataset, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"family": SMALL, "directory": tmp_path}
+    model = train(kaon_dataset, budget="0.5s cpu", **given)
+    assert model.card.steps >= 1
+    with pytest.raises(TrainingError, match=r"a budget of 0\.5 s of the processor, wh"):
+        train(kaon_dataset, budget=0.5, resume=True, **given)
+    again = train(kaon_dataset, budget="0.5s cpu", resume=True, **given)
+    assert again.card.steps == model.card.steps

@@ -13,7 +13,7 @@ from pidgan.bundle.card import sample_targets
 from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
-from pidgan.training.budget import parse_duration
+from pidgan.training.budget import Duration
 from pidgan.training.loop import Progress, train
 from pidgan.training.model import open_model
 from pidgan.training.networks.autoregressive import decay_of_few
@@ -278,13 +278,13 @@ def test_patterns_are_picked_with_their_probability() -> None:
     ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+    assert Duration.parse(text) == Duration(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "ten", "-3m", "0", "1d", "1..5m"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
-        parse_duration(text)
+        Duration.parse(text)
 
 
 def test_weight_decay_follows_the_effective_rows(kaon_dataset: Dataset) -> None:
