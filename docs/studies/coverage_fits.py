@@ -10,6 +10,7 @@ with other kinematics. Every quoted number is compared with the truth:
 - `cut`: the efficiency of a cut, as in `coverage.py`;
 - `ratio`: the ratio of the efficiencies of two cuts on the same tracks;
 - `product`: two tracks of a candidate, with one map;
+- `small`: references of 5,000 to 20,000 candidates in 720 bins;
 - `events`: several candidates of an event share their response, in the calibration
   sample and in the analysis sample.
 
@@ -47,6 +48,13 @@ EDGES = {
     "ETA": (1.5, 2.5, 3.2, 3.9, 5.0),
     "nTracks": (0.0, 120.0, 220.0, 800.0),
 }
+FINE = {
+    "P": tuple(np.geomspace(3.0, 100.0, 17).tolist()),
+    "ETA": tuple(np.linspace(1.5, 5.0, 10).tolist()),
+    "nTracks": (0.0, 100.0, 160.0, 220.0, 300.0, 800.0),
+}
+"""As many bins as those of hadrons in PIDCalib, 720."""
+
 THRESHOLDS = (0.0, 0.8, 1.6)
 CUTS = tuple(f"score > {threshold:g}" for threshold in THRESHOLDS)
 RATIOS = ((1, 0), (2, 1), (2, 0))
@@ -136,9 +144,15 @@ def group(n: int, size: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def calibrate(
-    truth: Response, wrong: Response, n: int, size: float, rng: np.random.Generator
+    truth: Response,
+    wrong: Response,
+    n: int,
+    *,
+    size: float,
+    edges: dict[str, tuple[float, ...]],
+    rng: np.random.Generator,
 ) -> EfficiencyMap:
-    """Return the map of a calibration sample of n candidates."""
+    """Return the map of n candidates, of which an event has `size` on average."""
     events = group(n, size, rng)
     n_events = int(events[-1]) + 1
     is_signal = rng.random(n_events) < SIGNAL_SHARE
@@ -163,11 +177,14 @@ def calibrate(
         **({"events": events} if size > 1 else {}),
     )
     centres = np.stack(
-        np.meshgrid(*[np.convolve(e, [0.5, 0.5], "valid") for e in EDGES.values()])
+        np.meshgrid(
+            *[np.convolve(e, [0.5, 0.5], "valid") for e in edges.values()],
+            indexing="ij",
+        )
     )
-    known = wrong.efficiency(centres.swapaxes(1, 2).reshape(3, -1))
+    known = wrong.efficiency(centres.reshape(3, -1))
     return map_from_rows(
-        rows, edges=EDGES, empty_bins=lambda b: known[:, b], metadata=METADATA
+        rows, edges=edges, empty_bins=lambda b: known[:, b], metadata=METADATA
     )
 
 
@@ -176,10 +193,12 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     rng = np.random.default_rng([seed, number])
     truth = Response()
     wrong = Response(kind=str(rng.choice(DISTORTIONS)), size=float(rng.normal()))
-    n_reference = int(rng.choice(REFERENCE_ROWS))
+    edges = FINE if kind == "small" else EDGES
+    sizes = REFERENCE_ROWS[:3] if kind == "small" else REFERENCE_ROWS
+    n_reference = int(rng.choice(sizes))
     n_analysis = int(rng.choice(ANALYSIS_ROWS))
     size = 2.0 if kind == "events" else 1.0
-    found_map = calibrate(truth, wrong, n_reference, size, rng)
+    found_map = calibrate(truth, wrong, n_reference, size=size, edges=edges, rng=rng)
     tracks = ("first", "second") if kind == "product" else ("first",)
     events = group(n_analysis, size, rng)
     n_events = int(events[-1]) + 1
@@ -191,7 +210,7 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     for track in tracks:
         x = draw_conditions(n_events, rng, moved=moved)
         drawn = wrong.draw(x, rng)[events]
-        place = bin_index(dict(zip(EDGES, x[:, events], strict=True)), EDGES)
+        place = bin_index(dict(zip(EDGES, x[:, events], strict=True)), edges)
         passed = {i: drawn > t for i, t in enumerate(THRESHOLDS)}
         own[track] = TrackRows(place=place, passed=passed)
     rows = Rows(
@@ -272,7 +291,7 @@ def summarise(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-KINDS = ("cut", "product", "events")
+KINDS = ("cut", "small", "product", "events")
 
 
 def main() -> None:

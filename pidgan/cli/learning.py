@@ -157,6 +157,15 @@ def _convert(
     help="Further branches that the rows keep, for --where of efficiencies, e.g. "
     "Polarity,runNumber.",
 )
+@click.option(
+    "--key",
+    default="",
+    metavar="BRANCH,...",
+    callback=options.reads(lambda text: tuple(filter(None, text.split(",")))),
+    help="Branches that identify an event, e.g. runNumber,eventNumber. Candidates of "
+    "one event go to the same part and count as one in uncertainties.  [default: usual "
+    "names]",
+)
 @options.overwrite
 @options.as_json
 def prepare(

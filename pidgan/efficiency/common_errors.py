@@ -24,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from pidgan.arrays import FloatArray
-from pidgan.efficiency.real_vs_generated import RealVsGenerated
+from pidgan.arrays import FloatArray, IntArray
+from pidgan.efficiency.between_bins import between_bins, pair_matrix
+from pidgan.efficiency.real_vs_generated import ComparedRows, RealVsGenerated
 from pidgan.efficiency.smoothing import (
     SmoothDifference,
     grid_terms,
+    is_measured,
     outcome_correlation,
 )
 
@@ -41,11 +43,15 @@ class CommonErrors:
         amplitudes: (n_cuts, n_terms) amplitudes t of the terms of the grid.
         scale: (n_cuts, n_bins) diagonal of D.
         correlation: (n_cuts, n_cuts) correlations rho.
+        pairs: (2, n_pairs) different bins that have rows of the same events.
+        between: (n_cuts, n_cuts, n_pairs) covariance of raw differences in them.
     """
 
     amplitudes: FloatArray
     scale: FloatArray
     correlation: FloatArray
+    pairs: IntArray
+    between: FloatArray
 
     def check(self, n_cuts: int, shape: Sequence[int]) -> None:
         """Raise a ValueError unless they are of this many cuts on this grid."""
@@ -54,6 +60,8 @@ class CommonErrors:
             "amplitudes": (n_cuts, len(terms)),
             "scale": (n_cuts, terms.shape[1]),
             "correlation": (n_cuts, n_cuts),
+            "pairs": (2, self.pairs.shape[-1]),
+            "between": (n_cuts, n_cuts, self.pairs.shape[-1]),
         }
         for name, its in expected.items():
             array = getattr(self, name)
@@ -61,13 +69,17 @@ class CommonErrors:
                 raise ValueError(f"common_{name}: shape {array.shape}, expected {its}")
             if not np.isfinite(array).all():
                 raise ValueError(f"common_{name} holds numbers that are not finite")
+        if self.pairs.size and not (
+            self.pairs.min() >= 0 and self.pairs.max() < terms.shape[1]
+        ):
+            raise ValueError("common_pairs names bins that there are not")
 
     def parts(self, cut: int, operator: FloatArray, slopes: FloatArray) -> FloatArray:
         """Return slopes (n, n_bins) times (1 - A) D t_k, (n_terms, n, n_bins)."""
         left = (slopes - slopes @ operator) * self.scale[cut]
         return np.asarray(self.amplitudes[cut][:, np.newaxis, np.newaxis] * left)
 
-    def between(
+    def cross(
         self, i: int, j: int, mine: FloatArray, its: FloatArray, shape: Sequence[int]
     ) -> FloatArray:
         """Return the part of the covariance (n, m) of two cuts that `parts` span."""
@@ -77,14 +89,33 @@ class CommonErrors:
 
 
 def common_errors(
-    smooth: Sequence[SmoothDifference], found: RealVsGenerated
+    smooth: Sequence[SmoothDifference],
+    found: RealVsGenerated,
+    rows: ComparedRows,
+    place: IntArray,
 ) -> CommonErrors:
-    """Return how alike the errors of smoothed cuts are."""
+    """Return how alike the errors of smoothed cuts are; rows (n,) lie in bins."""
+    sums = np.where(is_measured(found), found.real.sum_weights.reshape(-1), 0.0)
+    pairs, between = between_bins(rows, place, sums)
     return CommonErrors(
         amplitudes=np.exp([cut.log_amplitudes for cut in smooth]),
         scale=np.array([cut.scale for cut in smooth]),
         correlation=outcome_correlation(found),
+        pairs=pairs,
+        between=between,
     )
+
+
+def added_between_bins(common: CommonErrors, operator: FloatArray) -> FloatArray:
+    """Return what events in several bins add to covariances (n_cuts, n_bins, n_bins).
+
+    `operator` (n_cuts, n_bins, n_bins) smooths the differences.
+    """
+    added = np.zeros_like(operator)
+    for cut, own in enumerate(operator if common.pairs.size else ()):
+        raw = pair_matrix(common.pairs, common.between[cut, cut], len(own))
+        added[cut] = own @ (raw @ own.T)
+    return added
 
 
 def between_cuts(
@@ -108,8 +139,11 @@ def between_cuts(
         for b, (j, _) in enumerate(slopes[:a]):
             cross = (pulls[a] * raw[i, j]) @ pulls[b].T
             if common:
-                cross = cross + common.between(
-                    i, j, parts[a], parts[b], efficiency_map.shape
-                )
+                shape = efficiency_map.shape
+                cross = cross + common.cross(i, j, parts[a], parts[b], shape)
+                if common.pairs.size:
+                    n_bins = len(efficiency_map.n_eff)
+                    own = pair_matrix(common.pairs, common.between[i, j], n_bins)
+                    cross = cross + pulls[a] @ (own @ pulls[b].T)
             found[a, b] = np.asarray(cross)
     return found

@@ -35,6 +35,7 @@ def conditional_tables(
     generated_among: FloatArray,
     cuts: Sequence[str],
     edges: bins.ChosenEdges,
+    events: IntArray | None = None,
     variance: sorted_rows.VarianceName = "wilson",
 ) -> tuple[EfficiencyTable, EfficiencyTable]:
     """Return real and generated efficiencies of rows (n,) with a bin in `index`.
@@ -45,7 +46,7 @@ def conditional_tables(
     tables, n_bins = [], bins.count_bins(edges)
     for shares, part in ((real, among), (generated, generated_among)):
         rows = sorted_rows.sort_rows(
-            np.where(part > 0, index, -1), weights * part, n_bins
+            np.where(part > 0, index, -1), weights * part, n_bins, events
         )
         share = shares[:, rows.order]
         if share.dtype != np.bool_:
@@ -67,6 +68,7 @@ def conditional_arrays(
     among: BoolArray,
     generated_among: FloatArray,
     n_bins: int,
+    events: IntArray | None = None,
     variance: sorted_rows.VarianceName = "wilson",
 ) -> Arrays:
     """Return what a record has of the same rows, bins last.
@@ -74,7 +76,7 @@ def conditional_arrays(
     They are the covariance (2 n_cuts, 2 n_cuts, n_bins), the difference and its error
     (n_cuts, n_bins), the moments (n_cuts, n_cuts, n_bins) and their effective rows.
     """
-    rows = sorted_rows.sort_rows(index, weights, n_bins)
+    rows = sorted_rows.sort_rows(index, weights, n_bins, events)
     w, sizes = rows.weights, np.diff(rows.starts)
     influences, efficiencies, totals = [], [], []
     for shares, part in ((real, among), (generated, generated_among)):
@@ -91,7 +93,8 @@ def conditional_arrays(
     covariance = _products(influences, rows)
     difference = np.array(efficiencies[n:]) - np.array(efficiencies[:n])
     steps = [g - r for r, g in zip(influences[:n], influences[n:], strict=True)]
-    spreads = np.array([rows.total(step**2) for step in steps]) * totals[0] ** 2
+    squares = [rows.total_product(step, step) for step in steps]
+    spreads = np.array(squares) * totals[0] ** 2
     # As without a denominator, moments are those about a common efficiency.
     counted = [
         np.repeat(half / total, sizes) * (w * part[rows.order].astype(np.float64))
@@ -100,7 +103,7 @@ def conditional_arrays(
     ]
     pairs = zip(steps, counted[::2], counted[1::2], strict=True)
     products = _products([s + r + g for s, r, g in pairs], rows) * totals[0] ** 2
-    s2, s4 = rows.total(w**2 * m), rows.total(w**4 * m)
+    s2, s4 = rows.total(w**2 * m), rows.total_product(w**2 * m, w**2 * m)
     if variance == "wilson":
         u = s2 / totals[0]
         error = np.sqrt(spreads + u**2 / 2) / (totals[0] + u)
@@ -117,5 +120,5 @@ def _products(values: Sequence[FloatArray], rows: sorted_rows.SortedRows) -> Flo
     result = np.empty((n, n, rows.n_bins))
     for i, first in enumerate(values):
         for j, second in enumerate(values[: i + 1]):
-            result[i, j] = result[j, i] = rows.total(first * second)
+            result[i, j] = result[j, i] = rows.total_product(first, second)
     return result

@@ -27,16 +27,7 @@ from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle.noise import UInt64Array, column_keys
 from pidgan.efficiency.proof import Proof
 from pidgan.errors import PidganWarning
-
-EVENT_BRANCHES = (
-    ("runNumber", "eventNumber"),
-    ("RUNNUMBER", "EVENTNUMBER"),
-    ("run", "luminosityBlock", "event"),
-    ("__experiment__", "__run__", "__event__"),
-    ("run", "event"),
-)
-"""Usual names of the branches that identify an event: LHCb, Runs 1 and 2 and Run 3;
-NanoAOD; Belle II; others."""
+from pidgan.sample.events import usual_key
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,8 +87,7 @@ def _recorded_key(tree: Proof, tracks: Iterable[str]) -> tuple[str, ...]:
     branches = tree.info.branches
     if not own:
         # Nothing is known of how the columns were made; take no risk.
-        known = (key for key in EVENT_BRANCHES if set(key) <= set(branches))
-        return next(known, ())
+        return usual_key(branches)
     names = key_names(own)
     lost = [name for name in names if name not in branches]
     if not lost:

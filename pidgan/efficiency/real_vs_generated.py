@@ -37,6 +37,7 @@ from pidgan.notebook import Facts, count, listed, shown
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
+from pidgan.sample.events import find_reference_events
 from pidgan.sample.variables import DISCRIMINANT
 from pidgan.sample.weights import n_eff_of_sums
 
@@ -176,6 +177,8 @@ class ComparedRows:
     targets tells which rows count, in `among` (n,), and how many of their draws, in
     `generated_among` (n,). What passes a cut passes the denominator too. Draws from a
     simulation of limited size are not independent, which `simulated` accounts for.
+    `events` (n,) numbers the events, whose rows fluctuate together; None if each row
+    is one.
     """
 
     species: str
@@ -191,6 +194,7 @@ class ComparedRows:
     among: BoolArray | None = None
     generated_among: IntArray | None = None
     simulated: SimulatedShares | None = None
+    events: IntArray | None = None
 
     def tables(
         self,
@@ -293,6 +297,7 @@ class ComparedRows:
             "generated": self.generated / self.repeats,
             "among": self.among,
             "generated_among": shares,
+            "events": self.events,
         }
 
     def _sorted(
@@ -300,7 +305,9 @@ class ComparedRows:
     ) -> tuple[sorted_rows.SortedRows, BoolArray, FloatArray]:
         """Rows by bin, whether they pass, and the share of their draws that do."""
         index = bins.bin_index(self.columns, edges)
-        rows = sorted_rows.sort_rows(index, self.weights, bins.count_bins(edges))
+        rows = sorted_rows.sort_rows(
+            index, self.weights, bins.count_bins(edges), self.events
+        )
         generated = self.generated[:, rows.order] / self.repeats
         return rows, self.real[:, rows.order], generated
 
@@ -328,6 +335,7 @@ def compare_rows(
     n = len(cuts)
     simulated = shares_of(generator, asked, frame, n=n, seed=seed, repeats=repeats)
     repeats = repeats if simulated is None else simulated.near.shape[1]
+    events = find_reference_events(frame)
     columns = {str(name): frame[name].to_numpy(np.float64) for name in frame}
     return ComparedRows(
         species=card.species,
@@ -340,6 +348,7 @@ def compare_rows(
         among=None if among is None else real[n],
         generated_among=None if among is None else generated[n],
         repeats=repeats,
+        events=events,
         discriminant=columns.get(DISCRIMINANT),
         simulated=simulated,
         alternatives={
@@ -440,6 +449,10 @@ def _differences(
     for cut, (r, g) in enumerate(zip(real, generated, strict=True)):
         step = g.astype(np.float64) - r
         differences[cut] = d = rows.total(w * step) / s
+        if rows.groups is not None:
+            residual = w * (step - np.repeat(d, np.diff(rows.starts)))
+            spreads[cut] = rows.total_product(residual, residual)
+            continue
         v = rows.total(w2 * step**2) - 2 * d * rows.total(w2 * step) + d**2 * s2
         spreads[cut] = np.maximum(v, 0.0)  # rounding, where all rows agree
     if variance == "wilson":

@@ -41,13 +41,15 @@ class SortedRows:
     """The m of n rows that have a bin, ordered by it; made by `sort_rows`.
 
     `order` (m,) numbers them among the n, `starts` (n_bins + 1,) has the first row of
-    each bin.
+    each bin. Where events have several rows, those of an event in a bin lie side by
+    side, and `groups` has the first row of each.
     """
 
     order: IntArray
     weights: FloatArray
     starts: IntArray
     n: int
+    groups: IntArray | None = None
 
     @property
     def n_bins(self) -> int:
@@ -64,9 +66,59 @@ class SortedRows:
         """Sum (m,) values in each bin."""
         return np.asarray(self._sums @ values)
 
+    @cached_property
+    def _group_sums(self) -> Any:
+        groups = np.asarray(self.groups)
+        ones, places = np.ones(len(groups)), np.arange(len(groups))
+        starts = np.searchsorted(groups, self.starts)
+        return sparse.csr_array((ones, places, starts), (self.n_bins, len(ones)))
 
-def sort_rows(index: IntArray, weights: FloatArray, n_bins: int) -> SortedRows:
-    """Order rows by their bin (n,), -1 outside, so that sums read memory once."""
+    def total_product(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """Sum products of fluctuations (m,) in each bin, those of an event together."""
+        if self.groups is None:
+            return self.total(first * second)
+        if not len(self.groups):
+            return np.zeros(self.n_bins)
+        a, b = (np.add.reduceat(values, self.groups) for values in (first, second))
+        return np.asarray(self._group_sums @ (a * b))
+
+    def added_by_events(
+        self, shares: NDArray[Any], passed: FloatArray
+    ) -> FloatArray | float:
+        """What events add to sum w^2 (s - e)^2, (n_cuts, n_bins): shares (n_cuts, m).
+
+        `passed` (n_cuts, n_bins) are the sums of w s.
+        """
+        if self.groups is None:
+            return 0.0
+        sums, found = self.total(self.weights), np.zeros_like(passed)
+        for cut, share in enumerate(shares):
+            e = np.divide(passed[cut], sums, out=np.zeros_like(sums), where=sums > 0)
+            residual = self.weights * (share - np.repeat(e, np.diff(self.starts)))
+            found[cut] = self.total_product(residual, residual)
+            found[cut] -= self.total(residual**2)
+        return found
+
+
+def sort_rows(
+    index: IntArray, weights: FloatArray, n_bins: int, events: IntArray | None = None
+) -> SortedRows:
+    """Order rows by their bin (n,), -1 outside, so that sums read memory once.
+
+    The rows of an event (n,) fluctuate together.
+    """
+    if events is not None:
+        order = np.lexsort((events, index))[np.count_nonzero(index < 0) :]
+        place, number = index[order], events[order]
+        is_first = np.ones(len(order), dtype=np.bool_)
+        is_first[1:] = (np.diff(place) != 0) | (np.diff(number) != 0)
+        return SortedRows(
+            order=order,
+            weights=weights[order],
+            starts=np.searchsorted(place, np.arange(n_bins + 1)),
+            n=len(index),
+            groups=np.flatnonzero(is_first),
+        )
     # numpy sorts integers of 16 bits by radix, ten times as fast.
     small = index.astype(np.int16) if n_bins < np.iinfo(np.int16).max else index
     order = np.argsort(small, kind="stable")
@@ -87,6 +139,8 @@ def share_covariance(shares: NDArray[Any], rows: SortedRows) -> FloatArray:
     w, w2 = rows.weights, rows.weights**2
     s, s2 = rows.total(w), rows.total(w2)
     s = np.where(s > 0, s, np.nan)
+    if rows.groups is not None:
+        return _grouped_covariance(shares, rows, s)
     products = np.zeros((rows.n_bins, len(shares), len(shares)))
     passed, passed2 = np.zeros((2, len(shares), rows.n_bins))
     step = max(PRODUCT_SIZE // len(shares) ** 2, 1)
@@ -102,6 +156,22 @@ def share_covariance(shares: NDArray[Any], rows: SortedRows) -> FloatArray:
     mixed = e[:, np.newaxis] * passed2
     value = np.moveaxis(products, 0, -1) - mixed - np.swapaxes(mixed, 0, 1)
     return np.asarray((value + e[:, np.newaxis] * e * s2) / s**2)
+
+
+def _grouped_covariance(
+    shares: NDArray[Any], rows: SortedRows, sums: FloatArray
+) -> FloatArray:
+    """Return the covariance (n, n, n_bins) of shares (n, m) from sums of events."""
+    w, n = rows.weights, len(shares)
+    residuals = []
+    for share in shares:
+        e = np.repeat(rows.total(w * share) / sums, np.diff(rows.starts))
+        residuals.append(w * (share - e))
+    result = np.empty((n, n, rows.n_bins))
+    for i, first in enumerate(residuals):
+        for j, second in enumerate(residuals[: i + 1]):
+            result[i, j] = result[j, i] = rows.total_product(first, second)
+    return np.asarray(result / sums**2)
 
 
 def efficiency_interval(
@@ -158,8 +228,13 @@ def moments(
     s2, s4 = rows.total(w2), rows.total(w2 * w2)
     norm = np.where(rows.total(rows.weights) > 0, s2, np.nan)
     residual = rows.weights * (real.astype(np.float64) - generated)
+    if rows.groups is not None:
+        # Together, the rows of an event would count the mean several times.
+        mean = residual.sum(axis=1) / rows.weights.sum()
+        residual -= rows.weights * mean[:, np.newaxis]
+        s2, s4 = rows.total(w2), rows.total_product(w2, w2)
     found = np.empty((len(residual), len(residual), rows.n_bins))
     for i, first in enumerate(residual):
         for j, second in enumerate(residual[: i + 1]):
-            found[i, j] = found[j, i] = rows.total(first * second) / norm
+            found[i, j] = found[j, i] = rows.total_product(first, second) / norm
     return found, n_eff_of_sums(s2, s4)

@@ -36,7 +36,7 @@ from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
-from pidgan.efficiency.common_errors import common_errors
+from pidgan.efficiency.common_errors import added_between_bins, common_errors
 from pidgan.efficiency.counted import NAME as COUNTED
 from pidgan.efficiency.counted import add_counted
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
@@ -227,7 +227,9 @@ def map_from_rows(
             pairs = zip(operator, change, strict=True)
             shifts[f"sweights_{name}"] = np.array([a @ d for a, d in pairs])
     w, inside = rows.weights, place >= 0
+    common = common_errors(smooth, found, rows, place)
     covariance = np.array([cut.covariance for cut in smooth])
+    covariance = covariance + added_between_bins(common, operator)
     counted = inside if rows.among is None else inside & rows.among
     passed, failed = rows.real & counted, ~rows.real & counted
     if rows.among is not None:
@@ -254,7 +256,7 @@ def map_from_rows(
                 **measure_whole(rows, edges),
             },
         },
-        common=common_errors(smooth, found),
+        common=common,
     )
 
 

@@ -285,6 +285,7 @@ class EfficiencyTable:
             sums=(rows.total(w), rows.total(w2), p, p1, p2),
             n_rows=n_rows,
             is_empty=n_rows == 0,
+            of_events=rows.added_by_events(shares, p),
             rows_outside=rows.n - len(rows.order),
             sentinel_rows=sentinel_rows,
         )
@@ -299,6 +300,7 @@ class EfficiencyTable:
         sums: Sequence[FloatArray],
         n_rows: IntArray,
         is_empty: BoolArray,
+        of_events: FloatArray | float = 0.0,
         rows_outside: int = 0,
         sentinel_rows: IntArray | None = None,
     ) -> Self:
@@ -309,7 +311,7 @@ class EfficiencyTable:
 
         s, s2, p, p1, p2 = sums
         e, squared, lower, upper = sorted_rows.efficiency_interval(
-            p, s, p1, s2, variance=variance, spread=p1 - p2
+            p, s, p1, s2, variance=variance, spread=p1 - p2 - of_events
         )
         status = np.where(s <= 0, NOT_POSITIVE, FILLED).astype(np.int8)
         status[is_empty] = EMPTY

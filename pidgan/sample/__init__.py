@@ -6,6 +6,7 @@
 - `cuts`: the one grammar of cuts.
 - `dataset`: the record that a generator is trained on and judged by.
 - `definition`: the definition of a sample.
+- `events`: rows of the same event, which fluctuate together.
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
 - `loading`: definitions and binnings loaded from TOML files.
 - `mass_fit_pass_fail`: signal counted by mass fits of rows that pass and that fail.
@@ -25,6 +26,7 @@ __all__ = [
     "cuts",
     "dataset",
     "definition",
+    "events",
     "grids",
     "loading",
     "mass_fit_pass_fail",

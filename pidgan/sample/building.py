@@ -16,15 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arguments import checked
-from pidgan.arrays import BoolArray, FloatArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.frames import Rows
 from pidgan.progress import Bar
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
+from pidgan.sample.events import EVENT, number_events
 from pidgan.sample.grids import stated_grid
 from pidgan.sample.loading import load_sample
-from pidgan.sample.rows import CELLS, KEPT, MASS, WEIGHT, SampleRows, read_rows
+from pidgan.sample.rows import CELLS, EVENTS, KEPT, MASS, WEIGHT, SampleRows, read_rows
 from pidgan.sample.sweights import alternative_sweights, compute_sweights
 from pidgan.sample.weights import check_weights, n_eff
 
@@ -42,6 +43,7 @@ def build_dataset(
     shares: tuple[float, float, float] = SHARES,
     sweights_from: str | Path | None = None,
     keep: Sequence[str] = (),
+    key: Sequence[str] = (),
     progress: bool = True,
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
@@ -58,6 +60,9 @@ def build_dataset(
         keep: Further branches that the rows keep, as they are stored, so that an
             efficiency can have them in its denominator: polarity, run number, other
             PID variables.
+        key: Branches that identify an event, such as ("runNumber", "eventNumber"); by
+            default usual names. Candidates of one event go to the same part, and count
+            as one in the uncertainty of an efficiency map.
         progress: Whether a bar, or a line of a log, is shown.
 
     Returns:
@@ -78,7 +83,12 @@ def build_dataset(
         definition = load_sample(sample)
         return _build(
             read_rows(
-                definition, files, sweights_from=sweights_from, keep=keep, bar=bar
+                definition,
+                files,
+                sweights_from=sweights_from,
+                keep=keep,
+                key=key,
+                bar=bar,
             ),
             seed=seed,
             shares=shares,
@@ -98,6 +108,9 @@ def _build(
     _check_targets(rows)
     weights, others, fit = _weigh(rows)
     columns, n = rows.columns, len(rows)
+    events = number_events(columns[EVENTS]) if rows.key else None
+    if events is not None:
+        columns[f"{KEPT}{EVENT}"], keep = events.astype(np.float64), [*keep, EVENT]
     targets = columns[CELLS] if sample.cells else _stack(columns, sample.target_names)
     dataset = Dataset(
         sample=sample,
@@ -105,7 +118,7 @@ def _build(
         targets=targets,
         weights=weights.astype(np.float64),
         alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
-        split=_split(sample, rows, shares, seed),
+        split=_split(sample, rows, shares, seed, events),
         kept=np.reshape([columns[f"{KEPT}{name}"] for name in keep], (len(keep), n)).T,
         discriminant=np.asarray(columns.get(MASS, ()), dtype=np.float64),
         info={"alternatives": list(others), **({"kept": [*keep]} if keep else {})},
@@ -131,6 +144,7 @@ def _build(
         **({"left_out": rows.left_out} if rows.left_out else {}),
         "alternatives": list(others),
         **({"kept": [*keep]} if keep else {}),
+        **({"events": int(events.max()) + 1} if events is not None else {}),
         **fit,
     }
     return dataclasses.replace(dataset, info=info)
@@ -227,14 +241,19 @@ def _weigh(
 
 
 def _split(
-    sample: Sample, rows: SampleRows, shares: tuple[float, float, float], seed: int
+    sample: Sample,
+    rows: SampleRows,
+    shares: tuple[float, float, float],
+    seed: int,
+    events: IntArray | None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the number of the part that each row (n,) belongs to."""
-    n = len(rows)
+    """Return the number of the part that each row (n,) belongs to, by its event."""
+    n = len(rows) if events is None else int(events.max()) + 1
     bounds = np.round(np.cumsum(shares)[:-1] * n).astype(int)
     split = np.empty(n, dtype=np.uint8)
     order = np.random.default_rng(seed).permutation(n)
     split[order] = np.searchsorted(bounds, np.arange(n), side="right")
+    split = split if events is None else split[events]
     for name, intervals in sample.exclude.items():
         for low, high in intervals:
             inside = (rows.columns[name] >= low) & (rows.columns[name] <= high)

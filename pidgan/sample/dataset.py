@@ -29,6 +29,7 @@ from pidgan.files.seals import (
 from pidgan.files.writing import refuse_existing, refuse_foreign, writing_set_folder
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.definition import Sample
+from pidgan.sample.events import EVENT
 from pidgan.sample.variables import DISCRIMINANT
 
 ALTERNATIVE_WEIGHT = "weight_"
@@ -36,8 +37,8 @@ ALTERNATIVE_WEIGHT = "weight_"
 
 
 def is_of_weights(column: str) -> bool:
-    """Return whether a column of rows says how else they may be weighted."""
-    return column.startswith(ALTERNATIVE_WEIGHT) or column == DISCRIMINANT
+    """Return whether a column of rows says of their weights, or of their events."""
+    return column.startswith(ALTERNATIVE_WEIGHT) or column in (DISCRIMINANT, EVENT)
 
 
 PartName = Literal["train", "validation", "test", "excluded"]
@@ -201,6 +202,7 @@ class Dataset:
             f"{len(self)} of {info['rows_read']} rows, sum of weights "
             f"{info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
         ]
+        lines += [f"  {info['events']} events, of several rows"] * ("events" in info)
         if "sweights" in info:
             lines.append(f"  weights: {info['sweights']}")
             ties = sum(file.get("ties", 0) for file in info["files"])

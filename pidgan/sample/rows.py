@@ -28,6 +28,7 @@ from pidgan.sample.cells import Cells
 from pidgan.sample.cuts import parse_cut
 from pidgan.sample.dataset import ALTERNATIVE_WEIGHT
 from pidgan.sample.definition import Sample
+from pidgan.sample.events import EVENT, common_key, event_hashes
 from pidgan.sample.matching import Matcher, find_weighted
 from pidgan.sample.stored import as_column, as_double
 from pidgan.sample.variables import DISCRIMINANT, UNIT_FACTORS, Variable
@@ -35,7 +36,7 @@ from pidgan.sample.variables import DISCRIMINANT, UNIT_FACTORS, Variable
 #: Fraction of rows that, dropped for one reason, is worth a warning.
 MANY_DROPPED = 0.05
 # "#" cannot begin the name of a variable, so these columns never collide with one.
-CELLS, MASS, WEIGHT = "#cells", "#mass", "#weight"
+CELLS, EVENTS, MASS, WEIGHT = "#cells", "#events", "#mass", "#weight"
 KEPT = "#kept "
 _NOT_FINITE, _NO_WEIGHT = "NaN or infinite", "no sWeight"
 #: Share of rows, and number of them, with one value from which it is a spike.
@@ -57,7 +58,7 @@ class SampleRows:
     `spikes` has the share of rows by target and value, for values outside of its range.
     `left_out` has the conditions that are not used, with the value that all rows have,
     or None where there is no branch. Branches to `keep` are there as they are stored,
-    with `KEPT` before their names.
+    with `KEPT` before their names, and `EVENTS` has a hash of the `key` of each event.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SampleRows:
         matcher: Matcher | None,
         *,
         keep: Sequence[str] = (),
+        key: Sequence[str] = (),
         bar: Bar,
     ) -> None:
         more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
@@ -78,6 +80,9 @@ class SampleRows:
         self.spikes: dict[str, dict[str, float]] = {}
         self._matcher = matcher
         self._keep = keep
+        self.key = tuple(key)
+        if not key and not sample.cells:
+            self.key = common_key(map(describe_tree, sources))
         self.left_out: dict[str, float | None] = dict.fromkeys(missing)
         if is_interactive():
             bar.expect(sum(describe_tree(source).entries for source in sources))
@@ -125,7 +130,8 @@ class SampleRows:
             self.files.append({"source": str(source), "rows": 0})
             return
         matched = self._matcher.match(source) if self._matcher else None
-        for frame, cells in _iterate(self.sample, source, self._keep):
+        further = [*self._keep, *self.key]
+        for frame, cells in _iterate(self.sample, source, further):
             n = len(frame)
             weights: FloatArray | None = None
             if self.sample.selection:
@@ -148,6 +154,8 @@ class SampleRows:
             self._bar.add(n)
             columns = _columns(self.sample, frame, cells, weights)
             kept = {f"{KEPT}{name}": _kept(frame, name, source) for name in self._keep}
+            if self.key:
+                columns[EVENTS] = event_hashes(frame, self.key)
             yield {**columns, **kept}
         file: dict[str, Any] = {"source": str(source), "rows": rows}
         if matched is not None:
@@ -161,12 +169,17 @@ def read_rows(
     *,
     sweights_from: str | Path | None = None,
     keep: Sequence[str] = (),
+    key: Sequence[str] = (),
     bar: Bar,
 ) -> SampleRows:
     """Read the rows of a sample that can be used; drop the others in a fixed order."""
     _check_keep(sample, keep)
     rows = SampleRows(
-        sample, *find_weighted(sample, files, sweights_from), keep=keep, bar=bar
+        sample,
+        *find_weighted(sample, files, sweights_from),
+        keep=keep,
+        key=key,
+        bar=bar,
     )
     sample = rows.sample
     _drop_unfinished(rows)
@@ -193,7 +206,7 @@ def _without_branch(sample: Sample, sources: Sequence[Source]) -> list[str]:
 
 def _check_keep(sample: Sample, keep: Sequence[str]) -> None:
     """Raise a ValueError if a branch to keep has the name of a column of a dataset."""
-    known = {*sample.condition_names, *sample.target_names, DISCRIMINANT}
+    known = {*sample.condition_names, *sample.target_names, DISCRIMINANT, EVENT}
     for name in keep:
         if name in known or name == "weight" or name.startswith(ALTERNATIVE_WEIGHT):
             raise ValueError(
