@@ -136,7 +136,7 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
 @options.repeated(
     "--variation variations",
     "NAME",
-    "Systematic variation: binning, sweights, fit_and_count or none",
+    "Systematic variation: binning, sweights, fit_and_count, limit or none",
     more="  [default: all that the reference allows]",
 )
 @options.repeated(

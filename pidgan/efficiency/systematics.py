@@ -12,6 +12,8 @@ in all bins together:
   weights of other mass fits (`alternative_sweights`), where the reference has them;
 - "fit_and_count": the efficiency from mass fits of the rows that pass and that fail,
   minus that with sWeights, where the reference has their discriminant;
+- "limit": the binomial limit where no reference row passes, or none fails
+  (`pidgan.efficiency.limits`);
 - "scale_NAME": the generated efficiency with a condition multiplied by a factor;
 - "training_1", ...: the corrected efficiency with other generators of the same sample,
   each divided by the square root of their number.
@@ -41,7 +43,9 @@ from pidgan.efficiency.counted import NAME as COUNTED
 from pidgan.efficiency.counted import add_counted
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.limits import limit_shifts
 from pidgan.efficiency.map_averages import REFERENCE, measure_whole
+from pidgan.efficiency.merged_bins import merged_mean
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
     RealVsGenerated,
@@ -50,13 +54,14 @@ from pidgan.efficiency.real_vs_generated import (
 )
 from pidgan.efficiency.simulated_rows import simulation_metadata
 from pidgan.efficiency.simulated_shares import count_draws
+from pidgan.efficiency.variation_parts import numbered
 from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Cut, all_of
 from pidgan.sample.species import pdg_id
 from pidgan.sample.weights import check_weights, n_eff, n_eff_of_sums
 
-VARIATIONS = ("binning", "sweights")
+VARIATIONS = ("binning", "sweights", "limit")
 """Variations that rows alone allow."""
 
 ALL_VARIATIONS = (*VARIATIONS, COUNTED)
@@ -108,7 +113,8 @@ def run_systematics(
             quantiles of the reference if it has neither.
         seed: Seed of the generated draws.
         repeats: Generated draws per row.
-        variations: Variations to include, "binning", "sweights" and "fit_and_count". By
+        variations: Variations to include, "binning", "sweights", "limit" and
+            "fit_and_count". By
             default there are all of which the reference has what they need: the weights
             of other mass fits, and the discriminant of the sWeights.
         scales: Factor by condition, such as {"nTracks": 1.1}, by which the condition
@@ -217,7 +223,7 @@ def map_from_rows(
     shifts = {}
     if "binning" in variations:
         scale = smoothing.prior_scale(generated, found)
-        coarse = _coarse_mean(rows, edges, generated, scale=scale, sizes=populations)
+        coarse = merged_mean(rows, edges, generated, scale=scale, sizes=populations)
         shifts["binning"] = coarse - mean
     if "sweights" in variations:
         raw = smoothing.raw_difference(found.real, found.generated)
@@ -230,6 +236,9 @@ def map_from_rows(
     common = common_errors(smooth, found, rows, place)
     covariance = np.array([cut.covariance for cut in smooth])
     covariance = covariance + added_between_bins(common, operator)
+    if "limit" in variations:
+        limits = limit_shifts(found, generated + mean, covariance)
+        shifts |= {numbered("limit", k): shift for k, shift in enumerate(limits, 1)}
     counted = inside if rows.among is None else inside & rows.among
     passed, failed = rows.real & counted, ~rows.real & counted
     if rows.among is not None:
@@ -288,37 +297,6 @@ def _generated_everywhere(
             found_there = conditional_shares(found_there, result)
         result[:, empty] = found_there
     return result
-
-
-def _coarse_mean(
-    rows: ComparedRows,
-    edges: Edges,
-    generated: FloatArray,
-    *,
-    scale: FloatArray,
-    sizes: FloatArray,
-) -> FloatArray:
-    """Discrepancy with bins merged two by two, on the fine bins, (n_cuts, n_bins).
-
-    The model is d_b = s_b u with the scale s (n_cuts, n_bins) and u common to the parts
-    of a merged bin m. With the sizes n_b (n_bins,) of its parts, its difference d_m is
-    u sum n_b s_b / sum n_b, so that d_b = d_m s_b sum n_b / sum n_b s_b.
-    """
-    coarse = {name: (*values[:-1:2], values[-1]) for name, values in edges.items()}
-    steps = np.unravel_index(np.arange(scale.shape[1]), bins.bin_shape(edges))
-    merged = np.ravel_multi_index([step // 2 for step in steps], bins.bin_shape(coarse))
-    # One row more in each bin, so that merged empty bins have an average too.
-    sizes = sizes + 1
-    norm = np.bincount(merged, sizes)
-
-    def average(values: FloatArray) -> FloatArray:
-        return np.array([np.bincount(merged, sizes * row) / norm for row in values])
-
-    smooth, _ = smoothing.smooth_cuts(
-        rows.in_bins(coarse).measured(smoothing.MIN_N_EFF), average(generated)
-    )
-    means = np.array([cut.mean for cut in smooth])
-    return np.asarray((means / average(scale))[:, merged] * scale)
 
 
 def _check_variations(

@@ -15,6 +15,11 @@ MARK = "#"
 """What stands between the name of a variation and the number of a further shift."""
 
 
+def numbered(name: str, number: int) -> str:
+    """Return the name of a shift of a variation, which are counted from 1."""
+    return name if number == 1 else f"{name}{MARK}{number}"
+
+
 def part_of(name: str) -> str:
     """Return the part of the uncertainty that a shift of this name belongs to."""
     return name.partition(MARK)[0]
