@@ -5,18 +5,14 @@
 // `pidgan train` makes from the sample sim_dstar_k. The card at the top of the C file has
 // the names, their order and the units.
 
+#include "kaon.h"
+
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
-
-extern "C" {
-extern const int kaon_n_conditions, kaon_n_noise, kaon_n_targets;
-void kaon_batch(float *targets, const float *conditions, const float *noise,
-                std::size_t rows);
-}
 
 struct Track {
     float momentum; // MeV

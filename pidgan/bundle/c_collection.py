@@ -8,9 +8,10 @@ from pathlib import Path
 from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle
 from pidgan.bundle.c_file import (
-    BLOCK_ROWS,
+    block_rows,
     check_name,
     filled,
+    memory_text,
     template,
     translate_bundle,
     write_c,
@@ -68,9 +69,10 @@ def collection_source(collection: Collection, name: str) -> str:
     columns, when = _columns(collection, bundles)
     constants, functions = Constants(), dict[str, str]()
     sections, tests, listed = [], [], []
+    rows = block_rows(bundles)
     for number, bundle in enumerate(bundles):
         own = {"NAME": f"{name}_{number}", "PRE": f"{name}_{number}_"}
-        own |= translate_bundle(bundle, constants, functions, own["PRE"])
+        own |= translate_bundle(bundle, own, constants, functions, rows=rows)
         sections.append(f"/*\n{own['CARD']}\n */\n\n{filled(section, own)}")
         tests.append(filled(template("generator_test.c"), own))
         serves = when_text(when[number]) or "all rows"
@@ -84,7 +86,8 @@ def collection_source(collection: Collection, name: str) -> str:
             "NAME": name,
             "COLUMNS": _comment(columns or ["none"]),
             "BUNDLES": _comment(listed),
-            "ROWS": str(BLOCK_ROWS),
+            "ROWS": str(rows),
+            "MEMORY": memory_text(rows),
             "N_GENERATORS": str(len(bundles)),
             "N_COLUMNS": str(len(columns)),
             "CONSTANTS": constants.text(),

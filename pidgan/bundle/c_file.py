@@ -6,19 +6,27 @@ simulation.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import TOLERANCE, read_self_test
-from pidgan.bundle.c_operators import translate
-from pidgan.bundle.c_writer import Constants, array_text
+from pidgan.bundle.c_header import header_text
+from pidgan.bundle.c_operators import Translated, translate
+from pidgan.bundle.c_writer import LINE, Constants, array_text
 from pidgan.errors import BundleError
-from pidgan.files.writing import writing_file
+from pidgan.files.writing import writing_files
 
-BLOCK_ROWS = 32  # number of rows in a block, whose values stay in the first cache
+BLOCK_ROWS = 32
+"""Number of rows in a block, whose values stay in a near cache."""
+
+LARGE_BLOCK_ROWS = 8
+"""The same for a graph whose arrays are too large for a stack: those of showers."""
+
+MAX_STACK = 2**20
+"""Bytes of local arrays; the stack of a thread has some MiB."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _KEYWORDS = frozenset(
@@ -42,13 +50,20 @@ def export_c(
 ) -> Path:
     """Write a bundle as a C99 file with the functions NAME, NAME_row and NAME_batch.
 
+    A header of the same name, which ends in ".h", declares them for C and C++.
+
     `float *NAME(float *output, const float *input, const float *noise)` is the entry
     point that LHCb's stand-alone simulation loads (L. Anderlini, M. Barbetti et al.,
     SQLamarr, `GenerativePlugin`); `NAME_row` is the same without a result, `NAME_batch`
     takes many rows. All numbers are in the units of the card, noise is standard normal.
-    Rows with an input that is not finite give NaN. Nothing is allocated and there is no
-    state: the functions may run in several threads at once. The macro
-    `PIDGAN_SELF_TEST` adds a `main` that runs the self-test of the card.
+    Rows with an input that is not finite give NaN. There is no state: the functions may
+    run in several threads at once. The macro `PIDGAN_SELF_TEST` adds a `main` that runs
+    the self-test of the card.
+
+    Nothing is allocated, unless the arrays of a graph are too large for a stack, as
+    those of showers with a thousand cells are. Then `NAME_row_in` and `NAME_batch_in`
+    take memory for them as a further argument, `NAME_scratch` bytes for each thread.
+    The functions without it ask `malloc` in each call, and give NaN if there is none.
 
     Args:
         bundle: Bundle from `open_bundle`, or its path.
@@ -78,13 +93,21 @@ def write_c(
     *,
     overwrite: bool,
 ) -> Path:
-    """Write the C file that `source` gives for a name, by default that of the file."""
+    """Write the C file that `source` gives for a name, and its header.
+
+    The name is by default that of the file.
+    """
     path = Path(path)
     if path.suffix != ".c":
         raise BundleError(f"{path}: the name of a C file ends in .c")
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII) if name is None else name
-    with writing_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(source(name), encoding="ascii")
+    files = [path, path.with_suffix(".h")]
+    with writing_files(files, overwrite=overwrite) as temporary:
+        text = source(name)
+        for file, content in zip(
+            temporary, (text, header_text(name, text)), strict=True
+        ):
+            file.write_text(content, encoding="ascii")
     return path
 
 
@@ -92,24 +115,42 @@ def c_source(bundle: Bundle, name: str) -> str:
     """Return the text of the C99 file of a bundle."""
     constants, functions = Constants(), dict[str, str]()
     own = {"NAME": name, "PRE": ""}
-    own |= translate_bundle(bundle, constants, functions)
+    rows = block_rows([bundle])
+    own |= translate_bundle(bundle, own, constants, functions, rows=rows)
     shared = {
         "CONSTANTS": constants.text(),
         "FUNCTIONS": "\n".join(functions.values()),
-        "ROWS": str(BLOCK_ROWS),
+        "ROWS": str(rows),
     }
-    file, section = template("generator.c"), template("generator_bundle.c")
+    file = template("generator.c")
     check_name(
         name,
-        file.partition("#include")[2] + section,
+        file.partition("#include")[2] + template("generator_bundle.c"),
         *(own[key] for key in ("BLOCK", "ROW")),
         *shared.values(),
     )
     parts = {
-        "BUNDLE": filled(section, own),
+        "MEMORY": memory_text(rows),
+        "BUNDLE": filled(template("generator_bundle.c"), own),
         "SELF_TEST": filled(template("generator_test.c"), own),
     }
     return filled(file, own | shared | parts)
+
+
+def block_rows(bundles: Sequence[Bundle]) -> int:
+    """Return the number of rows of a block in the file of some bundles."""
+    blocks = (_translate(b, Constants(), BLOCK_ROWS, MAX_STACK) for b in bundles)
+    return BLOCK_ROWS if all(b.scratch == 0 for b in blocks) else LARGE_BLOCK_ROWS
+
+
+def memory_text(rows: int) -> str:
+    """Return the end of a sentence that says where the memory is, for a comment."""
+    if rows == BLOCK_ROWS:
+        return ", and\n * nothing is allocated."
+    return (
+        "; the\n * functions that end in _in need memory that no other thread uses at "
+        "the same\n * time, the others ask malloc for it in each call."
+    )
 
 
 def template(name: str) -> str:
@@ -136,35 +177,90 @@ def check_name(name: str, *taken: str) -> None:
 
 
 def translate_bundle(
-    bundle: Bundle, constants: Constants, functions: dict[str, str], pre: str = ""
+    bundle: Bundle,
+    names: Mapping[str, str],
+    constants: Constants,
+    functions: dict[str, str],
+    *,
+    rows: int,
 ) -> dict[str, str]:
     """Return what fills the templates of a bundle; add what bundles of a file share.
 
-    `pre` begins the names of what a bundle of several has for itself.
+    `names` has the name of the generator, and PRE, which begins the names of what a
+    bundle of several has for itself.
     """
-    graph = bundle.graph
+    graph, pre = bundle.graph, names["PRE"]
     if any(value.dtype == "float64" for value in graph.values.values()):
         raise BundleError(
             f"{bundle.path}: family {bundle.card.family!r} computes in double "
             "precision, expected single precision for a C file"
         )
+    # In a file with large blocks, every bundle takes its memory from the caller.
+    stack = MAX_STACK if rows == BLOCK_ROWS else 0
+    block, row = (_translate(bundle, constants, n, stack, pre) for n in (rows, 1))
+    functions |= block.functions | row.functions
+    card = bundle.card
+    sizes = {
+        "N_CONDITIONS": len(card.conditions),
+        "N_NOISE": card.n_noise,
+        "N_TARGETS": len(card.targets),
+    }
+    return {
+        "BLOCK": block.body,
+        "ROW": row.body,
+        "PARTS": f"{block.parts}\n{row.parts}",
+        "CARD": _comment(bundle),
+        "TEST_ARRAYS": _self_test(bundle, pre),
+        **{name: str(size) for name, size in sizes.items()},
+        **_memory(names, block, row, rows * sum(sizes.values())),
+    }
+
+
+def _translate(
+    bundle: Bundle, constants: Constants, rows: int, stack: int, pre: str = ""
+) -> Translated:
+    graph = bundle.graph
     try:
-        block, row = (
-            translate(graph.nodes, graph.values, constants, rows=rows)
-            for rows in (BLOCK_ROWS, 1)
+        return translate(
+            graph.nodes,
+            graph.values,
+            constants,
+            rows=rows,
+            name=f"{pre}{'row' if rows == 1 else 'block'}",
+            stack=stack,
         )
     except ValueError as error:
         raise BundleError(f"{bundle.path}: {error}") from error
-    functions |= block[1] | row[1]
-    card = bundle.card
+
+
+def _memory(
+    names: Mapping[str, str], block: Translated, row: Translated, numbers: int
+) -> dict[str, str]:
+    """Return what fills the templates where arrays are local, or in memory of a caller.
+
+    A block has some numbers of conditions, noise and targets beside its arrays.
+    """
+    pre = names["PRE"]
+    sizes = [f"{pre}N_{kind} * ROWS" for kind in ("CONDITIONS", "NOISE", "TARGETS")]
+    local = ", ".join(f"{v}[{size}]" for v, size in zip("xzy", sizes, strict=True))
+    if not block.scratch:
+        empty = ("SCRATCH_HEAD", "SCRATCH_CALLS", "PARAMETER", "ARGUMENT", "IN")
+        return {**dict.fromkeys(empty, ""), "BATCH_ARRAYS": f"    float {local};"}
+    before = -(-4 * numbers // LINE) * LINE
     return {
-        "BLOCK": block[0],
-        "ROW": row[0],
-        "CARD": _comment(bundle),
-        "N_CONDITIONS": str(len(card.conditions)),
-        "N_NOISE": str(card.n_noise),
-        "N_TARGETS": str(len(card.targets)),
-        "TEST_ARRAYS": _self_test(bundle, pre),
+        "SCRATCH_HEAD": filled(
+            template("generator_scratch_head.c"),
+            {**names, "SCRATCH": str(before + max(block.scratch, row.scratch))},
+        ),
+        "SCRATCH_CALLS": filled(template("generator_scratch.c"), names),
+        "PARAMETER": ", void *restrict scratch",
+        "ARGUMENT": ", scratch",
+        "IN": "_in",
+        "BATCH_ARRAYS": (
+            f"    float *const x = scratch, *const z = x + {sizes[0]};\n"
+            f"    float *const y = z + {sizes[1]};\n"
+            f"    scratch = (char *)scratch + {before};"
+        ),
     }
 
 

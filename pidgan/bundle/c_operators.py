@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,24 @@ from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
 from pidgan.bundle.onnx_values import Value
 
-MAX_STACK = 2**20  # bytes of local arrays; the stack of a thread has some MiB
+MOST_LINES, PART_LINES = 4000, 600
+"""Lines of a function, and of its parts if it is longer: compilers need much more than
+twice the time for a function that is twice as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translated:
+    """A C function that computes `targets` from `conditions` and `noise`.
+
+    `functions` has functions that it calls and others may share, by name, and `parts`
+    those of its own. `scratch` is the size of the memory that it takes from its caller
+    in bytes; it is 0 if its arrays are local ones.
+    """
+
+    body: str
+    parts: str
+    functions: dict[str, str]
+    scratch: int
 
 
 def translate(
@@ -28,20 +46,50 @@ def translate(
     constants: Constants,
     *,
     rows: int,
-) -> tuple[str, dict[str, str]]:
-    """Return the body of a C function, and functions that it calls, by name.
+    name: str,
+    stack: int,
+) -> Translated:
+    """Return the C function of a graph for 1 row, or for a block of rows.
 
-    It computes the array `targets` from arrays `conditions` and `noise`.
-    The number of rows is 1, or the size of a block. A ValueError says that local arrays
-    would be too large, or that an operator has no translation.
+    `name` begins the names of its parts. Its arrays are local ones if they need no more
+    than `stack` bytes. A ValueError says that an operator has no translation.
     """
     writer = Writer(rows=rows, constants=constants)
     writer.places |= {"conditions": "conditions", "noise": "noise"}
+    ends = _write(writer, nodes, values)
+    size, parts, body = writer.n_bytes(), {}, ""
+    local = size <= stack
+    if local and len(writer.lines) <= MOST_LINES:
+        body = "\n".join([writer.local_arrays(), *writer.lines])
+    else:
+        parts = _in_parts(writer, ends, name)
+        calls = [f"    {part}({_ARGUMENTS});" for part in parts]
+        memory = f"    long long memory[{size // 8}];\n    void *scratch = memory;"
+        body = "\n".join([memory, *calls] if local else calls)
+    text = "\n".join([body, *parts.values()])
+    helpers = {
+        helper: _HELPER.format(comment, kind, helper, arguments, statements)
+        for helper, (comment, kind, arguments, statements) in _HELPERS.items()
+        if f"{helper}(" in text
+    }
+    return Translated(
+        body=body,
+        parts="\n".join(parts.values()),
+        functions=helpers | writer.functions,
+        scratch=0 if local else size,
+    )
+
+
+def _write(
+    writer: Writer, nodes: Sequence[Node], values: Mapping[str, Value]
+) -> list[int]:
+    """Write all nodes; return the number of lines at the end of each."""
     last_use = {
         name: number
         for number, node in enumerate(nodes)
         for name in (*node.outputs, *node.inputs)
     }
+    ends = []
     for number, node in enumerate(nodes):
         step = Step(writer, node, values)
         (name,) = node.outputs
@@ -56,23 +104,34 @@ def translate(
         for name in dict.fromkeys((*node.inputs, *node.outputs)):
             if name and last_use[name] == number:
                 writer.release(name, values[name].dtype)
-    declarations = [
-        f"    {kind} {slot.name}[{slot.size}{' * ROWS' if rows > 1 else ''}];"
-        for kind, slots in writer.slots.items()
-        for slot in slots
-    ]
-    if writer.stack() > MAX_STACK:
-        raise ValueError(
-            f"the C code would need {writer.stack()} bytes of stack, expected at most "
-            f"{MAX_STACK}"
-        )
-    body = "\n".join([*declarations, *writer.lines])
-    helpers = {
-        name: _HELPER.format(comment, kind, name, arguments, statements)
-        for name, (comment, kind, arguments, statements) in _HELPERS.items()
-        if f"{name}(" in body
-    }
-    return body, helpers | writer.functions
+        ends.append(len(writer.lines))
+    return ends
+
+
+def _in_parts(writer: Writer, ends: Sequence[int], name: str) -> dict[str, str]:
+    """Return the functions, by name, that do the work of some nodes after another."""
+    parts: dict[str, str] = {}
+    first = 0
+    for end in ends:
+        if end - first < PART_LINES and end != ends[-1]:
+            continue
+        text = "\n".join(writer.lines[first:end])
+        part = f"{name}_{len(parts)}"
+        parts[part] = _PART.format(part, writer.arrays_in_scratch(text), text)
+        first = end
+    return parts
+
+
+_ARGUMENTS = "targets, conditions, noise, scratch"
+_PART = """\
+static APART void {}(float *restrict targets, const float *restrict conditions,
+                     const float *restrict noise, char *restrict scratch)
+{{
+    (void)targets, (void)conditions, (void)noise; /* Some parts need none. */
+{}
+{}
+}}
+"""
 
 
 def _each(expression: str) -> Callable[[Step], None]:

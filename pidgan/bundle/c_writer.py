@@ -2,11 +2,14 @@
 
 Number i of row r in a block lies at `i * ROWS + r`, so that a compiler turns the loops
 over r into vector instructions without a new order of sums; number i of a single row
-lies at `i`. A local array is used again as soon as nobody needs its value any more.
+lies at `i`. An array is used again as soon as nobody needs its value any more. Arrays
+are local ones of a function, or, where they are too large for a stack, parts of memory
+that the caller gives.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,9 @@ from pidgan.bundle.onnx_values import Call, Value
 C_TYPES = {"float32": "float", "int64": "long long", "bool": "int"}
 _BYTES = {"float": 4, "long long": 8, "int": 4}
 _PREFIXES = {"float": "v", "long long": "n", "int": "t"}
+
+LINE = 64
+"""Bytes of a line of the cache, at which arrays in memory of the caller begin."""
 
 # Number of columns of a product at a time. Their sums stay in registers and hide the
 # latency of an addition.
@@ -48,7 +54,7 @@ class Constants:
 
 @dataclass(kw_only=True)
 class _Slot:
-    """A local array of a C function, which holds one value after another."""
+    """An array of a C function, which holds one value after another."""
 
     name: str
     size: int
@@ -82,12 +88,36 @@ class Writer:
         self.places[name] = slot.name
         return slot.name
 
-    def stack(self) -> int:
-        """Return the size of all local arrays in bytes."""
-        sizes = [
-            slot.size * _BYTES[kind] for kind in self.slots for slot in self.slots[kind]
-        ]
-        return sum(sizes) * self.rows
+    def n_bytes(self) -> int:
+        """Return the size of all arrays in bytes, each at a place of its own line."""
+        return sum(size for _, _, size in self._arrays())
+
+    def local_arrays(self) -> str:
+        """Return the declarations of the arrays, as local ones."""
+        rows = " * ROWS" if self.rows > 1 else ""
+        return "\n".join(
+            f"    {kind} {slot.name}[{slot.size}{rows}];"
+            for kind, slot, _ in self._arrays()
+        )
+
+    def arrays_in_scratch(self, text: str) -> str:
+        """Return the declarations of the arrays that a text names, in `scratch`."""
+        named, place, lines = set(re.findall(r"\b[vnt]\d+\b", text)), 0, []
+        for kind, slot, size in self._arrays():
+            if slot.name in named:
+                lines.append(
+                    f"    {kind} *restrict const {slot.name} = "
+                    f"({kind} *)(scratch + {place});"
+                )
+            place += size
+        return "\n".join(lines)
+
+    def _arrays(self) -> Iterator[tuple[str, _Slot, int]]:
+        """Yield type, array and bytes, a multiple of `LINE`."""
+        for kind, slots in self.slots.items():
+            for slot in slots:
+                size = slot.size * _BYTES[kind] * self.rows
+                yield kind, slot, -(-size // LINE) * LINE
 
     def release(self, name: str, dtype: str) -> None:
         """Free the array of a value that nobody needs any more."""

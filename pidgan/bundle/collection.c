@@ -29,8 +29,8 @@
  * @NAME@_n_noise and @NAME@_n_targets have an element for each generator, and
  * @NAME@_n_generators is their number.
  *
- * A row with an input that is not finite gives NaN. There is no state, and nothing is
- * allocated. C99; link with -lm. For speed: -O3 -march=native; never -ffast-math.
+ * A row with an input that is not finite gives NaN. There is no state@MEMORY@
+ * C99; link with -lm. For speed: -O3 -march=native; never -ffast-math.
  *
  * With -DPIDGAN_SELF_TEST it is a program that returns 0 if its results are right.
  */
@@ -38,7 +38,13 @@
 #include <math.h>
 #include <stddef.h>
 
-enum { ROWS = @ROWS@, @NAME@_N_GENERATORS = @N_GENERATORS@ };
+enum { ROWS = @ROWS@, FEW = 2, @NAME@_N_GENERATORS = @N_GENERATORS@ };
+
+#ifdef __GNUC__
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
 
 #ifdef FP_FAST_FMAF
 #define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)

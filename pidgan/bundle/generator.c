@@ -8,9 +8,8 @@
  *
  * A row has @N_CONDITIONS@ conditions, @N_NOISE@ independent standard normal numbers
  * and @N_TARGETS@ targets; rows follow one another in memory. Names and units are in the
- * card below. A row with an input that is not finite gives NaN. There is no state, and
- * nothing is allocated. C99; link with -lm. For speed: -O3 -march=native; never
- * -ffast-math.
+ * card below. A row with an input that is not finite gives NaN. There is no state@MEMORY@
+ * C99; link with -lm. For speed: -O3 -march=native; never -ffast-math.
  *
  * With -DPIDGAN_SELF_TEST it is a program that returns 0 if its results are right.
  *
@@ -20,7 +19,13 @@
 #include <math.h>
 #include <stddef.h>
 
-enum { ROWS = @ROWS@ };
+enum { ROWS = @ROWS@, FEW = 2 };
+
+#ifdef __GNUC__
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
 
 #ifdef FP_FAST_FMAF
 #define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)

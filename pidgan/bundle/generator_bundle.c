@@ -15,17 +15,18 @@ void @NAME@_row(float *restrict targets, const float *restrict conditions,
                 const float *restrict noise);
 void @NAME@_batch(float *restrict targets, const float *restrict conditions,
                   const float *restrict noise, size_t rows);
-
+@SCRATCH_HEAD@
+@PARTS@
 /* A block of rows: number i of row r lies at [i * ROWS + r]. */
 static void @PRE@evaluate_block(float *restrict targets, const float *restrict conditions,
-                           const float *restrict noise)
+                           const float *restrict noise@PARAMETER@)
 {
     (void)conditions, (void)noise; /* One may do for a graph. */
 @BLOCK@
 }
 
 static void @PRE@evaluate_row(float *restrict targets, const float *restrict conditions,
-                         const float *restrict noise)
+                         const float *restrict noise@PARAMETER@)
 {
     (void)conditions, (void)noise; /* One may do for a graph. */
 @ROW@
@@ -41,10 +42,10 @@ static int @PRE@all_finite(const float *conditions, const float *noise)
     return finite;
 }
 
-void @NAME@_row(float *restrict targets, const float *restrict conditions,
-                const float *restrict noise)
+void @NAME@_row@IN@(float *restrict targets, const float *restrict conditions,
+                const float *restrict noise@PARAMETER@)
 {
-    @PRE@evaluate_row(targets, conditions, noise);
+    @PRE@evaluate_row(targets, conditions, noise@ARGUMENT@);
     if (!@PRE@all_finite(conditions, noise))
         for (int i = 0; i < @PRE@N_TARGETS; ++i)
             targets[i] = NAN;
@@ -56,12 +57,20 @@ float *@NAME@(float *output, const float *input, const float *noise)
     return output;
 }
 
-void @NAME@_batch(float *restrict targets, const float *restrict conditions,
-                  const float *restrict noise, size_t rows)
+void @NAME@_batch@IN@(float *restrict targets, const float *restrict conditions,
+                  const float *restrict noise, size_t rows@PARAMETER@)
 {
-    float x[@PRE@N_CONDITIONS * ROWS], z[@PRE@N_NOISE * ROWS], y[@PRE@N_TARGETS * ROWS];
+@BATCH_ARRAYS@
     for (size_t first = 0; first < rows; first += ROWS) {
         const size_t count = rows - first < ROWS ? rows - first : ROWS;
+        if (count * FEW <= ROWS) {
+            /* A block that is nearly empty would take longer than its rows. */
+            for (size_t row = first; row < rows; ++row)
+                @NAME@_row@IN@(targets + row * @PRE@N_TARGETS,
+                           conditions + row * @PRE@N_CONDITIONS,
+                           noise + row * @PRE@N_NOISE@ARGUMENT@);
+            return;
+        }
         for (size_t r = 0; r < ROWS; ++r) {
             /* The last block is filled up with its last row. */
             const size_t row = first + (r < count ? r : count - 1);
@@ -70,7 +79,7 @@ void @NAME@_batch(float *restrict targets, const float *restrict conditions,
             for (size_t i = 0; i < @PRE@N_NOISE; ++i)
                 z[i * ROWS + r] = noise[row * @PRE@N_NOISE + i];
         }
-        @PRE@evaluate_block(y, x, z);
+        @PRE@evaluate_block(y, x, z@ARGUMENT@);
         for (size_t r = 0; r < count; ++r) {
             const size_t row = first + r;
             const int finite = @PRE@all_finite(conditions + row * @PRE@N_CONDITIONS,
@@ -80,3 +89,4 @@ void @NAME@_batch(float *restrict targets, const float *restrict conditions,
         }
     }
 }
+@SCRATCH_CALLS@

@@ -64,7 +64,7 @@ def export(
         path = _export_collection(
             model, output, dataset, name=name, overwrite=overwrite
         )
-        _show_files([path], as_json)
+        _show_files([path, path.with_suffix(".h")], as_json)
         return
     if kind == "onnx" and name is not None:
         raise click.UsageError("--name needs --format c")
@@ -91,10 +91,10 @@ def export(
         given: dict[str, Any] = {"report": report, "overwrite": overwrite}
         if kind == "c":
             path = _export_c(opened, target, name=name, **given)
+            paths += [path, path.with_suffix(".h")]
         else:
             given["progress"] = shows_progress()
-            path = pidgan.export_bundle(opened, target, **given)
-        paths.append(path)
+            paths.append(pidgan.export_bundle(opened, target, **given))
     _show_files(paths, as_json)
 
 
