@@ -192,7 +192,7 @@ def prepare(
         note(f"look at the mass fit: {output / 'mass_fit.png'}")
 
 
-def _mass_fit(dataset: pidgan.Dataset) -> bytes | None:
+def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     """Return the picture of the mass fit of a dataset, if it has one."""
     if "fit" not in dataset.info:
         return None

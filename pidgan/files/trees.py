@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import fsspec
 import numpy as np
 
 from pidgan.errors import NtupleError, one_line
@@ -268,6 +267,8 @@ def check_sends_parts(path: str | Path) -> None:
     if not str(path).lower().startswith(("http://", "https://")):
         return
     with contextlib.suppress(OSError):  # which whoever opens the file reports
+        import fsspec  # takes a third of the start of the command line
+
         filesystem, name = fsspec.core.url_to_fs(str(path), **remote_options(path))
         try:
             with filesystem.open(name, "rb", cache_type="none") as stream:
@@ -287,6 +288,8 @@ def file_stamp(path: str | Path) -> dict[str, int]:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     xrootd.prepare_for(path)
     with reading(str(path)):
+        import fsspec  # takes a third of the start of the command line
+
         filesystem, name = fsspec.core.url_to_fs(str(path), **remote_options(path))
         return {"size": int(filesystem.size(name) or 0)}
 

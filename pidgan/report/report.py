@@ -111,19 +111,20 @@ class Report:
 
     def summary(self) -> str:
         """Return the main figures as a table of a few lines."""
+        width = max([44, *(len(label) for label, _ in self.main)])
         lines = [
             f"{self.title}; {self.lead} Floor: {self.numbers['floor']}",
-            f"{'figure':44} {'value':>9} {'error':>8} {'floor':>9} {'pull':>6}",
+            f"{'figure':{width}} {'value':>9} {'error':>8} {'floor':>9} {'pull':>6}",
         ]
         for label, figure in self.main:
             if figure["value"] is None:
-                lines.append(f"{label:44} {'-':>9} ({_reason(figure)})")
+                lines.append(f"{label:{width}} {'-':>9} ({_reason(figure)})")
                 continue
             numbers = [figure["value"], figure["error"], figure["floor"]]
             texts = ["-" if x is None else f"{x:.4f}" for x in numbers]
             pull = pull_text(pull_of(figure))
             lines.append(
-                f"{label:44} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {pull:>6}"
+                f"{label:{width}} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {pull:>6}"
             )
         return "\n".join([*lines, *([self.verdict.text] if self.verdict else [])])
 

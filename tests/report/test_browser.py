@@ -62,7 +62,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     generator = ToyGenerator(card=make_card())
     dataset = toy_dataset(3000)
-    found = validate(generator, dataset, misid=[(generator, dataset)], c2st_rows=200)
+    given_rows: Any = {"cuts": "DLLk > 3", "c2st_rows": 200}
+    found = validate(generator, dataset, misid=[(generator, dataset)], **given_rows)
     track = found.save(folder / "track")
     efficiency_map = write_map_report(given(KAON, cuts="DLLk > 1"), folder / "map")
     x, cells = toy_showers(400, seed=1, spots=60)
@@ -118,7 +119,7 @@ def long_page() -> str:
             title=f"{name}_{i}",
             text="word " * 60,
             tables=[Table([{"figure": f"{name} > {k}", **row} for k in range(9)])],
-            pictures=[Picture(plot_history(history), "Losses.") for _ in range(2)],
+            pictures=[Picture(plot_history(history), "Losses.")],
         )
         for i in range(17)
     ]

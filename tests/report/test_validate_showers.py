@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_validation import pictures_of
 from toy_generator import ToyGenerator, make_card
 
 from pidgan.errors import DatasetError, NtupleError
 from pidgan.files.tables import write_trees
-from pidgan.report.page import render_page
 from pidgan.report.report import Report
 from pidgan.report.shower_page import ShowerData
 from pidgan.report.validation import validate
@@ -51,8 +51,8 @@ def test_showers_are_judged_by_the_function_of_tracks(
 
 def test_pictures_of_showers_have_names(report: Report) -> None:
     assert {"linearity, all", "resolution, all", "observables 1"} <= set(report.figures)
-    page = render_page("x", report.draw(report.numbers, report.data))
-    assert page.count("<img") == len(report.figures)
+    shown = pictures_of(report.draw(report.numbers, report.data))
+    assert [picture.name for picture in shown] == list(report.figures)
 
 
 def test_the_report_of_showers_saves_itself(report: Report, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4.0,
     "errorbar.capsize": 0.0,
+    "savefig.bbox": "standard",  # fitting the margins is a second drawing
     "axes.titley": 1.0,  # fixed: finding a free place costs a quarter of the drawing
 }
 
