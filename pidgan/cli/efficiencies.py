@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
+from pidgan.cli.given_maps import look_at_maps, parse_periods
 from pidgan.cli.group import (
     cli,
     note,
@@ -271,19 +273,6 @@ def _write_maps(
     return names
 
 
-MAP_OR_TABLE = ("map", "maps", "csv", "parquet")
-
-
-def _look_at_maps(context: click.Context, param: Any, texts: Sequence[str]) -> Any:
-    """Look at what lies at MAP.json of TRACK=MAP.json texts, and return the texts."""
-    for text in texts:
-        path = text if Path(text).exists() else text.partition("=")[2]
-        if path:
-            kinds = ("map", "maps") if param.name == "maps" else MAP_OR_TABLE
-            options.check_kind(path, *kinds, param=param, ctx=context)
-    return texts
-
-
 @cli.command(
     epilog="Example: pidgan efficiency out.root --map Kplus=kaon-map.json "
     '--cut "RichDLLk > 0"'
@@ -295,8 +284,9 @@ def _look_at_maps(context: click.Context, param: Any, texts: Sequence[str]) -> A
     "Prefix of a track and its efficiency map from `pidgan systematics`, or a folder "
     "with the maps of a collection",
     more=" MAP.json alone is the map of every --track TRACK. Several are for a joint "
-    "selection, or for one track the maps of a collection.",
-    callback=_look_at_maps,
+    "selection, or for one track the maps of a collection. MAP.json=SHARE, or "
+    "TRACK=MAP.json=SHARE, is the map of a period with this share of the luminosity.",
+    callback=look_at_maps,
 )
 @options.repeated(
     "--table tables",
@@ -306,7 +296,7 @@ def _look_at_maps(context: click.Context, param: Any, texts: Sequence[str]) -> A
 )
 @options.tracks(
     metavar="TRACK=MAP.json",
-    callback=_look_at_maps,
+    callback=look_at_maps,
     help="Prefix of a track and its efficiency map, as with --map, or TRACK alone with "
     "one --map; can be repeated.",
 )
@@ -386,6 +376,7 @@ def efficiency(
     --cut, all cuts of the map are given. With --binning, give branch names of the
     ntuple and edges in the units of the file.
     """
+    from pidgan.efficiency.periods import check_shares, efficiency_of_periods
     from pidgan.efficiency.pid_efficiency import write_efficiency_columns
     from pidgan.efficiency.selections import open_maps
     from pidgan.files.writing import writing_file
@@ -393,28 +384,49 @@ def efficiency(
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
-    opened = open_maps(_parse_maps(tracks, [*maps, *tables]))
+    periods = parse_periods(tracks, [*maps, *tables])
+    shares = [share for share, _ in periods if share is not None]
+    if shares:
+        check_shares(shares)
+    opened, *others = (open_maps(own) for _, own in periods)
+    if shares and columns is not None:
+        raise click.UsageError("--columns takes no maps with shares of the luminosity")
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
     given["progress"] = shows_progress()
+    suffix = given.pop("suffix")
+
+    def evaluate(files: Sequence[str], bins: Any) -> Any:
+        if not shares:
+            more = {**given, "suffix": suffix, "binning": bins}
+            return pidgan.pid_efficiency(opened, list(files), **more)
+        return efficiency_of_periods(
+            [opened, *others],
+            shares,
+            list(files),
+            evaluate=partial(pidgan.pid_efficiency, **given),
+            suffix=suffix,
+            binning=bins,
+            all_cuts=given["cuts"] is None,
+        )
+
     with options.usage_errors():
-        found = pidgan.pid_efficiency(opened, list(files), binning=binning, **given)
+        found = evaluate(files, binning)
     quotients = _quotients(found, ratios)
     shown, content = [found], found.content()
     if over:
-        other = pidgan.pid_efficiency(
-            opened, list(over), binning=found.binning, **given
-        )
+        other = evaluate(over, found.binning)
         content["over"] = other.content()
         shown.append(other)
         quotients.append(found / other)
     if quotients:
         content["ratios"] = [quotient.content() for quotient in quotients]
     if columns is not None:
-        names = ("cuts", "where", "species_from", "suffix", "conditions", "trust")
+        names = ("cuts", "where", "species_from", "conditions", "trust")
         written = write_efficiency_columns(
             opened,
             list(files),
             columns,
+            suffix=suffix,
             overwrite=overwrite,
             **{name: given[name] for name in names},
         )
@@ -428,34 +440,6 @@ def efficiency(
         _draw(found, plot, overwrite=overwrite)
     dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
     click.echo(dumped or "\n\n".join(one.text() for one in (*shown, *quotients)))
-
-
-def _parse_maps(tracks: Sequence[str], maps: Sequence[str]) -> dict[str, Any]:
-    """Return the maps of each track, of TRACK=MAP.json or of TRACK and MAP.json."""
-    shared = [text for text in maps if "=" not in text or Path(text).exists()]
-    alone = [text for text in tracks if "=" not in text]
-    pairs: dict[str, Any] = options.parse_pairs(t for t in tracks if "=" in t)
-    several: dict[str, list[str]] = {}
-    for pair in (text for text in maps if "=" in text):
-        ((name, value),) = options.parse_pairs([pair]).items()
-        if name in pairs:
-            raise click.UsageError(f"{name!r} is given twice")
-        several.setdefault(name, []).append(value)
-    pairs |= {name: own if len(own) > 1 else own[0] for name, own in several.items()}
-    if shared and len(maps) == 1 and alone:
-        return dict.fromkeys(alone, shared[0])
-    if shared or not pairs:
-        raise click.UsageError(
-            f"--map {shared[0] if shared else 'is missing'}: expected TRACK=MAP.json "
-            "for each track, or one MAP.json and --track TRACK"
-        )
-    given = [text.partition("=")[0] for text in tracks]
-    names = given if alone else list(pairs)
-    if sorted(names) != sorted(pairs):
-        raise click.UsageError(
-            f"tracks are {', '.join(names)}, but maps are given for {', '.join(pairs)}"
-        )
-    return {name: pairs[name] for name in names}
 
 
 def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:

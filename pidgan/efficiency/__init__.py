@@ -9,7 +9,7 @@ efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 a track, `made_by` which of them serves a row, `events` rows that fluctuate together,
 `binning` bins of conditions, `selections` selections of several tracks, `table_files`
 tables as files, `map_averages` averages over bins, `variation_parts` parts of an
-uncertainty, `quoted` rounded numbers.
+uncertainty, `periods` means over periods, `quoted` rounded numbers.
 """
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "efficiency_map",
     "events",
     "map_averages",
+    "periods",
     "pid_efficiency",
     "quoted",
     "real_vs_generated",
