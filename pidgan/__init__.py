@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pidgan.application.apply import ApplySummary, apply
     from pidgan.application.conditions import Conditions
+    from pidgan.application.correct import correct
     from pidgan.application.quantile_map import QuantileMap, make_quantile_map
     from pidgan.bundle.bundle import Bundle, open_bundle
     from pidgan.bundle.c_collection import export_collection_c
@@ -102,6 +103,8 @@ if TYPE_CHECKING:
     )
     from pidgan.simulation.tpc import expected_dedx, n_sigma
     from pidgan.simulation.tpc_clusters import helix_points, simulate_clusters
+    from pidgan.training.correction import train_corrector
+    from pidgan.training.corrector import Corrector
     from pidgan.training.export import export_bundle
     from pidgan.training.families import (
         FamilyDescription,
@@ -121,6 +124,7 @@ _HOMES = {
     "BundleError": "errors",
     "Collection": "bundle.collection",
     "Conditions": "application.conditions",
+    "Corrector": "training.corrector",
     "CutError": "errors",
     "CutScan": "efficiency.working_point",
     "Dataset": "sample.dataset",
@@ -166,6 +170,7 @@ _HOMES = {
     "compare_families": "report.family_comparison",
     "compute_sweights": "sample.sweights",
     "convert_pidcalib_sample": "sample.pidcalib",
+    "correct": "application.correct",
     "cut_covariance": "efficiency.table",
     "describe_family": "training.families",
     "efficiency_table": "efficiency.table",
@@ -210,6 +215,7 @@ _HOMES = {
     "simulate_tpc": "simulation",
     "simulate_tpc_response": "simulation",
     "train": "training.loop",
+    "train_corrector": "training.correction",
     "train_members": "training.members",
     "validate": "report.validation",
     "working_point": "efficiency.working_point",
@@ -225,6 +231,7 @@ __all__ = [
     "BundleError",
     "Collection",
     "Conditions",
+    "Corrector",
     "CutError",
     "CutScan",
     "Dataset",
@@ -271,6 +278,7 @@ __all__ = [
     "compare_families",
     "compute_sweights",
     "convert_pidcalib_sample",
+    "correct",
     "cut_covariance",
     "describe_family",
     "efficiency_table",
@@ -315,6 +323,7 @@ __all__ = [
     "simulate_tpc",
     "simulate_tpc_response",
     "train",
+    "train_corrector",
     "train_members",
     "validate",
     "working_point",

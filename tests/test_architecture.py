@@ -43,6 +43,7 @@ ROOMS = {
 HIGHER = {
     ("bundle/bundle.py", "application.in_memory", "sample"),
     ("bundle/collection.py", "application.in_memory", "sample"),
+    ("bundle/opening.py", "efficiency.simulated_rows", "corrected_rows"),
     ("bundle/opening.py", "training.model", "open_model"),
 }
 

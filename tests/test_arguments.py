@@ -155,6 +155,24 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
                 "dry_run": True,
             },
         ),
+        "correct": (
+            None,
+            {
+                "tracks": {"Kplus": world / "kaon.onnx"},
+                "files": source,
+                "output": world / "new.root",
+                "workers": 1,
+                "dry_run": True,
+            },
+        ),
+        "open_simulation": (
+            None,
+            {"dataset": world / "kaon", "files": str(world / "kaon")},
+        ),
+        "train_corrector": (
+            None,
+            {"dataset": world / "kaon", "simulated": world / "kaon"},
+        ),
         "efficiency_table": (None, table),
         "cut_covariance": (None, table),
         "choose_edges": (None, {"binning": {"P": 2}, "columns": frame[["P", "ETA"]]}),

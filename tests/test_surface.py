@@ -48,6 +48,7 @@ SEVERAL_MEANINGS = {
     "steps": "updates of a training that has no budget",
     "values": "numbers",
     "weights": "numbers, or a branch where the rows are in a file",
+    "suffix": "that of corrected columns by default, or none",
 }
 # Options, of any verb or of one, without an argument of the same name: the reason.
 OF_THE_COMMAND_LINE = {
@@ -94,6 +95,8 @@ DIFFERENT_OPTIONS = {
     ("settings", "help"): "settings of one family or of several",
     ("settings", "metavar"): "settings of one family or of several",
     ("species", "type"): "a time projection chamber sees no photons",
+    ("suffix", "default"): "corrected columns have one",
+    ("suffix", "help"): "of new columns, or of generated ones",
     ("tracks", "help"): "bundles, or maps",
     ("tracks", "metavar"): "bundles, or maps",
     ("tracks", "required"): "maps may have their tracks with them",

@@ -25,6 +25,7 @@ simulates fresh rows of both, corrects those of simulation, and prints
 from dataclasses import replace
 
 import numpy as np
+from scipy.stats import rankdata, spearmanr
 
 import pidgan
 from pidgan.simulation import tracks as toy
@@ -105,3 +106,34 @@ def fresh(detector, n, *, seed):
     usual = (np.abs(y) < 150) | (y == -999)
     inside &= usual.all(axis=1)
     return (v[inside].astype(np.float32) for v in (x, y, rows["probe_isolation"]))
+
+
+def corrected(model, x, y, *, seed):
+    """Return the targets that a corrector makes of simulated ones."""
+    from pidgan.bundle.card import sample_targets
+
+    return sample_targets(model, np.hstack([x, y]), seed=seed)
+
+
+def cells(x):
+    """Return the number of a cell of like conditions of each row."""
+    index = np.zeros(len(x), dtype=np.int64)
+    for values, n in zip(x.T, NEIGHBOUR_BINS, strict=True):
+        edges = np.quantile(values, np.linspace(0, 1, n + 1)[1:-1])
+        index = index * n + np.searchsorted(edges, values)
+    return index
+
+
+def ranks_in(index, values):
+    """Return ranks of values among the rows of a cell, from 0 to 1."""
+    found = np.empty(len(values))
+    order = np.argsort(index, kind="stable")
+    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+    for rows in np.split(order, starts[1:]):
+        found[rows] = (rankdata(values[rows]) - 0.5) / len(rows)
+    return found
+
+
+def rank_correlation(index, first, second):
+    """Return Spearman's correlation of two variables among rows of like conditions."""
+    return spearmanr(ranks_in(index, first), ranks_in(index, second)).statistic

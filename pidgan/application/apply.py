@@ -9,7 +9,7 @@ holds a record of how it was made; a rerun with the same request skips what is f
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,19 @@ from pidgan.application.finished import (
     find_outcome,
 )
 from pidgan.application.in_memory import apply_to_frame
-from pidgan.application.one_file import FileJob, Progress
+from pidgan.application.one_file import FileJob
 from pidgan.application.planning import (
+    check_memory,
     final_texts,
     largest_chunk,
     open_tracks,
     plan_files,
+    reporter,
 )
 from pidgan.application.request import Elsewhere, Mode, Request, Track
 from pidgan.application.sample_cuts import SampleCuts, add_numbers, unjudged_texts
 from pidgan.application.workers import do_files
-from pidgan.arguments import brief, checked
+from pidgan.arguments import checked
 from pidgan.bundle.collection import Gaps
 from pidgan.bundle.shipped import shipped_path
 from pidgan.errors import NtupleError, PidganWarning
@@ -243,24 +245,6 @@ def apply(
         >>> apply({"Kplus": "kaon.onnx"}, "d2kpi.root:DecayTree", "out.root")
         ... # doctest: +SKIP
     """
-    if files_part is not None and not 1 <= files_part[0] <= files_part[1]:
-        shown = f"files_part is {files_part[0]}/{files_part[1]}"
-        raise ValueError(f"{shown}, expected 1/n to n/n")
-    is_memory = is_frame(files)
-    if is_memory:
-        _check_memory(
-            output=output,
-            files_part=files_part,
-            workers=workers,
-            client=client,
-            overwrite=overwrite,
-            dry_run=dry_run,
-        )
-    elif output is None:
-        raise TypeError("apply: output is missing, expected a path for the new files")
-    else:
-        check_output(output)
-    tracks = {track: _placed(given) for track, given in tracks.items()}
     request = Request(
         tracks=tracks,
         mode=mode,
@@ -274,8 +258,59 @@ def apply(
         key=tuple(key),
         gaps=gaps,
     )
+    return carry_out(
+        request,
+        files,
+        output,
+        files_part=files_part,
+        chunk=chunk,
+        threads=threads,
+        workers=workers,
+        client=client,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def carry_out(
+    request: Request,
+    files: Rows,
+    output: str | Path | None,
+    *,
+    files_part: tuple[int, int] | None,
+    chunk: int | None,
+    threads: int | None,
+    workers: int | None,
+    client: Any,
+    overwrite: bool,
+    dry_run: bool,
+    progress: CountProgress,
+) -> Any:
+    """Do what is asked for; the arguments are those of `apply`."""
+    if files_part is not None and not 1 <= files_part[0] <= files_part[1]:
+        shown = f"files_part is {files_part[0]}/{files_part[1]}"
+        raise ValueError(f"{shown}, expected 1/n to n/n")
+    is_memory = is_frame(files)
     if is_memory:
-        with entries_progress(progress, "apply") as told:
+        check_memory(
+            output=output,
+            files_part=files_part,
+            workers=workers,
+            client=client,
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+    elif output is None:
+        raise TypeError(
+            f"{request.verb}: output is missing, expected a path for the new files"
+        )
+    else:
+        check_output(output)
+    tracks = {track: _placed(given) for track, given in request.tracks.items()}
+    request = replace(request, tracks=tracks)
+    if is_memory:
+        with entries_progress(progress, request.verb) as told:
             return apply_to_frame(
                 request, files, chunk=chunk, threads=threads, progress=told
             )
@@ -292,7 +327,9 @@ def apply(
     )
     sources = find_sources(files)
     if any(source.table is not None for source in sources):
-        raise TypeError("apply: files holds rows in memory, expected them alone")
+        raise TypeError(
+            f"{request.verb}: files holds rows in memory, expected them alone"
+        )
     jobs = _jobs(job, sources, files_part)
     skipped = {} if overwrite else _find_finished(jobs, restore=not dry_run)
     plans = plan_files(jobs, generators, skipped)
@@ -301,17 +338,17 @@ def apply(
     tried: set[Schema] = set()
     for plan in pending:
         for tree in plan.trees:
-            one_file.check_tree(tree, mode, tried)
+            one_file.check_tree(tree, request.mode, tried)
     by_path = {} if dry_run else dict(skipped)
     total = sum(plan.entries for plan in plans)
     if not dry_run:
-        with entries_progress(progress, "apply") as told:
+        with entries_progress(progress, request.verb) as told:
             written = do_files(
                 pending,
                 workers=workers,
                 threads=threads,
                 client=client,
-                progress=_reporter(told, total, sum(p.entries for p in pending)),
+                progress=reporter(told, total, sum(p.entries for p in pending)),
             )
             for plan, done in written:
                 by_path[str(plan.job.output)] = done
@@ -351,16 +388,6 @@ def apply(
 def _placed(given: Track) -> Track:
     """Return the path of a bundle that ships, where its name is given."""
     return shipped_path(given, ".onnx") if isinstance(given, str | Path) else given
-
-
-def _check_memory(**given: Any) -> None:
-    """Raise a ValueError for an argument that has no meaning for rows in memory."""
-    for name, value in given.items():
-        if value:
-            raise ValueError(
-                f"{name} is {brief(value)}, which is for files; rows in memory are "
-                "given back with the new columns"
-            )
 
 
 def _find_finished(jobs: Sequence[FileJob], *, restore: bool) -> dict[str, Outcome]:
@@ -411,20 +438,3 @@ def _jobs(
         named = ", ".join(map(str, sources))
         raise NtupleError(f"{named}: got 0 entries, expected at least 1")
     return jobs
-
-
-def _reporter(
-    progress: Callable[[int, int], None] | None, total: int, pending: int
-) -> Progress | None:
-    """Return a function of newly done entries that calls `progress` with sums."""
-    if progress is None:
-        return None
-    done = total - pending
-    progress(done, total)
-
-    def report(entries: int) -> None:
-        nonlocal done
-        done += entries
-        progress(done, total)
-
-    return report

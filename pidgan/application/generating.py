@@ -257,7 +257,7 @@ def _judge(
     card, numbers = generator.card, {}
     usable: BoolArray = np.asarray(np.isfinite(x).all(axis=1))
     outside = np.zeros(len(x), dtype=np.bool_)
-    for variable, values in zip(card.conditions, x.T, strict=True):
+    for variable, values in zip(card.inputs, x.T, strict=True):
         known = np.isfinite(values)
         if variable.categories:
             known &= np.isin(values, np.array(variable.categories, dtype=np.float32))
@@ -272,6 +272,6 @@ def _judge(
     flags[usable & outside] |= OUTSIDE_RANGE
     if card.sample.fiducial:
         cut = parse_cut(card.sample.fiducial, names=card.condition_names)
-        columns = dict(zip(card.condition_names, x.T, strict=True))
+        columns = dict(zip(card.input_names, x.T, strict=True))
         flags[usable & ~cut.passes(columns, None)] |= OUTSIDE_FIDUCIAL
     return usable, flags, numbers

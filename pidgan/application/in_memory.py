@@ -97,6 +97,7 @@ def sample(
         ),
         key=tuple(key),
         gaps=gaps,
+        corrects=not isinstance(generator, Collection) and generator.card.is_corrector,
     )
     source = frame_source(frame)
     made = _generate(request, source, is_whole=False, start=start, threads=threads)

@@ -254,7 +254,7 @@ def _find_conditions(
     for number in range(len(generators.members)) if used is None else used:
         card = generators.members[number].generator.card
         try:
-            where = request.conditions.find(card.conditions, track, source, tree)
+            where = request.conditions.find(card.inputs, track, source, tree)
         except NtupleError as error:
             if used is not None:
                 raise

@@ -5,7 +5,7 @@ rows, the checks that need no generation.
 """
 
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,11 @@ from pidgan.application.generators import (
     open_generators,
 )
 from pidgan.application.names import of_track
-from pidgan.application.one_file import FileJob, FilePlan
+from pidgan.application.one_file import FileJob, FilePlan, Progress
 from pidgan.application.request import Request
 from pidgan.application.sample_cuts import SampleCuts, sample_cut_text
-from pidgan.errors import PidganWarning
+from pidgan.arguments import brief
+from pidgan.errors import NtupleError, PidganWarning
 
 CHUNK_ENTRIES = 200_000
 """Largest default number of entries of a chunk; more are not faster."""
@@ -88,19 +89,36 @@ def open_tracks(request: Request) -> tuple[Generators, dict[str, Any]]:
         track: open_generators(track, given, request.species_from, request.gaps)
         for track, given in request.tracks.items()
     }
+    for track, found in generators.items():
+        check_kind(track, found, corrects=request.corrects)
     hashes = {track: found.hashes for track, found in generators.items()}
     rules = {t: found.rules for t, found in generators.items() if found.rules}
     request.conditions.check(
         {
             track: {
-                name
-                for one in found.members
-                for name in one.generator.card.condition_names
+                name for one in found.members for name in one.generator.card.input_names
             }
             for track, found in generators.items()
         }
     )
     return generators, request.record(hashes, rules)
+
+
+def check_kind(track: str, generators: TrackGenerators, *, corrects: bool) -> None:
+    """Raise an NtupleError for a corrector where one generates, and the reverse."""
+    for one in generators.members:
+        if one.generator.card.is_corrector and not corrects:
+            raise NtupleError(
+                f"{track}: {one.where} is a corrector, which needs the simulated "
+                "targets and does not generate any; use `pidgan correct` (pidgan."
+                "correct)"
+            )
+        if corrects and not one.generator.card.is_corrector:
+            raise NtupleError(
+                f"{track}: {one.where} is a generator, which replaces targets and does "
+                "not correct simulated ones; use `pidgan apply` (pidgan.apply), or "
+                "train a corrector, `pidgan train-corrector`"
+            )
 
 
 def _all(generators: TrackGenerators) -> tuple[int, ...]:
@@ -124,7 +142,7 @@ def _outside_texts(outside: Outside, generators: Generators) -> Iterator[str]:
         for name, (n, of) in found.items():
             if n <= OUTSIDE_SHARE * of:
                 continue
-            variables = [v for card in cards for v in card.conditions if v.name == name]
+            variables = [v for card in cards for v in card.inputs if v.name == name]
             ranges = dict.fromkeys("{:g} to {:g}".format(*v.range) for v in variables)
             which = f"{name}{of_track(track)} is outside the trained range "
             which += f"({' or '.join(ranges)}) or no number"
@@ -139,3 +157,30 @@ def _outside_texts(outside: Outside, generators: Generators) -> Iterator[str]:
                     "are extrapolated or NaN, and no uncertainty covers them; the "
                     "status tells which rows they are"
                 )
+
+
+def check_memory(**given: Any) -> None:
+    """Raise a ValueError for an argument that has no meaning for rows in memory."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"{name} is {brief(value)}, which is for files; rows in memory are "
+                "given back with the new columns"
+            )
+
+
+def reporter(
+    progress: Callable[[int, int], None] | None, total: int, pending: int
+) -> Progress | None:
+    """Return a function of newly done entries that calls `progress` with sums."""
+    if progress is None:
+        return None
+    done = total - pending
+    progress(done, total)
+
+    def report(entries: int) -> None:
+        nonlocal done
+        done += entries
+        progress(done, total)
+
+    return report

@@ -34,6 +34,7 @@ class Request:
     suffix: str = ""
     key: tuple[str, ...] = ()
     gaps: Gaps | None = None
+    corrects: bool = False
 
     def __post_init__(self) -> None:
         if not self.tracks:
@@ -55,6 +56,11 @@ class Request:
             )
 
     @property
+    def verb(self) -> str:
+        """The verb that is asked for."""
+        return "correct" if self.corrects else "apply"
+
+    @property
     def paths(self) -> dict[str, str | Path | None]:
         """The bundle or directory of each track, None for another generator."""
         return {
@@ -73,7 +79,8 @@ class Request:
 
         It has the hashes of each track, and the rules of its collection if it has one.
         """
-        others = ("tracks", "conditions", *(() if self.gaps else ("gaps",)))
+        unused = [n for n in ("gaps", "corrects") if not getattr(self, n)]
+        others = ("tracks", "conditions", *unused)
         names = [f.name for f in fields(self) if f.name not in others]
         return {
             **({"collections": dict(collections)} if collections else {}),

@@ -20,6 +20,8 @@ from pidgan import higher
 from pidgan.arguments import checked
 from pidgan.bundle.bundle_file import Graph, as_rows, read_bundle_file, read_self_test
 from pidgan.bundle.card import (
+    CORRECTOR_TEXT,
+    SIMULATED,
     Card,
     CardVariable,
     card_rows,
@@ -192,7 +194,7 @@ class Bundle:
         """
         if noise is None:
             return self._generate_table(conditions, seed)
-        names = self.card.condition_names
+        names = self.card.input_names
         x = as_rows(conditions, "conditions", len(names), names=names)
         z = as_rows(noise, "noise", self.card.n_noise)
         if len(x) != len(z):
@@ -203,7 +205,7 @@ class Bundle:
         self, conditions: Float32Array, keys: UInt64Array
     ) -> Float32Array:
         """Return targets for conditions and keys (n,) for `keyed_normal`."""
-        x = as_rows(conditions, "conditions", len(self.card.conditions))
+        x = as_rows(conditions, "conditions", len(self.card.inputs))
         if keys.shape != (len(x),):
             raise ValueError(f"keys have shape {keys.shape}, expected ({len(x)},)")
         n_noise = self.card.n_noise
@@ -231,8 +233,11 @@ class Bundle:
             f"noise         {card.n_noise}",
             f"sha256        {self.sha256}",
         ]
-        for kind in ("condition", "target"):
-            for variable in getattr(card, f"{kind}s"):
+        if card.is_corrector:
+            lines.append(f"kind          {CORRECTOR_TEXT}")
+        own = {"condition": card.conditions, SIMULATED: card.simulated}
+        for kind, variables in {**own, "target": card.targets}.items():
+            for variable in variables:
                 low, high = variable.range
                 unit = "" if variable.unit == "1" else f" {variable.unit}"
                 lines.append(
@@ -292,6 +297,7 @@ class Bundle:
                     f"{path}: no column {name!r}{nearest(name, map(str, frame))}"
                 )
         others = [name for name in map(str, frame) if is_of_weights(name)]
+        others += [n for n in (SIMULATED,) if self.card.is_corrector and n in frame]
         return frame[[*columns, *others]]
 
     def _fetch_reference(self, names: Sequence[str]) -> None:
@@ -316,13 +322,13 @@ class Bundle:
             raise TypeError(
                 f"conditions without noise are {type(frame).__name__}, expected a table"
             )
-        for name in self.card.condition_names:
+        for name in self.card.input_names:
             if name not in frame.columns:
                 raise ValueError(
                     f"the table has no condition {name!r}"
                     f"{nearest(name, map(str, frame.columns))}"
                 )
-        x = frame[list(self.card.condition_names)].to_numpy(dtype=np.float32)
+        x = frame[list(self.card.input_names)].to_numpy(dtype=np.float32)
         y = sample_targets(self, x, seed=seed)
         return pd.DataFrame(y, columns=list(self.card.target_names), index=frame.index)
 
@@ -335,7 +341,8 @@ class Bundle:
             known = self._run(x[finite], lambda rows: noise(finite[rows]))
             y = np.full((len(x), len(self.card.targets)), np.nan, dtype=np.float32)
             y[finite] = known
-        if not np.isfinite(known).all():
+        # A corrector says so of targets that are unlike those of its training.
+        if not (self.card.is_corrector or np.isfinite(known).all()):
             n_bad = int((~np.isfinite(known).all(axis=1)).sum())
             warn(
                 f"{self.path}: {n_bad} of {len(x)} rows have targets that are not "

@@ -89,8 +89,7 @@ def read_bundle_file(path: Path) -> BundleFile:
             f"{path}: damaged or not an ONNX file ({error}), expected a bundle"
         ) from error
     card = _read_card(path, structure)
-    widths = {"conditions": len(card.conditions), "noise": card.n_noise}
-    _check_ports(path, "inputs", structure.inputs, widths)
+    _check_ports(path, "inputs", structure.inputs, card.ports)
     _check_ports(path, "outputs", structure.outputs, {"targets": len(card.targets)})
     try:
         values, cost, skeleton = check_graph(structure)
@@ -222,7 +221,7 @@ def read_self_test(card: Card, graph: Graph, where: str) -> SelfTest:
     if test is None:
         raise BundleError(f"{where}: the card has no self-test, expected one")
     widths = {
-        "conditions": len(card.conditions),
+        "conditions": len(card.inputs),
         "noise": card.n_noise,
         "targets": len(card.targets),
     }

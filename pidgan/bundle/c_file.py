@@ -201,7 +201,7 @@ def translate_bundle(
     functions |= block.functions | row.functions
     card = bundle.card
     sizes = {
-        "N_CONDITIONS": len(card.conditions),
+        "N_CONDITIONS": len(card.inputs),
         "N_NOISE": card.n_noise,
         "N_TARGETS": len(card.targets),
     }

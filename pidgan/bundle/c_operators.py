@@ -16,6 +16,7 @@ from pidgan.bundle.c_writer import (
     strides,
     write_product,
 )
+from pidgan.bundle.card import SIMULATED
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
 from pidgan.bundle.onnx_values import Value
@@ -56,6 +57,10 @@ def translate(
     """
     writer = Writer(rows=rows, constants=constants)
     writer.places |= {"conditions": "conditions", "noise": "noise"}
+    if SIMULATED in values:
+        # Those of a corrector come after the conditions, in one array.
+        first = f"{values['conditions'].size}{' * ROWS' if rows > 1 else ''}"
+        writer.places[SIMULATED] = f"(conditions + {first})"
     ends = _write(writer, nodes, values)
     size, parts, body = writer.n_bytes(), {}, ""
     local = size <= stack

@@ -37,6 +37,11 @@ MOST_LISTED = 8
 SAMPLE_ROWS = 65_536  # rows at a time; noise of 64 numbers in a row takes 16 MiB
 
 
+SIMULATED = "simulated"
+"""Input of the graph of a corrector, and the column of its reference that is 1 for rows
+of simulation and 0 for rows of data."""
+
+
 FEW_STEPS = 100
 """A generator that was trained for fewer steps is poor, which its card says."""
 
@@ -143,6 +148,14 @@ class Card(BaseModel):
         return bool(self.simulated)
 
     @property
+    def ports(self) -> dict[str, int]:
+        """Widths of the inputs of the graph, by name."""
+        ports = {"conditions": len(self.conditions)}
+        if self.simulated:
+            ports[SIMULATED] = len(self.simulated)
+        return {**ports, "noise": self.n_noise}
+
+    @property
     def inputs(self) -> tuple[CardVariable, ...]:
         """Columns of the input: the conditions, and for a corrector the targets."""
         return (*self.conditions, *self.simulated)
@@ -212,12 +225,17 @@ def trained_text(card: Card) -> str:
     return ", ".join(parts)
 
 
+CORRECTOR_TEXT = "corrector: simulated targets become those of data, `pidgan correct`"
+"""What tells a reader of a card that it is no generator."""
+
+
 def card_rows(card: Card) -> dict[str, Any]:
     """Return what a card says as a few texts by name."""
     links = [f"{link.name}: {', '.join(link.targets)}" for link in card.links]
     rows = {
         "sample": f"{card.sample.name}: {card.sample.title}",
         "detector": card.detector,
+        **({"kind": CORRECTOR_TEXT} if card.is_corrector else {}),
         **{v.name: _range_text(v, "condition") for v in card.conditions[:MOST_LISTED]},
         **{v.name: _range_text(v, "target") for v in card.targets[:MOST_LISTED]},
         "trained": trained_text(card),

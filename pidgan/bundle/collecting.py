@@ -83,6 +83,12 @@ def collect(
     opened = list(_open_all(bundles))
     if not opened:
         raise BundleError("no bundle given, expected at least one")
+    for place, bundle in opened:
+        if bundle.card.is_corrector:
+            raise BundleError(
+                f"{place}: a corrector, expected generators: a collection chooses what "
+                "`pidgan apply` generates"
+            )
     when = _values([bundle for _, bundle in opened])
     columns = [
         name

@@ -18,8 +18,18 @@ GivenGenerator: TypeAlias = Generator | str | Path
 def open_generator(given: GivenGenerator) -> Generator:
     """Return a generator, opened if its path is given.
 
-    A BundleError or a TrainingError says why it cannot be opened.
+    Of a corrector, it is its corrected simulation. A BundleError or a TrainingError
+    says why it cannot be opened.
     """
+    opened = open_given(given)
+    if not opened.card.is_corrector:
+        return opened
+    corrected = higher.function("efficiency.simulated_rows", "corrected_rows")
+    return cast(Generator, corrected(opened))
+
+
+def open_given(given: GivenGenerator) -> Generator:
+    """Return a generator or a corrector, opened if its path is given."""
     if not isinstance(given, str | Path):
         return given
     if not Path(given).is_dir():

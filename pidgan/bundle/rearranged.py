@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.bundle.card import SIMULATED
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_check import Skeleton
 from pidgan.bundle.onnx_operators import reduced_axes, slices
@@ -112,7 +113,8 @@ class _Work:
                 self.users.setdefault(name, []).append(node)
 
     def rearranged(self) -> Rearranged:
-        inputs = {"conditions": "conditions", "noise": "noise"}
+        names = ("conditions", SIMULATED, "noise")
+        inputs = {name: name for name in names if name in self.values}
         self.flat.update(inputs)
         for node in self.old:
             if node.outputs[0] not in self.done:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.bundle.bundle_file import Graph
+from pidgan.bundle.card import SIMULATED
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_check import Skeleton
 from pidgan.bundle.onnx_writing import model_bytes, node_bytes, port_bytes
@@ -68,7 +69,7 @@ class Session:
             if isinstance(session, _Shared):
                 found = self._run_shared(x, z)
             else:
-                feed = {"conditions": x, "noise": z}
+                feed = self._ports(x, z)
                 feed = {k: _padded(v, self._size) for k, v in feed.items()}
                 (found,) = session.run(["targets"], feed)
         # onnxruntime's exceptions have no common class but Exception.
@@ -78,6 +79,12 @@ class Session:
             ) from error
         targets: Float32Array = found[: len(x)]
         return targets
+
+    def _ports(self, x: Float32Array, z: Float32Array) -> dict[str, Float32Array]:
+        """Return the inputs of the graph by name; x is all but the noise."""
+        n = self._graph.values["conditions"].shape[0]
+        simulated = {SIMULATED: x[:, n:]} if x.shape[1] > n else {}
+        return {"conditions": x[:, :n] if simulated else x, **simulated, "noise": z}
 
     def _start(self) -> Any:
         rows = min(FEW_ROWS, self._size)
@@ -118,9 +125,10 @@ class Session:
                 binding.bind_cpu_input(name, array)
             binding.bind_output("targets")
         # The binding has the address of the columns only.
-        columns = [_padded_columns(rows, shared.rows) for rows in (x, z)]
-        binding.bind_cpu_input("conditions", columns[0])
-        binding.bind_cpu_input("noise", columns[1])
+        ports = self._ports(x, z)
+        columns = {k: _padded_columns(v, shared.rows) for k, v in ports.items()}
+        for name, values in columns.items():
+            binding.bind_cpu_input(name, values)
         shared.session.run_with_iobinding(binding)
         (targets,) = binding.copy_outputs_to_cpu()
         idle.append(binding)

@@ -19,6 +19,7 @@ import click
 from pidgan import TRAINING_HINT
 from pidgan.cli import (  # noqa: F401
     applying,
+    correcting,
     efficiencies,
     learning,
     plotting,
@@ -37,6 +38,7 @@ VERBS = {
     "samples": "pidgan.sample.loading.list_samples",
     "prepare": "pidgan.build_dataset",
     "train": "pidgan.train",
+    "train-corrector": "pidgan.train_corrector",
     "families": "pidgan.training.families.list_families",
     "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",
@@ -50,6 +52,7 @@ VERBS = {
     "report": "pidgan.report.index_page.write_index",
     "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
+    "correct": "pidgan.correct",
     "efficiency": "pidgan.pid_efficiency",
     "working-point": "pidgan.efficiency.working_point.working_point",
 }

@@ -1,6 +1,5 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.group import cli, note, open_generator, result, shows_progress
+from pidgan.cli.group import cli, note, open_given, result, shows_progress
+from pidgan.cli.ntuples import ntuple_options, run_on_ntuples
 from pidgan.files.places import check_end, check_folder_name
 
 
@@ -83,7 +83,7 @@ def export(
     targets = [output / f"{path.stem}.onnx" for path in members] or [output]
     paths = []
     for source, target in zip(members or [model], targets, strict=True):
-        opened = open_generator(source)
+        opened = open_given(source)
         report = None
         if dataset is not None:
             rows = pidgan.Dataset.open(dataset)
@@ -165,7 +165,8 @@ def refine(
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
 
-    opened, data = open_model(model), pidgan.Dataset.open(dataset)
+    opened: Any = open_model(model)
+    data = pidgan.Dataset.open(dataset)
     show = shows_progress()
     refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite, progress=show)
@@ -296,13 +297,6 @@ def _read_values(
     return frame[branch].to_numpy(), None if weights is None else frame[weights]
 
 
-def _parse_part(text: str) -> tuple[int, int]:
-    i, n = options.parse_fraction(text, expected := "I/N with 1 <= I <= N")
-    if i > n:
-        raise click.BadParameter(f"{text!r}: expected {expected}")
-    return i, n
-
-
 @cli.command(
     epilog="Example: pidgan apply --track Kplus=kaon.onnx d2kpi.root -o out.root"
 )
@@ -314,83 +308,18 @@ def _parse_part(text: str) -> tuple[int, int]:
     help="Prefix of a track and its bundle, a folder of bundles, or a collection "
     "(.toml); can be repeated.",
 )
-@options.output(
-    "File that is written; a folder if there are several FILEs.", callback=None
-)
-@click.option(
-    "--mode",
-    type=click.Choice(["append", "replace", "friend"]),
-    default="append",
-    help="Way of writing: add branches, replace branches of the same name, or write a "
-    "friend tree with the new branches only.",
-)
-@options.species_from
-@click.option(
-    "--mother-from",
-    metavar="NAME",
-    help="Branch {track}_NAME with the PDG id of the mother, to flag decays in flight.",
-)
-@options.where
-@click.option(
-    "--elsewhere",
-    type=click.Choice(["nan", "keep"]),
-    default="nan",
-    help="Value for tracks that fail --where: NaN, or the value that they have.",
-)
-@options.conditions
+@ntuple_options
 @options.suffix
-@options.key(
-    "Branches that identify an event, e.g. runNumber,eventNumber. The generated values "
-    "then stay the same if the ntuple is skimmed or reordered."
-)
 @click.option(
     "--gaps",
     type=click.Choice(["error", "nan"]),
     help="What happens to tracks that no bundle of a collection serves: an error, or "
     "NaN.  [default: from the collection]",
 )
-@click.option(
-    "--files-part",
-    metavar="I/N",
-    callback=options.reads(_parse_part),
-    help="Process only part I of N of the files, counted from 1, e.g. in batch jobs.",
-)
-@click.option(
-    "--workers",
-    type=options.COUNT,
-    help="Number of processes that share the files.  [default: from files and cores]",
-)
-@click.option(
-    "--threads",
-    type=options.COUNT,
-    help="Number of threads in each process.  [default: its share of the cores]",
-)
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Address of a Dask scheduler whose workers process the files, e.g. "
-    "tcp://host:8786.",
-)
-@click.option(
-    "--chunk",
-    type=options.COUNT,
-    help="Number of entries read at a time.  [default: from the memory, at most "
-    "200000]",
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Show which branch is used for each condition, and write nothing.",
-)
-@options.seed
-@options.overwrite
-@options.as_json
 def apply(
     files: Sequence[str],
     tracks: dict[str, str],
     output: Path,
-    scheduler: str | None,
-    as_json: bool,
     **given: Any,
 ) -> None:
     """Generate PID columns for tracks of an analysis ntuple.
@@ -398,10 +327,4 @@ def apply(
     With --species-from, each track gets the bundle of its own species. A collection,
     made by `pidgan collect`, chooses by columns such as polarity and year.
     """
-    from pidgan.application.workers import dask_client
-
-    none = contextlib.nullcontext()
-    given["progress"] = shows_progress()
-    with none if scheduler is None else dask_client(scheduler) as client:
-        summary = pidgan.apply(tracks, list(files), output, client=client, **given)
-    click.echo(summary.to_json() if as_json else summary.text())
+    run_on_ntuples(pidgan.apply, tracks, files, output, **given)

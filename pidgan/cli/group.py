@@ -60,6 +60,13 @@ def open_generator(path: Path) -> Any:
     return opening.open_generator(path)
 
 
+def open_given(path: Path) -> Any:
+    """Open a model folder or a bundle, a corrector as what it is."""
+    from pidgan.bundle import opening
+
+    return opening.open_given(path)
+
+
 def open_generators(path: Path) -> list[Any]:
     """Open a model or a bundle, or all of a folder of members."""
     from pidgan.training.members import member_paths

@@ -13,11 +13,11 @@ from pidgan.errors import PidganWarning
 ROLES = {
     "Start": ("demo", "simulate"),
     "Prepare and learn": (
-        *("samples", "prepare", "families", "train", "compare", "validate"),
-        *("refine", "export"),
+        *("samples", "prepare", "families", "train", "train-corrector"),
+        *("compare", "validate", "refine", "export"),
     ),
     "Look": ("inspect", "plot", "report"),
-    "Apply": ("collect", "quantile-map", "apply"),
+    "Apply": ("collect", "quantile-map", "apply", "correct"),
     "Efficiencies": ("table", "systematics", "working-point", "efficiency"),
 }
 """Verbs by what they are for, in the usual order; `--help` follows it."""

@@ -23,9 +23,10 @@ import pandas as pd
 import scipy.spatial
 import scipy.special
 
+from pidgan.application.generators import generator_hash
 from pidgan.arguments import checked
 from pidgan.arrays import BoolArray, FloatArray, IntArray
-from pidgan.bundle.card import Card, describe_variables
+from pidgan.bundle.card import SIMULATED, Card, describe_variables, sample_targets
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.bundle.reference import REPEATS, passing
 from pidgan.errors import MapError, PidganWarning, nearest
@@ -211,6 +212,34 @@ def open_simulation(
         np.asarray(rows.weights),
         sha256=hashlib.sha256(card.to_json().encode()).hexdigest(),
         data=data.frame("test"),
+        seed=seed,
+    )
+
+
+def corrected_rows(corrector: Any, *, seed: int = 1) -> SimulatedRows:
+    """Return the corrected simulation of a corrector as a generator.
+
+    Its simulated and its real rows are those of the reference of the corrector.
+    """
+    card, frame = corrector.card, corrector.reference()
+    if frame is None or SIMULATED not in frame:
+        path = getattr(corrector, "path", None)
+        raise MapError(
+            f"{'' if path is None else f'{path}: '}the corrector of {card.species} has "
+            "no reference file beside it, whose simulated rows it could correct"
+        )
+    rows = frame[frame[SIMULATED] == 1]
+    x = rows[list(card.input_names)].to_numpy(np.float32)
+    y = sample_targets(corrector, x, seed=seed, track=FAMILY)
+    known = np.isfinite(y).all(axis=1)
+    own = {"n_noise": 1 + len(card.conditions), "simulated": (), "reference": None}
+    return simulated_rows(
+        card.model_copy(update=own),
+        x[known, : len(card.conditions)],
+        y[known],
+        rows["weight"].to_numpy(np.float64)[known],
+        sha256=generator_hash(corrector),
+        data=frame[frame[SIMULATED] == 0].drop(columns=SIMULATED),
         seed=seed,
     )
 

@@ -56,6 +56,7 @@ _IN_FOLDERS = {
     "member_*/chain.json": "members",
     "checkpoint.npz": "unfinished",
     "link_*/checkpoint.npz": "unfinished",
+    "*-training/checkpoint.npz": "unfinished",
     "report.json": "report",
     "comparison.json": "comparison",
     "demo.json": "demo",

@@ -3,6 +3,7 @@
 - `budget`: durations, and trainings that keep to one.
 - `chain`: several generators of which each makes its targets given those before.
 - `classical`: parametrisations of showers that are fitted, not trained.
+- `correction`, `corrector`: simulated targets mapped to those of data.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.
 - `loop`: the one training loop.
@@ -18,6 +19,8 @@ __all__ = [
     "budget",
     "chain",
     "classical",
+    "correction",
+    "corrector",
     "export",
     "families",
     "loop",

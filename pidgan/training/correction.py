@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pidgan.arguments import checked
-from pidgan.bundle.card import describe_variables
+from pidgan.bundle.card import SIMULATED, describe_variables
 from pidgan.errors import TrainingError, nearest
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
@@ -27,9 +27,6 @@ from pidgan.training.setup import MIN_TRAINING_ROWS, Transforms, fit_sample_cond
 
 FAMILY = "flow"
 """Family of both models: a density that can be followed in both directions."""
-
-SIMULATED = "simulated"
-"""Column of the reference: 0 for a row of data, 1 for one of simulation."""
 
 # Difference of the seeds of the two trainings.
 SEED_STEP = 10

@@ -10,6 +10,7 @@ transforms.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,6 @@ from pidgan.notebook import Facts, shown
 from pidgan.training.blocks import in_blocks
 from pidgan.training.chain import model_facts
 from pidgan.training.correction_map import changed_pattern, only_known
-from pidgan.training.model import Model
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.targets.tracks_forward import see
 
@@ -44,16 +44,16 @@ class Corrector:
 
     Attributes:
         card: Description; `simulated` are the targets as simulation has them.
-        simulation: Model of the simulation.
-        data: Model of the data.
+        simulation: `Model` of the simulation.
+        data: `Model` of the data, with the same transforms.
         known: 1 for each pattern that data have, (n_patterns,).
         held_out: Rows never trained on: conditions, targets, "weight" and "simulated",
             0 for data and 1 for simulation.
     """
 
     card: Card
-    simulation: Model
-    data: Model
+    simulation: Any
+    data: Any
     known: FloatArray
     held_out: pd.DataFrame
 

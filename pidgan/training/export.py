@@ -18,9 +18,10 @@ import pandas as pd
 
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
+from pidgan.bundle import formulas as f
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import CARD_KEY, seal
-from pidgan.bundle.card import SCHEMA_VERSION
+from pidgan.bundle.card import CORRECTOR_VERSION, SCHEMA_VERSION, SIMULATED
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.seals import file_sha256
@@ -29,11 +30,12 @@ from pidgan.files.writing import writing_set
 from pidgan.progress import Bar
 from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
+from pidgan.training.corrector import Corrector
 from pidgan.training.export_graph import OnnxGraph
 from pidgan.training.model import Model, open_model
 from pidgan.training.refinement import RefinedModel
 
-Exported: TypeAlias = Model | RefinedModel | Parametrised | Chain
+Exported: TypeAlias = Model | RefinedModel | Parametrised | Chain | Corrector
 """What can be written as a bundle."""
 
 PARITY_ROWS = 10_000
@@ -124,7 +126,9 @@ def export_bundle(
             file = {"file": reference_path.name, "sha256": digest, "rows": len(frame)}
         arrays = {"conditions": conditions, "noise": noise, "targets": targets}
         update = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": CORRECTOR_VERSION
+            if model.card.is_corrector
+            else SCHEMA_VERSION,
             "validation": {} if report is None else report.headline(),
             "reference": file,
             "self_test": {name: v[first].tolist() for name, v in arrays.items()},
@@ -195,13 +199,16 @@ def compare(
 
 
 def build_graph(model: Exported, *, double: bool = False) -> onnx.ModelProto:
-    """Return the graph (conditions, noise) -> targets, perhaps in double precision."""
+    """Return the graph (conditions, noise) -> targets, perhaps in double precision.
+
+    That of a corrector has the simulated targets as an input of its own.
+    """
     graph = OnnxGraph(double=double)
-    conditions = graph.value("conditions", len(model.card.conditions))
-    noise = graph.value("noise", model.card.n_noise)
-    targets = model.evaluate(conditions, noise)
+    ports = {name: graph.value(name, n) for name, n in model.card.ports.items()}
+    *known, noise = ports.values()
+    targets = model.evaluate(f.concatenate(known), noise)
     return graph.finish(
-        [conditions, noise],
+        [*ports.values()],
         {"targets": targets},
         version=model.card.versions.get("pidgan", ""),
     )
@@ -211,7 +218,9 @@ def _test_rows(
     model: Exported, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
 ) -> tuple[FloatArray, FloatArray]:
     """Return conditions spread over the reference rows, and noise."""
-    names = list(model.card.condition_names)
+    names = list(model.card.input_names)
+    if model.card.is_corrector:
+        frame = frame[frame[SIMULATED] == 1]
     index = np.linspace(0, len(frame) - 1, rows).astype(np.int64)
     conditions = frame[names].to_numpy(dtype=np.float32)[index]
     keys = entry_keys(seed=PARITY_SEED, track="", start=0, stop=rows)

@@ -73,6 +73,7 @@ def train_members(
         >>> models = train_members(dataset, "kaon-members", members=5)  # doctest: +SKIP
     """
     from pidgan.training.budget import length
+    from pidgan.training.corrector import Corrector
     from pidgan.training.families import name_of
     from pidgan.training.loop import run_training, train
     from pidgan.training.model import open_model
@@ -95,6 +96,8 @@ def train_members(
                 wanted |= {"seed": seed + number * SEED_STEP}
                 wanted |= {"steps": pace.steps if pace else None}
                 _check_member(kept.card, path, wanted)
+                if isinstance(kept, Corrector):
+                    raise TrainingError(f"{path} is a corrector, expected a member")
                 models.append(kept)
                 continue
             refuse_existing(path / "model.json", overwrite=overwrite)

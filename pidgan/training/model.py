@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from pidgan.training.blocks import in_blocks
 from pidgan.training.chain import FORMAT as CHAIN_FORMAT
 from pidgan.training.chain import Chain, chain_files, model_facts
 from pidgan.training.conditions import ConditionTransform
+from pidgan.training.corrector import FILES as CORRECTOR_FILES
+from pidgan.training.corrector import FORMAT as CORRECTOR_FORMAT
+from pidgan.training.corrector import Corrector
 from pidgan.training.families import build_family, parse_settings
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.patterns import pattern_network, pick_pattern
@@ -152,19 +156,22 @@ class Model:
 
 
 @checked
-def open_model(path: str | Path | Model | Chain) -> Model | Chain:
-    """Read the model or chain that `save` wrote; one that is open is returned.
+def open_model(
+    path: str | Path | Model | Chain | Corrector,
+) -> Model | Chain | Corrector:
+    """Read a model, chain or corrector that `save` wrote; an open one is returned.
 
     Raises:
         TrainingError: The directory has no finished model, or the model is damaged.
     """
-    if isinstance(path, Model | Chain):
+    if isinstance(path, Model | Chain | Corrector):
         return path
     path = Path(path)
     if not (path / "model.json").is_file():
         siblings = [p.parent.name for p in path.parent.glob("*/model.json")]
-        unfinished = any(path.glob("checkpoint.npz")) or any(
-            path.glob("link_*/checkpoint.npz")
+        unfinished = any(
+            any(path.glob(f"{place}checkpoint.npz"))
+            for place in ("", "link_*/", "*-training/")
         )
         members = sorted(p.parent.name for p in path.glob("member_*/model.json"))
         if not (unfinished or members):
@@ -178,15 +185,20 @@ def open_model(path: str | Path | Model | Chain) -> Model | Chain:
     return read_set(path / FILES[0], lambda: _open(path))
 
 
-def _open(path: Path) -> Model | Chain:
+def _open(path: Path) -> Model | Chain | Corrector:
     try:
         content = read_json(path / FILES[0], error=TrainingError)
-        links = content.get("links")
-        names = FILES[1:] if links is None else chain_files(len(links))[1:]
+        links, known = content.get("links"), content.get("known")
+        names: Sequence[str] = FILES[1:]
+        if links is not None:
+            names = chain_files(len(links))[1:]
+        elif known is not None:
+            names = CORRECTOR_FILES[1:]
         files = [path / name for name in names]
         if {"format", "files", SEAL} & set(content):
             check_seal(content)
             wanted = FORMAT if links is None else CHAIN_FORMAT
+            wanted = wanted if known is None else CORRECTOR_FORMAT
             if content["format"] != wanted:
                 raise ValueError(
                     f"it has format {content['format']!r}, expected {wanted}"
@@ -195,6 +207,17 @@ def _open(path: Path) -> Model | Chain:
         *weights, reference = files
         card = Card.from_json(json.dumps(content["card"]), where=str(path))
         held_out = read_table(reference)
+        if known is not None:
+            parts = ("simulation", "data")
+            return Corrector(
+                card=card,
+                **{
+                    name: _read(content[name], file, held_out, str(path))
+                    for name, file in zip(parts, weights, strict=True)
+                },
+                known=np.array(known, dtype=np.float32),
+                held_out=held_out,
+            )
         if links is None:
             return _read(content, weights[0], held_out, str(path))
         models = [

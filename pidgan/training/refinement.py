@@ -35,6 +35,7 @@ from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
+from pidgan.training.corrector import Corrector
 from pidgan.training.loop import Progress
 from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
@@ -160,7 +161,13 @@ def refine(
         >>> refined = refine(model, dataset, candidates=8)        # doctest: +SKIP
         >>> export_bundle(refined, "kaon-refined.onnx")           # doctest: +SKIP
     """
-    model, dataset = open_model(model), Dataset.open(dataset)
+    opened, dataset = open_model(model), Dataset.open(dataset)
+    if isinstance(opened, Corrector):
+        raise TrainingError(
+            f"{opened.card.sample.name!r} is a corrector, which cannot be refined; "
+            "expected a generator"
+        )
+    model = opened
     if isinstance(model, Chain):
         raise TrainingError(
             f"{model.card.sample.name!r} is a chain, which cannot be refined; expected "

@@ -89,6 +89,17 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "suffix": ("--suffix", "_new"),
         "workers": ("--workers", "1"),
     },
+    "correct": {
+        "files": (NTUPLE,),
+        "tracks": ("--track", "Kplus=kaon.onnx"),
+        "output": ("-o", "new.root"),
+        "workers": ("--workers", "1"),
+    },
+    "train-corrector": {
+        "dataset": ("kaon",),
+        "simulated": ("kaon",),
+        "output": ("-o", "new"),
+    },
     "efficiency": {
         "files": (NTUPLE,),
         "tracks": ("--track", "Kplus"),
