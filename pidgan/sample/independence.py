@@ -13,16 +13,18 @@ with the means s and b of signal and background: m enters through P alone. The t
 whether the residuals of this regression depend on m in other ways h_k(m), in the signal
 by its position and its width, in the background by its slope and its curvature:
 
-    T = U^T V^-1 U,   U_k = sum_i e_i h_ki,   V_kl = sum_i e_i^2 h_ki h_li,
+    T = U^T (V + W)^-1 U,   U_k = sum_i e_i h_ki,   V_kl = sum_i e_i^2 h_ki h_li,
 
 with e and h the residuals of r and of h_k after the same regression. This is the
 generalised covariance measure of R. Shah and J. Peters, Annals of Statistics 48 (2020)
-1514 (arXiv:1804.07203, Eq. 4 and Sec. 3.2), with a linear regression for each stratum
-of the conditions; T has a chi-square distribution under the assumption, whatever the
-variance of r. The shapes behind P are fitted in each stratum. What their fit may be
-wrong by is dP/d(parameter) to first order; these functions, and their products with the
-conditions, are regressors too, so that T does not see the error of the fit (J. Neyman's
-C(alpha) test, 1959).
+1514 (arXiv:1804.07203, Sec. 3), with a linear regression in each stratum of the
+conditions; T has a chi-square distribution under the assumption, whatever the variance
+of r. P comes from a mass fit in each stratum, whose parameters t have a covariance C:
+
+    W = sum_strata A C A^T,   A_kj = (s - b) sum_i h_ki dP(m_i)/dt_j.
+
+U and the error of t are uncorrelated, because the fit sees the discriminant alone. The
+products of dP/dt_j and conditions are regressors too: the shapes may depend on these.
 
 A mass that depends on the conditions is allowed here. sWeights of one fit to all rows
 need it to be independent of these too; `mass_and_conditions` tests that.
@@ -96,11 +98,16 @@ class Independence:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stratum:
-    """Rows of a stratum (m,), the functions of their mass, and their conditions."""
+    """Rows of a stratum (m,), the functions of their mass, and their conditions.
+
+    `slopes` (q, m) are the derivatives of the share by the parameters of the mass fit,
+    whose covariance is (q, q).
+    """
 
     rows: IntArray
     share: FloatArray
-    nuisances: FloatArray
+    slopes: FloatArray
+    covariance: FloatArray
     directions: FloatArray
     conditions: FloatArray
 
@@ -165,11 +172,13 @@ def _strata(
         own = place == b
         u = position[inside[own]]
         fit = _refit(u, whole) if place.max() > 0 else whole
+        slopes, covariance = _slopes(u, fit)
         found.append(
             _Stratum(
                 rows=inside[own],
                 share=_share(u, fit),
-                nuisances=_nuisances(u, fit),
+                slopes=slopes,
+                covariance=covariance,
                 directions=_directions(u, fit),
                 conditions=ranks[own] - ranks[own].mean(axis=0),
             )
@@ -217,23 +226,29 @@ def _share(u: FloatArray, fit: MassFit, values: FloatArray | None = None) -> Flo
     return np.asarray(signal / np.maximum(signal + background, 1e-200))
 
 
-def _nuisances(u: FloatArray, fit: MassFit) -> FloatArray:
-    """Return derivatives of the share by the parameters of the fit, (k, n)."""
-    share = _share(u, fit)
-    # By the logarithm of the ratio of the yields.
-    found = [share * (1 - share)]
-    for k in range(2, len(fit.values)):
+def _slopes(u: FloatArray, fit: MassFit) -> tuple[FloatArray, FloatArray]:
+    """Return derivatives of the share by fit parameters, and their covariance.
+
+    The parameters are in units of the step of the derivative.
+    """
+    slopes, scores = [], []
+    for k in np.flatnonzero(fit.free):
         step = 0.1 * max(fit.errors[k], 1e-4 * abs(fit.values[k]), 1e-6)
         ends = []
         for sign in (1.0, -1.0):
             moved = fit.values.copy()
             moved[k] += sign * step
-            ends.append(_share(u, fit, moved))
-        slope = (ends[0] - ends[1]) / (2 * step)
-        size = np.sqrt(np.mean(slope**2))
-        if np.isfinite(size) and size > 0:
-            found.append(slope / size)
-    return np.array(found)
+            pair = np.maximum(_densities(u, fit, moved), 1e-200)
+            ends.append((pair[0] / pair.sum(axis=0), np.log(pair.sum(axis=0))))
+        slopes.append((ends[0][0] - ends[1][0]) / 2)
+        scores.append((ends[0][1] - ends[1][1]) / 2)
+    score = np.array(scores)
+    information = score @ score.T
+    size = np.sqrt(np.diag(information))
+    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    scales = np.outer(scale, scale)
+    covariance = np.linalg.pinv(information * scales, rcond=1e-9, hermitian=True)
+    return np.array(slopes), np.asarray(covariance * scales)
 
 
 def _directions(u: FloatArray, fit: MassFit) -> FloatArray:
@@ -275,6 +290,11 @@ def _test(response: FloatArray, strata: list[_Stratum]) -> Independence:
         h = h - basis @ (basis.T @ h)
         e = r - basis @ (basis.T @ r)
         score += h.T @ e
+        # The difference of the mean responses of signal and background.
+        both = np.cov(one.share, r)
+        contrast = both[0, 1] / both[0, 0] if both[0, 0] > 0 else 0.0
+        moved = contrast * (one.slopes @ h)
+        variance += moved.T @ one.covariance @ moved
         # J. MacKinnon, H. White, J. Econometrics 29 (1985) 305, "HC2".
         variance += (h * (e**2 / (1 - leverage))[:, np.newaxis]).T @ h
     size = np.sqrt(np.diag(variance))
@@ -300,9 +320,11 @@ def _test(response: FloatArray, strata: list[_Stratum]) -> Independence:
 def _basis(one: _Stratum) -> FloatArray:
     """Return an orthonormal basis (m, q) of the regressors of a stratum."""
     ones = np.ones(len(one.share))
-    of_mass = np.array([ones, one.share, *one.nuisances])
-    of_x = np.array([ones, *one.conditions.T])
-    columns = (of_mass[:, np.newaxis] * of_x).reshape(-1, len(ones)).T
+    of_mass = np.array([ones, one.share])
+    moving = np.array([*of_mass, *one.slopes])
+    products = [a * x for a in moving for x in one.conditions.T]
+    columns = np.array([*of_mass, *products]).T
+    columns = columns / np.maximum(np.sqrt((columns**2).mean(axis=0)), 1e-12)
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
     return np.asarray(u[:, s > _RANK * s[0]])
 
