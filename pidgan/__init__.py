@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pidgan.bundle.collecting import collect
     from pidgan.bundle.collection import Collection
     from pidgan.efficiency.binning import choose_edges, equal_population
+    from pidgan.efficiency.control import closure
+    from pidgan.efficiency.control_result import ControlClosure, CutClosure
     from pidgan.efficiency.efficiency_map import EfficiencyMap
     from pidgan.efficiency.pid_efficiency import (
         Estimate,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         cut_covariance,
         efficiency_table,
     )
+    from pidgan.efficiency.transfer import transfer
     from pidgan.efficiency.working_point import (
         CutScan,
         SpeciesPoint,
@@ -123,9 +126,11 @@ _HOMES = {
     "Bundle": "bundle.bundle",
     "BundleError": "errors",
     "Collection": "bundle.collection",
+    "ControlClosure": "efficiency.control_result",
     "Conditions": "application.conditions",
     "Corrector": "training.corrector",
     "CutError": "errors",
+    "CutClosure": "efficiency.control_result",
     "CutScan": "efficiency.working_point",
     "Dataset": "sample.dataset",
     "DatasetError": "errors",
@@ -165,6 +170,7 @@ _HOMES = {
     "build_dataset": "sample.building",
     "chi2_floor": "report.pads",
     "choose_edges": "efficiency.binning",
+    "closure": "efficiency.control",
     "closure_table": "efficiency.real_vs_generated",
     "collect": "bundle.collecting",
     "compare_families": "report.family_comparison",
@@ -217,6 +223,7 @@ _HOMES = {
     "train": "training.loop",
     "train_corrector": "training.correction",
     "train_members": "training.members",
+    "transfer": "efficiency.transfer",
     "validate": "report.validation",
     "working_point": "efficiency.working_point",
     "write_efficiency_columns": "efficiency.pid_efficiency",
@@ -231,7 +238,9 @@ __all__ = [
     "BundleError",
     "Collection",
     "Conditions",
+    "ControlClosure",
     "Corrector",
+    "CutClosure",
     "CutError",
     "CutScan",
     "Dataset",
@@ -273,6 +282,7 @@ __all__ = [
     "build_dataset",
     "chi2_floor",
     "choose_edges",
+    "closure",
     "closure_table",
     "collect",
     "compare_families",
@@ -325,6 +335,7 @@ __all__ = [
     "train",
     "train_corrector",
     "train_members",
+    "transfer",
     "validate",
     "working_point",
     "write_efficiency_columns",

@@ -35,6 +35,7 @@ SEVERAL_MEANINGS = {
     "conditions": "values of conditions, or where an ntuple has them (Conditions)",
     "frame": "a table, or a frame of axes",
     "helix": "a helix in the formulas of several libraries",
+    "mass": "values of a mass, or a branch with its shapes",
     "misid": "generators of other species with rows, or with their maps",
     "model": "anything that can be exported, or a model alone",
     "name": "the name of whatever the function is about",
@@ -46,6 +47,7 @@ SEVERAL_MEANINGS = {
     "sample": "a definition, or its name or path too where it can be loaded",
     "settings": "settings of one family, of several, or as a value",
     "steps": "updates of a training that has no budget",
+    "targets": "values of targets, or their branches",
     "values": "numbers",
     "weights": "numbers, or a branch where the rows are in a file",
     "suffix": "that of corrected columns by default, or none",
@@ -60,6 +62,11 @@ OF_THE_COMMAND_LINE = {
     "output": "results are written by their own method",
     "scheduler": "client, of an address",
     "no_correction": "correction=False",
+    "transfer": "maps are multiplied by another function",
+    "closure mass_range": "part of mass",
+    "closure mass_unit": "part of mass",
+    "closure signal": "part of mass",
+    "closure background": "part of mass",
     "train members": "models are trained by train_members",
     "samples from_pidcalib": "definitions are made by other functions",
     "samples output": "definitions are made by other functions",
@@ -97,6 +104,9 @@ DIFFERENT_OPTIONS = {
     ("species", "type"): "a time projection chamber sees no photons",
     ("suffix", "default"): "corrected columns have one",
     ("suffix", "help"): "of new columns, or of generated ones",
+    ("species", "help"): "a particle that is simulated, or that of a control sample",
+    ("species", "metavar"): "one of a few, or any particle",
+    ("species", "required"): "a dataset has a species of its own",
     ("tracks", "help"): "bundles, or maps",
     ("tracks", "metavar"): "bundles, or maps",
     ("tracks", "required"): "maps may have their tracks with them",
@@ -105,6 +115,7 @@ DIFFERENT_OPTIONS = {
 SHARED_SPELLINGS = {
     "--cut": "a working point is that of one cut",
     "--variable": "a quantile map is that of one variable",
+    "--track": "a control sample has one track",
 }
 
 

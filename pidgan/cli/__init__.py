@@ -19,6 +19,7 @@ import click
 from pidgan import TRAINING_HINT
 from pidgan.cli import (  # noqa: F401
     applying,
+    control,
     correcting,
     efficiencies,
     learning,
@@ -42,6 +43,7 @@ VERBS = {
     "families": "pidgan.training.families.list_families",
     "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",
+    "closure": "pidgan.closure",
     "table": "pidgan.efficiency.real_vs_generated.closure_table",
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",

@@ -10,6 +10,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
+from pidgan.cli.control import transfer_option
 from pidgan.cli.given_maps import look_at_maps, parse_periods
 from pidgan.cli.group import (
     cli,
@@ -155,6 +156,7 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
     "members, whose spread is the uncertainty of the training",
     type=options.GENERATORS,
 )
+@transfer_option
 @options.report
 @options.misid
 @options.seed
@@ -170,6 +172,7 @@ def systematics(
     report: Path | None,
     misid: Sequence[str],
     vary: Any,
+    transfer: Path | None,
     overwrite: bool,
     as_json: bool,
     **given: Any,
@@ -195,10 +198,12 @@ def systematics(
     given |= {"cuts": given["cuts"] or None, "scales": vary}
     given["progress"] = shows_progress()
     if generator.suffix == SUFFIX:
-        if reference is not None or others or report is not None or simulation:
+        alone = (reference, others, report, simulation, transfer)
+        if any(one is not None and one != () for one in alone):
             raise click.UsageError(
                 f"{generator} is a collection, whose bundles have their reference "
-                "files: it takes no second argument, --other, --report or --simulation"
+                "files: it takes no second argument, --other, --report, --simulation "
+                "or --transfer"
             )
         with options.usage_errors():
             check_folder_name(output)
@@ -211,6 +216,8 @@ def systematics(
     rows = open_rows(reference)
     members += [one for path in others for one in open_generators(path)]
     found = run_systematics(opened, rows, others=members, **given)
+    if transfer is not None:
+        found = pidgan.transfer(found, transfer)
     paths = [*found.save(output, overwrite=overwrite)]
     if report is not None:
         from pidgan.report.map_page import MapInput, write_map_report
@@ -324,6 +331,7 @@ def _write_maps(
     help="File for a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
     "candidate, from its bin of the map.",
 )
+@transfer_option
 @options.species_from
 @options.weights
 @click.option(
@@ -365,6 +373,7 @@ def efficiency(
     latex: Path | None,
     columns: Path | None,
     plot: Path | None,
+    transfer: Path | None,
     no_correction: bool,
     overwrite: bool,
     as_json: bool,
@@ -379,6 +388,7 @@ def efficiency(
     from pidgan.efficiency.periods import check_shares, efficiency_of_periods
     from pidgan.efficiency.pid_efficiency import write_efficiency_columns
     from pidgan.efficiency.selections import open_maps
+    from pidgan.efficiency.transfer import transfer_maps
     from pidgan.files.writing import writing_file
 
     for path in (latex, columns):
@@ -391,6 +401,10 @@ def efficiency(
     opened, *others = (open_maps(own) for _, own in periods)
     if shares and columns is not None:
         raise click.UsageError("--columns takes no maps with shares of the luminosity")
+    if transfer is not None:
+        if others:
+            raise click.UsageError("--transfer takes the maps of one period")
+        opened = transfer_maps(opened, transfer, trust=given["trust"])
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
     given["progress"] = shows_progress()
     suffix = given.pop("suffix")

@@ -18,7 +18,9 @@ ROLES = {
     ),
     "Look": ("inspect", "plot", "report"),
     "Apply": ("collect", "quantile-map", "apply", "correct"),
-    "Efficiencies": ("table", "systematics", "working-point", "efficiency"),
+    "Efficiencies": (
+        *("table", "systematics", "closure", "working-point", "efficiency"),
+    ),
 }
 """Verbs by what they are for, in the usual order; `--help` follows it."""
 

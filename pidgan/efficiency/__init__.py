@@ -9,13 +9,17 @@ efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 a track, `made_by` which of them serves a row, `events` rows that fluctuate together,
 `binning` bins of conditions, `selections` selections of several tracks, `table_files`
 tables as files, `map_averages` averages over bins, `variation_parts` parts of an
-uncertainty, `periods` means over periods, `quoted` rounded numbers.
+uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` compares
+a control channel with its prediction, `control_result` is what it finds, and `transfer`
+puts its factor into a map.
 """
 
 __all__ = [
     "among",
     "analysis_rows",
     "binning",
+    "control",
+    "control_result",
     "efficiency_map",
     "events",
     "map_averages",
@@ -28,6 +32,7 @@ __all__ = [
     "systematics",
     "table",
     "table_files",
+    "transfer",
     "variation_parts",
     "working_point",
 ]

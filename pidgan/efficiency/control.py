@@ -10,8 +10,8 @@ discrepancy of the bin. In bin k of the comparison
 where signal is counted by mass fits of the rows that pass and that fail, c_k is the
 fitted efficiency. The covariance of D is that of the control sample, sum w^2 (r - p)^2
 / (sum w)^2, in which the conditions are shared, plus F C F^T and (F v)(F v)^T of the
-map, with the shares F_kb of the rows of bin k in bin b of the map, its covariance C and its
-variations v. chi2 = D^T V^-1 D has as many degrees of freedom as bins.
+map, with the shares F_kb of the rows of bin k in bin b of the map, its covariance C and
+its variations v. chi2 = D^T V^-1 D has as many degrees of freedom as bins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -120,8 +120,9 @@ def closure(
         NtupleError: A file or branch is missing.
 
     Example:
-        >>> found = closure("kaon-map.json", "control.root", species="K+",
-        ...                 track="Kplus", weights="sWeight")     # doctest: +SKIP
+        >>> given = {"species": "K+", "track": "Kplus", "weights": "sWeight"}
+        >>> found = closure("kaon-map.json", "control.root", **given)
+        ... # doctest: +SKIP
         >>> print(found.text())                                   # doctest: +SKIP
     """
     opened = EfficiencyMap.open(efficiency_map)

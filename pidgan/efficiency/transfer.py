@@ -26,6 +26,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency.control_result import ControlClosure, CutClosure
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.track_maps import Maps
 from pidgan.efficiency.variations import shifts_of, with_variation
 from pidgan.errors import MapError, PidganWarning
 
@@ -112,6 +113,29 @@ def transfer(
         common=None,
     )
     return with_variation(moved, NAME, shifts[:, :, np.newaxis] * pattern)
+
+
+def transfer_maps(maps: Maps, control: Any, *, trust: bool = False) -> dict[str, Any]:
+    """Return maps by track, those of the bundle of a control channel with its factor.
+
+    A MapError says that there is none.
+    """
+    found = ControlClosure.open(control)
+    moved: dict[str, Any] = dict(maps)
+    is_used = False
+    for track, own in maps.items():
+        if not isinstance(own, EfficiencyMap) or own.is_table:
+            continue
+        if own.metadata.get("bundle_sha256") == found.bundle_sha256:
+            moved[track] = transfer(own, found, trust=trust)
+            is_used = True
+    if not is_used:
+        raise MapError(
+            "the control channel was compared with the map of another bundle than "
+            f"those of {', '.join(maps)}, or these have several; run `pidgan closure` "
+            "with the map of one bundle"
+        )
+    return moved
 
 
 def _account(

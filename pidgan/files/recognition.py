@@ -32,6 +32,7 @@ KINDS = {
     "geometry": "a geometry of a calorimeter",
     "toml": "a TOML file",
     "map": "an efficiency map",
+    "control": "a comparison with a control channel",
     "quantile map": "a quantile map",
     "manifest": "a manifest of `pidgan apply`",
     "pidcalib samples": "a list of samples of PIDCalib2",
@@ -74,6 +75,7 @@ _STARTS = {
 }
 # Keys in the head of a JSON document; the first ones that are all there count.
 _JSON_KEYS = {
+    ('"kind"', r"control channel"): "control",
     ('"schema_version"', r"\npidgan: {"): "map",
     ('"schema"', '"simulation"'): "quantile map",
     ('"request"', '"tracks"'): "manifest",

@@ -4,13 +4,15 @@
 the outcome, which saves itself, and `verdict` says what its figures are together.
 `page` is the page of every report and `index_page` that of a folder of reports.
 `map_page` is the page of efficiency maps and working points, `family_comparison` that
-of families. `metrics`, `shower_metrics` and `pads` are the distances behind the
-figures, `shower_validation` applies them to showers. `drawing` has the pictures of
-datasets, generators, maps, tables and ntuples, `drawn_maps` those of maps, and
-`pictures` writes them, under names that `suffixes` allows. `plots` draws from arrays.
+of families, `control_page` that of control channels. `metrics`, `shower_metrics` and
+`pads` are the distances behind the figures, `shower_validation` applies them to
+showers. `drawing` has the pictures of datasets, generators, maps, tables and ntuples,
+`drawn_maps` those of maps, and `pictures` writes them, under names that `suffixes`
+allows. `plots` draws from arrays.
 """
 
 __all__ = [
+    "control_page",
     "drawing",
     "drawn_maps",
     "family_comparison",

@@ -8,6 +8,7 @@
 - `definition`: the definition of a sample.
 - `events`: rows of the same event, which fluctuate together.
 - `grids`: steps of values that are whole multiples of one, and what stands out there.
+- `independence`: a test of what sWeights assume.
 - `loading`: definitions and binnings loaded from TOML files.
 - `mass_fit_pass_fail`: signal counted by mass fits of rows that pass and that fail.
 - `pidcalib`: definitions made from the list of PIDCalib2.
@@ -28,6 +29,7 @@ __all__ = [
     "definition",
     "events",
     "grids",
+    "independence",
     "loading",
     "mass_fit_pass_fail",
     "pidcalib",

@@ -107,6 +107,15 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "cuts": ("--cut", CUT),
         "trust": ("--trust",),
     },
+    "closure": {
+        "efficiency_map": ("kmap.json",),
+        "control": (NTUPLE,),
+        "species": ("--species", "K+"),
+        "track": ("--track", "Kplus"),
+        "unweighted": ("--unweighted",),
+        "cuts": ("--cut", CUT),
+        "binning": ("--binning", "P=2"),
+    },
     "working-point": {
         "signal": ("kaon.onnx",),
         "cut": ("--cut", "RichDLLk > x"),
@@ -132,7 +141,7 @@ VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 
 IS_OUTPUT = {"output", "plot", "report", "latex", "columns"}
-IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside"}
+IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside", "control"}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {
     "tracks": "Kplus",

@@ -15,6 +15,7 @@ from pidgan.report.plots.small import small_png
 __all__ = [
     "Figure",
     "canvas",
+    "control",
     "efficiencies",
     "pads",
     "png",
