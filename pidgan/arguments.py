@@ -133,8 +133,19 @@ def _is_other_sequence(value: Any, hint: Any) -> bool:
 
 def _parts(hint: Any) -> tuple[Any, ...]:
     """Return the alternatives of an annotation."""
-    is_union = typing.get_origin(hint) in (Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
+    hint = _expanded(hint)
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return tuple(part for own in typing.get_args(hint) for part in _parts(own))
+    return (hint,)
+
+
+def _expanded(hint: Any) -> Any:
+    """Return what an alias stands for: those of numpy 2.5 hide their types."""
+    alias = typing.get_origin(hint) or hint
+    if type(alias).__name__ != "TypeAliasType":  # of typing from Python 3.12 on
+        return hint
+    arguments = typing.get_args(hint)
+    return alias.__value__[arguments] if arguments else alias.__value__
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -147,8 +158,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if hint is None or hint is type(None):
         return value is None
+    hint = _expanded(hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
+        parts = _parts(hint)
         # ArrayLike is a union of protocols of numpy, which has scalars too.
         if any("numpy._typing" in str(part) for part in parts):
             return (value is None and type(None) in parts) or _is_array(value)
@@ -202,7 +215,7 @@ def _is_array(value: Any) -> bool:
 
 def _text(hint: Any) -> str:
     """Return an annotation as words: "str or Path"."""
-    if "numpy._typing" in str(hint):
+    if any("numpy._typing" in str(part) for part in _parts(hint)):
         return "an array of numbers"
     names = []
     for part in _parts(hint):

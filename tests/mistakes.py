@@ -40,7 +40,7 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("train kaon -o m --steps 10 --budget 5m", USAGE, ("--budget", "--steps")),
     ("efficiency analysis.root", USAGE, ("--map", "missing", "TRACK=MAP.json")),
     ("efficiency analysis.root --map kmap.json", USAGE, ("kmap.json", "--track")),
-    (f"{POINT} --cut 'RichDLLk > x'", USAGE, ("efficiency", "max_misid")),
+    (f"{POINT} --cut 'RichDLLk > x'", USAGE, ("--efficiency", "--max-misid")),
     ("validate kaon.onnx kaon -o r --misid kaon.onnx", USAGE, ("GENERATOR=DATASET",)),
     # A value of the wrong form.
     ("train kaon -o m --set width", USAGE, ("'width'", "NAME=VALUE")),

@@ -385,6 +385,7 @@ def efficiency(
     --cut, all cuts of the map are given. With --binning, give branch names of the
     ntuple and edges in the units of the file.
     """
+    periods = parse_periods(tracks, [*maps, *tables])
     from pidgan.efficiency.periods import check_shares, efficiency_of_periods
     from pidgan.efficiency.pid_efficiency import write_efficiency_columns
     from pidgan.efficiency.selections import open_maps
@@ -394,7 +395,6 @@ def efficiency(
     for path in (latex, columns):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
-    periods = parse_periods(tracks, [*maps, *tables])
     shares = [share for share, _ in periods if share is not None]
     if shares:
         check_shares(shares)
@@ -512,6 +512,8 @@ def find_working_point(
     refer to the kinematics of the reference rows, and are corrected in bins: by default
     bins of equal population. With --report, ROC curves are drawn.
     """
+    if (given["efficiency"] is None) == (given["max_misid"] is None):
+        raise click.UsageError("give either --efficiency or --max-misid")
     from pidgan.efficiency.working_point import working_point
 
     rejected = [open_generator(path) for path in others]

@@ -385,6 +385,9 @@ def validate(
     **given: Any,
 ) -> None:
     """Compare generated with real rows that were never trained on."""
+    for text in misid:
+        if "=" not in text or Path(text).exists():
+            raise click.UsageError(f"--misid {text}: expected GENERATOR=DATASET")
     data, opened = pidgan.Dataset.open(dataset), open_generator(generator)
     others = open_pairs(misid)
     for text, (_, rows) in zip(misid, others, strict=True):

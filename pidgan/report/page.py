@@ -57,8 +57,12 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """Headings of the columns; a row may lack some."""
-        return list(dict.fromkeys(name for row in self.rows for name in row))
+        """Headings of the columns that are not empty; a row may lack some."""
+        return list(
+            dict.fromkeys(
+                n for row in self.rows for n, cell in row.items() if cell != ""
+            )
+        )
 
     @property
     def classes(self) -> list[str]:
@@ -244,7 +248,9 @@ def _cell(value: Any) -> Cell:
 
 def pull_text(pull: float | None) -> str:
     """Return a pull with one digit after the point and its sign."""
-    return "-" if pull is None or not math.isfinite(pull) else f"{pull:+.1f}"
+    if pull is None or not math.isfinite(pull):
+        return "-"
+    return f"{round(pull, 1) + 0.0:+.1f}"  # no "-0.0"
 
 
 def pull_cell(pull: float | None) -> Cell:

@@ -189,7 +189,9 @@ def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
             )
         ]
         tables.append(Table(rows, title=shown))
-    return Section(title="Linearity and resolution", tables=tables, pictures=pictures)
+    numbers = Section(title="In numbers", tables=tables, folded=True)
+    title = "Linearity and resolution"
+    return Section(title=title, pictures=pictures, parts=[numbers])
 
 
 def _of_species(name: str) -> str:

@@ -204,6 +204,8 @@ def _correlation_section(figures: Mapping[str, Any], data: TrackData) -> Section
     """Correlations of all pairs of targets, and of some in bins of a condition."""
     pictures = []
     for pair, found in figures["correlations_in_bins"].items():
+        if all(one["difference"]["value"] is None for one in found["bins"]):
+            continue  # one of both has a single value wherever both are measured
         pictures.append(track_pictures.correlation(pair, found, data.rows))
         pictures.append(track_pictures.two_targets(pair, found, data.rows))
     rows = [

@@ -133,7 +133,6 @@ class Dataset:
     info: dict[str, Any]
     kept: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     discriminant: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-
     plot = higher.plot
 
     def __len__(self) -> int:
@@ -202,7 +201,8 @@ class Dataset:
             f"{len(self)} of {info['rows_read']} rows, sum of weights "
             f"{info['sum_weights']:.1f}, effective size {info['n_eff']:.0f}"
         ]
-        lines += [f"  {info['events']} events, of several rows"] * ("events" in info)
+        if "events" in info:
+            lines.append(f"  {info['events']} events, of several rows")
         if "sweights" in info:
             lines.append(f"  weights: {info['sweights']}")
             ties = sum(file.get("ties", 0) for file in info["files"])

@@ -24,7 +24,7 @@ def test_a_mistake_costs_little(tmp_path: Path) -> None:
         costs[line] = _children() - before
     slow = {line: round(cost, 2) for line, cost in costs.items() if cost > SECONDS}
     print(f"mean {sum(costs.values()) / len(costs):.2f} s, most {max(costs.values())}")
-    assert not slow
+    assert not slow, "".join(f"{cost} s  {line}\n" for line, cost in slow.items())
 
 
 def _children() -> float:

@@ -144,7 +144,8 @@ def plot_correlation(
     r, g = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
     pair = canvas.real_and_generated((r, 0.0 * r), (g, 0.0 * g))
     difference = canvas.series(g - r, error, colour=canvas.GENERATED)
-    reach = 1.2 * float(np.nanmax(np.abs([difference.low, difference.high])))
+    ends = np.abs([difference.low, difference.high])
+    reach = 1.2 * float(np.max(ends, initial=0.0, where=np.isfinite(ends)))
     return canvas.comparison(
         x,
         *pair,
