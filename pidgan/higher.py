@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pidgan.arguments import checked
+
 DRAWING = (
     'pictures need {}; install the training dependencies: pip install ".[train]" in '
     "the source tree"
@@ -23,6 +25,7 @@ def function(place: str, name: str) -> Callable[..., Any]:
     return found
 
 
+@checked
 def plot(
     self: Any,
     *beside: Any,

@@ -133,7 +133,7 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("inspect kmap.json", DATA, ("an efficiency map", "expected a bundle")),
     ("inspect kaon.reference.parquet", DATA, ("a Parquet file", "expected a bundle")),
     ("table kmap.json", DATA, ("an efficiency map", "a model folder or a bundle")),
-    ("systematics kmap.json -o x.json", DATA, ("an efficiency map", "'kaon.onnx'")),
+    ("systematics kmap.json -o x.json", DATA, ("an efficiency map", "'kaon'")),
     (
         "efficiency analysis.root --map Kplus=kaon.onnx",
         DATA,

@@ -24,7 +24,7 @@ FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
     "arrays": set(),
-    "higher": set(),
+    "higher": {"arguments"},
     "arguments": {"errors"},
     "notebook": set(),
     "progress": set(),
