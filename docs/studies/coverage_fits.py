@@ -10,7 +10,8 @@ with other kinematics. Every quoted number is compared with the truth:
 - `cut`: the efficiency of a cut, as in `coverage.py`;
 - `ratio`: the ratio of the efficiencies of two cuts on the same tracks;
 - `product`: two tracks of a candidate, with one map;
-- `small`: references of 5,000 to 20,000 candidates in 720 bins;
+- `small`: references of 5,000 to 20,000 candidates with a default of 720 bins, which
+  are merged where they hold too few rows;
 - `events`: several candidates of an event share their response, in the calibration
   sample and in the analysis sample.
 
@@ -33,13 +34,14 @@ import pandas as pd
 from scipy.special import ndtr
 
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
-from pidgan.efficiency.binning import bin_index
+from pidgan.efficiency.binning import bin_index, merge_bins
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.events import find_events
 from pidgan.efficiency.pid_efficiency import combine
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.systematics import map_from_rows
+from pidgan.sample.weights import n_eff
 
 EXPLANATION = Path(__file__).resolve().parents[1] / "explanation"
 
@@ -161,6 +163,7 @@ def calibrate(
     # Candidates of an event share its probe, and so its response and its mass.
     x, score, is_signal = x[:, events], score[events], is_signal[events]
     weights = draw_weights(is_signal, rng, events)
+    edges = merge_bins(edges, n_eff(weights))
     counts = np.zeros((len(CUTS), n), dtype=np.int64)
     for _ in range(REPEATS):
         # Draws of a generator depend on the conditions, which are the same.
@@ -193,7 +196,7 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     rng = np.random.default_rng([seed, number])
     truth = Response()
     wrong = Response(kind=str(rng.choice(DISTORTIONS)), size=float(rng.normal()))
-    edges = FINE if kind == "small" else EDGES
+    edges: dict[str, tuple[float, ...]] = FINE if kind == "small" else EDGES
     sizes = REFERENCE_ROWS[:3] if kind == "small" else REFERENCE_ROWS
     n_reference = int(rng.choice(sizes))
     n_analysis = int(rng.choice(ANALYSIS_ROWS))
@@ -210,7 +213,8 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     for track in tracks:
         x = draw_conditions(n_events, rng, moved=moved)
         drawn = wrong.draw(x, rng)[events]
-        place = bin_index(dict(zip(EDGES, x[:, events], strict=True)), edges)
+        columns = dict(zip(EDGES, x[:, events], strict=True))
+        place = bin_index(columns, found_map.binning)
         passed = {i: drawn > t for i, t in enumerate(THRESHOLDS)}
         own[track] = TrackRows(place=place, passed=passed)
     rows = Rows(

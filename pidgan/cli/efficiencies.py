@@ -331,6 +331,34 @@ def _write_maps(
     help="File for a friend tree with {track}_PIDCalibEff and _PIDCalibErr of each "
     "candidate, from its bin of the map.",
 )
+@click.option(
+    "--eigenvariations",
+    is_flag=True,
+    help="With --columns: a column PIDCalibEff_calibration_1 and so on for each "
+    "independent uncertainty of the maps, up by a standard deviation.",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=0),
+    default=0,
+    help="With --columns: number of columns PIDCalibEff_replica_1 and so on, with the "
+    "maps drawn from their uncertainty.",
+)
+@options.seed
+@click.option(
+    "--pyhf",
+    type=options.PATH,
+    metavar="FILE.json",
+    help="File for a workspace of pyhf and cabinetry: yields in the bins of --binning, "
+    "and a modifier for each independent uncertainty.",
+)
+@click.option(
+    "--matrix",
+    type=options.PATH,
+    metavar="MATRIX.csv",
+    help="File for the misID matrix, .csv or .json: a row for each track, a column for "
+    "each --cut, without names of tracks, and the covariance.",
+)
 @transfer_option
 @options.species_from
 @options.weights
@@ -372,6 +400,11 @@ def efficiency(
     over: Sequence[str],
     latex: Path | None,
     columns: Path | None,
+    eigenvariations: bool,
+    replicas: int,
+    seed: int,
+    pyhf: Path | None,
+    matrix: Path | None,
     plot: Path | None,
     transfer: Path | None,
     no_correction: bool,
@@ -386,21 +419,27 @@ def efficiency(
     ntuple and edges in the units of the file.
     """
     periods = parse_periods(tracks, [*maps, *tables])
+    from pidgan.efficiency.fit_inputs import write_fit_workspace
+    from pidgan.efficiency.misid_matrix import misid_matrix
     from pidgan.efficiency.periods import check_shares, efficiency_of_periods
     from pidgan.efficiency.pid_efficiency import write_efficiency_columns
     from pidgan.efficiency.selections import open_maps
     from pidgan.efficiency.transfer import transfer_maps
     from pidgan.files.writing import writing_file
 
-    for path in (latex, columns):
+    for path in (latex, columns, pyhf, matrix):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)
+    if (eigenvariations or replicas) and columns is None:
+        raise click.UsageError("--eigenvariations and --replicas need --columns PATH")
     shares = [share for share, _ in periods if share is not None]
     if shares:
         check_shares(shares)
     opened, *others = (open_maps(own) for _, own in periods)
-    if shares and columns is not None:
-        raise click.UsageError("--columns takes no maps with shares of the luminosity")
+    for name, path in (("columns", columns), ("pyhf", pyhf), ("matrix", matrix)):
+        if shares and path is not None:
+            text = f"--{name} takes no maps with shares of the luminosity"
+            raise click.UsageError(text)
     if transfer is not None:
         if others:
             raise click.UsageError("--transfer takes the maps of one period")
@@ -442,10 +481,22 @@ def efficiency(
             columns,
             suffix=suffix,
             overwrite=overwrite,
+            eigenvariations=eigenvariations,
+            replicas=replicas,
+            seed=seed,
             **{name: given[name] for name in names},
         )
         note(written.text())
         content["columns"] = written.counts
+    if pyhf is not None:
+        note(str(write_fit_workspace(found, pyhf, overwrite=overwrite)))
+    if matrix is not None:
+        rates = misid_matrix(
+            opened, list(files), given["cuts"], suffix=suffix, **_without_cuts(given)
+        )
+        rates.save(matrix, overwrite=overwrite)
+        note(rates.text())
+        content["matrix"] = rates.content()
     if latex is not None:
         with writing_file(latex, overwrite=overwrite) as temporary:
             parts = (one.latex() for one in (found, *quotients))
@@ -454,6 +505,10 @@ def efficiency(
         _draw(found, plot, overwrite=overwrite)
     dumped = json.dumps(content, indent=2, allow_nan=False) if as_json else ""
     click.echo(dumped or "\n\n".join(one.text() for one in (*shown, *quotients)))
+
+
+def _without_cuts(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "cuts"}
 
 
 def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:

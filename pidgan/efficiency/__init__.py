@@ -11,7 +11,8 @@ a track, `made_by` which of them serves a row, `events` rows that fluctuate toge
 tables as files, `map_averages` averages over bins, `variation_parts` parts of an
 uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` compares
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
-puts its factor into a map.
+puts its factor into a map. `fit_inputs`,
+`misid_matrix` and `sysvar_table` are what fits read.
 """
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "control_result",
     "efficiency_map",
     "events",
+    "fit_inputs",
     "map_averages",
+    "misid_matrix",
     "periods",
     "pid_efficiency",
     "quoted",
@@ -30,6 +33,7 @@ __all__ = [
     "selections",
     "simulated_rows",
     "systematics",
+    "sysvar_table",
     "table",
     "table_files",
     "transfer",

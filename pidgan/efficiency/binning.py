@@ -8,7 +8,7 @@ which gives bins that the rows measure equally well.
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card
 from pidgan.errors import DatasetError, MapError, PidganWarning, nearest
 from pidgan.sample.loading import load_binning
+from pidgan.sample.weights import n_eff
 
 Columns = pd.DataFrame | Mapping[str, NDArray[Any]]
 Binning = str | Mapping[str, Sequence[float] | FloatArray | int | str]
@@ -46,6 +47,15 @@ AUTO_BINS = 4
 
 MAX_AXES = 3
 """Number of conditions, the first ones, that have bins in such a sample."""
+
+MIN_BIN_ROWS = 10.0
+"""Effective rows of the reference in a bin of a map, on average, below which bins that
+nobody asked for are merged. A bin of few rows has a ratio of two sums that hardly
+measures; with 3 rows on average the uncertainty of a whole sample is 1.5 times that of
+its rows, with 10 it is theirs (`docs/studies/coverage_fits.py`)."""
+
+LEAST_BINS = 4
+"""Number of bins along an axis that are not merged."""
 
 
 @checked
@@ -104,9 +114,14 @@ def by_condition(binning: Binning) -> Mapping[str, Any]:
 
 
 def map_edges(card: Card, binning: Binning | None, frame: pd.DataFrame) -> FoundEdges:
-    """Return the edges of an efficiency map, as in `run_systematics`."""
+    """Return the edges of an efficiency map, as in `run_systematics`.
+
+    Where none are asked for, a reference of few rows has fewer bins than its sample.
+    """
     if binning is None:
-        return default_binning(card, frame)
+        named = {v.name for v in card.conditions if v.categories}
+        size = n_eff(frame["weight"].to_numpy(np.float64))
+        return merge_bins(default_binning(card, frame), size, keep=named)
     chosen = by_condition(binning)
     if not chosen:
         raise MapError("the binning is empty, expected edges by condition")
@@ -120,6 +135,26 @@ def map_edges(card: Card, binning: Binning | None, frame: pd.DataFrame) -> Found
         if isinstance(binning, str) or isinstance(wanted, str):
             edges[name] = _cover(ranges[name], edges[name])
     return edges
+
+
+def merge_bins(
+    edges: Mapping[str, Sequence[float]], size: float, *, keep: Container[str] = ()
+) -> FoundEdges:
+    """Return edges for a reference of `size` effective rows: few rows, fewer bins.
+
+    The bins of the axis that has most are merged two by two until a bin has
+    `MIN_BIN_ROWS` on average, or no axis has more than `LEAST_BINS`. Most bins of a
+    small sample would hold no measurement, so that much of it were lost. Axes of
+    categories are kept.
+    """
+    found = {name: tuple(map(float, values)) for name, values in edges.items()}
+    while size < MIN_BIN_ROWS * count_bins(found):
+        bins = {n: len(e) - 1 for n, e in found.items() if n not in keep}
+        name = max(bins, key=lambda n: bins[n], default="")
+        if not name or bins[name] <= LEAST_BINS:
+            break
+        found[name] = (*found[name][:-1:2], found[name][-1])
+    return found
 
 
 def default_binning(card: Card, frame: pd.DataFrame | None = None) -> FoundEdges:

@@ -10,13 +10,15 @@ share, because they use the same map, are added with their correlation. Both num
 NaN where a track lies outside its map, is of another species, has no conditions, or was
 generated no targets; `EfficiencyColumns` counts these rows. An efficiency below 0 or
 above 1 is counted too, and not clipped: clipping would bias the mean of the candidates.
+
+A fit needs more than the error of each candidate: which of them are wrong together. The
+columns of `pidgan.efficiency.column_variations` say so.
 """
 
 import json
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,43 +28,29 @@ import numpy as np
 from pidgan.application.conditions import (
     UNIT_CHECK_ENTRIES,
     Conditions,
-    FoundCondition,
     check_numbers,
     check_units,
 )
 from pidgan.application.record import SCHEMA, tree_name
 from pidgan.application.several_tracks import common_shape, lay_out, restore
 from pidgan.arguments import checked
-from pidgan.arrays import BoolArray, IntArray
-from pidgan.efficiency.binning import Counts, add_counts, count_outside
-from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.made_by import (
-    NOT_MADE,
-    MadeBy,
-    MadeInPasses,
-    find_made_by,
-    is_usable,
-)
+from pidgan.efficiency.binning import Counts, add_counts
+from pidgan.efficiency.column_variations import ColumnVariations
+from pidgan.efficiency.columns_written import EfficiencyColumns
 from pidgan.efficiency.proof import Proof
-from pidgan.efficiency.recorded import Told
-from pidgan.efficiency.row_plans import (
-    check_conditions,
-    find_track_conditions,
-    told_of,
-)
+from pidgan.efficiency.row_plans import check_conditions
 from pidgan.efficiency.selection_table import SelectionTable, selection_names
 from pidgan.efficiency.selections import Selection, open_maps, parse_selections
 from pidgan.efficiency.sorted_rows import is_unphysical
-from pidgan.efficiency.track_maps import GivenMap, MapPart, Maps, is_table, parts_of
+from pidgan.efficiency.track_columns import find_track_columns
+from pidgan.efficiency.track_maps import GivenMap, Maps, parts_of
 from pidgan.efficiency.track_where import parse_wheres
-from pidgan.efficiency.usable_rows import has_targets, is_species
 from pidgan.errors import PidganWarning
 from pidgan.files import tables
 from pidgan.files.computing import compute_columns
 from pidgan.files.copying import copy_file
 from pidgan.files.frames import Rows, with_columns
 from pidgan.files.trees import Addition
-from pidgan.notebook import Facts, count, listed, shown
 
 
 @checked
@@ -76,10 +64,13 @@ def write_efficiency_columns(
     species_from: str | None = None,
     suffix: str = "",
     conditions: Conditions | None = None,
+    eigenvariations: bool = False,
+    replicas: int = 0,
+    seed: int = 1,
     trust: bool = False,
     overwrite: bool = False,
     chunk: int = 200_000,
-) -> "EfficiencyColumns":
+) -> EfficiencyColumns:
     """Write friend trees with the efficiency of each candidate and its uncertainty.
 
     The branches are `{track}_PIDCalibEff`, `{track}_PIDCalibErr`, `PIDCalibEff` and
@@ -104,6 +95,17 @@ def write_efficiency_columns(
             targets; the others get NaN.
         conditions: Branches, units, scales and quantile maps of conditions, where they
             are not the default.
+        eigenvariations: Whether to add `PIDCalibEff_calibration_1` and so on: the
+            efficiency with one independent uncertainty of the maps up by a standard
+            deviation, in all rows together. As many eigenvectors of the calibration as
+            carry 99 % of its variance have a column each, `calibration_rest` is what
+            remains, and each variation of a map has a column too. Down is twice
+            `PIDCalibEff` minus up.
+        replicas: Number of columns `PIDCalibEff_replica_1` and so on: the efficiency
+            with the maps drawn from their uncertainty, as replicas of the calibration
+            sample would give it. A result obtained with each of them varies by its
+            uncertainty.
+        seed: Seed of the replicas; the same seed gives the same ones in all files.
         trust: Whether to go on without this proof, as for an ntuple without generated
             columns. A warning and the record of the new file then say so.
         overwrite: Whether to replace existing files.
@@ -139,6 +141,13 @@ def write_efficiency_columns(
         species_from=species_from,
         suffix=suffix,
         trust=trust,
+        variations=ColumnVariations.make(
+            selections,
+            opened,
+            eigenvariations=eigenvariations,
+            replicas=replicas,
+            seed=seed,
+        ),
         where=[term for own in wheres.values() for term in own.terms],
     )
     columns = {
@@ -177,72 +186,6 @@ def write_efficiency_columns(
     return result
 
 
-@shown
-@dataclass(frozen=True, kw_only=True)
-class EfficiencyColumns:
-    """Files with the efficiency of each candidate, and what their rows are.
-
-    It is a sequence of the files.
-
-    Attributes:
-        paths: Files that were written.
-        counts: By track, "rows", and how many of them have NaN because of
-            "other_species", else "no_targets", else "no_condition", else "outside_map",
-            of which conditions, `outside_map, NAME`. By branch `..PIDCalibEff`, the
-            "rows" with a value and how many of these are "unphysical".
-        frame: The new columns of rows in memory, else None.
-    """
-
-    paths: tuple[Path, ...]
-    counts: dict[str, dict[str, int]]
-    frame: Any = None
-
-    def __iter__(self) -> Iterator[Path]:
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def text(self) -> str:
-        """Return the files and the numbers that are not zero, a line for each."""
-        lines = [str(path) for path in self.paths]
-        for name, own in self.counts.items():
-            found = [f"{what}: {n}" for what, n in own.items() if n]
-            lines.append(f"{name}: {', '.join(found) or 'no rows'}")
-        return "\n".join(lines)
-
-    def warning(self) -> str:
-        """Say how many rows lie outside maps, or have an unphysical efficiency."""
-        parts = []
-        for name, own in self.counts.items():
-            if n := own.get("outside_map"):
-                causes = [
-                    f"{what.partition(', ')[2]}: {count}"
-                    for what, count in own.items()
-                    if what.startswith("outside_map, ") and count
-                ]
-                parts.append(
-                    f"{n} of {own['rows']} rows of {name} lie outside its map and have "
-                    f"NaN ({', '.join(causes)})"
-                )
-            if n := own.get("unphysical"):
-                parts.append(
-                    f"{n} of {own['rows']} values of {name} lie outside [0, 1] and are "
-                    "not clipped"
-                )
-        return "; ".join(parts)
-
-    def _facts(self) -> Facts:
-        found = {
-            name: listed([f"{what}: {n:,}" for what, n in own.items() if n])
-            for name, own in self.counts.items()
-        }
-        return Facts(
-            f"{count(len(self.paths), 'files')}, columns of {listed(list(found))}",
-            {"files": listed(list(map(str, self.paths))), **found},
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Request:
     """What `write_efficiency_columns` is asked for, the same for every tree."""
@@ -253,6 +196,7 @@ class _Request:
     species_from: str | None
     suffix: str
     trust: bool
+    variations: ColumnVariations
     where: Sequence[str] = ()
 
 
@@ -266,93 +210,6 @@ class _TreeColumns:
     addition: Addition
     proof: Proof
     counts: Counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TrackColumns:
-    """Where a tree holds a track; `species` and `status` are None if not asked for.
-
-    `made_by` says which map serves which row, None if the first one serves all.
-    """
-
-    track: str
-    maps: tuple[tuple[MapPart, tuple[FoundCondition, ...]], ...]
-    made_by: MadeBy | MadeInPasses | None
-    species: str | None
-    status: str | None
-
-    @property
-    def conditions(self) -> tuple[FoundCondition, ...]:
-        """The conditions of all maps."""
-        return tuple(c for _, conditions in self.maps for c in conditions)
-
-    @property
-    def own(self) -> list[str]:
-        """Branches that hold the track itself."""
-        inputs = [name for condition in self.conditions for name in condition.inputs]
-        return [*dict.fromkeys(inputs), *([self.status] if self.status else [])]
-
-    @property
-    def others(self) -> list[str]:
-        """Branches that say of which species or bundle a track is."""
-        chosen = self.made_by.branches.values() if self.made_by else ()
-        return [*([self.species] if self.species else []), *chosen]
-
-    def places(
-        self, rows: Mapping[str, Any], *, is_signed: bool
-    ) -> tuple[IntArray, dict[str, int]]:
-        """Return the bin (n,) of each row, -1 without an efficiency, and counts."""
-        n = len(next(iter(rows.values())))
-        place = np.full(n, -1, dtype=np.int64)
-        counts: Counter[str] = Counter({"rows": n, "other_species": 0})
-        which: IntArray = np.zeros(n, dtype=np.int64)
-        if self.made_by is not None:
-            which = self.made_by.maps_of(rows)
-            counts["other_species"] = int(np.count_nonzero(~is_usable(which)))
-            counts["no_targets"] = int(np.count_nonzero(which == NOT_MADE))
-        for number, (part, conditions) in enumerate(self.maps):
-            mine = np.flatnonzero(which == number)
-            own = {name: rows[name][mine] for name in (*self.own, *self.others)}
-            columns = {c.variable.name: c.evaluate(own) for c in conditions}
-            bins = part.map.place(columns)
-            left = np.ones(len(mine), dtype=np.bool_)
-            losses = self._losses(part.map, own, columns, is_signed=is_signed)
-            for why, lost in losses:
-                counts[why] += int(np.count_nonzero(left & lost))
-                left &= ~lost
-            outside = left & (bins < 0)
-            counts["outside_map"] += int(np.count_nonzero(outside))
-            rest = {name: values[outside] for name, values in columns.items()}
-            for name, lost_by in count_outside(rest, part.map.binning).items():
-                counts[f"outside_map, {name}"] += lost_by
-            place[mine] = np.where(left & (bins >= 0), bins + part.bins.start, -1)
-        return place, dict(counts)
-
-    def _losses(
-        self,
-        efficiency_map: EfficiencyMap,
-        rows: Mapping[str, Any],
-        columns: Mapping[str, Any],
-        *,
-        is_signed: bool,
-    ) -> Iterator[tuple[str, BoolArray]]:
-        """Yield why rows (n,) may have no efficiency, and which ones have none."""
-        n = len(next(iter(columns.values())))
-        none = np.zeros(n, dtype=np.bool_)
-        pdgid = int(efficiency_map.metadata["pdgid"])
-        if self.species is None:
-            yield "other_species", none
-        else:
-            yield (
-                "other_species",
-                ~is_species(rows[self.species], pdgid, is_signed=is_signed),
-            )
-        if self.status is None:
-            yield "no_targets", none
-        else:
-            yield "no_targets", ~has_targets(rows[self.status])
-        missing = [~np.isfinite(columns[name]) for name in efficiency_map.binning]
-        yield "no_condition", np.any([none, *missing], axis=0)
 
 
 def _check_output(sources: Sequence[tables.Source], output: str | Path | None) -> None:
@@ -388,6 +245,7 @@ def _record(
         "species_from": asked.species_from,
         "suffix": asked.suffix,
         **({"where": list(asked.where)} if asked.where else {}),
+        **({"variations": asked.variations.names} if asked.variations.names else {}),
     }
     lines = []
     for one in columns:
@@ -410,7 +268,7 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
     """Return the new branches of a tree; raise if it does not hold what they need."""
     proof = Proof(source)
     tree = proof.info
-    tracks = [_find_track(track, proof, request) for track in request.maps]
+    tracks = [find_track_columns(track, proof, request) for track in request.maps]
     names = ", ".join(request.maps)
     where = f"{source}, {names}"
     own = list(dict.fromkeys(name for track in tracks for name in track.own))
@@ -442,7 +300,7 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
             is_signed = one.track in proof.signed
             places[one.track], found[one.track] = one.places(rows, is_signed=is_signed)
         columns = {}
-        for name, table in selected.items():
+        for number, (name, table) in enumerate(selected.items()):
             for owner, members in table.owners.items():
                 value, error = table.product(members, places)
                 wrong, n = is_unphysical(value), np.count_nonzero(~np.isnan(value))
@@ -450,6 +308,9 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
                 found[f"{owner}{name}PIDCalibEff"] = both
                 columns[f"{owner}{name}PIDCalibEff"] = value
                 columns[f"{owner}{name}PIDCalibErr"] = error
+            varied = request.variations.evaluate(number, table.efficiency, places)
+            for what, values in varied:
+                columns[f"{name}PIDCalibEff_{what}"] = values
         counts.update(add_counts([counts, found]))
         return {name: restore(v, shape, n_tracks) for name, v in columns.items()}
 
@@ -459,53 +320,16 @@ def _tree_columns(source: tables.Source, request: _Request) -> _TreeColumns:
         for owner in table.owners
         for number in ("Eff", "Err")
     ]
+    types = dict.fromkeys(fresh, tables.BranchType(np.dtype(np.float64), shape))
+    for name in selected:
+        for what in request.variations.names:
+            varied = tables.BranchType(np.dtype(np.float32), shape)
+            types[f"{name}PIDCalibEff_{what}"] = varied
     addition = Addition(
         source=source,
         needed=tuple(inputs),
-        types=dict.fromkeys(fresh, tables.BranchType(np.dtype(np.float64), shape)),
+        types=types,
         compute=compute,
-        like=dict.fromkeys(fresh, nested[0]) if nested else {},
+        like=dict.fromkeys(types, nested[0]) if nested else {},
     )
     return _TreeColumns(addition=addition, proof=proof, counts=counts)
-
-
-def _find_track(track: str, proof: Proof, request: _Request) -> _TrackColumns:
-    """Return where a tree holds a track, and add what it needs to the proof."""
-    given, source, tree = request.maps[track], proof.source, proof.info
-    told = Told(**{n: getattr(request, n) for n in Told.__dataclass_fields__})
-    request = replace(request, **vars(told_of(proof, track, told)))
-    status = f"{track}_pidgan_status{request.suffix}"
-    found = _TrackColumns(
-        track=track,
-        maps=tuple(
-            (
-                part,
-                find_track_conditions(
-                    track,
-                    part.map,
-                    source,
-                    tree,
-                    needed=list(part.map.binning),
-                    conditions=request.conditions,
-                ),
-            )
-            for part in parts_of(given)
-        ),
-        made_by=None,
-        species=f"{track}_{request.species_from}" if request.species_from else None,
-        status=status if status in tree.branches and not is_table(given) else None,
-    )
-    check_numbers([*found.own, *found.others], tree, source, track)
-    if is_table(given):
-        return found
-    proof.require(
-        track,
-        given,
-        [found.status] if found.status else (),
-        conditions=found.conditions,
-        species_from=request.species_from,
-    )
-    if proof.lacking and not request.trust:
-        return found  # All that is lacking is told at once.
-    where = f"{source}, {track}"
-    return replace(found, made_by=find_made_by(where, proof.own[track], given))

@@ -12,9 +12,13 @@ from toy_generator import ToyGenerator, location, make_card, make_sample
 
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.binning import (
+    LEAST_BINS,
+    MIN_BIN_ROWS,
     bin_index,
+    count_bins,
     count_outside,
     default_binning,
+    merge_bins,
     warn_of_outside,
 )
 from pidgan.efficiency.real_vs_generated import ComparedRows, closure_table
@@ -180,3 +184,17 @@ def test_binning_error_still_shows_what_merging_hides() -> None:
         metadata={},
     )
     np.testing.assert_allclose(found.variations["binning"][0], -step, atol=0.02)
+
+
+def test_a_small_reference_has_fewer_bins_than_its_sample() -> None:
+    edges = {"P": tuple(range(17)), "ETA": tuple(range(10)), "q": (-1, 0, 1)}
+    for size in (1e5, 2000.0, 900.0, 100.0, 0.0):
+        found = merge_bins(edges, size, keep={"q"})
+        assert found["q"] == (-1.0, 0.0, 1.0)
+        for name, own in found.items():
+            assert (own[0], own[-1]) == (edges[name][0], edges[name][-1])
+            assert set(own) <= set(edges[name])
+        enough = size >= MIN_BIN_ROWS * count_bins(found)
+        assert enough or max(len(found["P"]), len(found["ETA"])) <= LEAST_BINS + 1
+    assert count_bins(merge_bins(edges, 2880.0)) == 288
+    assert count_bins(merge_bins(edges, 2879.0)) < 288
