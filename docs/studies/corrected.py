@@ -1,11 +1,10 @@
 """Simulation corrected to data: detectors that differ, an event that knows more.
 
-    python docs/studies/corrected.py sample -o FOLDER
+    python docs/studies/corrected.py sample FOLDER
     pidgan train-corrector FOLDER/data FOLDER/simulation -o FOLDER/corrector
     pidgan export FOLDER/corrector -o FOLDER/corrector.onnx
-    pidgan train FOLDER/data -o FOLDER/generator
-    pidgan export FOLDER/generator -o FOLDER/generator.onnx
-    python docs/studies/corrected.py judge FOLDER
+    python docs/studies/corrected.py judge FOLDER [-n 60000]
+    python docs/studies/corrected.py draw FOLDER [-n 60000]
 
 Data are kaons in the project's RICH detectors with their background and sWeights;
 simulation is the same with more photons, a better resolution, less background, other
@@ -16,24 +15,36 @@ simulates fresh rows of both, corrects those of simulation, and prints
 - the classifier two-sample test of simulation and data before and after;
 - shares of atoms and ties;
 - rank correlations of corrected and simulated targets among rows of like conditions;
-- the correlation of targets and `isolation`, corrected and generated;
-- the same for a correction of one variable at a time, which is written here in a few
-  lines: ranks among the rows of data and of simulation in bins of the conditions, as
-  PIDGen2's `correct` takes them from kernel densities.
+- rank correlations of targets and `isolation` among rows of like conditions.
+
+Beside the corrector stand targets of data taken at random among rows of like
+conditions, as a perfect generator would give them, and, where PIDGen2 is installed
+(`pip install pidgen2`), the correction of one variable at a time: its functions for
+densities with its settings for combined DLLs and its conditions pT, eta and number of
+tracks, on the same rows of training.
 """
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 from scipy.stats import rankdata, spearmanr
 
 import pidgan
+from pidgan.bundle.card import sample_targets
+from pidgan.report.metrics import c2st
+from pidgan.sample.weights import with_differences
 from pidgan.simulation import tracks as toy
 from pidgan.simulation.calibration import MODES, calibration_trees, draw_probes
 from pidgan.simulation.detector import DATA, MONTE_CARLO
 from pidgan.simulation.rich import draw_rings, simulate_rich
 from pidgan.simulation.tracks import SPECTRA, Tracks
 
+PICTURE = Path(__file__).resolve().parents[1] / "how-to/application/corrected.png"
 MODE = "dstar_k"
 SIMULATION = replace(MONTE_CARLO, rich1=replace(MONTE_CARLO.rich1, index=1.00135))
 """Detector of the simulation: `MONTE_CARLO`, with a threshold that is off by 2 %."""
@@ -108,10 +119,58 @@ def fresh(detector, n, *, seed):
     return (v[inside].astype(np.float32) for v in (x, y, rows["probe_isolation"]))
 
 
+def generated(x, data_x, data_y, *, seed):
+    """Return targets of data at like conditions, as a perfect generator makes them."""
+    scaled = [
+        np.hstack([np.log(v[:, :1] / 1e4) / 0.6, v[:, 1:2] / 0.6, v[:, 2:] / 90])
+        for v in (x, data_x)
+    ]
+    rng = np.random.default_rng(seed)
+    tree = cKDTree(scaled[1] + 0.01 * rng.standard_normal(scaled[1].shape))
+    _, near = tree.query(scaled[0], k=8)
+    return data_y[near[np.arange(len(x)), rng.integers(8, size=len(x))]]
+
+
+def one_at_a_time(x, y, data, simulation):
+    """Return targets corrected by PIDGen2, each alone; None where it is not there."""
+    try:
+        from pidgen2 import density_estimation as de
+    except ModuleNotFoundError:
+        return None
+
+    def transformed(conditions, target):
+        p, eta, n = conditions.astype(np.float64).T
+        return np.stack([target, np.log10(p / np.cosh(eta)), eta, np.log10(n)], axis=1)
+
+    ranges = [(-150.0, 150.0), (2.4, 4.4), (1.9, 5.0), (0.7, 3.1)]
+    methods, bins = ["gauss", "scale", "scale", "flatten"], [70, 70, 70, 20]
+    inside = [(-2.5, 2.5), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0)]
+    found = y.astype(np.float64)
+    for j in range(y.shape[1]):
+        templates, normaliser = [], None
+        for part in (data, simulation):
+            rows = transformed(part.conditions, part.targets[:, j])
+            kept = np.abs(rows[:, 0]) < 150  # sentinels have no density
+            w = part.weights[kept]
+            if normaliser is None:
+                normaliser = de.create_normaliser(
+                    rows[kept], ranges, [1000, 100, 100, 100], weights=w
+                )
+            rows = de.normalise(rows[kept], normaliser, methods)
+            counts, edges = np.histogramdd(rows, bins=bins, range=inside, weights=w)
+            templates.append((gaussian_filter(counts, [2.0, 2.0, 4.0, 4.0]), edges))
+        own = np.abs(y[:, j]) < 150
+        rows = de.normalise(transformed(x, y[:, j])[own], normaliser, methods)
+        (real, edges), (made, _) = templates
+        span = {"range": inside[0], "bins": 200}
+        rank, _ = de.batch_cdf(made, edges, rows[:, 1:], rows[:, 0], **span)
+        value, _ = de.resample(real, edges, rows[:, 1:], rnd=rank, **span)
+        found[own, j] = de.unnormalise(value, normaliser[:1], methods[:1])[:, 0]
+    return found.astype(np.float32)
+
+
 def corrected(model, x, y, *, seed):
     """Return the targets that a corrector makes of simulated ones."""
-    from pidgan.bundle.card import sample_targets
-
     return sample_targets(model, np.hstack([x, y]), seed=seed)
 
 
@@ -137,3 +196,101 @@ def ranks_in(index, values):
 def rank_correlation(index, first, second):
     """Return Spearman's correlation of two variables among rows of like conditions."""
     return spearmanr(ranks_in(index, first), ranks_in(index, second)).statistic
+
+
+def shares(y):
+    """Return shares of rows that are lost, at zero, and tied in two pairs."""
+    k, p, _, _, bt = y.T
+    lost, zero = k == -999, (k == 0) & (p == 0)
+    free = ~lost & ~zero
+    return {
+        "-999": lost.mean(),
+        "0": zero.mean(),
+        "k = bt": (free & (k == bt)).mean(),
+        "p = bt": (free & (p == bt)).mean(),
+    }
+
+
+def judge(folder, n, *, seed=77):
+    """Print the figures of a corrector on fresh rows."""
+    model = pidgan.open_bundle(folder / "corrector.onnx")
+    x, y, isolation = fresh(SIMULATION, n, seed=seed)
+    real_x, real_y, real_isolation = fresh(DATA, n, seed=seed + 1)
+    other_x, other_y, _ = fresh(DATA, n, seed=seed + 2)
+    training = [
+        pidgan.Dataset.open(folder / name).part("train")
+        for name in ("data", "simulation")
+    ]
+    made = {
+        "simulation": y,
+        "corrected": corrected(model, x, y, seed=seed),
+        "generated": generated(x, other_x, other_y, seed=seed),
+        "one variable at a time": one_at_a_time(x, y, *training),
+    }
+    made = {name: values for name, values in made.items() if values is not None}
+    own, real = cells(x), cells(real_x)
+    rows = min(len(x), len(real_x), C2ST_ROWS)
+    data = with_differences(real_x[:rows], real_y[:rows])
+    half = c2st(data[: rows // 2], data[rows // 2 :])
+    print(f"floor of the C2ST {half.auc:.3f} +- {half.error:.3f}")
+    for name, values in {**made, "data": real_y}.items():
+        print(f"{name}: {np.isnan(values).any(axis=1).sum()} rows without values")
+        print("  shares", {k: f"{v:.4f}" for k, v in shares(values).items()})
+        is_data = name == "data"
+        index, event = (real, real_isolation) if is_data else (own, isolation)
+        for j, target in enumerate(TARGETS):
+            kept = 1.0 if is_data else rank_correlation(own, y[:, j], values[:, j])
+            shared = rank_correlation(index, values[:, j], event)
+            print(f"  {target}: with y {kept:.3f}, with the event {shared:.3f}")
+        if not is_data:
+            found = c2st(data, with_differences(x[:rows], values[:rows]))
+            print(f"  C2ST {found.auc:.3f} +- {found.error:.3f}", flush=True)
+
+
+def draw_picture(folder, n, *, seed=77):
+    """Draw one target, and what it shares with the event, in three ways and in data."""
+    model = pidgan.open_bundle(folder / "corrector.onnx")
+    x, y, isolation = fresh(SIMULATION, n, seed=seed)
+    _, real_y, real_isolation = fresh(DATA, n, seed=seed + 1)
+    other_x, other_y, _ = fresh(DATA, n, seed=seed + 2)
+    shown = {
+        "simulation": (y, isolation),
+        "generated": (generated(x, other_x, other_y, seed=seed), isolation),
+        "corrected": (corrected(model, x, y, seed=seed), isolation),
+        "data": (real_y, real_isolation),
+    }
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    edges = np.linspace(-40, 120, 65)
+    for name, (values, event) in shown.items():
+        k = values[:, 0]
+        style = {"color": "black", "lw": 1.6} if name == "data" else {"lw": 1.2}
+        left.stairs(np.histogram(k, edges, density=True)[0], edges, label=name, **style)
+        bins = np.linspace(-20, 100, 13)
+        place = np.digitize(k, bins)
+        mean = [event[place == b].mean() for b in range(1, len(bins))]
+        right.plot(0.5 * (bins[1:] + bins[:-1]), mean, label=name, **style)
+    left.set(xlabel="RichDLLk", ylabel="share of tracks per unit", yscale="log")
+    right.set(xlabel="RichDLLk", ylabel="mean of a variable of the event")
+    left.legend()
+    figure.savefig(PICTURE, dpi=130)
+    print(PICTURE)
+
+
+def main():
+    """Run one part of the study."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["sample", "judge", "draw"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-n", type=int, default=FRESH)
+    given = parser.parse_args()
+    if given.part == "sample":
+        make_samples(given.folder)
+    elif given.part == "draw":
+        draw_picture(given.folder, given.n)
+    else:
+        judge(given.folder, given.n)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def test_nothing_is_added_where_each_row_is_used_once() -> None:
 @pytest.mark.filterwarnings("ignore:cut .* fewer than 20")
 def test_map_covers_the_truth_with_a_small_simulation() -> None:
     """Rows of data and of simulation are few, and both count in the uncertainty."""
-    pulls, cut = [], 2.0
-    for seed in range(24):
+    pulls, cut, few = [], 2.0, "PIDGAN_TOYS" not in os.environ
+    for seed in range(24 if few else 1000):
         rng = np.random.default_rng(seed)
         shift = 0.3 * rng.standard_normal()
         frame = frame_of(draw(rng, 3000, shift=shift))
@@ -130,8 +131,9 @@ def test_map_covers_the_truth_with_a_small_simulation() -> None:
         truth = norm.sf(cut - mean).mean()
         one = result[0]
         pulls.append((one.value - truth) / one.total)
-    assert 0.55 < (np.abs(pulls) < 1).mean() < 0.88
-    assert (np.abs(pulls) < 2).mean() > 0.9
+    within = [float((np.abs(pulls) < k).mean()) for k in (1, 1.96)]
+    assert 0.5 < within[0] < 0.9 if few else 0.64 < within[0] < 0.74, within
+    assert within[1] > 0.85 if few else 0.92 < within[1] < 0.98, within
 
 
 @pytest.fixture(scope="module")
