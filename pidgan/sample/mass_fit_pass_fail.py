@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc  # scipy.stats takes a second to load
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.errors import FitError
@@ -207,7 +207,7 @@ class _Fitted:
             chi2 += float(np.sum((merged[0] - merged[1])[use] ** 2 / merged[1][use]))
             n += int(np.count_nonzero(use))
         n_dof = n - int(np.count_nonzero(self.free))
-        return float(chi2_distribution.sf(chi2, n_dof)) if n_dof > 0 else 1.0
+        return float(chdtrc(n_dof, chi2)) if n_dof > 0 else 1.0
 
 
 def _histograms(kinds: Sequence[FloatArray]) -> FloatArray:

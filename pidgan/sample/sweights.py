@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import chi2 as chi2_distribution
+from scipy.special import chdtrc  # scipy.stats takes a second to load
 
 from pidgan import higher
 from pidgan.arguments import checked
@@ -169,7 +169,7 @@ def compute_sweights(
     ]
     # The two yields are parameters too.
     chi2, n_dof = _goodness(counts, expected[0] + expected[1], len(fit.values))
-    p_value = float(chi2_distribution.sf(chi2, n_dof)) if n_dof > 0 else 1.0
+    p_value = float(chdtrc(n_dof, chi2)) if n_dof > 0 else 1.0
     if p_value < POOR_P_VALUE:
         warnings.warn(
             f"{where}: the fit describes the data poorly, chi2/ndof = {chi2:.0f}/"
