@@ -144,7 +144,7 @@ _HOMES = {
     "FamilyFigures": "report.family_comparison",
     "FitError": "errors",
     "MapError": "errors",
-    "MapInput": "report.map_page",
+    "MapInput": "report.map_input",
     "Model": "training.model",
     "NtupleError": "errors",
     "Pictures": "report.pictures",

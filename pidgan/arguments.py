@@ -87,7 +87,8 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
         if choices and isinstance(value, str):
             listed = f"one of {', '.join(choices)}"
             raise ValueError(f"{shown}, expected {listed}{nearest(value, choices)}")
-        raise TypeError(f"{shown} ({type(value).__name__}), expected {_text(hint)}")
+        kind, fix = type(value).__name__, repair(name, value)
+        raise TypeError(f"{shown} ({kind}), expected {_text(hint)}{fix}")
     is_path = isinstance(value, str | os.PathLike) and Path in _parts(hint)
     if is_path and not _is_name(str(value)):
         raise ValueError(
@@ -103,6 +104,14 @@ def _check(function: str, name: str, value: Any, hint: Any) -> None:
         bound = f"at least {least}" if value < least else f"at most {most}"
         if not least <= value <= most:
             raise ValueError(f"{name} is {value}, expected {bound}")
+
+
+def repair(name: str, value: Any) -> str:
+    """Return how a table of another library becomes a DataFrame, for a message."""
+    for method in ("to_pandas", "to_frame"):
+        if callable(getattr(value, method, None)):
+            return f"; give {name}.{method}()"
+    return ""
 
 
 def check_path(function: str, path: Any) -> None:

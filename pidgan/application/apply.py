@@ -43,6 +43,7 @@ from pidgan.files.frames import Rows, is_frame
 from pidgan.files.places import check_output
 from pidgan.files.tables import describe_tree, find_outputs, find_sources
 from pidgan.files.trees import Source, file_stamp
+from pidgan.files.wording import words_of_rows
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.progress import CountProgress, entries_progress
 
@@ -146,6 +147,7 @@ class ApplySummary:
 
 
 @checked
+@words_of_rows("files")
 def apply(
     tracks: Mapping[str, Track],
     files: Rows,

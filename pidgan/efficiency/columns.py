@@ -51,9 +51,11 @@ from pidgan.files.computing import compute_columns
 from pidgan.files.copying import copy_file
 from pidgan.files.frames import Rows, with_columns
 from pidgan.files.trees import Addition
+from pidgan.files.wording import words_of_rows
 
 
 @checked
+@words_of_rows("files")
 def write_efficiency_columns(
     maps: Mapping[str, GivenMap],
     files: Rows,

@@ -70,6 +70,7 @@ from pidgan.efficiency.track_maps import (
 from pidgan.efficiency.track_where import Wheres, parse_wheres, where_text
 from pidgan.errors import MapError, PidganWarning
 from pidgan.files.frames import Rows
+from pidgan.files.wording import words_of_rows
 from pidgan.notebook import Facts, shown
 from pidgan.sample.weights import check_weights
 
@@ -227,6 +228,7 @@ class PidEfficiencies:
 
 
 @checked
+@words_of_rows("files")
 def pid_efficiency(
     maps: Mapping[str, GivenMap],
     files: Rows,

@@ -38,6 +38,7 @@ from pidgan.efficiency.table_rows import (
 from pidgan.errors import DatasetError, PidganWarning
 from pidgan.files.frames import Rows
 from pidgan.files.seals import reason
+from pidgan.files.wording import words_of_rows
 from pidgan.notebook import Facts, count, listed, shown
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.weights import check_weights, n_eff_of_sums
@@ -354,6 +355,7 @@ class EfficiencyTable:
 
 
 @checked
+@words_of_rows("frame")
 def efficiency_table(
     frame: Rows,
     cuts: Sequence[str] | str,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pidgan.arguments import brief
+from pidgan.arguments import brief, repair
 from pidgan.errors import NtupleError
 from pidgan.files.trees import RECORD, BranchType, Source, entry_shape, row_slices
 
@@ -114,7 +114,8 @@ def frame_source(rows: Any, name: str = "") -> Source:
     """
     if not is_frame(rows):
         shown = f"{brief(rows)} ({type(rows).__name__})"
-        raise TypeError(f"{name or 'frame'} is {shown}, expected {EXPECTED}")
+        fix = repair(name or "frame", rows)
+        raise TypeError(f"{name or 'frame'} is {shown}, expected {EXPECTED}{fix}")
     where = name or _title(rows)
     make = _tree_of_frame if isinstance(rows, pd.DataFrame) else _tree_of_arrays
     return Source(where, table=make(rows, where))

@@ -3,8 +3,9 @@
 `validation` compares generated with real rows, of tracks and of showers; `report` has
 the outcome, which saves itself, and `verdict` says what its figures are together.
 `page` is the page of every report and `index_page` that of a folder of reports.
-`map_page` is the page of efficiency maps and working points, `family_comparison` that
-of families, `control_page` that of control channels. `metrics`, `shower_metrics` and
+`map_page` is the page of efficiency maps and working points, `map_input` its input,
+`family_comparison` that of families, `control_page` that of control channels.
+`metrics`, `shower_metrics` and
 `pads` are the distances behind the figures, `shower_validation` applies them to
 showers. `drawing` has the pictures of datasets, generators, maps, tables and ntuples,
 `drawn_maps` those of maps, and `pictures` writes them, under names that `suffixes`
@@ -17,6 +18,7 @@ __all__ = [
     "drawn_maps",
     "family_comparison",
     "index_page",
+    "map_input",
     "map_page",
     "metrics",
     "pads",

@@ -4,14 +4,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.bundle.card import Generator
-from pidgan.bundle.opening import open_generator
 from pidgan.bundle.reference import REPEATS, parse_cuts
 from pidgan.efficiency import real_vs_generated
 from pidgan.efficiency.among import reference_among
@@ -29,6 +26,8 @@ from pidgan.efficiency.variation_parts import parts_of_variations
 from pidgan.efficiency.working_point import WorkingPoint
 from pidgan.files.writing import refuse_existing
 from pidgan.report.index_page import refresh_index
+from pidgan.report.map_input import GivenInput, open_input
+from pidgan.report.map_input import MapInput as MapInput
 from pidgan.report.page import Picture, Section, Table, with_error, write_page
 from pidgan.report.plots import Figure, efficiencies
 from pidgan.report.verdict import chi2_pull, judge
@@ -40,31 +39,12 @@ CORRECTED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapInput:
-    """An efficiency map with the generator and the rows that it was made from.
-
-    Attributes:
-        map: Efficiency map, from `run_systematics`, or its file, which is opened.
-        generator: Generator of the map: a model or a bundle, or its path.
-        reference: Reference rows of the map; None means those of the generator.
-    """
-
-    map: EfficiencyMap
-    generator: Generator
-    reference: Any = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "map", EfficiencyMap.open(self.map))
-        object.__setattr__(self, "generator", open_generator(self.generator))
-
-
 @checked
 def write_map_report(
-    nominal: MapInput,
+    nominal: GivenInput,
     directory: str | Path,
     *,
-    misid: Sequence[MapInput] = (),
+    misid: Sequence[GivenInput] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write report.html of an efficiency map to a directory, and return its path.
@@ -75,16 +55,19 @@ def write_map_report(
     the reference rows.
 
     Args:
-        nominal: Map of the signal species.
+        nominal: Map of the signal species with its generator; or the path of the map,
+            if its bundle lies beside it, or "demo-kaon".
         directory: Directory to write into; a new one appears complete or not at all.
         misid: Maps of other species with the same cuts, whose misID is shown too.
         overwrite: Whether the report in an existing directory is replaced.
 
     Raises:
-        PidganError: The directory exists and `overwrite` is not set.
+        PidganError: The directory exists and `overwrite` is not set, or a map has no
+            bundle beside it.
     """
     refuse_existing(directory, overwrite=overwrite)
-    views = [_view(one, misid=i > 0) for i, one in enumerate((nominal, *misid))]
+    given = map(open_input, (nominal, *misid))
+    views = [_view(one, misid=i > 0) for i, one in enumerate(given)]
     meta = views[0].map.metadata
     path = write_page(
         directory,

@@ -147,6 +147,12 @@ def parse_cut(
     them is in `names`. A CutError says which name is unknown, or which part is no
     comparison of columns and numbers.
     """
+    if "{track}" in str(text):
+        bare = str(text).replace("{track}_", "").replace("{track}", "")
+        raise CutError(
+            f"cut {shown(text)}: {{track}} is the prefix of a track in an ntuple, and "
+            f"these rows have none; name the variable alone, {bare!r}"
+        )
     known = None if names is None else list(names)
     tree = syntax_tree(text)
     try:
@@ -243,6 +249,9 @@ def _column(text: str, name: str, columns: Columns) -> Any:
 
 def _unknown(text: str, name: str, known: Sequence[str]) -> CutError:
     hint = nearest(name, known)
+    bare = [one for one in known if name.endswith(f"_{one}")]
+    if bare:
+        hint = f"; closest: {max(bare, key=len)!r}, without the prefix of a track"
     if not hint and known:
         hint = "; known: " + ", ".join(map(repr, known[:8]))
     return CutError(f"cut {shown(text)} names an unknown variable {name!r}{hint}")

@@ -218,7 +218,20 @@ def _resolved(
     if any(key in content for key in WEIGHTINGS):
         for key in WEIGHTINGS:
             inherited.pop(key, None)
+    if "conditions" in content:
+        _drop_binnings(inherited, content["conditions"])
     return inherited | content
+
+
+def _drop_binnings(inherited: dict[str, Any], conditions: Any) -> None:
+    """Remove inherited binnings in conditions that a definition does not have."""
+    listed = conditions if isinstance(conditions, list) else []
+    names = {one.get("name") for one in listed if isinstance(one, dict)}
+    for key in ("binning", "map_binning"):
+        edges = inherited.get(key, {})
+        edges = load_binning(edges) if isinstance(edges, str) else edges
+        if not names >= set(edges):
+            del inherited[key]
 
 
 def _earlier(path: Path, name: Any, *, later: tuple[Path, ...]) -> dict[str, Any]:

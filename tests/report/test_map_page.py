@@ -1,6 +1,7 @@
 """The report of an efficiency map: what it shows, for maps of any kind."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 from toy_map import combine_rows
 
+from pidgan.bundle.shipped import shipped_path
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.map_averages import average, map_sizes
 from pidgan.efficiency.real_vs_generated import closure_table
 from pidgan.efficiency.systematics import run_systematics
-from pidgan.errors import PidganError
+from pidgan.errors import MapError, PidganError
 
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
@@ -161,3 +163,17 @@ def test_an_efficiency_on_the_reference_rows_is_that_of_the_map(
     assert found.correction == pytest.approx(own["corrected"] - own["generated"])
     assert found.syst["calibration"] == pytest.approx(own["error_calibration"])
     assert found.syst["scale_P"] == pytest.approx(own["error_scale_P"])
+
+
+def test_a_report_finds_the_bundle_of_a_map(tmp_path: Path) -> None:
+    page = write_map_report("demo-kaon", tmp_path / "report")
+    assert "Efficiency of K+, RichDLLk &gt; 0" in page.read_text()
+    found = EfficiencyMap.open("demo-kaon")
+    path, *_ = found.save(tmp_path / "map.json")
+    with pytest.raises(MapError, match="is not beside it; give MapInput"):
+        write_map_report(path, tmp_path / "other")
+    bundle = shipped_path("demo-kaon", ".onnx")
+    shutil.copy(bundle, tmp_path / "kaon.onnx")
+    reference = bundle.with_name("demo-kaon.reference.parquet")
+    shutil.copy(reference, tmp_path / "kaon.reference.parquet")
+    assert write_map_report(path, tmp_path / "other").is_file()
