@@ -18,6 +18,7 @@ from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.phases import Family, Phase
 from pidgan.training.rows import Rows, device_rows
+from pidgan.training.targets.energy_fits import fit_energies
 
 MIN_TRAINING_ROWS = 50
 PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
@@ -135,9 +136,12 @@ def set_up(
     n_rows = round(n_eff(part.weights))  # mirror images are no rows more
     part = kinds.with_images(sample, part)
     if transforms is None:
+        seen = fit_sample_conditions(sample, part)
         transforms = Transforms(
-            conditions=fit_sample_conditions(sample, part),
-            targets=kinds.fit_targets(
+            conditions=seen,
+            targets=fit_energies(sample, part, seen)
+            if entry.as_energies
+            else kinds.fit_targets(
                 sample, part, plain=entry.published, log_scale=entry.log_scale
             ),
         )

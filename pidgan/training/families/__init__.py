@@ -9,7 +9,7 @@ another has the fields of that other.
 Modules:
     settings: types, meanings and texts of settings; `reading` finds them in the files.
     distilled, cramer, wgan_gp, kernel_scores, vae, spline_flow, maevskiy2019: tracks.
-    shower_sequence, showers: the cells of a calorimeter.
+    shower_sequence, shower_tree, showers: the cells of a calorimeter.
     clusters: the clusters along a track.
 """
 
@@ -40,13 +40,14 @@ class Entry:
     `home` is module and class of its settings; `targets` is a kind of
     `kind_of`. A `published` recipe sees the columns of the targets as they are,
     and rows as often as they are in the sample. With `log_scale`, energies are
-    logarithms in a common unit.
+    logarithms in a common unit; with `as_energies`, they are coordinates themselves.
     """
 
     home: str
     targets: str = "variables"
     published: bool = False
     log_scale: bool = False
+    as_energies: bool = False
 
 
 TABLE: Mapping[str, Entry] = {
@@ -59,6 +60,7 @@ TABLE: Mapping[str, Entry] = {
     "flow": Entry("spline_flow.Flow"),
     "maevskiy2019": Entry("maevskiy2019.Maevskiy2019", published=True),
     "shower_sequence": Entry("shower_sequence.ShowerSequence", "cells", log_scale=True),
+    "shower_tree": Entry("shower_tree.ShowerTree", "cells", as_energies=True),
     "shower_flow": Entry("showers.ShowerFlow", "cells"),
     "shower_vae": Entry("showers.ShowerVae", "cells"),
     "shower_gan": Entry("showers.ShowerGan", "cells"),

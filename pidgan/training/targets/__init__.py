@@ -5,6 +5,8 @@
 - `sums`: variables of a track that are sums of earlier ones and a rest.
 - `grids`: variables of a track on a grid, and in order; `grid_fits` finds these.
 - `cells`: energies of the cells of a calorimeter; `cell_fits` fits their quantiles.
+- `energies`: energies of the cells of a calorimeter, as they are; `energy_fits` fits
+  what else is known of them.
 - `clusters`: positions of clusters along the helix of a track.
 
 Everything else in the training world knows the protocol `Targets` only. Which kind a
@@ -26,6 +28,7 @@ from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.targets.cell_fits import fit_cells
 from pidgan.training.targets.cells import CellTransform, mirror_images
 from pidgan.training.targets.clusters import cluster_transform
+from pidgan.training.targets.energies import CellEnergies
 from pidgan.training.targets.grid_fits import Stated
 from pidgan.training.targets.sums import find_sums
 from pidgan.training.targets.track_fits import fit_columns, fit_tracks
@@ -148,6 +151,8 @@ def read_targets(sample: Sample, arrays: Mapping[str, Any]) -> Targets:
         return cluster_transform(sample)
     if sample.cells is None:
         return TargetTransform.from_arrays(arrays)
+    if "energies_n_cells" in arrays:
+        return CellEnergies.from_arrays(arrays)
     return CellTransform.from_arrays(arrays)
 
 
