@@ -96,7 +96,8 @@ def halve(view: View) -> Halvings:
         at=[np.full(la.shape, k) for k, la in enumerate(layers)],
     )
     splits: list[tuple[int, int, int, int]] = []
-    stages, slots, shapes = [], [], []
+    stages: list[IntArray] = []
+    slots, shapes = [], []
     while axes := _next_axes(tree):
         for parity in (0, 1):
             start = len(splits)

@@ -211,7 +211,8 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     shell_complete=completion.completes(completion.family_names),
     metavar="NAME",
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
-    "families` lists them.  [default: distilled; for cells shower_sequence]",
+    "families` lists them.  [default: distilled; for cells shower_sequence, "
+    "or shower_tree for voxels that sample showers]",
 )
 @options.budget("10m")
 @options.steps
@@ -242,11 +243,13 @@ def train(
     """Train a generator on a dataset."""
     _check_length(given)
     from pidgan.training import families
+    from pidgan.training.families.default import default_name
 
     opened = pidgan.Dataset.open(dataset)
     # Tensorflow takes seconds: a misspelt word should not.
     if not opened.sample.links:
-        name = families.choose_name(given["family"], None, opened.sample)
+        name = given["family"] or default_name(opened)
+        name = families.choose_name(name, None, opened.sample)
         families.check_settings(name, given["settings"])
     options.refuse_place(output, "model", "unfinished", "members", "folder")
     may_write = overwrite or given["resume"] or not _holds_training(output)

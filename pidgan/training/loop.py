@@ -95,8 +95,8 @@ def train(
         dataset: Dataset from `build_dataset`, or its folder.
         family: How the generator is learnt: the name of a family or of a published
             recipe, or a value with its settings, such as
-            `pidgan.training.families.WganGp(width=64)`. The default is "distilled", and
-            "shower_sequence" for the cells of a calorimeter.
+            `pidgan.training.families.WganGp(width=64)`. The default is "distilled"; for
+            cells "shower_sequence", or "shower_tree" for voxels that sample showers.
         recipe: Second spelling of `family` for a published recipe, "maevskiy2019".
         budget: Wall-clock time, "10m" or seconds; 10 minutes by default. It is kept
             also where the machine becomes slower or faster. "10m cpu" is time of the
@@ -151,7 +151,7 @@ def train(
                 **own,
             )
         duration, pace = length(budget, steps)
-        chosen = choose_family(family, recipe, settings, dataset.sample)
+        chosen = choose_family(family, recipe, settings, dataset)
         lengths: Any = {"budget": duration, "pace": pace}
         return run_training(
             dataset, chosen, progress=show, callbacks=callbacks, **lengths, **own

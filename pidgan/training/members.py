@@ -83,7 +83,7 @@ def train_members(
     dataset = Dataset.open(dataset)
     links = dataset.sample.links
     duration, pace = length(budget, None if links else steps)
-    chosen = choose_family(family, recipe, settings, dataset.sample)
+    chosen = choose_family(family, recipe, settings, dataset)
     folder = Path(directory)
     models: list[Model | Chain] = []
     with training_progress(progress, named=True) as told:

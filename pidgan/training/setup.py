@@ -14,6 +14,7 @@ from pidgan.sample.weights import n_eff
 from pidgan.training import families
 from pidgan.training import targets as kinds
 from pidgan.training.conditions import ConditionTransform, fit_conditions
+from pidgan.training.families.default import default_name
 from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.phases import Family, Phase
@@ -25,9 +26,18 @@ PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
 
 
 def choose_family(
-    family: Any, recipe: str | None, settings: Mapping[str, Any] | None, sample: Sample
+    family: Any,
+    recipe: str | None,
+    settings: Mapping[str, Any] | None,
+    data: Sample | Dataset,
 ) -> Any:
-    """Return the settings of the family that `train` is asked for, as one value."""
+    """Return the settings of the family that `train` is asked for, as one value.
+
+    The default depends on the rows of a dataset; of a sample it is the kind's first.
+    """
+    sample = data.sample if isinstance(data, Dataset) else data
+    if family is None and recipe is None and isinstance(data, Dataset):
+        family = default_name(data)
     if recipe is not None or family is None or isinstance(family, str):
         if family is not None and not isinstance(family, str):
             raise ValueError("give a family or a recipe, not both")

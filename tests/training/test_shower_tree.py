@@ -231,6 +231,20 @@ def test_keras_equals_onnx_and_a_saved_model(
     )
 
 
+def test_the_default_follows_the_calorimeter(dataset: Dataset, tmp_path: Path) -> None:
+    from pidgan.training.families.default import default_name
+
+    assert default_name(dataset) == "shower_tree"
+    # A block that holds all of a shower, and sees all of it.
+    showers = hadrons(N, 4)
+    total = showers["cells"].sum(axis=(1, 2, 3))
+    whole = showers["energy"] * np.random.default_rng(1).normal(0.9, 0.005, N)
+    showers["cells"] *= (whole / total)[:, None, None, None]
+    np.savez(tmp_path / "block.npz", **showers)
+    block = build_dataset(definition(), tmp_path / "block.npz", seed=2)
+    assert default_name(block) == "shower_sequence"
+
+
 def test_two_views_are_refused(tmp_path: Path) -> None:
     from pidgan.simulation import simulate_showers
     from pidgan.simulation.calorimeter import GEOMETRY

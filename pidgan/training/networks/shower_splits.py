@@ -50,7 +50,8 @@ class ShowerSplits:
             seed=seed,
             is_split=False,
         )
-        self.layers = self.halves = None
+        self.layers: Any = None  # of a single layer there is none
+        self.halves: Any = None  # nor of single cells
         if self.n_layers > 1:
             self.layers = SplitNetwork(
                 MEMORY + 5 + 1 + n_told,
