@@ -212,7 +212,7 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     metavar="NAME",
     help="Way in which the generator is learnt, or a published recipe; `pidgan "
     "families` lists them.  [default: distilled; for cells shower_sequence, "
-    "or shower_tree for voxels that sample showers]",
+    "or shower_tree for the voxels of hadrons]",
 )
 @options.budget("10m")
 @options.steps

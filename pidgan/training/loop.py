@@ -96,7 +96,7 @@ def train(
         family: How the generator is learnt: the name of a family or of a published
             recipe, or a value with its settings, such as
             `pidgan.training.families.WganGp(width=64)`. The default is "distilled"; for
-            cells "shower_sequence", or "shower_tree" for voxels that sample showers.
+            cells "shower_sequence", or "shower_tree" for the voxels of hadrons.
         recipe: Second spelling of `family` for a published recipe, "maevskiy2019".
         budget: Wall-clock time, "10m" or seconds; 10 minutes by default. It is kept
             also where the machine becomes slower or faster. "10m cpu" is time of the

@@ -5,9 +5,9 @@ import numpy as np
 from pidgan.sample.dataset import Dataset
 from pidgan.training.families import TABLE, kind_of
 
-# The total of a calorimeter that samples showers fluctuates by more than this; that of
-# a block that holds and sees all of a shower does not.
-SAMPLING_SPREAD = 0.03
+# The total of showers of hadrons in a calorimeter that samples them fluctuates by more
+# than this, that of electrons and photons hardly ever (docs/explanation/showers.md).
+SAMPLING_SPREAD = 0.08
 # Showers of about one energy, of which the spread is found.
 GROUP_SHOWERS = 50
 ONE_SIGMA = 0.158655
