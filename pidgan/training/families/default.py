@@ -16,8 +16,8 @@ ONE_SIGMA = 0.158655
 def default_name(dataset: Dataset) -> str:
     """Return the name of the family that is taken if none is asked for.
 
-    It is the first one for the kind of targets, but "shower_tree" for the voxels of a
-    sampling calorimeter: one view of several layers of cells, whose total fluctuates.
+    It is the first one for the kind of targets, but "shower_tree" for the voxels of
+    hadrons: one view of several layers of cells, whose total fluctuates.
     """
     kind = kind_of(dataset.sample)
     if kind == "cells" and _is_sampling(dataset):
