@@ -139,7 +139,15 @@ def _half_interval(found: RealVsGenerated, cut: int) -> FloatArray:
 
 
 def quantile_edges(values: FloatArray, n: int) -> tuple[float, ...]:
-    """Return edges of bins with equally many rows; fewer bins where values repeat."""
+    """Return edges of bins with equally many rows; fewer bins where values repeat.
+
+    A condition of few values, such as a charge, has a bin for each of them.
+    """
+    single = np.unique(values.astype(np.float64))
+    if 1 < len(single) <= n:
+        inner = (single[1:] + single[:-1]) / 2
+        ends = 2 * single[0] - inner[0], 2 * single[-1] - inner[-1]
+        return (float(ends[0]), *map(float, inner), float(ends[1]))
     edges = np.unique(np.quantile(values.astype(np.float64), np.linspace(0, 1, n + 1)))
     # A bin does not contain its upper edge; the largest value must be inside.
     last = float(np.nextafter(np.float32(edges[-1]), np.float32(np.inf)))

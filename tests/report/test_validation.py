@@ -17,6 +17,7 @@ from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
 from pidgan.report.drawing import plot
 from pidgan.report.page import Picture, Section, Table
 from pidgan.report.report import Report
+from pidgan.report.track_cuts import quantile_edges
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.loading import load_binning
@@ -319,3 +320,9 @@ def test_report_is_one_page_beside_its_json(report: Report, tmp_path: Path) -> N
         assert f">{title}</a>" in text
     with pytest.raises(PidganError, match="out exists"):
         report.save(tmp_path / "out")
+
+
+def test_a_charge_has_a_bin_for_each_value() -> None:
+    charge = np.repeat(np.array([-1.0, 1.0], np.float32), [70, 30])
+    assert quantile_edges(charge, 3) == (-2.0, 0.0, 2.0)
+    assert len(quantile_edges(np.linspace(0, 1, 99), 3)) == 4
