@@ -64,7 +64,8 @@ def load_binning(name: str) -> dict[str, tuple[float, ...]]:
     "hadrons_map" and "run3_hadrons_map".
 
     A file of PIDCalib2, `{"K": {"P": [3000, 9300, ...]}}`, is named by its path, with
-    the particle behind a colon if it has several: "my_binning.json:K".
+    the particle behind a colon if it has several: "my_binning.json:K". So is one block
+    of the irregular bins of its `optbinscheme`: "scheme.json:block0".
 
     Args:
         name: Name of the binning, or path of a JSON file of PIDCalib2.
@@ -96,6 +97,8 @@ def _pidcalib_binning(path: str, particle: str) -> dict[str, tuple[float, ...]]:
     wanted = 'expected {"K": {"P": [3000, 9300, ...]}}, as for PIDCalib2'
     if not isinstance(content, dict) or not content:
         raise SampleError(f"{path} holds no binning, {wanted}")
+    if isinstance(content.get("binning_files"), list):
+        content, particle = _block_of(path, content["binning_files"], particle)
     if not particle and len(content) > 1:
         listed = ", ".join(map(str, content))
         raise SampleError(
@@ -124,6 +127,31 @@ def _pidcalib_binning(path: str, particle: str) -> dict[str, tuple[float, ...]]:
                 "least two that do"
             )
     return edges
+
+
+def _block_of(path: str, blocks: list[Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return one block of the irregular bins of PIDCalib2's optbinscheme.
+
+    Each block has bins of its own; rows of other blocks lie outside.
+    """
+    known = {
+        str(one["filename_suffix"]): one["binning_scheme"]
+        for one in blocks
+        if isinstance(one, dict)
+        and isinstance(one.get("binning_scheme"), dict)
+        and one["binning_scheme"]
+        and "filename_suffix" in one
+    }
+    if not known:
+        raise SampleError(f"{path}: 'binning_files' holds no block with its bins")
+    name = name or (next(iter(known)) if len(known) == 1 else "")
+    if name not in known:
+        raise SampleError(
+            f"{path} has {len(known)} blocks with bins of their own, "
+            f"{', '.join(known)}; name one, {path}:{next(iter(known))}"
+            f"{nearest(name, known) if name else ''}"
+        )
+    return known[name], ""
 
 
 def list_binnings() -> tuple[str, ...]:
