@@ -11,8 +11,8 @@ a track, `made_by` which of them serves a row, `events` rows that fluctuate toge
 tables as files, `map_averages` averages over bins, `variation_parts` parts of an
 uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` compares
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
-puts its factor into a map. `fit_inputs`,
-`misid_matrix` and `sysvar_table` are what fits read.
+puts its factor into a map. `control_rows` reads control samples, and `counted` counts
+signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
 """
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "binning",
     "control",
     "control_result",
+    "control_rows",
+    "counted",
     "efficiency_map",
     "events",
     "fit_inputs",

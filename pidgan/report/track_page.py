@@ -21,6 +21,7 @@ from pidgan.report.track_summary import (
     summary_section,
     with_pull,
 )
+from pidgan.report.weights_section import weights_section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ def _sections(figures: Mapping[str, Any], data: TrackData) -> Iterator[Section]:
     yield _condition_section(figures, data)
     if data.mass_fit:
         yield _fit_section(data.mass_fit)
+    yield from weights_section(figures)
     yield from report.training_sections(data.history)
     yield _shares_section(figures)
 

@@ -34,6 +34,7 @@ from pidgan.report.report import Report, plain
 from pidgan.report.shower_validation import compare_showers
 from pidgan.report.track_figures import TrackRows, is_usable, take
 from pidgan.report.track_page import TrackData, track_report
+from pidgan.report.weights_section import weight_figures
 from pidgan.sample.cuts import cut_texts
 from pidgan.sample.dataset import Dataset, Part, PartName
 from pidgan.sample.weights import n_eff
@@ -200,6 +201,7 @@ def _validate_tracks(
         "correlations": correlation_figures(rows),
         "correlations_in_bins": correlations_in_bins(rows, followed_pairs(rows, texts)),
         "conditions": condition_figures(rows, seed=seed),
+        "independence": weight_figures(rows, texts),
     }
     drawn = TrackData(
         rows=rows,
