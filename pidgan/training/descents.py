@@ -105,17 +105,19 @@ class Descents:
             clock = Clock(step=step, begin=begin, end=end, total=total, start=start)
             return self.step(phase, batch, tf.random.fold_in(stream, NOISE), clock)
 
-        @tf.function(jit_compile=xla)  # type: ignore[untyped-decorator]
+        # AutoGraph does not understand a Python loop here in Python 3.13.
+        @tf.function(jit_compile=xla, autograph=False)  # type: ignore[untyped-decorator]
         def loop(
             first: Any, n: Any, begin: Any, end: Any, start: Any, total: Any
         ) -> Any:
             bounds = (begin, end, start, total)
-            sums = one_step(first, *bounds)
-            i = tf.constant(1)
-            while i < n:
+
+            def more(i: Any, sums: dict[str, Any]) -> Any:
                 losses = one_step(first + i, *bounds)
-                sums = {key: sums[key] + losses[key] for key in sums}
-                i += 1
+                return i + 1, {key: sums[key] + losses[key] for key in sums}
+
+            begun = (tf.constant(1), one_step(first, *bounds))
+            _, sums = tf.while_loop(lambda i, _: i < n, more, begun)
             return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
 
         def run(*numbers: int) -> dict[str, float]:
