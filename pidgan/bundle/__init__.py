@@ -14,6 +14,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `opening`: generators that are given by their path.
 - `noise`: standard normal noise keyed by integers.
 - `reference`: reference rows, and cuts on generated targets.
+- `session`: ONNX files that are run.
 - `shipped`: a small bundle that comes with the package, and its map.
 - `when`: values of columns that a bundle serves, as text.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "noise",
     "opening",
     "reference",
+    "session",
     "shipped",
     "when",
 ]

@@ -5,6 +5,7 @@ The graph runs rearranged (`pidgan.bundle.rearranged`) where it can.
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,3 +247,27 @@ def _padded_columns(rows: Float32Array, size: int) -> Float32Array:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def open_function(path: Path) -> Callable[[Float32Array], npt.NDArray[Any]]:
+    """Return the function (n, k) -> (n,) of an ONNX file; the last of its outputs.
+
+    A classifier gives the probability of its last class.
+    """
+    try:
+        session = _start_session(path, path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error})") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise BundleError(f"{path}: {len(inputs)} inputs, expected one of shape (n, k)")
+
+    def evaluate(x: Float32Array) -> npt.NDArray[Any]:
+        try:
+            found = np.asarray(session.run(None, {inputs[0].name: x})[-1])
+        except Exception as error:
+            text = f"{path}: the graph cannot be run ({_one_line(error)})"
+            raise BundleError(text) from error
+        return found.reshape(len(x), -1)[:, -1]
+
+    return evaluate

@@ -13,6 +13,7 @@ uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` c
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
 puts its factor into a map. `control_rows` reads control samples, and `counted` counts
 signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
+`derived` adds functions of targets to a generator.
 """
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "control_result",
     "control_rows",
     "counted",
+    "derived",
     "efficiency_map",
     "events",
     "fit_inputs",
