@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         SampleError,
         TrainingError,
     )
+    from pidgan.report.control_page import write_control_report
     from pidgan.report.drawing import plot
     from pidgan.report.family_comparison import (
         FamilyComparison,
@@ -228,6 +229,7 @@ _HOMES = {
     "working_point": "efficiency.working_point",
     "write_efficiency_columns": "efficiency.pid_efficiency",
     "write_index": "report.index_page",
+    "write_control_report": "report.control_page",
     "write_map_report": "report.map_page",
     "write_working_point_report": "report.map_page",
 }
@@ -338,6 +340,7 @@ __all__ = [
     "transfer",
     "validate",
     "working_point",
+    "write_control_report",
     "write_efficiency_columns",
     "write_index",
     "write_map_report",

@@ -62,6 +62,7 @@ def things(world: Path) -> dict[str, Any]:  # noqa: F811
         "bundle": bundle,
         "dataset": pidgan.Dataset.open(world / "kaon"),
         "map": efficiency_map,
+        "control": pidgan.closure(efficiency_map, pidgan.Dataset.open(world / "kaon")),
         "qmap": make_quantile_map(n, 2 * n),
         "frame": rows,
         "numbers": n,
@@ -212,6 +213,12 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
                 "thresholds": [0.0, 5.0],
             },
         ),
+        "closure": (
+            None,
+            {"efficiency_map": t["map"], "control": dataset, "cuts": CUT},
+        ),
+        "transfer": (None, {"efficiency_map": t["map"], "control": t["control"]}),
+        "write_control_report": (None, {"control": t["control"], "directory": new}),
         "write_map_report": (None, {"nominal": t["nominal"], "directory": new}),
         "write_working_point_report": (None, {"point": t["point"], "directory": new}),
         "write_efficiency_columns": (
@@ -318,6 +325,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pidgan.report.track_figures.target_figures", stop)
     monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
     monkeypatch.setattr("pidgan.report.map_page.write_page", stop)
+    monkeypatch.setattr("pidgan.report.control_page.write_page", stop)
     monkeypatch.setattr("pidgan.cli.demo._train", stop)
 
 

@@ -43,7 +43,6 @@ VERBS = {
     "families": "pidgan.training.families.list_families",
     "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",
-    "closure": "pidgan.closure",
     "table": "pidgan.efficiency.real_vs_generated.closure_table",
     "systematics": "pidgan.run_systematics",
     "export": "pidgan.export_bundle",
@@ -56,6 +55,7 @@ VERBS = {
     "apply": "pidgan.apply",
     "correct": "pidgan.correct",
     "efficiency": "pidgan.pid_efficiency",
+    "closure": "pidgan.closure",
     "working-point": "pidgan.efficiency.working_point.working_point",
 }
 
