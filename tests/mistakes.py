@@ -42,6 +42,12 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("efficiency analysis.root --map kmap.json", USAGE, ("kmap.json", "--track")),
     (f"{POINT} --cut 'RichDLLk > x'", USAGE, ("--efficiency", "--max-misid")),
     ("validate kaon.onnx kaon -o r --misid kaon.onnx", USAGE, ("GENERATOR=DATASET",)),
+    ("train-corrector kaon -o m", USAGE, ("SIMULATED",)),
+    ("correct analysis.root -o q.root", USAGE, ("--track",)),
+    ("correct --track Kplus=kaon.onnx analysis.root -o q.root", DATA, ("apply",)),
+    ("closure kmap.json -o c.json", USAGE, ("DATASET|FILE",)),
+    ("closure kaon.onnx kaon -o c.json", DATA, ("kaon.onnx", "efficiency map")),
+    ("closure kmap.json kaonn -o c.json", DATA, ("kaonn", "'kaon'")),
     # A value of the wrong form.
     ("train kaon -o m --set width", USAGE, ("'width'", "NAME=VALUE")),
     ("compare kaon --set width=3 -o f", USAGE, ("'width'", "FAMILY.NAME=VALUE")),

@@ -45,6 +45,7 @@ from pidgan.efficiency.control_sums import (
 )
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import FitError, MapError
+from pidgan.files.tables import find_sources
 from pidgan.sample.cuts import cut_texts
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.weights import n_eff
@@ -143,6 +144,7 @@ def closure(
             )
         rows = rows_of_dataset(dataset, opened, parsed, count=count)
     else:
+        find_sources(control)  # a wrong name is said before what files need
         files = _files(species, track, weights, mass, unweighted, count)
         files |= {"targets": targets or {}, "suffix": suffix}
         given = ControlFiles(conditions=conditions or Conditions(), **files)

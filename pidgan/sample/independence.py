@@ -312,7 +312,9 @@ def _test(response: FloatArray, strata: list[_Stratum]) -> Independence:
         pulls=dict(zip(DIRECTIONS, map(float, pulls), strict=True)),
         n_rows=len(used),
         n_strata=len(strata),
-        few=len(outcomes) < 2 or (len(outcomes) == 2 and counts.min() < MIN_OUTCOMES),
+        few=bool(
+            len(outcomes) < 2 or (len(outcomes) == 2 and counts.min() < MIN_OUTCOMES)
+        ),
     )
 
 

@@ -39,7 +39,16 @@ for words in json.loads(sys.argv[1]):
     print("CODE", code, file=sys.stderr, flush=True)
 """
 # Verbs that need more than the base install, and perhaps even to say what is wrong.
-NEED_TRAINING = {"demo", "train", "plot", "report", "compare", "validate", "refine"}
+NEED_TRAINING = {
+    "demo",
+    "train",
+    "train-corrector",
+    "plot",
+    "report",
+    "compare",
+    "validate",
+    "refine",
+}
 
 
 def _run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -104,6 +113,9 @@ def test_every_verb_without_training(world: Path) -> None:  # noqa: F811
         if verb == "prepare":  # of an analysis ntuple
             assert code == "1"
             assert "has none of the trees" in text
+        elif verb == "correct":  # by a generator
+            assert code == "1"
+            assert "is a generator" in text
         elif verb in NEED_TRAINING:
             lines = [li for li in text.splitlines() if li.startswith("pidgan: error:")]
             assert (code, len(lines)) == ("1", 1), (verb, text)
