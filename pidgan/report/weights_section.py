@@ -93,11 +93,12 @@ def _curve(
     mean = np.bincount(place, response, len(n)) / n
     expected = np.bincount(place, basis @ known, len(n)) / n
     p = np.clip(expected, 0.5 / n, 1 - 0.5 / n)
+    error = np.sqrt(p * (1 - p) / n)
     return {
-        "edges": edges,
-        "share": mean,
-        "error": np.sqrt(p * (1 - p) / n),
-        "expected": expected,
+        "edges": edges.tolist(),
+        "share": mean.tolist(),
+        "error": error.tolist(),
+        "expected": expected.tolist(),
     }
 
 

@@ -1,6 +1,8 @@
 """The section of a validation that questions sWeights."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,8 +54,12 @@ def test_a_dependence_is_in_the_report() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_independence_is_in_the_report_too() -> None:
-    found = judged(with_mass(0.0)).numbers["independence"]
+def test_independence_is_in_the_report_too(tmp_path: Path) -> None:
+    report = judged(with_mass(0.0))
+    found = report.numbers["independence"]
+    report.save(tmp_path / "report")
+    stored = json.loads((tmp_path / "report/report.json").read_text())
+    assert stored["independence"] == found
     assert found["cuts"]["DLLk > 3"]["p_value"] > 1e-3
     assert set(found["conditions"]) == {"P", "ETA"}
 
