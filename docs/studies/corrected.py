@@ -12,7 +12,8 @@ alignment and another threshold. In both, the photon yield depends on a variable
 no condition, and another branch of the event, `isolation`, depends on it too. `judge`
 simulates fresh rows of both, corrects those of simulation, and prints
 
-- the classifier two-sample test of simulation and data before and after;
+- the classifier two-sample test of simulation and data before and after, in which
+  missing values are those of the simulation;
 - shares of atoms and ties;
 - rank correlations of corrected and simulated targets among rows of like conditions;
 - rank correlations of targets and `isolation` among rows of like conditions.
@@ -243,7 +244,8 @@ def judge(folder, n, *, seed=77):
             shared = rank_correlation(index, values[:, j], event)
             print(f"  {target}: with y {kept:.3f}, with the event {shared:.3f}")
         if not is_data:
-            found = c2st(data, with_differences(x[:rows], values[:rows]))
+            filled = np.where(np.isnan(values), y, values)[:rows]
+            found = c2st(data, with_differences(x[:rows], filled))
             print(f"  C2ST {found.auc:.3f} +- {found.error:.3f}", flush=True)
 
 
