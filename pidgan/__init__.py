@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pidgan.efficiency.binning import choose_edges, equal_population
     from pidgan.efficiency.control import closure
     from pidgan.efficiency.control_result import ControlClosure, CutClosure
+    from pidgan.efficiency.derived import Derived, derive_target
     from pidgan.efficiency.efficiency_map import EfficiencyMap
+    from pidgan.efficiency.fit_inputs import fit_workspace, write_fit_workspace
+    from pidgan.efficiency.misid_matrix import MisIDMatrix, misid_matrix
     from pidgan.efficiency.pid_efficiency import (
         Estimate,
         Estimates,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pidgan.efficiency.real_vs_generated import RealVsGenerated, closure_table
     from pidgan.efficiency.simulated_rows import SimulatedRows, open_simulation
     from pidgan.efficiency.systematics import run_systematics
+    from pidgan.efficiency.sysvar_table import sysvar_table, write_sysvar_table
     from pidgan.efficiency.table import (
         EfficiencyTable,
         cut_covariance,
@@ -135,6 +139,7 @@ _HOMES = {
     "CutScan": "efficiency.working_point",
     "Dataset": "sample.dataset",
     "DatasetError": "errors",
+    "Derived": "efficiency.derived",
     "Distilled": "training.families.distilled",
     "EfficiencyMap": "efficiency.efficiency_map",
     "EfficiencyTable": "efficiency.table",
@@ -146,6 +151,7 @@ _HOMES = {
     "FitError": "errors",
     "MapError": "errors",
     "MapInput": "report.map_input",
+    "MisIDMatrix": "efficiency.misid_matrix",
     "Model": "training.model",
     "NtupleError": "errors",
     "Pictures": "report.pictures",
@@ -179,6 +185,7 @@ _HOMES = {
     "convert_pidcalib_sample": "sample.pidcalib",
     "correct": "application.correct",
     "cut_covariance": "efficiency.table",
+    "derive_target": "efficiency.derived",
     "describe_family": "training.families",
     "efficiency_table": "efficiency.table",
     "equal_population": "efficiency.binning",
@@ -186,6 +193,7 @@ _HOMES = {
     "export_bundle": "training.export",
     "export_c": "bundle.c_file",
     "export_collection_c": "bundle.c_collection",
+    "fit_workspace": "efficiency.fit_inputs",
     "helix_points": "simulation.tpc_clusters",
     "image_moments": "report.pads",
     "list_families": "training.families",
@@ -195,6 +203,7 @@ _HOMES = {
     "load_sample": "sample.loading",
     "make_quantile_map": "application.quantile_map",
     "member_paths": "training.members",
+    "misid_matrix": "efficiency.misid_matrix",
     "moments_chi2": "report.pads",
     "n_sigma": "simulation.tpc",
     "open_bundle": "bundle.bundle",
@@ -221,6 +230,7 @@ _HOMES = {
     "simulate_spectrometer_response": "simulation",
     "simulate_tpc": "simulation",
     "simulate_tpc_response": "simulation",
+    "sysvar_table": "efficiency.sysvar_table",
     "train": "training.loop",
     "train_corrector": "training.correction",
     "train_members": "training.members",
@@ -228,9 +238,11 @@ _HOMES = {
     "validate": "report.validation",
     "working_point": "efficiency.working_point",
     "write_efficiency_columns": "efficiency.pid_efficiency",
+    "write_fit_workspace": "efficiency.fit_inputs",
     "write_index": "report.index_page",
     "write_control_report": "report.control_page",
     "write_map_report": "report.map_page",
+    "write_sysvar_table": "efficiency.sysvar_table",
     "write_working_point_report": "report.map_page",
 }
 
@@ -247,6 +259,7 @@ __all__ = [
     "CutScan",
     "Dataset",
     "DatasetError",
+    "Derived",
     "Distilled",
     "EfficiencyMap",
     "EfficiencyTable",
@@ -258,6 +271,7 @@ __all__ = [
     "FitError",
     "MapError",
     "MapInput",
+    "MisIDMatrix",
     "Model",
     "NtupleError",
     "Pictures",
@@ -292,6 +306,7 @@ __all__ = [
     "convert_pidcalib_sample",
     "correct",
     "cut_covariance",
+    "derive_target",
     "describe_family",
     "efficiency_table",
     "equal_population",
@@ -299,6 +314,7 @@ __all__ = [
     "export_bundle",
     "export_c",
     "export_collection_c",
+    "fit_workspace",
     "helix_points",
     "image_moments",
     "list_families",
@@ -308,6 +324,7 @@ __all__ = [
     "load_sample",
     "make_quantile_map",
     "member_paths",
+    "misid_matrix",
     "moments_chi2",
     "n_sigma",
     "open_bundle",
@@ -334,6 +351,7 @@ __all__ = [
     "simulate_spectrometer_response",
     "simulate_tpc",
     "simulate_tpc_response",
+    "sysvar_table",
     "train",
     "train_corrector",
     "train_members",
@@ -342,8 +360,10 @@ __all__ = [
     "working_point",
     "write_control_report",
     "write_efficiency_columns",
+    "write_fit_workspace",
     "write_index",
     "write_map_report",
+    "write_sysvar_table",
     "write_working_point_report",
 ]
 

@@ -25,6 +25,7 @@ from pidgan.simulation import ANALYSIS_TREE
 from pidgan.simulation.tpc_clusters import draw_helices
 
 CUT = "RichDLLk > 0"
+HELD = "RichDLLk > 5"  # by the map
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 0, 5, 1.5, 10**400, float("nan"), float("inf"), 1j),
     *("", "x", "\0", "é", b"x", (), [], {}, set(), [1], [None], {"a": 1}, {1: "a"}),
@@ -54,7 +55,14 @@ def things(world: Path) -> dict[str, Any]:  # noqa: F811
     point = working_point(
         bundle, cut="RichDLLk > x", efficiency=0.8, binning={"P": 2}, repeats=1
     )
+    quoted = {"maps": {"Kplus": efficiency_map}, "files": world / "analysis.root"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = pidgan.pid_efficiency(**quoted, trust=True)
+        matrix = pidgan.misid_matrix(**quoted, trust=True)
     return {
+        "found": found,
+        "matrix": matrix,
         "model": open_model(world / "kaon-model"),
         "nominal": MapInput(map=efficiency_map, generator=bundle, reference=rows),
         "point": point,
@@ -191,6 +199,25 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "pid_efficiency": (
             None,
             {"maps": {"Kplus": t["map"]}, "files": source, "cuts": CUT},
+        ),
+        "derive_target": (
+            None,
+            {"generator": bundle, "name": "bdt", "function": lambda rows: rows["P"]},
+        ),
+        "fit_workspace": (None, {"found": t["found"]}),
+        "write_fit_workspace": (
+            None,
+            {"found": t["found"], "path": world / "new.json"},
+        ),
+        "misid_matrix": (
+            None,
+            {"maps": {"Kplus": t["map"]}, "files": source, "trust": True},
+        ),
+        "MisIDMatrix.save": (t["matrix"], {"path": world / "new.csv"}),
+        "sysvar_table": (None, {"efficiency_map": t["map"], "cut": HELD}),
+        "write_sysvar_table": (
+            None,
+            {"efficiency_map": t["map"], "path": world / "new.csv", "cut": HELD},
         ),
         "working_point": (
             None,

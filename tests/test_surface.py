@@ -33,6 +33,7 @@ SEVERAL_MEANINGS = {
     "chunk": "entries at a time; apply chooses it from the memory",
     "columns": "named arrays, numbers of columns, or names by condition",
     "conditions": "values of conditions, or where an ntuple has them (Conditions)",
+    "cuts": "cuts, with names of their columns where there is a matrix",
     "frame": "a table, or a frame of axes",
     "helix": "a helix in the formulas of several libraries",
     "mass": "values of a mass, or a branch with its shapes",

@@ -136,7 +136,7 @@ class MisIDMatrix:
 def misid_matrix(
     maps: Mapping[str, GivenMap],
     files: Rows,
-    cuts: Mapping[str, str] | Sequence[str] | None = None,
+    cuts: Mapping[str, str] | str | Sequence[str] | None = None,
     **options: Any,
 ) -> MisIDMatrix:
     """Return how often tracks of each species pass the selection of each hypothesis.
@@ -146,8 +146,8 @@ def misid_matrix(
             `pid_efficiency`; each track is a row of the matrix, of its map's species.
         files: Files, `FILE:TREE` or patterns; or rows in memory, as `apply` gives them.
         cuts: Selections by name, {"kaon": "RichDLLk > 5", "pion": "RichDLLk < 0"}, or
-            without names. Every map holds all of them; None stands for the cuts of the
-            maps.
+            one or several without names. Every map holds all of them; None stands for
+            the cuts of the maps.
         options: Further arguments of `pid_efficiency`, such as `weights` and `where`.
 
     Returns:
@@ -177,6 +177,8 @@ def misid_matrix(
     if cuts is None:
         first = next(iter(opened.values()))
         cuts = first.cuts
+    if isinstance(cuts, str):
+        cuts = [cuts]
     named = dict(cuts) if isinstance(cuts, Mapping) else {c: c for c in cuts}
     if not named:
         raise ValueError("no cut given")
