@@ -24,6 +24,7 @@ from pidgan.bundle.card import CardVariable
 from pidgan.errors import NtupleError, nearest
 from pidgan.files.trees import Source, TreeInfo
 from pidgan.sample.cuts import Columns
+from pidgan.sample.pidcalib_names import CHARGES as CHARGE_PATTERNS
 from pidgan.sample.variables import DERIVATIONS, PACKAGE_UNITS, UNIT_FACTORS
 
 _T = TypeVar("_T")
@@ -343,7 +344,8 @@ def _origin(
     name = variable.name
     if name in named:
         return (named[name],), None
-    patterns = [*variable.patterns, f"{{track}}_{name}", name]
+    others = CHARGE_PATTERNS if name in CHARGES else ()
+    patterns = [*variable.patterns, f"{{track}}_{name}", *others, name]
     tried = [with_track(pattern, track) for pattern in patterns]
     branch = _first(tried, tree.branches)
     if branch is not None:

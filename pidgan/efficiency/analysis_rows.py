@@ -176,7 +176,8 @@ def read_rows(files: InputRows, request: Request) -> Rows:
         key=keys[0] if len(set(keys)) == 1 else (),
         unproven=(*repeated, *(text for p in by_tree.values() for text in p.lacking)),
         outside=add_outside(
-            (own for part in parts for own in part.outside), total=float(weights.sum())
+            (own for part in parts for own in part.outside),
+            total=float(weights.sum()) + sum(part.uncovered_weights for part in parts),
         ),
         sample_cuts=sum_cuts(by_tree.values()),
         n_not_among=sum(part.n_not_among for part in parts),
@@ -259,6 +260,7 @@ class _Part:
     n_invalid: int
     n_not_among: int
     n_uncovered: int
+    uncovered_weights: float
     outside: Sequence[OutsideByTrack]
 
 
@@ -378,4 +380,5 @@ def _read_chunk(
         n_not_among=n_not_among,
         outside=outside,
         n_uncovered=int(np.count_nonzero(usable & ~covered)),
+        uncovered_weights=float(weights[usable & ~covered].sum(dtype=np.float64)),
     )

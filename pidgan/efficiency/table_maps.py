@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pidgan.application.conditions import CHARGES
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.efficiency_map import TABLE, EfficiencyMap
 from pidgan.efficiency.table import FILLED, EfficiencyTable
 from pidgan.errors import MapError
 from pidgan.sample.cuts import parse_cut
+from pidgan.sample.pidcalib_names import CHARGES as CHARGES_OF_TRACK
 
 MAX_BINS = 5000
 """Largest number of bins of a table; their covariance takes 200 MB for each cut."""
@@ -29,7 +31,7 @@ _SPELLINGS = {
     "nSPDhits": ("nSPDhits", "nSPDHits"),
     "nSPDHits": ("nSPDHits", "nSPDhits"),
     "nTracks": ("nTracks",),
-    "trackcharge": ("{track}_trackcharge", "{track}_CHARGE", "{track}_charge"),
+    **dict.fromkeys((*CHARGES, "charge"), (*CHARGES_OF_TRACK, "{track}_charge")),
 }
 """Branches of a variable of PIDCalib2, where they are not `{track}_NAME` or `NAME`."""
 

@@ -157,6 +157,28 @@ def test_rows_without_an_efficiency_are_left_out_and_counted(tmp_path: Path) -> 
     np.testing.assert_array_equal(np.isnan(values), ~has)
 
 
+def test_the_share_outside_is_that_of_all_rows(tmp_path: Path) -> None:
+    path = tmp_path / "analysis.root"
+    rows = draw()
+    beyond = np.arange(1500) % 4 == 0
+    rows["K_P"] = np.where(beyond, 2e5, rows["K_P"])
+    write_trees(path, {"DecayTree": rows})
+    found = pid_efficiency({"K": TABLE}, path, cuts="DLLK > 0", weights="sw")
+    share = rows["sw"][beyond].sum() / rows["sw"].sum()
+    assert found.outside["K"]["P"].share == pytest.approx(share)
+    assert f"375 rows, {100 * share:.2f} % of the weight" in found.text()
+
+
+@pytest.mark.parametrize("name", ["CHARGE", "trackcharge", "charge"])
+@pytest.mark.parametrize("branch", ["CHARGE", "trackcharge", "charge", "Q"])
+def test_a_charge_has_many_names(name: str, branch: str) -> None:
+    charge = np.tile([-1, 1, 1], 100)
+    y = np.where(charge > 0, np.arange(300) % 2, 1)
+    table = efficiency_table({name: charge, "y": y}, "y", binning={name: (-1, 0, 1)})
+    found = pid_efficiency({"K": table}, {f"K_{branch}": charge}, trust=True)
+    assert found[0].value == pytest.approx(y.mean())
+
+
 def test_the_command_line(ntuple: Path, tmp_path: Path, run: Run) -> None:
     path = TABLE.save(tmp_path / "eff.csv")
     words = ("--cut", "DLLK > 4", "--where", "abs(K_TRUEID) == 321")
