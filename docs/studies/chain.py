@@ -56,7 +56,6 @@ from pidgan.simulation import (
     simulate_spectrometer_response,
 )
 from pidgan.simulation.tracks import SPECTRA, draw_charges, draw_occupancy, draw_p_eta
-from pidgan.training.budget import parse_duration
 from pidgan.training.chain import Length, link_shares
 from pidgan.training.model import open_model
 
@@ -137,10 +136,9 @@ def make(
     """
     sample = load_sample(f"sim_chain_{species}")
     if name == "alone":
-        budget = length.get("budget")
-        seconds = None if budget is None else parse_duration(budget)
-        whole = Length(budget=seconds, steps=length.get("steps"))
-        *_, length = whole.parts(link_shares(sample))
+        shares = link_shares(sample)
+        budget, steps = length.get("budget"), length.get("steps")
+        *_, length = Length.of(budget, steps, links=len(shares)).parts(shares)
         sample = probnn_alone(sample)
     if not (folder / name).exists():
         with tempfile.TemporaryDirectory() as temporary:
