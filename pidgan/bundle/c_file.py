@@ -189,12 +189,7 @@ def translate_bundle(
     `names` has the name of the generator, and PRE, which begins the names of what a
     bundle of several has for itself.
     """
-    graph, pre = bundle.graph, names["PRE"]
-    if any(value.dtype == "float64" for value in graph.values.values()):
-        raise BundleError(
-            f"{bundle.path}: family {bundle.card.family!r} computes in double "
-            "precision, expected single precision for a C file"
-        )
+    pre = names["PRE"]
     # In a file with large blocks, every bundle takes its memory from the caller.
     stack = MAX_STACK if rows == BLOCK_ROWS else 0
     block, row = (_translate(bundle, constants, n, stack, pre) for n in (rows, 1))
@@ -220,6 +215,11 @@ def _translate(
     bundle: Bundle, constants: Constants, rows: int, stack: int, pre: str = ""
 ) -> Translated:
     graph = bundle.graph
+    if any(value.dtype == "float64" for value in graph.values.values()):
+        raise BundleError(
+            f"{bundle.path}: family {bundle.card.family!r} computes in double "
+            "precision, expected single precision for a C file"
+        )
     try:
         return translate(
             graph.nodes,

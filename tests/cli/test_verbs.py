@@ -18,7 +18,7 @@ from toy_generator import make_card, make_sample, toy_onnx, with_self_test
 
 from pidgan.application.quantile_map import QuantileMap
 from pidgan.cli import VERBS, cli
-from pidgan.cli.efficiencies import _parse_maps
+from pidgan.cli.given_maps import parse_maps
 from pidgan.cli.verbs import OLD_SPELLINGS, ROLES
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.report.metrics import TREES
@@ -469,10 +469,10 @@ def test_report_of_a_map(run: Run, toy_bundles: list[Path], tmp_path: Path) -> N
 
 def test_ways_to_give_maps_of_tracks() -> None:
     both = {"K": "k.json", "pi": "pi.json"}
-    assert _parse_maps([], ["K=k.json", "pi=pi.json"]) == both
-    assert _parse_maps(["K=k.json"], ["pi=pi.json"]) == both
-    assert list(_parse_maps(["pi", "K"], ["K=k.json", "pi=pi.json"])) == ["pi", "K"]
-    assert _parse_maps(["K", "L"], ["k.json"]) == {"K": "k.json", "L": "k.json"}
+    assert parse_maps([], ["K=k.json", "pi=pi.json"]) == both
+    assert parse_maps(["K=k.json"], ["pi=pi.json"]) == both
+    assert list(parse_maps(["pi", "K"], ["K=k.json", "pi=pi.json"])) == ["pi", "K"]
+    assert parse_maps(["K", "L"], ["k.json"]) == {"K": "k.json", "L": "k.json"}
     for tracks, maps, message in (
         ([], [], "--map is missing"),
         (["K"], [], "--map is missing"),
@@ -482,7 +482,7 @@ def test_ways_to_give_maps_of_tracks() -> None:
         (["K=k.json"], ["K=pi.json"], "'K' is given twice"),
     ):
         with pytest.raises(click.UsageError, match=re.escape(message)):
-            _parse_maps(tracks, maps)
+            parse_maps(tracks, maps)
 
 
 OLD = [(verb, old) for verb, names in OLD_SPELLINGS.items() for old in names]

@@ -147,7 +147,9 @@ def test_depth_has_the_unit_that_is_known(
         return plot_curves(*curves, **labels)
 
     monkeypatch.setattr(shower_page.showers, "plot_curves", record)
-    shower_page._profiles(report.data)
+    for picture in shower_page._profiles(report.data).pictures:
+        if picture.name.startswith("profile"):
+            assert picture.figure.axes
     assert axes["Energy of a layer [MeV]"] == axis
     assert shower_page._label("depth", geometry)[1] == (unit or "layers")
 
