@@ -136,7 +136,7 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("prepare run3_dstar_k analysis.root -o d", DATA, ("trees", "'DecayTree'")),
     ("export kaon -o k.onnx", DATA, ("kaon is a dataset", "closest: 'kaon.onnx'")),
     ("export kaon.onnx -o k.onnx", USAGE, ("not a model folder", "--format c")),
-    ("inspect kmap.json", DATA, ("an efficiency map", "expected a bundle")),
+    ("inspect kaon", DATA, ("kaon is a dataset", "expected a bundle")),
     ("inspect kaon.reference.parquet", DATA, ("a Parquet file", "expected a bundle")),
     ("table kmap.json", DATA, ("an efficiency map", "a model folder or a bundle")),
     ("systematics kmap.json -o x.json", DATA, ("an efficiency map", "'kaon'")),

@@ -207,18 +207,25 @@ def collect(bundles: Sequence[str], output: Path, as_json: bool, **given: Any) -
 
 
 @cli.command(epilog="Example: pidgan inspect kaon.onnx --verify")
-@click.argument(
-    "bundle", metavar="BUNDLE|COLLECTION", type=options.BUNDLE_OR_COLLECTION
-)
+@click.argument("bundle", metavar="BUNDLE|COLLECTION|MAP.json", type=options.INSPECTED)
 @click.option("--verify", is_flag=True, help="Run the self-test of the bundle.")
 @options.as_json
 def inspect(bundle: Path, verify: bool, as_json: bool) -> None:
-    """Show the card of a bundle, or what a collection chooses.
+    """Show the card of a bundle, what a collection chooses, or what a map holds.
 
-    With --verify, all bundles of a collection are opened and checked.
+    With --verify, all bundles of a collection are opened and checked. An efficiency map
+    is always checked.
     """
     from pidgan.bundle.collection import SUFFIX, Collection
 
+    if bundle.suffix == ".json":
+        from pidgan.efficiency.efficiency_map import EfficiencyMap
+        from pidgan.efficiency.map_card import map_card, map_card_text
+
+        found = EfficiencyMap.open(bundle)
+        lines = f"{bundle}: efficiency map\n{map_card_text(found)}"
+        click.echo(json.dumps(map_card(found)) if as_json else lines)
+        return
     if bundle.suffix == SUFFIX:
         collection = Collection.open(bundle)
         if verify:

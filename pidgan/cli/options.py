@@ -93,7 +93,7 @@ BUNDLE, MAP, CONTROL = map(_PathType, ("bundle", "map", "control"))
 GENERATORS = _PathType("model", "members", "bundle", "bundles")
 ANY_GENERATOR = _PathType(*GENERATORS.kinds, "collection")
 ANY_GENERATOR_OR_DATASET = _PathType(*ANY_GENERATOR.kinds, "dataset")
-BUNDLE_OR_COLLECTION = _PathType("bundle", "collection")
+INSPECTED = _PathType("bundle", "collection", "map")
 GENERATOR_OR_DATASET = _PathType("model", "bundle", "dataset")
 SAMPLES_OF_PIDCALIB = _PathType("pidcalib samples")
 

@@ -13,7 +13,7 @@ uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` c
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
 puts its factor into a map. `control_rows` reads control samples, and `counted` counts
 signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
-`derived` adds functions of targets to a generator.
+`derived` adds functions of targets to a generator. `map_card` says what a map holds.
 """
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "events",
     "fit_inputs",
     "map_averages",
+    "map_card",
     "misid_matrix",
     "periods",
     "pid_efficiency",
