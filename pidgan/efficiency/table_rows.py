@@ -1,5 +1,6 @@
 """The columns of an efficiency table, from memory or from files, and its cuts."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pidgan.arrays import BoolArray, IntArray
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import sorted_rows
-from pidgan.errors import CutError, DatasetError, nearest
+from pidgan.errors import CutError, DatasetError, PidganWarning, nearest
 from pidgan.files import tables
 from pidgan.files.frames import Rows, frame_source
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
@@ -82,6 +83,13 @@ def choose_rows(
     chosen = cut.passes(frame, sentinels)
     if not chosen.any():
         raise DatasetError(f"where {where!r}: none of the {len(chosen)} rows passes")
+    if chosen.all():
+        warnings.warn(
+            f"where {where!r}: all {len(chosen)} rows pass; check name, unit and "
+            "direction",
+            PidganWarning,
+            stacklevel=4,
+        )
     w = None if weights is None else np.asarray(weights)
     if w is not None and w.shape != chosen.shape:
         raise ValueError(f"weights of shape {w.shape}, expected {chosen.shape}")

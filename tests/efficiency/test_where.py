@@ -19,7 +19,13 @@ from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.real_vs_generated import closure_table
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.efficiency.table import efficiency_table
-from pidgan.errors import CutError, DatasetError, MapError, NtupleError
+from pidgan.errors import (
+    CutError,
+    DatasetError,
+    MapError,
+    NtupleError,
+    PidganWarning,
+)
 from pidgan.files.tables import Source, read_columns, write_trees
 
 # The columns are drawn here: nothing proves that a bundle made them.
@@ -129,6 +135,11 @@ def test_tables_of_any_columns_have_denominators() -> None:
         efficiency_table(FRAME, "DLLk > 2", where="DLLp > 1e4")
     with pytest.raises(CutError, match=r"unknown variable 'DLLq'.*DLL"):
         efficiency_table(FRAME, "DLLk > 2", where="DLLq > 0")
+
+
+def test_a_denominator_of_a_table_in_another_unit_is_told() -> None:
+    with pytest.warns(PidganWarning, match=r"where 'P > 3': all 6000 rows pass; check"):
+        efficiency_table(FRAME, "DLLk > 0", where="P > 3")
 
 
 @pytest.mark.filterwarnings("ignore:cut .* fewer than 20")
