@@ -266,12 +266,13 @@ class ComparedRows:
         if chosen.all():
             return self
         arrays = ["weights", "real", "generated", "among", "generated_among"]
-        arrays.append("discriminant")
+        arrays += ["discriminant", "events"]
         own = {name: getattr(self, name) for name in arrays}
         return replace(
             self,
             columns={name: v[chosen] for name, v in self.columns.items()},
             alternatives={name: w[chosen] for name, w in self.alternatives.items()},
+            simulated=self.simulated and self.simulated.take(chosen),
             **{n: v[..., chosen] for n, v in own.items() if v is not None},
         )
 

@@ -12,7 +12,7 @@ sum_i w_i^2 n_im / K^2 in place of c_m^2 already, as if no row were used twice.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -100,6 +100,10 @@ class SimulatedShares:
         s, s2 = (v.reshape(-1) for v in (real.sum_weights, real.sum_weights2))
         moments += added * np.where(s2 > 0, s**2 / np.where(s2 > 0, s2, 1.0), 0.0)
         return covariance, difference, error, moments, n_moment
+
+    def take(self, chosen: BoolArray) -> "SimulatedShares":
+        """Return the shares of some rows of data, chosen by a mask (n,)."""
+        return replace(self, near=self.near[chosen])
 
     def denominator(self) -> "SimulatedShares | None":
         """Return which simulated rows are in the denominator, as outcomes of a cut."""

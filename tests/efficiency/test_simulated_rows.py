@@ -104,6 +104,29 @@ def test_added_covariance_is_that_of_new_simulations() -> None:
     assert expected > 3 * found.covariance[0, 0, 0] / 8
 
 
+def test_rows_outside_the_bins_take_no_part() -> None:
+    rng = np.random.default_rng(5)
+    near, weights = rng.integers(50, size=(200, 4)), rng.uniform(0.5, 1.5, 200)
+    shares = SimulatedShares(near=near, passed=rng.uniform(size=(2, 50)) < 0.7)
+    index = rng.integers(-1, 3, 200)
+    kept = index >= 0
+    few = shares.take(kept).added_covariance(index[kept], weights[kept], 3)
+    np.testing.assert_array_equal(few, shares.added_covariance(index, weights, 3))
+
+
+@pytest.mark.filterwarnings("ignore:.* lie outside the bins")
+def test_maps_may_have_bins_that_leave_rows_out() -> None:
+    rng = np.random.default_rng(6)
+    simulation = rows_of(draw(rng, 3000, shift=0.5))
+    data = frame_of(draw(rng, 2000, shift=0.0))
+    for events in ({}, {"event": np.arange(2000) // 2}):
+        inside = data.assign(**events)
+        edges = {"P": (5e3, 1e4, 2e4, 4e4)}
+        found = run_systematics(simulation, inside, cuts=CUT, binning=edges, repeats=4)
+        assert np.isfinite(found.nominal).all()
+        assert (found.error > 0).all()
+
+
 def test_nothing_is_added_where_each_row_is_used_once() -> None:
     near = np.arange(12).reshape(4, 3)
     passed = np.array([np.arange(12) % 2 == 0])
