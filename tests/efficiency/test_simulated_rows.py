@@ -119,7 +119,7 @@ def test_maps_may_have_bins_that_leave_rows_out() -> None:
     rng = np.random.default_rng(6)
     simulation = rows_of(draw(rng, 3000, shift=0.5))
     data = frame_of(draw(rng, 2000, shift=0.0))
-    for events in ({}, {"event": np.arange(2000) // 2}):
+    for events in ({}, {"pidgan_event": np.arange(2000) // 2}):
         inside = data.assign(**events)
         edges = {"P": (5e3, 1e4, 2e4, 4e4)}
         found = run_systematics(simulation, inside, cuts=CUT, binning=edges, repeats=4)
