@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import scipy.spatial
+import scipy  # scipy.spatial takes long to load, and comes when it is used
 import scipy.special
 
 from pidgan.application.generators import generator_hash

@@ -37,7 +37,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import linalg, optimize, special
+import scipy  # scipy.optimize takes long to load, and comes when it is used
+from scipy import linalg, special
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.efficiency.real_vs_generated import RealVsGenerated
@@ -205,7 +206,7 @@ def smooth_difference(
     bounds[1 : 1 + axes] = [(np.log(MIN_AXIS_AMPLITUDE), high)] * axes
     if start is None:
         start = np.full(len(terms), np.log(_START_AMPLITUDE))
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         _objective,
         np.clip(start, *np.transpose(bounds)),
         args=(inner, raw, noise),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+import scipy  # scipy.optimize takes long to load, and comes when it is used
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import FitError
@@ -277,7 +277,7 @@ def _background_alone(
     """Return the parameter of the background that alone is closest to the counts."""
     low, high = background.limits[0]
     edge = 1e-6 * (high - low)
-    best = minimize_scalar(
+    best = scipy.optimize.minimize_scalar(
         lambda slope: (
             -np.sum(counts * np.log(_expected(counts, edges, background, float(slope))))
         ),

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.optimize takes long to load, and comes when it is used
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import chdtrc  # scipy.stats takes a second to load
 
 from pidgan import higher
@@ -273,7 +273,7 @@ def _unbinned_yields(
     with np.errstate(all="ignore"):
         if not slope(ends[0]) > 0 > slope(ends[1]):
             raise _pure(where, "the fitted yield is at the limit of its range")
-        fraction = brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
+        fraction = scipy.optimize.brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
     n_signal, n_background = fraction * len(position), (1 - fraction) * len(position)
     if n_background < MIN_BACKGROUND * errors[1]:
         account = f"{n_background:.0f} +- {errors[1]:.0f} of {len(position)} rows"
