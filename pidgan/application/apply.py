@@ -59,6 +59,14 @@ STATUS_WORDS = {
 }
 """What the counters of a summary count."""
 
+CORRECTED_WORDS = STATUS_WORDS | {
+    "generated": "with corrected values",
+    "outside_range": "with a condition or a simulated target outside the trained "
+    "range, extrapolated",
+    "missing_condition": "without a usable condition or simulated target, NaN",
+}
+"""The same for `correct`."""
+
 
 @shown
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +88,7 @@ class ApplySummary:
             number of rows that fail it, and of all rows: 0 where the ntuple has no such
             branch.
         dry_run: Whether nothing was written.
+        corrects: Whether simulated targets were corrected.
     """
 
     outputs: tuple[str, ...]
@@ -92,6 +101,7 @@ class ApplySummary:
     outside: dict[str, dict[str, tuple[int, int]]]
     sample_cuts: dict[str, dict[str, tuple[int, int]]]
     dry_run: bool
+    corrects: bool = False
 
     def to_json(self) -> str:
         """Return the summary as JSON."""
@@ -100,6 +110,7 @@ class ApplySummary:
     def text(self) -> str:
         """Return the summary as lines to read."""
         verb = "would write" if self.dry_run else "wrote"
+        words = CORRECTED_WORDS if self.corrects else STATUS_WORDS
         lines = [f"{self.entries} entries"]
         for track, mapping in self.mapping.items():
             species = ", ".join(b["species"] for b in self.bundles[track])
@@ -108,7 +119,7 @@ class ApplySummary:
             counts = self.counts.get(track, {})
             lines += [
                 f"  {number} {'track' if number == 1 else 'tracks'} "
-                f"{STATUS_WORDS.get(name, name)}"
+                f"{words.get(name, name)}"
                 for name, number in counts.items()
                 if number or name == "generated"
             ]
@@ -384,6 +395,7 @@ def carry_out(
         outside=outside,
         sample_cuts=sample_cuts,
         dry_run=dry_run,
+        corrects=request.corrects,
     )
 
 

@@ -270,7 +270,9 @@ def test_corrected_values_replace_simulated_ones(
 ) -> None:
     out, beside = (ntuple.with_name(n) for n in ("replaced.root", "beside.root"))
     words = ["--track", f"K={bundle}", ntuple, "-o"]
-    run("correct", *words, out, "--mode", "replace", "--suffix", "")
+    done = run("correct", *words, out, "--mode", "replace", "--suffix", "")
+    assert "with corrected values" in done.out
+    assert "generated" not in done.out
     run("correct", *words, beside)
     expected = columns_of(beside, "K_DLLk_corr")
     assert np.array_equal(columns_of(out, "K_DLLk"), expected, equal_nan=True)
