@@ -1,5 +1,6 @@
 """The documentation follows the code: commands, options, names, links and examples."""
 
+import difflib
 import hashlib
 import importlib.util
 import itertools
@@ -135,14 +136,27 @@ def generated() -> dict[str, str]:
 
 
 def test_generated_pages_are_up_to_date(generated: dict[str, str]) -> None:
-    old = [p for p, t in generated.items() if not _holds(DOCS / p, t)]
-    assert not old, "run: python docs/generate.py"
+    old = {p: t for p, t in generated.items() if not _holds(DOCS / p, t)}
+    assert not old, f"run: python docs/generate.py\n{_differences(old)}"
     pages = {f"reference/api/{p.name}" for p in (DOCS / "reference/api").glob("*.md")}
     assert pages == {path for path in generated if path.startswith("reference/api/")}
 
 
 def _holds(path: Path, text: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+def _differences(pages: dict[str, str]) -> str:
+    files = {page: DOCS / page for page in pages}
+    now = {p: f.read_text("utf-8") if f.is_file() else "" for p, f in files.items()}
+    lines = [
+        line
+        for page, text in pages.items()
+        for line in difflib.unified_diff(
+            now[page].splitlines(), text.splitlines(), page, "generated", lineterm=""
+        )
+    ]
+    return "\n".join(lines[:40])
 
 
 # Names with which a user begins.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import pidgan
-from pidgan.cli import options
+from pidgan.cli import lengths, options
 from pidgan.cli.group import cli, fail, note, result, shows_progress
 from pidgan.cli.ntuples import ntuple_options, run_on_ntuples
 from pidgan.files.writing import refuse_existing
@@ -20,15 +20,10 @@ from pidgan.files.writing import refuse_existing
 @options.dataset
 @click.argument("simulated", metavar="SIMULATED", type=options.DATASET)
 @options.output("Folder of the corrector that is written.", refuses=False)
-@options.budget("10m")
-@options.steps
+@lengths.budget("10m")
+@lengths.steps
 @options.seed
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue a training from its last checkpoint to its own number of steps, or "
-    "for what is left of its budget.",
-)
+@lengths.resume
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite
 @options.as_json
@@ -46,8 +41,7 @@ def train_corrector(
     targets, without sWeights. `pidgan export` makes a bundle of the result, and `pidgan
     correct` applies it.
     """
-    if given["budget"] is not None and given["steps"] is not None:
-        raise click.UsageError("give --budget or --steps, not both")
+    lengths.check_length(given)
     options.refuse_place(output, "model", "unfinished", "folder")
     if any(any(output.glob(name)) for name in ("model.json", "*/checkpoint.npz")):
         refuse_existing(output, overwrite=overwrite or given["resume"])

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import pidgan
-from pidgan.cli import completion, options
+from pidgan.cli import completion, lengths, options
 from pidgan.cli.group import (
     cli,
     fail,
@@ -214,8 +214,8 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     "families` lists them.  [default: distilled; for cells shower_sequence, "
     "or shower_tree for the voxels of hadrons]",
 )
-@options.budget("10m")
-@options.steps
+@lengths.budget("10m")
+@lengths.steps
 @options.seed
 @click.option(
     "--members",
@@ -223,12 +223,7 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     help="Number of models to train, each with its own seed. PATH holds one folder for "
     "each model.",
 )
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue a training from its last checkpoint to its own number of steps, or "
-    "for what is left of its budget.",
-)
+@lengths.resume
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite
 @options.as_json
@@ -241,7 +236,7 @@ def train(
     **given: Any,
 ) -> None:
     """Train a generator on a dataset."""
-    _check_length(given)
+    lengths.check_length(given)
     from pidgan.training import families
     from pidgan.training.families.default import default_name
 
@@ -279,11 +274,6 @@ def train(
     )
 
 
-def _check_length(given: Mapping[str, Any]) -> None:
-    if given["budget"] is not None and given["steps"] is not None:
-        raise click.UsageError("give --budget or --steps, not both")
-
-
 def _holds_training(output: Path) -> bool:
     """Return whether a folder has a model, a checkpoint or members."""
     names = ("model.json", "checkpoint.npz", "chain.json", "member_*")
@@ -319,8 +309,8 @@ def families(name: str | None, as_json: bool) -> None:
     callback=options.reads(lambda text: [name.strip() for name in text.split(",")]),
     help="Families and recipes to train, with commas.  [default: every family]",
 )
-@options.budget("10m")
-@options.steps
+@lengths.budget("10m")
+@lengths.steps
 @options.settings("FAMILY.NAME=VALUE", "energy.width=128")
 @options.seed
 @options.overwrite
@@ -331,7 +321,7 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
     PATH becomes a folder with a bundle of each family, comparison.json and
     comparison.png.
     """
-    _check_length(given)
+    lengths.check_length(given)
     from pidgan.training import families
 
     opened = pidgan.Dataset.open(dataset)

@@ -158,22 +158,6 @@ def parse_fraction(text: str, expected: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parse_duration(text: str) -> str | float:
-    """Turn a duration such as 20m into seconds, and check one such as 20m cpu."""
-    from pidgan.training.budget import Duration
-
-    return Duration.parse(text).stored
-
-
-def parse_steps(text: str) -> int | str:
-    """Turn a number of steps, or a plan, into what `train` takes."""
-    from pidgan.training.budget import length
-
-    for part in text.split("+"):
-        length(None, part)
-    return int(text) if text.isdigit() else text
-
-
 def reads(parse: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a callback of click that reads a text, or several, if any is given."""
 
@@ -254,18 +238,6 @@ def species(*names: str) -> Callable[..., Any]:
     """Return the option for the species that a detector sees."""
     help_text, kind = "Particle that is simulated.", click.Choice(names)
     return click.option("--species", required=True, type=kind, help=help_text)
-
-
-def budget(default: str) -> Callable[..., Any]:
-    """Return the option for the time of one training."""
-    return click.option(
-        "--budget",
-        metavar="DURATION",
-        callback=reads(parse_duration),
-        help="Wall-clock time of one training, e.g. 20m, kept with a complete schedule "
-        "on a slower or faster machine too; '20m cpu' is time of the processor.  "
-        f"[default: {default}]",
-    )
 
 
 def settings(metavar: str, example: str) -> Callable[..., Any]:
@@ -365,14 +337,6 @@ report = click.option(
     callback=_report,
     help="New folder for report.html, a page with figures. Needs the training "
     "dependencies.",
-)
-steps = click.option(
-    "--steps",
-    metavar="N",
-    callback=reads(parse_steps),
-    help="Number of training steps, instead of a budget; or the plan on the card of a "
-    "model whose budget changed it on the way, e.g. 1043,521:548. Family cramer adds "
-    "its share `play` on top.",
 )
 weights = click.option(
     "--weights", metavar="BRANCH", help="Branch that holds weights, e.g. sWeights."

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pidgan.cli import options
+from pidgan.cli import lengths, options
 from pidgan.cli.group import cli, fail, note, result, shows_progress
 
 CALIBRATION_ENTRIES, ANALYSIS_ENTRIES, SHOWER_ENTRIES = 200_000, 50_000, 20_000
@@ -22,7 +22,7 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 )
 @options.seed
 @options.overwrite
-@options.budget("5000 steps, about 90s")
+@lengths.budget("5000 steps, about 90s")
 @options.as_json
 def demo(output: Path, as_json: bool, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth.

@@ -22,7 +22,6 @@ import numpy as np
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
-from pidgan.bundle.graph_values import Traced
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.networks.cell_by_cell import Order, Sequence
@@ -36,6 +35,7 @@ from pidgan.training.phases import (
     Phase,
     Update,
 )
+from pidgan.training.precise import in_double_precision
 from pidgan.training.targets.cells import CellTransform
 
 # Weight decays are those for so many showers. A prior weighs as much as some showers:
@@ -154,19 +154,9 @@ class SequenceGenerator:
 
     def __call__(self, inputs: dict[str, Array]) -> Array:
         """Return the coordinates, (n, n_targets), made in double precision."""
-        x, noise = inputs["conditions"], inputs["noise"]
-        if isinstance(x, Traced):
-            made = self._generate(f.precise(x), f.precise(noise))
-            return f.with_precision(made, double=False)
-        x, noise = (np.asarray(v, dtype=np.float64) for v in (x, noise))
-        blocks = [
-            self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
-            for i in range(0, max(1, len(x)), BLOCK_ROWS)
-        ]
-        return tf.constant(np.concatenate(blocks), dtype=tf.float32)
+        return in_double_precision(self._generate, inputs, size=BLOCK_ROWS)
 
     def _generate(self, x: Any, noise: Any) -> Any:
-        x, noise = f.turn(x), f.turn(noise)
         made: list[tuple[slice, Any]] = []
         for part in self.parts:
             sees = range(part.sees.start, part.sees.stop)
@@ -175,7 +165,7 @@ class SequenceGenerator:
             z = part.model.generate(numbers, f.stack([x, *seen]))
             made.append((part.makes, z))
             made.sort(key=lambda item: item[0].start)
-        return f.turn(f.stack([z for _, z in made]))
+        return f.stack([z for _, z in made])
 
 
 def _make_parts(shape: Shape, s: ShowerSequence, seed: int) -> list[Part]:

@@ -20,11 +20,7 @@ import dataclasses
 import functools
 from typing import Any
 
-import numpy as np
-
-from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
-from pidgan.bundle.graph_values import Traced
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.networks.perceptrons import Shape
@@ -38,6 +34,7 @@ from pidgan.training.phases import (
     Phase,
     Update,
 )
+from pidgan.training.precise import in_double_precision
 
 # Rows generated at a time by numpy: they stay in the cache.
 BLOCK_ROWS = 64
@@ -149,16 +146,4 @@ class TreeGenerator:
 
     def __call__(self, inputs: dict[str, Array]) -> Array:
         """Return the energies of the cells, (n, n_cells), made in double precision."""
-        x, noise = inputs["conditions"], inputs["noise"]
-        if isinstance(x, Traced):
-            made = self._generate(f.precise(x), f.precise(noise))
-            return f.with_precision(made, double=False)
-        x, noise = (np.asarray(v, dtype=np.float64) for v in (x, noise))
-        blocks = [
-            self._generate(x[i : i + BLOCK_ROWS], noise[i : i + BLOCK_ROWS])
-            for i in range(0, max(1, len(x)), BLOCK_ROWS)
-        ]
-        return tf.constant(np.concatenate(blocks), dtype=tf.float32)
-
-    def _generate(self, x: Any, noise: Any) -> Any:
-        return f.turn(self.model.generate(f.turn(x), f.turn(noise)))
+        return in_double_precision(self.model.generate, inputs, size=BLOCK_ROWS)
