@@ -69,6 +69,7 @@ OF_THE_COMMAND_LINE = {
     "closure signal": "part of mass",
     "closure background": "part of mass",
     "train members": "models are trained by train_members",
+    "train settings_file": "settings, of a file",
     "samples from_pidcalib": "definitions are made by other functions",
     "samples output": "definitions are made by other functions",
     "samples every": "all are made by another function",

@@ -224,12 +224,21 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     "each model.",
 )
 @lengths.resume
+@click.option(
+    "--settings",
+    "settings_file",
+    type=options.SETTINGS,
+    metavar="FILE.toml",
+    help="File with a family and its settings, such as `pidgan tune` writes; --set "
+    "changes single ones of them.",
+)
 @options.settings("NAME=VALUE", "width=128")
 @options.overwrite
 @options.as_json
 def train(
     dataset: Path,
     output: Path,
+    settings_file: Path | None,
     members: int | None,
     overwrite: bool,
     as_json: bool,
@@ -240,6 +249,8 @@ def train(
     from pidgan.training import families
     from pidgan.training.families.default import default_name
 
+    if settings_file is not None:
+        given |= _from_file(settings_file, given["family"], given["settings"])
     opened = pidgan.Dataset.open(dataset)
     # Tensorflow takes seconds: a misspelt word should not.
     if not opened.sample.links:
@@ -272,6 +283,18 @@ def train(
         members=members,
         **{key: getattr(card, key) for key in ("family", "steps", "plan", "seed")},
     )
+
+
+def _from_file(
+    path: Path, family: str | None, changes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the family and the settings of a file, some of them changed."""
+    from pidgan.training.families.settings_file import read_settings_file
+
+    found = read_settings_file(path, family=family)
+    if found.provenance:
+        note(f"{path}: {found.origin()}")
+    return {"family": found.family, "settings": {**found.settings, **changes}}
 
 
 def _holds_training(output: Path) -> bool:

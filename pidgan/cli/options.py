@@ -84,7 +84,7 @@ class _Whole(click.IntRange):
 
 
 COUNT = _Whole("steps")
-PATH = _PathType()
+PATH, SETTINGS = _PathType(), _PathType("settings")
 DATASET = _PathType("dataset")
 ROWS = _PathType("dataset", "parquet")
 MODEL = _PathType("model")
@@ -242,10 +242,10 @@ def species(*names: str) -> Callable[..., Any]:
 
 def settings(metavar: str, example: str) -> Callable[..., Any]:
     """Return the option for settings of families."""
-    more = " `pidgan families NAME` lists them."
     text = f"Setting of a family, e.g. {example}"
-    found: dict[str, Any] = {"shell_complete": completes(setting_names)}
-    return repeated("--set settings", metavar, text, parse_pairs, more=more, **found)
+    own: Any = {"more": " `pidgan families NAME` lists them."}
+    own["shell_complete"] = completes(setting_names)
+    return repeated("--set settings", metavar, text, parse_pairs, **own)
 
 
 def key(help_text: str) -> Callable[..., Any]:

@@ -30,6 +30,7 @@ KINDS = {
     "collection": "a collection",
     "sample": "a sample definition",
     "geometry": "a geometry of a calorimeter",
+    "settings": "a file of settings",
     "toml": "a TOML file",
     "map": "an efficiency map",
     "control": "a comparison with a control channel",
@@ -86,11 +87,12 @@ _JSON_KEYS = {
 # Lines of a TOML document.
 _TOML_LINES = {
     r"\[\[bundles\]\]|bundles\s*=": "collection",
+    r"family\s*=|\[settings\]": "settings",
     r"species\s*=|extends\s*=|\[\[?targets|\[cells\]|targets\s*=|after\s*=": "sample",
     r"\[\[layers\]\]|\[layers\.|layers\s*=|kind\s*=": "geometry",
 }
 _VAGUE = {
-    **dict.fromkeys(("collection", "sample", "geometry"), "toml"),
+    **dict.fromkeys(("collection", "sample", "geometry", "settings"), "toml"),
     **dict.fromkeys(("pidcalib samples", "binning", "map", "quantile map"), "json"),
 }
 _HEAD_BYTES = 65_536  # bytes of a document in which its keys are looked for

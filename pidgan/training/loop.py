@@ -83,7 +83,7 @@ def train(
     budget: str | float | None = None,
     steps: int | str | None = None,
     seed: int = 1,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
     directory: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | bool | None = True,
@@ -106,8 +106,8 @@ def train(
             steps was corrected on the way; the text of the plan repeats it. Family
             cramer adds its shares `warm` and `play` on top.
         seed: Seed of weights, batches and noise.
-        settings: Settings by name that differ from the family's defaults; texts become
-            numbers where a number is expected.
+        settings: Settings by name that differ from the family's defaults, texts or
+            numbers; or a TOML file of them, which names the family too, as of `tune`.
         directory: Folder of the checkpoints; without it there are none. The links of a
             chain have a folder each in it.
         resume: Whether to continue from the checkpoint in `directory`, if there is one,

@@ -7,7 +7,7 @@ directories `member_1`, `member_2`, ..., or bundles `member_1.onnx`, ...
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pidgan.errors import TrainingError
 from pidgan.files.writing import refuse_existing
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset
+from pidgan.training.families.settings_file import read_settings_file
 
 if TYPE_CHECKING:
     from pidgan.bundle.card import Card
@@ -39,7 +40,7 @@ def train_members(
     budget: str | float | None = None,
     steps: int | str | None = None,
     seed: int = 1,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: "Callable[[str, Progress], None] | bool | None" = True,
@@ -91,7 +92,7 @@ def train_members(
             path = folder / f"member_{number + 1}"
             if resume and (path / "model.json").is_file():
                 kept = open_model(path)
-                wanted = {name: getattr(chosen, name) for name in settings or ()}
+                wanted = {name: getattr(chosen, name) for name in _names(settings)}
                 wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
                 wanted |= {"seed": seed + number * SEED_STEP}
                 wanted |= {"steps": pace.steps if pace else None}
@@ -124,6 +125,13 @@ def train_members(
             model.save(path, overwrite=overwrite or resume)
             models.append(model)
     return models
+
+
+def _names(settings: Mapping[str, Any] | str | Path | None) -> Iterable[str]:
+    """Return the names of the settings that were chosen."""
+    if isinstance(settings, str | Path):
+        return read_settings_file(settings).settings
+    return settings or ()
 
 
 def _train_chain(

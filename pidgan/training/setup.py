@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pidgan.bundle.card import Card, describe_variables
@@ -15,6 +16,7 @@ from pidgan.training import families
 from pidgan.training import targets as kinds
 from pidgan.training.conditions import ConditionTransform, fit_conditions
 from pidgan.training.families.default import default_name
+from pidgan.training.families.settings_file import read_settings_file
 from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.phases import Family, Phase
@@ -28,14 +30,22 @@ PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
 def choose_family(
     family: Any,
     recipe: str | None,
-    settings: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | str | Path | None,
     data: Sample | Dataset,
 ) -> Any:
     """Return the settings of the family that `train` is asked for, as one value.
 
     The default depends on the rows of a dataset; of a sample it is the kind's first.
+    Settings may be a file, which names the family.
     """
     sample = data.sample if isinstance(data, Dataset) else data
+    if isinstance(settings, str | Path):
+        if family is not None and not isinstance(family, str):
+            raise ValueError("give settings in a file or in the family's value")
+        found = read_settings_file(
+            settings, family=recipe if family is None else family
+        )
+        family, recipe, settings = found.family, None, found.settings
     if family is None and recipe is None and isinstance(data, Dataset):
         family = default_name(data)
     if recipe is not None or family is None or isinstance(family, str):

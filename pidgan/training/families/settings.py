@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 import types
 import typing
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from pidgan.arguments import MOST_COUNT
 from pidgan.errors import PidganError, nearest
 
 
@@ -74,13 +76,42 @@ def make_settings(
             if isinstance(value, bool) and "bool" not in words:
                 raise ValueError
             chosen[name] = pydantic.TypeAdapter(hint).validate_python(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             names = [n for n in typing.get_args(hint) if isinstance(n, str)]
             raise PidganError(
                 f"setting {name!r} of family {family!r} is {value!r}, expected {words}"
                 + nearest(str(value), names)
             ) from error
+        problem = _out_of_range(name, chosen[name])
+        if problem:
+            raise PidganError(
+                f"setting {name!r} of family {family!r} is {chosen[name]}, expected "
+                f"{problem}"
+            )
     return chosen
+
+
+# Whole numbers that may be 0: without blocks or couplings there is one layer, and
+# without sums over earlier cells a cell does not see them.
+_MAY_BE_ZERO = re.compile(r".*(blocks|couplings|memory|window|axes)")
+_POSITIVE = re.compile(r".*(learning_rate|scale)")
+
+
+def _out_of_range(name: str, value: Any) -> str:
+    """Return what is expected of a number that no training can have, else ""."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if not math.isfinite(value):
+        return "a finite number"
+    if isinstance(value, int):
+        least = 0 if _MAY_BE_ZERO.fullmatch(name) else 1
+        bound = f"at least {least}" if value < least else f"at most {MOST_COUNT}"
+        return "" if least <= value <= MOST_COUNT else bound
+    if value < 0:
+        return "at least 0"
+    if value == 0 and _POSITIVE.fullmatch(name):
+        return "a number above 0"
+    return "less than 1" if name == "average" and value >= 1 else ""
 
 
 def _in_words(hint: Any) -> str:
