@@ -145,16 +145,15 @@ def group(n: int, size: float, rng: np.random.Generator) -> np.ndarray:
     return np.repeat(np.arange(n), counts)[:n]
 
 
-def calibrate(
+def draw_reference(
     truth: Response,
     wrong: Response,
     n: int,
     *,
     size: float,
-    edges: dict[str, tuple[float, ...]],
     rng: np.random.Generator,
-) -> EfficiencyMap:
-    """Return the map of n candidates, of which an event has `size` on average."""
+) -> ComparedRows:
+    """Return n candidates with sWeights, of which an event has `size` on average."""
     events = group(n, size, rng)
     n_events = int(events[-1]) + 1
     is_signal = rng.random(n_events) < SIGNAL_SHARE
@@ -163,13 +162,12 @@ def calibrate(
     # Candidates of an event share its probe, and so its response and its mass.
     x, score, is_signal = x[:, events], score[events], is_signal[events]
     weights = draw_weights(is_signal, rng, events)
-    edges = merge_bins(edges, n_eff(weights))
     counts = np.zeros((len(CUTS), n), dtype=np.int64)
     for _ in range(REPEATS):
         # Draws of a generator depend on the conditions, which are the same.
         drawn = wrong.draw(x[:, np.searchsorted(events, np.arange(n_events))], rng)
         counts += drawn[events] > np.array(THRESHOLDS)[:, np.newaxis]
-    rows = ComparedRows(
+    return ComparedRows(
         species="K+",
         cuts=CUTS,
         columns=dict(zip(EDGES, x, strict=True)),
@@ -179,13 +177,21 @@ def calibrate(
         repeats=REPEATS,
         **({"events": events} if size > 1 else {}),
     )
+
+
+def make_map(
+    rows: ComparedRows, wrong: Response, edges: dict[str, tuple[float, ...]]
+) -> EfficiencyMap:
+    """Return the map of a reference, with bins merged where it has few rows."""
+    edges = merge_bins(edges, n_eff(rows.weights))
     centres = np.stack(
         np.meshgrid(
             *[np.convolve(e, [0.5, 0.5], "valid") for e in edges.values()],
             indexing="ij",
         )
     )
-    known = wrong.efficiency(centres.reshape(3, -1))
+    chosen = [CUTS.index(cut) for cut in rows.cuts]
+    known = wrong.efficiency(centres.reshape(3, -1))[chosen]
     return map_from_rows(
         rows, edges=edges, empty_bins=lambda b: known[:, b], metadata=METADATA
     )
@@ -201,7 +207,8 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     n_reference = int(rng.choice(sizes))
     n_analysis = int(rng.choice(ANALYSIS_ROWS))
     size = 2.0 if kind == "events" else 1.0
-    found_map = calibrate(truth, wrong, n_reference, size=size, edges=edges, rng=rng)
+    reference = draw_reference(truth, wrong, n_reference, size=size, rng=rng)
+    found_map = make_map(reference, wrong, edges)
     tracks = ("first", "second") if kind == "product" else ("first",)
     events = group(n_analysis, size, rng)
     n_events = int(events[-1]) + 1

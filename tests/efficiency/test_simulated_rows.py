@@ -136,27 +136,28 @@ def test_nothing_is_added_where_each_row_is_used_once() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:cut .* fewer than 20")
-def test_map_covers_the_truth_with_a_small_simulation() -> None:
+@pytest.mark.parametrize("n_simulated", [1500, 15_000])
+def test_map_covers_the_truth_with_a_small_simulation(n_simulated: int) -> None:
     """Rows of data and of simulation are few, and both count in the uncertainty."""
     pulls, cut, few = [], 2.0, "PIDGAN_TOYS" not in os.environ
-    for seed in range(24 if few else 1000):
+    # The truth is that of all tracks with these kinematics: an analysis has a sample.
+    many = draw(np.random.default_rng(99), 200_000, shift=0.0)
+    centre = 4 - 5e-5 * many["P"] + 0.3 * (many["ETA"] - 3)
+    for seed in range(16 if few else 1000):
         rng = np.random.default_rng(seed)
         shift = 0.3 * rng.standard_normal()
         frame = frame_of(draw(rng, 3000, shift=shift))
-        simulation = rows_of(draw(rng, 1500, shift=0.0))
+        simulation = rows_of(draw(rng, n_simulated, shift=0.0))
         found = run_systematics(
             simulation, frame, cuts=CUT, binning=BINNING, progress=False
         )
         own = draw(rng, 4000, shift=0.0)
         analysis = pd.DataFrame({f"K_{name}": v for name, v in own.items()})
-        result = pid_efficiency({"K": found}, analysis, cuts=CUT)
-        mean = own["DLLk"] * 0 + 4 - 5e-5 * own["P"] + 0.3 * (own["ETA"] - 3) + shift
-        truth = norm.sf(cut - mean).mean()
-        one = result[0]
-        pulls.append((one.value - truth) / one.total)
+        one = pid_efficiency({"K": found}, analysis, cuts=CUT)[0]
+        pulls.append((one.value - norm.sf(cut - centre - shift).mean()) / one.total)
     within = [float((np.abs(pulls) < k).mean()) for k in (1, 1.96)]
-    assert 0.5 < within[0] < 0.9 if few else 0.64 < within[0] < 0.74, within
-    assert within[1] > 0.85 if few else 0.92 < within[1] < 0.98, within
+    assert 0.4 < within[0] < 0.95 if few else 0.64 < within[0] < 0.74, within
+    assert within[1] > 0.8 if few else 0.92 < within[1] < 0.98, within
 
 
 @pytest.fixture(scope="module")
