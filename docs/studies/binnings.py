@@ -29,7 +29,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from coverage_fits import (
     draw_reference,
     make_map,
     numbers,
+    take_cuts,
 )
 from pidcalib2.optimization_core import optimize_hist_binning
 
@@ -106,7 +106,7 @@ def from_bins(
 def from_map(
     found: EfficiencyMap, place: np.ndarray, passed: np.ndarray
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield efficiency and error of rows with a map, with and without what they made."""
+    """Yield efficiency and error of rows with a map, and with its bins alone."""
     n = len(place)
     rows = Rows(
         tracks={"t": TrackRows(place=place, passed={0: passed})},
@@ -137,12 +137,7 @@ def experiment(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
     wrong = Response(kind=str(rng.choice(DISTORTIONS)), size=float(rng.normal()))
     n_reference, cut = int(rng.choice(REFERENCE_ROWS)), int(rng.integers(len(CUTS)))
     rows = draw_reference(truth, wrong, n_reference, size=1.0, rng=rng)
-    rows = replace(
-        rows,
-        cuts=(CUTS[cut],),
-        real=rows.real[[cut]],
-        generated=rows.generated[[cut]],
-    )
+    rows = take_cuts(rows, [cut])
     found = make_map(rows, wrong, EDGES)
     boxes = irregular_bins(rows)
     names = ("efficiency", "statistical_uncertainty", "systematic_uncertainty")

@@ -11,7 +11,7 @@ with other kinematics. Every quoted number is compared with the truth:
 - `ratio`: the ratio of the efficiencies of two cuts on the same tracks;
 - `product`: two tracks of a candidate, with one map;
 - `small`: references of 5,000 to 20,000 candidates with a default of 720 bins, which
-  are merged where they hold too few rows;
+  are merged where they hold too few rows; one cut;
 - `events`: several candidates of an event share their response, in the calibration
   sample and in the analysis sample.
 
@@ -25,7 +25,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,16 @@ def draw_reference(
     )
 
 
+def take_cuts(rows: ComparedRows, cuts: list[int]) -> ComparedRows:
+    """Return rows with some of their cuts alone."""
+    return replace(
+        rows,
+        cuts=tuple(rows.cuts[i] for i in cuts),
+        real=rows.real[cuts],
+        generated=rows.generated[cuts],
+    )
+
+
 def make_map(
     rows: ComparedRows, wrong: Response, edges: dict[str, tuple[float, ...]]
 ) -> EfficiencyMap:
@@ -208,6 +218,10 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     n_analysis = int(rng.choice(ANALYSIS_ROWS))
     size = 2.0 if kind == "events" else 1.0
     reference = draw_reference(truth, wrong, n_reference, size=size, rng=rng)
+    cuts = [*range(len(CUTS))]
+    if kind == "small":
+        cuts = [int(rng.integers(len(CUTS)))]
+        reference = take_cuts(reference, cuts)
     found_map = make_map(reference, wrong, edges)
     tracks = ("first", "second") if kind == "product" else ("first",)
     events = group(n_analysis, size, rng)
@@ -217,12 +231,13 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     big = np.random.default_rng([seed, number, 1])
     x_many = [draw_conditions(200_000, big, moved=moved) for _ in tracks]
     expected = np.prod([truth.efficiency(x).mean(axis=1) for x in x_many], axis=0)
+    expected = expected[cuts]
     for track in tracks:
         x = draw_conditions(n_events, rng, moved=moved)
         drawn = wrong.draw(x, rng)[events]
         columns = dict(zip(EDGES, x[:, events], strict=True))
         place = bin_index(columns, found_map.binning)
-        passed = {i: drawn > t for i, t in enumerate(THRESHOLDS)}
+        passed = {i: drawn > THRESHOLDS[cut] for i, cut in enumerate(cuts)}
         own[track] = TrackRows(place=place, passed=passed)
     rows = Rows(
         tracks=own,
@@ -231,7 +246,8 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
         events=find_events(events.astype(np.uint64)) if size > 1 else None,
     )
     selections = [
-        Selection(text=cut, cuts=dict.fromkeys(tracks, i)) for i, cut in enumerate(CUTS)
+        Selection(text=CUTS[cut], cuts=dict.fromkeys(tracks, i))
+        for i, cut in enumerate(cuts)
     ]
     found = combine(selections, rows, dict.fromkeys(tracks, found_map))
     ideal = found.covariances["stat"] + least(found_map, own, expected, len(tracks))
@@ -245,12 +261,12 @@ def experiment(kind: str, number: int, *, seed: int) -> Iterator[dict[str, Any]]
     for i, one in enumerate(found):
         yield {
             **about,
-            "what": CUTS[i],
+            "what": CUTS[cuts[i]],
             **numbers(one),
             "truth": expected[i],
             "ideal": math.sqrt(ideal[i, i]),
         }
-    for a, b in RATIOS:
+    for a, b in RATIOS if len(cuts) > 1 else ():
         (one,) = found.estimates[a] / found.estimates[b]
         j = np.zeros(len(CUTS))
         j[[a, b]] = 1 / expected[b], -expected[a] / expected[b] ** 2

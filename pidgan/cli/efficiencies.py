@@ -494,7 +494,8 @@ def efficiency(
         rates = misid_matrix(
             opened, list(files), given["cuts"], suffix=suffix, **_without_cuts(given)
         )
-        rates.save(matrix, overwrite=overwrite)
+        for path in rates.save(matrix, overwrite=overwrite):
+            note(str(path))
         note(rates.text())
         content["matrix"] = rates.content()
     if latex is not None:

@@ -14,6 +14,7 @@ map, with the shares F_kb of the rows of bin k in bin b of the map, its covarian
 its variations v. chi2 = D^T V^-1 D has as many degrees of freedom as bins.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ from pidgan.efficiency.control_sums import (
     p_value_of,
 )
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.errors import FitError, MapError
+from pidgan.efficiency.map_averages import REFERENCE
+from pidgan.efficiency.shared_rows import shared_share
+from pidgan.errors import FitError, MapError, PidganWarning
 from pidgan.files.tables import find_sources
 from pidgan.sample.cuts import cut_texts
 from pidgan.sample.definition import Discriminant
@@ -55,6 +58,9 @@ BINS = 5
 
 MIN_BIN_EFF = 20.0
 """Effective rows below which a bin does not count in chi2."""
+
+SAME = 0.01
+"""Share of rows that made the map too, above which the control sample is none."""
 
 LEVEL = 0.05
 """p-value of a constant factor below which its error is scaled, and it is flagged."""
@@ -225,6 +231,7 @@ def compare_control(
             f"the bins of the map, with a sum of weights of {total:.6g}, expected a "
             "positive sum"
         )
+    shared = _warn_of_shared(rows, efficiency_map)
     chosen = {next(iter(efficiency_map.binning)): BINS} if binning is None else binning
     columns = {name: values[inside] for name, values in rows.columns.items()}
     edges = bins.choose_edges(chosen, columns, rows.weights[inside])
@@ -246,7 +253,7 @@ def compare_control(
     whole = work.compare(np.where(inside, 0, -1), 1)
     parts = work.compare(cell, n_cells)
     found = [
-        _cut_closure(efficiency_map.cuts[number], i, whole, parts, work)
+        _cut_closure(efficiency_map.cuts[number], i, whole, parts, work, shared > 0)
         for i, number in enumerate(numbers)
     ]
     return ControlClosure(
@@ -261,11 +268,29 @@ def compare_control(
         n_outside=int(np.count_nonzero(~inside)),
         outside_fraction=float(1 - total / rows.weights.sum()),
         dropped=rows.dropped,
+        shared=shared,
         shares=work.shares(np.where(inside, 0, -1), 1)[0].tolist(),
         covariance=whole["joint"].tolist(),
         map_binning={n: tuple(e) for n, e in efficiency_map.binning.items()},
         bundle_sha256=efficiency_map.metadata.get("bundle_sha256"),
     )
+
+
+def _warn_of_shared(rows: ControlRows, efficiency_map: EfficiencyMap) -> float:
+    """Return the share of rows that made the map too, and warn of them; 0 if few."""
+    reference = efficiency_map.metadata.get(REFERENCE, {})
+    shared = shared_share(reference, rows.columns)
+    if shared <= SAME:
+        return 0.0
+    warnings.warn(
+        f"{rows.source}: {shared:.0%} of its rows are reference rows of the map, so "
+        "that both fluctuate together: this tests the arithmetic, not the map, and "
+        "gives no transfer factor; use a sample that the generator and the map have "
+        "not seen",
+        PidganWarning,
+        stacklevel=4,
+    )
+    return shared
 
 
 def _cut_closure(
@@ -274,6 +299,7 @@ def _cut_closure(
     whole: Mapping[str, Any],
     parts: Mapping[str, Any],
     work: Comparison,
+    is_shared: bool,
 ) -> CutClosure:
     """Return the comparison of one cut, in bins and of all rows."""
     if whole["problems"]:
@@ -300,6 +326,7 @@ def _cut_closure(
     nominal = float(whole["shares"][0] @ work.map.nominal[work.numbers[i]])
     n = float(whole["n_eff"][0])
     flags = {
+        "same rows as the map": is_shared,
         "far from 1": not 1 / FAR < factor < FAR,
         "not constant": constant_p < LEVEL,
         "few rows": n * min(value, 1 - value) < MIN_BIN_EFF,

@@ -42,8 +42,8 @@ class CutClosure:
             effective rows, and whether chi2 uses a bin.
         covariance: (n_bins, n_bins) covariance of the difference.
         problems: Why mass fits failed.
-        flags: "far from 1", "not constant", "few rows", "poor mass fit", "fits failed",
-            "bins left out".
+        flags: "same rows as the map", "far from 1", "not constant", "few rows", "poor
+            mass fit", "fits failed", "bins left out".
     """
 
     cut: str
@@ -105,6 +105,7 @@ class ControlClosure:
         n_rows: Rows that can be used, and their effective number, `n_eff`.
         n_outside: Rows outside the map, left out, and their share of the weights.
         dropped: Further rows left out, by reason.
+        shared: Share of the rows that made the map too; 0 if they are independent.
         shares: Share of the rows in each bin of the map.
         covariance: (n_cuts, n_cuts) covariance of control minus predicted efficiency of
             all rows, from the control sample.
@@ -123,6 +124,7 @@ class ControlClosure:
     n_outside: int
     outside_fraction: float
     dropped: dict[str, int]
+    shared: float
     shares: list[float]
     covariance: list[list[float]]
     map_binning: dict[str, tuple[float, ...]]
@@ -164,6 +166,8 @@ class ControlClosure:
             f"({100 * self.outside_fraction:.2f} % of the weights)"
         )
         lines += [f"left out, {why}: {n} rows" for why, n in self.dropped.items()]
+        if self.shared:
+            lines.append(f"rows that made the map too: {self.shared:.0%}")
         lines += [
             f"{one.cut}: {text}" for one in self.cuts for text in one.problems[:3]
         ]
@@ -214,6 +218,7 @@ class ControlClosure:
             names = {field.name for field in fields(cls)} - {"cuts"}
             cuts = tuple(_cut(one) for one in content["cuts"])
             edges = ("binning", "map_binning")
+            content.setdefault("shared", 0.0)
             found = {name: content[name] for name in names}
             for name in edges:
                 found[name] = {k: tuple(v) for k, v in found[name].items()}

@@ -102,18 +102,18 @@ class MisIDMatrix:
         return str(pd.DataFrame(cells, self._index(), list(self.selections)))
 
     @checked
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the matrix: everything as .json, or probabilities as .csv.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write the matrix, everything as .json or probabilities as .csv.
 
         The file MATRIX.csv has the species in its first column; a second one,
-        MATRIX.covariance.csv, has the covariance.
+        MATRIX.covariance.csv, has the covariance. The files written are returned.
         """
         path = Path(path)
         if path.suffix == ".json":
             with writing_file(path, overwrite=overwrite) as temporary:
                 text = json.dumps(self.content(), indent=1, allow_nan=False)
                 temporary.write_text(text, encoding="utf-8")
-            return path
+            return (path,)
         if path.suffix != ".csv":
             raise ValueError(f"path is {str(path)!r}, expected .json or .csv")
         beside = path.with_suffix(".covariance.csv")
@@ -123,7 +123,7 @@ class MisIDMatrix:
         ):
             self.frame().to_csv(first)
             self.covariance_frame().to_csv(second)
-        return path
+        return path, beside
 
     def _facts(self) -> Facts:
         pairs = zip(self.names, self.estimates, strict=True)

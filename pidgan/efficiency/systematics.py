@@ -52,6 +52,7 @@ from pidgan.efficiency.real_vs_generated import (
     check_among,
     compare_rows,
 )
+from pidgan.efficiency.shared_rows import sketch_of
 from pidgan.efficiency.simulated_rows import simulation_metadata
 from pidgan.efficiency.simulated_shares import count_draws
 from pidgan.efficiency.variation_parts import numbered
@@ -263,6 +264,7 @@ def map_from_rows(
                 "sum_weights": float(w.sum()),
                 "n_eff": n_eff(w),
                 **measure_whole(rows, edges),
+                **sketch_of(rows.columns, list(edges)),
             },
         },
         common=common,

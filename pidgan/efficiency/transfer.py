@@ -68,6 +68,12 @@ def transfer(
             "the efficiency map has a transfer factor already, expected none"
         )
     _check_same(known, found)
+    if found.shared:
+        raise MapError(
+            f"{found.shared:.0%} of the rows of the control channel made the map too: "
+            "its factor would count the same fluctuation twice; use a sample that the "
+            "map has not seen"
+        )
     numbers = _numbers(known, found)
     rows = [found.cuts[row] for row in numbers.values()]
     kept = list(numbers)

@@ -177,10 +177,13 @@ def test_it_is_stored(tmp_path: Path) -> None:
 def test_the_generator_predicts_within_bins() -> None:
     generator = ToyGenerator(card=make_card())
     rng = np.random.default_rng(7)
-    x = np.stack([rng.uniform(3e3, 1e5, 8000), rng.uniform(1.5, 5, 8000)], axis=1)
-    y = generator.generate(x, rng.standard_normal((8000, 3)))
-    frame = {"P": x[:, 0], "ETA": x[:, 1], "DLLk": y[:, 0], "DLLp": y[:, 1]}
-    reference = {**frame, "weight": np.ones(8000)}
+
+    def sample() -> dict[str, np.ndarray]:
+        x = np.stack([rng.uniform(3e3, 1e5, 8000), rng.uniform(1.5, 5, 8000)], axis=1)
+        y = generator.generate(x, rng.standard_normal((8000, 3)))
+        return {"P": x[:, 0], "ETA": x[:, 1], "DLLk": y[:, 0], "DLLp": y[:, 1]}
+
+    reference, frame = {**sample(), "weight": np.ones(8000)}, sample()
     known = pidgan.run_systematics(
         generator, reference, cuts="DLLk > 2", binning={"P": (3e3, 1e5)}
     )

@@ -292,13 +292,15 @@ def test_a_matrix_has_named_rows_and_columns(
         block = found.covariance[2 * row : 2 * row + 2, 2 * row : 2 * row + 2]
         assert np.allclose(block, alone.covariance)
     assert np.linalg.eigvalsh(found.covariance).min() > -1e-15
-    found.save(tmp_path / "matrix.csv")
+    names = [path.name for path in found.save(tmp_path / "matrix.csv")]
+    assert names == ["matrix.csv", "matrix.covariance.csv"]
     again = pd.read_csv(tmp_path / "matrix.csv", index_col=0)
     assert np.allclose(again, found.frame())
     cov = pd.read_csv(tmp_path / "matrix.covariance.csv", index_col=0)
     assert np.allclose(cov, found.covariance)
     assert list(cov) == list(found.names)
-    content = json.loads(found.save(tmp_path / "matrix.json").read_text())
+    (path,) = found.save(tmp_path / "matrix.json")
+    content = json.loads(path.read_text())
     assert content["selections"] == named
     assert np.allclose(content["covariance"], found.covariance)
     assert "K+" in found.text()
