@@ -9,6 +9,7 @@ or a function that is called instead.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -16,7 +17,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -28,6 +29,9 @@ LOG_SECONDS = 60.0
 
 DELAY_SECONDS = 0.3
 """A stage that is shorter has no bar, which would only flash."""
+
+SENT_SECONDS = 0.1
+"""Shortest time between two messages about a bar that another process shows."""
 
 _FORMAT = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
 _FORMAT += " [{elapsed}, {remaining} left]"
@@ -77,9 +81,8 @@ class Bar:
             self._bar.close()
             self._bar = None
         elif self._show and not failed:
-            counted = f"{self.done:,} {self.unit}, " if self.unit and self.done else ""
             seconds = time.monotonic() - self._started
-            say(f"pidgan: {self.stage}: {counted}{seconds:.1f} s")
+            say(_ended(self.stage, self.done, self.unit, seconds))
         self._show = False
 
     def __enter__(self) -> Self:
@@ -215,11 +218,19 @@ def losses_text(progress: Any, *, held_out: str = "") -> str:
     return "  ".join(parts)
 
 
+def _ended(stage: str, done: int, unit: str, seconds: float) -> str:
+    """Return the line of a stage that has ended."""
+    counted = f"{done:,} {unit}, " if unit and done else ""
+    return f"pidgan: {stage}: {counted}{seconds:.1f} s"
+
+
 def is_interactive() -> bool:
     """Return whether somebody looks: the standard error is a terminal, or a notebook's.
 
     The kernel of a notebook or of a console has a flag of its own.
     """
+    if _elsewhere is not None:
+        return _elsewhere.interactive
     if sys.stderr is None:
         return False
     with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -237,13 +248,20 @@ def is_notebook() -> bool:
 
 def say(line: str) -> None:
     """Print a line to the standard error; where that is closed, nothing is."""
-    if sys.stderr is not None:
+    if _elsewhere is not None:
+        _elsewhere.send("line", line)
+    elif sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
 
 
-def _open(stage: str, total: int | None, unit: str) -> Any:
-    """Return a bar of tqdm; in a notebook one of widgets, if there are some."""
+def _open(stage: str, total: int | None, unit: str, *, place: int | None = None) -> Any:
+    """Return a bar of tqdm; in a notebook one of widgets, if there are some.
+
+    A bar with a `place` is one of several below each other, and does not stay.
+    """
+    if _elsewhere is not None:
+        return _SentBar(_elsewhere.send, stage, total, unit)
     if is_notebook() and importlib.util.find_spec("ipywidgets") is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -256,4 +274,114 @@ def _open(stage: str, total: int | None, unit: str) -> Any:
     # Some terminals say that they have no columns and rows; tqdm then shows nothing.
     columns, rows = shutil.get_terminal_size()
     given |= {"ncols": columns, "nrows": rows}
-    return tqdm(file=sys.stderr, delay=DELAY_SECONDS, leave=True, **given)
+    given |= {"leave": place is None, "position": place}
+    return tqdm(file=sys.stderr, delay=DELAY_SECONDS, **given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """The process that shows what this one does.
+
+    `send` takes a kind and its content: "line" and a text, or "bar" and the stage, the
+    number of units done, that of all, the unit and a few words; None for the end.
+    """
+
+    send: Callable[[str, Any], None]
+    interactive: bool  # whether somebody looks there
+
+
+_elsewhere: Elsewhere | None = None
+
+
+def show_elsewhere(place: Elsewhere | None) -> None:
+    """Show nothing in this process from now on, but in another one."""
+    global _elsewhere
+    _elsewhere = place
+
+
+class _SentBar:
+    """What a bar of tqdm can do, shown in another process."""
+
+    def __init__(
+        self, send: Callable[..., None], stage: str, total: int | None, unit: str
+    ) -> None:
+        self.total = total
+        self._send, self._stage, self._unit = send, stage, unit
+        self._done, self._text, self._sent = 0, "", -math.inf
+        self.update(0)
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """Say a few words."""
+        self._text = text
+
+    def update(self, n: int) -> None:
+        """Count more units as done."""
+        self._done += n
+        if time.monotonic() - self._sent > SENT_SECONDS:
+            self._tell()
+
+    def close(self) -> None:
+        """End the bar."""
+        self._tell()
+        self._send("bar", None)
+
+    def _tell(self) -> None:
+        self._sent = time.monotonic()
+        content = (self._stage, self._done, self.total, self._unit, self._text)
+        self._send("bar", content)
+
+
+class Lines:
+    """The bars of several processes below each other, with their names.
+
+    A stage that ends leaves a line above them, as in a log.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._bars: dict[str, tuple[str, str, float, Any]] = {}
+
+    def show(self, name: str, kind: str, content: Any) -> None:
+        """Show what a process sent, see `Elsewhere`."""
+        if kind == "line":
+            start = "pidgan: " * content.startswith("pidgan: ")
+            with self.apart():
+                say(f"{start}{name}: {content.removeprefix('pidgan: ')}")
+        elif content is None:
+            self._end(name)
+        else:
+            stage, done, total, unit, text = content
+            if name not in self._bars:
+                place = self._names.index(name)
+                bar = _open(f"{name}: {stage}", total, unit, place=place)
+                self._bars[name] = (stage, unit, time.monotonic(), bar)
+            bar = self._bars[name][-1]
+            bar.total = total
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(done - bar.n)
+
+    def close(self) -> None:
+        """End the bars of all processes."""
+        for *_, bar in self._bars.values():
+            bar.close()
+        self._bars = {}
+
+    @staticmethod
+    @contextlib.contextmanager
+    def apart() -> Iterator[None]:
+        """Print lines in this block above all bars."""
+        if not is_interactive() or is_notebook():
+            yield
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+
+    def _end(self, name: str) -> None:
+        stage, unit, began, bar = self._bars.pop(name)
+        done, total, seconds = bar.n, bar.total, time.monotonic() - began
+        bar.close()
+        if seconds > DELAY_SECONDS and done >= (total or 0):
+            with self.apart():
+                say(_ended(f"{name}: {stage}", done, unit, seconds))

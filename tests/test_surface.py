@@ -117,6 +117,7 @@ DIFFERENT_OPTIONS = {
     ("tracks", "help"): "bundles, or maps",
     ("tracks", "metavar"): "bundles, or maps",
     ("tracks", "required"): "maps may have their tracks with them",
+    ("workers", "help"): "what the processes share: files, or two trainings",
 }
 # One spelling of several arguments, with the reason.
 SHARED_SPELLINGS = {

@@ -7,15 +7,11 @@ it gives the files of a lost worker to another one.
 
 import contextlib
 import multiprocessing
-import os
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pidgan.application import one_file
@@ -24,6 +20,7 @@ from pidgan.application.one_file import FileJob, FilePlan, Progress
 from pidgan.errors import NtupleError
 from pidgan.files.copying import CHUNK_BYTES
 from pidgan.files.machine import available_cores, available_memory
+from pidgan.files.processes import end_with_parent, may_start_processes
 
 Result = tuple[int, Outcome]
 """The number of a job, and what its file holds."""
@@ -78,32 +75,17 @@ def share_machine(files: int, *, workers: int | None, threads: int | None) -> Sh
     """Return how files share the cores and the memory of this machine."""
     cores = available_cores()
     if workers is None:
-        workers = cores // CORES_PER_PROCESS if _may_start_processes() else 1
+        workers = cores // CORES_PER_PROCESS if may_start_processes() else 1
     workers = max(1, min(workers, files))
     memory = available_memory() // (MEMORY_SHARE * workers)
     return Share(workers, threads or max(1, cores // workers), min(CHUNK_BYTES, memory))
-
-
-def _may_start_processes() -> bool:
-    """Return whether new processes can import the program without running it."""
-    # They import a script that was started by its path, which needs the usual guard.
-    main = sys.modules["__main__"]
-    path = getattr(main, "__file__", None)
-    if path is None or getattr(main, "__spec__", None) is not None:
-        return True
-    try:
-        return "__main__" in Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _in_processes(jobs: Sequence[FileJob], *, workers: int) -> Iterator[Result]:
     """Yield results as they come; after a failure, files in work are still finished."""
     # Forked processes would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_end_with_parent
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
     try:
         futures = {pool.submit(one_file.run_job, job): i for i, job in enumerate(jobs)}
         for future in as_completed(futures):
@@ -152,15 +134,3 @@ def dask_client(address: str) -> Iterator[Any]:
         ) from error
     with client:
         yield client
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, however it did."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

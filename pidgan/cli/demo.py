@@ -2,12 +2,17 @@
 
 A generator for kaons and one for pions are applied to an analysis ntuple with other
 kinematics and occupancy, and the quoted efficiency is compared with the true response.
+Both are made side by side, in a process each, where there are two cores: the results
+are the same as one after the other.
 """
 
+import contextlib
+import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,8 @@ from pidgan.arguments import checked
 from pidgan.bundle.card import trained_text
 from pidgan.errors import NtupleError
 from pidgan.files.documents import read_json
+from pidgan.files.machine import available_cores
+from pidgan.files.processes import Processes, may_start_processes
 from pidgan.files.tables import find_sources, read_columns, write_trees
 from pidgan.files.writing import (
     refuse_existing,
@@ -33,7 +40,7 @@ from pidgan.sample.species import pdg_id
 CALIBRATION_TRACKS = 200_000
 ANALYSIS_ENTRIES = 50_000
 # A number of steps: the generators are as good on a machine that is busy, and the same
-# seed gives the same demo. Two cores take 80 seconds.
+# seed gives the same demo.
 STEPS = 5000
 # Independent responses of the analysis tracks that are averaged for the truth: its own
 # statistical error is then far below the quoted one.
@@ -52,6 +59,7 @@ def run_demo(
     seed: int = 1,
     budget: str | float | None = None,
     overwrite: bool = False,
+    workers: int | None = None,
     progress: bool = True,
     echo: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -64,9 +72,10 @@ def run_demo(
         output: Folder for all files that are made.
         seed: Seed of simulation, training and generation.
         budget: Time of each of the two trainings, with the preparation of their rows,
-            as in `train`; 5,000 steps by default, which take about 80 seconds on two
-            cores that do nothing else.
+            as in `train`; 5,000 steps by default.
         overwrite: Replace the folder of an earlier demo.
+        workers: Number of processes that make the two generators; 2 by default, or 1
+            where there is one core, or a script that new processes cannot import.
         progress: Whether bars, or lines of a log, are shown.
         echo: Function that is called with a line of text for each stage.
 
@@ -81,8 +90,10 @@ def run_demo(
     Example:
         >>> run_demo("demo", seed=1)                              # doctest: +SKIP
     """
-    # What needs the training dependencies fails before the work.
-    _ = pidgan.train, pidgan.validate, pidgan.export_bundle
+    # What needs the training dependencies fails before the work. Other processes may do
+    # it, and tensorflow takes seconds to load.
+    if importlib.util.find_spec("tensorflow") is None:
+        _ = pidgan.train
     from pidgan.report.index_page import INDEX_NAME
     from pidgan.report.page import HTML_NAME
     from pidgan.training.budget import Duration
@@ -92,27 +103,25 @@ def run_demo(
     if budget is not None:
         length = {"budget": Duration.parse(budget).stored}
     _begin(work, {"seed": seed, **length, **_sizes()}, overwrite=overwrite)
-    stages = _Stages(echo, 2 * len(SPECIES) + 2)
+    stages = _Stages(echo, 4)
     given: dict[str, Any] = {"seed": seed, "progress": progress}
     analysis, replaced = work / "analysis.root", work / "analysis-pid.root"
     if not analysis.exists():
         branches = simulation.simulate_analysis(ANALYSIS_ENTRIES, seed=seed)
         write_trees(analysis, {simulation.ANALYSIS_TREE: branches})
-    trained = {}
-    for name in SPECIES:
+    both = " and ".join(SPECIES)
+    with _makers(workers, progress=progress) as make:
+        tracks = CALIBRATION_TRACKS
+        stages.begin(f"{both}: {tracks} simulated tracks each, sWeights, training")
+        make(partial(_train, work, length=length, tracks=tracks, **given))
         stages.begin(
-            f"{name}: {CALIBRATION_TRACKS} simulated tracks, sWeights, training"
+            f"{both}: validation on rows never trained on, export, systematics"
         )
-        trained[name] = _train(work, name, length=length, **given)
-    for name in SPECIES:
-        stages.begin(
-            f"{name}: validation on rows never trained on, export, systematics"
-        )
-        _judge(work, name, trained, **given)
+        make(partial(_judge, work, **given))
     stages.begin("apply: generators replace the simulated response of the ntuple")
-    tracks = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
+    bundles = {track: work / f"{n}.onnx" for n, (_, track, _) in SPECIES.items()}
     replace: Any = {"mode": "replace", "species_from": "TRUEID", **given}
-    pidgan.apply(tracks, [analysis], replaced, **replace)
+    pidgan.apply(bundles, [analysis], replaced, **replace)
     stages.begin(
         "efficiency: quoted from the calibration sample, compared with the truth"
     )
@@ -152,6 +161,33 @@ class _Stages:
         """Say that a stage begins."""
         self._number += 1
         self._echo(f"{self._number}/{self._total}  {text}")
+
+
+@contextlib.contextmanager
+def _makers(
+    workers: int | None, *, progress: bool
+) -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """Give the function that calls another one for each species, perhaps side by side.
+
+    A process has the threads of one core then: more would wait for each other.
+    """
+    if workers is None:
+        workers = min(available_cores(), len(SPECIES)) if may_start_processes() else 1
+    if workers == 1:
+
+        def make_all(make: Callable[[str], None]) -> None:
+            for name in SPECIES:
+                make(name)
+
+        yield make_all
+        return
+    threads = max(1, available_cores() // len(SPECIES))
+    with Processes(list(SPECIES), show=progress, threads=threads) as them:
+
+        def make_both(make: Callable[[str], None]) -> None:
+            them.call({name: partial(make, name) for name in SPECIES})
+
+        yield make_both
 
 
 def _sizes() -> dict[str, int]:
@@ -194,17 +230,21 @@ def _remove(folder: Path, *, last: str) -> None:
 
 
 def _train(
-    work: Path, name: str, *, seed: int, length: Mapping[str, Any], progress: bool
-) -> tuple[Any, Any]:
-    """Simulate a calibration sample; return a model and its dataset."""
-    from pidgan.training.model import open_model
-
+    work: Path,
+    name: str,
+    *,
+    seed: int,
+    length: Mapping[str, Any],
+    tracks: int,
+    progress: bool,
+) -> None:
+    """Simulate a calibration sample, and train a generator on it."""
     decay = SPECIES[name][0]
     calibration = work / f"calibration-{name}.root"
     if not calibration.exists():
         # Distinct seeds: the two samples and the analysis ntuple must be independent.
         own = seed + 1000 * (1 + list(SPECIES).index(name))
-        trees = simulation.simulate_calibration(decay, CALIBRATION_TRACKS, seed=own)
+        trees = simulation.simulate_calibration(decay, tracks, seed=own)
         write_trees(calibration, trees)
     place = work / f"{name}-dataset"
     if not place.exists():
@@ -213,37 +253,21 @@ def _train(
         # The mass fit is drawn beside the dataset, as `pidgan prepare` does.
         drawn = made.plot().only("mass fit")
         made.save(place, mass_fit=drawn.content(".png"))
-    dataset = pidgan.Dataset.open(place)
     folder = work / f"{name}-model"
-    if (folder / "model.json").exists():
-        return open_model(folder), dataset
-    model = pidgan.train(
-        dataset,
-        **length,
-        seed=seed,
-        directory=folder,
-        resume=True,
-        progress=progress,
-    )
-    model.save(folder)
-    return model, dataset
+    if not (folder / "model.json").exists():
+        given = {"seed": seed, "progress": progress, **length}
+        model = pidgan.train(place, directory=folder, resume=True, **given)
+        model.save(folder)
 
 
-def _judge(
-    work: Path,
-    name: str,
-    trained: Mapping[str, tuple[Any, Any]],
-    *,
-    seed: int,
-    progress: bool,
-) -> None:
+def _judge(work: Path, name: str, *, seed: int, progress: bool) -> None:
     """Validate a model, export it, and measure its efficiency map."""
-    model, dataset = trained[name]
-    others = [pair for other, pair in trained.items() if other != name]
     path, found = work / f"{name}.onnx", work / f"{name}-map.json"
     given: dict[str, Any] = {"cuts": CUTS, "seed": seed, "progress": progress}
     # The figures of the report go onto the card: both are made again, or none.
     if not path.exists() or not (work / f"{name}-report").exists():
+        model, dataset = _trained(work, name)
+        others = [_trained(work, other) for other in SPECIES if other != name]
         report = pidgan.validate(model, dataset, misid=others, **given)
         report.save(work / f"{name}-report", overwrite=True)
         pidgan.export_bundle(
@@ -253,6 +277,14 @@ def _judge(
     if not found.exists():
         measured = pidgan.run_systematics(pidgan.open_bundle(path), **given)
         measured.save(found, overwrite=True)
+
+
+def _trained(work: Path, name: str) -> tuple[Any, Any]:
+    """Open a model and its dataset."""
+    from pidgan.training.model import open_model
+
+    model = open_model(work / f"{name}-model")
+    return model, pidgan.Dataset.open(work / f"{name}-dataset")
 
 
 def _quote(

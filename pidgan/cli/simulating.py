@@ -22,7 +22,13 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 )
 @options.seed
 @options.overwrite
-@lengths.budget("5000 steps, about 90s")
+@lengths.budget("5000 steps")
+@click.option(
+    "--workers",
+    type=options.COUNT,
+    help="Number of processes that make the two generators, 1 or 2.  [default: 2, or "
+    "1 where there is one core]",
+)
 @options.as_json
 def demo(output: Path, as_json: bool, **given: Any) -> None:
     """Run the whole chain on simulated data, and compare it with the truth.

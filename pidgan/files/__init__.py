@@ -8,8 +8,9 @@ the writer of whole files, sets of files and folders, `seals` has the hashes by 
 files that belong together know one another, `leftovers` what killed runs left, `places`
 tells what lies at a path, `recognition` what it is, such as a dataset or a bundle,
 `fetching` keeps files of addresses in a cache, `xrootd` loads the client of root://
-addresses, `machine` has the cores and the memory of this process, `wording` puts
-messages about rows in memory into words of Python.
+addresses, `machine` has the cores and the memory of this process, `processes` runs
+functions side by side, `wording` puts messages about rows in memory into words of
+Python.
 """
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "leftovers",
     "machine",
     "places",
+    "processes",
     "recognition",
     "seals",
     "tables",

@@ -1,6 +1,7 @@
 """The demo, with little data and hardly any training, stopped and continued."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ pytest.importorskip("tensorflow")
 import pidgan
 from pidgan.cli import demo
 from pidgan.errors import PidganError
+from pidgan.files.processes import Processes
 from pidgan.report.metrics import TREES
 
 
@@ -52,6 +54,7 @@ def test_a_demo_continues_to_its_end(
 ) -> None:
     folder, lines = tmp_path / "demo", []
     given: dict[str, Any] = {"seed": 2, "echo": lines.append, "progress": False}
+    given["workers"] = 1  # what is replaced above is so in this process only
     with monkeypatch.context() as stopping:
 
         def stop(*_: Any, **__: Any) -> None:
@@ -89,8 +92,8 @@ def test_a_demo_continues_to_its_end(
 
 def _check_lines(lines: list[str], folder: Path) -> None:
     """Stages are counted, poor generators are named, and links lead to files."""
-    assert [line.split()[0] for line in lines if line[1:2] == "/"][-6:] == [
-        f"{number}/6" for number in range(1, 7)
+    assert [line.split()[0] for line in lines if line[1:2] == "/"][-4:] == [
+        f"{number}/4" for number in range(1, 5)
     ]
     assert any("within 1 total sigma" in line for line in lines)
     assert sum("the generator is poor" in line for line in lines) == len(demo.SPECIES)
@@ -134,6 +137,25 @@ def _check_ntuple(folder: Path) -> None:
                 np.testing.assert_array_equal(kept.array(), branch.array())
 
 
+@pytest.mark.skipif("PIDGAN_DEMO" not in os.environ, reason="takes minutes")
+@pytest.mark.filterwarnings("ignore::pidgan.errors.PidganWarning")
+def test_side_by_side_is_as_one_by_one(small: list[str], tmp_path: Path) -> None:
+    made = [tmp_path / name for name in ("one", "two")]
+    for workers, folder in enumerate(made, 1):
+        demo.run_demo(folder, workers=workers, echo=lambda _: None, progress=False)
+    assert len(small) == 2  # the others were trained in other processes
+    one, two = ((folder / "demo.json").read_bytes() for folder in made)
+    assert one == two
+    for name in ("kaon", "pion"):
+        with (
+            np.load(made[0] / f"{name}-model/model.npz") as first,
+            np.load(made[1] / f"{name}-model/model.npz") as second,
+        ):
+            assert first.files == second.files
+            for key in first.files:
+                np.testing.assert_array_equal(first[key], second[key])
+
+
 def test_overwrite_replaces_demos_only(small: list[str], tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -149,9 +171,9 @@ def test_interrupting_says_how_to_continue(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "_train", interrupt)
+    monkeypatch.setattr(Processes, "call", interrupt)
     monkeypatch.setattr(demo, "ANALYSIS_ENTRIES", 100)
-    done = run("demo", "-o", tmp_path / "demo", "-q")
+    done = run("demo", "-o", tmp_path / "demo", "-q", "--workers", "2")
     assert done.code == 130
     assert "the same command continues" in done.err
     assert (tmp_path / "demo" / "analysis.root").is_file()
