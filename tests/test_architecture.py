@@ -59,7 +59,7 @@ OWNERS = {
     "keras": "training/",
     "tensorflow": "training/",
     "onnx": "training/export",
-    "sklearn": ("sample/weights", "report/metrics"),
+    "sklearn": ("sample/weights", "report/classifiers"),
     "tqdm": "progress",
     "jinja2": "report/page",
 }

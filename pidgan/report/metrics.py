@@ -29,6 +29,7 @@ from scipy.spatial.distance import cdist
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError
+from pidgan.report.classifiers import score_network, score_trees
 from pidgan.sample.weights import (
     checked_rows,
     halves,
@@ -191,11 +192,6 @@ def _distributions(
     return values[last], np.cumsum(steps_a)[last], np.cumsum(steps_b)[last]
 
 
-# Classifiers of `c2st`, fixed so that its figure means the same in every report.
-TREES = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nodes": 31}
-EQUAL_WEIGHTS = 0.01  # relative range below which weights count as equal
-NETWORK_UNITS, NETWORK_EPOCHS, NETWORK_ROWS_PER_BATCH = (64, 64), 12, 512
-
 C2ST_MIN_ROWS = 200  # of each sample; the AUC of fewer says nothing
 
 
@@ -256,7 +252,7 @@ def c2st(
     with one_thread():
         outcome = [
             _cross_fitted_auc(score, (x0, x1), (w0, w1), parts, seed=seed)
-            for score in (_score_trees, _score_network)
+            for score in (score_trees, score_network)
         ]
     auc, error = max(outcome)
     return C2ST(
@@ -318,39 +314,3 @@ def _cross_fitted_auc(
         aucs.append(auc)
         errors.append(error)
     return float(np.mean(aucs)), float(np.hypot(errors[0], errors[1]) / 2)
-
-
-def _score_trees(
-    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
-) -> FloatArray:
-    """Scores of boosted trees."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    model = HistGradientBoostingClassifier(**TREES, random_state=seed)
-    # With weights scikit-learn looks for the quantiles of each column one by one, which
-    # takes ten times as long as all the rest. A common prior moves no AUC.
-    equal = np.ptp(w) < EQUAL_WEIGHTS * np.mean(w)
-    model.fit(x, label, sample_weight=None if equal else w)
-    return np.asarray(model.decision_function(test))
-
-
-def _score_network(
-    x: FloatArray, label: Any, w: FloatArray, test: FloatArray, *, seed: int
-) -> FloatArray:
-    """Scores of a neural network on quantile-transformed features."""
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.preprocessing import QuantileTransformer
-
-    transform = QuantileTransformer(
-        n_quantiles=min(256, len(x)), output_distribution="normal", random_state=seed
-    )
-    train = transform.fit_transform(x)
-    rng = np.random.default_rng(seed)
-    model = MLPClassifier(NETWORK_UNITS, random_state=seed)
-    batches = max(1, len(train) // NETWORK_ROWS_PER_BATCH)
-    for _ in range(NETWORK_EPOCHS):
-        for rows in np.array_split(rng.permutation(len(train)), batches):
-            model.partial_fit(
-                train[rows], label[rows], classes=[0, 1], sample_weight=w[rows]
-            )
-    return np.asarray(model.predict_proba(transform.transform(test))[:, 1])

@@ -126,7 +126,9 @@ class Report:
             lines.append(
                 f"{label:{width}} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {pull:>6}"
             )
-        return "\n".join([*lines, *([self.verdict.text] if self.verdict else [])])
+        ends = [self.verdict.text] if self.verdict else []
+        ends += [self.remark] if self.numbers.get("flags") else []
+        return "\n".join([*lines, *ends])
 
     @checked
     def save(

@@ -145,21 +145,37 @@ def longitudinal_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Cur
     """
     e = observables.check_cells(cells, geometry)[:, geometry.view_slices[view]]
     energies = observables.layer_energies(e, geometry.view(view))
+    return mean_curve(depth_edges(geometry, view), energies)
+
+
+def depth_edges(geometry: Geometry, view: str) -> FloatArray:
+    """Return edges of layers, mm; half-integer numbers where they are unknown."""
     edges = observables.layer_edges(geometry.view(view))
-    if edges is None:
-        edges = np.arange(energies.shape[1] + 1) - 0.5
-    return _mean_curve(edges, energies)
+    return (
+        np.arange(len(geometry.view(view).layers) + 1) - 0.5 if edges is None else edges
+    )
 
 
 def lateral_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Curve:
     """Return the mean share of energy against the distance to the centre of energy."""
-    part, bins = geometry.view_slices[view], RADIAL_BINS
-    e = observables.check_cells(cells, geometry)[:, part]
-    at = geometry.centres[part][:, :2]
+    e = observables.check_cells(cells, geometry)[:, geometry.view_slices[view]]
+    edges = radial_edges(geometry, view)
+    return mean_curve(edges, lateral_shares(e, geometry, view))
+
+
+def radial_edges(geometry: Geometry, view: str) -> FloatArray:
+    """Return edges of distances from the middle to the farthest cell of a view, mm."""
+    at = geometry.centres[geometry.view_slices[view]][:, :2]
+    reach = float(np.hypot(*(at - at.mean(axis=0)).T).max())
+    return np.linspace(0, max(reach, 1e-9), RADIAL_BINS + 1)
+
+
+def lateral_shares(e: FloatArray, geometry: Geometry, view: str) -> FloatArray:
+    """Return each shower's shares (n, bins) of energy against the distance."""
+    at = geometry.centres[geometry.view_slices[view]][:, :2]
+    bins, edges = RADIAL_BINS, radial_edges(geometry, view)
     whole = np.maximum(e.sum(axis=1, keepdims=True), 1e-30)
     middle = e @ at / whole
-    reach = float(np.hypot(*(at - at.mean(axis=0)).T).max())
-    edges = np.linspace(0, max(reach, 1e-9), bins + 1)
     share = np.empty((len(e), bins))
     for start in range(0, len(e), 500):
         rows = slice(start, start + 500)
@@ -168,19 +184,24 @@ def lateral_profile(cells: ArrayLike, geometry: Geometry, view: str) -> Curve:
         flat = place + bins * np.arange(len(r))[:, None]
         sums = np.bincount(flat.ravel(), (e[rows] / whole[rows]).ravel(), bins * len(r))
         share[rows] = sums.reshape(len(r), bins)
-    return _mean_curve(edges, share)
+    return share
 
 
 def cell_spectrum(cells: ArrayLike, edges: ArrayLike) -> Curve:
     """Return the mean number of cells of a shower in bins of their energy."""
-    e = np.asarray(cells, dtype=np.float64)
     bounds = np.asarray(edges, dtype=np.float64)
-    m = len(bounds) - 1
-    place = np.searchsorted(bounds, e, side="right")
-    place = np.where((place > m) | (place == 0), 0, place)
-    flat = place + (m + 1) * np.arange(len(e))[:, None]
-    counts = np.bincount(flat.ravel(), minlength=(m + 1) * len(e))
-    return _mean_curve(bounds, counts.reshape(len(e), m + 1)[:, 1:].astype(float))
+    return mean_curve(bounds, spectrum_counts(np.asarray(cells), bounds))
+
+
+def spectrum_counts(cells: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return each shower's number of cells (n, bins) in bins of their energy."""
+    e, m = np.asarray(cells, dtype=np.float64), len(edges) - 1
+    rows, columns = np.nonzero(e >= edges[0])  # most cells are empty
+    place = np.searchsorted(edges, e[rows, columns], side="right") - 1
+    inside = place < m
+    flat = place[inside] + m * rows[inside]
+    counts = np.bincount(flat, minlength=m * len(e)).reshape(len(e), m)
+    return counts.astype(float)
 
 
 def spectrum_edges(cells: ArrayLike, bins: int = SPECTRUM_BINS) -> FloatArray:
@@ -193,7 +214,8 @@ def spectrum_edges(cells: ArrayLike, bins: int = SPECTRUM_BINS) -> FloatArray:
     return np.geomspace(low, max(high, 2 * low) * (1 + 1e-9), bins + 1)
 
 
-def _mean_curve(edges: FloatArray, values: FloatArray) -> Curve:
+def mean_curve(edges: FloatArray, values: FloatArray) -> Curve:
+    """Return the mean of values (n, bins) of showers."""
     n = max(len(values), 1)
     error = values.std(axis=0, ddof=1 if n > 1 else 0) / np.sqrt(n)
     return Curve(edges=edges, mean=values.mean(axis=0), error=error)

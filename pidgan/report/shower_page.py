@@ -1,7 +1,6 @@
 """The report of generated showers: main figures, and sections of the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,16 +9,22 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.calorimeter.geometry import Geometry, View
 from pidgan.calorimeter.observables import depths, layer_edges
-from pidgan.report import page, report
+from pidgan.report import report
 from pidgan.report.page import Picture, Section, Table
 from pidgan.report.plots import showers
 from pidgan.report.plots.canvas import display_unit
-from pidgan.report.shower_metrics import Curve, ResolutionFit, Response, fit_resolution
-from pidgan.sample.species import species_name
+from pidgan.report.shower_data import ShowerData
+from pidgan.report.shower_response_page import (
+    bin_pulls,
+    response_section,
+    response_table,
+    worst_lines,
+)
+from pidgan.report.verdict import flagged
 
 MOST_LAYERS = 5  # of a view in a picture of cells
 OBSERVABLES_A_FIGURE = 9
-LINEARITY, RESOLUTION = 0.005, 0.2  # shaded in the ratios
+FLAGS = 6  # figures that a flag names
 
 _LABELS = {
     "response": "$E_{vis}/E$",
@@ -39,28 +44,16 @@ _DEPTHS = ("depth", "width_depth")
 _LENGTHS = ("x", "y", "r", "width_x", "width_y", "width_r", *_DEPTHS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShowerData:
-    """Measurements that the sections are drawn from; pairs are real and generated.
-
-    The response is by species, "all" first, curves are named "profile/VIEW",
-    "lateral/VIEW" and "spectrum/VIEW". Cells are averages (n_cells,) and `single`
-    showers (k, n_cells), the history lists of losses by name, against "step".
-    """
-
-    geometry: Geometry
-    energy_unit: str
-    response: dict[str, tuple[Response, Response]]
-    curves: dict[str, tuple[Curve, Curve]]
-    observables: dict[str, tuple[FloatArray, FloatArray]]
-    average: tuple[FloatArray, FloatArray]
-    single: tuple[FloatArray, FloatArray]
-    single_energy: FloatArray
-    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
-
-
 def shower_report(figures: dict[str, Any], data: ShowerData) -> report.Report:
     """Return the report of figures of showers."""
+    main = _main_figures(figures)
+    further = [
+        *((f"separation of {name}", f) for name, f in figures["separation"].items()),
+        *bin_pulls(figures),
+    ]
+    pulls = [(label, report.pull_of(figure)) for label, figure in (*main, *further)]
+    flags = flagged(pulls)
+    figures = figures | {"flags": flags}
     return report.Report(
         numbers=figures,
         title=f"Showers in {data.geometry.name}",
@@ -69,14 +62,12 @@ def shower_report(figures: dict[str, Any], data: ShowerData) -> report.Report:
             "and one generated for the conditions of each; "
             f"{data.geometry.n_cells} cells."
         ),
-        main=_main_figures(figures),
+        main=main,
         card=figures,
         data=data,
         draw=_sections,
-        further=[
-            (f"separation of {name}", figure)
-            for name, figure in figures["separation"].items()
-        ],
+        further=further,
+        remark=_flag_text(flags, len(pulls)),
     )
 
 
@@ -87,11 +78,49 @@ def _main_figures(f: Mapping[str, Any]) -> list[tuple[str, report.Measured]]:
         found.append(("AUC of a classifier on observables", f["c2st"]["high"]))
         found.append(("AUC of a classifier on cells / E", f["c2st"]["low"]))
     found.append(("mean separation power", f["separation_mean"]))
-    found += [("FPD", f["fpd"]), ("KPD", f["kpd"]), *f["prdc"].items()]
-    return found + [
+    if "fpd" in f:
+        found += [("FPD", f["fpd"]), ("KPD", f["kpd"]), *f["prdc"].items()]
+    found += [
         (f"rms difference of layer correlations, {view}", figure)
         for view, figure in f["correlations"].items()
     ]
+    found += [
+        (f"separation of the first layer with 5 %, {view}", figure)
+        for view, figure in f["start"].items()
+    ]
+    found += [
+        (f"separation of the energies of cells, {view}", figure)
+        for view, figure in f["spectrum"].items()
+    ]
+    return [*found, *worst_lines(f)]
+
+
+def _flag_text(flags: Sequence[Mapping[str, Any]], looked: int) -> str:
+    """Say which figures chance does not explain, worst first."""
+    if not flags:
+        return "No figure is flagged."
+    worst = [f"{one['figure']} ({one['pull']:.1f} sigma)" for one in flags[:FLAGS]]
+    more = f", and {len(flags) - FLAGS} more" if len(flags) > FLAGS else ""
+    return f"Flagged, with account of {looked} figures: {', '.join(worst)}{more}."
+
+
+def _starts(figures: Mapping[str, Any]) -> Section:
+    """Where showers begin, in each view with layers."""
+    tables = []
+    for view, found in figures["start"].items():
+        rows = [
+            {
+                "first layer with 5 %": str(i) if i else "no energy",
+                "real": f"{real:.2%}",
+                "generated": f"{made:.2%}",
+            }
+            for i, (real, made) in enumerate(
+                zip(found["real"], found["generated"], strict=True)
+            )
+            if real > 0 or made > 0
+        ]
+        tables.append(Table(rows, title=f"{view}, shares of showers"))
+    return Section(title="Start of the shower", tables=tables, folded=True)
 
 
 def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]:
@@ -108,98 +137,17 @@ def _sections(figures: Mapping[str, Any], data: ShowerData) -> Iterator[Section]
         ),
         tables=[
             report.figure_table(_main_figures(figures)),
-            Table(
-                title="Response: largest difference in any bin, and fits with E in GeV",
-                rows=[_response_row(figures, data, name) for name in data.response],
-            ),
+            response_table(figures, data),
         ],
     )
     if "speed" in figures:
         yield Section(title="Speed", tables=[Table(rows=figures["speed"])])
     yield from report.training_sections(data.history)
-    yield _response(figures, data)
+    yield response_section(figures, data)
+    yield _starts(figures)
     yield _pictures(data)
     yield _profiles(data)
     yield _observables(figures, data)
-
-
-def _response_row(
-    figures: Mapping[str, Any], data: ShowerData, name: str
-) -> dict[str, str]:
-    found, fits = figures["response"][name], map(fit_resolution, data.response[name])
-    real, generated = (_fit_text(fit, data.energy_unit) for fit in fits)
-    return {
-        "showers": _of_species(name),
-        "worst linearity": f"{found['worst_linearity']:.2%}",
-        "worst resolution": f"{found['worst_resolution']:.1%}",
-        "real sigma / E": real,
-        "generated sigma / E": generated,
-    }
-
-
-def _response(figures: Mapping[str, Any], data: ShowerData) -> Section:
-    """Linearity and resolution of each species in bins of the incident energy."""
-    factor, unit = display_unit(data.energy_unit)
-    pictures, tables = [], []
-    for name, pair in data.response.items():
-        x, shown = pair[0].energy * factor, _of_species(name)
-        draw = partial(
-            showers.plot_response,
-            x,
-            *((r.mean, r.mean_error) for r in pair),
-            what="Mean $E_{vis}/E$",
-            unit=unit,
-            allowed=LINEARITY,
-        )
-        caption = (
-            f"Linearity, {shown}: mean of the visible over the incident energy. The "
-            f"shaded part of the ratio marks {LINEARITY:.1%}."
-        )
-        pictures.append(Picture(draw, caption, f"linearity, {shown}"))
-        draw = partial(
-            showers.plot_response,
-            x,
-            *((100 * r.resolution, 100 * r.resolution_error) for r in pair),
-            what="Resolution $\\sigma/E$ [%]",
-            unit=unit,
-            curves=[_fit_curve(r, factor) for r in pair],
-            allowed=RESOLUTION,
-            zero=True,
-        )
-        caption = (
-            f"Resolution, {shown}: half width of the central 68.3 % over the median, "
-            "with fits of a/√E ⊕ b/E ⊕ c. The shaded part of the ratio marks "
-            f"{RESOLUTION:.0%}."
-        )
-        pictures.append(Picture(draw, caption, f"resolution, {shown}"))
-        f = figures["response"][name]
-        mean, ratio = (
-            zip(f[key], f[f"{key}_error"], strict=True)
-            for key in ("linearity", "resolution_ratio")
-        )
-        rows = [
-            {
-                f"E [{unit}]": f"{e:.4g}",
-                "showers": f"{n:.0f}",
-                "generated / real mean - 1": page.with_error(*linearity, unit="%"),
-                "generated / real resolution": page.with_error(*resolution),
-            }
-            for e, n, linearity, resolution in zip(
-                x, f["showers"], mean, ratio, strict=True
-            )
-        ]
-        tables.append(Table(rows, title=shown))
-    numbers = Section(title="In numbers", tables=tables, folded=True)
-    title = "Linearity and resolution"
-    return Section(title=title, pictures=pictures, parts=[numbers])
-
-
-def _of_species(name: str) -> str:
-    """Return "e-" for "species 11"."""
-    code = name.removeprefix("species ")
-    if code == name or not code.lstrip("-").isdecimal():
-        return name
-    return species_name(int(code))
 
 
 def _pictures(data: ShowerData) -> Section:
@@ -340,20 +288,3 @@ def _label(name: str, geometry: Geometry) -> tuple[str, str]:
     if short in _DEPTHS and not _has_positions(of):
         unit = "layers"
     return (f"{text}, {view}" if view else text), unit
-
-
-def _fit_curve(response: Response, factor: float) -> tuple[FloatArray, FloatArray]:
-    """Energies in the shown unit, and the fitted resolution in per cent."""
-    fit = fit_resolution(response)
-    e = np.geomspace(np.nanmin(response.energy), np.nanmax(response.energy), 100)
-    squares = fit.stochastic**2 / e + fit.noise**2 / e**2 + fit.constant**2
-    return e * factor, 100 * np.sqrt(squares)
-
-
-def _fit_text(fit: ResolutionFit, unit: str) -> str:
-    """The fit for energies in GeV, in per cent."""
-    scale = 1e-3 if unit == "MeV" else 1.0
-    a = 100 * fit.stochastic * np.sqrt(scale)
-    b, c = 100 * fit.noise * scale, 100 * fit.constant
-    quality = f"chi2 {fit.chi2:.1f}/{fit.n_dof}"
-    return f"{a:.2f} %/√E ⊕ {b:.2f} %/E ⊕ {c:.3f} % ({quality})"

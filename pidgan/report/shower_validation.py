@@ -9,7 +9,6 @@ Errors are standard deviations of single estimates. Classifiers use all rows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,28 @@ from pidgan.arrays import BoolArray, FloatArray
 from pidgan.calorimeter.geometry import Geometry
 from pidgan.calorimeter.observables import check_cells
 from pidgan.errors import DatasetError, nearest
-from pidgan.report import shower_metrics
-from pidgan.report.metrics import c2st
+from pidgan.report import shower_energies, shower_metrics
+from pidgan.report.metrics import c2st, separation_power
 from pidgan.report.report import Report, plain
-from pidgan.report.shower_metrics import Curve, Response
-from pidgan.report.shower_page import ShowerData, shower_report
+from pidgan.report.shower_data import ShowerData
+from pidgan.report.shower_measures import Measures, blocks, measure, spectrum_edges
+from pidgan.report.shower_metrics import Curve
+from pidgan.report.shower_page import shower_report
+from pidgan.report.shower_tests import (
+    code_pull,
+    correlation_pull,
+    correlation_shares,
+    histogram_pull,
+    mean_pull,
+)
 
 MIN_SHOWERS = 400  # a classifier then has 200 of each kind in a half
 HALVINGS = 10  # ways to halve the showers for a separation power
 BLOCK_ROWS = 1000  # showers that are generated at a time
 SHOWN = 3  # single showers that are drawn
+CLASSIFIED_CELLS = 4000  # most cells that a classifier sees
+SPECTRUM_JOINED = 5  # bins of a drawn spectrum in a tested one
+MOST_CHANGES = 2**26  # showers times pairs of layers of the test of correlations
 
 
 def generate_showers(
@@ -64,19 +75,20 @@ def compare_showers(
     energy_unit: str = "MeV",
     seed: int = 1,
     classifiers: bool = True,
+    distances: bool = True,
 ) -> Report:
     """Compare real showers with showers generated for the same conditions.
 
     Showers are (n, n_cells) and conditions (n, c), with the names of their columns:
     "energy" is needed, "species" splits the response. `energy_unit` is that of cells
-    and incident energies. The classifiers take most of the time. The `data` of the
-    report is a `ShowerData`.
+    and incident energies. The classifiers take most of the time; FPD, KPD and PRDC, the
+    `distances`, half of the rest. The `data` of the report is a `ShowerData`.
 
     Raises:
         DatasetError: There are too few showers, or generated cells are not finite.
         ValueError: The numbers of rows differ, or no condition is "energy".
     """
-    y, g = check_cells(real, geometry), check_cells(generated, geometry)
+    y, g = _checked(real, geometry), _checked(generated, geometry)
     x = np.asarray(conditions, dtype=np.float64)
     if len(y) != len(g) or len(y) != len(x):
         raise ValueError(
@@ -84,17 +96,17 @@ def compare_showers(
         )
     if len(y) < MIN_SHOWERS:
         raise DatasetError(f"{len(y)} showers, expected at least {MIN_SHOWERS}")
-    if not np.all(np.isfinite(g)):
-        raise DatasetError(
-            f"{np.sum(~np.isfinite(g).all(axis=1))} generated showers "
-            "have cells that are no numbers"
-        )
+    bad = sum(int(np.sum(~np.isfinite(g[rows]).all(axis=1))) for rows in blocks(g))
+    if bad:
+        raise DatasetError(f"{bad} generated showers have cells that are no numbers")
     if "energy" not in names:
         raise ValueError(
             f"no condition 'energy' among {', '.join(names)}{nearest('energy', names)}"
         )
     energy = x[:, list(names).index("energy")]
-    observed = [shower_metrics.high_level(cells, geometry, energy) for cells in (y, g)]
+    spectra = spectrum_edges(y, geometry)
+    real_ones, made = (measure(cells, geometry, energy, spectra) for cells in (y, g))
+    observed = [real_ones.observables, made.observables]
     rng = np.random.default_rng(seed)
     halves = [rng.permutation(len(y)) < len(y) // 2 for _ in range(HALVINGS)]
     half = halves[0]
@@ -104,27 +116,47 @@ def compare_showers(
         "floor": "real showers of one half against those of the other",
     }
     figures |= _separations(observed, halves)
-    figures |= _distances(observed, half, seed)
-    figures["correlations"] = _correlations(y, g, geometry, half)
+    if distances:
+        figures |= _distances(observed, half, seed)
+    figures["correlations"] = _correlations(real_ones, made, half, seed)
+    figures["start"] = _starts(real_ones, made, halves)
+    figures["spectrum"] = _spectra(real_ones, made, halves)
     if classifiers:
         figures["c2st"] = _classifiers(x, (y, g), observed, energy, half, seed)
-    response = _responses(y, g, geometry, energy, _species(x, names))
+    species = _species(x, names)
+    edges = shower_metrics.energy_edges(energy)
+    response = shower_energies.responses(real_ones, made, energy, edges, species)
     figures["response"] = {
-        name: _response_figures(*pair, energy_unit) for name, pair in response.items()
+        name: shower_energies.response_figures(
+            real_ones, made, energy, edges, species[name], energy_unit, seed
+        )
+        for name in response
     }
+    figures["tails"] = shower_energies.tail_figures(real_ones, made, energy, edges)
     order = np.argsort(energy, kind="stable")
     shown = order[(np.linspace(0.05, 0.95, SHOWN) * (len(order) - 1)).astype(int)]
     data = ShowerData(
         geometry=geometry,
         energy_unit=energy_unit,
         response=response,
-        curves=_curves(y, g, geometry),
+        curves=_curves(real_ones, made, geometry, spectra),
         observables={k: (v, observed[1][k]) for k, v in observed[0].items()},
-        average=(y.mean(axis=0), g.mean(axis=0)),
-        single=(y[shown], g[shown]),
+        average=(real_ones.average, made.average),
+        single=(y[shown].astype(np.float64), g[shown].astype(np.float64)),
         single_energy=energy[shown],
+        energy=energy,
+        edges=edges,
+        responses=(real_ones.totals / energy, made.totals / energy),
     )
     return shower_report(plain(figures), data)
+
+
+def _checked(cells: ArrayLike, geometry: Geometry) -> FloatArray:
+    """Return cells (n, n_cells) in their own precision."""
+    e = np.asarray(cells)
+    if e.ndim != 2 or e.shape[1] != geometry.n_cells:
+        return check_cells(e, geometry)
+    return e if e.dtype == np.float32 else e.astype(np.float64, copy=False)
 
 
 def _separations(
@@ -138,7 +170,10 @@ def _separations(
     }
     whole = [powers[name] for name in y if "[" not in name]
     values, floors = (np.mean(found, axis=0) for found in zip(*whole, strict=True))
-    figures = {name: _figure(*found) for name, found in powers.items()}
+    figures = {
+        name: _figure(*found) | {"pull": histogram_pull(y[name], g[name])}
+        for name, found in powers.items()
+    }
     return {"separation": figures, "separation_mean": _figure(values, floors)}
 
 
@@ -182,9 +217,12 @@ def _estimates(
     return np.array(values), np.array([distance(real[h], real[~h]) for h in halves])
 
 
-def _figure(values: FloatArray, floors: FloatArray) -> dict[str, float]:
+def _figure(values: FloatArray, floors: FloatArray) -> dict[str, Any]:
     """Means and standard deviations of estimates; of one there is none."""
-    found = {"value": float(values.mean()), "error": float(values.std())}
+    found: dict[str, Any] = {
+        "value": float(values.mean()),
+        "error": float(values.std()),
+    }
     found["floor"] = float(floors.mean())
     if len(floors) > 1:
         found["floor_error"] = float(floors.std(ddof=1))
@@ -192,19 +230,58 @@ def _figure(values: FloatArray, floors: FloatArray) -> dict[str, float]:
 
 
 def _correlations(
-    y: FloatArray, g: FloatArray, geometry: Geometry, half: BoolArray
+    y: Measures, g: Measures, half: BoolArray, seed: int
 ) -> dict[str, Any]:
     """Differences of the correlations among layers' shares."""
     found = {}
-    for view in (one for one in geometry.views if one.has_depth):
-        part = geometry.view_slices[view.name]
-        starts = np.cumsum([0, *(layer.n_cells for layer in view.layers[:-1])])
-        layers = [np.add.reduceat(e[:, part], starts, axis=1) for e in (y, g)]
+    for view in y.layers:
         y_share, g_share = (
-            e / np.maximum(e.sum(axis=1, keepdims=True), 1e-30) for e in layers
+            e / np.maximum(e.sum(axis=1, keepdims=True), 1e-30)
+            for e in (y.layers[view], g.layers[view])
         )
         difference = shower_metrics.correlation_difference
-        found[view.name] = _figure(*_estimates(difference, y_share, g_share, [half]))
+        figure = _figure(*_estimates(difference, y_share, g_share, [half]))
+        rows = slice(max(MOST_CHANGES // y_share.shape[1] ** 2, 100))
+        pair = y_share[rows], g_share[rows]
+        figure |= correlation_shares(*pair)
+        figure["pull"] = correlation_pull(*pair, seed=seed)
+        found[view] = figure
+    return found
+
+
+def _starts(y: Measures, g: Measures, halves: Sequence[BoolArray]) -> dict[str, Any]:
+    """Distributions of the first layer with 5 % of the energy, by view."""
+    found = {}
+    for view, energies in y.layers.items():
+        a, b = y.starts(view), g.starts(view)
+        figure = _figure(*_estimates(shower_metrics.separation, a, b, halves))
+        most = energies.shape[1] + 1
+        shares = [np.bincount(v, minlength=most) / len(v) for v in (a, b)]
+        figure["pull"] = code_pull(a, b)
+        figure |= {"real": shares[0].tolist(), "generated": shares[1].tolist()}
+        found[view] = figure
+    return found
+
+
+def _spectra(y: Measures, g: Measures, halves: Sequence[BoolArray]) -> dict[str, Any]:
+    """Spectra of the energies of cells with energy, by view."""
+    found = {}
+
+    def distance(a: FloatArray, b: FloatArray) -> float:
+        if not (a.any() and b.any()):
+            return float(a.any() != b.any())
+        return separation_power(a.sum(axis=0), b.sum(axis=0))
+
+    for view, counts in y.spectra.items():
+        figure = _figure(*_estimates(distance, counts, g.spectra[view], halves))
+        joined = [
+            np.add.reduceat(c, np.arange(0, c.shape[1], SPECTRUM_JOINED), axis=1)
+            for c in (counts, g.spectra[view])
+        ]
+        figure["pull"] = mean_pull(*joined)
+        hit = [float(c.sum(axis=1).mean()) for c in joined]
+        figure |= {"cells_real": hit[0], "cells_generated": hit[1]}
+        found[view] = figure
     return found
 
 
@@ -219,9 +296,10 @@ def _classifiers(
     """Two-sample tests on observables and on cells, beside the conditions."""
     # The network sees energies over decades better by their logarithm.
     known = np.concatenate([x, np.log(energy)[:, None]], axis=1)
+    most = _energetic_cells(cells[0])
     levels = {
         "high": [np.stack(list(o.values()), axis=1) for o in observed],
-        "low": [shower_metrics.low_level(e, energy) for e in cells],
+        "low": [shower_metrics.low_level(e[:, most], energy) for e in cells],
     }
     found = {}
     for name, (a, b) in levels.items():
@@ -237,26 +315,16 @@ def _classifiers(
             "network": value.auc_network,
             "showers": value.n_real,
         }
+    found["low"]["cells"] = len(np.arange(cells[0].shape[1])[most])
     return found
 
 
-def _responses(
-    y: FloatArray,
-    g: FloatArray,
-    geometry: Geometry,
-    energy: FloatArray,
-    species: dict[str, BoolArray],
-) -> dict[str, tuple[Response, Response]]:
-    """Response of the first view in bins of the energy, for each species."""
-    part = geometry.view_slices[geometry.views[0].name]
-    sums = [e[:, part].sum(axis=1) for e in (y, g)]
-    edges = shower_metrics.energy_edges(energy)
-    response = shower_metrics.energy_response
-    found = {}
-    for name, rows in species.items():
-        real, made = (response(e[rows], energy[rows], edges) for e in sums)
-        found[name] = real, made
-    return found
+def _energetic_cells(cells: FloatArray) -> Any:
+    """Cells that a classifier sees: all, or those with the most energy on average."""
+    if cells.shape[1] <= CLASSIFIED_CELLS:
+        return slice(None)
+    sums = sum(cells[rows].sum(axis=0, dtype=np.float64) for rows in blocks(cells))
+    return np.sort(np.argsort(-np.asarray(sums), kind="stable")[:CLASSIFIED_CELLS])
 
 
 def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
@@ -270,45 +338,28 @@ def _species(x: FloatArray, names: Sequence[str]) -> dict[str, BoolArray]:
     return found
 
 
-def _response_figures(real: Response, generated: Response, unit: str) -> dict[str, Any]:
-    """Linearity and resolution of both, their ratios, and the fits."""
-    linearity = generated.mean / real.mean - 1
-    both = (generated, real)
-    linearity_error = np.hypot(*(r.mean_error / r.mean for r in both))
-    ratio = generated.resolution / real.resolution
-    ratio_error = ratio * np.hypot(*(r.resolution_error / r.resolution for r in both))
-    return {
-        "energy": real.energy.tolist(),
-        "unit": unit,
-        "showers": real.count.tolist(),
-        "linearity": linearity.tolist(),
-        "linearity_error": linearity_error.tolist(),
-        "worst_linearity": float(np.nanmax(np.abs(linearity))),
-        "resolution_real": real.resolution.tolist(),
-        "resolution_generated": generated.resolution.tolist(),
-        "resolution_ratio": ratio.tolist(),
-        "resolution_ratio_error": ratio_error.tolist(),
-        "worst_resolution": float(np.nanmax(np.abs(ratio - 1))),
-        "fit_real": asdict(shower_metrics.fit_resolution(real)),
-        "fit_generated": asdict(shower_metrics.fit_resolution(generated)),
-    }
-
-
 def _curves(
-    y: FloatArray, g: FloatArray, geometry: Geometry
+    y: Measures, g: Measures, geometry: Geometry, spectra: dict[str, FloatArray]
 ) -> dict[str, tuple[Curve, Curve]]:
     """Profiles and cell spectra of each view."""
     found: dict[str, tuple[Curve, Curve]] = {}
+    mean = shower_metrics.mean_curve
     for view in geometry.views:
-        parts = [e[:, geometry.view_slices[view.name]] for e in (y, g)]
-        edges = shower_metrics.spectrum_edges(parts[0])
-        for kind, there, profile in (
-            ("profile", view.has_depth, shower_metrics.longitudinal_profile),
-            ("lateral", view.has_plane, shower_metrics.lateral_profile),
-        ):
-            if there:
-                real, made = (profile(e, geometry, view.name) for e in (y, g))
-                found[f"{kind}/{view.name}"] = real, made
-        real, made = (shower_metrics.cell_spectrum(e, edges) for e in parts)
-        found[f"spectrum/{view.name}"] = real, made
+        name = view.name
+        bins = {
+            "profile": (y.layers, g.layers, shower_metrics.depth_edges),
+            "lateral": (y.lateral, g.lateral, shower_metrics.radial_edges),
+        }
+        for kind, (real, made, edges_of) in bins.items():
+            if name in real:
+                edges = edges_of(geometry, name)
+                found[f"{kind}/{name}"] = (
+                    mean(edges, real[name]),
+                    mean(edges, made[name]),
+                )
+        edges = spectra[name]
+        found[f"spectrum/{name}"] = (
+            mean(edges, y.spectra[name]),
+            mean(edges, g.spectra[name]),
+        )
     return found

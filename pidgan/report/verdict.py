@@ -101,6 +101,20 @@ def judge(
     )
 
 
+def flagged(pulls: Sequence[tuple[str, float | None]]) -> list[dict[str, Any]]:
+    """Return the figures that chance does not explain, with their pulls, worst first.
+
+    A perfect generator has any of them with a probability of at most `CHANCE`, however
+    many figures are looked at.
+    """
+    known = [(label, p) for label, p in pulls if p is not None and math.isfinite(p)]
+    if not known:
+        return []
+    least = float(stats.norm.isf(-np.expm1(np.log1p(-CHANCE) / len(known))))
+    found = sorted((pair for pair in known if pair[1] > least), key=lambda p: -p[1])
+    return [{"figure": label, "pull": float(pull)} for label, pull in found]
+
+
 def chi2_pull(chi2: float, ndf: int) -> float | None:
     """Return the number of standard deviations of the p-value of a chi2."""
     if ndf < 1:

@@ -17,7 +17,7 @@ import pidgan
 from pidgan.cli import demo
 from pidgan.errors import PidganError
 from pidgan.files.processes import Processes
-from pidgan.report.metrics import TREES
+from pidgan.report.classifiers import TREES
 
 
 class StopError(Exception):

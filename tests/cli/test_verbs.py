@@ -21,7 +21,7 @@ from pidgan.cli import VERBS, cli
 from pidgan.cli.given_maps import parse_maps
 from pidgan.cli.verbs import OLD_SPELLINGS, ROLES
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.report.metrics import TREES
+from pidgan.report.classifiers import TREES
 from pidgan.sample.dataset import Dataset
 
 

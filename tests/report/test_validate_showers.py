@@ -57,7 +57,7 @@ def test_pictures_of_showers_have_names(report: Report) -> None:
 
 def test_the_report_of_showers_saves_itself(report: Report, tmp_path: Path) -> None:
     page = report.save(tmp_path / "out")
-    assert "Linearity and resolution" in page.read_text()
+    assert "Linearity, resolution and tails" in page.read_text()
     written = (tmp_path / "out" / "report.json").read_text()
     assert json.loads(written) == report.numbers
     with pytest.raises(NtupleError, match="out exists"):

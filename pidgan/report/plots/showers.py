@@ -85,24 +85,25 @@ def plot_response(
     what: str,
     unit: str = "GeV",
     curves: Sequence[tuple[ArrayLike, ArrayLike]] = (),
-    allowed: float | None = None,
+    allowed: ArrayLike | None = None,
     zero: bool = False,
 ) -> Figure:
     """Draw response or resolution against the incident energy, with the ratio.
 
     `real` and `generated` are values (m,) and errors (m,), `curves` are energies and
-    values of their fits. The ratio is shaded within `allowed` of 1.
+    values of their fits. The ratio is shaded within `allowed` (m,) of 1.
     """
     pair = canvas.real_and_generated(real, generated, kind="points")
-    labels, least = (what, "Incident energy", unit), 1.2 * (allowed or 0.01)
+    band = np.nan_to_num(np.asarray(0.0 if allowed is None else allowed, np.float64))
+    labels, least = (what, "Incident energy", unit), 1.2 * max(float(band.max()), 0.01)
     figure, (top, bottom) = canvas.comparison(
         energy, *pair, labels=labels, logx=True, least=least
     )
     for curve, colour in zip(curves, (canvas.REAL, canvas.GENERATED), strict=False):
         top.plot(*curve, color=colour, linewidth=1.2)
     if allowed is not None:
-        band: dict[str, Any] = {"color": canvas.GENERATED, "alpha": 0.12, "lw": 0}
-        bottom.axhspan(1 - allowed, 1 + allowed, **band)
+        look: dict[str, Any] = {"color": canvas.GENERATED, "alpha": 0.12, "lw": 0}
+        bottom.fill_between(np.asarray(energy), 1 - band, 1 + band, **look)
     bottom.set_xlim(0.8 * np.nanmin(energy), 1.25 * np.nanmax(energy))
     canvas.number_log_axis(bottom.xaxis)
     for axis in (top.yaxis, bottom.yaxis):
@@ -115,10 +116,13 @@ def plot_response(
 @canvas.style()
 def plot_observables(
     observables: Sequence[tuple[str, str, ArrayLike, ArrayLike]],
+    *,
+    log: bool = False,
 ) -> Figure:
     """Draw distributions of observables: name, unit, real and generated values (n,).
 
-    The axes end at the 0.1 % and 99.9 % quantiles of the real values.
+    The axes end at the 0.1 % and 99.9 % quantiles of the real values; with `log`,
+    numbers of showers are on a logarithmic axis, for their tails.
     """
     figure, pairs = canvas.ratio_panels(len(observables))
     for (name, unit, *values), panels in zip(observables, pairs, strict=True):
@@ -129,7 +133,7 @@ def plot_observables(
             (a, np.sqrt(a)), (b * scale, np.sqrt(b) * scale)
         )
         labels = ("Showers", name, unit)
-        canvas.draw_comparison(panels, edges, *pair, labels=labels, zero=True)
+        canvas.draw_comparison(panels, edges, *pair, labels=labels, zero=True, log=log)
     return figure
 
 
