@@ -182,6 +182,7 @@ def prepare(
     mass is fitted, look at the fit: mass_fit.png in the folder of the dataset.
     """
     given["progress"] = shows_progress()
+    given["scratch"] = output.absolute().parent
     dataset = pidgan.build_dataset(sample, list(files), **given)
     picture = _mass_fit(dataset)
     dataset.save(output, mass_fit=picture, overwrite=overwrite)

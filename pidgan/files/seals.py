@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pidgan.errors import PidganError, one_line
+from pidgan.files.mapped import row_blocks
 
 SEAL = "seal"
 """Key of a head under which the hash of all its other content lies."""
@@ -31,8 +32,9 @@ def add_arrays(digest: Any, arrays: Mapping[str, Any]) -> None:
     """Add names, types, shapes and values of numpy arrays to a hash."""
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        whole = np.ascontiguousarray(array)
-        digest.update(whole.data.cast("B") if array.size else b"")
+        for _, block in row_blocks(array) if array.ndim else ():
+            whole = np.ascontiguousarray(block)
+            digest.update(whole.data.cast("B") if whole.size else b"")
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """A Dataset built from the files of a calibration sample.
 
 `build_dataset` reads the rows that can be used (`pidgan.sample.rows`), and fits
-sWeights to those rows, or reads them from a branch or from files of their own. A
-condition that has the same value in every row is left out of the sample, with a
-warning unless it is optional.
+sWeights to those rows, or reads them from a branch or from files of their own
+(`pidgan.sample.weighing`). A condition that has the same value in every row is left out
+of the sample, with a warning unless it is optional.
+
+Arrays of a large sample are made block by block, in files that are mapped: the memory
+that is needed does not grow with the number of rows.
 """
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,28 @@ import numpy as np
 import numpy.typing as npt
 
 from pidgan.arguments import checked
-from pidgan.arrays import BoolArray, FloatArray, IntArray
+from pidgan.arrays import FloatArray
 from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.frames import Rows
+from pidgan.files.mapped import GrowingArrays, read_rows, row_blocks
 from pidgan.progress import Bar
+from pidgan.sample.chunks import CONDITIONS, EVENTS, EXCLUDED, FURTHER, MASS, TARGETS
 from pidgan.sample.dataset import PARTS, Dataset, content_hash
 from pidgan.sample.definition import Sample
-from pidgan.sample.events import EVENT, number_events
-from pidgan.sample.grids import stated_grid
+from pidgan.sample.event_numbers import EventNumbers
+from pidgan.sample.events import EVENT
+from pidgan.sample.grids import Grid, stated_grid
 from pidgan.sample.loading import load_sample
-from pidgan.sample.rows import CELLS, EVENTS, KEPT, MASS, WEIGHT, SampleRows, read_rows
-from pidgan.sample.sweights import alternative_sweights, compute_sweights
-from pidgan.sample.weights import check_weights, n_eff
+from pidgan.sample.rows import SampleRows
+from pidgan.sample.rows import read_rows as read_sample_rows
+from pidgan.sample.splitting import split_events
+from pidgan.sample.weighing import weigh
 
 #: Shares of the parts. The test part is large, because every figure of a report and the
 #: systematic uncertainty of a PID cut come from it.
 SHARES = (0.6, 0.1, 0.3)
+#: Rows from which the offset of a stated grid is found.
+_GRID_ROWS = 4_000_000
 
 
 @checked
@@ -45,6 +54,7 @@ def build_dataset(
     keep: Sequence[str] = (),
     key: Sequence[str] = (),
     progress: bool = True,
+    scratch: str | Path | None = None,
 ) -> Dataset:
     """Build the dataset of a calibration sample from its files.
 
@@ -64,6 +74,8 @@ def build_dataset(
             default usual names. Candidates of one event go to the same part, and count
             as one in the uncertainty of an efficiency map.
         progress: Whether a bar, or a line of a log, is shown.
+        scratch: Folder for the temporary files of a sample that is larger than memory;
+            by default that of the system (TMPDIR). They are removed with the dataset.
 
     Returns:
         The dataset; the same input and seed give the same `info["hash"]`.
@@ -81,19 +93,16 @@ def build_dataset(
     check_shares(shares)
     with Bar("prepare", unit="rows", show=progress) as bar:
         definition = load_sample(sample)
-        return _build(
-            read_rows(
-                definition,
-                files,
-                sweights_from=sweights_from,
-                keep=keep,
-                key=key,
-                bar=bar,
-            ),
-            seed=seed,
-            shares=shares,
+        rows = read_sample_rows(
+            definition,
+            files,
+            sweights_from=sweights_from,
             keep=keep,
+            key=key,
+            bar=bar,
+            scratch=scratch,
         )
+        return _build(rows, seed=seed, shares=shares, keep=keep)
 
 
 def _build(
@@ -104,50 +113,50 @@ def _build(
     keep: Sequence[str],
 ) -> Dataset:
     """Return the dataset of rows that can be used."""
-    sample = _without_constants(rows)
+    sample, conditions = _without_constants(rows)
     _check_targets(rows)
-    weights, others, fit = _weigh(rows)
-    columns, n = rows.columns, len(rows)
-    events = number_events(columns[EVENTS]) if rows.key else None
+    weighed = weigh(rows)
+    weights = weighed.weights
+    events, kept = None, rows.arrays.get(FURTHER, np.zeros((len(rows), 0)))
+    if rows.key:
+        found = EventNumbers(rows.arrays.pop(EVENTS), scratch=rows.scratch)
+        events = None if found.are_rows else found
     if events is not None:
-        columns[f"{KEPT}{EVENT}"], keep = events.astype(np.float64), [*keep, EVENT]
-    targets = columns[CELLS] if sample.cells else _stack(columns, sample.target_names)
-    dataset = Dataset(
-        sample=sample,
-        conditions=_stack(columns, sample.condition_names),
-        targets=targets,
-        weights=weights.astype(np.float64),
-        alternatives=np.reshape(list(others.values()), (len(others), n)).T.copy(),
-        split=_split(sample, rows, shares, seed, events),
-        kept=np.reshape([columns[f"{KEPT}{name}"] for name in keep], (len(keep), n)).T,
-        discriminant=np.asarray(columns.get(MASS, ()), dtype=np.float64),
-        info={"alternatives": list(others), **({"kept": [*keep]} if keep else {})},
+        kept, keep = _with_events(kept, events, rows.scratch), [*keep, EVENT]
+    split = split_events(
+        len(rows), shares, seed, events=events, apart=rows.arrays.get(EXCLUDED)
     )
     names = [name for name in PARTS if name != "excluded" or sample.exclude]
-    parts = {name: dataset.part(name).weights for name in names}
-    for name, part in parts.items():
-        if not part.sum() > 0:
-            raise DatasetError(
-                f"the {name} part has {len(part)} rows with a sum of weights of "
-                f"{part.sum():g}, expected a positive number; more rows are needed"
-            )
-    info = {
-        "hash": content_hash(dataset),
+    parts = _count_parts(names, split, weights)
+    info: dict[str, Any] = {
         "seed": seed,
-        "rows": {name: len(part) for name, part in parts.items()},
-        "sum_weights": float(weights.sum()),
-        "n_eff": n_eff(weights),
+        "rows": {name: n for name, (n, _) in parts.items()},
+        "sum_weights": weighed.sums.total,
+        "n_eff": weighed.sums.n_eff,
         "files": rows.files,
         "rows_read": rows.n_read,
         "dropped": rows.dropped,
         "spikes": rows.spikes,
         **({"left_out": rows.left_out} if rows.left_out else {}),
-        "alternatives": list(others),
+        "alternatives": list(weighed.names),
         **({"kept": [*keep]} if keep else {}),
-        **({"events": int(events.max()) + 1} if events is not None else {}),
-        **fit,
+        **({"events": events.events} if events is not None else {}),
+        **weighed.fit,
     }
-    return dataclasses.replace(dataset, info=info)
+    dataset = Dataset(
+        sample=sample,
+        conditions=conditions,
+        targets=rows.arrays[TARGETS],
+        weights=weights,
+        alternatives=weighed.alternatives,
+        split=split,
+        kept=kept,
+        discriminant=rows.arrays.get(MASS, np.zeros(0)),
+        info=info,
+    )
+    return dataclasses.replace(
+        dataset, info={"hash": content_hash(dataset), **dataset.info}
+    )
 
 
 def check_shares(shares: Sequence[float]) -> None:
@@ -157,15 +166,21 @@ def check_shares(shares: Sequence[float]) -> None:
         raise ValueError(f"shares are {given}; expected three positive ones of sum 1")
 
 
-def _without_constants(rows: SampleRows) -> Sample:
+def _without_constants(
+    rows: SampleRows,
+) -> tuple[Sample, npt.NDArray[np.float32]]:
     """Leave out conditions that have the same value in every row."""
-    sample = rows.sample
-    columns = {name: rows.columns[name] for name in sample.condition_names}
-    constant = {n: float(x[0]) for n, x in columns.items() if (x == x[0]).all()}
+    sample, conditions = rows.sample, rows.arrays[CONDITIONS]
+    found = rows.tally.constant
+    constant = {
+        name: value
+        for name in sample.condition_names
+        if (value := found[name]) is not None
+    }
     if not constant:
-        return sample
+        return sample, conditions
     listed = ", ".join(f"{name} = {value:g}" for name, value in constant.items())
-    kept = tuple(v for v in sample.conditions if v.name not in constant)
+    kept = [i for i, v in enumerate(sample.conditions) if v.name not in constant]
     if not kept or sample.needed_conditions & set(constant):
         raise SampleError(
             f"{rows.where}: constant conditions, {listed}; expected one that varies, "
@@ -179,89 +194,88 @@ def _without_constants(rows: SampleRows) -> Sample:
             PidganWarning,
             stacklevel=3,
         )
-    return sample.without(constant)
+    less = GrowingArrays(rows.scratch)
+    for _, block in row_blocks(conditions):
+        less.append({CONDITIONS: block[:, kept]})
+    return sample.without(constant), less.finish()[CONDITIONS]
 
 
 def _check_targets(rows: SampleRows) -> None:
     """Refuse targets that are off the grid, or not in the order, that is stated."""
     sample = rows.sample
-    measured = {v.name: ~rows.is_sentinel(v) for v in sample.variables}
-    for variable in sample.variables:
-        step, name = variable.grid_step, variable.name
-        values = rows.columns[name][measured[name]].astype(np.float32)
-        if step is not None:
-            off = np.isnan(stated_grid(values, step).index(values))
-            wanted = "whole numbers" if step == 1 else f"multiples of step = {step:g}"
-            _refuse(rows, off, values, f"{name} is not on its grid", wanted)
+    for j, variable in enumerate(sample.variables):
+        if variable.grid_step is not None:
+            _check_grid(rows, j, variable.grid_step)
         for other in variable.at_most:
-            both = measured[name] & measured[other]
-            mine, bound = (rows.columns[n][both] for n in (name, other))
-            above = np.asarray(mine > bound)
-            _refuse(rows, above, mine, f"{name} is above {other}", "at most that")
+            bad = rows.tally.above[variable.name, other]
+            problem = f"{variable.name} is above {other}"
+            _refuse(rows, bad.n, bad.rows, bad.first, problem, "at most that")
+
+
+def _check_grid(rows: SampleRows, number: int, step: float) -> None:
+    """Refuse a target that is not on the grid of its step."""
+    variable = rows.sample.variables[number]
+
+    def blocks() -> Iterator[FloatArray]:
+        for _, block in row_blocks(rows.arrays[TARGETS]):
+            column = block[:, number]
+            sentinels = np.asarray(variable.sentinels, dtype=np.float32)
+            yield column[~np.isin(column, sentinels)]
+
+    on, n, grid = 0, 0, Grid(step=step, offset=0.0)
+    for values in blocks():
+        on, n = on + int(np.isfinite(grid.index(values)).sum()), n + len(values)
+    if n and not on / n > 0.5:  # the offset is not zero
+        some = [values[:: 1 + n // _GRID_ROWS] for values in blocks()]
+        grid = stated_grid(np.concatenate(some), step)
+    bad, first = 0, 0.0
+    for values in blocks():
+        off = np.isnan(grid.index(values))
+        first = float(values[off][0]) if off.any() and not bad else first
+        bad += int(off.sum())
+    wanted = "whole numbers" if step == 1 else f"multiples of step = {step:g}"
+    _refuse(rows, bad, n, first, f"{variable.name} is not on its grid", wanted)
 
 
 def _refuse(
-    rows: SampleRows, bad: BoolArray, values: FloatArray, problem: str, wanted: str
+    rows: SampleRows, bad: int, n: int, first: float, problem: str, wanted: str
 ) -> None:
-    if bad.any():
+    if bad:
         raise SampleError(
-            f"{rows.where}: {problem} in {bad.sum()} of {len(bad)} rows, "
-            f"{values[bad][0]:g} in the first one; expected {wanted}"
+            f"{rows.where}: {problem} in {bad} of {n} rows, "
+            f"{first:g} in the first one; expected {wanted}"
         )
 
 
-def _weigh(
-    rows: SampleRows,
-) -> tuple[FloatArray, Mapping[str, FloatArray], dict[str, Any]]:
-    """Return the weights, the weights of other mass fits, and a summary of the fit."""
-    sample, where = rows.sample, rows.where
-    fit: dict[str, Any] = {}
-    others: Mapping[str, FloatArray] = {}
-    name = sample.weight_branch or "sWeights"
-    if sample.weight_branch or sample.sweights:
-        weights: FloatArray = rows.columns[WEIGHT]
-    elif sample.discriminant:
-        mass = rows.columns[MASS]
-        result = compute_sweights(mass, sample.discriminant, source=where)
-        weights, fit = result.weights, {"fit": result.summary}
-        others = alternative_sweights(mass, sample.discriminant, source=where)
-    else:
-        weights = np.ones(len(rows))
-    if sample.sweights:
-        name = f"{sample.sweights.branch} of {sample.sweights.file}"
-        fit = {"sweights": sample.sweights.text()}
-    check_weights(weights, f"{where}: {name}")
-    total = float(weights.sum())
-    if not total > 0:
-        raise DatasetError(
-            f"{where}: the sum of {name!r} over {len(weights)} rows is {total:g}, "
-            f"expected a positive number"
-        )
-    return weights, others, fit
+def _with_events(
+    kept: FloatArray, events: EventNumbers, scratch: str | Path | None
+) -> FloatArray:
+    """Return the further columns (n, k) of rows, and the number of their event."""
+    found = GrowingArrays(scratch)
+    for place, numbers in events.blocks():
+        column = numbers.astype(np.float64)[:, None]
+        found.append({"kept": np.hstack([read_rows(kept, place), column])})
+    return found.finish()["kept"]
 
 
-def _split(
-    sample: Sample,
-    rows: SampleRows,
-    shares: tuple[float, float, float],
-    seed: int,
-    events: IntArray | None,
-) -> npt.NDArray[np.uint8]:
-    """Return the number of the part that each row (n,) belongs to, by its event."""
-    n = len(rows) if events is None else int(events.max()) + 1
-    bounds = np.round(np.cumsum(shares)[:-1] * n).astype(int)
-    split = np.empty(n, dtype=np.uint8)
-    order = np.random.default_rng(seed).permutation(n)
-    split[order] = np.searchsorted(bounds, np.arange(n), side="right")
-    split = split if events is None else split[events]
-    for name, intervals in sample.exclude.items():
-        for low, high in intervals:
-            inside = (rows.columns[name] >= low) & (rows.columns[name] <= high)
-            split[inside] = PARTS.index("excluded")
-    return split
-
-
-def _stack(
-    columns: dict[str, npt.NDArray[Any]], names: Sequence[str]
-) -> npt.NDArray[np.float32]:
-    return np.stack([columns[name].astype(np.float32) for name in names], axis=1)
+def _count_parts(
+    names: Sequence[str], split: npt.NDArray[np.uint8], weights: FloatArray
+) -> dict[str, tuple[int, float]]:
+    """Return the number of rows and the sum of weights of parts, a positive one."""
+    counts, sums = np.zeros(len(PARTS), dtype=np.int64), np.zeros(len(PARTS))
+    for place, block in row_blocks(weights):
+        parts = np.asarray(read_rows(split, place))
+        counts += np.bincount(parts, minlength=len(PARTS))
+        sums += np.bincount(parts, weights=block, minlength=len(PARTS))
+    found: dict[str, tuple[int, float]] = {}
+    for code, name in enumerate(PARTS):
+        if name not in names:
+            continue
+        n, total = int(counts[code]), float(sums[code])
+        if not total > 0:
+            raise DatasetError(
+                f"the {name} part has {n} rows with a sum of weights of "
+                f"{total:g}, expected a positive number; more rows are needed"
+            )
+        found[name] = (n, total)
+    return found

@@ -15,6 +15,7 @@ from pidgan import higher
 from pidgan.arguments import check_path, checked
 from pidgan.errors import DatasetError, PidganError
 from pidgan.files.documents import read_json
+from pidgan.files.mapped import store_array, take_rows
 from pidgan.files.recognition import missing, refuse_other
 from pidgan.files.seals import (
     SEAL,
@@ -165,10 +166,12 @@ class Dataset:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
         arrays = ["conditions", "targets", "weights", "alternatives"]
-        kept = self.kept[rows] if self.kept_names else np.zeros((len(rows), 0))
+        kept = np.zeros((len(rows), 0))
+        if self.kept_names:
+            kept = take_rows(self.kept, rows)
         arrays += ["discriminant"] if self.has_discriminant else []
-        found = {key: np.asarray(getattr(self, key)[rows]) for key in arrays}
-        return Part(**found, kept=np.asarray(kept))
+        found = {key: take_rows(getattr(self, key), rows) for key in arrays}
+        return Part(**found, kept=kept)
 
     @checked
     def frame(self, name: PartName) -> pd.DataFrame:
@@ -249,7 +252,7 @@ class Dataset:
             picture,
         ):
             for name, file in zip(self.arrays, files, strict=True):
-                np.save(file, getattr(self, name), allow_pickle=False)
+                store_array(getattr(self, name), file)
             if mass_fit is not None:
                 picture.write_bytes(mass_fit)
             written = [file for file in (*files, picture) if file.exists()]

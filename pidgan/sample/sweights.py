@@ -14,9 +14,9 @@ weight of a row therefore is the one of a fit without this row (`_without_own_ro
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy  # scipy.optimize takes long to load, and comes when it is used
@@ -32,7 +32,6 @@ from pidgan.files.tables import find_sources, read_columns
 from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_fit import MassFit, components, fit_mass
-from pidgan.sample.mass_shapes import Component
 from pidgan.sample.variables import Variable
 
 #: Bins of the fit: a fifth of the narrowest peak in use, so nothing is lost.
@@ -58,7 +57,8 @@ _OTHER_SIGNAL = {
     "double_gauss": "crystal_ball",
     "crystal_ball": "double_gauss",
 }
-_Shapes = tuple[Component, Component]
+Densities = tuple[FloatArray, FloatArray]
+_Weights = TypeVar("_Weights")
 
 
 @shown
@@ -153,16 +153,38 @@ def compute_sweights(
         >>> compute_sweights(mass, shape).weights.sum()  # doctest: +SKIP
     """
     values = _values(mass, discriminant)
-    where = f"mass fit of {source} in {discriminant.branch!r}"
+    where = fit_name(source, discriminant)
     _check(values, discriminant, where)
     low, high = discriminant.range
-    where += _unfilled(values, low, high)
+    where += unfilled(float(values.min()), float(values.max()), discriminant)
     position = (values - low) / (high - low)
     histogram, edges = np.histogram(position, bins=N_BINS, range=(0.0, 1.0))
     counts = histogram.astype(np.float64)
     fit = fit_mass(counts, edges, discriminant, where)
+    densities = _densities(fit, position)
+    yields = yields_of(densities, fit, where)
+    return sweight_result(
+        counts,
+        discriminant,
+        fit,
+        yields,
+        _weights(position, densities, fit, yields, where),
+        where,
+    )
+
+
+def sweight_result(
+    counts: FloatArray,
+    discriminant: Discriminant,
+    fit: MassFit,
+    yields: tuple[float, float],
+    weights: FloatArray,
+    where: str,
+) -> SweightResult:
+    """Return a fit to counts (m,), and warn if it describes them poorly."""
+    low, high = discriminant.range
+    edges = np.linspace(0.0, 1.0, len(counts) + 1)
     shapes, errors = fit.components, (float(fit.errors[0]), float(fit.errors[1]))
-    yields = _unbinned_yields(position, shapes, errors, where)
     expected = [
         n * np.diff(shape.cumulative(edges))
         for n, shape in zip(yields, shapes, strict=True)
@@ -176,11 +198,11 @@ def compute_sweights(
             f"{n_dof}, p-value {p_value:.1g} (expected > {POOR_P_VALUE:g}); look at "
             "its plot, then change 'signal', 'background' or 'range'",
             PidganWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     both = zip(("signal", "background"), yields, errors, strict=True)
     return SweightResult(
-        weights=_weights(position, fit, yields, where),
+        weights=weights,
         yields={name: (value, error) for name, value, error in both},
         parameters=_in_mev(fit, low, high),
         chi2=chi2,
@@ -204,6 +226,38 @@ def alternative_sweights(
     data is left out.
     """
     values = np.asarray(mass, dtype=np.float64)
+
+    def weigh(other: Discriminant) -> tuple[SweightResult, FloatArray]:
+        low, high = other.range
+        inside = (values >= low) & (values <= high)
+        result = compute_sweights(values[inside], other, source=source)
+        weights = np.zeros(len(values))
+        weights[inside] = result.weights
+        return result, weights
+
+    return good_alternatives(discriminant, weigh)
+
+
+def good_alternatives(
+    discriminant: Discriminant,
+    weigh: Callable[[Discriminant], tuple[SweightResult, _Weights]],
+) -> dict[str, _Weights]:
+    """Return the weights of other fits by name, of those that describe the data."""
+    found: dict[str, _Weights] = {}
+    for name, other in alternatives_of(discriminant).items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PidganWarning)
+            try:
+                result, weights = weigh(other)
+            except FitError:
+                continue
+        if result.p_value >= POOR_P_VALUE and sum_of(result) > 0:
+            found[name] = weights
+    return found
+
+
+def alternatives_of(discriminant: Discriminant) -> dict[str, Discriminant]:
+    """Return the other fits by name."""
     low, high = discriminant.range
     less = RANGE_VARIATION * (high - low)
     changes: dict[str, dict[str, Any]] = {
@@ -211,20 +265,21 @@ def alternative_sweights(
         "signal": {"signal": _OTHER_SIGNAL[discriminant.signal]},
         "range": {"range": (low + less, high - less)},
     }
-    found: dict[str, FloatArray] = {}
-    for name, change in changes.items():
-        other = discriminant.model_copy(update=change)
-        inside = (values >= other.range[0]) & (values <= other.range[1])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PidganWarning)
-            try:
-                result = compute_sweights(values[inside], other, source=source)
-            except FitError:
-                continue
-        if result.p_value >= POOR_P_VALUE and result.weights.sum() > 0:
-            found[name] = np.zeros(len(values))
-            found[name][inside] = result.weights
-    return found
+    return {
+        name: discriminant.model_copy(update=change) for name, change in changes.items()
+    }
+
+
+def sum_of(result: SweightResult) -> float:
+    """Return the sum of weights of a fit: its signal yield where it has no rows."""
+    if not len(result.weights):
+        return result.yields["signal"][0]
+    return float(result.weights.sum())
+
+
+def fit_name(source: str, discriminant: Discriminant) -> str:
+    """Return what messages call a fit."""
+    return f"mass fit of {source} in {discriminant.branch!r}"
 
 
 def _values(mass: Any, discriminant: Discriminant) -> FloatArray:
@@ -240,8 +295,7 @@ def _values(mass: Any, discriminant: Discriminant) -> FloatArray:
 def _check(values: FloatArray, discriminant: Discriminant, where: str) -> None:
     if values.ndim != 1:
         raise ValueError(f"mass has shape {values.shape}, expected (n,)")
-    if len(values) < MIN_ROWS:
-        raise FitError(f"{where}: {len(values)} rows, at least {MIN_ROWS} are needed")
+    check_rows(len(values), where)
     low, high = discriminant.range
     outside = int(np.sum(~((values >= low) & (values <= high))))
     if outside:
@@ -251,32 +305,57 @@ def _check(values: FloatArray, discriminant: Discriminant, where: str) -> None:
         )
 
 
-def _unfilled(values: FloatArray, low: float, high: float) -> str:
+def check_rows(n: int, where: str) -> None:
+    """Raise a FitError if there are too few rows for a fit."""
+    if n < MIN_ROWS:
+        raise FitError(f"{where}: {n} rows, at least {MIN_ROWS} are needed")
+
+
+def unfilled(first: float, last: float, discriminant: Discriminant) -> str:
     """Return a note if the rows do not fill the range: shapes then cannot fit."""
-    first, last = float(values.min()), float(values.max())
+    low, high = discriminant.range
     if first - low < 0.03 * (high - low) and high - last < 0.03 * (high - low):
         return ""
     return f" (rows span {first:.6g} to {last:.6g}, 'range' is {low:g} to {high:g})"
 
 
-def _unbinned_yields(
-    position: FloatArray, shapes: _Shapes, errors: tuple[float, float], where: str
+def _densities(fit: MassFit, position: FloatArray) -> Densities:
+    """Return the densities (n,) of signal and background."""
+    peak, floor = (shape.density(position) for shape in fit.components)
+    return peak, floor
+
+
+def yields_of(
+    densities: Densities,
+    fit: MassFit,
+    where: str,
+    *,
+    counts: FloatArray | None = None,
 ) -> tuple[float, float]:
-    """Maximise the likelihood in the yields alone; their sum is the number of rows."""
-    peak, floor = (shape.density(position) for shape in shapes)
+    """Maximise the likelihood in the yields alone; their sum is the number of rows.
+
+    Densities (n,) are those of each row, or of each bin with its `counts` (n,).
+    """
+    peak, floor = densities
+    difference, total, part = peak - floor, np.empty_like(peak), np.empty_like(peak)
+    n = float(len(peak) if counts is None else counts.sum())
 
     def slope(fraction: float) -> float:
-        total = fraction * peak + (1 - fraction) * floor
-        return float(np.sum((peak - floor) / total))
+        np.multiply(peak, fraction, out=total)
+        np.multiply(floor, 1 - fraction, out=part)
+        np.add(total, part, out=total)
+        np.divide(difference, total, out=total)
+        return float(np.sum(total if counts is None else total * counts))
 
     ends = (1e-6, 1 - 1e-6)
     with np.errstate(all="ignore"):
         if not slope(ends[0]) > 0 > slope(ends[1]):
             raise _pure(where, "the fitted yield is at the limit of its range")
         fraction = scipy.optimize.brentq(slope, *ends, xtol=1e-15, rtol=1e-14)
-    n_signal, n_background = fraction * len(position), (1 - fraction) * len(position)
-    if n_background < MIN_BACKGROUND * errors[1]:
-        account = f"{n_background:.0f} +- {errors[1]:.0f} of {len(position)} rows"
+    n_signal, n_background = fraction * n, (1 - fraction) * n
+    error = float(fit.errors[1])
+    if n_background < MIN_BACKGROUND * error:
+        account = f"{n_background:.0f} +- {error:.0f} of {n:.0f} rows"
         raise _pure(where, f"background {account}")
     return float(n_signal), float(n_background)
 
@@ -290,25 +369,44 @@ def _pure(where: str, account: str) -> FitError:
 
 
 def _weights(
-    position: FloatArray, fit: MassFit, yields: tuple[float, float], where: str
+    position: FloatArray,
+    densities: Densities,
+    fit: MassFit,
+    yields: tuple[float, float],
+    where: str,
 ) -> FloatArray:
     from sweights import Cows
 
-    # Computed by summing over rows, which makes the sum rule exact.
+    peak, floor = densities
+    # Computed by summing over rows, which makes the sum rule exact. Cows asks for the
+    # densities of these rows a dozen times.
     cows = Cows(
         position,
-        *(shape.density for shape in fit.components),
+        lambda _: peak,
+        lambda _: floor,
         yields=list(yields),
         range=(0.0, 1.0),
     )
     weights = np.asarray(cows(position), dtype=np.float64)
-    if not np.isclose(weights.sum(), yields[0], rtol=1e-6):
+    check_sum(float(weights.sum()), yields, where)
+    weights += own_row(position, fit, yields)
+    return np.asarray(weights * (yields[0] / weights.sum()))
+
+
+def check_sum(total: float, yields: tuple[float, float], where: str) -> None:
+    """Raise a FitError if sWeights do not sum to the yield of the signal."""
+    if not np.isclose(total, yields[0], rtol=1e-6):
         raise FitError(
-            f"{where}: the sWeights sum to {weights.sum():.6g}, expected the signal "
+            f"{where}: the sWeights sum to {total:.6g}, expected the signal "
             f"yield {yields[0]:.6g}; signal and background are too alike"
         )
-    weights += np.interp(position, _NODES, _without_own_row(fit, yields))
-    return np.asarray(weights * (yields[0] / weights.sum()))
+
+
+def own_row(
+    position: FloatArray, fit: MassFit, yields: tuple[float, float]
+) -> FloatArray:
+    """Return what the weights (n,) of rows lack for their own influence on the fit."""
+    return np.interp(position, _NODES, _without_own_row(fit, yields))
 
 
 def _without_own_row(fit: MassFit, yields: tuple[float, float]) -> FloatArray:

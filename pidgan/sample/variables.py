@@ -149,8 +149,10 @@ class Variable(BaseModel):
         arrays = [np.asarray(columns[name], dtype=np.float64) for name in self.inputs]
         if self.derive:
             return DERIVATIONS[self.derive][1](*arrays) * UNIT_FACTORS[self.unit]
-        stored = arrays[0]
-        converted = stored * UNIT_FACTORS[self.unit]
+        stored, factor = arrays[0], UNIT_FACTORS[self.unit]
+        converted = stored * factor
+        if factor == 1:  # sentinels are the same, too
+            return converted
         return np.where(self.is_sentinel(columns), stored, converted)
 
     def is_sentinel(self, columns: Columns) -> BoolArray:

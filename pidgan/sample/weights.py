@@ -6,6 +6,7 @@ logarithm, a likelihood or the training of a classifier needs `positive_weights`
 
 import warnings
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from pidgan.arrays import BoolArray, FloatArray
 from pidgan.errors import DatasetError, PidganWarning
+from pidgan.files.mapped import row_blocks
 from pidgan.sample.balance import balance
 
 #: Effective size below which nothing can be measured, and below which that is doubtful.
@@ -21,6 +23,8 @@ MIN_SIZE, FEW = 2.0, 10.0
 MANY_ROWS = 50
 #: Weights whose squares, and sums of them, are well within double precision.
 _LARGEST, _SMALLEST = 1e140, 1e-140
+#: Rows whose weights are summed at once.
+_BLOCK_ROWS = 4_000_000
 
 
 def n_eff(weights: ArrayLike) -> float:
@@ -37,32 +41,84 @@ def n_eff_of_sums(sum_w: ArrayLike, sum_w2: ArrayLike) -> FloatArray:
         return np.where(squares > 0, total**2 / squares, 0.0)
 
 
-def check_weights(weights: FloatArray, where: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class WeightSums:
+    """Sums of weights (n,), taken block by block where there are many.
+
+    Attributes:
+        rows: Number of weights.
+        infinite: Number of those that are not finite.
+        total: Sum of w.
+        squares: Sum of w^2.
+        most: Largest |w|.
+        row: The row that has it.
+    """
+
+    rows: int
+    infinite: int
+    total: float
+    squares: float
+    most: float
+    row: int
+
+    @classmethod
+    def of(cls, weights: FloatArray) -> "WeightSums":
+        """Return the sums of weights (n,)."""
+        infinite, total, squares, most, row = 0, 0.0, 0.0, -1.0, 0
+        for place, w in row_blocks(weights, _BLOCK_ROWS):
+            infinite += int(np.count_nonzero(~np.isfinite(w)))
+            with np.errstate(all="ignore"):
+                total += float(np.sum(w))
+                squares += float(np.sum(w * w))
+            size = np.abs(w)
+            largest = int(np.argmax(size)) if len(w) else 0
+            if len(w) and not size[largest] <= most:
+                most, row = float(size[largest]), place.start + largest
+        return cls(
+            rows=len(weights),
+            infinite=infinite,
+            total=total,
+            squares=squares,
+            most=max(most, 0.0),
+            row=row,
+        )
+
+    @property
+    def n_eff(self) -> float:
+        """Effective number of rows."""
+        return float(n_eff_of_sums(self.total, self.squares))
+
+
+def check_weights(
+    weights: FloatArray, where: str, *, sums: WeightSums | None = None
+) -> None:
     """Refuse weights (n,) that say nothing, and warn if they say little.
 
     A DatasetError says that weights are not finite or so large or small that their
     squares are none, or that one row carries the sample, whose effective size then is
-    below two. A size below ten warns. `where` names the rows in messages.
+    below two. A size below ten warns. `where` names the rows in messages; `sums` are
+    those of the weights, where they are known.
     """
-    w = np.asarray(weights, dtype=np.float64)
-    infinite = int(np.count_nonzero(~np.isfinite(w)))
-    if infinite:
-        raise DatasetError(f"{where}: {infinite} of {len(w)} weights are not finite")
-    most = float(np.max(np.abs(w), initial=0.0))
-    if most and not _SMALLEST < most < _LARGEST:
+    found = sums or WeightSums.of(np.asarray(weights, dtype=np.float64))
+    if found.infinite:
         raise DatasetError(
-            f"{where}: the largest weight is {most:.3g}, expected between "
+            f"{where}: {found.infinite} of {found.rows} weights are not finite"
+        )
+    if found.most and not _SMALLEST < found.most < _LARGEST:
+        raise DatasetError(
+            f"{where}: the largest weight is {found.most:.3g}, expected between "
             f"{_SMALLEST:g} and {_LARGEST:g}; the square of such a number is beyond "
             "double precision"
         )
-    size = n_eff(w)
-    if len(w) < MANY_ROWS or not np.sum(w) > 0 or size >= FEW:
+    size = found.n_eff
+    if found.rows < MANY_ROWS or not found.total > 0 or size >= FEW:
         return
-    row = int(np.argmax(np.abs(w)))
-    share = float(w[row] ** 2 / np.sum(w * w))
+    row = found.row
+    share = float(weights[row] ** 2 / found.squares)
     account = (
-        f"{where}: {len(w)} rows have an effective size (sum w)^2 / sum w^2 of "
-        f"{size:.6g}; row {row} with weight {w[row]:.6g} holds {share:.1%} of sum w^2"
+        f"{where}: {found.rows} rows have an effective size (sum w)^2 / sum w^2 of "
+        f"{size:.6g}; row {row} with weight {weights[row]:.6g} holds {share:.1%} of "
+        "sum w^2"
     )
     if size < MIN_SIZE and share > 0.5:
         raise DatasetError(f"{account}; expected at least {MIN_SIZE:g}")

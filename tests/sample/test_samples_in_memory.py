@@ -44,12 +44,12 @@ def test_a_dataset_is_that_of_a_file(
 def test_what_holds_the_rows_makes_no_difference(rows: pd.DataFrame) -> None:
     sample = load_sample("sim_dstar_k")
     silent = Bar("prepare", show=False)
-    expected = read_rows(sample, rows, bar=silent).columns
+    expected = read_rows(sample, rows, bar=silent).arrays
     columns = {name: values.to_numpy() for name, values in rows.items()}
     kinds: list[Any] = [columns, rows.to_records(index=False), ak.zip(columns)]
     kinds += [rows.convert_dtypes(), [rows[:5000], rows[5000:]]]
     for kind in kinds:
-        found = read_rows(sample, kind, bar=silent).columns
+        found = read_rows(sample, kind, bar=silent).arrays
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)
