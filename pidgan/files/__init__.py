@@ -7,6 +7,7 @@ makes rows in memory a tree, `documents` reads JSON, TOML and bytes whole, `writ
 the writer of whole files, sets of files and folders, `seals` has the hashes by which
 files that belong together know one another, `leftovers` what killed runs left, `places`
 tells what lies at a path, `recognition` what it is, such as a dataset or a bundle,
+`mapped` has arrays that are larger than memory, `in_order` reads in threads,
 `fetching` keeps files of addresses in a cache, `xrootd` loads the client of root://
 addresses, `machine` has the cores and the memory of this process, `processes` runs
 functions side by side, `wording` puts messages about rows in memory into words of
@@ -19,8 +20,10 @@ __all__ = [
     "documents",
     "fetching",
     "frames",
+    "in_order",
     "leftovers",
     "machine",
+    "mapped",
     "places",
     "processes",
     "recognition",

@@ -11,7 +11,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +124,6 @@ def describe_tree(source: Source) -> TreeInfo:
         return _describe(tree, source)
 
 
-def check_tree(
-    source: Source, tree: TreeInfo, branches: Sequence[str], *, are_flat: bool
-) -> None:
-    """Raise an NtupleError if a tree cannot be read, as `iterate_entries` does."""
-    _find(_Described(tree), source, branches, are_flat=are_flat)
-    if tree.entries == 0:
-        raise _empty(source)
-
-
 def count_entries(source: Source, branches: Sequence[str]) -> int:
     """Return the number of entries.
 
@@ -181,7 +171,7 @@ def iterate_entries(
         with reading(str(source)):
             entries = tree.entries
         if entries == 0:
-            raise _empty(source)
+            raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
         first, last, _ = slice(start, stop).indices(entries)
         wanted = list(dict.fromkeys(branch for branch, _ in places.values()))
         pieces = tree.pieces(wanted, start=first, stop=last, chunk=chunk)
@@ -227,9 +217,8 @@ def iterate_columns(
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """Yield (first entry, frame) of chunks of branches with one number per entry."""
     first = start
-    for arrays in iterate_entries(
-        source, branches, start=start, stop=stop, chunk=chunk, are_flat=True
-    ):
+    places: Any = {"start": start, "stop": stop, "chunk": chunk}
+    for arrays in iterate_entries(source, branches, **places, are_flat=True):
         frame = pd.DataFrame(arrays, copy=False)
         yield first, frame
         first += len(frame)
@@ -244,9 +233,8 @@ def iterate_rows(
     chunk: int = BASKET_ENTRIES,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield chunks of branches, (n,) or (n, k), whose entries all have one shape."""
-    for arrays in iterate_entries(
-        source, branches, start=start, stop=stop, chunk=chunk
-    ):
+    places: Any = {"start": start, "stop": stop, "chunk": chunk}
+    for arrays in iterate_entries(source, branches, **places):
         yield {name: _regular(source, name, array) for name, array in arrays.items()}
 
 
@@ -311,23 +299,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return pd.read_parquet(path, engine="pyarrow")
 
 
-@dataclass(frozen=True)
-class _Described:
-    """What is asked of a tree before it is read, from a description of it."""
-
-    tree: TreeInfo
-
-    def typenames(self) -> dict[str, str]:
-        return self.tree.branches
-
-    def branch_type(self, name: str) -> BranchType | None:
-        return self.tree.types.get(name)
-
-
-def _empty(source: Source) -> NtupleError:
-    return NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
-
-
 def _describe(tree: Tree, source: Source) -> TreeInfo:
     with reading(str(source)):
         branches = tree.typenames()
@@ -337,7 +308,7 @@ def _describe(tree: Tree, source: Source) -> TreeInfo:
 
 
 def _find(
-    tree: Tree | _Described, source: Source, branches: Sequence[str], *, are_flat: bool
+    tree: Tree, source: Source, branches: Sequence[str], *, are_flat: bool
 ) -> dict[str, tuple[str, int | None]]:
     """Return branches and elements; raise if one is missing or holds no numbers."""
     with reading(str(source)):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pidgan.arrays import FloatArray
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_fit import MassFit, fit_mass
+from pidgan.sample.own_row import influence
 from pidgan.sample.sweights import (
     N_BINS,
     SweightResult,
@@ -25,7 +26,6 @@ from pidgan.sample.sweights import (
     check_sum,
     fit_name,
     good_alternatives,
-    own_row,
     sweight_result,
     unfilled,
     yields_of,
@@ -132,7 +132,7 @@ def _tabulate(
     # A straight line of background may end at zero, where no row lies.
     weights = np.divide(inverse[0] @ at, sums, out=np.zeros_like(sums), where=sums > 0)
     check_sum(_sum(weights, counts), yields, where)
-    weights += own_row(edges, fit, yields)
+    weights += influence(edges, fit, yields)
     return np.asarray(weights * (yields[0] / _sum(weights, counts)))
 
 

@@ -166,12 +166,9 @@ class Dataset:
             raise ValueError(f"part is {name!r}, expected one of {', '.join(PARTS)}")
         rows = np.flatnonzero(self.split == PARTS.index(name))
         arrays = ["conditions", "targets", "weights", "alternatives"]
-        kept = np.zeros((len(rows), 0))
-        if self.kept_names:
-            kept = take_rows(self.kept, rows)
         arrays += ["discriminant"] if self.has_discriminant else []
-        found = {key: take_rows(getattr(self, key), rows) for key in arrays}
-        return Part(**found, kept=kept)
+        arrays += ["kept"] if self.kept_names else []
+        return Part(**{key: take_rows(getattr(self, key), rows) for key in arrays})
 
     @checked
     def frame(self, name: PartName) -> pd.DataFrame:

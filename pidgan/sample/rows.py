@@ -25,13 +25,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray
-from pidgan.errors import DatasetError, PidganWarning, SampleError
+from pidgan.errors import DatasetError, NtupleError, PidganWarning, SampleError
 from pidgan.files.frames import Rows
 from pidgan.files.in_order import in_order
 from pidgan.files.mapped import GrowingArrays
 from pidgan.files.tables import (
     Source,
-    check_tree,
+    count_entries,
     describe_tree,
     iterate_columns,
     iterate_rows,
@@ -105,7 +105,7 @@ class SampleRows:
         branches = [*self.sample.branches, *self._wanted.keep, *self.key]
         for source, tree in trees.items():
             if matcher is None or matcher.pairs[source].entries:
-                check_tree(source, tree, branches, are_flat=not sample.cells)
+                _check(source, tree, [] if sample.cells else branches)
         rows = GrowingArrays(scratch)
         pieces = self._pieces(trees, matcher)
         for chunks in in_order(self._read, pieces, threads=threads):
@@ -156,8 +156,7 @@ class SampleRows:
                 file |= {"sweights": str(matched.pair.weights), "ties": matched.ties}
             chunk = max(1, min(BASKET_ENTRIES, PIECE_BYTES // _width(tree, branches)))
             size = max(1, PIECE_ENTRIES // BASKET_ENTRIES) * chunk
-            # Also of an empty tree, whose error comes from reading it.
-            for start in range(0, max(tree.entries, 1), size):
+            for start in range(0, tree.entries, size):
                 yield _Piece(source, start, start + size, chunk, matched)
 
     def _read(self, piece: "_Piece") -> list[tuple[Columns, Tally]]:
@@ -175,6 +174,13 @@ class SampleRows:
             )
             first += len(frame)
         return found
+
+
+def _check(source: Source, tree: TreeInfo, branches: Sequence[str]) -> None:
+    """Raise an NtupleError if a tree lacks a branch or is empty, before the work."""
+    count_entries(source, branches)
+    if not tree.entries:
+        raise NtupleError(f"{source} is empty: got 0 entries, expected at least 1")
 
 
 @dataclass(frozen=True)

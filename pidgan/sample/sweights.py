@@ -7,10 +7,8 @@ sWeights (package sweights) sum to the signal yield exactly. sWeights assume tha
 signal and in background the discriminant is independent of conditions and targets: M.
 Pivk, F. Le Diberder, arXiv:physics/0402083; H. Dembinski et al., arXiv:2112.04574.
 
-Shapes that are fitted to the same rows follow their fluctuations: a peak moves to where
-the background is high by chance, which gives that background a positive weight. Each
-free parameter so adds about var(N_s) / N_s rows of background to a small signal. The
-weight of a row therefore is the one of a fit without this row (`_without_own_row`).
+Shapes that are fitted to the same rows follow their fluctuations. The weight of a row
+therefore is the one of a fit without this row (`pidgan.sample.own_row`).
 """
 
 import warnings
@@ -31,7 +29,8 @@ from pidgan.files.frames import Rows, is_rows
 from pidgan.files.tables import find_sources, read_columns
 from pidgan.notebook import Facts, shown
 from pidgan.sample.definition import Discriminant
-from pidgan.sample.mass_fit import MassFit, components, fit_mass
+from pidgan.sample.mass_fit import MassFit, fit_mass
+from pidgan.sample.own_row import influence
 from pidgan.sample.variables import Variable
 
 #: Bins of the fit: a fifth of the narrowest peak in use, so nothing is lost.
@@ -46,10 +45,6 @@ MIN_ROWS = 100
 POOR_P_VALUE = 1e-4
 #: Share of the range that its variation leaves out, on either side.
 RANGE_VARIATION = 0.1
-#: Nodes between which the correction for a row's own influence is interpolated.
-_NODES = np.linspace(0.0, 1.0, 2001)
-#: Density in place of zero, whose logarithm is finite.
-_NO_DENSITY = 1e-200
 
 _OTHER_BACKGROUND = {"exponential": "polynomial", "polynomial": "exponential"}
 _OTHER_SIGNAL = {
@@ -389,7 +384,7 @@ def _weights(
     )
     weights = np.asarray(cows(position), dtype=np.float64)
     check_sum(float(weights.sum()), yields, where)
-    weights += own_row(position, fit, yields)
+    weights += influence(position, fit, yields)
     return np.asarray(weights * (yields[0] / weights.sum()))
 
 
@@ -400,65 +395,6 @@ def check_sum(total: float, yields: tuple[float, float], where: str) -> None:
             f"{where}: the sWeights sum to {total:.6g}, expected the signal "
             f"yield {yields[0]:.6g}; signal and background are too alike"
         )
-
-
-def own_row(
-    position: FloatArray, fit: MassFit, yields: tuple[float, float]
-) -> FloatArray:
-    """Return what the weights (n,) of rows lack for their own influence on the fit."""
-    return np.interp(position, _NODES, _without_own_row(fit, yields))
-
-
-def _without_own_row(fit: MassFit, yields: tuple[float, float]) -> FloatArray:
-    """Return by how much a weight changes at each node if the fit lacks this row.
-
-    Without a row at x the parameters are, to first order, lower by I^-1 s, where s is
-    the derivative of log(N_s p_s + N_b p_b) at x and I its Fisher information (the
-    infinitesimal jackknife: L. Jaeckel, Bell Lab. Memo. MM 72-1215-11 (1972)).
-    """
-    values = np.array([*yields, *fit.values[2:]])
-    steps = 1e-3 * np.maximum(fit.errors, 1e-9 * np.abs(values))
-    slopes, scores = [], []
-    for k in np.flatnonzero(fit.free):
-        ends = []
-        for sign in (1.0, -1.0):
-            moved = values.copy()
-            moved[k] += sign * steps[k]
-            ends.append(_curves(fit, moved))
-        (above, log_above), (below, log_below) = ends
-        slopes.append((above - below) / (2 * steps[k]))
-        scores.append((log_above - log_below) / (2 * steps[k]))
-    score = np.array(scores)
-    density = np.exp(_curves(fit, values)[1])
-    information = (score * density * _measure()) @ score.T
-    # In units of the uncertainties, so that a combination that the data do not
-    # determine is told from a small number.
-    size = np.sqrt(np.diag(information))
-    # A tail beyond the range changes nothing there.
-    scale = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
-    inverse = np.linalg.pinv(information * np.outer(scale, scale), hermitian=True)
-    shift = (inverse * np.outer(scale, scale)) @ score
-    return np.asarray(-np.sum(np.array(slopes) * shift, axis=0))
-
-
-def _curves(fit: MassFit, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the sWeight, and log(N_s p_s + N_b p_b), at each node."""
-    peak, floor = (
-        shape.density(_NODES)
-        for shape in components(fit.signal, fit.background, values)
-    )
-    # A straight line may end at zero, where no row lies.
-    total = np.maximum(values[0] * peak + values[1] * floor, _NO_DENSITY)
-    pair = np.stack([peak, floor])
-    inverse = np.linalg.inv((pair / total * _measure()) @ pair.T)
-    return np.asarray(inverse[0] @ pair / total), np.log(total)
-
-
-def _measure() -> FloatArray:
-    """Return the weight of each node in an integral by trapezia."""
-    measure = np.full(len(_NODES), _NODES[1])
-    measure[[0, -1]] /= 2
-    return measure
 
 
 def _goodness(
