@@ -9,15 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pidgan.application.apply import ApplySummary, apply
+    from pidgan.application.apply import apply
     from pidgan.application.conditions import Conditions
     from pidgan.application.correct import correct
     from pidgan.application.quantile_map import QuantileMap, make_quantile_map
+    from pidgan.application.summary import ApplySummary
     from pidgan.bundle.bundle import Bundle, open_bundle
     from pidgan.bundle.c_collection import export_collection_c
     from pidgan.bundle.c_file import export_c
     from pidgan.bundle.collecting import collect
     from pidgan.bundle.collection import Collection
+    from pidgan.bundle.triton import export_triton
     from pidgan.efficiency.binning import choose_edges, equal_population
     from pidgan.efficiency.control import closure
     from pidgan.efficiency.control_result import ControlClosure, CutClosure
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
         save_pidcalib_samples,
     )
     from pidgan.sample.sweights import SweightResult, compute_sweights
+    from pidgan.service.server import serve
     from pidgan.simulation import (
         simulate_analysis,
         simulate_calibration,
@@ -127,7 +130,7 @@ if TYPE_CHECKING:
     from pidgan.training.refinement import RefinedModel, refine
 
 _HOMES = {
-    "ApplySummary": "application.apply",
+    "ApplySummary": "application.summary",
     "Bundle": "bundle.bundle",
     "BundleError": "errors",
     "Collection": "bundle.collection",
@@ -193,6 +196,7 @@ _HOMES = {
     "export_bundle": "training.export",
     "export_c": "bundle.c_file",
     "export_collection_c": "bundle.c_collection",
+    "export_triton": "bundle.triton",
     "fit_workspace": "efficiency.fit_inputs",
     "helix_points": "simulation.tpc_clusters",
     "image_moments": "report.pads",
@@ -217,6 +221,7 @@ _HOMES = {
     "run_systematics": "efficiency.systematics",
     "save_pidcalib_samples": "sample.pidcalib",
     "scan_cut": "efficiency.working_point",
+    "serve": "service.server",
     "simulate_analysis": "simulation",
     "simulate_calibration": "simulation",
     "simulate_calorimeter": "simulation",
@@ -314,6 +319,7 @@ __all__ = [
     "export_bundle",
     "export_c",
     "export_collection_c",
+    "export_triton",
     "fit_workspace",
     "helix_points",
     "image_moments",
@@ -338,6 +344,7 @@ __all__ = [
     "run_systematics",
     "save_pidcalib_samples",
     "scan_cut",
+    "serve",
     "simulate_analysis",
     "simulate_calibration",
     "simulate_calorimeter",

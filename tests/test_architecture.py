@@ -36,11 +36,13 @@ ROOMS = {
     "application": FLOOR | {"sample", "bundle"},
     "training": FLOOR | {"sample", "bundle"},
     "efficiency": FLOOR | {"sample", "bundle", "application"},
+    "service": FLOOR | {"sample", "bundle", "application"},
     "report": FLOOR | {"sample", "bundle", "training", "application", "efficiency"},
 }
 
 # Methods whose work a higher room does, by `pidgan.higher`.
 HIGHER = {
+    ("application/apply.py", "service.client", "open_tracks"),
     ("bundle/bundle.py", "application.in_memory", "sample"),
     ("bundle/collection.py", "application.in_memory", "sample"),
     ("bundle/opening.py", "efficiency.simulated_rows", "corrected_rows"),
@@ -54,6 +56,10 @@ OWNERS = {
     "sweights": "sample/sweights",
     "onnxruntime": "bundle/session",
     "distributed": "application/workers",
+    "aiohttp": "service/",
+    "grpc": "service/grpc_server",
+    "tritonclient": "service/grpc_server",
+    "prometheus_client": "service/metrics",
     "matplotlib": "report/plots/",
     "mplhep": "report/plots/",
     "keras": "training/",

@@ -126,6 +126,11 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "validate": (None, {"generator": bundle, "dataset": dataset, "cuts": CUT}),
         "export_bundle": (None, {"model": t["model"], "path": new}),
         "open_bundle": (None, {"path": world / "kaon.onnx"}),
+        "export_triton": (
+            None,
+            {"source": world / "kaon.onnx", "repository": world / "new"},
+        ),
+        "serve": (None, {"bundles": [str(world / "kaon.onnx")], "grpc_port": None}),
         "export_collection_c": (
             None,
             {
@@ -353,6 +358,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
     monkeypatch.setattr("pidgan.report.map_page.write_page", stop)
     monkeypatch.setattr("pidgan.report.control_page.write_page", stop)
+    monkeypatch.setattr("pidgan.service.server._until_signal", stop)
     monkeypatch.setattr("pidgan.cli.demo._train", stop)
 
 

@@ -558,6 +558,8 @@ def test_examples_run(
     names: dict[str, Any] = {"__name__": "example"}
     for text in blocks(page, "python"):
         if text.startswith("# runnable"):
+            for needed in re.findall(r"^# runnable with (\w+)", text):
+                pytest.importorskip(needed)
             exec(compile(text, name_of(page), "exec"), names)
 
 

@@ -9,7 +9,7 @@ among processes. `request` is what `apply` is asked for, `planning` what each tr
 `one_track` the plan of a track, `generating` its new columns, `sample_cuts` the cuts of
 the calibration sample, `one_file` the copy of a file, `record` what it holds of how it
 was made, `fingerprints` numbers that change with its values, `finished` outputs of
-earlier runs.
+earlier runs, `summary` what was done.
 """
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "conditions",
     "correct",
     "fingerprints",
+    "generating",
     "generators",
     "names",
     "one_track",
@@ -25,5 +26,6 @@ __all__ = [
     "request",
     "sample_cuts",
     "several_tracks",
+    "summary",
     "workers",
 ]

@@ -28,7 +28,7 @@ from pidgan.application.several_tracks import Counts
 from pidgan.arrays import BoolArray, IntArray
 from pidgan.bundle import noise
 from pidgan.bundle.bundle_file import BLOCK_ROWS
-from pidgan.bundle.card import Generator
+from pidgan.bundle.card import FarGenerator, Generator
 from pidgan.bundle.choice import NOBODY
 from pidgan.bundle.noise import UInt64Array
 from pidgan.errors import NtupleError
@@ -100,7 +100,7 @@ def generate_branches(
             read = {k: rows[k] if len(mine) == n else rows[k][mine] for k in cut.inputs}
             judgement = cut.count(read, len(mine))
             add_numbers(cuts, {track.name: {cut.term.brief: judgement}})
-        usable, flags, numbers = _judge(one.generator, x)
+        usable, flags, numbers = judge(one.generator, x)
         outside.update(numbers)
         judged.update(dict.fromkeys(numbers, len(mine)))
         status[mine] |= flags
@@ -215,20 +215,31 @@ def _empty(generator: Generator, rows: int) -> npt.NDArray[np.float32]:
 def _generate(parts: Sequence[_Part], threads: int) -> None:
     """Fill the targets of all parts, in blocks that threads share."""
 
-    def fill(work: tuple[_Part, int]) -> None:
-        part, first = work
-        block = slice(first, first + BLOCK_ROWS)
+    def fill(work: tuple[_Part, slice]) -> None:
+        part, block = work
+        if isinstance(part.generator, FarGenerator):
+            keys = part.keys[block]
+            part.y[block] = part.generator.generate_keyed(part.x[block], keys)
+            return
         # Made by the thread that uses it, the noise stays in its cache.
         n_noise = part.generator.card.n_noise
         z = noise.keyed_normal(part.keys[block], n_noise=n_noise)
         part.y[block] = part.generator.generate(part.x[block], z)
 
-    blocks = [(p, first) for p in parts for first in range(0, len(p.x), BLOCK_ROWS)]
+    blocks = [(part, block) for part in parts for block in _blocks(part)]
     if threads == 1 or len(blocks) < 2:
         _run_all(map(fill, blocks))
     else:
         with ThreadPoolExecutor(threads) as pool:
             _run_all(pool.map(fill, blocks))
+
+
+def _blocks(part: _Part) -> Iterator[slice]:
+    """Yield the rows of a part that are generated in one call."""
+    one = part.generator
+    rows = one.call_rows if isinstance(one, FarGenerator) else BLOCK_ROWS
+    for first in range(0, len(part.x), rows):
+        yield slice(first, first + rows)
 
 
 def _run_all(results: Iterable[None]) -> None:
@@ -247,7 +258,7 @@ def _truth_flags(
     return flags
 
 
-def _judge(
+def judge(
     generator: Generator, x: npt.NDArray[np.float32]
 ) -> tuple[BoolArray, npt.NDArray[np.int8], dict[str, int]]:
     """Return which rows of conditions can be used, and the status bits of all rows.

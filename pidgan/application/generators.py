@@ -89,11 +89,12 @@ def open_generators(
     """
     if isinstance(given, str | Path) and Path(given).suffix.lower() == SUFFIX:
         given = Collection.open(given)
-    if isinstance(given, Collection):
+    # One on a server has no file, but what a collection has.
+    if hasattr(given, "open_bundles"):
         return _of_collection(track, given, species_from, gaps)
     opened: list[tuple[Generator, str | Path]]
     if not isinstance(given, str | Path):
-        opened = [(given, getattr(given, "path", type(given).__name__))]
+        opened = [(given, _place(given))]
     elif not (path := Path(given)).is_dir():
         opened = [(open_bundle(path), path)]
     else:
@@ -132,8 +133,16 @@ def open_generators(
     )
 
 
+def _place(generator: Generator) -> str | Path:
+    """Return where a generator comes from: a path, an address, else its type."""
+    for name in ("path", "address"):
+        if place := getattr(generator, name, None):
+            return str(place)
+    return type(generator).__name__
+
+
 def _of_collection(
-    track: str, given: Collection, species_from: str | None, gaps: str | None
+    track: str, given: Any, species_from: str | None, gaps: str | None
 ) -> TrackGenerators:
     """Open the generators of a collection."""
     content = given.content

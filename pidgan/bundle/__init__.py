@@ -16,6 +16,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `reference`: reference rows, and cuts on generated targets.
 - `session`: ONNX files that are run.
 - `shipped`: a small bundle that comes with the package, and its map.
+- `triton`: bundles as a model repository of NVIDIA Triton.
 - `when`: values of columns that a bundle serves, as text.
 """
 
@@ -35,5 +36,6 @@ __all__ = [
     "reference",
     "session",
     "shipped",
+    "triton",
     "when",
 ]

@@ -294,6 +294,17 @@ class KeyedGenerator(Protocol):
         """Return targets for conditions and keys (n,) of their noise."""
 
 
+@runtime_checkable
+class FarGenerator(KeyedGenerator, Protocol):
+    """A generator elsewhere, each call of which is a message.
+
+    Attributes:
+        call_rows: Most rows of a call.
+    """
+
+    call_rows: int
+
+
 def sample_targets(
     generator: Generator,
     conditions: npt.ArrayLike,

@@ -134,6 +134,13 @@ class Content(BaseModel):
         check_overlap(self.choice(), [member.file for member in self.bundles])
         return self
 
+    def rules(self) -> dict[str, Any]:
+        """Return what decides which bundle a row gets, ready for JSON."""
+        when = [
+            {k: list(map(list, v)) for k, v in m.when.items()} for m in self.bundles
+        ]
+        return {"choose": dict(self.choose), "when": when}
+
     def choice(self) -> Choice:
         """Return the choice of the file, among species too."""
         columns = dict.fromkeys([*self.choose, SPECIES])
@@ -196,10 +203,7 @@ class Collection:
 
     def rules(self) -> dict[str, Any]:
         """Return what decides which bundle a row gets, ready for JSON."""
-        when = [
-            {k: list(map(list, v)) for k, v in m.when.items()} for m in self.members
-        ]
-        return {"choose": dict(self.content.choose), "when": when}
+        return self.content.rules()
 
     def text(self) -> str:
         """Return the columns and the bundles as text."""

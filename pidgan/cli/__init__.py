@@ -24,6 +24,7 @@ from pidgan.cli import (  # noqa: F401
     efficiencies,
     learning,
     plotting,
+    serving,
     simulating,
 )
 from pidgan.cli.group import cli, fail, tell
@@ -52,6 +53,7 @@ VERBS = {
     "quantile-map": "pidgan.application.quantile_map.make_quantile_map",
     "apply": "pidgan.apply",
     "correct": "pidgan.correct",
+    "serve": "pidgan.serve",
     "table": "pidgan.efficiency.real_vs_generated.closure_table",
     "systematics": "pidgan.run_systematics",
     "closure": "pidgan.closure",

@@ -15,21 +15,41 @@ from pidgan.cli.ntuples import ntuple_options, run_on_ntuples
 from pidgan.files.places import check_end, check_folder_name
 
 
+def _is_new_unless_repository(
+    context: click.Context, param: Any, path: Path | None
+) -> Path | None:
+    """Refuse an existing output, unless it is a repository that gets another model."""
+    if context.params.get("kind") == "triton":
+        return path
+    return options.is_new(context, param, path)
+
+
 @cli.command(epilog="Example: pidgan export kaon-model -o kaon.onnx")
 @click.argument("model", metavar="MODEL|BUNDLE|COLLECTION", type=options.ANY_GENERATOR)
 @options.output(
-    "ONNX file or C file that is written; for a folder of members a folder of bundles.",
-    callback=options.is_new,
+    "ONNX file or C file that is written; for a folder of members a folder of bundles; "
+    "for Triton a model repository, which may be there.",
+    callback=_is_new_unless_repository,
 )
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["onnx", "c"]),
+    type=click.Choice(["onnx", "c", "triton"]),
     default="onnx",
-    help="Format of the output: a bundle, or one C99 file without dependencies.",
+    is_eager=True,  # a repository may exist
+    help="Format of the output: a bundle, one C99 file without dependencies, or a "
+    "model repository of NVIDIA Triton.",
 )
 @click.option(
-    "--name", help="Name of the function in the C file.  [default: the stem of PATH]"
+    "--name",
+    help="Name of the function in the C file, or of the model in the repository.  "
+    "[default: the stem of PATH, or of BUNDLE]",
+)
+@click.option(
+    "--model-version",
+    "version",
+    type=options.COUNT,
+    help="Number of the version of the model in a repository.  [default: 1]",
 )
 @click.option(
     "--dataset",
@@ -43,6 +63,7 @@ def export(
     output: Path,
     kind: str,
     name: str | None,
+    version: int | None,
     dataset: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -51,12 +72,22 @@ def export(
 
     If MODEL is a folder of members, PATH becomes a folder with the bundle of each. With
     --format c, a model or a bundle is written as one C99 file, or a collection (.toml),
-    with a function for each bundle and one that chooses among them.
+    with a function for each bundle and one that chooses among them. With --format
+    triton, a model, a bundle, or each bundle of a collection becomes a model of the
+    server NVIDIA Triton.
     """
     from pidgan.bundle.collection import SUFFIX
     from pidgan.bundle.shipped import shipped_path
     from pidgan.files.recognition import recognise
 
+    if kind == "triton":
+        paths = _export_triton(
+            model, output, dataset, name=name, version=version, overwrite=overwrite
+        )
+        _show_files(paths, as_json)
+        return
+    if version is not None:
+        raise click.UsageError("--model-version needs --format triton")
     has_members = recognise(model) == "members"
     with options.usage_errors():
         check_folder_name(output) if has_members else check_end(output, [f".{kind}"])
@@ -67,7 +98,7 @@ def export(
         _show_files([path, path.with_suffix(".h")], as_json)
         return
     if kind == "onnx" and name is not None:
-        raise click.UsageError("--name needs --format c")
+        raise click.UsageError("--name needs --format c or triton")
     if kind == "onnx" and shipped_path(model, ".onnx").is_file():
         raise click.UsageError(
             f"{model} is not a model folder. A bundle can only be exported with "
@@ -115,6 +146,37 @@ def _export_collection(
     if dataset is not None:
         raise click.UsageError("--dataset is for a model, not for a collection")
     return export_collection_c(Collection.open(model), output, **given)
+
+
+def _export_triton(
+    model: Path,
+    output: Path,
+    dataset: Path | None,
+    *,
+    version: int | None,
+    **given: Any,
+) -> list[Path]:
+    """Write a bundle, a collection, or a model by way of a bundle, for Triton."""
+    from pidgan.bundle.shipped import shipped_path
+    from pidgan.bundle.triton import export_triton
+
+    given["version"] = version or 1
+    with options.usage_errors():
+        check_folder_name(output)
+    if not model.is_dir():
+        if dataset is not None:
+            raise click.UsageError("--dataset is for a model, not for a bundle")
+        return export_triton(shipped_path(model, ".onnx"), output, **given)
+    opened = open_given(model)
+    report = None
+    if dataset is not None:
+        rows = pidgan.Dataset.open(dataset)
+        report = pidgan.validate(opened, rows, progress=shows_progress())
+    given["name"] = given["name"] or model.name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        pidgan.export_bundle(opened, path, report=report, progress=shows_progress())
+        return export_triton(path, output, **given)
 
 
 def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Path:
@@ -313,10 +375,16 @@ def _read_values(
     metavar="TRACK=BUNDLE",
     callback=options.paths_of("bundle", "bundles", "collection"),
     help="Prefix of a track and its bundle, a folder of bundles, or a collection "
-    "(.toml); can be repeated.",
+    "(.toml), or with --server the name of a model there; can be repeated.",
 )
 @ntuple_options
 @options.suffix
+@click.option(
+    "--server",
+    metavar="URL",
+    is_eager=True,  # read before the names of bundles
+    help="Address of a server that generates, http://host:8000 (`pidgan serve`).",
+)
 @click.option(
     "--gaps",
     type=click.Choice(["error", "nan"]),

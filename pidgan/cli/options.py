@@ -191,6 +191,8 @@ def paths_of(*kinds: str) -> Callable[..., Any]:
 
     def callback(context: click.Context, param: Any, texts: Sequence[str]) -> Any:
         pairs = parse_pairs(texts, str(param.metavar))
+        if context.params.get("server") is not None:
+            return pairs  # names of models on a server
         for path in pairs.values():
             if not is_remote(path):
                 check_kind(path, *kinds, param=param, ctx=context)

@@ -17,7 +17,7 @@ ROLES = {
         *("compare", "validate", "refine", "export"),
     ),
     "Look": ("inspect", "plot", "report"),
-    "Apply": ("collect", "quantile-map", "apply", "correct"),
+    "Apply": ("collect", "quantile-map", "apply", "correct", "serve"),
     "Efficiencies": (
         *("table", "systematics", "closure", "working-point", "efficiency"),
     ),

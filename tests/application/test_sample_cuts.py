@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from toy_generator import ToyGenerator, make_card, make_sample
 
-from pidgan.application.apply import ApplySummary, apply
+from pidgan.application.apply import apply
 from pidgan.application.conditions import Conditions
+from pidgan.application.summary import ApplySummary
 from pidgan.errors import PidganWarning
 from pidgan.files.tables import read_columns, write_trees
 from pidgan.files.trees import Source

@@ -95,6 +95,11 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("-o", "new.root"),
         "workers": ("--workers", "1"),
     },
+    "serve": {
+        "bundles": ("kaon.onnx",),
+        "http_port": ("--http-port", "0"),
+        "no_grpc": ("--no-grpc",),
+    },
     "train-corrector": {
         "dataset": ("kaon",),
         "simulated": ("kaon",),
@@ -212,6 +217,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
         monkeypatch.setattr("pidgan.report.track_figures.c2st_figure", stop)
         monkeypatch.setattr("pidgan.report.pictures.file_content", stop)
+    monkeypatch.setattr("pidgan.service.server._until_signal", stop)
     monkeypatch.setattr("pidgan.cli.demo._train", stop)
 
 
