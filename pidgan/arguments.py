@@ -42,7 +42,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
     **dict.fromkeys(("http_port", "grpc_port"), (0, 2**16 - 1)),
     "max_request": (1, 2000),  # MiB; gRPC has messages of at most 2 GiB
-    "version": (1, MOST_COUNT),
+    "model_version": (1, MOST_COUNT),
 }
 LONGEST_NAME = 255  # characters in the name of a file, on any common system
 SHOWN = 60  # most characters of a wrong value in a message

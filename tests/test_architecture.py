@@ -56,7 +56,7 @@ OWNERS = {
     "sweights": "sample/sweights",
     "onnxruntime": "bundle/session",
     "distributed": "application/workers",
-    "aiohttp": "service/",
+    "aiohttp": ("service/", "files/trees"),
     "grpc": "service/grpc_server",
     "tritonclient": "service/grpc_server",
     "prometheus_client": "service/metrics",

@@ -128,9 +128,9 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         "open_bundle": (None, {"path": world / "kaon.onnx"}),
         "export_triton": (
             None,
-            {"source": world / "kaon.onnx", "repository": world / "new"},
+            {"generators": world / "kaon.onnx", "repository": world / "new"},
         ),
-        "serve": (None, {"bundles": [str(world / "kaon.onnx")], "grpc_port": None}),
+        "serve": (None, {"bundles": [world / "kaon.onnx"], "no_grpc": True}),
         "export_collection_c": (
             None,
             {

@@ -79,6 +79,7 @@ OF_THE_COMMAND_LINE = {
     "export kind": "a C file is written by export_c",
     "export name": "a C file is written by export_c",
     "export dataset": "the report of validate",
+    "export model_version": "a repository is written by export_triton",
     "efficiency latex": "results are written by their own method",
     "efficiency over": "results are divided by each other",
     "efficiency ratios": "results are divided by each other",

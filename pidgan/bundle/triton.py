@@ -34,11 +34,11 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+~-]*")
 
 @checked
 def export_triton(
-    source: Bundle | Collection | str | Path,
+    generators: Bundle | Collection | str | Path,
     repository: str | Path,
     *,
     name: str | None = None,
-    version: int = 1,
+    model_version: int = 1,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write a bundle, or all of a collection, into a model repository of Triton.
@@ -46,10 +46,10 @@ def export_triton(
     Of a collection, each bundle becomes a model; the client chooses among them.
 
     Args:
-        source: Bundle or collection, or its path.
+        generators: Bundle or collection, or its path.
         repository: Folder of the repository, which may hold other models.
         name: Name of the model; the default is the stem of the bundle's file.
-        version: Number of the version; other versions of the model stay.
+        model_version: Number of the version; other versions of the model stay.
         overwrite: Whether this version is replaced if it is there.
 
     Returns:
@@ -66,14 +66,14 @@ def export_triton(
     """
     check_output(repository)
     place = Path(repository)
-    models = _models(source, name)
+    models = _models(generators, name)
     for own, _ in models:
         if not MODEL_NAME.fullmatch(own):
             raise BundleError(
                 f"{brief(own)} is no name of a model, expected letters, digits and "
                 "any of _.+~-; --name takes another one"
             )
-        refuse_existing(place / own / str(version) / MODEL, overwrite=overwrite)
+        refuse_existing(place / own / str(model_version) / MODEL, overwrite=overwrite)
     configs = {own: triton_config(bundle, own) for own, bundle in models}
     written = []
     for own, bundle in models:
@@ -86,7 +86,7 @@ def export_triton(
                 "same inputs and outputs; take another --name, or --overwrite"
             )
     for own, bundle in models:
-        folder = place / own / str(version)
+        folder = place / own / str(model_version)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             data = bundle.path.read_bytes()

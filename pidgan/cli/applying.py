@@ -47,7 +47,6 @@ def _is_new_unless_repository(
 )
 @click.option(
     "--model-version",
-    "version",
     type=options.COUNT,
     help="Number of the version of the model in a repository.  [default: 1]",
 )
@@ -63,7 +62,7 @@ def export(
     output: Path,
     kind: str,
     name: str | None,
-    version: int | None,
+    model_version: int | None,
     dataset: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -82,11 +81,16 @@ def export(
 
     if kind == "triton":
         paths = _export_triton(
-            model, output, dataset, name=name, version=version, overwrite=overwrite
+            model,
+            output,
+            dataset,
+            name=name,
+            model_version=model_version or 1,
+            overwrite=overwrite,
         )
         _show_files(paths, as_json)
         return
-    if version is not None:
+    if model_version is not None:
         raise click.UsageError("--model-version needs --format triton")
     has_members = recognise(model) == "members"
     with options.usage_errors():
@@ -152,15 +156,12 @@ def _export_triton(
     model: Path,
     output: Path,
     dataset: Path | None,
-    *,
-    version: int | None,
     **given: Any,
 ) -> list[Path]:
     """Write a bundle, a collection, or a model by way of a bundle, for Triton."""
     from pidgan.bundle.shipped import shipped_path
     from pidgan.bundle.triton import export_triton
 
-    given["version"] = version or 1
     with options.usage_errors():
         check_folder_name(output)
     if not model.is_dir():

@@ -31,7 +31,7 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--threads",
     type=options.COUNT,
-    help="Number of threads that generate.  [default: the number of cores]",
+    help="Number of threads in each process.  [default: its share of the cores]",
 )
 @click.option(
     "--max-request",
@@ -43,8 +43,6 @@ PORT = click.IntRange(0, 65535)
 @options.as_json
 def serve(
     bundles: Sequence[str],
-    grpc_port: int,
-    no_grpc: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -65,6 +63,4 @@ def serve(
             models=found.models,
         )
 
-    server.serve(
-        list(bundles), grpc_port=None if no_grpc else grpc_port, tell=tell, **given
-    )
+    server.serve(list(bundles), tell=tell, **given)

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,12 @@ class Addresses:
 
 @checked
 def serve(
-    bundles: Sequence[str],
+    bundles: Sequence[str | Path],
     *,
     host: str = "127.0.0.1",
     http_port: int = HTTP_PORT,
-    grpc_port: int | None = GRPC_PORT,
+    grpc_port: int = GRPC_PORT,
+    no_grpc: bool = False,
     threads: int | None = None,
     max_request: int = REQUEST_MEBIBYTES,
     tell: Callable[[Addresses], None] | None = None,
@@ -75,7 +77,8 @@ def serve(
         host: Address that is listened at. The default can be reached from this machine
             only: the server knows no passwords.
         http_port: Port of HTTP; 0 takes a free one.
-        grpc_port: Port of gRPC; None for a server without it.
+        grpc_port: Port of gRPC; 0 takes a free one.
+        no_grpc: Whether only HTTP is answered.
         threads: Number of threads that generate, by default one for each core. The
             results do not depend on it.
         max_request: Largest size of a request, and of its reply, in MiB.
@@ -90,13 +93,14 @@ def serve(
     """
     if not host.strip():
         raise ValueError("host is empty, expected an address such as 127.0.0.1")
-    with _service(bundles, threads, max_request, grpc_port) as service:
-        asyncio.run(_until_signal(service, host, http_port, grpc_port, tell))
+    port = None if no_grpc else grpc_port
+    with _service(bundles, threads, max_request, port) as service:
+        asyncio.run(_until_signal(service, host, http_port, port, tell))
 
 
 @contextlib.contextmanager
 def serving(
-    bundles: Sequence[str],
+    bundles: Sequence[str | Path],
     *,
     http_port: int = 0,
     grpc_port: int | None = None,
@@ -133,7 +137,7 @@ def serving(
 
 @contextlib.contextmanager
 def _service(
-    bundles: Sequence[str],
+    bundles: Sequence[str | Path],
     threads: int | None,
     max_request: int,
     grpc_port: int | None,
@@ -146,7 +150,7 @@ def _service(
         from pidgan.service.grpc_server import check_grpc
 
         check_grpc()
-    models = open_models(bundles)
+    models = open_models([str(path) for path in bundles])
     for model in models.all:
         _warm_up(model.bundle)
     batcher = Batcher(threads or available_cores(), metrics.count_block)

@@ -235,7 +235,7 @@ def test_names_and_versions(tmp_path: Path) -> None:
     with pytest.raises(pidgan.PidganError, match="version is 'x'"):
         open_models([f"a/x={first}"])
     pidgan.export_triton(first, tmp_path / "models", name="k")
-    pidgan.export_triton(second, tmp_path / "models", name="k", version=10)
+    pidgan.export_triton(second, tmp_path / "models", name="k", model_version=10)
     assert [*open_models([str(tmp_path / "models")]).by_name["k"]] == [1, 10]
 
 
