@@ -14,7 +14,7 @@ from pidgan.errors import nearest
 from pidgan.service import messages
 from pidgan.service.messages import JSON_LENGTH, Message, RequestError
 from pidgan.service.models import ServedModel
-from pidgan.service.service import SMALL_BYTES, Service
+from pidgan.service.service import SMALL_JSON, SMALL_TENSORS, Service
 
 HEAD_BYTES = 2**16
 """Bytes that a request may have beside its tensors."""
@@ -139,7 +139,8 @@ class _Pages:
         async def read() -> Message:
             body = await _body(request, self.service.most_bytes)
             length = request.headers.get(JSON_LENGTH)
-            if len(body) < SMALL_BYTES:
+            # With bytes of tensors, the JSON is short.
+            if len(body) < (SMALL_JSON if length is None else SMALL_TENSORS):
                 return messages.read_request(body, length)
             return await asyncio.to_thread(messages.read_request, body, length)
 
@@ -152,7 +153,8 @@ class _Pages:
             "model_version": str(model.version),
             "parameters": self.service.parameters(model),
         }
-        if sum(array.nbytes for array in tensors.values()) < SMALL_BYTES:
+        size = sum(array.nbytes for array in tensors.values())
+        if size < (SMALL_TENSORS if message.is_binary("targets") else SMALL_JSON):
             body, length = messages.write_reply(message, tensors, head)
         else:
             body, length = await asyncio.to_thread(

@@ -18,8 +18,9 @@ EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
 MOST_OPEN = 512
 """Largest number of requests in work; others are told to come again."""
 
-SMALL_BYTES = 64 * 1024
-"""Messages below this size are read at once, others by a thread."""
+SMALL_JSON, SMALL_TENSORS = 64 * 1024, 4 * 1024 * 1024
+"""Bytes of numbers in JSON, and of tensors, up to which a message is read or written at
+once: below, to hand it to a thread takes longer."""
 
 
 @dataclass(kw_only=True)
@@ -105,7 +106,7 @@ class Service:
             return model.read(message, most_bytes=self.most_bytes)
 
         size = sum(array.nbytes for array in message.tensors.values())
-        asked = read() if size < SMALL_BYTES else await asyncio.to_thread(read)
+        asked = read() if size < SMALL_TENSORS else await asyncio.to_thread(read)
         found = await asyncio.wrap_future(self.batcher.submit(asked.work))
         reply: dict[str, Array] = asked.reply(found)
         return reply
