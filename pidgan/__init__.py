@@ -85,6 +85,8 @@ if TYPE_CHECKING:
     )
     from pidgan.report.pictures import Pictures
     from pidgan.report.report import Report
+    from pidgan.report.tuned import Tuning
+    from pidgan.report.tuning import tune
     from pidgan.report.validation import validate
     from pidgan.sample.building import build_dataset
     from pidgan.sample.dataset import Dataset
@@ -174,6 +176,7 @@ _HOMES = {
     "SpeciesPoint": "efficiency.working_point",
     "SweightResult": "sample.sweights",
     "TrainingError": "errors",
+    "Tuning": "report.tuned",
     "WorkingPoint": "efficiency.working_point",
     "amplitude_spectrum": "report.pads",
     "apply": "application.apply",
@@ -240,6 +243,7 @@ _HOMES = {
     "train_corrector": "training.correction",
     "train_members": "training.members",
     "transfer": "efficiency.transfer",
+    "tune": "report.tuning",
     "validate": "report.validation",
     "working_point": "efficiency.working_point",
     "write_efficiency_columns": "efficiency.pid_efficiency",
@@ -296,6 +300,7 @@ __all__ = [
     "SpeciesPoint",
     "SweightResult",
     "TrainingError",
+    "Tuning",
     "WorkingPoint",
     "__version__",
     "amplitude_spectrum",
@@ -363,6 +368,7 @@ __all__ = [
     "train_corrector",
     "train_members",
     "transfer",
+    "tune",
     "validate",
     "working_point",
     "write_control_report",

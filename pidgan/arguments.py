@@ -36,8 +36,9 @@ MOST_SEED, MOST_COUNT = 2**63 - 1, 2**31 - 1
 BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("seed", "start"), (0, MOST_SEED)),
     "n": (1, 10**8),
-    **dict.fromkeys(("candidates", "splits"), (2, MOST_COUNT)),
+    **dict.fromkeys(("candidates", "splits", "seeds"), (2, MOST_COUNT)),
     **dict.fromkeys(("steps", "members", "ratio_steps"), (1, MOST_COUNT)),
+    **dict.fromkeys(("trials", "trial_steps"), (1, MOST_COUNT)),
     **dict.fromkeys(("chunk", "threads", "workers", "repeats"), (1, MOST_COUNT)),
     **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
     **dict.fromkeys(("http_port", "grpc_port"), (0, 2**16 - 1)),

@@ -113,6 +113,10 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
             },
         ),
         "train": (None, {"dataset": dataset, "steps": 1}),
+        "tune": (
+            None,
+            {"dataset": dataset, "directory": new, "trials": 1, "trial_steps": 1},
+        ),
         "open_model": (None, {"path": world / "none"}),
         "describe_family": (None, {"name": "energy"}),
         "parse_settings": (None, {"family": "energy", "settings": {"width": 8}}),

@@ -26,6 +26,7 @@ from pidgan.cli import (  # noqa: F401
     plotting,
     serving,
     simulating,
+    tuning,
 )
 from pidgan.cli.group import cli, fail, tell
 from pidgan.cli.verbs import Shown
@@ -41,6 +42,7 @@ VERBS = {
     "prepare": "pidgan.build_dataset",
     "families": "pidgan.training.families.list_families",
     "train": "pidgan.train",
+    "tune": "pidgan.tune",
     "train-corrector": "pidgan.train_corrector",
     "compare": "pidgan.report.family_comparison.compare_families",
     "validate": "pidgan.validate",

@@ -204,10 +204,7 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
         return None
 
 
-@cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
-@options.dataset
-@options.output("Folder of the model that is written.", refuses=False)
-@click.option(
+family = click.option(
     "--family",
     shell_complete=completion.completes(completion.family_names),
     metavar="NAME",
@@ -215,6 +212,12 @@ def _mass_fit(dataset: "pidgan.Dataset") -> bytes | None:
     "families` lists them.  [default: distilled; for cells shower_sequence, "
     "or shower_tree for the voxels of hadrons]",
 )
+
+
+@cli.command(epilog="Example: pidgan train kaon -o kaon-model --budget 20m")
+@options.dataset
+@options.output("Folder of the model that is written.", refuses=False)
+@family
 @lengths.budget("10m")
 @lengths.steps
 @options.seed

@@ -86,6 +86,19 @@ def leftovers(path: Path) -> Iterator[str]:
             yield name
 
 
+def this_run() -> str:
+    """Return a text that tells this run from all others, on any machine."""
+    return _run()
+
+
+def has_ended(run: str) -> bool:
+    """Return whether a run of this machine has ended; of another it is not known."""
+    machine, *numbers = run.rsplit("-", 3)
+    if machine != _machine() or len(numbers) < 3 or not numbers[0].isdigit():
+        return False
+    return numbers[1] == _space() and not _is_running(int(numbers[0]), numbers[2])
+
+
 def process_number() -> int:
     """Return the number of this process."""
     return os.getpid()

@@ -5,6 +5,7 @@ the outcome, which saves itself, and `verdict` says what its figures are togethe
 `page` is the page of every report and `index_page` that of a folder of reports.
 `map_page` is the page of efficiency maps and working points, `map_input` its input,
 `family_comparison` that of families, `control_page` that of control channels.
+`tuning` searches settings, and `tuned` is the outcome and its page.
 `metrics`, `shower_metrics` and
 `pads` are the distances behind the figures, `shower_validation` applies them to
 showers. `drawing` has the pictures of datasets, generators, maps, tables and ntuples,
@@ -29,5 +30,7 @@ __all__ = [
     "shower_metrics",
     "shower_validation",
     "suffixes",
+    "tuned",
+    "tuning",
     "validation",
 ]

@@ -12,6 +12,8 @@
 - `networks`: networks that families are made of.
 - `refinement`: a model corrected by a classifier.
 - `separate_links`: models of different samples joined to a chain.
+- `search`: a search for settings, by trainings that are compared.
+- `setup`: what a training needs before its first step.
 - `targets`: kinds of target, as networks see them.
 """
 
@@ -28,6 +30,8 @@ __all__ = [
     "model",
     "networks",
     "refinement",
+    "search",
     "separate_links",
+    "setup",
     "targets",
 ]

@@ -168,15 +168,8 @@ def set_up(
     conditions, targets = transforms.conditions, transforms.targets
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
-    family = families.build_family(settings, shape=shape, seed=seed)
+    family, patterns, phases = _networks(settings, shape=shape, seed=seed)
     families.warn_outside_ranges(name, settings)
-    patterns, phases = None, family.phases
-    if shape.n_patterns:
-        patterns = pattern_network(shape=shape, seed=seed + 2)
-        learnt = pattern_update(patterns)
-        phases = [
-            dataclasses.replace(p, updates=[*p.updates, learnt]) for p in family.phases
-        ]
     bring = functools.partial(
         device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed
     )
@@ -196,3 +189,29 @@ def set_up(
         ),
         validation=bring(dataset.part("validation")),
     )
+
+
+def with_settings(setup: Setup, settings: Any) -> Setup:
+    """Return the training of other settings of the same family, on the same rows."""
+    sample, targets = setup.dataset.sample, setup.targets
+    n_rows = round(n_eff(setup.dataset.part("train").weights))
+    shape = targets.shape(sample, n_conditions=setup.conditions.n_columns)
+    shape = dataclasses.replace(shape, n_rows=n_rows)
+    family, patterns, phases = _networks(settings, shape=shape, seed=setup.seed)
+    own: Any = {"family": family, "patterns": patterns, "phases": phases}
+    return dataclasses.replace(setup, settings=settings, **own)
+
+
+def _networks(
+    settings: Any, *, shape: Any, seed: int
+) -> tuple[Family, Any, Sequence[Phase]]:
+    """Return a family, the network of the patterns if any, and all phases."""
+    family = families.build_family(settings, shape=shape, seed=seed)
+    if not shape.n_patterns:
+        return family, None, family.phases
+    patterns = pattern_network(shape=shape, seed=seed + 2)
+    learnt = pattern_update(patterns)
+    phases = [
+        dataclasses.replace(p, updates=[*p.updates, learnt]) for p in family.phases
+    ]
+    return family, patterns, phases

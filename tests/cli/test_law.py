@@ -35,6 +35,12 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("-o", "new"),
     },
     "train": {"dataset": ("kaon",), "output": ("-o", "new"), "steps": ("--steps", "1")},
+    "tune": {
+        "dataset": ("kaon",),
+        "output": ("-o", "new"),
+        "trials": ("--trials", "1"),
+        "trial_steps": ("--trial-steps", "1"),
+    },
     "families": {"name": ("energy",)},
     "compare": {
         "dataset": ("kaon",),

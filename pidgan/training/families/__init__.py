@@ -25,7 +25,12 @@ from pidgan.arguments import brief, checked
 from pidgan.errors import PidganError, PidganWarning, TrainingError, nearest
 from pidgan.sample.definition import Sample
 from pidgan.training.families.reading import read_settings
-from pidgan.training.families.settings import Setting, describe_settings, make_settings
+from pidgan.training.families.settings import (
+    Setting,
+    Spans,
+    describe_settings,
+    make_settings,
+)
 
 if TYPE_CHECKING:
     from pidgan.training.phases import Family
@@ -236,6 +241,12 @@ def check_settings(family: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         hint = f"; family {owners[0]!r} has it" if owners else nearest(name, fields)
         raise PidganError(f"family {family!r} has no setting {name!r}{hint}")
     return make_settings(kind, settings, family=family)
+
+
+def spans_of(family: str) -> Spans:
+    """Return the settings of a family that a search changes, and how far."""
+    found: Spans = _read(family).spans
+    return found
 
 
 def name_of(settings: Any) -> str:

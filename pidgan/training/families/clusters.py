@@ -30,6 +30,7 @@ from pidgan.sample.clusters import HELIX
 from pidgan.training import phases
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.networks.helix import FEATURES, Frame
 from pidgan.training.networks.perceptrons import Shape
@@ -75,6 +76,14 @@ class Clusters:
     critic_output: int = 32
     penalty: float = 10.0
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "n_latent": Span(2, 8),
+        "width": Span(8, 32, log=True),
+        "learning_rate": Span(1e-3, 6e-3, log=True),
+        "critic_learning_rate": Span(3e-4, 3e-3, log=True),
+        "critic_width": Span(16, 64, log=True),
+    }
 
 
 class ClusterGenerator:

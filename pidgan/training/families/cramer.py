@@ -27,6 +27,7 @@ from typing import Any
 
 from pidgan.training.backend import tf
 from pidgan.training.families.distilled import Distilled, taught_generator
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import (
     draw,
@@ -165,6 +166,13 @@ class Cramer(Distilled):
     critic_updates: int = 2
     penalty: float = 10.0
     zero_penalty: float = 1.0
+
+    spans = {  # noqa: RUF012
+        **Distilled.spans,
+        "learning_rate": Span(2e-5, 1e-3, log=True),
+        "critic_learning_rate": Span(1e-4, 1e-3, log=True),
+        "penalty": Span(1, 100, log=True),
+    }
 
 
 def build(settings: Cramer, *, shape: Shape, seed: int) -> Family:

@@ -17,6 +17,7 @@ import dataclasses
 from typing import Any
 
 from pidgan.training.backend import tf
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.autoregressive import SplineFlow, decay_of_few
 from pidgan.training.networks.per_coordinate import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape
@@ -68,6 +69,18 @@ class Distilled:
     distil_batch_size: int = 1024
     distil_learning_rate: float = 1e-2
     xla: bool | None = None
+
+    spans = {  # noqa: RUF012
+        "width": Span(24, 96, log=True),
+        "layers": Span(2, 4),
+        "teach": Span(0.2, 0.6, rest="distil"),
+        "teacher_width": Span(32, 128, log=True),
+        "teacher_blocks": Span(1, 3),
+        "teacher_bins": Span(8, 32, log=True),
+        "teach_learning_rate": Span(1e-3, 1e-2, log=True),
+        "teach_weight_decay": Span(0.005, 0.2, log=True),
+        "distil_learning_rate": Span(2e-3, 2e-2, log=True),
+    }
 
 
 def build(settings: Distilled, *, shape: Shape, seed: int) -> Family:

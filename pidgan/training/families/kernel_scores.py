@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
-from pidgan.training.families.settings import OneNetwork
+from pidgan.training.families.settings import OneNetwork, Span
 from pidgan.training.networks.perceptrons import Shape, one_network
 from pidgan.training.networks.updates import Kernel, draw, kernel_score, minus_distance
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
@@ -39,6 +39,8 @@ class Energy(OneNetwork):
 
     samples: int = 4
 
+    spans = {**OneNetwork.spans, "samples": Span(2, 8)}  # noqa: RUF012
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mmd(Energy):
@@ -53,6 +55,8 @@ class Mmd(Energy):
     kernel: Literal["gaussian", "breit_wigner", "both"] = "both"
     smallest_scale: float = 0.25
     scales: int = 5
+
+    spans = {**Energy.spans, "smallest_scale": Span(0.1, 1, log=True)}  # noqa: RUF012
 
 
 def build(settings: Energy, *, shape: Shape, seed: int) -> Family:

@@ -26,6 +26,7 @@ from pidgan.errors import PidganError
 from pidgan.training import phases
 from pidgan.training.backend import tf
 from pidgan.training.families import cramer
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.perceptrons import Shape, plain_network
 from pidgan.training.networks.updates import draw, named_inputs
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
@@ -66,6 +67,14 @@ class Maevskiy2019:
     learning_rate: float = 1e-3
     penalty: float = 20.0
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "width": Span(64, 256, log=True),
+        "layers": Span(3, 10),
+        "critic_updates": Span(1, 8),
+        "learning_rate": Span(1e-4, 2e-3, log=True),
+        "penalty": Span(5, 100, log=True),
+    }
 
 
 def build(settings: Maevskiy2019, *, shape: Shape, seed: int) -> Family:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from pidgan.training.families.settings import Span
+
 _HERE = Path(__file__).parent
 
 
@@ -23,7 +25,7 @@ def read_settings(home: str) -> Any:
     tree = ast.parse(text)
     classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
     known: dict[str, Any] = {"__name__": __name__, "dataclasses": dataclasses}
-    known |= {"Literal": Literal, "Any": Any}
+    known |= {"Literal": Literal, "Any": Any, "Span": Span}
     homes = dict(_imported(tree))
     for base in classes[name].bases:
         if isinstance(base, ast.Name):

@@ -25,6 +25,25 @@ class Setting:
     meaning: str  # one sentence
 
 
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Values of a setting that a search tries, from `low` to `high`.
+
+    With `log` they are spread evenly in the logarithm. `rest` names a share that gets
+    what a share leaves of 1.
+    """
+
+    low: float
+    high: float
+    _: dataclasses.KW_ONLY
+    log: bool = False
+    rest: str = ""
+
+
+Spans = Mapping[str, Span]
+"""The settings of a family that a search changes; the class attribute `spans`."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OneNetwork:
     """Settings of families whose generator is one residual network.
@@ -47,6 +66,13 @@ class OneNetwork:
     learning_rate: float = 1e-3
     average: float = 0.999
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "n_noise": Span(8, 32, log=True),
+        "width": Span(32, 128, log=True),
+        "blocks": Span(2, 4),
+        "learning_rate": Span(2e-4, 2e-3, log=True),
+    }
 
 
 def describe_settings(kind: type) -> tuple[Setting, ...]:

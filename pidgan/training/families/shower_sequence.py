@@ -24,6 +24,7 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.phases import (
@@ -91,6 +92,16 @@ class ShowerSequence:
     blur: float = 0.02
     average: float = 0.998
     xla: bool | None = None
+
+    spans = {  # noqa: RUF012
+        "energy_width": Span(24, 96, log=True),
+        "width": Span(24, 96, log=True),
+        "memory": Span(8, 32, log=True),
+        "learning_rate": Span(1e-3, 6e-3, log=True),
+        "energy_weight_decay": Span(0.005, 0.2, log=True),
+        "weight_decay": Span(0.002, 0.05, log=True),
+        "blur": Span(0.005, 0.05, log=True),
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any
 from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.shower_splits import ShowerSplits
 from pidgan.training.phases import (
@@ -75,6 +76,14 @@ class ShowerTree:
     weight_decay: float = 0.01
     average: float = 0.998
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "layer_width": Span(24, 96, log=True),
+        "width": Span(48, 192, log=True),
+        "learning_rate": Span(1e-3, 6e-3, log=True),
+        "layer_weight_decay": Span(0.01, 0.3, log=True),
+        "weight_decay": Span(0.002, 0.05, log=True),
+    }
 
 
 def build(settings: ShowerTree, *, shape: Shape, seed: int) -> Family:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.energies_and_shape import (
     ConvolutionalStandard,
     FlowPart,
@@ -111,6 +112,16 @@ class ShowerFlow:
     constrain: str = ""
     constraint: float = 0.1
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "energy_width": Span(8, 32, log=True),
+        "energy_couplings": Span(4, 8),
+        "width": Span(16, 96, log=True),
+        "couplings": Span(2, 6),
+        "learning_rate": Span(1e-3, 1e-2, log=True),
+        "weight_decay": Span(0.03, 1, log=True),
+        "jitter": Span(0.01, 0.05, log=True),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ the weights are E[w | x, y] (arXiv:1905.11719).
 import dataclasses
 from typing import Any
 
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.autoregressive import (
     FlowGenerator,
     SplineFlow,
@@ -41,6 +42,14 @@ class Flow:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     xla: bool | None = None
+
+    spans = {  # noqa: RUF012
+        "width": Span(32, 128, log=True),
+        "blocks": Span(1, 3),
+        "bins": Span(8, 32, log=True),
+        "learning_rate": Span(4e-4, 2e-3, log=True),
+        "weight_decay": Span(0.005, 0.2, log=True),
+    }
 
 
 def build(settings: Flow, *, shape: Shape, seed: int) -> Family:

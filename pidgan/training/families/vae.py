@@ -18,6 +18,7 @@ from typing import Any
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.training.backend import tf
+from pidgan.training.families.settings import Span
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import named_inputs
@@ -48,6 +49,14 @@ class Vae:
     learning_rate: float = 1e-3
     average: float = 0.999
     xla: bool = False
+
+    spans = {  # noqa: RUF012
+        "n_latent": Span(4, 16, log=True),
+        "width": Span(32, 128, log=True),
+        "blocks": Span(2, 4),
+        "beta": Span(0.3, 3, log=True),
+        "learning_rate": Span(2e-4, 2e-3, log=True),
+    }
 
 
 def build(settings: Vae, *, shape: Shape, seed: int) -> Family:

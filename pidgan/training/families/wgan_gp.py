@@ -17,7 +17,7 @@ from typing import Any
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.cramer import gradient_penalty
-from pidgan.training.families.settings import OneNetwork
+from pidgan.training.families.settings import OneNetwork, Span
 from pidgan.training.networks.perceptrons import Shape, one_network, residual_network
 from pidgan.training.networks.updates import draw, energy_score, named_inputs
 from pidgan.training.phases import Batch, Descent, Family, Optimizer, Phase, Update
@@ -41,6 +41,14 @@ class WganGp(OneNetwork):
     penalty: float = 10.0
     learning_rate: float = 5e-4
     critic_learning_rate: float = 1e-3
+
+    spans = {  # noqa: RUF012
+        **OneNetwork.spans,
+        "critic_width": Span(32, 128, log=True),
+        "critic_updates": Span(1, 5),
+        "penalty": Span(1, 100, log=True),
+        "critic_learning_rate": Span(2e-4, 1e-3, log=True),
+    }
 
 
 def build(settings: WganGp, *, shape: Shape, seed: int) -> Family:

@@ -55,10 +55,13 @@ class SplineFlow:
 
     def loss(self, batch: dict[str, Any]) -> tf.Tensor:
         """Return the weighted mean of -log p(y | x, pattern); no weight is negative."""
-        _, log_scale, u, log_derivative = self._noise(batch)
-        each = 0.5 * tf.square(u) - log_derivative + log_scale
-        each *= tf.transpose(batch["free"])
+        each = self.loss_of_each(batch) * tf.transpose(batch["free"])
         return tf.reduce_mean(batch["positive_w"] * tf.reduce_sum(each, axis=0))
+
+    def loss_of_each(self, batch: dict[str, Any]) -> tf.Tensor:
+        """Return -log p of each coordinate (n_targets, n), less log(2 pi) / 2."""
+        _, log_scale, u, log_derivative = self._noise(batch)
+        return 0.5 * tf.square(u) - log_derivative + log_scale
 
     def respond(
         self, batch: dict[str, Any], u: tf.Tensor

@@ -177,13 +177,30 @@ class OnePassGenerator:
         seen = _bounded(noise) if free is None else _bounded(noise) * free
 
         def make(j: int, known: list[Array]) -> Array:
-            v = self.networks.hidden(j, known, [f.columns(seen, 0, j + 1)])
-            offset = np.array([0, 1], dtype=np.float32)
-            outputs = f.affine(v, *self.networks.weights(-1, j), offset)
-            shift, scale = (f.columns(outputs, i, i + 1) for i in (0, 1))
+            shift, scale = self._line(j, known, [f.columns(seen, 0, j + 1)])
             return shift + scale * f.columns(noise, j, j + 1)
 
         return in_turn(self.shape, inputs, free, make)
+
+    def coordinate(
+        self, j: int, known: list[Array], earlier: Sequence[Array], z: Array
+    ) -> Array:
+        """Return coordinate j (n, 1) as a function of its own number of noise.
+
+        Known are conditions, perhaps the pattern, and the coordinates before j, each
+        with the noise that made it.
+        """
+        shift, scale = self._line(j, known, [*map(_bounded, [*earlier, z])])
+        return shift + scale * z
+
+    def _line(
+        self, j: int, known: list[Array], seen: Sequence[Array]
+    ) -> tuple[Array, Array]:
+        """Return a_j and 1 + b_j, (n, 1) each."""
+        v = self.networks.hidden(j, known, seen)
+        offset = np.array([0, 1], dtype=np.float32)
+        outputs = f.affine(v, *self.networks.weights(-1, j), offset)
+        return f.columns(outputs, 0, 1), f.columns(outputs, 1, 2)
 
     def respond(
         self, batch: dict[str, Any], earlier: tf.Tensor, z: tf.Tensor, seed: Any
