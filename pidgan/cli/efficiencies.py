@@ -77,8 +77,8 @@ def table(
     of the sample. With -o, the table is also written: .csv, .parquet, or .root with
     histograms. With --plot, it is drawn.
     """
+    from pidgan.efficiency.dataset_table import dataset_table
     from pidgan.efficiency.real_vs_generated import closure_table
-    from pidgan.efficiency.table import dataset_table
     from pidgan.efficiency.table_files import save_tables
 
     with options.usage_errors():

@@ -38,13 +38,20 @@ from pidgan.bundle.opening import GivenGenerator, open_generator
 from pidgan.efficiency import binning as bins
 from pidgan.efficiency import smoothing
 from pidgan.efficiency.among import Denominator, reference_among
+from pidgan.efficiency.coarse_bins import NAME as COARSE
+from pidgan.efficiency.coarse_bins import warn_of_coarse
 from pidgan.efficiency.common_errors import added_between_bins, common_errors
 from pidgan.efficiency.counted import NAME as COUNTED
 from pidgan.efficiency.counted import add_counted
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
 from pidgan.efficiency.limits import limit_shifts
-from pidgan.efficiency.map_averages import REFERENCE, measure_whole
+from pidgan.efficiency.map_averages import (
+    REFERENCE,
+    average,
+    map_sizes,
+    measure_whole,
+)
 from pidgan.efficiency.merged_bins import merged_mean
 from pidgan.efficiency.real_vs_generated import (
     ComparedRows,
@@ -179,6 +186,9 @@ def run_systematics(
         if COUNTED in chosen or (variations is None and is_known):
             add_counted(result, rows, shape, is_asked=COUNTED in chosen)
         bins.warn_of_outside(frame, edges, bins.bin_index(frame, edges))
+        errors = average(result, map_sizes(result)).error
+        if coarse := warn_of_coarse(rows, edges, errors.tolist()):
+            result.metadata[COARSE] = coarse
         for name, factor in (scales or {}).items():
             # The noise stays the same, and conditions within the trained range.
             low, high = next(v.range for v in card.conditions if v.name == name)

@@ -35,12 +35,12 @@ from pidgan.efficiency.table_rows import (
     passing_rows,
     read_columns,
 )
-from pidgan.errors import DatasetError, PidganWarning
+from pidgan.errors import DatasetError, PidganWarning, nearest
 from pidgan.files.frames import Rows
 from pidgan.files.seals import reason
 from pidgan.files.wording import words_of_rows
 from pidgan.notebook import Facts, count, listed, shown
-from pidgan.sample.dataset import Dataset
+from pidgan.sample.events import event_hashes, number_events, usual_key
 from pidgan.sample.weights import check_weights, n_eff_of_sums
 
 Content = Literal["efficiency", "passed", "total"]
@@ -366,6 +366,7 @@ def efficiency_table(
     variance: sorted_rows.VarianceName = "wilson",
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
+    key: Sequence[str] | None = None,
 ) -> EfficiencyTable:
     """Return the efficiency of each cut in each bin, e = sum_pass w / sum w.
 
@@ -389,6 +390,10 @@ def efficiency_table(
         sentinels: Values of a variable that mean "not measured".
         aliases: Further names for columns in cuts; `Sample.aliases` has those of a
             calibration sample.
+        key: Columns that identify an event: rows of one event count as one in the
+            uncertainty. By default those of usual names, such as runNumber and
+            eventNumber, where there are any; none with "pidcalib". With [] each row is
+            an event.
 
     Returns:
         The table; its first axis is the cut, the others follow the binning.
@@ -398,10 +403,13 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
-    columns, w = read_columns(frame, cuts, where, binning, weights, aliases)
+    if key is None and variance == "pidcalib":
+        key = []
+    columns, w = read_columns(frame, cuts, where, binning, weights, aliases, key)
     if where is not None:
         columns, w = choose_rows(columns, where, w, sentinels, aliases)
-    edges, rows = _bins(columns, binning, w)
+    key = usual_key(map(str, columns)) if key is None else key
+    edges, rows = _bins(columns, binning, w, key)
     parsed = parse_cuts(columns, cuts, aliases)
     passes, sentinel_rows = passing_rows(columns, parsed, rows, sentinels)
     table = EfficiencyTable.from_shares(
@@ -414,30 +422,6 @@ def efficiency_table(
     )
     warn_of_table(table)
     return table
-
-
-def dataset_table(
-    dataset: Dataset,
-    *,
-    cuts: str | Sequence[str] | None = None,
-    where: str | None = None,
-    binning: bins.Binning | None = None,
-    variance: sorted_rows.VarianceName = "wilson",
-) -> EfficiencyTable:
-    """Return efficiencies of all rows of a dataset, but not of excluded intervals."""
-    parts = [dataset.frame(part) for part in ("train", "validation", "test")]
-    frame = pd.concat(parts, ignore_index=True)
-    sample = dataset.sample
-    return efficiency_table(
-        frame,
-        cuts or sample.cuts,
-        where=where,
-        binning=sample.binning if binning is None else binning,
-        weights=frame["weight"].to_numpy(),
-        variance=variance,
-        sentinels=sample.sentinels,
-        aliases=sample.aliases,
-    )
 
 
 def warn_of_table(table: EfficiencyTable) -> None:
@@ -507,9 +491,15 @@ def cut_covariance(
 
 
 def _bins(
-    frame: bins.Columns, binning: bins.Binning | None, weights: ArrayLike | None
+    frame: bins.Columns,
+    binning: bins.Binning | None,
+    weights: ArrayLike | None,
+    key: Sequence[str] = (),
 ) -> tuple[dict[str, tuple[float, ...]], sorted_rows.SortedRows]:
-    """Edges, and rows sorted by bin with their weights, which must be usable."""
+    """Edges, and rows sorted by bin with their weights, which must be usable.
+
+    The columns of the key, if any, identify an event.
+    """
     n = bins.count_rows(frame)
     if n == 0:
         raise DatasetError("efficiency of no rows: the table is empty")
@@ -522,4 +512,8 @@ def _bins(
     edges = bins.choose_edges(binning, frame, w)
     index = bins.bin_index(frame, edges)
     bins.warn_of_outside(frame, edges, index)
-    return edges, sorted_rows.sort_rows(index, w, bins.count_bins(edges))
+    if strange := [name for name in key if name not in frame]:
+        hint = nearest(strange[0], map(str, frame))
+        raise DatasetError(f"no column {strange[0]!r} for the key of an event{hint}")
+    events = number_events(event_hashes(frame, key)) if key else None
+    return edges, sorted_rows.sort_rows(index, w, bins.count_bins(edges), events)

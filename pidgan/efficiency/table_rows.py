@@ -15,6 +15,7 @@ from pidgan.errors import CutError, DatasetError, PidganWarning, nearest
 from pidgan.files import tables
 from pidgan.files.frames import Rows, frame_source
 from pidgan.sample.cuts import Cut, cut_texts, parse_cut
+from pidgan.sample.events import usual_key
 from pidgan.sample.stored import as_column, equals_any
 
 Weights: TypeAlias = NDArray[Any] | Sequence[float] | str
@@ -28,8 +29,12 @@ def read_columns(
     binning: bins.Binning | None,
     weights: Weights | None,
     aliases: Mapping[str, str] | None,
+    key: Sequence[str] | None = (),
 ) -> tuple[bins.Columns, ArrayLike | None]:
-    """Return the columns that are needed, and the weights."""
+    """Return the columns that are needed, and the weights.
+
+    Without a key of an event, branches of usual names are taken.
+    """
     by_name = weights if isinstance(weights, str) else None
     columns: bins.Columns
     if isinstance(frame, pd.DataFrame | Mapping):
@@ -48,6 +53,7 @@ def read_columns(
         needed = [name for cut in parsed for name in cut.names]
         needed += [*bins.by_condition(binning or {})]
         needed += [] if by_name is None else [by_name]
+        needed += usual_key(known) if key is None else key
         names = list(dict.fromkeys(needed))
         columns = pd.concat(
             [tables.read_columns(source, names) for source in sources],

@@ -91,7 +91,8 @@ def toy_map() -> EfficiencyMap:
     frame = reference_frame(
         np.random.default_rng(1), 16_000, Truth(3, size=0.15), background=0.05
     )
-    return run_systematics(GENERATOR, frame, cuts=[*CUTS, "DLLp>1 & DLLk>0"])
+    with pytest.warns(PidganWarning, match="bins in ETA are too coarse"):
+        return run_systematics(GENERATOR, frame, cuts=[*CUTS, "DLLp>1 & DLLk>0"])
 
 
 def pseudo_experiment(seed: int, *, background: float) -> PidEfficiencies:

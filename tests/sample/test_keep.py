@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command_line import Run
 
-from pidgan.efficiency.table import dataset_table
+from pidgan.efficiency.dataset_table import dataset_table
 from pidgan.errors import CutError, DatasetError, NtupleError, SampleError
 from pidgan.files.tables import write_trees
 from pidgan.sample.building import build_dataset
