@@ -11,7 +11,7 @@ over all bins: how much the difference changes from one end of a bin to the othe
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def slopes_in_bins(
 
 def warn_of_coarse(
     rows: ComparedRows, edges: bins.ChosenEdges, errors: Sequence[float]
-) -> dict[str, Mapping[str, float]]:
+) -> dict[str, dict[str, float]]:
     """Warn of axes whose bins are too coarse, and return the slopes there by cut.
 
     The errors are those of the average of each cut: what is less than `LARGE` of
