@@ -13,7 +13,8 @@ uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` c
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
 puts its factor into a map. `control_rows` reads control samples, and `counted` counts
 signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
-`derived` adds functions of targets to a generator. `map_card` says what a map holds.
+`derived` adds functions of targets to a generator, `dataset_table` has tables of
+datasets. `map_card` says what a map holds.
 """
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "control_result",
     "control_rows",
     "counted",
+    "dataset_table",
     "derived",
     "efficiency_map",
     "events",

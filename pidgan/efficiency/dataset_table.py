@@ -35,5 +35,5 @@ def dataset_table(
         variance=variance,
         sentinels=sample.sentinels,
         aliases=sample.aliases,
-        key=[EVENT] if EVENT in frame and variance != "pidcalib" else [],
+        key=[EVENT] if EVENT in frame and variance != "pidcalib" else (),
     )

@@ -366,7 +366,7 @@ def efficiency_table(
     variance: sorted_rows.VarianceName = "wilson",
     sentinels: Mapping[str, tuple[float, ...]] | None = None,
     aliases: Mapping[str, str] | None = None,
-    key: Sequence[str] | None = None,
+    key: Sequence[str] = (),
 ) -> EfficiencyTable:
     """Return the efficiency of each cut in each bin, e = sum_pass w / sum w.
 
@@ -392,8 +392,7 @@ def efficiency_table(
             calibration sample.
         key: Columns that identify an event: rows of one event count as one in the
             uncertainty. By default those of usual names, such as runNumber and
-            eventNumber, where there are any; none with "pidcalib". With [] each row is
-            an event.
+            eventNumber, where there are any; none with "pidcalib".
 
     Returns:
         The table; its first axis is the cut, the others follow the binning.
@@ -403,13 +402,14 @@ def efficiency_table(
         >>> efficiency_table(frame, "y > 0", binning={"P": (0, 5)}).efficiency.round(3)
         array([[0.667]])
     """
-    if key is None and variance == "pidcalib":
-        key = []
-    columns, w = read_columns(frame, cuts, where, binning, weights, aliases, key)
+    # PIDCalib counts rows.
+    own = None if variance == "pidcalib" and not key else key
+    columns, w = read_columns(frame, cuts, where, binning, weights, aliases, own)
     if where is not None:
         columns, w = choose_rows(columns, where, w, sentinels, aliases)
-    key = usual_key(map(str, columns)) if key is None else key
-    edges, rows = _bins(columns, binning, w, key)
+    if own is not None:
+        own = own or usual_key(map(str, columns))
+    edges, rows = _bins(columns, binning, w, own or ())
     parsed = parse_cuts(columns, cuts, aliases)
     passes, sentinel_rows = passing_rows(columns, parsed, rows, sentinels)
     table = EfficiencyTable.from_shares(

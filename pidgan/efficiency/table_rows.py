@@ -29,11 +29,12 @@ def read_columns(
     binning: bins.Binning | None,
     weights: Weights | None,
     aliases: Mapping[str, str] | None,
-    key: Sequence[str] | None = (),
+    key: Sequence[str] | None = None,
 ) -> tuple[bins.Columns, ArrayLike | None]:
     """Return the columns that are needed, and the weights.
 
-    Without a key of an event, branches of usual names are taken.
+    The key of an event is that of usual branches if it is empty, and none if it is
+    None.
     """
     by_name = weights if isinstance(weights, str) else None
     columns: bins.Columns
@@ -53,7 +54,7 @@ def read_columns(
         needed = [name for cut in parsed for name in cut.names]
         needed += [*bins.by_condition(binning or {})]
         needed += [] if by_name is None else [by_name]
-        needed += usual_key(known) if key is None else key
+        needed += () if key is None else key or usual_key(known)
         names = list(dict.fromkeys(needed))
         columns = pd.concat(
             [tables.read_columns(source, names) for source in sources],
