@@ -14,7 +14,7 @@ simulates fresh rows of both, corrects those of simulation, and prints
 
 - the classifier two-sample test of simulation and data before and after, in which
   missing values are those of the simulation;
-- shares of atoms and ties;
+- shares of atoms and ties, those of data at the momenta of the simulated rows;
 - rank correlations of corrected and simulated targets among rows of like conditions;
 - rank correlations of targets and `isolation` among rows of like conditions.
 
@@ -199,16 +199,25 @@ def rank_correlation(index, first, second):
     return spearmanr(ranks_in(index, first), ranks_in(index, second)).statistic
 
 
-def shares(y):
+def like(x, real_x):
+    """Return weights that give rows of data the momenta of simulated rows."""
+    edges = np.quantile(np.concatenate([x, real_x])[:, 0], np.linspace(0, 1, 41)[1:-1])
+    mine, its = (np.searchsorted(edges, v[:, 0]) for v in (x, real_x))
+    counts, real = (np.bincount(place, minlength=40) for place in (mine, its))
+    return (counts / real)[its] * len(real_x) / len(x)
+
+
+def shares(y, weights=None):
     """Return shares of rows that are lost, at zero, and tied in two pairs."""
+    w = np.ones(len(y)) if weights is None else weights
     k, p, _, _, bt = y.T
     lost, zero = k == -999, (k == 0) & (p == 0)
     free = ~lost & ~zero
     return {
-        "-999": lost.mean(),
-        "0": zero.mean(),
-        "k = bt": (free & (k == bt)).mean(),
-        "p = bt": (free & (p == bt)).mean(),
+        "-999": np.average(lost, weights=w),
+        "0": np.average(zero, weights=w),
+        "k = bt": np.average(free & (k == bt), weights=w),
+        "p = bt": np.average(free & (p == bt), weights=w),
     }
 
 
@@ -236,8 +245,10 @@ def judge(folder, n, *, seed=77):
     print(f"floor of the C2ST {half.auc:.3f} +- {half.error:.3f}")
     for name, values in {**made, "data": real_y}.items():
         print(f"{name}: {np.isnan(values).any(axis=1).sum()} rows without values")
-        print("  shares", {k: f"{v:.4f}" for k, v in shares(values).items()})
         is_data = name == "data"
+        # Ties come with the momentum: data count as if they had that of simulation.
+        found = shares(values, like(x, real_x) if is_data else None)
+        print("  shares", {k: f"{v:.4f}" for k, v in found.items()})
         index, event = (real, real_isolation) if is_data else (own, isolation)
         for j, target in enumerate(TARGETS):
             kept = 1.0 if is_data else rank_correlation(own, y[:, j], values[:, j])
