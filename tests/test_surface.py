@@ -80,6 +80,8 @@ OF_THE_COMMAND_LINE = {
     "export name": "a C file is written by export_c",
     "export dataset": "the report of validate",
     "export model_version": "a repository is written by export_triton",
+    "export showers": "showers are written by write_showers",
+    "export seed": "showers are written by write_showers",
     "efficiency latex": "results are written by their own method",
     "efficiency over": "results are divided by each other",
     "efficiency ratios": "results are divided by each other",

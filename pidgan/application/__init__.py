@@ -7,7 +7,8 @@ among processes. `request` is what `apply` is asked for, `planning` what each tr
 `in_memory` serves rows in memory, `names` has the names of a track's branches,
 `generators` those of a track, `choosing` the columns that choose among them,
 `one_track` the plan of a track, `generating` its new columns, `sample_cuts` the cuts of
-the calibration sample, `one_file` the copy of a file, `record` what it holds of how it
+the calibration sample, `one_file` the copy of a file, `shower_file` generated showers
+in a file, `record` what it holds of how it
 was made, `fingerprints` numbers that change with its values, `finished` outputs of
 earlier runs, `summary` what was done.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "request",
     "sample_cuts",
     "several_tracks",
+    "shower_file",
     "summary",
     "workers",
 ]

@@ -51,6 +51,43 @@ def observables(
     return found
 
 
+def challenge_features(
+    cells: ArrayLike, geometry: Geometry, *, threshold: float = 0.0
+) -> dict[str, FloatArray]:
+    """Return the high-level features of the CaloChallenge, by its own names.
+
+    They are those of its `HighLevelFeatures.py`: "E_tot", and "E_layers[l]",
+    "sparsity[l]", "EC_r[l]" and "width_r[l]" of each layer l of rings; where a layer
+    has sectors too, "EC_etas[l]", "EC_phis[l]", "width_etas[l]" and "width_phis[l]",
+    which are `x`, `y` and their widths in mm. Layers have the names of the XML file.
+    A sparsity here is the share of cells up to the threshold, which the challenge's
+    code calls so too. Source: Krause et al., arXiv:2410.21611, section 4.1.
+
+    A ValueError says that a layer has no rings.
+    """
+    e = check_cells(cells, geometry)
+    found = {"E_tot": e.sum(axis=1)}
+    starts = np.cumsum([0, *(layer.n_cells for layer in geometry.layers)])
+    for layer, start in zip(geometry.layers, starts, strict=False):
+        if layer.kind != "cylindrical":
+            raise ValueError(
+                f"layer {layer.name!r} of {geometry.name} is {layer.kind}; the "
+                "features of the CaloChallenge are those of cylindrical layers"
+            )
+        part = slice(start, start + layer.n_cells)
+        at, energies = geometry.centres[part], e[:, part]
+        found[f"E_layers[{layer.name}]"] = energies.sum(axis=1)
+        found[f"sparsity[{layer.name}]"] = np.mean(energies <= threshold, axis=1)
+        axes = {"r": np.hypot(at[:, 0], at[:, 1])}
+        if layer.shape[0] > 1:
+            axes |= {"etas": at[:, 0], "phis": at[:, 1]}
+        for name, positions in axes.items():
+            mean, width, _ = moments(energies, positions)
+            found[f"EC_{name}[{layer.name}]"] = mean
+            found[f"width_{name}[{layer.name}]"] = width
+    return found
+
+
 def check_cells(cells: ArrayLike, geometry: Geometry) -> FloatArray:
     """Return cells (n, n_cells) as float64; a ValueError says that they do not fit."""
     e = np.asarray(cells, dtype=np.float64)

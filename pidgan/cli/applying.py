@@ -1,7 +1,6 @@
 """Verbs about a trained generator: export it, look at it, apply it to ntuples."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,12 @@ import click
 
 import pidgan
 from pidgan.cli import options
+from pidgan.cli.exporting import (
+    write_c,
+    write_collection,
+    write_showers_of,
+    write_triton,
+)
 from pidgan.cli.group import cli, note, open_given, result, shows_progress
 from pidgan.cli.ntuples import ntuple_options, run_on_ntuples
 from pidgan.files.places import check_end, check_folder_name
@@ -34,12 +39,20 @@ def _is_new_unless_repository(
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["onnx", "c", "triton"]),
+    type=click.Choice(["onnx", "c", "triton", "hdf5-showers"]),
     default="onnx",
     is_eager=True,  # a repository may exist
-    help="Format of the output: a bundle, one C99 file without dependencies, or a "
-    "model repository of NVIDIA Triton.",
+    help="Format of the output: a bundle, one C99 file without dependencies, a model "
+    "repository of NVIDIA Triton, or generated showers as the CaloChallenge reads "
+    "them, for the conditions of the test part of --dataset.",
 )
+@click.option(
+    "--showers",
+    type=options.COUNT,
+    help="Number of showers of --format hdf5-showers.  [default: one for each row of "
+    "the test part]",
+)
+@options.seed
 @click.option(
     "--name",
     help="Name of the function in the C file, or of the model in the repository.  "
@@ -53,7 +66,8 @@ def _is_new_unless_repository(
 @click.option(
     "--dataset",
     type=options.DATASET,
-    help="Dataset on which the model is validated first; the figures go onto the card.",
+    help="Dataset on which the model is validated first; the figures go onto the card. "
+    "For --format hdf5-showers the dataset with the conditions.",
 )
 @options.overwrite
 @options.as_json
@@ -64,6 +78,8 @@ def export(
     name: str | None,
     model_version: int | None,
     dataset: Path | None,
+    showers: int | None,
+    seed: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -73,14 +89,19 @@ def export(
     --format c, a model or a bundle is written as one C99 file, or a collection (.toml),
     with a function for each bundle and one that chooses among them. With --format
     triton, a model, a bundle, or each bundle of a collection becomes a model of the
-    server NVIDIA Triton.
+    server NVIDIA Triton. With --format hdf5-showers, a model or a bundle of showers
+    writes generated ones (.hdf5).
     """
     from pidgan.bundle.collection import SUFFIX
     from pidgan.bundle.shipped import shipped_path
     from pidgan.files.recognition import recognise
 
+    origin = click.get_current_context().get_parameter_source("seed")
+    seeded = origin is click.core.ParameterSource.COMMANDLINE
+    if kind != "hdf5-showers" and (showers is not None or seeded):
+        raise click.UsageError("--showers and --seed need --format hdf5-showers")
     if kind == "triton":
-        paths = _export_triton(
+        paths = write_triton(
             model,
             output,
             dataset,
@@ -92,13 +113,17 @@ def export(
         return
     if model_version is not None:
         raise click.UsageError("--model-version needs --format triton")
+    if kind == "hdf5-showers":
+        if name is not None:
+            raise click.UsageError("--name needs --format c or triton")
+        path = write_showers_of(model, output, dataset, showers, seed, overwrite)
+        _show_files([path], as_json)
+        return
     has_members = recognise(model) == "members"
     with options.usage_errors():
         check_folder_name(output) if has_members else check_end(output, [f".{kind}"])
     if kind == "c" and model.suffix == SUFFIX:
-        path = _export_collection(
-            model, output, dataset, name=name, overwrite=overwrite
-        )
+        path = write_collection(model, output, dataset, name=name, overwrite=overwrite)
         _show_files([path, path.with_suffix(".h")], as_json)
         return
     if kind == "onnx" and name is not None:
@@ -125,7 +150,7 @@ def export(
             report = pidgan.validate(opened, rows, progress=shows_progress())
         given: dict[str, Any] = {"report": report, "overwrite": overwrite}
         if kind == "c":
-            path = _export_c(opened, target, name=name, **given)
+            path = write_c(opened, target, name=name, **given)
             paths += [path, path.with_suffix(".h")]
         else:
             given["progress"] = shows_progress()
@@ -138,58 +163,6 @@ def _show_files(paths: Sequence[Path], as_json: bool) -> None:
     sizes = {str(path): path.stat().st_size for path in paths}
     lines = (f"{path}  {size / 1024:.0f} kiB" for path, size in sizes.items())
     result("\n".join(lines), as_json=as_json, bytes=sizes)
-
-
-def _export_collection(
-    model: Path, output: Path, dataset: Path | None, **given: Any
-) -> Path:
-    """Write the C file of a collection."""
-    from pidgan.bundle.c_collection import export_collection_c
-    from pidgan.bundle.collection import Collection
-
-    if dataset is not None:
-        raise click.UsageError("--dataset is for a model, not for a collection")
-    return export_collection_c(Collection.open(model), output, **given)
-
-
-def _export_triton(
-    model: Path,
-    output: Path,
-    dataset: Path | None,
-    **given: Any,
-) -> list[Path]:
-    """Write a bundle, a collection, or a model by way of a bundle, for Triton."""
-    from pidgan.bundle.shipped import shipped_path
-    from pidgan.bundle.triton import export_triton
-
-    with options.usage_errors():
-        check_folder_name(output)
-    if not model.is_dir():
-        if dataset is not None:
-            raise click.UsageError("--dataset is for a model, not for a bundle")
-        return export_triton(shipped_path(model, ".onnx"), output, **given)
-    opened = open_given(model)
-    report = None
-    if dataset is not None:
-        rows = pidgan.Dataset.open(dataset)
-        report = pidgan.validate(opened, rows, progress=shows_progress())
-    given["name"] = given["name"] or model.name
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        pidgan.export_bundle(opened, path, report=report, progress=shows_progress())
-        return export_triton(path, output, **given)
-
-
-def _export_c(generator: Any, output: Path, *, report: Any, **given: Any) -> Path:
-    """Write a C file of a bundle, or of a model by way of one."""
-    from pidgan.bundle.c_file import export_c
-
-    if isinstance(generator, pidgan.Bundle):
-        return export_c(generator, output, **given)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        pidgan.export_bundle(generator, path, report=report, progress=False)
-        return export_c(pidgan.open_bundle(path), output, **given)
 
 
 @cli.command(epilog="Example: pidgan refine kaon-model kaon -o kaon-refined.onnx")

@@ -10,8 +10,8 @@ tells what lies at a path, `recognition` what it is, such as a dataset or a bund
 `mapped` has arrays that are larger than memory, `in_order` reads in threads,
 `fetching` keeps files of addresses in a cache, `xrootd` loads the client of root://
 addresses, `machine` has the cores and the memory of this process, `processes` runs
-functions side by side, `wording` puts messages about rows in memory into words of
-Python.
+functions side by side, `shower_file` writes showers in the layout of the CaloChallenge,
+`wording` puts messages about rows in memory into words of Python.
 """
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "processes",
     "recognition",
     "seals",
+    "shower_file",
     "tables",
     "trees",
     "wording",

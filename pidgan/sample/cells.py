@@ -45,8 +45,9 @@ class Cells(BaseModel):
         incident = "energy"
 
     `geometry` is a file beside the definition, or a table, for `load_geometry`.
-    `arrays` has the branch of each view, an array of fixed size in each entry, with
-    energies in `unit`, "1" for counts of an ADC. `incident` names the condition with
+    `arrays` has the branch of each view, an array of fixed size in each entry, or
+    branches with a group of layers each, ["layer_0", "layer_1"], with energies in
+    `unit`, "1" for counts of an ADC. `incident` names the condition with
     the incident energy. An energy below `threshold`, in package units, counts as zero.
     `scheme` says which quantities a generator learns, see
     `pidgan.training.targets.cells`: "layers" for the total energy, the shares of the
@@ -57,7 +58,7 @@ class Cells(BaseModel):
     model_config = FROZEN
 
     geometry: dict[str, Any]
-    arrays: dict[str, str]
+    arrays: dict[str, str | Annotated[tuple[str, ...], Field(min_length=1)]]
     unit: Unit = "MeV"
     incident: str | None = None
     threshold: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -78,6 +79,11 @@ class Cells(BaseModel):
             for view in self.layout.views
             for i in range(view.n_cells)
         )
+
+    def branches(self, view: str) -> tuple[str, ...]:
+        """Return the branches with the cells of a view, in the order of its layers."""
+        given = self.arrays[view]
+        return (given,) if isinstance(given, str) else given
 
     @model_validator(mode="before")
     @classmethod

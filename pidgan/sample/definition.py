@@ -179,7 +179,8 @@ class Sample(BaseModel):
         """Branches that have to be read, each once."""
         names = [name for v in (*self.conditions, *self.variables) for name in v.inputs]
         if self.cells:
-            names += [self.cells.arrays[view.name] for view in self.cells.layout.views]
+            for view in self.cells.layout.views:
+                names += self.cells.branches(view.name)
         mass = self.discriminant
         names += filter(None, [self.weight_branch, mass.branch if mass else None])
         if self.selection:
@@ -275,8 +276,9 @@ class Sample(BaseModel):
                 )
         if self.cells:
             lines += [
-                f"{'cells':13} {view.name}: {self.cells.arrays[view.name]} "
-                f"({self.cells.unit}), {view.n_cells} in {len(view.layers)} layers"
+                f"{'cells':13} {view.name}: "
+                f"{', '.join(self.cells.branches(view.name))} ({self.cells.unit}), "
+                f"{view.n_cells} in {len(view.layers)} layers"
                 for view in self.cells.layout.views
             ]
         lines += [

@@ -278,7 +278,8 @@ def _iterate(
             yield frame, None
         return
     inputs = {name for variable in sample.conditions for name in variable.inputs}
-    views = set(sample.cells.arrays.values()) - inputs
+    branches = map(sample.cells.branches, sample.cells.arrays)
+    views = set().union(*branches) - inputs
     for arrays in iterate_rows(source, names, **places):
         flat = {name: array for name, array in arrays.items() if array.ndim == 1}
         for name in arrays.keys() - flat.keys() - views:
@@ -295,8 +296,9 @@ def _stack_views(
     """Return the cells of all views (n, n_cells) from branches with one view each."""
     found = []
     for view in cells.layout.views:
-        array = arrays[cells.arrays[view.name]]
-        array = array[:, None] if array.ndim == 1 else array
+        parts = [arrays[name] for name in cells.branches(view.name)]
+        parts = [part[:, None] if part.ndim == 1 else part for part in parts]
+        array = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         if array.shape[1] != view.n_cells:
             raise SampleError(
                 f"{source}: the array of view {view.name!r} has {array.shape[1]} "

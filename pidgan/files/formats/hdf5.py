@@ -1,5 +1,7 @@
 """HDF5 files by h5py, if it is installed; the first axis of a dataset is the entry.
 
+Those of Geant4's example Par04 are read by `pidgan.files.formats.par04`.
+
 Datasets in groups have names with slashes, and the members of compound types follow a
 point. A dataset of several axes counts as one of all its numbers an entry. A copy keeps
 everything else of a file, as it is stored.
@@ -17,6 +19,7 @@ import fsspec
 import numpy as np
 
 from pidgan.errors import NtupleError
+from pidgan.files.formats.par04 import Par04Showers, is_par04
 from pidgan.files.trees import (
     RECORD,
     Addition,
@@ -163,8 +166,8 @@ def _copy_all(file: Any, new: Any) -> None:
             new[name] = link
 
 
-def _library(path: str | Path) -> Any:
-    """Return h5py; raise if it is not installed."""
+def library(path: str | Path) -> Any:
+    """Return h5py; an NtupleError says that it is not installed."""
     try:
         import h5py
     except ModuleNotFoundError as error:
@@ -177,19 +180,19 @@ def _library(path: str | Path) -> Any:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator["h5py.File"]:
-    library = _library(path)
+    h5py = library(path)
     with contextlib.ExitStack() as stack:
         where = (
             stack.enter_context(fsspec.open(path, "rb", **remote_options(path)))
             if is_remote(path)
             else path
         )
-        yield stack.enter_context(library.File(where, "r"))
+        yield stack.enter_context(h5py.File(where, "r"))
 
 
 @contextlib.contextmanager
 def _create(path: Path) -> Iterator["h5py.File"]:
-    with _library(path).File(path, "w") as file:
+    with library(path).File(path, "w") as file:
         yield file
 
 
@@ -215,7 +218,9 @@ FORMAT = Format(
     suffixes=(".hdf5", ".h5", ".hdf"),
     magic=b"\x89HDF\r\n\x1a\n",
     open=_open,
-    tree=lambda file, name: Hdf5Datasets(file),
+    tree=lambda file, name: (
+        Par04Showers(file) if is_par04(file) else Hdf5Datasets(file)
+    ),
     create=_create,
     write=_write,
     read_record=_read_record,
