@@ -150,7 +150,7 @@ class Tuning:
         provenance = self._provenance(self.verdict(), steps=plan.final_steps)
         provenance |= {"trial": self.best if self.is_better else 0}
         if d is not None and math.isfinite(d.difference):
-            names = ("difference", "error", "limit", "rows", "seeds")
+            names = ("difference", "error", "limit", "comparisons", "rows", "seeds")
             table = {name: getattr(d, name) for name in names}
             provenance["comparison"] = {"default": d.default, "best": d.best, **table}
         if self.speeds:

@@ -42,10 +42,9 @@ from pidgan.training.setup import Setup, set_up
 STUDY = "search"
 MOST_ROWS = 10_000  # of the validation part, by which trials are compared
 LEAST_ROWS = 100  # of the validation and of the test part
-POLL_SECONDS = 2.0
+POLL_SECONDS, BEGIN_POLLS = 2.0, 5
 SPEED_TURNS = 5
 LEAST_IMPORTANCE = 10  # trials from which the importance of settings is found
-SPEED_NAME = "speed.json"
 
 Show = Callable[[str, Progress], None] | None
 
@@ -211,8 +210,7 @@ def _search(
 ) -> None:
     """Run trials until there are enough or no time; wait for other processes."""
     rows = None
-    if publish(study.folder / "default.json", {"settings": plan.default}):
-        study.enqueue({k: plan.default[k] for k in plan.spans}, default=True)
+    _begin(study, plan)
     while True:
         study.fail_stale()
         waits = bool(study.trials("WAITING"))
@@ -237,29 +235,39 @@ def _search(
         raise PidganError(f"{study.folder}: no trial ended; {why}")
 
 
+def _begin(study: Study, plan: Plan) -> None:
+    """Make the default the first trial, once."""
+    mine = publish(study.folder / "default.json", {"settings": plan.default})
+    for _ in range(0 if mine else BEGIN_POLLS):
+        if any(trial.user_attrs.get("default") for trial in study.trials()):
+            return
+        time.sleep(POLL_SECONDS)  # the process that made the file is about to do it
+    study.enqueue({k: plan.default[k] for k in plan.spans}, default=True)
+
+
 def _compare(
     folder: Path, plan: Plan, dataset: Dataset, study: Study, told: Show
 ) -> Tuning:
     """Compare the best trial with the default, and return the outcome."""
-    comparison = Comparison(folder, plan, dataset)
-    winner = comparison.begin(study.best)
+    best = study.best
     records = tuple(map(_record, study.trials()))
-    facts: dict[str, Any] = {"plan": plan, "trials": records, "best": winner["trial"]}
+    facts: dict[str, Any] = {"plan": plan, "trials": records, "best": best.number}
     facts["importance"] = _importance(study, plan)
-    if winner["is_default"]:
+    if best.user_attrs.get("default"):
         own: dict[str, Any] = {"difference": None, "speeds": {}}
         return Tuning(chosen=plan.default, is_better=False, **own, **facts)
+    comparison = Comparison(folder, plan, dataset, best)
     show = told and partial(told, "comparison")
     while not comparison.is_done:
-        if not comparison.do_next(winner, progress=show):
+        if not comparison.do_next(progress=show):
             time.sleep(POLL_SECONDS)
     difference = comparison.result()
     better = difference.is_better
     return Tuning(
-        chosen=winner["settings"] if better else plan.default,
+        chosen=comparison.settings if better else plan.default,
         is_better=better,
         difference=difference,
-        speeds=_speeds(folder),
+        speeds=_speeds(comparison),
         **facts,
     )
 
@@ -294,11 +302,14 @@ def _importance(study: Study, plan: Plan) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if name in plan.spans}
 
 
-def _speeds(folder: Path) -> dict[str, float]:
+def _speeds(comparison: Comparison) -> dict[str, float]:
     """Return rows per second of both bundles, measured in turns, once and for all."""
-    path = folder / SPEED_NAME
+    paths = [comparison.bundle(side) for side in SIDES]
+    if not all(path.is_file() for path in paths):
+        return {}
+    path = paths[1].with_name(f"{paths[1].stem}-speed.json")
     if not path.is_file():
-        bundles = [open_bundle(folder / f"{side}.onnx") for side in SIDES]
+        bundles = [open_bundle(path) for path in paths]
         turns = [[measure_speed(b) for b in bundles] for _ in range(SPEED_TURNS)]
         default, best = np.array(turns).T
         ratios = best / default

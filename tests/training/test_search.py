@@ -117,6 +117,18 @@ def test_settings_that_do_not_train_are_not_better() -> None:
     assert not compare_scores(scores, scores, weights).is_better
 
 
+def test_a_second_comparison_has_to_be_better_by_more() -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.training.search.comparison import compare_scores
+
+    default, best = np.random.default_rng(1).normal(size=(2, 3, 500))
+    first, second = (
+        compare_scores(default, best, np.ones(500), comparisons=n) for n in (1, 2)
+    )
+    assert second.limit < first.limit < 0
+    assert second.error == first.error
+
+
 def test_operations_are_those_of_the_networks(kaon_model) -> None:
     from pidgan.training.export_cost import operations
 

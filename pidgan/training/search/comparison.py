@@ -11,7 +11,9 @@ over rows of the difference, plus that of the mean over seeds (pooled, 2 (s - 1)
 of freedom, of Student's t). The best settings are taken only if d is below zero by more
 than chance would give in one of 40 searches.
 
-The trainings are a study in the same file, so that all processes share them.
+The trainings are a study in the same file, so that all processes share them. If a
+search goes on and finds other settings, these are compared too; the chance is then
+shared among all comparisons.
 """
 
 import math
@@ -23,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.arrays import FloatArray
-from pidgan.errors import PidganError, TrainingError
-from pidgan.files.documents import read_json
+from pidgan.errors import TrainingError
 from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
@@ -42,7 +43,7 @@ from pidgan.training.search.scores import (
 )
 from pidgan.training.search.storage import Study
 
-STUDY, WINNER = "comparison", "winner.json"
+STUDY = FOLDER = "comparison"
 SIDES = ("default", "best")
 MOST_ROWS = 50_000  # of the test part
 # Probability that settings which are not better are taken.
@@ -59,6 +60,7 @@ class Difference:
         error: Standard deviation of the difference, of rows and of seeds.
         error_rows, error_seeds: Its two parts.
         limit: Difference below which the best settings are taken.
+        comparisons: Number of trials of this search that were compared so.
         rows, seeds: Numbers of rows and of seeds.
         by_seed: Mean scores of each seed, by side.
     """
@@ -70,6 +72,7 @@ class Difference:
     error_rows: float
     error_seeds: float
     limit: float
+    comparisons: int
     rows: int
     seeds: int
     by_seed: Mapping[str, tuple[float, ...]]
@@ -81,7 +84,11 @@ class Difference:
 
 
 def compare_scores(
-    default: FloatArray, best: FloatArray, weights: FloatArray
+    default: FloatArray,
+    best: FloatArray,
+    weights: FloatArray,
+    *,
+    comparisons: int = 1,
 ) -> Difference:
     """Compare scores of rows, (seeds, n) each, with weights (n,) of either sign."""
     from scipy.stats import t
@@ -102,7 +109,8 @@ def compare_scores(
         error=error,
         error_rows=error_rows,
         error_seeds=error_seeds,
-        limit=float(t.ppf(CHANCE, freedom) * error),
+        limit=float(t.ppf(CHANCE / comparisons, freedom) * error),
+        comparisons=comparisons,
         rows=len(weights),
         seeds=seeds,
         by_seed={k: tuple(map(float, v)) for k, v in means.items()},
@@ -112,33 +120,22 @@ def compare_scores(
 class Comparison:
     """The trainings of the comparison, of which this process does some."""
 
-    def __init__(self, folder: Path, plan: Plan, dataset: Dataset) -> None:
+    def __init__(self, folder: Path, plan: Plan, dataset: Dataset, best: Any) -> None:
         self.folder, self.plan, self.dataset = folder, plan, dataset
-        self.study = Study(folder, STUDY, seed=plan.seed)
-
-    def begin(self, best: Any) -> dict[str, Any]:
-        """Choose the best trial, unless another process did; return what is compared.
-
-        "trial" is its number, "settings" are its settings, "is_default" whether these
-        are the default ones.
-        """
-        path = self.folder / WINNER
-        winner = {
-            "trial": best.number,
-            "score": best.value,
-            "settings": self.plan.settings(best.params),
-            "is_default": bool(best.user_attrs.get("default")),
-        }
-        if publish(path, winner) and not winner["is_default"]:
-            for number in range(self.plan.seeds):
+        self.number, self.settings = best.number, plan.settings(best.params)
+        self.study = Study(folder, f"{STUDY}-{best.number}", seed=plan.seed)
+        (folder / FOLDER).mkdir(exist_ok=True)
+        if publish(self._of("json"), {"settings": self.settings}):
+            for number in range(plan.seeds):
                 for side in SIDES:
                     self.study.enqueue({}, side=side, number=number)
-        found: dict[str, Any] = read_json(path, error=PidganError)
-        return found
 
-    def do_next(
-        self, winner: Mapping[str, Any], *, progress: Callable[[Progress], None] | None
-    ) -> bool:
+    def bundle(self, side: str) -> Path:
+        """Return the path of the bundle of one side."""
+        name = "default" if side == "default" else f"trial-{self.number}"
+        return self.folder / FOLDER / f"{name}.onnx"
+
+    def do_next(self, *, progress: Callable[[Progress], None] | None) -> bool:
         """Do the next training that nobody does; return whether there was one."""
         self.study.fail_stale()
         if not self.study.trials("WAITING"):
@@ -149,7 +146,7 @@ class Comparison:
             self.study.tell(trial, None, "FAIL")
             return True
         with self.study.alive(trial):
-            self._train(side, number, winner, progress)
+            self._train(side, number, progress)
         self.study.tell(trial, 0.0)
         return True
 
@@ -168,17 +165,21 @@ class Comparison:
             found = self._read("best", k)
             if found.shape == best[k].shape:
                 best[k] = found
-        return compare_scores(default[:, 0], best[:, 0], default[0, 1])
+        count = len(list((self.folder / FOLDER).glob("trial-*.json")))
+        return compare_scores(
+            default[:, 0], best[:, 0], default[0, 1], comparisons=count
+        )
 
     def _train(
         self,
         side: str,
         number: int,
-        winner: Mapping[str, Any],
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        plan = self.plan
-        settings = plan.default if side == "default" else winner["settings"]
+        plan, place = self.plan, self._place(side, number)
+        if place.is_file():  # the default of an earlier comparison
+            return
+        settings = plan.default if side == "default" else self.settings
         try:
             model = run_training(
                 self.dataset,
@@ -198,15 +199,20 @@ class Comparison:
             found = [np.array([np.nan])] * 2  # such settings are not better
         else:
             if number == 0:
-                path = self.folder / f"{side}.onnx"
+                path = self.bundle(side)
                 export_bundle(model, path, overwrite=True, progress=False)
-        place = self._place(side, number)
-        place.parent.mkdir(exist_ok=True)
         with writing_file(place, overwrite=True) as file:
             np.save(file, np.array(found))
 
     def _place(self, side: str, number: int) -> Path:
-        return self.folder / "comparison" / f"{side}-{number + 1}.npy"
+        if side == "default":
+            return self.folder / FOLDER / f"default-seed-{number + 1}.npy"
+        return self._of(f"seed-{number + 1}.npy")
+
+    def _of(self, end: str) -> Path:
+        """Return the path of a file of the settings that are compared."""
+        separator = "." if end == "json" else "-"
+        return self.folder / FOLDER / f"trial-{self.number}{separator}{end}"
 
     def _read(self, side: str, number: int) -> FloatArray:
         array: FloatArray = np.load(self._place(side, number), allow_pickle=False)

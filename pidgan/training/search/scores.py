@@ -42,6 +42,7 @@ HAVE_LIKELIHOOD = ("distilled", "cramer", "flow")
 # Noise of the grid; beyond it the function goes on as a line.
 GRID = np.linspace(-6.0, 6.0, 61, dtype=np.float32)
 FLOOR, WIDE = 1e-3, 3.0
+MOST_VALUES, LEAST_ROWS = 300_000, 1000  # targets of the rows that are judged
 COPIES = 8  # generated samples of a row
 BLOCK_ROWS = 128  # on a grid of noise these stay in the cache
 # Seed of the rows and of the noise of all generators that are compared.
@@ -73,8 +74,12 @@ def judged_rows(model: Model, part: Part) -> Rows:
 
 
 def some_rows(part: Part, most: int) -> Part:
-    """Return at most so many rows of a part, spread over all of it."""
+    """Return at most so many rows of a part, spread over all of it.
+
+    Of showers, whose rows are long, there are fewer.
+    """
     n = len(part.weights)
+    most = min(most, max(LEAST_ROWS, MOST_VALUES // part.targets.shape[1]))
     index = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
     return Part(**{name: value[index] for name, value in vars(part).items()})
 
@@ -84,10 +89,11 @@ def row_scores(model: Model, rows: Rows, metric: Metric) -> FloatArray:
     score = _likelihood if metric == "likelihood" else _energy
     n = rows.arrays["w"].shape[0]
 
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def block(first: Any) -> Any:
         return score(model, rows.take((tf.range(BLOCK_ROWS) + first) % n), first)
 
+    if metric == "likelihood":  # generators of showers are no graphs of tensorflow
+        block = tf.function(block, autograph=False)
     found = [np.asarray(block(tf.constant(i))) for i in range(0, n, BLOCK_ROWS)]
     return np.concatenate(found)[:n].astype(np.float64)
 
