@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
 from pidgan.errors import BundleError, repeated
+from pidgan.files.mapped import row_blocks
 from pidgan.notebook import Facts, count, shown
 from pidgan.sample.definition import Sample
 from pidgan.sample.variables import Variable
@@ -258,10 +259,16 @@ def describe_variables(
 ) -> tuple[CardVariable, ...]:
     """Return descriptions of the columns (n, k) of variables, with their ranges."""
     described = []
-    for j, variable in enumerate(variables):
-        column = columns[:, j]
-        valid = column[~np.isin(column, np.asarray(variable.sentinels, column.dtype))]
-        low, high = float(valid.min()), float(valid.max())
+    ends: list[list[tuple[float, float]]] = [[] for _ in variables]
+    for _, block in row_blocks(columns):
+        for j, variable in enumerate(variables):
+            column = block[:, j]
+            none = np.asarray(variable.sentinels, column.dtype)
+            valid = column[~np.isin(column, none)]
+            if len(valid):
+                ends[j].append((float(valid.min()), float(valid.max())))
+    for variable, found in zip(variables, ends, strict=True):
+        low, high = min(end[0] for end in found), max(end[1] for end in found)
         same = ("name", "integer", "categories", "sentinels", "patterns")
         described.append(
             CardVariable(

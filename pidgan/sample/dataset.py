@@ -182,7 +182,10 @@ class Dataset:
             the weights of each other mass fit, a column for each further branch that
             was kept, and "sweight_discriminant", if it is there.
         """
-        part = self.part(name)
+        return self.frame_of(self.part(name))
+
+    def frame_of(self, part: Part) -> pd.DataFrame:
+        """Return rows of this dataset as a table, as `frame` does."""
         names = self.sample.condition_names + self.sample.target_names
         columns = [*part.conditions.T, *part.targets.T]
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
@@ -291,7 +294,7 @@ class Dataset:
 
     def _facts(self) -> Facts:
         info, sample = self.info, self.sample
-        rows = info.get("rows", {}).items()
+        rows, dropped = (info.get(name, {}).items() for name in ("rows", "dropped"))
         return Facts(
             f"{sample.name}, {sample.species}: {count(len(self), 'rows')}, effective "
             f"size {info.get('n_eff', 0):,.0f}",
@@ -301,12 +304,9 @@ class Dataset:
                 "targets": listed(sample.target_names),
                 "parts": listed([f"{n:,} {name}" for name, n in rows]),
                 "sum of weights": f"{info.get('sum_weights', 0):,.1f}",
-                "dropped": listed([f"{n:,} {why}" for why, n in self._dropped()]),
+                "dropped": listed([f"{n:,} {why}" for why, n in dropped]),
             },
         )
-
-    def _dropped(self) -> list[tuple[str, int]]:
-        return list(self.info.get("dropped", {}).items())
 
 
 def _open(folder: Path, *, verify: bool) -> Dataset:

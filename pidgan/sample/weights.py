@@ -141,7 +141,6 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     restored; they are returned as they are if none is negative. `features` (n, d) are
     the conditions and targets that the classifier will see.
     """
-    from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.isotonic import IsotonicRegression
 
     x, w = checked_rows(features, weights, "weights")
@@ -152,15 +151,7 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     half = halves(len(w), seed)
     scale = np.mean(np.abs(w))
     for part in (half, ~half):
-        model = HistGradientBoostingRegressor(
-            max_iter=200,
-            learning_rate=0.05,
-            max_leaf_nodes=15,
-            min_samples_leaf=min(100, max(2, len(w) // 20)),
-            early_stopping=True,
-            validation_fraction=0.2,
-            random_state=seed,
-        )
+        model = _trees(len(w), seed)
         with one_thread():
             model.fit(x[~part], w[~part] / scale)
             result[part] = model.predict(x[part])
@@ -175,6 +166,53 @@ def positive_weights(features: ArrayLike, weights: ArrayLike, seed: int) -> Floa
     result *= total / result.sum()
     with one_thread():
         return balance(x, w, result, size=n_eff(w))
+
+
+class WeightRegression:
+    """E[w | features], learnt from some rows, for other ones (`positive_weights`).
+
+    Trees are learnt from one half of the rows, their recalibration from the other.
+    """
+
+    def __init__(self, features: ArrayLike, weights: ArrayLike, seed: int) -> None:
+        from sklearn.isotonic import IsotonicRegression
+
+        x, w = checked_rows(features, weights, "weights")
+        half, self._scale = halves(len(w), seed), float(np.mean(np.abs(w)))
+        self._model = _trees(len(w), seed)
+        self._calibration = IsotonicRegression(out_of_bounds="clip")
+        with one_thread():
+            self._model.fit(x[half], w[half] / self._scale)
+            raw = self._model.predict(x[~half])
+        self._calibration.fit(raw, w[~half])
+
+    def of(self, features: ArrayLike, weights: ArrayLike) -> FloatArray:
+        """Return positive weights (n,) of rows, with the sum of their own weights."""
+        x, w = checked_rows(features, weights, "weights")
+        if np.all(w >= 0):
+            return w
+        with one_thread():
+            found = self._calibration.predict(self._model.predict(x))
+            found = np.maximum(found, 0.0)
+            if found.sum() <= 0:
+                raise DatasetError("the regressed weights vanish: no signal here")
+            found *= w.sum() / found.sum()
+            return balance(x, w, found, size=n_eff(w))
+
+
+def _trees(rows: int, seed: int) -> Any:
+    """Return the regression of weights, not fitted."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(
+        max_iter=200,
+        learning_rate=0.05,
+        max_leaf_nodes=15,
+        min_samples_leaf=min(100, max(2, rows // 20)),
+        early_stopping=True,
+        validation_fraction=0.2,
+        random_state=seed,
+    )
 
 
 def with_differences(conditions: ArrayLike, targets: ArrayLike) -> FloatArray:

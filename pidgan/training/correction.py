@@ -18,10 +18,12 @@ from pidgan.bundle.card import SIMULATED, describe_variables
 from pidgan.errors import TrainingError, nearest
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.sampling import in_memory
 from pidgan.training import targets as kinds
 from pidgan.training.budget import Duration, length
 from pidgan.training.corrector import Corrector
 from pidgan.training.families import parse_settings
+from pidgan.training.feed import WHOLE_ROWS
 from pidgan.training.loop import DEFAULT_BUDGET, Progress, run_training
 from pidgan.training.setup import MIN_TRAINING_ROWS, Transforms, fit_sample_conditions
 
@@ -76,6 +78,10 @@ def train_corrector(
     """
     data, simulation = Dataset.open(dataset), Dataset.open(simulated)
     check_pair(data, simulation)
+    data, simulation = (
+        in_memory(one, WHOLE_ROWS, seed=seed, what="a corrector")
+        for one in (data, simulation)
+    )
     whole, pace = length(budget, steps)
     chosen = parse_settings(FAMILY, settings or {})
     parts = {"simulation": simulation, "data": data}

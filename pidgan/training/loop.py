@@ -19,6 +19,7 @@ from pidgan.errors import TrainingError
 from pidgan.files.seals import reason
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset
+from pidgan.sample.sampling import in_memory
 from pidgan.training.allocator import kept_memory
 from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
@@ -32,6 +33,7 @@ from pidgan.training.checkpoint import (
     write_checkpoint,
 )
 from pidgan.training.descents import Descents, Steps
+from pidgan.training.feed import WHOLE_ROWS
 from pidgan.training.model import Model
 from pidgan.training.networks.updates import assign
 from pidgan.training.pace import Pace
@@ -140,6 +142,7 @@ def train(
     own: Any = {"seed": seed, "directory": directory, "resume": resume}
     with training_progress(progress) as show:
         if dataset.sample.links:
+            dataset = in_memory(dataset, WHOLE_ROWS, seed=seed, what="a chain")
             own["directory"] = None if directory is None else Path(directory)
             given = {"family": family, "recipe": recipe, "settings": settings}
             return train_links(
@@ -354,7 +357,9 @@ class Training:
     def _next(self, k: int) -> tuple[int, bool]:
         """Return how many steps are next, and whether weights are judged after them."""
         watch = self.pace.at(self.step).next_of(self.held_out.watches, self.step)
-        most = (self._end(k), watch, self.step + self.pace.until_change(self.step))
+        most = [self._end(k), watch, self.step + self.pace.until_change(self.step)]
+        if (feed := self.setup.rows.feed) is not None:
+            most.append(feed.end_of(self.step, self._batch_size))
         end = min(self.step + self._chunk, *most)
         return end - self.step, end == watch
 
@@ -362,6 +367,8 @@ class Training:
         """Do some steps of phase k, and let the budget correct the pace."""
         phase, place = self.descents.phases[k], self.pace.at(self.step)
         bounds = (self._end(k - 1) if k else place.start, self._end(k))
+        if (feed := self.setup.rows.feed) is not None:
+            feed.follow(self.step, self._batch_size)
         run = self._steps_of(phase)
         losses = run(self.step, n, *bounds, place.start, place.pace)
         self.step += n
@@ -400,6 +407,10 @@ class Training:
         return self._compiled[phase]
 
     @property
+    def _batch_size(self) -> int:
+        return max(phase.batch_size for phase in self.descents.phases)
+
+    @property
     def held_out(self) -> HeldOut:
         """Rows on which the weights that are to be exported are judged."""
         if self._held_out is None:
@@ -408,7 +419,7 @@ class Training:
             self._held_out = HeldOut.of(
                 self.setup.validation,
                 trained=self.pace.first * rows,
-                batch_size=max(phase.batch_size for phase in phases),
+                batch_size=self._batch_size,
                 seed=self.setup.seed,
             )
         return self._held_out

@@ -31,11 +31,13 @@ from pidgan.errors import TrainingError
 from pidgan.notebook import Facts, count, shown
 from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
+from pidgan.sample.sampling import in_memory
 from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
 from pidgan.training.corrector import Corrector
+from pidgan.training.feed import WHOLE_ROWS
 from pidgan.training.loop import Progress
 from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
@@ -167,6 +169,7 @@ def refine(
             f"{opened.card.sample.name!r} is a corrector, which cannot be refined; "
             "expected a generator"
         )
+    dataset = in_memory(dataset, WHOLE_ROWS, seed=seed, what="a refinement")
     model = opened
     if isinstance(model, Chain):
         raise TrainingError(

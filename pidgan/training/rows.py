@@ -13,17 +13,24 @@ the k-th nearest row (Loftsgaarden and Quesenberry, Ann. Math. Statist. 36 (1965
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.spatial
 
 from pidgan.arrays import FloatArray, IntArray
-from pidgan.sample.dataset import Part
+from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
-from pidgan.sample.weights import positive_weights, with_differences
+from pidgan.sample.weights import (
+    WeightRegression,
+    positive_weights,
+    with_differences,
+)
 from pidgan.training.backend import tf
 from pidgan.training.conditions import ConditionTransform
+from pidgan.training.feed import Feed
 from pidgan.training.targets import Targets
 
 # Stream of the uniform numbers that smear conditions of whole numbers.
@@ -42,6 +49,7 @@ class Rows:
     arrays: dict[str, tf.Tensor]
     targets: Targets
     draws: "tf.Tensor | None" = None  # as often as drawn; None: all alike
+    feed: Feed | None = None  # moves the arrays over more rows than they hold
 
     def batch(self, seed: tf.Tensor, size: int) -> dict[str, Any]:
         """Draw rows with replacement."""
@@ -81,26 +89,88 @@ def device_rows(
     Where weights have both signs, "positive_w" is made if it is asked for; `flatter`
     draws rare rows more often where that makes sense.
     """
-    kept, found = targets.rows(part, seed=seed)
-    weights = part.weights[kept]
-    x = conditions.forward(_smeared(part.conditions[kept], sample, seed))
-    arrays = {
-        "x": tf.constant(x),
-        "w": _mean_one(weights),
-        **{name: tf.constant(values) for name, values in found.items()},
-    }
-    if positive and targets.has_signed_weights:
-        features = with_differences(part.conditions[kept], part.targets[kept])
-        arrays["positive_w"] = _mean_one(positive_weights(features, weights, seed))
+    regress = positive_weights if positive and targets.has_signed_weights else None
+    made = host_rows(
+        part,
+        sample=sample,
+        conditions=conditions,
+        targets=targets,
+        seed=seed,
+        regress=regress and functools.partial(regress, seed=seed),
+    )
     draws = None
     if flatter and targets.has_flatter_rows:
-        own = x[:, conditions.is_own]
+        own = made["x"][:, conditions.is_own]
         draws = tf.constant(flatter_draws(own, conditions.dimension))
+    arrays = {name: tf.constant(values) for name, values in made.items()}
     return Rows(arrays=arrays, targets=targets, draws=draws)
 
 
-def _mean_one(weights: FloatArray) -> tf.Tensor:
-    return tf.constant(weights / weights.mean(), dtype=tf.float32)
+def host_rows(
+    part: Part,
+    *,
+    sample: Sample,
+    conditions: ConditionTransform,
+    targets: Targets,
+    seed: int,
+    regress: Callable[[FloatArray, FloatArray], FloatArray] | None = None,
+    mean: float | None = None,
+) -> dict[str, FloatArray]:
+    """Return the arrays of rows, without those that fit no pattern.
+
+    `regress` makes positive weights of features and weights. All weights are divided by
+    `mean`, or by their own mean.
+    """
+    kept, found = targets.rows(part, seed=seed)
+    weights = part.weights[kept]
+    x = conditions.forward(_smeared(part.conditions[kept], sample, seed))
+    arrays = {"x": x, "w": _scaled(weights, mean), **found}
+    if regress is not None:
+        features = with_differences(part.conditions[kept], part.targets[kept])
+        arrays["positive_w"] = _scaled(regress(features, weights), mean)
+    return arrays
+
+
+def feed_rows(
+    dataset: Dataset,
+    fitted: Part,
+    *,
+    conditions: ConditionTransform,
+    targets: Targets,
+    seed: int,
+    mean: float,
+    positive: bool,
+    flatter: bool,
+) -> Rows:
+    """Return rows that move over a training part which is larger than memory.
+
+    Positive weights are learnt from the rows that are `fitted`; `mean` is that of all
+    weights.
+    """
+    regress = None
+    if positive and targets.has_signed_weights:
+        features = with_differences(fitted.conditions, fitted.targets)
+        regress = WeightRegression(features, fitted.weights, seed).of
+
+    def make(part: Part, seed: int) -> dict[str, FloatArray]:
+        own: Any = {"conditions": conditions, "targets": targets, "regress": regress}
+        return host_rows(part, sample=dataset.sample, seed=seed, mean=mean, **own)
+
+    def often(x: FloatArray) -> IntArray:
+        return flatter_draws(x[:, conditions.is_own], conditions.dimension)
+
+    feed = Feed(
+        dataset,
+        make,
+        often if flatter and targets.has_flatter_rows else None,
+        seed=seed,
+    )
+    return Rows(arrays=feed.arrays, targets=targets, draws=feed.draws, feed=feed)
+
+
+def _scaled(weights: FloatArray, mean: float | None) -> FloatArray:
+    scaled = weights / (weights.mean() if mean is None else mean)
+    return np.asarray(scaled, dtype=np.float32)
 
 
 def _smeared(conditions: FloatArray, sample: Sample, seed: int) -> FloatArray:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pidgan.bundle.card import Card, describe_variables
 from pidgan.errors import TrainingError
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.definition import Sample
-from pidgan.sample.weights import n_eff
-from pidgan.training import families
+from pidgan.sample.sampling import count_rows, in_memory, part_sums, some_rows
+from pidgan.sample.weights import WeightSums
+from pidgan.training import families, feed
 from pidgan.training import targets as kinds
 from pidgan.training.conditions import ConditionTransform, fit_conditions
 from pidgan.training.families.default import default_name
@@ -20,7 +23,7 @@ from pidgan.training.families.settings_file import read_settings_file
 from pidgan.training.model import Model
 from pidgan.training.patterns import pattern_network, pattern_update
 from pidgan.training.phases import Family, Phase
-from pidgan.training.rows import Rows, device_rows
+from pidgan.training.rows import Rows, device_rows, feed_rows
 from pidgan.training.targets.energy_fits import fit_energies
 
 MIN_TRAINING_ROWS = 50
@@ -104,7 +107,7 @@ class Setup:
             targets=kinds.describe_targets(sample, self.targets, dataset.targets),
             n_noise=self.family.n_noise + (1 if self.patterns else 0),
             sample=sample,
-            dataset=dict(dataset.info),
+            dataset={**dataset.info, **self._account()},
             family=self.name,
             settings=dataclasses.asdict(settings),
             seed=self.seed,
@@ -119,8 +122,23 @@ class Setup:
             generator=self.family.generator,
             patterns=self.patterns,
             history=history,
-            held_out=dataset.frame("test"),
+            held_out=self._test_rows(),
         )
+
+    def _account(self) -> dict[str, Any]:
+        """Return how many rows were fitted to, where these are not all."""
+        if self.rows.feed is None:
+            return {}
+        names = ("FITTED_ROWS", "VALIDATION_ROWS", "HELD_OUT_ROWS")
+        return {"random_rows": {name.lower(): getattr(feed, name) for name in names}}
+
+    def _test_rows(self) -> pd.DataFrame:
+        """Return the rows that stay beside the model."""
+        dataset = self.dataset
+        if self.rows.feed is None:
+            return dataset.frame("test")
+        part = some_rows(dataset, "test", feed.HELD_OUT_ROWS, seed=self.seed)
+        return dataset.frame_of(part)
 
 
 def fit_sample_conditions(sample: Sample, part: Part) -> ConditionTransform:
@@ -145,15 +163,20 @@ def set_up(
 
     Transforms that are given are those of several trainings.
     """
-    sample, part = dataset.sample, dataset.part("train")
-    if len(part.weights) < MIN_TRAINING_ROWS:
+    sample, n = dataset.sample, count_rows(dataset, "train")
+    if n < MIN_TRAINING_ROWS:
         raise TrainingError(
-            f"the training part has {len(part.weights)} rows, expected at least "
-            f"{MIN_TRAINING_ROWS}"
+            f"the training part has {n} rows, expected at least {MIN_TRAINING_ROWS}"
         )
+    if sample.cells or sample.clusters:
+        dataset = in_memory(dataset, feed.WHOLE_ROWS, seed=seed, what="a training")
+        n = count_rows(dataset, "train")
+    is_large = n > feed.MEMORY_ROWS and not (sample.cells or sample.clusters)
+    part = some_rows(dataset, "train", feed.FITTED_ROWS if is_large else n, seed=seed)
     name = families.name_of(settings)
     entry = families.TABLE[name]
-    n_rows = round(n_eff(part.weights))  # mirror images are no rows more
+    sums = part_sums(dataset, "train") if is_large else WeightSums.of(part.weights)
+    n_rows = round(sums.n_eff)  # mirror images are no rows more
     part = kinds.with_images(sample, part)
     if transforms is None:
         seen = fit_sample_conditions(sample, part)
@@ -173,6 +196,23 @@ def set_up(
     bring = functools.partial(
         device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed
     )
+    wanted: dict[str, Any] = {
+        "positive": family.needs_positive_weights or bool(shape.n_patterns),
+        "flatter": not entry.published,
+    }
+    if is_large:
+        rows = feed_rows(
+            dataset,
+            part,
+            conditions=conditions,
+            targets=targets,
+            seed=seed,
+            mean=sums.total / sums.rows,
+            **wanted,
+        )
+    else:
+        rows = bring(part, **wanted)
+    most = feed.VALIDATION_ROWS if is_large else n
     return Setup(
         dataset=dataset,
         seed=seed,
@@ -182,12 +222,8 @@ def set_up(
         family=family,
         patterns=patterns,
         phases=phases,
-        rows=bring(
-            part,
-            positive=family.needs_positive_weights or bool(shape.n_patterns),
-            flatter=not entry.published,
-        ),
-        validation=bring(dataset.part("validation")),
+        rows=rows,
+        validation=bring(some_rows(dataset, "validation", most, seed=seed)),
     )
 
 
