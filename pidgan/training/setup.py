@@ -230,7 +230,7 @@ def set_up(
 def with_settings(setup: Setup, settings: Any) -> Setup:
     """Return the training of other settings of the same family, on the same rows."""
     sample, targets = setup.dataset.sample, setup.targets
-    n_rows = round(n_eff(setup.dataset.part("train").weights))
+    n_rows = round(part_sums(setup.dataset, "train").n_eff)
     shape = targets.shape(sample, n_conditions=setup.conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
     family, patterns, phases = _networks(settings, shape=shape, seed=setup.seed)
