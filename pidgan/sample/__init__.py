@@ -13,6 +13,7 @@
 - `mass_fit_pass_fail`: signal counted by mass fits of rows that pass and that fail.
 - `pidcalib`: definitions made from the list of PIDCalib2.
 - `pidcalib_names`: what PIDCalib2 says in code.
+- `sampling`: random rows of a dataset, where not all fit into memory.
 - `species`: names and PDG ids of particles.
 - `stored`: comparison of stored columns with numbers, without loss of digits.
 - `sweights`: sWeights from a mass fit.
@@ -34,6 +35,7 @@ __all__ = [
     "mass_fit_pass_fail",
     "pidcalib",
     "pidcalib_names",
+    "sampling",
     "species",
     "stored",
     "sweights",
