@@ -62,6 +62,7 @@ OF_THE_COMMAND_LINE = {
     "overwrite": "results are written by their own method",
     "output": "results are written by their own method",
     "scheduler": "client, of an address",
+    "device": "the choice of a process, by use_device",
     "no_correction": "correction=False",
     "transfer": "maps are multiplied by another function",
     "closure mass_range": "part of mass",

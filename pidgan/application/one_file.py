@@ -26,6 +26,7 @@ from pidgan.application.generators import Generators, TrackGenerators, open_gene
 from pidgan.application.request import Request, package_version
 from pidgan.application.sample_cuts import SampleCuts, add_numbers
 from pidgan.application.several_tracks import lay_out
+from pidgan.bundle.devices import use_device
 from pidgan.errors import NtupleError, PidganWarning
 from pidgan.files import copying, tables
 from pidgan.files.trees import Addition, BranchType, Source, TreeInfo, is_remote
@@ -258,6 +259,8 @@ def run_job(job: FileJob) -> Outcome:
         is not None
     ):
         return done
+    # That of whoever planned the job, perhaps on another machine.
+    use_device(job.record.get("device", "cpu"))
     request = job.request
     generators = {
         track: _generators(track, str(given), request.species_from, request.gaps)

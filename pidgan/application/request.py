@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from pidgan.application.conditions import Conditions
 from pidgan.bundle.card import Generator
 from pidgan.bundle.collection import Collection, Gaps
+from pidgan.bundle.devices import chosen_device
 from pidgan.errors import NtupleError
 
 Track: TypeAlias = str | Path | Generator | Collection
@@ -82,7 +83,9 @@ class Request:
         unused = [n for n in ("gaps", "corrects") if not getattr(self, n)]
         others = ("tracks", "conditions", *unused)
         names = [f.name for f in fields(self) if f.name not in others]
+        device = chosen_device()
         return {
+            **({"device": device} if device != "cpu" else {}),
             **({"collections": dict(collections)} if collections else {}),
             **{name: getattr(self, name) for name in names},
             **self.conditions.record(),

@@ -9,6 +9,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 - `choice`: which of several bundles serves a row.
 - `collecting`: makes the file of a collection from cards.
 - `collection`: a file of bundles, and of the columns that choose among them.
+- `devices`: where graphs are computed, on the processor or on a GPU.
 - `formulas`: one language of formulas, for arrays and for graphs.
 - `graph_values`: the arm of the formulas that appends operators to an ONNX graph.
 - `opening`: generators that are given by their path.
@@ -29,6 +30,7 @@ __all__ = [
     "choice",
     "collecting",
     "collection",
+    "devices",
     "formulas",
     "graph_values",
     "noise",

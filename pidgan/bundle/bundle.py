@@ -23,11 +23,12 @@ from pidgan.bundle.card import (
     CORRECTOR_TEXT,
     SIMULATED,
     Card,
-    CardVariable,
     card_rows,
     sample_targets,
+    structure_text,
     trained_text,
 )
+from pidgan.bundle.devices import Device, chosen_device
 from pidgan.bundle.noise import UInt64Array, keyed_normal
 from pidgan.bundle.session import Session
 from pidgan.bundle.shipped import shipped_path
@@ -242,7 +243,7 @@ class Bundle:
                 unit = "" if variable.unit == "1" else f" {variable.unit}"
                 lines.append(
                     f"{kind:13} {variable.name}: trained {low:g} to {high:g}{unit}"
-                    f"{_structure(variable)}"
+                    f"{structure_text(variable)}"
                 )
         lines += [
             f"{'link':13} {link.name}: {', '.join(link.targets)}; {link.family}, "
@@ -382,7 +383,11 @@ class Bundle:
 
 @checked
 def open_bundle(
-    path: str | Path | Bundle, *, verify: bool = True, threads: int | None = None
+    path: str | Path | Bundle,
+    *,
+    verify: bool = True,
+    threads: int | None = None,
+    device: Device | None = None,
 ) -> Bundle:
     """Open a bundle and check it.
 
@@ -398,6 +403,8 @@ def open_bundle(
         verify: Whether the self-test runs.
         threads: Number of threads; the default is the number of cores of this process.
             Results do not depend on it.
+        device: "cpu", "cuda" for a GPU, or "auto" for a GPU where there is one; the
+            default is that of the environment variable PIDGAN_DEVICE, else "cpu".
 
     Returns:
         The bundle.
@@ -412,14 +419,16 @@ def open_bundle(
     """
     if isinstance(path, Bundle):
         return path
-    bundle = read_bundle(Path(path), threads=threads)
+    bundle = read_bundle(Path(path), threads=threads, device=device)
     bundle._session.start()
     if verify:
         bundle.run_self_test()
     return bundle
 
 
-def read_bundle(path: Path, *, threads: int | None = None) -> Bundle:
+def read_bundle(
+    path: Path, *, threads: int | None = None, device: Device | None = None
+) -> Bundle:
     """Return a bundle whose network starts when it is first used.
 
     Everything is checked but that onnxruntime knows it, and the self-test.
@@ -431,18 +440,6 @@ def read_bundle(path: Path, *, threads: int | None = None) -> Bundle:
         sha256=file.sha256,
         path=path,
         graph=file.graph,
-        _session=Session(path, file.data, file.graph),
+        _session=Session(path, file.data, file.graph, chosen_device(device)),
         _threads=threads or available_cores(),
     )
-
-
-def _structure(variable: CardVariable) -> str:
-    """Return what is known of a variable beside its range, as text."""
-    found = ["whole numbers"] if variable.integer else []
-    if variable.step not in (None, 1.0):
-        found.append(f"in steps of {variable.step:g}")
-    found += variable.orders
-    if variable.atoms:
-        listed = ", ".join(f"{atom:g}" for atom in variable.atoms)
-        found.append(f"exactly {listed} in a share of rows")
-    return "".join(f", {text}" for text in found)

@@ -254,6 +254,18 @@ def _range_text(variable: CardVariable, kind: str) -> str:
     return f"{kind}, trained {low:g} to {high:g}{unit}"
 
 
+def structure_text(variable: CardVariable) -> str:
+    """Return what is known of a variable beside its range, as text."""
+    found = ["whole numbers"] if variable.integer else []
+    if variable.step not in (None, 1.0):
+        found.append(f"in steps of {variable.step:g}")
+    found += variable.orders
+    if variable.atoms:
+        listed = ", ".join(f"{atom:g}" for atom in variable.atoms)
+        found.append(f"exactly {listed} in a share of rows")
+    return "".join(f", {text}" for text in found)
+
+
 def describe_variables(
     variables: tuple[Variable, ...], columns: npt.NDArray[Any]
 ) -> tuple[CardVariable, ...]:

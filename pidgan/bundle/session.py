@@ -1,19 +1,21 @@
 """A session of onnxruntime, which computes blocks of rows.
 
-The graph runs rearranged (`pidgan.bundle.rearranged`) where it can.
+On the processor, the graph runs rearranged (`pidgan.bundle.rearranged`) where it can.
 """
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.bundle import devices
 from pidgan.bundle.bundle_file import Graph
 from pidgan.bundle.card import SIMULATED
+from pidgan.bundle.devices import Device
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_check import Skeleton
 from pidgan.bundle.onnx_writing import model_bytes, node_bytes, port_bytes
@@ -45,8 +47,11 @@ class Session:
         is_tested: Whether the self-test has passed.
     """
 
-    def __init__(self, path: Path, data: bytes, graph: Graph) -> None:
+    def __init__(
+        self, path: Path, data: bytes, graph: Graph, device: Device = "cpu"
+    ) -> None:
         self.is_tested = False
+        self._device = device
         self._path, self._data, self._graph = path, data, graph
         self._size = graph.block_rows
         self._lock = threading.Lock()
@@ -88,6 +93,10 @@ class Session:
         return {"conditions": x[:, :n] if simulated else x, **simulated, "noise": z}
 
     def _start(self) -> Any:
+        if self._device != "cpu":
+            found = _start_on_gpu(self._path, self._data, self._device)
+            if found is not None:
+                return found
         rows = min(FEW_ROWS, self._size)
         shared = _share(self._graph.skeleton, rows)
         if shared is None:
@@ -212,7 +221,30 @@ def _start_session(path: Path, data: bytes) -> Any:
         ) from error
 
 
-def _started(data: bytes, *, optimise: bool) -> Any:
+def _start_on_gpu(path: Path, data: bytes, device: Device) -> Any:
+    """Return a session on a GPU; None where "auto" finds none.
+
+    Where its libraries are missing, onnxruntime goes on without the GPU.
+    """
+    if device == "auto" and not devices.has_cuda():
+        return None
+    devices.check_cuda()
+    problem = "no GPU, no driver, or no libraries of CUDA"
+    try:
+        session = _started(data, optimise=True, providers=[devices.CUDA, devices.CPU])
+        if devices.CUDA in session.get_providers():
+            return session
+    # onnxruntime's exceptions have no common class but Exception.
+    except Exception as error:
+        problem = _one_line(error)
+    if device == "auto":
+        return None
+    raise BundleError(f"{path}: device cuda cannot be used: {problem}; {devices.HINT}")
+
+
+def _started(
+    data: bytes, *, optimise: bool, providers: Sequence[str] = (devices.CPU,)
+) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -223,9 +255,7 @@ def _started(data: bytes, *, optimise: bool) -> Any:
     if not optimise:
         none = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = none
-    return onnxruntime.InferenceSession(
-        data, options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(data, options, providers=list(providers))
 
 
 def _padded(rows: Float32Array, size: int) -> Float32Array:

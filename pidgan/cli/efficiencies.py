@@ -56,6 +56,7 @@ SHOWN = (
     required=False,
 )
 @plot_option
+@options.device
 @options.seed
 @options.overwrite
 @options.as_json
@@ -159,6 +160,7 @@ def _draw(found: Any, path: Path, *, overwrite: bool) -> None:
 @transfer_option
 @options.report
 @options.misid
+@options.device
 @options.seed
 @options.overwrite
 @options.as_json
@@ -550,6 +552,7 @@ def _quotients(found: Any, ratios: Sequence[tuple[int, int]]) -> list[Any]:
 )
 @options.binning
 @options.report
+@options.device
 @options.seed
 @options.overwrite
 @options.as_json

@@ -392,6 +392,7 @@ def _by_family(settings: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     help="Rows that are judged: the test part, or for showers the intervals that the "
     "definition excludes.",
 )
+@options.device
 @options.seed
 @options.overwrite
 @options.as_json

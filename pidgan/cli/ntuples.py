@@ -66,6 +66,7 @@ _OPTIONS = (
         type=options.COUNT,
         help="Number of threads in each process.  [default: its share of the cores]",
     ),
+    options.device,
     click.option(
         "--scheduler",
         metavar="ADDRESS",

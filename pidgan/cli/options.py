@@ -279,6 +279,25 @@ seed = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
+
+
+def _use_device(_: Any, __: Any, name: Any) -> None:
+    """Choose where graphs are computed, and refuse a GPU that is not there."""
+    if name is not None:
+        from pidgan.bundle.devices import use_device
+
+        use_device(name)
+
+
+device = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "auto"]),
+    callback=_use_device,
+    is_eager=True,  # before a bundle is opened
+    expose_value=False,
+    help="Where generators are computed: on the processor, on a GPU of NVIDIA, or on a "
+    "GPU where there is one.  [default: PIDGAN_DEVICE, else cpu]",
+)
 where = click.option(
     "--where",
     metavar="CUT",

@@ -40,6 +40,7 @@ PORT = click.IntRange(0, 65535)
     metavar="MIB",
     help="Largest size of a request and of its reply, in MiB.",
 )
+@options.device
 @options.as_json
 def serve(
     bundles: Sequence[str],
