@@ -9,7 +9,7 @@ neither block nor neighbours, see `pidgan.bundle.session`.
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -137,8 +137,7 @@ class Batcher:
                     return parts
 
     def _generate(self, parts: list[Part]) -> None:
-        x = np.concatenate([work.x[rows] for work, rows in parts])
-        z = np.concatenate([work.noise_of(rows) for work, rows in parts])
+        x, z = (_joined(found) for found in zip(*map(_inputs, parts), strict=True))
         y = parts[0][0].bundle.generate(x, z)
         if self._watch is not None:
             self._watch(len(x), len(parts))
@@ -151,6 +150,17 @@ class Batcher:
                 work.left -= n
                 if work.left == 0 and not work.done.done():
                     work.done.set_result(work.y)
+
+
+def _inputs(part: Part) -> tuple[Float32Array, Float32Array]:
+    """Return conditions and noise of rows of a request."""
+    work, rows = part
+    return work.x[rows], work.noise_of(rows)
+
+
+def _joined(parts: Sequence[Float32Array]) -> Float32Array:
+    """Return rows as one array, as they are if there is one part."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _take(waiting: "deque[Work]") -> list[Part]:
