@@ -54,7 +54,7 @@ OWNERS = {
     "uproot": "files/",
     "iminuit": "sample/mass_fit",
     "sweights": "sample/sweights",
-    "onnxruntime": "bundle/session",
+    "onnxruntime": ("bundle/session", "bundle/devices"),
     "distributed": "application/workers",
     "aiohttp": ("service/", "files/trees"),
     "grpc": "service/grpc_server",
