@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pidgan.bundle.collecting import collect
     from pidgan.bundle.collection import Collection
     from pidgan.bundle.triton import export_triton
+    from pidgan.campaign.definition import Campaign
+    from pidgan.campaign.run import run_campaign
+    from pidgan.campaign.status import CampaignStatus, TaskStatus, campaign_status
     from pidgan.efficiency.binning import choose_edges, equal_population
     from pidgan.efficiency.control import closure
     from pidgan.efficiency.control_result import ControlClosure, CutClosure
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     )
     from pidgan.errors import (
         BundleError,
+        CampaignError,
         CutError,
         DatasetError,
         FitError,
@@ -135,6 +139,9 @@ _HOMES = {
     "ApplySummary": "application.summary",
     "Bundle": "bundle.bundle",
     "BundleError": "errors",
+    "Campaign": "campaign.definition",
+    "CampaignError": "errors",
+    "CampaignStatus": "campaign.status",
     "Collection": "bundle.collection",
     "ControlClosure": "efficiency.control_result",
     "Conditions": "application.conditions",
@@ -175,12 +182,14 @@ _HOMES = {
     "SimulatedRows": "efficiency.simulated_rows",
     "SpeciesPoint": "efficiency.working_point",
     "SweightResult": "sample.sweights",
+    "TaskStatus": "campaign.status",
     "TrainingError": "errors",
     "Tuning": "report.tuned",
     "WorkingPoint": "efficiency.working_point",
     "amplitude_spectrum": "report.pads",
     "apply": "application.apply",
     "build_dataset": "sample.building",
+    "campaign_status": "campaign.status",
     "chi2_floor": "report.pads",
     "choose_edges": "efficiency.binning",
     "closure": "efficiency.control",
@@ -220,6 +229,7 @@ _HOMES = {
     "pid_efficiency": "efficiency.pid_efficiency",
     "plot": "report.drawing",
     "refine": "training.refinement",
+    "run_campaign": "campaign.run",
     "run_demo": "cli.demo",
     "run_systematics": "efficiency.systematics",
     "save_pidcalib_samples": "sample.pidcalib",
@@ -259,6 +269,9 @@ __all__ = [
     "ApplySummary",
     "Bundle",
     "BundleError",
+    "Campaign",
+    "CampaignError",
+    "CampaignStatus",
     "Collection",
     "Conditions",
     "ControlClosure",
@@ -299,6 +312,7 @@ __all__ = [
     "SimulatedRows",
     "SpeciesPoint",
     "SweightResult",
+    "TaskStatus",
     "TrainingError",
     "Tuning",
     "WorkingPoint",
@@ -306,6 +320,7 @@ __all__ = [
     "amplitude_spectrum",
     "apply",
     "build_dataset",
+    "campaign_status",
     "chi2_floor",
     "choose_edges",
     "closure",
@@ -345,6 +360,7 @@ __all__ = [
     "pid_efficiency",
     "plot",
     "refine",
+    "run_campaign",
     "run_demo",
     "run_systematics",
     "save_pidcalib_samples",

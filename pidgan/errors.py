@@ -46,6 +46,10 @@ class MapError(PidganError):
     """An efficiency map is damaged or does not fit the request."""
 
 
+class CampaignError(PidganError):
+    """The file of a campaign is wrong, or its folder cannot be used."""
+
+
 class PidganWarning(UserWarning):
     """Something the user should know, though the result stands."""
 

@@ -38,6 +38,8 @@ ROOMS = {
     "efficiency": FLOOR | {"sample", "bundle", "application"},
     "service": FLOOR | {"sample", "bundle", "application"},
     "report": FLOOR | {"sample", "bundle", "training", "application", "efficiency"},
+    "campaign": FLOOR
+    | {"sample", "bundle", "training", "application", "efficiency", "report"},
 }
 
 # Methods whose work a higher room does, by `pidgan.higher`.
@@ -55,7 +57,7 @@ OWNERS = {
     "iminuit": "sample/mass_fit",
     "sweights": "sample/sweights",
     "onnxruntime": ("bundle/session", "bundle/devices"),
-    "distributed": "application/workers",
+    "distributed": ("application/workers", "campaign/engines"),
     "aiohttp": ("service/", "files/trees"),
     "grpc": "service/grpc_server",
     "tritonclient": "service/grpc_server",

@@ -209,6 +209,9 @@ def valid(name: str, t: Mapping[str, Any]) -> tuple[Any, dict[str, Any]] | None:
             None,
             {"maps": {"Kplus": t["map"]}, "files": source, "cuts": CUT},
         ),
+        "run_campaign": (None, {"campaign": world / "campaign.toml", "output": new}),
+        "campaign_status": (None, {"campaign": world / "campaign.toml"}),
+        "Campaign.open": (pidgan.Campaign, {"path": world / "campaign.toml"}),
         "derive_target": (
             None,
             {"generator": bundle, "name": "bdt", "function": lambda rows: rows["P"]},

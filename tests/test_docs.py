@@ -23,6 +23,8 @@ from pidgan.application.one_track import STATUS_BITS
 from pidgan.bundle.card import Card, CardVariable
 from pidgan.bundle.collecting import collect
 from pidgan.bundle.collection import Content, Member
+from pidgan.campaign.definition import Campaign, Change, Head, Options, Run
+from pidgan.campaign.grid import planned_bundles
 from pidgan.cli import VERBS, cli
 from pidgan.efficiency.efficiency_map import _ARRAYS
 from pidgan.files.tables import write_table, write_trees
@@ -263,6 +265,10 @@ def test_public_names_are_those_of_the_reference() -> None:
         ("sample-definition", Symmetry.model_fields),
         ("sample-definition", Clusters.model_fields),
         ("sample-definition", DERIVATIONS),
+        ("campaign", [f.alias or n for n, f in Head.model_fields.items()]),
+        ("campaign", [f.alias or n for n, f in Options.model_fields.items()]),
+        ("campaign", Change.model_fields),
+        ("campaign", Run.model_fields),
         ("bundle", Card.model_fields),
         ("bundle", CardVariable.model_fields),
         ("bundle", STATUS_BITS),
@@ -344,6 +350,9 @@ def test_sample_definitions_load(page: Path, tmp_path: Path) -> None:
         name = text.splitlines()[0].removeprefix("# ").strip()
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
+        if path.stem == "campaign":
+            assert planned_bundles(Campaign.open(path))
+            continue
         assert load_sample(path).name == path.stem
 
 
@@ -555,6 +564,9 @@ def test_examples_run(
     work = tmp_path / "work"
     shutil.copytree(files, work)
     monkeypatch.chdir(work)
+    for text in blocks(page, "toml"):
+        if text.startswith("# campaign.toml"):
+            (work / "campaign.toml").write_text(text, encoding="utf-8")
     names: dict[str, Any] = {"__name__": "example"}
     for text in blocks(page, "python"):
         if text.startswith("# runnable"):

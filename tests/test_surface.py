@@ -69,6 +69,8 @@ OF_THE_COMMAND_LINE = {
     "closure mass_unit": "part of mass",
     "closure signal": "part of mass",
     "closure background": "part of mass",
+    "campaign status": "shown by another function",
+    "campaign dry_run": "shown by another function",
     "train members": "models are trained by train_members",
     "train settings_file": "settings, of a file",
     "samples from_pidcalib": "definitions are made by other functions",
@@ -119,9 +121,11 @@ DIFFERENT_OPTIONS = {
     ("species", "metavar"): "one of a few, or any particle",
     ("species", "required"): "a dataset has a species of its own",
     ("tracks", "help"): "bundles, or maps",
+    ("scheduler", "help"): "files, or tasks",
+    ("dry_run", "help"): "a mapping, or tasks",
     ("tracks", "metavar"): "bundles, or maps",
     ("tracks", "required"): "maps may have their tracks with them",
-    ("workers", "help"): "what the processes share: files, or two trainings",
+    ("workers", "help"): "what workers share: files, two trainings, or tasks",
 }
 # One spelling of several arguments, with the reason.
 SHARED_SPELLINGS = {

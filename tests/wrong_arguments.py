@@ -75,6 +75,10 @@ def make_world(folder: Path) -> None:
     (folder / "deep.toml").write_text("a = " + "[" * 100_000)
     (folder / "own.toml").write_text('extends = "own.toml"\n')
     (folder / "five.toml").write_text('extends = "sim_dstar_k"\nconditions = 5\n')
+    calibration = 'sample = "sim_dstar_k"\nfiles = "analysis.root"\n'
+    (folder / "campaign.toml").write_text(
+        f"schema = 1\n{calibration}grid = {{a = [1]}}\n"
+    )
     (folder / "void").mkdir()
     (folder / "reports").mkdir()
     (folder / "reports" / "report.html").write_text("<title>A report</title>")
@@ -100,7 +104,7 @@ INPUTS = (
         "showers.onnx",
     ),
     *("text.txt", "empty.root", "half.onnx", "list.json", "deep.json", "deep.toml"),
-    "samples.json",
+    *("samples.json", "campaign.toml"),
     *("own.toml", "five.toml", "void", "text.root", "text.parquet", "text.npz", "pipe"),
     *(
         "pipe.toml",

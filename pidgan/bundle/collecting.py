@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pidgan.arguments import checked
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import MAX_BYTES
-from pidgan.bundle.choice import When
+from pidgan.bundle.choice import Choice, When
 from pidgan.bundle.collection import (
     SUFFIX,
     Collection,
@@ -17,7 +17,7 @@ from pidgan.bundle.collection import (
     check_overlap,
 )
 from pidgan.bundle.shipped import shipped_path
-from pidgan.bundle.when import SPECIES, card_values, when_text
+from pidgan.bundle.when import SPECIES, sample_values, when_text
 from pidgan.errors import BundleError, nearest
 from pidgan.files.fetching import keep
 from pidgan.files.trees import is_remote
@@ -89,12 +89,9 @@ def collect(
                 f"{place}: a corrector, expected generators: a collection chooses what "
                 "`pidgan apply` generates"
             )
-    when = _values([bundle for _, bundle in opened])
-    columns = [
-        name
-        for name in BRANCHES
-        if name in named or _differs([own.get(name) for own in when], name)
-    ]
+    cards = [bundle.card for _, bundle in opened]
+    when = _values([(card.species, card.sample.data_taking) for card in cards])
+    columns = _columns(when, named)
     members = tuple(
         Member(
             file=place if is_remote(place) else _relative(place, output),
@@ -110,13 +107,7 @@ def collect(
         choose={name: (BRANCHES | named)[name] for name in columns},
         bundles=members,
     )
-    try:
-        check_overlap(content.choice(), [member.file for member in members])
-    except ValueError as error:
-        raise BundleError(
-            f"{error}; leave one out, or write by hand what tells them apart, such as "
-            "ranges of run numbers"
-        ) from None
+    _refuse_overlap(content.choice(), [member.file for member in members])
     shared = {
         name: values
         for name, values in when[0].items()
@@ -126,6 +117,39 @@ def collect(
         text = collection_text(content, shared=shared)
         temporary.write_text(text, encoding="utf-8")
     return Collection.open(output)
+
+
+def check_distinct(bundles: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
+    """Raise a BundleError if `collect` could not tell bundles apart.
+
+    They need not exist: by name, a bundle has its species and the data-taking
+    conditions that its card will state.
+    """
+    when = _values([*bundles.values()])
+    columns = _columns(when, ())
+    own = tuple({n: one[n] for n in columns if n in one} for one in when)
+    named = tuple(dict.fromkeys([*columns, SPECIES]))
+    _refuse_overlap(Choice(columns=named, when=own), [*bundles])
+
+
+def _refuse_overlap(choice: Choice, files: Sequence[str]) -> None:
+    """Raise a BundleError that names two bundles for the same rows."""
+    try:
+        check_overlap(choice, files)
+    except ValueError as error:
+        raise BundleError(
+            f"{error}; leave one out, or write by hand what tells them apart, such as "
+            "ranges of run numbers"
+        ) from None
+
+
+def _columns(when: Sequence[When], named: Container[str]) -> list[str]:
+    """Return the columns that tell bundles apart, and those that are named."""
+    return [
+        name
+        for name in BRANCHES
+        if name in named or _differs([own.get(name) for own in when], name)
+    ]
 
 
 def collection_text(content: Content, *, shared: When | None = None) -> str:
@@ -166,13 +190,13 @@ def _open_all(places: Sequence[str | Path]) -> Iterator[tuple[str, Bundle]]:
             yield str(path), open_bundle(path)
 
 
-def _values(bundles: Sequence[Bundle]) -> list[When]:
-    """Return what each card says of the rows.
+def _values(bundles: Sequence[tuple[str, Mapping[str, str]]]) -> list[When]:
+    """Return what each card says of the rows: species and data-taking conditions.
 
     Of a bundle for both charges, the one that another bundle is for is left out.
     """
-    found = [card_values(bundle.card) for bundle in bundles]
-    own = [((i, i),) for i in (pdg_id(bundle.card.species) for bundle in bundles)]
+    found = [sample_values(*one) for one in bundles]
+    own = [((i, i),) for i in (pdg_id(species) for species, _ in bundles)]
     taken = {*own, *(one[SPECIES] for one in found if len(one[SPECIES]) == 1)}
     when: list[When] = []
     for values, mine in zip(found, own, strict=True):

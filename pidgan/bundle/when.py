@@ -100,11 +100,16 @@ def when_text(when: When) -> str:
 
 
 def card_values(card: Card) -> dict[str, Ranges]:
-    """Return what a card says of the rows that its bundle serves.
+    """Return what a card says of the rows that its bundle serves."""
+    return sample_values(card.species, card.sample.data_taking)
+
+
+def sample_values(species: str, said: Mapping[str, str]) -> dict[str, Ranges]:
+    """Return the rows that a bundle of a species, trained on such data, serves.
 
     Without a charge, the species has both.
     """
-    own, said = pdg_id(card.species), card.sample.data_taking
+    own = pdg_id(species)
     sign, pair = _SIGNS.get(said.get("charge", "").lower()), charge_pair(own)
     ids = pair if sign is None else pair[:1] if sign > 0 else pair[-1:]
     found: dict[str, Ranges] = {SPECIES: tuple((i, i) for i in ids)}

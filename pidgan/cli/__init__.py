@@ -19,6 +19,7 @@ import click
 from pidgan import TRAINING_HINT
 from pidgan.cli import (  # noqa: F401
     applying,
+    campaigns,
     control,
     correcting,
     efficiencies,
@@ -48,6 +49,7 @@ VERBS = {
     "validate": "pidgan.validate",
     "refine": "pidgan.training.refinement.refine",
     "export": "pidgan.export_bundle",
+    "campaign": "pidgan.run_campaign",
     "inspect": "pidgan.open_bundle",
     "plot": "pidgan.plot",
     "report": "pidgan.report.index_page.write_index",

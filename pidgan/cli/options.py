@@ -95,7 +95,7 @@ ANY_GENERATOR = _PathType(*GENERATORS.kinds, "collection")
 ANY_GENERATOR_OR_DATASET = _PathType(*ANY_GENERATOR.kinds, "dataset")
 INSPECTED = _PathType("bundle", "collection", "map")
 GENERATOR_OR_DATASET = _PathType("model", "bundle", "dataset")
-SAMPLES_OF_PIDCALIB = _PathType("pidcalib samples")
+SAMPLES_OF_PIDCALIB, CAMPAIGN = map(_PathType, ("pidcalib samples", "campaign"))
 
 
 def parse_pairs(texts: Iterable[str], form: str = "NAME=VALUE") -> dict[str, str]:

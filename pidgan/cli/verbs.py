@@ -14,7 +14,7 @@ ROLES = {
     "Start": ("demo", "simulate"),
     "Prepare and learn": (
         *("samples", "prepare", "families", "train", "train-corrector"),
-        *("tune", "compare", "validate", "refine", "export"),
+        *("tune", "compare", "validate", "refine", "export", "campaign"),
     ),
     "Look": ("inspect", "plot", "report"),
     "Apply": ("collect", "quantile-map", "apply", "correct", "serve"),

@@ -16,11 +16,22 @@ MEMORY_UNKNOWN = 2 * 2**30
 """Assumed where the system does not tell, in bytes: a small batch slot."""
 
 
+THREADS_VARIABLE = "PIDGAN_THREADS"
+"""Variable of the environment with the number of threads of a process, where several
+processes share a machine; that of a training too."""
+
+
 def available_cores() -> int:
     """Return the number of cores on which this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    has_mask = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
+    return min(cores, stated_threads() or cores)
+
+
+def stated_threads() -> int | None:
+    """Return the number of threads that the environment states, if it does."""
+    text = os.environ.get(THREADS_VARIABLE, "")
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def available_memory() -> int:

@@ -29,6 +29,8 @@ KINDS = {
     "bundle": "a bundle",
     "onnx": "an ONNX file that is no bundle",
     "collection": "a collection",
+    "campaign": "the file of a campaign",
+    "campaign folder": "the folder of a campaign",
     "sample": "a sample definition",
     "geometry": "a geometry of a calorimeter",
     "settings": "a file of settings",
@@ -64,6 +66,7 @@ _IN_FOLDERS = {
     "report.json": "report",
     "comparison.json": "comparison",
     "demo.json": "demo",
+    "campaign.json": "campaign folder",
     "*.onnx": "bundles",
 }
 # First bytes of a file.
@@ -88,13 +91,15 @@ _JSON_KEYS = {
 }
 # Lines of a TOML document.
 _TOML_LINES = {
+    r"\[grid\]|grid\s*=": "campaign",
     r"\[\[bundles\]\]|bundles\s*=": "collection",
     r"family\s*=|\[settings\]": "settings",
     r"species\s*=|extends\s*=|\[\[?targets|\[cells\]|targets\s*=|after\s*=": "sample",
     r"\[\[layers\]\]|\[layers\.|layers\s*=|kind\s*=": "geometry",
 }
 _VAGUE = {
-    **dict.fromkeys(("collection", "sample", "geometry", "settings"), "toml"),
+    **dict.fromkeys(("campaign", "collection", "sample", "geometry"), "toml"),
+    "settings": "toml",
     **dict.fromkeys(("pidcalib samples", "binning", "map", "quantile map"), "json"),
 }
 _HEAD_BYTES = 65_536  # bytes of a document in which its keys are looked for

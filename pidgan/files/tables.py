@@ -72,6 +72,15 @@ def find_sources(
     return [*sources.values(), *frames]
 
 
+def find_files(patterns: Iterable[str]) -> list[str]:
+    """Return the files that patterns stand for; none of them is opened.
+
+    An NtupleError says which pattern stands for none.
+    """
+    found = {match for one in patterns for match in _match(_split(one)[0])}
+    return sorted(found, key=_natural)
+
+
 def find_outputs(paths: Sequence[str], output: Path) -> dict[str, Path]:
     """Return the output file of each input file; it is or lies in `output`."""
     is_file = output.suffix.lower() in formats.known_suffixes() and not output.is_dir()

@@ -33,4 +33,5 @@ __all__ = [
     "tuned",
     "tuning",
     "validation",
+    "verdict",
 ]

@@ -44,7 +44,7 @@ _TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Page:
+class FoundPage:
     """A report of a folder: its path below it, what it says of itself, and its time."""
 
     path: Path
@@ -134,7 +134,7 @@ def is_index(path: Path) -> bool:
     return MARK in _head(path)
 
 
-def find_pages(folder: Path) -> list[_Page]:
+def find_pages(folder: Path) -> list[FoundPage]:
     """Return the reports of a folder and of those below it, the worst first."""
     found = []
     for path in _paths(folder, DEPTH):
@@ -154,7 +154,7 @@ def find_pages(folder: Path) -> list[_Page]:
             continue
         facts = facts if isinstance(facts, dict) else {}
         below = path.relative_to(folder)
-        found.append(_Page(path=below, facts=facts, time=time))
+        found.append(FoundPage(path=below, facts=facts, time=time))
     return sorted(found, key=lambda page: page.rank)
 
 
@@ -182,7 +182,7 @@ def _head(path: Path) -> str:
         return ""
 
 
-def _render(folder: Path, pages: list[_Page]) -> str:
+def _render(folder: Path, pages: list[FoundPage]) -> str:
     name = folder.resolve().name
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     count = "1 report" if len(pages) == 1 else f"{len(pages)} reports"
@@ -199,7 +199,7 @@ def _render(folder: Path, pages: list[_Page]) -> str:
     return text.replace("</head>", f'{MARK} content="{len(pages)}">\n</head>', 1)
 
 
-def _row(folder: Path, page: _Page) -> dict[str, Any]:
+def _row(folder: Path, page: FoundPage) -> dict[str, Any]:
     """A line of the table of reports."""
     facts = page.facts
     when = datetime.fromtimestamp(page.time, UTC).strftime("%Y-%m-%d %H:%M")
@@ -217,7 +217,7 @@ def _row(folder: Path, page: _Page) -> dict[str, Any]:
     return row
 
 
-def _figures(pages: list[_Page]) -> Section:
+def _figures(pages: list[FoundPage]) -> Section:
     """The figures of all reports that are farthest above their floors."""
     found = []
     for page in pages:
@@ -241,7 +241,7 @@ def _figures(pages: list[_Page]) -> Section:
     return Section(title="Worst figures", text=text, tables=[Table(rows)])
 
 
-def _files(folder: Path, pages: list[_Page]) -> Section:
+def _files(folder: Path, pages: list[FoundPage]) -> Section:
     """Links to bundles, maps and other files of the folder itself."""
     shown = {page.path for page in pages} | {Path(INDEX_NAME)}
     names = sorted(

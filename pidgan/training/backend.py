@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.bundle.formulas import register
-from pidgan.files import xrootd
+from pidgan.files import machine, xrootd
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -49,7 +49,7 @@ tf.get_logger().setLevel("ERROR")
 # Results depend on the number of threads, by rounding: it is the same on any number of
 # cores. On two, a step of the published recipe takes 0.63 of its time in one thread.
 # Both numbers count: XLA used one core with a single thread between operations.
-THREADS = 2
+THREADS = machine.stated_threads() or 2
 with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)

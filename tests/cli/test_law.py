@@ -78,6 +78,11 @@ VALID: dict[str, dict[str, tuple[str, ...]]] = {
         "output": ("-o", "new.onnx"),
         "ratio_steps": ("--ratio-steps", "1"),
     },
+    "campaign": {
+        "campaign": ("campaign.toml",),
+        "output": ("-o", "new"),
+        "status": ("--status",),
+    },
     "collect": {"bundles": ("kaon.onnx",), "output": ("-o", "new.toml")},
     "inspect": {"bundle": ("kaon.onnx",)},
     "plot": {"what": ("kaon.onnx",), "output": ("-o", "new.pdf")},
@@ -152,7 +157,17 @@ VALID["simulate tpc"]["species"] = ("--species", "K+")
 VALID["simulate calorimeter"]["species"] = ("--species", "K+")
 
 IS_OUTPUT = {"output", "plot", "report", "latex", "columns"}
-IS_INPUT = {"files", "over", "data", "sample", "bundles", "what", "beside", "control"}
+IS_INPUT = {
+    "campaign",
+    "files",
+    "over",
+    "data",
+    "sample",
+    "bundles",
+    "what",
+    "beside",
+    "control",
+}
 IS_CUT = {"cuts", "cut", "where"}
 IS_PAIR = {
     "tracks": "Kplus",
