@@ -356,7 +356,8 @@ def compare(dataset: Path, output: Path, as_json: bool, **given: Any) -> None:
         del given["families"]
     given["settings"] = _by_family(given["settings"])
     for name in given.get("families", ()):
-        families.choose_name(name, None, opened.sample)
+        if opened.sample.cells is None or name not in families.CLASSICAL:
+            families.choose_name(name, None, opened.sample)
     for name, settings in given["settings"].items():
         families.check_settings(name, settings)
     from pidgan.report.family_comparison import compare_families

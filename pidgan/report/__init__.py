@@ -6,9 +6,9 @@ the outcome, which saves itself, and `verdict` says what its figures are togethe
 `map_page` is the page of efficiency maps and working points, `map_input` its input,
 `family_comparison` that of families, `control_page` that of control channels.
 `tuning` searches settings, and `tuned` is the outcome and its page.
-`metrics`, `shower_metrics` and
-`pads` are the distances behind the figures, `shower_validation` applies them to
-showers. `drawing` has the pictures of datasets, generators, maps, tables and ntuples,
+`metrics`, `shower_metrics` and `pads` are the distances behind the figures,
+`shower_tests` has tests of showers of the same conditions, `shower_validation` applies
+both. `drawing` has the pictures of datasets, generators, maps, tables and ntuples,
 `drawn_maps` those of maps, and `pictures` writes them, under names that `suffixes`
 allows. `plots` draws from arrays.
 """
@@ -28,6 +28,7 @@ __all__ = [
     "plots",
     "report",
     "shower_metrics",
+    "shower_tests",
     "shower_validation",
     "suffixes",
     "tuned",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,10 +23,15 @@ from pidgan.report.page import Picture, Section, Table, write_page
 from pidgan.report.plots import Figure, png
 from pidgan.report.plots.samples import plot_families
 from pidgan.report.report import plain
+from pidgan.report.shower_comparison import (
+    SHOWER_TEXT,
+    ShowerFigures,
+    judge_shower_family,
+)
 from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.training.export import export_bundle
-from pidgan.training.families import FAMILIES, RECIPES
+from pidgan.training.families import CLASSICAL, FAMILIES, RECIPES, SHOWER_FAMILIES
 from pidgan.training.loop import Progress, train
 
 SPEED_ROWS, SPEED_REPETITIONS = 2**17, 3  # one timing takes some 0.1 to 1 s
@@ -61,6 +66,8 @@ class FamilyFigures:
         problem: Reason why the training failed.
     """
 
+    columns: ClassVar[dict[str, int]] = WIDTHS
+
     family: str
     steps: int = 0
     training_seconds: float = math.nan
@@ -92,6 +99,18 @@ class FamilyFigures:
             "rows/s": f"{self.rows_per_second / 1e6:.2f}M",
         }
 
+    @staticmethod
+    def panels(
+        done: "list[FamilyFigures]",
+    ) -> dict[str, tuple[list[float], list[float] | None]]:
+        """Return the values and floors that are drawn."""
+        return {
+            "C2ST AUC": ([f.c2st for f in done], [f.c2st_floor for f in done]),
+            "mean KS distance": ([f.ks for f in done], [f.ks_floor for f in done]),
+            "pull rms": ([f.pull_rms for f in done], [f.pull_floor for f in done]),
+            "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
+        }
+
 
 @shown
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +127,7 @@ class FamilyComparison:
     sample: str
     training_rows: int
     test_rows: int
-    families: tuple[FamilyFigures, ...]
+    families: tuple[FamilyFigures, ...] | tuple[ShowerFigures, ...]
 
     def to_json(self) -> str:
         """Return all figures as JSON; a missing number is null."""
@@ -116,14 +135,18 @@ class FamilyComparison:
 
     def text(self) -> str:
         """Return a table with a line for each family."""
+        widths, first = self.families[0].columns, 15 if self._has_showers else 13
         lines = [
             f"{self.sample}: {self.training_rows} training rows, {self.test_rows} test "
             "rows; in brackets the floor",
-            f"{'family':13} " + " ".join(f"{name:>{n}}" for name, n in WIDTHS.items()),
+            f"{'family':{first}} "
+            + " ".join(f"{name:>{n}}" for name, n in widths.items()),
         ]
         for row in (figures.row() for figures in self.families):
-            cells = [f"{row.get(name, ''):>{n}}" for name, n in WIDTHS.items()]
-            lines.append(f"{row['family']:13} {row.get('remark', ' '.join(cells))}")
+            cells = [f"{row.get(name, ''):>{n}}" for name, n in widths.items()]
+            lines.append(
+                f"{row['family']:{first}} {row.get('remark', ' '.join(cells))}"
+            )
         return "\n".join(lines)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
@@ -134,7 +157,7 @@ class FamilyComparison:
         figure = self._draw()
         section = Section(
             title="Families",
-            text=TEXT,
+            text=SHOWER_TEXT if self._has_showers else TEXT,
             tables=[Table([one.row() for one in self.families])],
             pictures=[Picture(figure, "Families (points) and floors (grey).")],
         )
@@ -150,14 +173,13 @@ class FamilyComparison:
         return path
 
     def _draw(self) -> Figure:
-        done = [f for f in self.families if not f.problem]
-        panels = {
-            "C2ST AUC": ([f.c2st for f in done], [f.c2st_floor for f in done]),
-            "mean KS distance": ([f.ks for f in done], [f.ks_floor for f in done]),
-            "pull rms": ([f.pull_rms for f in done], [f.pull_floor for f in done]),
-            "million rows/s": ([f.rows_per_second / 1e6 for f in done], None),
-        }
+        done: list[Any] = [f for f in self.families if not f.problem]
+        panels = type(self.families[0]).panels(done)
         return plot_families([f.family for f in done], panels)
+
+    @property
+    def _has_showers(self) -> bool:
+        return isinstance(self.families[0], ShowerFigures)
 
     def _facts(self) -> Facts:
         rows = [figures.row() for figures in self.families]
@@ -179,7 +201,7 @@ def compare_families(
     dataset: Dataset | str | Path,
     directory: str | Path,
     *,
-    families: Sequence[str] = FAMILIES,
+    families: Sequence[str] | None = None,
     budget: str | float | None = None,
     steps: int | str | None = None,
     seed: int = 1,
@@ -197,7 +219,9 @@ def compare_families(
     Args:
         dataset: Dataset from `build_dataset`, or its folder.
         directory: Directory to write into.
-        families: Names of families and of recipes.
+        families: Names of families and of recipes; of a dataset of showers also
+            "gflash" and "pca", which are fitted. The default is every family for the
+            dataset.
         budget: Wall-clock time of each training, "10m" or seconds.
         steps: Number of updates instead of a budget, or a plan, see `train`.
         seed: Seed of training, generated rows and classifiers.
@@ -219,7 +243,10 @@ def compare_families(
         >>> print(found.text())                                   # doctest: +SKIP
     """
     dataset = Dataset.open(dataset)
-    known = (*FAMILIES, *RECIPES)
+    showers = dataset.sample.cells is not None
+    known = (*CLASSICAL, *SHOWER_FAMILIES) if showers else (*FAMILIES, *RECIPES)
+    if families is None:
+        families = known if showers else FAMILIES
     for name in (*families, *(settings or {})):
         if name not in known:
             raise PidganError(
@@ -232,13 +259,17 @@ def compare_families(
     folder = Path(directory)
     for path in (folder / f"{name}.onnx" for name in families):
         refuse_existing(path, overwrite=overwrite)
-    found: list[FamilyFigures] = []
+    found: list[Any] = []
     for name in families:
         own = {"settings": (settings or {}).get(name)}
         options = {"budget": budget, "steps": steps, "seed": seed, **own}
         with training_progress(progress, named=True) as told:
-            judged = _train_and_judge(
-                dataset, name, folder, options, c2st_rows=c2st_rows, progress=told
+            judged: FamilyFigures | ShowerFigures = (
+                judge_shower_family(dataset, name, folder, options, progress=told)
+                if showers
+                else _train_and_judge(
+                    dataset, name, folder, options, c2st_rows=c2st_rows, progress=told
+                )
             )
         found.append(judged)
         comparison = FamilyComparison(

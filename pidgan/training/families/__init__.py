@@ -85,6 +85,9 @@ RECIPES = tuple(name for name, entry in TABLE.items() if entry.published)
 SHOWER_FAMILIES = tuple(name for name, e in TABLE.items() if e.targets == "cells")
 """Families for the cells of a calorimeter."""
 
+CLASSICAL = ("gflash", "pca")
+"""Parametrisations of showers, which are fitted in place of a training."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "width": (8, 256),
     "layers": (1, 10),
@@ -287,6 +290,11 @@ def warn_outside_ranges(family: str, settings: Any) -> None:
 
 
 def _known(name: str) -> Entry:
+    if name in CLASSICAL:
+        raise PidganError(
+            f"{name!r} is fitted, not trained, and has no settings; `pidgan compare "
+            f"DATASET --families {name}` fits and judges it, and writes its bundle"
+        )
     if name not in TABLE:
         raise PidganError(
             f"no family {name!r}; there are {', '.join(TABLE)}" + nearest(name, TABLE)
