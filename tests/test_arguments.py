@@ -361,6 +361,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise TrainingError("work begins")
 
     monkeypatch.setattr("pidgan.training.loop.set_up", stop)
+    monkeypatch.setattr("pidgan.report.tuning.set_up", stop)
     monkeypatch.setattr("pidgan.report.track_figures.target_figures", stop)
     monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
     monkeypatch.setattr("pidgan.report.map_page.write_page", stop)

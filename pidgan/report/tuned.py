@@ -130,9 +130,8 @@ class Tuning:
         if self.is_better:
             for name, value in self.chosen.items():
                 if value != default[name]:
-                    lines.append(
-                        f"  {name} = {_short(value)} ({_short(default[name])})"
-                    )
+                    was = _short(default[name])
+                    lines.append(f"  {name} = {_short(value)}, by default {was}")
         if self.speeds:
             ratio = with_error(self.speeds["ratio"], self.speeds["error"])
             lines.append(f"  generates {ratio} times as many rows/s as the default")

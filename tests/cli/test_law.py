@@ -235,6 +235,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with contextlib.suppress(ImportError):
         monkeypatch.setattr("pidgan.training.loop.set_up", stop)
+        monkeypatch.setattr("pidgan.report.tuning.set_up", stop)
         monkeypatch.setattr("pidgan.training.refinement.RatioNetwork", stop)
         monkeypatch.setattr("pidgan.report.track_figures.c2st_figure", stop)
         monkeypatch.setattr("pidgan.report.pictures.file_content", stop)

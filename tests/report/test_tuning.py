@@ -37,7 +37,9 @@ def few(kaon_dataset) -> Dataset:
         if isinstance(value, np.ndarray)
     }
     part = dataclasses.replace(kaon_dataset, **found)
-    return dataclasses.replace(part, info={**part.info, "hash": content_hash(part)})
+    rows = {name: len(part.part(name).weights) for name in PARTS}
+    info = {**part.info, "rows": rows, "hash": content_hash(part)}
+    return dataclasses.replace(part, info=info)
 
 
 @pytest.fixture(scope="module")
