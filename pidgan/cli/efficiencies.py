@@ -429,6 +429,10 @@ def efficiency(
     from pidgan.efficiency.transfer import transfer_maps
     from pidgan.files.writing import writing_file
 
+    for path, ends in ((pyhf, (".json",)), (matrix, (".csv", ".json"))):
+        if path is not None and path.suffix not in ends:
+            text = f"{path}: expected a name that ends in {' or '.join(ends)}"
+            raise click.UsageError(text)
     for path in (latex, columns, pyhf, matrix):
         if path is not None and not path.is_dir():
             refuse_existing(path, overwrite=overwrite)

@@ -193,6 +193,11 @@ def open_simulation(
     else:
         rows = build_dataset(bare(data.sample), files, progress=progress)
     _check_same(data.sample, rows.sample)
+    if rows.info.get("hash") == data.info.get("hash") and rows.info.get("hash"):
+        raise MapError(
+            "data and simulation are the same dataset: nothing is compared, expected "
+            "one of simulation"
+        )
     card = Card(
         detector=data.sample.detector,
         species=data.sample.species,

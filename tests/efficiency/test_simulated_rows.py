@@ -228,6 +228,11 @@ def test_other_samples_are_refused(files: dict[str, Path], tmp_path: Path) -> No
         open_simulation(data, pd.DataFrame({"K_P": [1e4], "K_ETA": [3.0]}))
 
 
+def test_data_are_not_their_own_simulation(files: dict[str, Path]) -> None:
+    with pytest.raises(MapError, match="are the same dataset: nothing is compared"):
+        open_simulation(files["data"], files["data"])
+
+
 def test_data_far_from_the_simulation_warn() -> None:
     rng = np.random.default_rng(6)
     frame = frame_of(draw(rng, 2000, shift=0.0))
