@@ -192,7 +192,8 @@ def summarise(frame: pd.DataFrame) -> str:
     """Return the Markdown table of the documentation."""
     n = frame["experiment"].nunique()
     lines = [
-        f"| {n} experiments | within 1 sigma (68.3 %) | within 1.96 sigma (95 %) | median error quoted "
+        f"| {n} experiments | within 1 sigma (68.3 %) | within 1.96 sigma (95 %) "
+        "| median error quoted "
         "| median error made | momentum bins: 1 sigma | 1.96 sigma | quoted | made |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
