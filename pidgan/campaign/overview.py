@@ -126,7 +126,7 @@ def _row(
 ) -> dict[str, Any]:
     states = {task.state for task in tasks.values()}
     left = next((s for s in ("failed", "running", "waiting") if s in states), "done")
-    row: dict[str, Any] = {"bundle": bundle, "state": left}
+    row: dict[str, Any] = {"bundle": bundle, "state": left if left != "done" else ""}
     if page is not None:
         facts, place = page.facts, Path("reports") / page.path
         row["bundle"] = Cell(text=bundle, href=quote(place.as_posix()))
@@ -134,7 +134,6 @@ def _row(
             text=str(facts.get("level") or "-"), level=str(facts.get("level", ""))
         )
         row |= _measured(status.output / place.with_name("report.json"))
-        row["worst figure"] = Cell(text=str(facts.get("worst", "-")), level="text")
         row["pull"] = pull_cell(facts.get("pull"))
     own_map = pages.get((bundle, "systematics"))
     if own_map is not None:
@@ -144,6 +143,9 @@ def _row(
     number = sum(len(task.warnings) for task in tasks.values())
     row["warnings"] = Cell(text=str(number), level="fair" if number else "")
     row["time"] = _duration(sum(task.seconds for task in tasks.values()))
+    if page is not None:
+        worst = str(page.facts.get("worst", "-"))
+        row["worst figure"] = Cell(text=worst, level="text")
     return row
 
 

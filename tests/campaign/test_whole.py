@@ -52,7 +52,7 @@ def test_a_campaign_makes_everything(tmp_path: Path, in_this_process: None) -> N
     collection = pidgan.Collection.open(output / "collection.toml")
     down, _ = collection.open_bundles()
     assert down.card.sample.data_taking == {"polarity": "down"}
-    assert down.card.figures
+    assert down.card.validation
     assert len(hashes(output)) == 6
     page = (output / "overview.html").read_text()
     for place in (
