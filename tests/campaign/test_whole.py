@@ -56,8 +56,8 @@ def test_a_campaign_makes_everything(tmp_path: Path, in_this_process: None) -> N
     assert len(hashes(output)) == 6
     page = (output / "overview.html").read_text()
     for place in (
-        *("reports/kaon-up/validation/report.html", "bundles/kaon-up.onnx"),
-        *("reports/kaon-up/systematics/report.html", "maps/kaon-up.json"),
+        *("reports/up/validation/report.html", "bundles/up.onnx"),
+        *("reports/up/systematics/report.html", "maps/up.json"),
         "collection.toml",
     ):
         assert f'href="{place}"' in page
