@@ -257,7 +257,9 @@ def test_options_are_arguments(verb: str, argument: str) -> None:
     if {argument, f"{verb} {argument}"} & set(OF_THE_COMMAND_LINE):
         return
     spellings = {text.lstrip("-") for text in options()[argument][verb].opts}
-    name = {"settings": "set"}.get(argument, argument.replace("_", "-"))
+    name = {"settings": "set", "from_model": "from"}.get(
+        argument, argument.replace("_", "-")
+    )
     assert spellings & {name, name.removesuffix("s"), name.removesuffix("es")}
     if " " in verb:
         return

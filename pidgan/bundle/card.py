@@ -103,9 +103,9 @@ class Card(BaseModel):
     on the way; `dataset` has hash, rows in each part, sum of weights, n_eff, seed and
     files; `validation` has figures with their floors, `reference` name, sha256 and rows
     of the reference file; `self_test` has rows of conditions and noise, and their
-    targets. A chain has `links`, whose steps add up to `steps`. A corrector has
-    `simulated`, the targets as simulation has them, which come after the conditions in
-    its input.
+    targets; `start` says which trained model the training began with, if any. A chain
+    has `links`, whose steps add up to `steps`. A corrector has `simulated`, the targets
+    as simulation has them, which come after the conditions in its input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,6 +129,7 @@ class Card(BaseModel):
     self_test: dict[str, Any] | None = None
     links: tuple[CardLink, ...] = ()
     simulated: tuple[CardVariable, ...] = ()
+    start: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -178,7 +179,7 @@ class Card(BaseModel):
 
     def to_json(self) -> str:
         """Return the card as ASCII JSON, where null stands for NaN."""
-        unused = None if self.simulated else {"simulated"}
+        unused = {name for name in ("simulated", "start") if not getattr(self, name)}
         content = self.model_dump(mode="python", by_alias=True, exclude=unused)
         content = _plain(content)
         return json.dumps(content, allow_nan=False, sort_keys=True)
@@ -226,6 +227,14 @@ def trained_text(card: Card) -> str:
     return ", ".join(parts)
 
 
+def start_text(start: dict[str, Any]) -> str:
+    """Return sample and steps of the model that a training started from."""
+    starts = start.get("links", [start])
+    names = ", ".join(dict.fromkeys(str(one.get("sample")) for one in starts if one))
+    steps = sum(int(one.get("steps", 0)) for one in starts)
+    return f"a generator of {names}, {count(steps, 'steps')}"
+
+
 CORRECTOR_TEXT = "corrector: simulated targets become those of data, `pidgan correct`"
 """What tells a reader of a card that it is no generator."""
 
@@ -241,6 +250,8 @@ def card_rows(card: Card) -> dict[str, Any]:
         **{v.name: _range_text(v, "target") for v in card.targets[:MOST_LISTED]},
         "trained": trained_text(card),
     }
+    if card.start:
+        rows["started from"] = start_text(card.start)
     if links:
         rows["links"] = "; ".join(links)
     if card.reference:

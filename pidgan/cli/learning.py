@@ -218,6 +218,15 @@ family = click.option(
 @options.dataset
 @options.output("Folder of the model that is written.", refuses=False)
 @family
+@click.option(
+    "--from",
+    "from_model",
+    type=options.GENERATOR,
+    metavar="MODEL",
+    help="Trained model of a neighbouring sample, such as another year, whose weights "
+    "the training begins with. Family and settings are those of MODEL, and the default "
+    "budget is 2m.",
+)
 @lengths.budget("10m")
 @lengths.steps
 @options.seed
@@ -248,7 +257,10 @@ def train(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train a generator on a dataset."""
+    """Train a generator on a dataset.
+
+    With --from, go on from the generator of a neighbouring sample.
+    """
     lengths.check_length(given)
     from pidgan.training import families
     from pidgan.training.families.default import default_name
@@ -257,7 +269,7 @@ def train(
         given |= _from_file(settings_file, given["family"], given["settings"])
     opened = pidgan.Dataset.open(dataset)
     # Tensorflow takes seconds: a misspelt word should not.
-    if not opened.sample.links:
+    if not opened.sample.links and (given["family"] or given["from_model"] is None):
         name = given["family"] or default_name(opened)
         name = families.choose_name(name, None, opened.sample)
         families.check_settings(name, given["settings"])
@@ -286,6 +298,7 @@ def train(
         output=output,
         members=members,
         **{key: getattr(card, key) for key in ("family", "steps", "plan", "seed")},
+        **({"start": card.start} if card.start else {}),
     )
 
 

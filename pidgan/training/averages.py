@@ -51,9 +51,13 @@ Total = Callable[[Blocks], FloatArray]
 class Average:
     """The average of weights over the steps of a training."""
 
-    def __init__(self, variables: Sequence[Any], momentum: float) -> None:
+    def __init__(
+        self, variables: Sequence[Any], momentum: float, *, started: bool = False
+    ) -> None:
         self.variables, self.momentum = list(variables), momentum
         self.means = _copies(variables)
+        if started:
+            assign(self.means, variables)
 
     def follow(self, updates: Any) -> None:
         """Take in the weights after an update, of which there were so many before."""
@@ -72,18 +76,22 @@ class Kept:
         average: Average | None,
         *,
         must_gain: bool = False,
+        started: bool = False,
     ) -> None:
         self.variables, self.average = list(variables), average
         self.must_gain = must_gain
         self.weights = _copies(variables)
         # Losses, in blocks, of the best weights so far; no number before the first.
-        self.least = keras.Variable(np.full(BLOCKS, np.inf), trainable=False)
+        self.least = _no_losses()
+        # Those of the weights that a training started from.
+        self.first = _no_losses() if started else None
 
     @property
     def state(self) -> list[Any]:
         """All variables that an interrupted training needs, in a fixed order."""
         means = self.average.means if self.average else []
-        return [*means, *self.weights, self.least]
+        first = [] if self.first is None else [self.first]
+        return [*means, *self.weights, self.least, *first]
 
     def watch(self, judge: Judge, total: Total) -> Blocks:
         """Compare the weights there are; return losses of those that are new and kept.
@@ -95,12 +103,23 @@ class Kept:
         blocks, least = total(found), self.least.numpy()
         if self.must_gain and not is_worse(least, blocks):
             return {}
+        if self.first is not None and not self._gains(blocks):
+            return {}
         if np.mean(blocks) < np.mean(least):
             self.least.assign(blocks)
         if is_worse(blocks, least):
             return {}
         assign(self.weights, chosen)
         return found
+
+    def _gains(self, blocks: FloatArray) -> bool:
+        """Return whether weights are better than those of the start, or these."""
+        assert self.first is not None
+        first = self.first.numpy()
+        if np.isfinite(first).all():
+            return is_worse(first, blocks)
+        self.first.assign(blocks)
+        return True
 
     def restore(self) -> None:
         """Put the kept weights in place of the running ones, if there are any."""
@@ -198,6 +217,10 @@ class HeldOut:
             return {k: np.array([float(one[k]) for one in each]) for k in names}
 
         return judge
+
+
+def _no_losses() -> Any:
+    return keras.Variable(np.full(BLOCKS, np.inf), trainable=False)
 
 
 def _copies(variables: Sequence[Any]) -> list[Any]:

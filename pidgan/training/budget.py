@@ -11,6 +11,9 @@ from pidgan.bundle.card import FEW_STEPS
 from pidgan.errors import PidganWarning
 from pidgan.training.pace import Pace
 
+DEFAULT_BUDGET, START_BUDGET = 600.0, 120.0
+"""Seconds of a training without and with a start, if nothing else is said."""
+
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 TIMED_SECONDS = 1.5
 # The clock is looked at so often, and the pace changes where the end would be off by
@@ -72,6 +75,11 @@ class Duration:
         return f"{self.seconds:g} s" + " of the processor" * self.cpu
 
 
+def default_budget(start: object) -> Duration:
+    """Return the budget of a training that is given none."""
+    return Duration(DEFAULT_BUDGET if start is None else START_BUDGET)
+
+
 def length(
     budget: str | float | None, steps: int | str | None
 ) -> tuple[Duration | None, Pace | None]:
@@ -86,8 +94,10 @@ class Budget:
     """The time of a training, which has `spent` some of it before.
 
     Everything counts, compilation too. `clock` returns seconds, by default those of the
-    duration.
+    duration. A training does not have more than `most` steps, if there is time left.
     """
+
+    most: float = math.inf
 
     def __init__(
         self,
@@ -109,7 +119,9 @@ class Budget:
         else:
             here = self._here[other.duration.cpu]
             spent, clock = other.spent + here, other.duration.clock
-        return Budget(other.duration, spent=spent, clock=clock)
+        found = Budget(other.duration, spent=spent, clock=clock)
+        found.most = self.most
+        return found
 
     @property
     def wait(self) -> float:
@@ -155,7 +167,7 @@ class Budget:
         below the least one.
         """
         spent, left = self.spent, self.left - overhead
-        steps = max(least, int(left / cost))
+        steps = int(min(max(least, int(left / cost)), self.most))
         if steps < FEW_STEPS:
             warnings.warn(
                 f"the budget of {self.seconds:.0f} s leaves {steps} steps after "
@@ -191,4 +203,5 @@ class Budget:
         needed = left * slower
         if abs(self.spent + needed - self.seconds) <= TOLERANCE * self.seconds:
             return pace
-        return max(least, int(pace * self.left / needed)) if needed > 0 else pace
+        found = max(least, int(pace * self.left / needed)) if needed > 0 else pace
+        return int(min(found, self.most))

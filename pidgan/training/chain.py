@@ -231,12 +231,13 @@ def train_links(
     directory: Path | None,
     resume: bool,
     progress: Callable[[Any], None] | None,
+    starts: Sequence[Any] | None = None,
 ) -> Chain:
     """Train the links of a dataset in turn, and return the chain.
 
     `train` trains one of them, given its dataset and its own `budget`, `steps`, `seed`,
-    `directory`, `resume` and `progress`. The length of all links together is kept in
-    the directory for a training that is resumed.
+    `directory`, `resume` and `progress`, and of `starts` its `from_model`. The length
+    of all links together is kept in the directory for a training that is resumed.
     """
     sample, models = dataset.sample, []
     whole = length if length != Length() else default
@@ -254,6 +255,7 @@ def train_links(
                 directory=folder,
                 resume=resume,
                 progress=_named(progress, place),
+                **({} if starts is None else {"from_model": starts[k]}),
             )
         except TrainingError as error:
             raise TrainingError(f"{place}: {error}") from error
@@ -352,10 +354,17 @@ def chain_of(
         seed=cards[0].seed,
         steps=sum(card.steps for card in cards),
         plan=plan_of(cards),
+        start=_start_of(cards),
         versions=cards[0].versions,
         links=tuple(links),
     )
     return Chain(card=card, links=tuple(models), held_out=held_out)
+
+
+def _start_of(cards: Sequence[Card]) -> dict[str, Any]:
+    """Return what the links started from, nothing if none did."""
+    starts = [card.start for card in cards]
+    return {"links": starts} if any(starts) else {}
 
 
 def plan_of(cards: Sequence[Card]) -> str:

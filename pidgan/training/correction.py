@@ -20,11 +20,11 @@ from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.sampling import in_memory
 from pidgan.training import targets as kinds
-from pidgan.training.budget import Duration, length
+from pidgan.training.budget import default_budget, length
 from pidgan.training.corrector import Corrector
 from pidgan.training.families import parse_settings
 from pidgan.training.feed import WHOLE_ROWS
-from pidgan.training.loop import DEFAULT_BUDGET, Progress, run_training
+from pidgan.training.loop import Progress, run_training
 from pidgan.training.setup import MIN_TRAINING_ROWS, Transforms, fit_sample_conditions
 
 FAMILY = "flow"
@@ -86,7 +86,7 @@ def train_corrector(
     chosen = parse_settings(FAMILY, settings or {})
     parts = {"simulation": simulation, "data": data}
     transforms = fit_transforms(data, simulation)
-    half = None if pace else (whole or Duration(DEFAULT_BUDGET)).part(1 / 2)
+    half = None if pace else (whole or default_budget(None)).part(1 / 2)
     models = {}
     with training_progress(progress) as show:
         for k, (name, dataset) in enumerate(parts.items()):

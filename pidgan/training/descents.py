@@ -1,5 +1,6 @@
 """The optimizers of a training: they do what phases say, in compiled steps."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -36,6 +37,7 @@ class Descents:
         """Build an optimizer for each descent; phases may share a descent."""
         self.phases = [phase for phase in phases if phase.share > 0]
         self._optimizers: dict[Descent, Any] = {}
+        self._starts: dict[Descent, list[Any]] = {}  # weights that others decay to
         self._averages: dict[Descent, Average] = {}
         self._kept: dict[Descent, Kept] = {}
         self._judges: dict[tuple[Phase, Descent], Judge] = {}
@@ -43,14 +45,22 @@ class Descents:
             if descent in self._optimizers:
                 continue
             variables, choice = list(descent.variables), descent.optimizer
+            if descent.started and choice.weight_decay:
+                self._starts[descent] = [tf.constant(v.numpy()) for v in variables]
+                choice = dataclasses.replace(choice, weight_decay=None)
             self._optimizers[descent] = _make(choice)
             self._optimizers[descent].build(variables)
             if choice.average:
-                self._averages[descent] = Average(variables, choice.average)
+                self._averages[descent] = Average(
+                    variables, choice.average, started=descent.started
+                )
             if descent.held_out is not None:
                 average = self._averages.get(descent)
                 self._kept[descent] = Kept(
-                    variables, average, must_gain=descent.must_gain
+                    variables,
+                    average,
+                    must_gain=descent.must_gain,
+                    started=descent.started,
                 )
 
     @property
@@ -88,6 +98,12 @@ class Descents:
         ]
         for descent, gradient in zip(update.descents, gradients, strict=True):
             optimizer = self._optimizers[descent]
+            if descent in self._starts:
+                decay = optimizer.learning_rate * descent.optimizer.weight_decay
+                for variable, known in zip(
+                    descent.variables, self._starts[descent], strict=True
+                ):
+                    variable.assign_sub(decay * (variable - known))
             optimizer.apply(gradient, list(descent.variables))
             if descent in self._averages:
                 self._averages[descent].follow(optimizer.iterations - 1)

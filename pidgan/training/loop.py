@@ -23,7 +23,7 @@ from pidgan.sample.sampling import in_memory
 from pidgan.training.allocator import kept_memory
 from pidgan.training.averages import HeldOut
 from pidgan.training.backend import keras, tf
-from pidgan.training.budget import Budget, Duration, length
+from pidgan.training.budget import Budget, Duration, default_budget, length
 from pidgan.training.callbacks import Callbacks, check_callbacks
 from pidgan.training.chain import Chain, Length, train_links
 from pidgan.training.checkpoint import (
@@ -38,16 +38,14 @@ from pidgan.training.model import Model
 from pidgan.training.networks.updates import assign
 from pidgan.training.pace import Pace
 from pidgan.training.phases import Phase
-from pidgan.training.record import Record
+from pidgan.training.record import DIVERGED, Record, check_losses
 from pidgan.training.setup import Setup, Transforms, choose_family, set_up
+from pidgan.training.start import most_steps, starts_of
 
 CHECKPOINT = "checkpoint.npz"
-DEFAULT_BUDGET = 600.0
 # Duration of one call of the compiled loop: the latency of progress and Ctrl-C.
 CHUNK_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
-# Losses are of order one in normal coordinates; above this, a network has diverged.
-DIVERGED = 1e4
 # Shortest training that is compiled with XLA, which takes some seconds a phase.
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
 
@@ -90,6 +88,7 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], None] | bool | None = True,
     callbacks: Sequence[Any] = (),
+    from_model: str | Path | Model | Chain | None = None,
 ) -> Model | Chain:
     """Train a generator on the training part of a dataset.
 
@@ -120,6 +119,9 @@ def train(
         callbacks: Callbacks of keras, such as `keras.callbacks.CSVLogger("l.csv")` or
             `TensorBoard`, and functions of a step and its losses by name. They are
             told of the losses whenever these are compared on rows not trained on.
+        from_model: Model of a neighbouring sample, or its folder, whose weights the
+            training begins with. Family and settings are those of the start, and the
+            default budget is a fifth.
 
     Returns:
         The model, with the averaged weights or the last ones, whichever are better on
@@ -140,6 +142,7 @@ def train(
     dataset = Dataset.open(dataset)
     check_callbacks(callbacks, dataset.sample)
     own: Any = {"seed": seed, "directory": directory, "resume": resume}
+    begun = None if from_model is None else starts_of(from_model, dataset.sample)
     with training_progress(progress) as show:
         if dataset.sample.links:
             dataset = in_memory(dataset, WHOLE_ROWS, seed=seed, what="a chain")
@@ -149,13 +152,15 @@ def train(
                 functools.partial(train, **given),
                 dataset,
                 length=Length.of(budget, steps, links=len(dataset.sample.links)),
-                default=Length(budget=Duration(DEFAULT_BUDGET)),
+                default=Length(budget=default_budget(from_model)),
+                starts=begun,
                 progress=show,
                 **own,
             )
         duration, pace = length(budget, steps)
-        chosen = choose_family(family, recipe, settings, dataset)
-        lengths: Any = {"budget": duration, "pace": pace}
+        first = None if begun is None else begun[0]
+        chosen = choose_family(family, recipe, settings, dataset, start=first)
+        lengths: Any = {"budget": duration, "pace": pace, "start": first}
         return run_training(
             dataset, chosen, progress=show, callbacks=callbacks, **lengths, **own
         )
@@ -175,16 +180,19 @@ def run_training(
     begin: Pace | None = None,
     callbacks: Sequence[Any] = (),
     transforms: Transforms | None = None,
+    start: Model | None = None,
 ) -> Model:
     """Train a family, given as a value, as `train` does.
 
     A training with a budget begins at the pace `begin`, if one is given. Transforms
     that are given are not fitted to the dataset.
     """
-    now = Budget(budget or Duration(DEFAULT_BUDGET))
+    now = Budget(budget or default_budget(start))
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
-    training = Training(set_up(dataset, chosen, seed=seed, transforms=transforms))
+    known: dict[str, Any] = {"transforms": transforms, "start": start}
+    training = Training(set_up(dataset, chosen, seed=seed, **known))
+    now.most = math.inf if start is None else most_steps(training.setup.phases, dataset)
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
     if resume and checkpoint is not None and checkpoint.is_file():
         training.load(checkpoint)
@@ -278,7 +286,10 @@ class Training:
                     start = time.perf_counter()
                     n, is_watch = self._next(k)
                     losses = self._do(k, n)
-                    self._check(losses, phase, checkpoint)
+                    # A published recipe has no penalty at first, and recovers.
+                    limit = math.inf if self.setup.published else DIVERGED
+                    where = f"phase '{phase.name}' near step {self.step}"
+                    check_losses(losses, limit, where=where, checkpoint=checkpoint)
                     seconds = max(time.perf_counter() - start, 1e-9) / n
                     most = int(CHUNK_SECONDS / seconds)
                     self._chunk = max(1, min(most, 4 * self._chunk))
@@ -430,7 +441,7 @@ class Training:
         """Return the state now; `seconds` are those of a step, 0 if unknown."""
         left = self.last_step - self.step
         expected = seconds * left if seconds or not left else math.inf
-        if self.budget is not None and left:
+        if self.budget is not None and left and math.isinf(self.budget.most):
             expected = self.budget.wait
         return Progress(
             step=self.step,
@@ -441,21 +452,6 @@ class Training:
             held_out=self.record.shown,
         )
 
-    def _check(
-        self, losses: Mapping[str, float], phase: Phase, checkpoint: Path | None
-    ) -> None:
-        # A published recipe has no penalty at first, and recovers from large losses.
-        limit = math.inf if self.setup.published else DIVERGED
-        for name, value in losses.items():
-            if abs(value) < limit:
-                continue
-            kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
-            raise TrainingError(
-                f"training diverged in phase '{phase.name}' near step {self.step}: "
-                f"loss '{name}' is {value:.3g}; lower the learning rates or raise the "
-                f"batch size{kept}"
-            )
-
     def _identity(self) -> dict[str, Any]:
         """Return what must be equal for a checkpoint to be continued."""
         return {
@@ -463,4 +459,5 @@ class Training:
             "family": self.setup.name,
             "settings": dataclasses.asdict(self.settings),
             "seed": self.setup.seed,
+            "start": self.setup.start.get("model"),
         }

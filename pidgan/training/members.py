@@ -44,6 +44,7 @@ def train_members(
     resume: bool = False,
     overwrite: bool = False,
     progress: "Callable[[str, Progress], None] | bool | None" = True,
+    from_model: "str | Path | Model | Chain | None" = None,
 ) -> "list[Model | Chain]":
     """Train and save members with seeds `seed`, `seed` + 100, `seed` + 200, ...
 
@@ -62,6 +63,7 @@ def train_members(
         progress: Whether bars, or lines of a log, are shown; or a function that is
             called with the name of a member and its progress after about every second
             of training.
+        from_model: Model, or its folder, that each member starts from, see `train`.
 
     Returns:
         The members, in order.
@@ -80,11 +82,16 @@ def train_members(
     from pidgan.training.model import open_model
     from pidgan.training.pace import Pace
     from pidgan.training.setup import choose_family
+    from pidgan.training.start import record_of, starts_of
 
     dataset = Dataset.open(dataset)
     links = dataset.sample.links
     duration, pace = length(budget, None if links else steps)
-    chosen = choose_family(family, recipe, settings, dataset)
+    starts = None
+    if from_model is not None:
+        starts = starts_of(from_model, dataset.sample)
+    first = starts[0] if starts else None
+    chosen = choose_family(family, recipe, settings, dataset, start=first)
     folder = Path(directory)
     models: list[Model | Chain] = []
     with training_progress(progress, named=True) as told:
@@ -96,6 +103,8 @@ def train_members(
                 wanted |= {"family": name_of(chosen), "dataset": dataset.info["hash"]}
                 wanted |= {"seed": seed + number * SEED_STEP}
                 wanted |= {"steps": pace.steps if pace else None}
+                if not links:
+                    wanted |= {"start": record_of(first)["model"] if first else ""}
                 _check_member(kept.card, path, wanted)
                 if isinstance(kept, Corrector):
                     raise TrainingError(f"{path} is a corrector, expected a member")
@@ -112,7 +121,9 @@ def train_members(
             }
             if links:
                 own: dict[str, Any] = {"recipe": recipe, "settings": settings}
+                own |= {"from_model": from_model} if not models else {}
                 same = functools.partial(train, family=family, **own)
+                options["starts"] = starts
                 model = _train_chain(same, dataset, models, budget, steps, **options)
             else:
                 begin = Pace.parse(models[0].card.steps) if models else None
@@ -120,6 +131,7 @@ def train_members(
                     "budget": duration,
                     "pace": pace,
                     "begin": begin,
+                    "start": first,
                 }
                 model = run_training(dataset, chosen, **lengths, **options)
             model.save(path, overwrite=overwrite or resume)
@@ -140,6 +152,7 @@ def _train_chain(
     models: Sequence[Any],
     budget: str | float | None,
     steps: int | str | None,
+    starts: Sequence[Any] | None,
     **options: Any,
 ) -> Any:
     """Train a member that is a chain, each link for the steps of the first member's."""
@@ -148,13 +161,15 @@ def _train_chain(
     if not models:
         return train(dataset, budget=budget, steps=steps, **options)
     length = Length(each=tuple(link.steps for link in models[0].card.links))
-    return train_links(train, dataset, length=length, default=length, **options)
+    lengths: dict[str, Any] = {"length": length, "default": length}
+    return train_links(train, dataset, **lengths, starts=starts, **options)
 
 
 def _check_member(card: "Card", path: Path, wanted: Mapping[str, Any]) -> None:
     """Raise if a trained member that is kept is not one of this training."""
     found = {**card.settings, "family": card.family, "seed": card.seed}
     found |= {"steps": card.steps, "dataset": card.dataset.get("hash")}
+    found |= {"start": card.start.get("model", "")}
     for name, value in wanted.items():
         if value is not None and value != found.get(name):
             raise TrainingError(

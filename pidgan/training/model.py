@@ -66,6 +66,8 @@ class Model:
             only one pattern.
         history: Losses by name, each a list, beside "step".
         held_out: Rows never trained on: conditions, targets and "weight".
+        beside: Weights of networks that were trained beside the generator, such as a
+            teacher or a critic: another training may start from them.
     """
 
     card: Card
@@ -75,6 +77,7 @@ class Model:
     patterns: Any
     history: dict[str, list[float]]
     held_out: pd.DataFrame
+    beside: tuple[np.ndarray, ...] = ()
 
     plot = higher.plot
 
@@ -127,7 +130,9 @@ class Model:
             for name, network in networks
             for i, variable in enumerate(network.variables if network else ())
         }
-        return weights | self.conditions.to_arrays() | self.targets.to_arrays()
+        others = {f"beside_{i}": value for i, value in enumerate(self.beside)}
+        transforms = self.conditions.to_arrays() | self.targets.to_arrays()
+        return weights | transforms | others
 
     @checked
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -254,4 +259,8 @@ def _read(
         patterns=patterns,
         history=dict(content["history"]),
         held_out=held_out,
+        beside=tuple(
+            arrays[f"beside_{i}"]
+            for i in range(sum(name.startswith("beside_") for name in arrays))
+        ),
     )

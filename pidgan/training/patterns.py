@@ -6,6 +6,8 @@ unbounded where weights are negative; w is therefore E[w | x, y], which is not
 notices a pattern that is rare, and its gradient vanishes where a rare one is missed.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,14 @@ from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.training.backend import keras, tf
 from pidgan.training.networks.perceptrons import Shape, residual_network
-from pidgan.training.phases import Batch, Descent, Optimizer, Update, over_the_training
+from pidgan.training.phases import (
+    Batch,
+    Descent,
+    Optimizer,
+    Phase,
+    Update,
+    over_the_training,
+)
 
 WIDTH = 32
 BLOCKS = 2
@@ -42,8 +51,20 @@ def pattern_network(*, shape: Shape, seed: int) -> keras.Model:
     return residual_network(inputs, shape.n_patterns, **size, seed=seed)
 
 
-def pattern_update(network: keras.Model) -> Update:
-    """Return the update that every phase of a training does beside its own."""
+def with_patterns(
+    phases: Sequence[Phase], network: keras.Model | None, *, judged: bool = False
+) -> list[Phase]:
+    """Return phases in which the network of the patterns is learnt too, if any.
+
+    Where it is `judged`, rows that are not trained on choose its weights.
+    """
+    if network is None:
+        return list(phases)
+    learnt = _update(network, judged=judged)
+    return [dataclasses.replace(p, updates=[*p.updates, learnt]) for p in phases]
+
+
+def _update(network: keras.Model, *, judged: bool) -> Update:
 
     def log_loss(batch: Batch, seed: Any) -> dict[str, Any]:
         logits = network({"conditions": batch["x"]})
@@ -51,4 +72,6 @@ def pattern_update(network: keras.Model) -> Update:
         return {"patterns": tf.reduce_mean(batch["positive_w"] * each)}
 
     optimizer = Optimizer(LEARNING_RATE, schedule=over_the_training)
-    return Update(log_loss, Descent(network.trainable_variables, optimizer))
+    held_out = log_loss if judged else None
+    descent = Descent(network.trainable_variables, optimizer, held_out=held_out)
+    return Update(log_loss, descent)

@@ -79,7 +79,9 @@ class Descent:
     by their sum with the same factors: the averaged ones, the last ones or earlier ones
     (`pidgan.training.averages`). These end the phase. Weights that `must_gain` are kept
     only if they are better than earlier ones by more than the error. Without `held_out`
-    nothing is averaged, and the phase ends with the last ones.
+    nothing is averaged, and the phase ends with the last ones. Variables that are
+    `started` have weights that were learnt elsewhere: others must be better than these,
+    and decay to these.
     """
 
     variables: Sequence[Any]
@@ -87,6 +89,7 @@ class Descent:
     factors: Mapping[str, float | Schedule] = dataclasses.field(default_factory=dict)
     held_out: Losses | None = None
     must_gain: bool = False
+    started: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer.average and self.held_out is None:

@@ -3,12 +3,17 @@
 import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from pidgan.errors import TrainingError
 from pidgan.training.averages import Blocks, HeldOut, error_of
 from pidgan.training.descents import Descents
 from pidgan.training.networks.updates import energy_score
 from pidgan.training.phases import Family, Phase
+
+# Losses are of order one in normal coordinates; above this, a network has diverged.
+DIVERGED = 1e4
 
 Shown = dict[str, tuple[float, float]]
 
@@ -70,3 +75,16 @@ class Record:
         generator, n_noise = self.family.generator, self.family.n_noise
         score = functools.partial(energy_score, generator, n_noise=n_noise)
         return held_out.losses(score)()
+
+
+def check_losses(
+    losses: Mapping[str, float], limit: float, *, where: str, checkpoint: Path | None
+) -> None:
+    """Raise a TrainingError if a loss is beyond a limit, or no number."""
+    for name, value in losses.items():
+        if not abs(value) < limit:
+            kept = f"; the checkpoint {checkpoint} is from before" if checkpoint else ""
+            raise TrainingError(
+                f"training diverged in {where}: loss '{name}' is {value:.3g}; lower "
+                f"the learning rates or raise the batch size{kept}"
+            )

@@ -21,10 +21,13 @@ from pidgan.training.conditions import ConditionTransform, fit_conditions
 from pidgan.training.families.default import default_name
 from pidgan.training.families.settings_file import read_settings_file
 from pidgan.training.model import Model
-from pidgan.training.patterns import pattern_network, pattern_update
+from pidgan.training.patterns import pattern_network, with_patterns
 from pidgan.training.phases import Family, Phase
 from pidgan.training.rows import Rows, device_rows, feed_rows
+from pidgan.training.start import begin_at, beside, gentler, record_of
+from pidgan.training.start_checks import check_family, check_start, started_settings
 from pidgan.training.targets.energy_fits import fit_energies
+from pidgan.training.targets.tracks import TargetTransform
 
 MIN_TRAINING_ROWS = 50
 PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
@@ -35,11 +38,14 @@ def choose_family(
     recipe: str | None,
     settings: Mapping[str, Any] | str | Path | None,
     data: Sample | Dataset,
+    *,
+    start: Model | None = None,
 ) -> Any:
     """Return the settings of the family that `train` is asked for, as one value.
 
     The default depends on the rows of a dataset; of a sample it is the kind's first.
-    Settings may be a file, which names the family.
+    Settings may be a file, which names the family. With a start, it is the family of
+    the start, and its settings but for those given.
     """
     sample = data.sample if isinstance(data, Dataset) else data
     if isinstance(settings, str | Path):
@@ -49,6 +55,10 @@ def choose_family(
             settings, family=recipe if family is None else family
         )
         family, recipe, settings = found.family, None, found.settings
+    if start is not None and (family is None or isinstance(family, str)):
+        name = check_family(start, recipe or family)
+        settings, recipe = started_settings(start, name, settings or {}), None
+        family = name
     if family is None and recipe is None and isinstance(data, Dataset):
         family = default_name(data)
     if recipe is not None or family is None or isinstance(family, str):
@@ -84,6 +94,7 @@ class Setup:
     phases: Sequence[Phase]  # those of the family, in which the patterns are learnt too
     rows: Rows
     validation: Rows
+    start: dict[str, Any]  # what the card says of the model that it starts from
 
     @property
     def name(self) -> str:
@@ -113,6 +124,7 @@ class Setup:
             seed=self.seed,
             steps=steps,
             plan=plan,
+            start=self.start,
             versions={name: importlib.metadata.version(name) for name in PACKAGES},
         )
         return Model(
@@ -123,6 +135,7 @@ class Setup:
             patterns=self.patterns,
             history=history,
             held_out=self._test_rows(),
+            beside=tuple(v.numpy() for v in beside(self.family)),
         )
 
     def _account(self) -> dict[str, Any]:
@@ -152,12 +165,41 @@ def fit_sample_conditions(sample: Sample, part: Part) -> ConditionTransform:
     )
 
 
+def fit_own_targets(
+    sample: Sample, part: Part, entry: families.Entry, seen: ConditionTransform
+) -> kinds.Targets:
+    """Fit the targets of a sample as a family wants them."""
+    if entry.as_energies:
+        return fit_energies(sample, part, seen)
+    options = {"plain": entry.published, "log_scale": entry.log_scale}
+    return kinds.fit_targets(sample, part, **options)
+
+
+def started_transforms(
+    start: Model, sample: Sample, part: Part, entry: families.Entry
+) -> Transforms:
+    """Return the transforms of a training with a start.
+
+    Conditions, and targets of tracks, stay as the networks know them: directions in
+    which targets of a track hardly vary would move far if their quantiles were fitted
+    again. Those of cells are, unless other cells have energy.
+    """
+    known = start.targets
+    if isinstance(known, TargetTransform):
+        known = kinds.widened(known, part)
+    else:
+        fresh = fit_own_targets(sample, part, entry, start.conditions)
+        known = fresh if kinds.are_alike(fresh, known) else known
+    return Transforms(conditions=start.conditions, targets=known)
+
+
 def set_up(
     dataset: Dataset,
     settings: Any,
     *,
     seed: int,
     transforms: Transforms | None = None,
+    start: Model | None = None,
 ) -> Setup:
     """Fit the transforms, build the networks and bring the rows to the device.
 
@@ -178,20 +220,18 @@ def set_up(
     sums = part_sums(dataset, "train") if is_large else WeightSums.of(part.weights)
     n_rows = round(sums.n_eff)  # mirror images are no rows more
     part = kinds.with_images(sample, part)
-    if transforms is None:
+    if start is not None:
+        check_start(start, sample, part, settings)
+        transforms = started_transforms(start, sample, part, entry)
+    elif transforms is None:
         seen = fit_sample_conditions(sample, part)
         transforms = Transforms(
-            conditions=seen,
-            targets=fit_energies(sample, part, seen)
-            if entry.as_energies
-            else kinds.fit_targets(
-                sample, part, plain=entry.published, log_scale=entry.log_scale
-            ),
+            conditions=seen, targets=fit_own_targets(sample, part, entry, seen)
         )
     conditions, targets = transforms.conditions, transforms.targets
     shape = targets.shape(sample, n_conditions=conditions.n_columns)
     shape = dataclasses.replace(shape, n_rows=n_rows)
-    family, patterns, phases = _networks(settings, shape=shape, seed=seed)
+    family, patterns, phases = _networks(settings, shape=shape, seed=seed, start=start)
     families.warn_outside_ranges(name, settings)
     bring = functools.partial(
         device_rows, sample=sample, conditions=conditions, targets=targets, seed=seed
@@ -224,6 +264,7 @@ def set_up(
         phases=phases,
         rows=rows,
         validation=bring(some_rows(dataset, "validation", most, seed=seed)),
+        start={} if start is None else record_of(start),
     )
 
 
@@ -239,15 +280,14 @@ def with_settings(setup: Setup, settings: Any) -> Setup:
 
 
 def _networks(
-    settings: Any, *, shape: Any, seed: int
+    settings: Any, *, shape: Any, seed: int, start: Model | None = None
 ) -> tuple[Family, Any, Sequence[Phase]]:
     """Return a family, the network of the patterns if any, and all phases."""
     family = families.build_family(settings, shape=shape, seed=seed)
-    if not shape.n_patterns:
-        return family, None, family.phases
-    patterns = pattern_network(shape=shape, seed=seed + 2)
-    learnt = pattern_update(patterns)
-    phases = [
-        dataclasses.replace(p, updates=[*p.updates, learnt]) for p in family.phases
-    ]
+    patterns = None
+    if shape.n_patterns:
+        patterns = pattern_network(shape=shape, seed=seed + 2)
+    phases = with_patterns(family.phases, patterns, judged=start is not None)
+    if start is not None:
+        phases = gentler(phases, begin_at(start, family, patterns))
     return family, patterns, phases

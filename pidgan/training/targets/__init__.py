@@ -31,7 +31,11 @@ from pidgan.training.targets.clusters import cluster_transform
 from pidgan.training.targets.energies import CellEnergies
 from pidgan.training.targets.grid_fits import Stated
 from pidgan.training.targets.sums import find_sums
-from pidgan.training.targets.track_fits import fit_columns, fit_tracks
+from pidgan.training.targets.track_fits import (
+    fit_columns,
+    fit_tracks,
+    widen_tracks,
+)
 from pidgan.training.targets.tracks import TargetTransform
 
 
@@ -127,6 +131,24 @@ def fit_targets(
         threshold=cells.threshold,
         lines=log_scale,
     )
+
+
+def widened(known: TargetTransform, part: Part) -> TargetTransform:
+    """Return known targets of tracks, with quantiles that reach to the last rows."""
+    own = part.targets
+    if known.sums is not None:
+        own = known.sums.rest(own, part.conditions)
+    return widen_tracks(known, own)
+
+
+def are_alike(one: Targets, other: Targets) -> bool:
+    """Return whether the coordinates of two samples are those of the same targets."""
+    mine, others = one.to_arrays(), other.to_arrays()
+    if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in others.items()}:
+        return False
+    if isinstance(one, CellTransform) and isinstance(other, CellTransform):
+        return np.array_equal(one.place, other.place)
+    return True
 
 
 def fit_common_targets(sample: Sample, part: Part) -> TargetTransform:

@@ -61,6 +61,26 @@ def fit_tracks(
     return _fit_continuous(parts, coordinates, weights, apart)
 
 
+def widen_tracks(known: TargetTransform, targets: FloatArray) -> TargetTransform:
+    """Return a transform whose quantiles reach to the last of other rows.
+
+    Targets (n, n_targets) are without sums. Only the outermost knots move: networks
+    that know the coordinates find them as they were.
+    """
+    coordinates = known.coordinates(targets.astype(np.float32))
+    pattern = known.match(coordinates)
+    values = known.spread(coordinates, seed=0)
+    knots = known.knots.copy()
+    for j in range(known.n_targets):
+        free = (pattern >= 0) & (known.patterns[pattern, j] == 1)
+        table = known.table[pattern, j]
+        for k in np.unique(table[free]):
+            rows = values[free & (table == k), j]
+            knots[k, 0] = min(knots[k, 0], rows.min())
+            knots[k, -1] = max(knots[k, -1], rows.max())
+    return dataclasses.replace(known, knots=knots)
+
+
 def _cut(transform: TargetTransform, coordinates: Coordinates) -> TargetTransform:
     """Divide the targets that others are differences of at `CUTS`, with rows enough.
 
