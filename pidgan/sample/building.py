@@ -31,6 +31,7 @@ from pidgan.sample.event_numbers import EventNumbers
 from pidgan.sample.events import EVENT
 from pidgan.sample.grids import Grid, stated_grid
 from pidgan.sample.loading import load_sample
+from pidgan.sample.orientation import warn_exchanged
 from pidgan.sample.rows import SampleRows
 from pidgan.sample.rows import read_rows as read_sample_rows
 from pidgan.sample.splitting import split_events
@@ -154,6 +155,7 @@ def _build(
         discriminant=rows.arrays.get(MASS, np.zeros(0)),
         info=info,
     )
+    warn_exchanged(dataset, rows.where)
     return dataclasses.replace(
         dataset, info={"hash": content_hash(dataset), **dataset.info}
     )
