@@ -40,8 +40,8 @@ from pidgan.training.networks.updates import assign
 from pidgan.training.patterns import with_patterns
 from pidgan.training.phases import Clock, Descent, Family, Phase, Schedule, Update
 
-# Learning rates of a training with a start, in units of those of one without. A larger
-# factor is worse, for 5,000 rows more than for 300,000.
+# Learning rates of a training with a start, in units of those of one without. Larger
+# factors were worse for 5,000 rows.
 RATE = 0.1
 # Share of a phase in which they rise.
 RISE = 0.05
