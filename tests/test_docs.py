@@ -37,6 +37,7 @@ from pidgan.sample.pidcalib import list_pidcalib_samples
 from pidgan.sample.variables import DERIVATIONS, Variable
 from pidgan.sample.weight_file import WeightFile
 from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
+from pidgan.training.families.settings_file import read_settings_file
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -352,8 +353,10 @@ def test_sample_definitions_load(page: Path, tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         if path.stem == "campaign":
             assert planned_bundles(Campaign.open(path))
-            continue
-        assert load_sample(path).name == path.stem
+        elif "[settings]" in text:
+            assert read_settings_file(path).settings
+        else:
+            assert load_sample(path).name == path.stem
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import checked
 from pidgan.notebook import Facts, shown
 from pidgan.report.index_page import refresh_index
 from pidgan.report.page import Picture, Section, Table, with_error, write_page
@@ -182,6 +183,7 @@ class Tuning:
             "version": plan.version,
         }
 
+    @checked
     def save(self, directory: str | Path) -> Path:
         """Write settings.toml, tuning.json, report.html and the front; replace them."""
         folder = Path(directory)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from pidgan.arguments import brief
 from pidgan.errors import PidganWarning, TrainingError
 from pidgan.files.recognition import recognise
 from pidgan.files.seals import add_arrays
@@ -58,9 +59,15 @@ def open_start(start: str | Path | Model | Chain) -> Model | Chain:
 
     Raises:
         TrainingError: It is something else, a bundle for example.
+        TypeError: It is neither a model nor a path.
     """
     if isinstance(start, Model | Chain):
         return start
+    if not isinstance(start, str | Path):
+        raise TypeError(
+            f"from_model is {brief(start)} ({type(start).__name__}), expected a model "
+            "or its folder"
+        )
     path = Path(start)
     if recognise(path) in ("bundle", "collection"):
         raise TrainingError(
