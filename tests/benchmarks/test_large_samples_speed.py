@@ -1,7 +1,7 @@
 """Speed and memory of `prepare` and `train` on a large sample.
 
-Run with `pytest -o addopts= -s tests/benchmarks/test_large_samples.py`. The files are
-made once, from simulated tracks, with fresh masses and events. Both verbs run in
+Run with `pytest -o addopts= -s tests/benchmarks/test_large_samples_speed.py`. The files
+are made once, from simulated tracks, with fresh masses and events. Both verbs run in
 processes of their own, so that the peak memory is theirs. PIDGAN_ROWS sets another
 number of rows, PIDGAN_BUDGET the budget of the training.
 """
