@@ -107,6 +107,10 @@ def train_corrector(
 
 def check_pair(data: Dataset, simulation: Dataset) -> None:
     """Raise a TrainingError unless two datasets are of the same quantities."""
+    if data.info["hash"] == simulation.info["hash"]:
+        raise TrainingError(
+            "data and simulation are the same dataset: there is nothing to correct"
+        )
     own, other = data.sample, simulation.sample
     for sample in (own, other):
         if sample.cells is not None or sample.clusters is not None:
@@ -154,10 +158,6 @@ def check_pair(data: Dataset, simulation: Dataset) -> None:
                 f"the training part of {dataset.sample.name!r} has {n} rows, expected "
                 f"at least {MIN_TRAINING_ROWS}"
             )
-    if data.info["hash"] == simulation.info["hash"]:
-        raise TrainingError(
-            "data and simulation are the same dataset: there is nothing to correct"
-        )
 
 
 def fit_transforms(data: Dataset, simulation: Dataset) -> Transforms:
