@@ -216,7 +216,8 @@ def from_numbers(name: str, datatype: Any, shape: Any, data: Any) -> Array:
     if wrong is not data:
         raise RequestError(f"{name}: data has {brief(wrong)}, expected {datatype}")
     try:
-        return np.array(data, dtype=dtype).reshape(sizes)
+        with np.errstate(over="ignore"):  # infinite, which the status tells
+            return np.array(data, dtype=dtype).reshape(sizes)
     except OverflowError:
         text = f"{name}: data has a number that {datatype} cannot hold"
         raise RequestError(text) from None

@@ -5,6 +5,7 @@ the graph takes it; `keys`, one for each row; or a `seed`, with the number of th
 row or with columns that identify the rows. The last two give the numbers of `apply`.
 """
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,6 +97,7 @@ class ServedModel:
                     f"model {self.name!r} has no input {brief(name)}, only "
                     f"{', '.join(known)}{nearest(name, known)}"
                 )
+        _check_spelling(message.parameters)
         for name in message.wanted or ():
             if name not in self.outputs:
                 raise RequestError(
@@ -166,6 +168,16 @@ class ServedModel:
         if not isinstance(track, str):
             raise RequestError(f"parameter track is {brief(track)}, expected a text")
         return noise.entry_keys(seed=seed, track=track, start=start, stop=start + n)
+
+
+def _check_spelling(parameters: Mapping[str, Any]) -> None:
+    """Raise for a name that is nearly ours; others are for other servers.
+
+    Requests with a `strat` instead of a `start` would all have the same noise.
+    """
+    for name in parameters.keys() - set(PARAMETERS):
+        if close := difflib.get_close_matches(name[:100].lower(), PARAMETERS, 1, 0.75):
+            raise RequestError(f"no parameter {brief(name)}; closest: {close[0]!r}")
 
 
 def _check_beside(message: Message, source: str) -> None:

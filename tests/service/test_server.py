@@ -138,6 +138,7 @@ def test_no_rows_have_no_targets(url: str) -> None:
         ({"keys": [1.0] * 5}, "keys has datatype FP64, expected UINT64 or INT64"),
         ({"parameters": {"seed": -1}}, "parameter seed is -1"),
         ({"parameters": {"seed": True}}, "parameter seed is True"),
+        ({"parameters": {"seed": 1, "strat": 5}}, "no parameter 'strat'; closest: 'st"),
         (
             {"keys": [1] * 5, "parameters": {"track": "K"}},
             "track has no meaning",
