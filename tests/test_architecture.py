@@ -19,13 +19,14 @@ PACKAGE = Path(pidgan.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 
 # Each room may import from those named here, and from itself.
-GROUND = {"errors", "arguments", "arrays", "higher", "notebook", "progress"}
+GROUND = {"errors", "bounds", "arguments", "arrays", "higher", "notebook", "progress"}
 FLOOR = GROUND | {"files", "simulation", "calorimeter"}
 ROOMS = {
     "errors": set(),
+    "bounds": set(),
     "arrays": set(),
     "higher": {"arguments"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "bounds"},
     "notebook": set(),
     "progress": set(),
     "files": GROUND,
@@ -205,6 +206,11 @@ def test_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+    code = "import sys, pidgan.cli; print('numpy' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"  # a third of the time of `pidgan --help`
 
 
 def test_completion_shows_public_names_only() -> None:

@@ -15,7 +15,8 @@ from wrong_arguments import CUTS, INPUTS, is_chosen, time_limit, world  # noqa: 
 import pidgan
 from pidgan.application.conditions import Conditions
 from pidgan.application.quantile_map import QuantileMap, make_quantile_map
-from pidgan.arguments import BOUNDS, checked
+from pidgan.arguments import checked
+from pidgan.bounds import BOUNDS
 from pidgan.bundle.collection import Collection
 from pidgan.efficiency.binning import Binning
 from pidgan.efficiency.working_point import working_point

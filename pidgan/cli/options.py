@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pidgan.arguments import BOUNDS
+from pidgan.bounds import BOUNDS
 from pidgan.bundle.shipped import shipped_names
 from pidgan.cli.completion import binning_names, completes, setting_names
 from pidgan.errors import PidganError

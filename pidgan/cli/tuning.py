@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pidgan.arguments import BOUNDS
+from pidgan.bounds import BOUNDS
 from pidgan.cli import lengths, options
 from pidgan.cli.group import cli, note, shows_progress
 from pidgan.cli.learning import family

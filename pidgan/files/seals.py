@@ -8,10 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from pidgan.errors import PidganError, one_line
-from pidgan.files.mapped import row_blocks
 
 SEAL = "seal"
 """Key of a head under which the hash of all its other content lies."""
@@ -30,6 +27,10 @@ def file_sha256(path: str | Path) -> str:
 
 def add_arrays(digest: Any, arrays: Mapping[str, Any]) -> None:
     """Add names, types, shapes and values of numpy arrays to a hash."""
+    import numpy as np  # the help of the command line does without it
+
+    from pidgan.files.mapped import row_blocks
+
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         for _, block in row_blocks(array) if array.ndim else ():

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pidgan.errors import NtupleError, one_line
 from pidgan.files import xrootd
+
+if TYPE_CHECKING:  # the help of the command line does without numpy
+    import numpy as np
 
 BASKET_ENTRIES = 200_000
 """Entries written at a time, so that whoever reads in chunks need not unpack more."""
@@ -69,7 +70,7 @@ class BranchType:
     The shape is () for one number per entry, (3,) for three, (None,) for any number.
     """
 
-    number: np.dtype[Any]
+    number: "np.dtype[Any]"
     shape: tuple[int | None, ...] = ()
 
     def __str__(self) -> str:
@@ -224,7 +225,7 @@ def add_arrays(
     types: Mapping[str, BranchType],
     entries: int,
     *,
-    make: Callable[[str, tuple[int, ...], np.dtype[Any]], None],
+    make: "Callable[[str, tuple[int, ...], np.dtype[Any]], None]",
     variable: str,
 ) -> Append:
     """Make new arrays in a file of arrays, and return the function that fills them.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,12 @@ from pidgan.report.track_page import TrackData, track_report
 from pidgan.report.weights_section import weight_figures
 from pidgan.sample.cuts import cut_texts
 from pidgan.sample.dataset import Dataset, Part, PartName
+from pidgan.sample.sampling import count_rows, some_rows
 from pidgan.sample.weights import n_eff
 
 FIGURES_SCHEMA = 1
 FLOOR = "test part against samples of the train part of the same size"
+HELD_ROWS = 4_000_000  # rows of a part that are held at most, random ones of more
 KINEMATIC_BINS = 3  # quantile bins along each of the first two conditions
 MAX_FLOOR_SAMPLES = 4
 TRACK_PARTS = 4  # parts of a validation of tracks that its bar counts
@@ -84,7 +87,8 @@ def validate(
         part: Rows to judge. Showers can also be judged on "excluded", the intervals
             that the sample definition keeps out of the training.
         seed: Seed of the noise, of the rows of the floor and of the classifiers.
-        max_rows: Number of rows of the test part that are used at most.
+        max_rows: Number of rows of the test part that are used at most. A part of more
+            than 4 million rows is known by as many random ones.
         c2st_rows: Number of rows of each sample of tracks that the classifiers see.
         progress: Whether a bar, or a line of a log, is shown.
 
@@ -184,6 +188,7 @@ def _validate_tracks(
             "floor": [len(floor.weights) for floor in rows.floors],
             "sum_weights": float(rows.real.weights.sum()),
             "n_eff": n_eff(rows.real.weights),
+            **_random_of(dataset),
         },
         "targets": targets,
         "ties": track_figures.tie_figures(rows),
@@ -269,10 +274,16 @@ def _prepare_rows(
     own = None if where is None else where_of_dataset(dataset, where)
 
     def chosen(name: PartName) -> Part:
-        part = dataset.part(name)
+        part = some_rows(dataset, name, HELD_ROWS, seed=seed)
         return part if own is None else take(part, rows_among(dataset, part, own))
 
-    real = take(chosen("test"), slice(max_rows))
+    real = chosen("test")
+    n = len(real.weights)
+    judged: Any = slice(max_rows)
+    if n > max_rows and _random_of(dataset):
+        rng = np.random.default_rng(seed)
+        judged = np.sort(rng.choice(n, max_rows, replace=False, shuffle=False))
+    real = take(real, judged)
     if not is_usable(real):
         raise DatasetError(
             f"the test part of dataset {sample.name!r} has {len(real.weights)} rows "
@@ -307,6 +318,12 @@ def _prepare_rows(
                 f"dataset {sample.name!r} passes with a positive sum of weights"
             )
     return rows
+
+
+def _random_of(dataset: Dataset) -> dict[str, int]:
+    """Return of how many rows the judged ones are a random part, if they are one."""
+    n = count_rows(dataset, "test")
+    return {"random_of": n} if n > HELD_ROWS else {}
 
 
 def _floor_samples(train: Part, n: int, *, seed: int) -> tuple[Part, ...]:

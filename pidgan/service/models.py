@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from pidgan.application.generating import judge
 from pidgan.application.one_track import MISSING
-from pidgan.arguments import MOST_SEED, brief
+from pidgan.arguments import brief
 from pidgan.arrays import BoolArray
+from pidgan.bounds import MOST_SEED
 from pidgan.bundle import noise
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.collection import SUFFIX, Collection

@@ -11,7 +11,7 @@ import bisect
 import dataclasses
 import re
 
-from pidgan.arguments import MOST_COUNT
+from pidgan.bounds import MOST_COUNT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from pidgan.arguments import MOST_COUNT
+from pidgan.bounds import MOST_COUNT
 from pidgan.errors import PidganError, nearest
 
 
