@@ -11,11 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pidgan import Collection
 from pidgan.application.apply import apply
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.c_file import export_c
 from pidgan.files.tables import find_sources, read_columns, write_trees
-from pidgan.simulation import ANALYSIS_TREE, simulate_analysis
+from pidgan.simulation import (
+    ANALYSIS_TREE,
+    simulate_analysis,
+    simulate_calibration,
+)
 
 needs_training = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="needs tensorflow"
@@ -81,6 +86,40 @@ def test_rdataframe(tmp_path: Path) -> None:
     shares = re.findall(r"(\d+) - *(\d+) +([\d.]+) \+-", done.stdout)
     assert len(shares) == 5
     assert float(shares[0][2]) > 90 > float(shares[-1][2])
+
+
+SNAKEMAKE = os.environ.get("PIDGAN_SNAKEMAKE") or shutil.which("snakemake")
+
+
+@pytest.mark.skipif(
+    SNAKEMAKE is None, reason="needs snakemake, here or in PIDGAN_SNAKEMAKE"
+)
+@needs_training
+def test_snakemake(tmp_path: Path) -> None:
+    (tmp_path / "calib").mkdir()
+    for polarity in ("down", "up"):
+        trees = simulate_calibration("dstar_k", 1000, seed=len(polarity))
+        write_trees(tmp_path / "calib" / f"k_{polarity}.root", trees)
+    command = tmp_path / "bin" / "pidgan"
+    command.parent.mkdir()
+    run = "from pidgan.cli import main; main()"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{run}" "$@"\n')
+    command.chmod(0o755)
+    config = ["hadrons=['k']", "steps=5"]
+    words = [SNAKEMAKE, "-s", EXAMPLES / "snakemake" / "Snakefile", "--cores", 1]
+    done = subprocess.run(
+        [*map(str, words), "--directory", str(tmp_path), "--config", *config],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    logs = [path.read_text() for path in (tmp_path / "logs").glob("*.log")]
+    assert done.returncode == 0, "\n".join([done.stderr, *logs])
+    bundles = Collection.open(tmp_path / "collection.toml").open_bundles()
+    polarities = {one.card.sample.data_taking["polarity"] for one in bundles}
+    assert polarities == {"down", "up"}
+    for place in ("reports/index.html", "maps/k-down.json", "maps/k-up.json"):
+        assert (tmp_path / place).is_file()
 
 
 @pytest.mark.skipif(

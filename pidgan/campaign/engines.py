@@ -30,6 +30,10 @@ LOST_WORKERS = 10
 """Workers that a task may lose before it counts as failed. Batch systems stop some, and
 a training goes on from its checkpoint."""
 
+NO_PAGE = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+"""Options of a scheduler without pages of its own. Any port of this machine serves its
+figures: two campaigns at a time do not meet, and nobody else sees them."""
+
 MEMORY, DISK = "4GB", "10GB"
 """What a job of a batch system asks for unless the options say it."""
 
@@ -190,7 +194,7 @@ def batch_cluster(campaign: Campaign, run: Run, output: Path) -> Any:
         return _cluster_type(run)(
             **given,
             worker_extra_args=extra,
-            scheduler_options={"dashboard": False, "dashboard_address": None},
+            scheduler_options=NO_PAGE,
         )
     except (TypeError, ValueError, KeyError) as error:
         raise CampaignError(
@@ -223,13 +227,15 @@ def engine(campaign: Campaign, run: Run, output: Path) -> Iterator[Any]:
                 n_workers=workers,
                 threads_per_worker=1,
                 memory_limit=0,
-                dashboard_address=None,
+                scheduler_kwargs=NO_PAGE,
                 silence_logs=logging.CRITICAL,
             )
         else:
             (output / "logs" / "batch").mkdir(parents=True, exist_ok=True)
             cluster = batch_cluster(campaign, run, output)
-            cluster.scale(jobs=run.workers or 1)
+            # A job that ends, as its time is over, is followed by another one.
+            number = run.workers or 1
+            cluster.adapt(minimum_jobs=number, maximum_jobs=number)
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
         yield functools.partial(run_on_dask, client=client)

@@ -80,7 +80,7 @@ def _failures(status: CampaignStatus) -> Iterator[Section]:
     """The tasks that failed, and those that wait for them."""
     rows = [
         {
-            "task": task.task,
+            "task": Cell(text=task.task, level="text"),
             "why it is not done": Cell(text=task.reason, level="text"),
             "log": _link("log", task.log, status.output),
         }
@@ -126,15 +126,17 @@ def _row(
 ) -> dict[str, Any]:
     states = {task.state for task in tasks.values()}
     left = next((s for s in ("failed", "running", "waiting") if s in states), "done")
-    row: dict[str, Any] = {"bundle": bundle, "state": left if left != "done" else ""}
+    row: dict[str, Any] = {
+        "bundle": Cell(text=bundle, level="text"),
+        "state": left if left != "done" else "",
+    }
     if page is not None:
         facts, place = page.facts, Path("reports") / page.path
-        row["bundle"] = Cell(text=bundle, href=quote(place.as_posix()))
+        row["bundle"] = Cell(text=bundle, level="text", href=quote(place.as_posix()))
         row["verdict"] = Cell(
             text=str(facts.get("level") or "-"), level=str(facts.get("level", ""))
         )
         row |= _measured(status.output / place.with_name("report.json"))
-        row["pull"] = pull_cell(facts.get("pull"))
     own_map = pages.get((bundle, "systematics"))
     if own_map is not None:
         place = Path("reports") / own_map.path
@@ -144,8 +146,9 @@ def _row(
     row["warnings"] = Cell(text=str(number), level="fair" if number else "")
     row["time"] = _duration(sum(task.seconds for task in tasks.values()))
     if page is not None:
-        worst = str(page.facts.get("worst", "-"))
-        row["worst figure"] = Cell(text=worst, level="text")
+        pull = pull_cell(page.facts.get("pull"))
+        worst = f"{page.facts.get('worst', '-')}, pull {pull.text}"
+        row["worst figure"] = Cell(text=worst, level=f"text {pull.level}".strip())
     return row
 
 
@@ -237,7 +240,10 @@ def _warnings(status: CampaignStatus) -> Iterator[Section]:
             by_text.setdefault(text, []).append(task)
     rows = [
         {
-            "task": tasks[0].task if len(tasks) == 1 else f"{len(tasks)} tasks",
+            "task": Cell(
+                text=tasks[0].task if len(tasks) == 1 else f"{len(tasks)} tasks",
+                level="text",
+            ),
             "warning": Cell(text=text, level="text"),
             "log": _link("log", tasks[0].log, status.output),
         }
