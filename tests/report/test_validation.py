@@ -4,6 +4,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from toy_generator import ToyGenerator, make_card, make_sample
 from pidgan.bundle.card import CardVariable
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.errors import CutError, DatasetError, PidganError, PidganWarning
+from pidgan.report import validation
 from pidgan.report.drawing import plot
 from pidgan.report.page import Picture, Section, Table
 from pidgan.report.report import Report
 from pidgan.report.track_cuts import quantile_edges
 from pidgan.report.validation import validate
-from pidgan.sample.dataset import Dataset
+from pidgan.sample.dataset import PARTS, Dataset
 from pidgan.sample.loading import load_binning
 
 
@@ -45,6 +47,29 @@ def toy_dataset(n: int, *, seed: int = 1, signed: bool = True) -> Dataset:
         split=split,
         info={},
     )
+
+
+def test_rows_of_a_large_dataset_are_a_random_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator, dataset = ToyGenerator(card=make_card()), toy_dataset(6000)
+    own = int((dataset.split == PARTS.index("test")).sum())
+    most = {"max_rows": 500}
+    prepare = partial(validation._prepare_rows, generator, dataset, where=None, **most)
+    first = prepare(seed=1).real.conditions
+    np.testing.assert_array_equal(first, dataset.part("test").conditions[:500])
+    monkeypatch.setattr(validation, "HELD_ROWS", 1000)
+    some, again, other = (prepare(seed=seed).real for seed in (1, 1, 2))
+    assert len(some.weights) == 500
+    np.testing.assert_array_equal(some.conditions, again.conditions)
+    assert not np.array_equal(some.conditions, other.conditions)
+    mine = {tuple(row) for row in dataset.part("test").conditions.tolist()}
+    chosen = {tuple(row) for row in some.conditions.tolist()}
+    assert len(chosen) == 500
+    assert chosen <= mine
+    later = dataset.part("test").conditions[own // 2 :].tolist()
+    assert len(chosen & {tuple(row) for row in later}) > 150  # from everywhere
+    assert validation._random_of(dataset) == {"random_of": own}
 
 
 @pytest.fixture(scope="module")

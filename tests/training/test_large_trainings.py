@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from pidgan.sample import sampling
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.sampling import count_rows, in_memory, part_sums, some_rows
 from pidgan.sample.weights import WeightRegression, n_eff, positive_weights
-from pidgan.training import feed
+from pidgan.training import feed, loop
+from pidgan.training.checkpoint import read_checkpoint
 from pidgan.training.families import parse_settings
 from pidgan.training.feed import Feed
 from pidgan.training.loop import train
+from pidgan.training.model import Model
 from pidgan.training.setup import set_up
 
 SMALL: Any = {
@@ -97,25 +100,22 @@ def test_a_training_repeats_and_continues(
     kaon_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "DRAWS", 2)  # the window moves each 8 steps
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole, early = tmp_path / "whole", tmp_path / "early"
+    steps: Any = {"steps": 26}
 
-    def run(**more: Any) -> Any:
-        return train(kaon_dataset, **SMALL, steps=30, progress=False, **more)
+    def keep_early(progress: Any) -> None:
+        if progress.step >= 12 and not early.exists():
+            shutil.copytree(whole, early)
 
-    model = run()
-
-    def stop(progress: Any) -> None:
-        if progress.step >= 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            kaon_dataset,
-            **SMALL,
-            steps=30,
-            progress=stop,
-            directory=tmp_path / "two",
-        )
-    continued = run(directory=tmp_path / "two", resume=True)
+    model = train(kaon_dataset, **SMALL, **steps, progress=keep_early, directory=whole)
+    state, _ = read_checkpoint(early / loop.CHECKPOINT)
+    assert 0 < state["step"] < 26
+    continued = train(
+        kaon_dataset, **SMALL, **steps, progress=False, directory=early, resume=True
+    )
+    assert isinstance(model, Model)
+    assert isinstance(continued, Model)
     for name, values in model.arrays().items():
         np.testing.assert_array_equal(continued.arrays()[name], values)
     account = model.card.dataset["random_rows"]
