@@ -166,6 +166,11 @@ class ControlClosure:
             f"({100 * self.outside_fraction:.2f} % of the weights)"
         )
         lines += [f"left out, {why}: {n} rows" for why, n in self.dropped.items()]
+        if not self.has_generator and any("not constant" in c.flags for c in self):
+            lines.append(
+                "not constant: the map alone gives all rows of one of its bins the "
+                "same efficiency; with the generator, each has that of its conditions"
+            )
         if self.shared:
             lines.append(f"rows that made the map too: {self.shared:.0%}")
         lines += [

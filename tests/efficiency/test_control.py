@@ -98,11 +98,15 @@ def test_the_uncertainty_of_the_map_enters_chi2() -> None:
 
 
 def test_a_factor_that_is_not_constant_is_flagged_and_scaled() -> None:
-    (one,) = closure(EXACT, control(3, slope=0.1), cuts=CUTS[1], **GIVEN)
+    whole = closure(EXACT, control(3, slope=0.1), cuts=CUTS[1], **GIVEN)
+    one = whole[0]
     assert "not constant" in one.flags
     assert one.scale > 1
-    (flat,) = closure(EXACT, control(3), cuts=CUTS[1], binning={"P": 3}, **GIVEN)
-    assert flat.scale == 1.0
+    hint = "the map alone gives all rows of one of its bins"
+    assert hint in whole.text()
+    flat = closure(EXACT, control(3), cuts=CUTS[1], binning={"P": 3}, **GIVEN)
+    assert flat[0].scale == 1.0
+    assert hint not in flat.text()
 
 
 def analysis(
