@@ -129,6 +129,16 @@ def test_a_second_comparison_has_to_be_better_by_more() -> None:
     assert second.error == first.error
 
 
+def test_each_trial_that_was_compared_counts_once(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.training.search.comparison import count_compared
+
+    names = ("trial-3.json", "trial-3-speed.json", "trial-3-seed-1.npy", "default.onnx")
+    for name in (*names, "trial-12.json"):
+        (tmp_path / name).touch()
+    assert count_compared(tmp_path) == 2
+
+
 def test_operations_are_those_of_the_networks(kaon_model) -> None:
     from pidgan.training.export_cost import operations
 

@@ -61,7 +61,7 @@ class SettingsFile:
     def origin(self) -> str:
         """Return in one line where the settings come from."""
         known = self.provenance
-        words = [str(known.get("result", "settings of a file"))]
+        words = [str(known.get("result", "settings of a file")).rstrip(".")]
         if "sample" in known:
             words.append(f"found on {known['sample']}")
         if "steps" in known:

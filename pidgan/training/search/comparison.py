@@ -117,6 +117,11 @@ def compare_scores(
     )
 
 
+def count_compared(folder: Path) -> int:
+    """Return the number of trials in a folder; `trial-1-speed.json` is of trial 1."""
+    return sum(path.stem.count("-") == 1 for path in folder.glob("trial-*.json"))
+
+
 class Comparison:
     """The trainings of the comparison, of which this process does some."""
 
@@ -162,10 +167,10 @@ class Comparison:
         default = np.array([self._read("default", k) for k in numbers])
         best = np.full_like(default, np.nan)
         for k in numbers:
-            found = self._read("best", k)
-            if found.shape == best[k].shape:
-                best[k] = found
-        count = len(list((self.folder / FOLDER).glob("trial-*.json")))
+            scores = self._read("best", k)
+            if scores.shape == best[k].shape:
+                best[k] = scores
+        count = count_compared(self.folder / FOLDER)
         return compare_scores(
             default[:, 0], best[:, 0], default[0, 1], comparisons=count
         )
