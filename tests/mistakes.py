@@ -48,6 +48,12 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("closure kmap.json -o c.json", USAGE, ("DATASET|FILE",)),
     ("closure kaon.onnx kaon -o c.json", DATA, ("kaon.onnx", "efficiency map")),
     ("closure kmap.json kaonn -o c.json", DATA, ("kaonn", "'kaon'")),
+    ("tune kaonn -o t", DATA, ("kaonn", "'kaon'")),
+    ("tune kaon -o t --trials 0", USAGE, ("--trials", "'0'", "from 1")),
+    ("campaign campain.toml", DATA, ("campain.toml", "no such file")),
+    ("campaign kmap.json", DATA, ("kmap.json",)),
+    ("serve kaon.onx --no-grpc", DATA, ("kaon.onx", "'kaon.onnx'")),
+    ("serve kaon.onnx --http-port 70000", USAGE, ("--http-port", "70000", "65535")),
     # A value of the wrong form.
     ("train kaon -o m --set width", USAGE, ("'width'", "NAME=VALUE")),
     ("compare kaon --set width=3 -o f", USAGE, ("'width'", "FAMILY.NAME=VALUE")),

@@ -160,6 +160,19 @@ class Tree(Protocol):
         """Begin a copy of some branches, in pieces of `rows`, and of new branches."""
 
 
+class PlainTree:
+    """What a tree answers whose branches are arrays that any copy has as they are."""
+
+    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
+        return {}, {}
+
+    def doubtful(self) -> list[str]:
+        return []
+
+    def try_copy(self, branches: Sequence[str]) -> bool:
+        return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A file format: its names, and the functions that know its library.

@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     train = pidgan.train
 
     def counted(dataset: Any, **given: Any) -> Any:
-        trained.append(dataset.sample.name)
+        trained.append(pidgan.Dataset.open(dataset).sample.name)
         return train(dataset, **given)
 
     monkeypatch.setattr(pidgan, "train", counted, raising=False)

@@ -226,6 +226,7 @@ def test_bins_of_a_map_are_edges_numbers_or_names() -> None:
         run_systematics(GENERATOR, frame, cuts="DLLk > 2", binning="hadrons")
 
 
+@pytest.mark.filterwarnings("ignore:.*too coarse")
 def test_same_input_gives_the_same_map(toy_map: EfficiencyMap) -> None:
     frame = reference_frame(
         np.random.default_rng(1), 16_000, Truth(3, size=0.15), background=0.05

@@ -20,7 +20,7 @@ from pidgan.files.processes import THREAD_NUMBERS, Processes
 from pidgan.progress import Bar, Lines
 
 NAMES = ("kaon", "pion")
-MOST_SECONDS = 60.0
+MOST_SECONDS = 300.0
 
 
 def double(n: int) -> int:

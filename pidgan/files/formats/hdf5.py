@@ -26,6 +26,7 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    PlainTree,
     add_arrays,
     common_length,
     entry_shape,
@@ -72,7 +73,7 @@ class _Column:
 
 @final
 @dataclass(frozen=True)
-class Hdf5Datasets:
+class Hdf5Datasets(PlainTree):
     """The datasets of an open HDF5 file."""
 
     file: Any
@@ -113,15 +114,6 @@ class Hdf5Datasets:
                     f"dataset {name!r} has {length} entries, expected {expected}"
                 )
         return {name: self._columns[name].read(piece) for name in branches}
-
-    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
-        return {}, {}
-
-    def doubtful(self) -> list[str]:
-        return []
-
-    def try_copy(self, branches: Sequence[str]) -> bool:
-        return True
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int

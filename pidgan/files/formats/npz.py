@@ -21,6 +21,7 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    PlainTree,
     add_arrays,
     common_length,
     entry_shape,
@@ -42,7 +43,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 @final
 @dataclass(frozen=True)
-class NpzArrays:
+class NpzArrays(PlainTree):
     """The arrays of a .npz file."""
 
     file: Mapping[str, np.ndarray]
@@ -84,15 +85,6 @@ class NpzArrays:
             name: array.reshape(len(array), *entry_shape(array.shape[1:]))
             for name, array in found.items()
         }
-
-    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
-        return {}, {}
-
-    def doubtful(self) -> list[str]:
-        return []
-
-    def try_copy(self, branches: Sequence[str]) -> bool:
-        return True
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int

@@ -17,7 +17,14 @@ from typing import Any, final
 import numpy as np
 
 from pidgan.errors import NtupleError
-from pidgan.files.trees import Addition, Append, BranchType, entry_shape, row_slices
+from pidgan.files.trees import (
+    Addition,
+    Append,
+    BranchType,
+    PlainTree,
+    entry_shape,
+    row_slices,
+)
 
 _AXES = 4  # showers, r, phi, z
 
@@ -32,7 +39,7 @@ def is_par04(file: Any) -> bool:
 
 @final
 @dataclass(frozen=True)
-class Par04Showers:
+class Par04Showers(PlainTree):
     """The showers of all energies of an open file, from the lowest energy up."""
 
     file: Any
@@ -75,15 +82,6 @@ class Par04Showers:
                 else:
                     found.append(np.full(n, energy if name == "energy" else self.angle))
         return {name: np.concatenate(found) for name, found in parts.items()}
-
-    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
-        return {}, {}
-
-    def doubtful(self) -> list[str]:
-        return []
-
-    def try_copy(self, branches: Sequence[str]) -> bool:
-        return True
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int

@@ -21,6 +21,7 @@ from pidgan.files.trees import (
     Append,
     BranchType,
     Format,
+    PlainTree,
     entry_shape,
     remote_options,
 )
@@ -30,7 +31,7 @@ _RECORD = RECORD.encode()
 
 @final
 @dataclass(frozen=True)
-class ParquetTable:
+class ParquetTable(PlainTree):
     """The table of an open Parquet file."""
 
     file: Any
@@ -84,15 +85,6 @@ class ParquetTable:
 
     def arrays(self, piece: Any, branches: Sequence[str]) -> dict[str, Any]:
         return {name: _array(piece.column(name), name) for name in branches}
-
-    def lossy(self) -> tuple[dict[str, str], dict[str, str]]:
-        return {}, {}
-
-    def doubtful(self) -> list[str]:
-        return []
-
-    def try_copy(self, branches: Sequence[str]) -> bool:
-        return True
 
     def copy(
         self, new: Any, addition: Addition, *, kept: Sequence[str], rows: int

@@ -34,7 +34,7 @@ def optuna() -> Any:
         import optuna as module
     except ModuleNotFoundError:
         raise PidganError(
-            'a search needs optuna; install it with the extra "tune" of pidgan'
+            'a search needs optuna: pip install ".[tune]" in the source tree'
         ) from None
     module.logging.set_verbosity(module.logging.ERROR)
     return module
