@@ -3,7 +3,7 @@
     PIDGAN_CAMPAIGN=1 pytest -n 0 -s tests/campaign/test_whole.py
 
 runs one of 12 bundles with two workers, of which one is killed twice, and compares its
-speed with one worker. It takes some ten minutes on two cores that do nothing else.
+speed with one worker. It takes several minutes on two cores that do nothing else.
 """
 
 import contextlib
