@@ -95,6 +95,11 @@ def _run_after(job: Job, known: Sequence[Outcome], *before: Outcome) -> Outcome:
 
 def _outcome(future: Any, job: Job) -> Outcome | None:
     """Return what a future holds; None if its task waits for one that was lost."""
+    if future.cancelled():
+        raise CampaignError(
+            "the connection to the Dask scheduler was lost; nothing that is done is "
+            "lost, and the same command goes on"
+        )
     error = future.exception()
     if error is None:
         outcome: Outcome = future.result()
