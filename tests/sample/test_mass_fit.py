@@ -11,7 +11,8 @@ from pidgan.errors import FitError
 from pidgan.sample import mass_fit
 from pidgan.sample.definition import Discriminant
 from pidgan.sample.mass_shapes import BACKGROUNDS, SIGNALS, Component
-from pidgan.sample.sweights import _NODES, _curves, _without_own_row, compute_sweights
+from pidgan.sample.own_row import _NODES, _curves, _without_own_row
+from pidgan.sample.sweights import compute_sweights
 
 #: Toys at each share of signal; the bounds below are meant for 200.
 N_TOYS = int(os.environ.get("PIDGAN_TOYS", "14"))
