@@ -23,6 +23,7 @@ from pidgan.campaign.records import BEAT_SECONDS, Record, Records, sizes_of
 from pidgan.campaign.stages import do_stage
 from pidgan.campaign.tasks import Task, inputs_of
 from pidgan.errors import CampaignError, PidganError, PidganWarning, one_line
+from pidgan.files.beats import beating
 
 STOP_SECONDS = 20.0
 """Time in which a task may write a checkpoint after its parent has ended."""
@@ -93,20 +94,10 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def _beating(record: Record, path: Path) -> Iterator[None]:
     """Write a record now, every few seconds, and at the end."""
-    ended = threading.Event()
-    record.write(path)
-
-    def beat() -> None:
-        while not ended.wait(BEAT_SECONDS):
-            record.write(path)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with beating(lambda: record.write(path), BEAT_SECONDS):
+            yield
     finally:
-        ended.set()
-        thread.join()
         record.write(path)
 
 

@@ -33,7 +33,7 @@ def add_arrays(digest: Any, arrays: Mapping[str, Any]) -> None:
 
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        for _, block in row_blocks(array) if array.ndim else ():
+        for _, block in row_blocks(np.atleast_1d(array)):
             whole = np.ascontiguousarray(block)
             digest.update(whole.data.cast("B") if whole.size else b"")
 

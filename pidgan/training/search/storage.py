@@ -7,7 +7,6 @@ trial gives signs of life; a trial whose process has ended, or has given none fo
 """
 
 import contextlib
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.errors import PidganError
+from pidgan.files.beats import beating
 from pidgan.files.leftovers import has_ended, this_run
 
 JOURNAL = "study.journal"
@@ -101,21 +101,17 @@ class Study:
     @contextlib.contextmanager
     def alive(self, trial: Any) -> Iterator[None]:
         """Give signs of life of a trial while a block lasts."""
-        place, stop = self._beat(trial.number), threading.Event()
+        place = self._beat(trial.number)
         place.touch()
 
         def beat() -> None:
-            while not stop.wait(BEAT_SECONDS):
-                with contextlib.suppress(OSError):
-                    place.touch()
+            with contextlib.suppress(OSError):
+                place.touch()
 
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
         try:
-            yield
+            with beating(beat, BEAT_SECONDS):
+                yield
         finally:
-            stop.set()
-            thread.join()
             with contextlib.suppress(OSError):
                 place.unlink()
 
