@@ -24,7 +24,7 @@ import argparse
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -321,12 +321,23 @@ def summarise(frame: pd.DataFrame) -> str:
 KINDS = ("cut", "small", "product", "events")
 
 
-def main() -> None:
-    """Run the experiments that are missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def run_missing(
+    text: str | None,
+    kinds: Sequence[str],
+    experiment: Callable[..., Iterable[dict[str, Any]]],
+    summarise: Callable[[pd.DataFrame], str],
+    file: Path,
+    *,
+    experiments: int,
+) -> None:
+    """Run the experiments of each kind that are missing, and write the table.
+
+    Arguments of the command line say how many, where and for how long.
+    """
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--experiments", type=int, default=1200)
-    parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--experiments", type=int, default=experiments)
+    parser.add_argument("--only", choices=kinds)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
@@ -335,7 +346,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     limit = time.monotonic() + 60 * arguments.minutes
     frames = []
-    for kind in [arguments.only] if arguments.only else KINDS:
+    for kind in [arguments.only] if arguments.only else kinds:
         path = folder / f"{kind}.parquet"
         done = pd.read_parquet(path) if path.exists() else pd.DataFrame()
         first = int(done["experiment"].max()) + 1 if len(done) else 0
@@ -350,7 +361,13 @@ def main() -> None:
     table = summarise(pd.concat(frames))
     print(table)
     if not arguments.only:
-        (EXPLANATION / "coverage_fits.inc").write_text(table + "\n")
+        file.write_text(table + "\n")
+
+
+def main() -> None:
+    """Run the experiments that are missing, and write the table."""
+    file = EXPLANATION / "coverage_fits.inc"
+    run_missing(__doc__, KINDS, experiment, summarise, file, experiments=1200)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,8 @@ smoothing and systematic effect. What is found is kept in FOLDER, and another ca
 on from there. The script writes `docs/explanation/coverage_simulation.inc`.
 """
 
-import argparse
 import math
-import time
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +38,7 @@ from coverage_fits import (
     draw_weights,
     least,
     numbers,
+    run_missing,
 )
 
 from pidgan.bundle.card import SIMULATED, Card, CardVariable
@@ -223,34 +220,12 @@ def summarise(frame: pd.DataFrame) -> str:
 
 def main() -> None:
     """Run the experiments that are missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--experiments", type=int, default=1000)
-    parser.add_argument("--only", choices=KINDS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    folder: Path = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
-    limit = time.monotonic() + 60 * arguments.minutes
-    frames = []
-    for kind in [arguments.only] if arguments.only else KINDS:
-        path = folder / f"{kind}.parquet"
-        done = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-        first = int(done["experiment"].max()) + 1 if len(done) else 0
-        records: list[dict[str, Any]] = []
-        for number in range(first, arguments.experiments):
-            if time.monotonic() > limit:
-                break
-            records.append(experiment(kind, number, seed=arguments.seed))
-        frame = pd.concat([done, pd.DataFrame(records)], ignore_index=True)
-        frame.to_parquet(path)
-        frames.append(frame)
-    table = summarise(pd.concat(frames))
-    print(table)
-    if not arguments.only:
-        (EXPLANATION / "coverage_simulation.inc").write_text(table + "\n")
+    file = EXPLANATION / "coverage_simulation.inc"
+
+    def records(kind: str, number: int, *, seed: int) -> list[dict[str, Any]]:
+        return [experiment(kind, number, seed=seed)]
+
+    run_missing(__doc__, KINDS, records, summarise, file, experiments=1000)
 
 
 if __name__ == "__main__":
