@@ -24,10 +24,12 @@ from pidgan.cli import (  # noqa: F401
     correcting,
     efficiencies,
     learning,
+    pid_efficiencies,
     plotting,
     serving,
     simulating,
     tuning,
+    working_points,
 )
 from pidgan.cli.group import cli, fail, tell
 from pidgan.cli.verbs import Shown

@@ -1,11 +1,13 @@
-"""Options for files of pictures."""
+"""Options for files of pictures, and their writer."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
+import pidgan
 from pidgan.cli import options
+from pidgan.cli.group import note
 
 
 def picture(context: click.Context, parameter: Any, path: Path | None) -> Path | None:
@@ -28,3 +30,9 @@ plot_option = click.option(
     help="File for pictures of the efficiencies in bins: .png, .pdf or .svg; a name "
     "without suffix is a folder. Needs the training dependencies.",
 )
+
+
+def draw(found: Any, path: Path, *, overwrite: bool) -> None:
+    """Write the pictures of a result, and say which files they are."""
+    for written in pidgan.plot(found).save(path, overwrite=overwrite):
+        note(str(written))
