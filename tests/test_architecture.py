@@ -72,7 +72,7 @@ OWNERS = {
     "tqdm": "progress",
     "jinja2": "report/page",
 }
-MAX_LINES, MANY_LINES, MANY_FILES = 600, 450, 6
+MAX_LINES, MANY_LINES, MANY_FILES = 600, 450, 5
 # Not heavy, but a help text needs none of them.
 FOR_WORK = ("pandas", "pydantic", "fsspec", "scipy", "pyarrow")
 HEAVY = ("keras", "tensorflow", "uproot", "onnxruntime", "matplotlib", "sklearn")

@@ -34,7 +34,7 @@ from pidgan.training.search.plan import (
     publish,
     searched,
 )
-from pidgan.training.search.scores import choose_metric, judged_rows, some_rows
+from pidgan.training.search.scores import choose_metric, judged_rows, spread_rows
 from pidgan.training.search.storage import Study, optuna
 from pidgan.training.search.trials import run_trial
 from pidgan.training.setup import Setup, set_up
@@ -221,7 +221,7 @@ def _search(
             start = time.perf_counter()
             if rows is None:
                 model = setup.model(setup.settings, steps=0, history={})
-                part = some_rows(setup.dataset.part("validation"), MOST_ROWS)
+                part = spread_rows(setup.dataset.part("validation"), MOST_ROWS)
                 rows = judged_rows(model, part)
             run_trial(study, plan, setup, rows, progress=show)
             clock.add(time.perf_counter() - start)

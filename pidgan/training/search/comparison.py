@@ -39,7 +39,7 @@ from pidgan.training.search.scores import (
     mean_with_error,
     row_scores,
     row_weights,
-    some_rows,
+    spread_rows,
 )
 from pidgan.training.search.storage import Study
 
@@ -196,7 +196,7 @@ class Comparison:
                 resume=False,
                 progress=progress,
             )
-            rows = judged_rows(model, some_rows(self.dataset.part("test"), MOST_ROWS))
+            rows = judged_rows(model, spread_rows(self.dataset.part("test"), MOST_ROWS))
             found = [row_scores(model, rows, plan.metric), row_weights(rows)]
         except TrainingError:
             if side == "default":

@@ -73,7 +73,7 @@ def judged_rows(model: Model, part: Part) -> Rows:
     )
 
 
-def some_rows(part: Part, most: int) -> Part:
+def spread_rows(part: Part, most: int) -> Part:
     """Return at most so many rows of a part, spread over all of it.
 
     Of showers, whose rows are long, there are fewer.
