@@ -157,9 +157,9 @@ def efficiency(
     """
     periods = parse_periods(tracks, [*maps, *tables])
     from pidgan.efficiency.fit_inputs import write_fit_workspace
-    from pidgan.efficiency.misid_matrix import misid_matrix
-    from pidgan.efficiency.periods import check_shares, efficiency_of_periods
-    from pidgan.efficiency.pid_efficiency import write_efficiency_columns
+    from pidgan.efficiency.misid_matrix import matrix_of_periods, misid_matrix
+    from pidgan.efficiency.period_maps import check_shares
+    from pidgan.efficiency.periods import columns_of_periods, efficiency_of_periods
     from pidgan.efficiency.selections import open_maps
     from pidgan.efficiency.transfer import transfer_maps
     from pidgan.files.writing import writing_file
@@ -177,10 +177,6 @@ def efficiency(
     if shares:
         check_shares(shares)
     opened, *others = (open_maps(own) for _, own in periods)
-    for name, path in (("columns", columns), ("pyhf", pyhf), ("matrix", matrix)):
-        if shares and path is not None:
-            text = f"--{name} takes no maps with shares of the luminosity"
-            raise click.UsageError(text)
     if transfer is not None:
         if others:
             raise click.UsageError("--transfer takes the maps of one period")
@@ -216,8 +212,9 @@ def efficiency(
         content["ratios"] = [quotient.content() for quotient in quotients]
     if columns is not None:
         names = ("cuts", "where", "species_from", "conditions", "trust")
-        written = write_efficiency_columns(
-            opened,
+        written = columns_of_periods(
+            [opened, *others],
+            shares or [1.0],
             list(files),
             columns,
             suffix=suffix,
@@ -232,8 +229,13 @@ def efficiency(
     if pyhf is not None:
         note(str(write_fit_workspace(found, pyhf, overwrite=overwrite)))
     if matrix is not None:
-        rates = misid_matrix(
-            opened, list(files), given["cuts"], suffix=suffix, **_without_cuts(given)
+        more = {**_without_cuts(given), "suffix": suffix}
+        rates = (
+            matrix_of_periods(
+                [opened, *others], shares, list(files), given["cuts"], **more
+            )
+            if others
+            else misid_matrix(opened, list(files), given["cuts"], **more)
         )
         for path in rates.save(matrix, overwrite=overwrite):
             note(str(path))

@@ -9,7 +9,8 @@ efficiency, `pid_efficiency` the efficiency of selections on an analysis ntuple.
 a track, `made_by` which of them serves a row, `events` rows that fluctuate together,
 `binning` bins of conditions, `selections` selections of several tracks, `table_files`
 tables as files, `map_averages` averages over bins, `variation_parts` parts of an
-uncertainty, `periods` means over periods, `quoted` rounded numbers. `control` compares
+uncertainty, `periods` means over periods, `period_maps` their maps, `quoted` rounded
+numbers. `control` compares
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
 puts its factor into a map. `control_rows` reads control samples, and `counted` counts
 signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
@@ -33,6 +34,7 @@ __all__ = [
     "map_averages",
     "map_card",
     "misid_matrix",
+    "period_maps",
     "periods",
     "pid_efficiency",
     "quoted",

@@ -6,10 +6,11 @@ eigenvariations hold
 
     prod_t e_t + sum_t (prod_{s != t} e_s) m_k(t),      C = sum_k m_k m_k^T,
 
-one column for each m_k. They are eigenvectors of C in a metric that counts a bin by the
-rows of the reference in it, so that few of them carry nearly all of the variance. What
-is left is added as if it were the same error everywhere, which is never too small. A
-replica has every track's efficiency with the map drawn from C and from its variations.
+one column for each m_k; with several periods, they are of the mean of such products.
+The m_k are eigenvectors of C in a metric that counts a bin by the rows of the reference
+in it, so that few of them carry nearly all of the variance. What is left is added as if
+it were the same error everywhere, which is never too small. A replica has every track's
+efficiency with the map drawn from C and from its variations.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ import numpy as np
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.eigen_variations import EIGEN_SHARE, MAX_EIGEN
+from pidgan.efficiency.period_maps import SIGN
+from pidgan.efficiency.selection_table import SelectionTable, mean_product
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.track_maps import Maps, parts_of
 from pidgan.errors import MapError
@@ -29,7 +32,7 @@ MAX_SIZE = 6000
 """Largest number of bins times selections of a map whose covariance is decomposed."""
 
 Shift = list[dict[str, FloatArray]]
-"""By selection and track, the shift (n_bins,) of the efficiency in every bin."""
+"""By selection and factor, the shift (n_bins,) of the efficiency in every bin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,38 +89,34 @@ class ColumnVariations:
         return cls(shifts=shifts, replicas=drawn)
 
     def evaluate(
-        self,
-        selection: int,
-        efficiency: Mapping[str, FloatArray],
-        places: Mapping[str, IntArray],
+        self, selection: int, table: SelectionTable, places: Mapping[str, IntArray]
     ) -> Iterator[tuple[str, Any]]:
         """Yield the efficiency (n,) of candidates in each column; NaN outside a map.
 
-        `efficiency` has that of every bin by track, `places` the bin of each row.
+        `table` is that of the selection, `places` has the bin of each row by factor.
         """
         if not self.names:
             return
-        inside = np.all([places[t] >= 0 for t in efficiency], axis=0)
-        factors = {t: e[places[t]] for t, e in efficiency.items()}
-        nominal = np.where(inside, np.prod(list(factors.values()), axis=0), np.nan)
-        slopes = {
-            t: np.prod([f for s, f in factors.items() if s != t], axis=0)
-            for t in factors
-        }
+        inside = np.all([places[f] >= 0 for f in table.efficiency], axis=0)
+        factors = {f: e[places[f]] for f, e in table.efficiency.items()}
+        mean, slopes = mean_product(table.terms, factors)
+        nominal = np.where(inside, mean, np.nan)
         for name, shift in self.shifts.items():
             value = nominal.copy()
-            for track, own in shift[selection].items():
-                value += slopes[track] * own[places[track]]
+            for factor, own in shift[selection].items():
+                value += slopes[factor] * own[places[factor]]
             yield name, value.astype(np.float32)
         for name, shift in self.replicas.items():
-            value = np.where(inside, 1.0, np.nan)
-            for track, e in efficiency.items():
-                value *= (e + shift[selection].get(track, 0.0))[places[track]]
-            yield name, value.astype(np.float32)
+            drawn = {
+                f: (e + shift[selection].get(f, 0.0))[places[f]]
+                for f, e in table.efficiency.items()
+            }
+            value, _ = mean_product(table.terms, drawn)
+            yield name, np.where(inside, value, np.nan).astype(np.float32)
 
 
 Place = tuple[int, str, slice, int]
-"""A selection, a track of it, the bins of the map among those of the track, its cut."""
+"""A selection, a factor of it, the bins of the map among those of the factor, a cut."""
 
 
 def _users(
@@ -135,7 +134,7 @@ def _users(
 
 def _name_of(number: int, users: Sequence[tuple[EfficiencyMap, list[Place]]]) -> str:
     """Return a name for a map among several: its first track, perhaps numbered."""
-    first = [places[0][1] for _, places in users]
+    first = [places[0][1].replace(SIGN, "_") for _, places in users]
     track = first[number]
     if first.count(track) == 1:
         return track

@@ -59,7 +59,7 @@ def fit_workspace(
         is "mu".
 
     Raises:
-        MapError: A bin has no efficiency.
+        MapError: A bin has no efficiency, or periods have different rows.
 
     Example:
         >>> found = pid_efficiency(maps, "out.root", binning={"B_M": 20})
@@ -69,7 +69,13 @@ def fit_workspace(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share:g}, expected above 0 and at most 1")
-    (rows,) = (cast(RowSample, sample) for sample in found.estimates.samples)
+    rows, *others = (cast(RowSample, one) for one in found.estimates.samples)
+    # Periods have the same rows, unless a bundle has not generated all of them.
+    if any(not np.allclose(one.sums, rows.sums, rtol=1e-9) for one in others):
+        raise MapError(
+            "the periods use different rows of the ntuple, so that a bin has no one "
+            "yield; make one workspace for each period"
+        )
     sizes, nominal = _yields(found, rows)
     shifts = _shifts(found, np.tile(sizes, len(rows.selections)), share)
     channels: list[Any] = []

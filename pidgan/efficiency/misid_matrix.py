@@ -7,7 +7,7 @@ cuts of one map its calibration sample.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency import quoted
 from pidgan.efficiency.estimates import Estimates, stack
+from pidgan.efficiency.period_maps import check_periods, check_shares, suffix_of
+from pidgan.efficiency.periods import mean_estimates
 from pidgan.efficiency.pid_efficiency import pid_efficiency
 from pidgan.efficiency.selections import open_maps
-from pidgan.efficiency.track_maps import GivenMap, as_track_maps
+from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps
 from pidgan.errors import MapError
 from pidgan.files.frames import Rows
 from pidgan.files.writing import writing_file
@@ -192,4 +194,36 @@ def misid_matrix(
         selections=tuple(named),
         cuts=tuple(named.values()),
         estimates=stack(part.estimates for part in parts),
+    )
+
+
+def matrix_of_periods(
+    periods: Sequence[Maps],
+    shares: Sequence[float],
+    files: Rows,
+    cuts: Mapping[str, str] | str | Sequence[str] | None = None,
+    *,
+    suffix: str = "",
+    **options: Any,
+) -> MisIDMatrix:
+    """Return the mean of the matrices of several periods, as `efficiency_of_periods`.
+
+    Args:
+        periods: Maps by track of each period.
+        shares: Share of the luminosity of each period; they sum to 1.
+        files: Files, or rows in memory, with columns of the bundle of each period.
+        cuts: Selections, as in `misid_matrix`.
+        suffix: Suffix of the columns, if it is the same for all periods.
+        options: Further arguments of `pid_efficiency`.
+    """
+    check_shares(shares)
+    check_periods(periods, all_cuts=cuts is None)
+    found = [
+        misid_matrix(
+            maps, files, cuts, suffix=suffix or suffix_of(maps, files), **options
+        )
+        for maps in periods
+    ]
+    return replace(
+        found[0], estimates=mean_estimates([m.estimates for m in found], shares)
     )

@@ -6,122 +6,25 @@ then the mean over the periods, weighted by their shares. Rows that several peri
 in common fluctuate together, and the errors of their maps are independent.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pidgan.application.record import find_made
+from pidgan.application.conditions import Conditions
+from pidgan.efficiency.columns import write_columns
+from pidgan.efficiency.columns_written import EfficiencyColumns
 from pidgan.efficiency.estimates import Estimates
+from pidgan.efficiency.period_maps import check_periods, check_shares, suffix_of
 from pidgan.efficiency.pid_efficiency import PidEfficiencies
 from pidgan.efficiency.quoted import PidEfficiency
-from pidgan.efficiency.track_maps import (
-    Maps,
-    TrackMap,
-    as_track_maps,
-    bundle_of,
-    is_table,
-)
+from pidgan.efficiency.track_maps import GivenMap, Maps
 from pidgan.errors import MapError
-from pidgan.files import tables
 from pidgan.files.frames import Rows
 
-ROUNDING = 1e-6
-"""Difference from 1 up to which shares sum to 1."""
-
 SUMMED = ("value", "stat", "syst", "total")
-
-
-def check_shares(shares: Sequence[float]) -> None:
-    """Raise a MapError unless shares are positive and sum to 1."""
-    texts = [f"{share:g}" for share in shares]
-    if not all(math.isfinite(share) and share > 0 for share in shares):
-        raise MapError(f"shares of periods are {', '.join(texts)}, expected above 0")
-    total = math.fsum(shares)
-    if abs(total - 1) > ROUNDING:
-        meant = ", ".join(f"{share / total:.6g}" for share in shares)
-        raise MapError(
-            f"shares of periods are {', '.join(texts)}, which sum to {total:g}, "
-            f"expected 1; in these proportions: {meant}"
-        )
-
-
-def check_periods(periods: Sequence[Maps], *, all_cuts: bool) -> None:
-    """Raise a MapError if the maps of a track in different periods do not go together.
-
-    They must be of the same species, denominator and inner edges; the outer edges are
-    those of the trained range, and may differ. With `all_cuts`, cuts must be the same.
-    """
-    first, *others = periods
-    for number, own in enumerate(others, start=2):
-        if set(own) != set(first):
-            raise MapError(
-                f"period {number} has maps of {', '.join(own)}, expected of "
-                f"{', '.join(first)}, as period 1"
-            )
-        for track, given in own.items():
-            for what, value in _facts(given).items():
-                expected = _facts(first[track])[what]
-                if what == "cuts" and not all_cuts:
-                    continue
-                if value != expected:
-                    raise MapError(
-                        f"{track}: the map of period {number} has {what} "
-                        f"{_text(value)}, expected {_text(expected)}, as that of "
-                        f"period 1{_FIXES.get(what, '')}"
-                    )
-
-
-_FIXES = {
-    "cuts": "; say with --cut which are meant",
-    "inner edges": "; run systematics with the same --binning for both",
-    "denominator": "; run systematics with the same --where for both",
-}
-
-
-def _facts(given: TrackMap) -> dict[str, Any]:
-    one = as_track_maps(given).maps[0]
-    kind = "table" if one.is_table else "map"
-    return {
-        "kind": kind,
-        "species": "" if one.is_table else one.metadata["species"],
-        "denominator": sorted(one.metadata.get("where_terms", ())),
-        "inner edges": {n: tuple(e[1:-1]) for n, e in one.binning.items()},
-        "cuts": tuple(given.cuts),
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        found = (f"{n} at {', '.join(f'{x:g}' for x in e)}" for n, e in value.items())
-        return "; ".join(found) or "none"
-    listed = value if isinstance(value, str) else ", ".join(value)
-    return listed or "none"
-
-
-def suffix_of(maps: Maps, files: Rows) -> str:
-    """Return the suffix of the columns that the bundles of maps have generated.
-
-    It is that which records tell, or none if they tell nothing; a MapError says that
-    tracks or files have different ones.
-    """
-    found: dict[str, str] = {}
-    for source in tables.find_sources(files):
-        made = find_made(source)
-        for track, given in maps.items():
-            hashes = {bundle_of(one) for one in as_track_maps(given).maps}
-            for part in () if is_table(given) else made.get(track, []):
-                if hashes & {bundle["sha256"] for bundle in part.bundles}:
-                    found[str(part.request.get("suffix", ""))] = f"{source}, {track}"
-    if len(found) > 1:
-        (one, at), (other, there), *_ = found.items()
-        raise MapError(
-            f"columns of one period have suffix {one!r} in {at} and {other!r} in "
-            f"{there}, expected the same"
-        )
-    return next(iter(found), "")
 
 
 def efficiency_of_periods(
@@ -162,6 +65,69 @@ def efficiency_of_periods(
     return combine_periods(found, shares)
 
 
+def columns_of_periods(
+    periods: Sequence[Mapping[str, GivenMap]],
+    shares: Sequence[float],
+    files: Rows,
+    output: str | Path | None = None,
+    *,
+    cuts: str | Sequence[str] | None = None,
+    where: str | None = None,
+    species_from: str | None = None,
+    suffix: str = "",
+    conditions: Conditions | None = None,
+    eigenvariations: bool = False,
+    replicas: int = 0,
+    seed: int = 1,
+    trust: bool = False,
+    overwrite: bool = False,
+    chunk: int = 200_000,
+) -> EfficiencyColumns:
+    """Write friend trees with the efficiency of each candidate, averaged over periods.
+
+    Args:
+        periods: Maps by track of each period.
+        shares: Share of the luminosity of each period; they sum to 1.
+        files: Files, or rows in memory, with columns of the bundle of each period.
+        output: File of the same format, or a directory for several files.
+        cuts: Selections, as all further arguments in `write_efficiency_columns`.
+        where: Denominator.
+        species_from: NAME of the branches with PDG ids.
+        suffix: Suffix of the columns, if it is the same for all periods.
+        conditions: Branches, units, scales and quantile maps of conditions.
+        eigenvariations: Whether to add columns of the eigenvariations.
+        replicas: Number of columns of replicas.
+        seed: Seed of the replicas.
+        trust: Whether to go on without proof.
+        overwrite: Whether to replace existing files.
+        chunk: Number of entries read at a time.
+
+    Returns:
+        The files written. A candidate that is outside the map of one period has no
+        efficiency.
+
+    Raises:
+        MapError: Shares do not sum to 1, or maps do not go together.
+    """
+    return write_columns(
+        periods,
+        shares,
+        files,
+        output,
+        cuts=cuts,
+        where=where,
+        species_from=species_from,
+        suffix=suffix,
+        conditions=conditions,
+        eigenvariations=eigenvariations,
+        replicas=replicas,
+        seed=seed,
+        trust=trust,
+        overwrite=overwrite,
+        chunk=chunk,
+    )
+
+
 def combine_periods(
     found: Sequence[PidEfficiencies], shares: Sequence[float]
 ) -> PidEfficiencies:
@@ -177,10 +143,7 @@ def combine_periods(
                 f"periods have the efficiencies {', '.join(first.estimates.labels)} "
                 f"and {', '.join(one.estimates.labels)}, expected the same"
             )
-    total: Estimates = first.estimates * shares[0]
-    for one, share in zip(found[1:], shares[1:], strict=True):
-        total = total + one.estimates * share
-    estimates = replace(total, labels=first.estimates.labels)
+    estimates = mean_estimates([one.estimates for one in found], shares)
     results = tuple(
         _mean([one.results[i] for one in found], shares, estimate)
         for i, estimate in enumerate(estimates)
@@ -204,6 +167,14 @@ def combine_periods(
         n_uncovered=max(one.n_uncovered for one in found),
         n_not_among=max(one.n_not_among for one in found),
     )
+
+
+def mean_estimates(found: Sequence[Estimates], shares: Sequence[float]) -> Estimates:
+    """Return the mean of estimates of periods, with the labels of the first."""
+    total: Estimates = found[0] * shares[0]
+    for one, share in zip(found[1:], shares[1:], strict=True):
+        total = total + one * share
+    return replace(total, labels=found[0].labels)
 
 
 def _mean(

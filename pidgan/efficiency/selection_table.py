@@ -1,4 +1,4 @@
-"""A selection in every bin of its maps: product of efficiencies, error, branch name."""
+"""A selection in every bin of its maps: efficiency, error, and names of branches."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,13 @@ from itertools import product
 import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
+from pidgan.efficiency.period_maps import track_and_period
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.track_maps import Maps, parts_of
 from pidgan.errors import CutError
+
+ONE_PERIOD = {0: 1.0}
+"""Share of the only period by its number."""
 
 _SIGNS = (">=", "<=", "==", "!=", ">", "<", "-", "+", "*", "/", "&&", "&", "||", "|")
 _WORDS = (
@@ -40,14 +44,25 @@ def _name(text: str) -> str:
 
 
 class SelectionTable:
-    """A selection in every bin (n_bins,) of the maps of its tracks."""
+    """A selection in every bin (n_bins,) of the maps of its factors.
 
-    def __init__(self, selection: Selection, maps: Maps) -> None:
+    A factor is a track, or a track in one of several periods (`period_maps`), whose
+    shares are given by number.
+    """
+
+    def __init__(
+        self, selection: Selection, maps: Maps, shares: Mapping[int, float] = ONE_PERIOD
+    ) -> None:
         cuts = selection.cuts
-        parts = {track: parts_of(maps[track]) for track in cuts}
-        self.owners = {**{f"{track}_": [track] for track in cuts}, "": list(cuts)}
+        parts = {factor: parts_of(maps[factor]) for factor in cuts}
+        tracks = tuple(dict.fromkeys(track_and_period(factor)[0] for factor in cuts))
+        self.owners = {**{f"{track}_": (track,) for track in tracks}, "": tracks}
+        self.terms = tuple(
+            (share, tuple(f for f in cuts if track_and_period(f)[1] == period))
+            for period, share in shares.items()
+        )
         self.efficiency = {t: maps[t].nominal[cut] for t, cut in cuts.items()}
-        # By two tracks, where their bins lie that have the same map.
+        # By two factors, where their bins lie that have the same map.
         self.covariance = [
             ((t, p.bins), (s, q.bins), p.map.joint_covariance(*numbers))
             for t, s in product(cuts, cuts)
@@ -55,25 +70,28 @@ class SelectionTable:
             if p.key == q.key
             for numbers in [(p.numbers[cuts[t]], q.numbers[cuts[s]])]
         ]
-        # By map and variation, then by track.
+        # By map and variation, then by factor.
         self.shifts: dict[tuple[str, str], dict[str, FloatArray]] = {}
-        for track, cut in cuts.items():
-            for part in parts[track]:
+        for factor, cut in cuts.items():
+            for part in parts[factor]:
                 for name, values in part.map.variations.items():
                     own = self.shifts.setdefault((part.key, name), {})
-                    own[track] = np.zeros(len(maps[track].n_eff))
-                    own[track][part.bins] = values[part.numbers[cut]]
+                    own[factor] = np.zeros(len(maps[factor].n_eff))
+                    own[factor][part.bins] = values[part.numbers[cut]]
 
     def product(
         self, tracks: Sequence[str], places: Mapping[str, IntArray]
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the product (n,) of the efficiencies of tracks, and its error."""
-        factors = [self.efficiency[t][places[t]] for t in tracks]
-        slopes = {
-            t: np.prod([np.ones(len(f)), *factors[:i], *factors[i + 1 :]], axis=0)
-            for i, (t, f) in enumerate(zip(tracks, factors, strict=True))
-        }
-        variance = np.zeros(len(factors[0]))
+        """Return the efficiency (n,) of tracks together, and its error."""
+        terms = [
+            (share, [f for f in factors if track_and_period(f)[0] in tracks])
+            for share, factors in self.terms
+        ]
+        used = [factor for _, factors in terms for factor in factors]
+        value, slopes = mean_product(
+            terms, {f: self.efficiency[f][places[f]] for f in used}
+        )
+        variance = np.zeros(len(value))
         for (t, a), (s, b), covariance in self.covariance:
             if t in slopes and s in slopes:
                 i, j = places[t], places[s]
@@ -81,8 +99,22 @@ class SelectionTable:
                 shared = covariance[i[mine] - a.start, j[mine] - b.start]
                 variance[mine] += slopes[t][mine] * slopes[s][mine] * shared
         for shift in self.shifts.values():
-            parts = [slopes[t] * shift[t][places[t]] for t in tracks if t in shift]
+            parts = [slopes[t] * shift[t][places[t]] for t in used if t in shift]
             variance += np.sum(parts, axis=0) ** 2
-        inside = np.all([places[track] >= 0 for track in tracks], axis=0)
-        value = np.where(inside, np.prod(factors, axis=0), np.nan)
+        inside = np.all([places[factor] >= 0 for factor in used], axis=0)
+        value = np.where(inside, value, np.nan)
         return value, np.where(inside, np.sqrt(variance), np.nan)
+
+
+def mean_product(
+    terms: Sequence[tuple[float, Sequence[str]]], values: Mapping[str, FloatArray]
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return sum_s f_s prod_t e_st (n,), and its derivative by each factor."""
+    mean, slopes = 0.0, {}
+    for share, factors in terms:
+        own = [values[factor] for factor in factors]
+        mean = mean + share * np.prod(own, axis=0)
+        for i, factor in enumerate(factors):
+            others = [np.ones(len(own[i])), *own[:i], *own[i + 1 :]]
+            slopes[factor] = share * np.prod(others, axis=0)
+    return np.asarray(mean), slopes

@@ -2,19 +2,22 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import uproot
 from click.testing import CliRunner
 from toy_generator import ToyGenerator, location, make_card, make_sample
 
 from pidgan.application.apply import apply
 from pidgan.cli.group import cli
 from pidgan.efficiency.efficiency_map import EfficiencyMap
-from pidgan.efficiency.periods import check_shares
+from pidgan.efficiency.period_maps import check_shares
+from pidgan.efficiency.periods import columns_of_periods, efficiency_of_periods
 from pidgan.efficiency.pid_efficiency import pid_efficiency
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.errors import MapError
@@ -124,10 +127,6 @@ def test_periods_of_two_tracks_in_bins(folder: Path) -> None:
             ("--map", "up.json=0.6", "--map", "dwn.json=0.4"),
             "closest: 'down.json'",
         ),
-        (
-            (*maps(0.6, 0.4), "--columns", "c.root"),
-            "--columns takes no maps with shares",
-        ),
         ((*maps(0.6, 0.4), "--cut", "DLLk > 2"), "has no cut 'DLLk > 2'"),
     ],
 )
@@ -173,6 +172,111 @@ def test_a_period_of_another_species_is_refused(folder: Path, tmp_path: Path) ->
     words = ("--map", "up.json=0.5", "--map", f"{path}=0.5")
     code, text = run(folder, "--track", "K", *words)
     assert (code, "has species pi+, expected K+" in text) == (1, True)
+
+
+def columns_of(
+    folder: Path, periods: Any, shares: Sequence[float] = (1.0,), **options: Any
+) -> dict[str, Any]:
+    """Columns that are written for the tracks of the toy."""
+    name = f"columns-{len(list(folder.iterdir()))}.root"
+    source, output = folder / "both.root", folder / name
+    columns_of_periods(periods, shares, source, output, **options)
+    with uproot.open(folder / name) as file:
+        found: dict[str, Any] = file["T"].arrays(library="np")
+    return found
+
+
+def test_columns_are_the_mean_of_the_periods(folder: Path) -> None:
+    periods = [{"K": MAPS[name], "h": MAPS[name]} for name in ("up", "down")]
+    both = columns_of(folder, periods, shares=[0.6, 0.4], cuts=CUT)
+    apart = [
+        columns_of(folder, [own], suffix=f"_{name}", cuts=CUT)
+        for own, name in zip(periods, ("up", "down"), strict=True)
+    ]
+    for name in ("K_PIDCalib", "PIDCalib"):
+        effs, errs = ([one[f"{name}{n}"] for one in apart] for n in ("Eff", "Err"))
+        np.testing.assert_allclose(
+            both[f"{name}Eff"], 0.6 * effs[0] + 0.4 * effs[1], rtol=1e-12
+        )
+        np.testing.assert_allclose(
+            both[f"{name}Err"], np.hypot(0.6 * errs[0], 0.4 * errs[1]), rtol=1e-9
+        )
+    code, _ = run(
+        folder,
+        *(*maps(0.6, 0.4, track="K"), *maps(0.6, 0.4, track="h")),
+        *("--columns", "command.root"),
+    )
+    assert code == 0
+    with uproot.open(folder / "command.root") as file:
+        np.testing.assert_array_equal(
+            file["T"]["PIDCalibEff"].array(library="np"), both["PIDCalibEff"]
+        )
+
+
+def test_an_error_that_periods_share_is_one_error(folder: Path) -> None:
+    # The pion map is the same in both periods, and its columns have one suffix.
+    rows = folder / "both.root"
+    given: dict[str, Any] = {"cuts": CUT, "suffix": "_up"}
+    alone = columns_of(folder, [{"h": MAPS["up"]}], **given)
+    same = [{"h": MAPS["up"]}] * 2
+    both = columns_of(folder, same, shares=[0.3, 0.7], **given)
+    for name in ("h_PIDCalibEff", "h_PIDCalibErr"):
+        np.testing.assert_allclose(both[name], alone[name], rtol=1e-9)
+    found = efficiency_of_periods(
+        same, [0.3, 0.7], rows, evaluate=partial(pid_efficiency, cuts=CUT), suffix="_up"
+    )
+    assert found[0].syst["calibration"] > 0
+
+
+def test_variations_of_periods_have_the_whole_variance(folder: Path) -> None:
+    periods = [{"K": MAPS["up"]}, {"K": MAPS["down"]}]
+    found = columns_of(
+        folder,
+        periods,
+        shares=[0.6, 0.4],
+        cuts=CUT,
+        eigenvariations=True,
+        replicas=200,
+    )
+    value, error = found["PIDCalibEff"], found["PIDCalibErr"]
+    shifts = [
+        v - value
+        for n, v in found.items()
+        if n.startswith("PIDCalibEff_") and "replica" not in n
+    ]
+    assert {"PIDCalibEff_K_1_calibration_1", "PIDCalibEff_K_2_binning"} <= set(found)
+    np.testing.assert_allclose(np.sum(np.square(shifts), axis=0), error**2, rtol=1e-3)
+    drawn = np.array([v for n, v in found.items() if "replica" in n])
+    assert np.median(drawn.std(axis=0) / error) == pytest.approx(1, abs=0.1)
+
+
+def test_columns_refuse_periods_without_their_shares(folder: Path) -> None:
+    one = {"K": MAPS["up"]}
+    for given, shares, message in (
+        ([one, one], [1.0], "maps of 2 periods and 1 shares, expected a share"),
+        ([one], [0.5, 0.5], "maps of 1 periods and 2 shares"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            columns_of(folder, given, shares=shares, cuts=CUT)
+    with pytest.raises(MapError, match=r"sum to 0\.9, expected 1"):
+        columns_of(folder, [one, one], shares=[0.5, 0.4], cuts=CUT)
+
+
+def test_matrix_and_workspace_are_those_of_the_mean(folder: Path) -> None:
+    words = ("--track", "K", *maps(0.6, 0.4), "--cut", CUT, "--json")
+    code, text = run(folder, *words, "--pyhf", "w.json", "--matrix", "m.json")
+    assert code == 0
+    (mean,) = json.loads(text[text.index("{\n") :])["results"]
+    matrix = json.loads((folder / "m.json").read_text())
+    assert matrix["values"][0][0] == pytest.approx(mean["value"])
+    assert matrix["errors"][0][0] == pytest.approx(mean["total"])
+    space = json.loads((folder / "w.json").read_text())
+    (sample,) = space["channels"][0]["samples"]
+    assert sample["data"][0] == pytest.approx(2000 * mean["value"])
+    up = [m["data"]["hi"] - 1 for m in sample["modifiers"] if m["type"] == "normsys"]
+    assert mean["value"] * np.sqrt(np.sum(np.square(up))) == pytest.approx(
+        mean["total"], rel=0.01
+    )
 
 
 def test_shares_sum_to_one() -> None:
