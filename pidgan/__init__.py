@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     from pidgan.training.families.distilled import Distilled
     from pidgan.training.loop import Progress, train
     from pidgan.training.members import member_paths, train_members
+    from pidgan.training.mending import MendedModel
     from pidgan.training.model import Model, open_model
     from pidgan.training.refinement import RefinedModel, refine
 
@@ -163,6 +164,7 @@ _HOMES = {
     "FitError": "errors",
     "MapError": "errors",
     "MapInput": "report.map_input",
+    "MendedModel": "training.mending",
     "MisIDMatrix": "efficiency.misid_matrix",
     "Model": "training.model",
     "NtupleError": "errors",
@@ -293,6 +295,7 @@ __all__ = [
     "FitError",
     "MapError",
     "MapInput",
+    "MendedModel",
     "MisIDMatrix",
     "Model",
     "NtupleError",

@@ -171,16 +171,16 @@ def _show_files(paths: Sequence[Path], as_json: bool) -> None:
 @options.output("Bundle that is written, an ONNX file.", ".onnx")
 @click.option(
     "--candidates",
-    default=8,
     type=click.IntRange(min=2),
-    help="Number of candidates generated for each row, of which one is taken. "
-    "Generation with this bundle takes about that many times longer.",
+    help="Number of candidates generated for each row, of which one is taken; 8 by "
+    "default. Generation with this bundle takes about that many times longer. Showers "
+    "have no candidates.",
 )
 @click.option(
     "--ratio-steps",
     default=1000,
     type=options.COUNT,
-    help="Number of updates of the network that finds the ratio.",
+    help="Number of updates of the network that finds the ratio, or mends cells.",
 )
 @options.seed
 @options.overwrite
@@ -196,7 +196,8 @@ def refine(
     """Write a bundle that corrects a model with the ratio of real and generated rows.
 
     Each row is chosen among several candidates, by the ratio of their densities, which
-    a network finds: a bundle like any other, but as many times slower.
+    a network finds: a bundle like any other, but as many times slower. Of showers, a
+    network mends the energies of the cells, and leaves those of the layers as they are.
     """
     from pidgan.training.model import open_model
     from pidgan.training.refinement import refine as refine_model
@@ -206,7 +207,7 @@ def refine(
     show = shows_progress()
     refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite, progress=show)
-    gain = -min(refined.losses)
+    gain = refined.losses[0] - min(refined.losses)
     text = f"{path}  gain on rows that were not trained on: {gain:.5f}"
     result(text, as_json=as_json, output=path, gain=gain)
 

@@ -8,6 +8,7 @@
 - `families`: the ways to learn a generator, one file each.
 - `loop`: the one training loop.
 - `members`: models of one sample that differ in their seed.
+- `mending`: energies of cells of generated showers, mended.
 - `model`: a trained model.
 - `networks`: networks that families are made of.
 - `refinement`: a model corrected by a classifier.
@@ -27,6 +28,7 @@ __all__ = [
     "families",
     "loop",
     "members",
+    "mending",
     "model",
     "networks",
     "refinement",

@@ -10,6 +10,9 @@ same time for every row. It becomes a bundle like any other, K times slower.
 
 Which to use when: where a validation shows a difference that more training does not
 remove, and generation is not what takes the time.
+
+Showers have too many numbers for a ratio. A network mends the energies of their cells
+instead (`pidgan.training.mending`), for little more time.
 """
 
 import dataclasses
@@ -36,9 +39,11 @@ from pidgan.sample.weights import positive_weights, with_differences
 from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
+from pidgan.training.classical.fit import Parametrised
 from pidgan.training.corrector import Corrector
 from pidgan.training.feed import WHOLE_ROWS
 from pidgan.training.loop import Progress
+from pidgan.training.mending import MendedModel, mend
 from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
 from pidgan.training.networks.evaluation import evaluate
@@ -131,23 +136,25 @@ class RefinedModel:
 
 @checked
 def refine(
-    model: Model | Chain | str | Path,
+    model: Model | Parametrised | Chain | str | Path,
     dataset: Dataset | str | Path,
     *,
-    candidates: int = DEFAULT_CANDIDATES,
+    candidates: int | None = None,
     ratio_steps: int = DEFAULT_STEPS,
     seed: int = 1,
     progress: Callable[[Progress], None] | bool | None = True,
-) -> RefinedModel:
+) -> RefinedModel | MendedModel:
     """Find the ratio of real and generated densities, and refine a model with it.
 
     sWeights enter as they are. The training part teaches, the validation part chooses
-    among the weights of the network, where there are none is no gain.
+    among the weights of the network, where there are none is no gain. Of showers, the
+    network mends the energies of the cells; those of the layers stay.
 
     Args:
-        model: Model from `train`, or its folder.
+        model: Model from `train`, or its folder; of showers also a parametrisation from
+            `fit_parametrisation`.
         dataset: Dataset that it was trained on, or its folder.
-        candidates: K.
+        candidates: K, 8 by default; showers have no candidates.
         ratio_steps: Number of updates of the network.
         seed: of the network and of the generated rows.
         progress: Whether a bar, or lines of a log, are shown; or a function that is
@@ -157,59 +164,93 @@ def refine(
         The refined model, for `export_bundle` and `validate`.
 
     Raises:
-        TrainingError: the model is of another dataset, or a chain.
+        TrainingError: the model is of another dataset, or a chain, or makes showers and
+            `candidates` are given.
 
     Example:
         >>> refined = refine(model, dataset, candidates=8)        # doctest: +SKIP
         >>> export_bundle(refined, "kaon-refined.onnx")           # doctest: +SKIP
     """
-    opened, dataset = open_model(model), Dataset.open(dataset)
+    base, dataset = _to_refine(model), Dataset.open(dataset)
+    dataset = in_memory(dataset, WHOLE_ROWS, seed=seed, what="a refinement")
+    if base.card.dataset.get("hash") != dataset.info.get("hash"):
+        raise TrainingError(
+            f"the model was trained on dataset {base.card.dataset.get('hash')}, "
+            f"expected the given one, {dataset.info.get('hash')}: rows that it is "
+            "judged by must be new to the classifier"
+        )
+    is_shower = base.card.sample.cells is not None
+    if is_shower and candidates is not None:
+        raise TrainingError(
+            f"{base.card.sample.name!r} has cells, mended without candidates, "
+            f"got {candidates} of them"
+        )
+    with training_progress(progress) as told:
+        show = told and _shown(told, "cells" if is_shower else "ratio", ratio_steps)
+        if is_shower:
+            return mend(base, dataset, steps=ratio_steps, seed=seed, show=show)
+        assert isinstance(base, Model)
+        chosen: dict[str, Any] = {"steps": ratio_steps, "seed": seed, "show": show}
+        number = DEFAULT_CANDIDATES if candidates is None else candidates
+        return _refine_tracks(base, dataset, candidates=number, **chosen)
+
+
+def _to_refine(model: Any) -> Model | Parametrised:
+    """Return the model that is refined, one that makes all its targets at once."""
+    if isinstance(model, Parametrised):
+        return model
+    opened = open_model(model)
     if isinstance(opened, Corrector):
         raise TrainingError(
             f"{opened.card.sample.name!r} is a corrector, which cannot be refined; "
             "expected a generator"
         )
-    dataset = in_memory(dataset, WHOLE_ROWS, seed=seed, what="a refinement")
-    model = opened
-    if isinstance(model, Chain):
+    if isinstance(opened, Chain):
         raise TrainingError(
-            f"{model.card.sample.name!r} is a chain, which cannot be refined; expected "
-            "a model of one link"
+            f"{opened.card.sample.name!r} is a chain, which cannot be refined; "
+            "expected a model of one link"
         )
-    if model.card.dataset.get("hash") != dataset.info.get("hash"):
-        raise TrainingError(
-            f"the model was trained on dataset {model.card.dataset.get('hash')}, "
-            f"expected the given one, {dataset.info.get('hash')}: rows that it is "
-            "judged by must be new to the classifier"
-        )
-    n_conditions, targets = model.conditions.n_columns, model.track_targets
-    shape = targets.shape(model.card.sample, n_conditions=n_conditions)
-    network = RatioNetwork(shape=shape, seed=seed)
-    parts = dataset.part("train"), dataset.part("validation")
-    known, held_out = (_samples(model, part, seed=seed) for part in parts)
+    return opened
+
+
+def _shown(
+    told: Callable[[Progress], None], name: str, steps: int
+) -> Callable[[int, FloatArray], None]:
+    """Return what tells of a step and of held-out losses in blocks."""
     began = time.perf_counter()
 
     def show(step: int, losses: FloatArray) -> None:
         seconds = (time.perf_counter() - began) / step
         now = Progress(
             step=step,
-            steps=ratio_steps,
-            phase="ratio",
+            steps=steps,
+            phase=name,
             losses={},
-            seconds_left=seconds * (ratio_steps - step),
-            held_out={"ratio": (float(losses.mean()), error_of(losses))},
+            seconds_left=seconds * (steps - step),
+            held_out={name: (float(losses.mean()), error_of(losses))},
         )
-        if told is not None:
-            told(now)
+        told(now)
 
-    with training_progress(progress) as told:
-        losses = network.fit(
-            known,
-            held_out=held_out,
-            steps=ratio_steps,
-            batch_size=BATCH_SIZE,
-            show=show,
-        )
+    return show
+
+
+def _refine_tracks(
+    model: Model,
+    dataset: Dataset,
+    *,
+    candidates: int,
+    steps: int,
+    seed: int,
+    show: Callable[[int, FloatArray], None] | None,
+) -> RefinedModel:
+    n_conditions, targets = model.conditions.n_columns, model.track_targets
+    shape = targets.shape(model.card.sample, n_conditions=n_conditions)
+    network = RatioNetwork(shape=shape, seed=seed)
+    parts = dataset.part("train"), dataset.part("validation")
+    known, held_out = (_samples(model, part, seed=seed) for part in parts)
+    losses = network.fit(
+        known, held_out=held_out, steps=steps, batch_size=BATCH_SIZE, show=show
+    )
     settings = {**model.card.settings, "candidates": candidates}
     n_noise = candidates * model.card.n_noise + 1
     card = model.card.model_copy(update={"n_noise": n_noise, "settings": settings})

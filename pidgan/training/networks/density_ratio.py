@@ -15,7 +15,6 @@ makes r the ratio elsewhere too.
 r = exp(LOG_BOUND tanh(f / LOG_BOUND)) is bounded, so that no row counts too much.
 """
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,8 @@ import numpy as np
 from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
 from pidgan.training.averages import BLOCKS as HELD_OUT_BLOCKS
-from pidgan.training.averages import Average, better_of
-from pidgan.training.backend import keras, tf
+from pidgan.training.backend import tf
+from pidgan.training.networks.fitting import fit_best
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import assign, named_inputs
 
@@ -39,8 +38,6 @@ BLOCKS = 2
 LEARNING_RATE = 1e-3
 AVERAGE = 0.99
 LOG_BOUND = 3.0
-# Steps between two looks at the held-out loss.
-LOOK_STEPS = 100
 
 
 class RatioNetwork:
@@ -86,42 +83,18 @@ class RatioNetwork:
         less. `show` is called with the number of steps done and the losses in blocks of
         rows.
         """
-        optimizer = keras.optimizers.Adam(LEARNING_RATE)
-        variables = self.network.trainable_variables
-        optimizer.build(variables)
-        average = Average(variables, AVERAGE)
         known, judging = _normalised(rows), _normalised(held_out)
-        blocks = [_block(judging, k) for k in range(HELD_OUT_BLOCKS)]
-        loss_of = tf.function(self.loss, autograph=False)
-        sum_of = operator.itemgetter("loss")
-
-        def judge() -> dict[str, FloatArray]:
-            return {"loss": np.array([float(loss_of(block)) for block in blocks])}
-
-        @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-        def update(step: Any, rate: Any) -> Any:
-            optimizer.learning_rate = LEARNING_RATE * rate
-            batch = _draw(known, batch_size, tf.stack([self.seed, step]))
-            with tf.GradientTape() as tape:
-                loss = self.loss(batch)
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            average.follow(optimizer.iterations - 1)
-            return loss
-
-        losses, best = [0.0], [v.numpy() for v in variables]
-        for step in range(steps):
-            rate = 0.5 * (1 + np.cos(np.pi * step / steps))
-            update(tf.constant(step), tf.constant(rate, tf.float32))
-            if (step + 1) % LOOK_STEPS == 0 or step + 1 == steps:
-                found, weights = better_of(variables, average, judge, sum_of)
-                if show is not None:
-                    show(step + 1, sum_of(found))
-                loss = float(sum_of(found).mean())
-                if loss < min(losses):
-                    best = weights
-                losses.append(loss)
-        assign(variables, best)
-        return losses
+        return fit_best(
+            self.network.trainable_variables,
+            self.loss,
+            draw=lambda step: _draw(known, batch_size, tf.stack([self.seed, step])),
+            held_out=[_block(judging, k) for k in range(HELD_OUT_BLOCKS)],
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            average=AVERAGE,
+            first=0.0,
+            show=show,
+        )
 
 
 def log_ratio(outputs: Any) -> Any:
