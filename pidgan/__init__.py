@@ -130,10 +130,11 @@ if TYPE_CHECKING:
         parse_settings,
     )
     from pidgan.training.families.distilled import Distilled
-    from pidgan.training.loop import Progress, train
+    from pidgan.training.loop import train
     from pidgan.training.members import member_paths, train_members
     from pidgan.training.mending import MendedModel
     from pidgan.training.model import Model, open_model
+    from pidgan.training.record import Progress
     from pidgan.training.refinement import RefinedModel, refine
 
 _HOMES = {
@@ -174,7 +175,7 @@ _HOMES = {
     "PidcalibSample": "sample.pidcalib",
     "PidganError": "errors",
     "PidganWarning": "errors",
-    "Progress": "training.loop",
+    "Progress": "training.record",
     "QuantileMap": "application.quantile_map",
     "RealVsGenerated": "efficiency.real_vs_generated",
     "RefinedModel": "training.refinement",

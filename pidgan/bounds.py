@@ -13,7 +13,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("candidates", "splits", "seeds"), (2, MOST_COUNT)),
     **dict.fromkeys(("steps", "members", "ratio_steps"), (1, MOST_COUNT)),
     **dict.fromkeys(("trials", "trial_steps"), (1, MOST_COUNT)),
-    **dict.fromkeys(("chunk", "threads", "workers", "repeats"), (1, MOST_COUNT)),
+    **dict.fromkeys(
+        ("chunk", "threads", "workers", "repeats", "processes"), (1, MOST_COUNT)
+    ),
     **dict.fromkeys(("max_rows", "c2st_rows", "n_bins", "bins"), (1, MOST_COUNT)),
     **dict.fromkeys(("http_port", "grpc_port"), (0, 2**16 - 1)),
     "max_request": (1, 2000),  # MiB; gRPC has messages of at most 2 GiB

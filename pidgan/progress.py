@@ -334,26 +334,29 @@ class _SentBar:
 class Lines:
     """The bars of several processes below each other, with their names.
 
-    A stage that ends leaves a line above them, as in a log.
+    A stage that ends leaves a line above them, as in a log. Processes that are not
+    `named` are shown as if they were this one.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, named: bool = True) -> None:
         self._names = list(names)
+        self._labels = {name: f"{name}: " if named else "" for name in names}
         self._bars: dict[str, tuple[str, str, float, Any]] = {}
 
     def show(self, name: str, kind: str, content: Any) -> None:
         """Show what a process sent, see `Elsewhere`."""
         if kind == "line":
             start = "pidgan: " * content.startswith("pidgan: ")
+            text = content.removeprefix("pidgan: ")
             with self.apart():
-                say(f"{start}{name}: {content.removeprefix('pidgan: ')}")
+                say(f"{start}{self._labels[name]}{text}")
         elif content is None:
             self._end(name)
         else:
             stage, done, total, unit, text = content
             if name not in self._bars:
                 place = self._names.index(name)
-                bar = _open(f"{name}: {stage}", total, unit, place=place)
+                bar = _open(f"{self._labels[name]}{stage}", total, unit, place=place)
                 self._bars[name] = (stage, unit, time.monotonic(), bar)
             bar = self._bars[name][-1]
             bar.total = total
@@ -384,4 +387,4 @@ class Lines:
         bar.close()
         if seconds > DELAY_SECONDS and done >= (total or 0):
             with self.apart():
-                say(_ended(f"{name}: {stage}", done, unit, seconds))
+                say(_ended(f"{self._labels[name]}{stage}", done, unit, seconds))

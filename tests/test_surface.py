@@ -55,6 +55,8 @@ SEVERAL_MEANINGS = {
 }
 # Options, of any verb or of one, without an argument of the same name: the reason.
 OF_THE_COMMAND_LINE = {
+    "train cluster": "a process joins others before tensorflow is loaded",
+    "train rank": "a process joins others before tensorflow is loaded",
     "as_json": "how the result is printed",
     "quiet": "how progress is printed",
     "verbose": "how errors are printed",

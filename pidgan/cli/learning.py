@@ -237,6 +237,7 @@ family = click.option(
     "each model.",
 )
 @lengths.resume
+@lengths.shared
 @click.option(
     "--settings",
     "settings_file",
@@ -253,6 +254,9 @@ def train(
     output: Path,
     settings_file: Path | None,
     members: int | None,
+    cluster: tuple[str, ...],
+    rank: int | None,
+    processes: int | None,
     overwrite: bool,
     as_json: bool,
     **given: Any,
@@ -262,6 +266,8 @@ def train(
     With --from, go on from the generator of a neighbouring sample.
     """
     lengths.check_length(given)
+    alone = {"--members": members, "--from": given["from_model"]}
+    joined = lengths.join_others(processes, cluster, rank, alone=alone)
     from pidgan.training import families
     from pidgan.training.families.default import default_name
 
@@ -275,7 +281,8 @@ def train(
         families.check_settings(name, given["settings"])
     options.refuse_place(output, "model", "unfinished", "members", "folder")
     may_write = overwrite or given["resume"] or not _holds_training(output)
-    refuse_existing(output, overwrite=may_write)
+    if joined is None or joined.rank == 0:
+        refuse_existing(output, overwrite=may_write)
     from pidgan.training.members import train_members
 
     given["progress"] = shows_progress()
@@ -284,7 +291,12 @@ def train(
             given |= {"members": members, "overwrite": overwrite}
             model, *_ = train_members(opened, output, **given)
         else:
-            model = pidgan.train(opened, directory=output, **given)
+            rows = opened if processes is None else dataset
+            given |= {"directory": output, "processes": processes}
+            model = pidgan.train(rows, **given)
+            if joined is not None and joined.rank:
+                note(f"process {joined.rank} is done; process 0 writes {output}")
+                return
             model.save(output, overwrite=overwrite or given["resume"])
     except KeyboardInterrupt:
         fail(f"interrupted; continue with --resume -o {output}", code=130)

@@ -38,12 +38,19 @@ class Processes:
         show: Whether bars, or lines of a log, are shown.
         threads: Number of threads of numerical libraries in each process; None for what
             these libraries choose.
+        named: Whether what they show has their names; else it is as of this process.
     """
 
     def __init__(
-        self, names: Sequence[str], *, show: bool = True, threads: int | None = None
+        self,
+        names: Sequence[str],
+        *,
+        show: bool = True,
+        threads: int | None = None,
+        named: bool = True,
     ) -> None:
-        self._lines = Lines(names) if show else None
+        self._lines = Lines(names, named=named) if show else None
+        self._named = named
         self._running: dict[str, tuple[Any, Connection]] = {}
         self._busy: set[str] = set()
         context = multiprocessing.get_context("spawn")
@@ -118,7 +125,8 @@ class Processes:
         if kind == "warning":
             category, text = content
             with Lines.apart():
-                warnings.warn(f"{name}: {text}", category, stacklevel=4)
+                text = f"{name}: {text}" if self._named else text
+                warnings.warn(text, category, stacklevel=4)
         elif self._lines is not None:
             self._lines.show(name, kind, content)
 

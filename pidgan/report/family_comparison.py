@@ -32,7 +32,8 @@ from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.training.export import export_bundle
 from pidgan.training.families import CLASSICAL, FAMILIES, RECIPES, SHOWER_FAMILIES
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
+from pidgan.training.record import Progress
 
 SPEED_ROWS, SPEED_REPETITIONS = 2**17, 3  # one timing takes some 0.1 to 1 s
 JSON_NAME, FIGURE_NAME = "comparison.json", "comparison.png"

@@ -19,7 +19,8 @@ from pidgan.report.validation import validate
 from pidgan.sample.dataset import Dataset
 from pidgan.training.export import export_bundle
 from pidgan.training.families import CLASSICAL
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
+from pidgan.training.record import Progress
 
 SPEED_CELLS = 2**21  # cells of the showers of a timing, some 0.1 to 10 s
 

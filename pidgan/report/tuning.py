@@ -21,7 +21,8 @@ from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import Budget, Duration
 from pidgan.training.families.default import default_name
-from pidgan.training.loop import XLA_SECONDS, Progress, Training
+from pidgan.training.loop import XLA_SECONDS, Training
+from pidgan.training.record import Progress
 from pidgan.training.search.comparison import SIDES, Comparison
 from pidgan.training.search.plan import (
     DEFAULT_BUDGET,

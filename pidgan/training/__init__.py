@@ -6,12 +6,15 @@
 - `correction`, `corrector`: simulated targets mapped to those of data.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.
+- `joining`: which process of a training this one is, where several share it.
 - `loop`: the one training loop.
 - `members`: models of one sample that differ in their seed.
 - `mending`: energies of cells of generated showers, mended.
 - `model`: a trained model.
 - `networks`: networks that families are made of.
+- `record`: the losses and the progress of a training.
 - `refinement`: a model corrected by a classifier.
+- `rendezvous`: processes that wait for each other.
 - `separate_links`: models of different samples joined to a chain.
 - `search`: a search for settings, by trainings that are compared.
 - `setup`: what a training needs before its first step.
@@ -26,12 +29,15 @@ __all__ = [
     "corrector",
     "export",
     "families",
+    "joining",
     "loop",
     "members",
     "mending",
     "model",
     "networks",
+    "record",
     "refinement",
+    "rendezvous",
     "search",
     "separate_links",
     "setup",

@@ -29,6 +29,7 @@ from pidgan.training.backend import keras, tf
 from pidgan.training.networks.updates import assign
 from pidgan.training.phases import Batch, Losses
 from pidgan.training.rows import Rows
+from pidgan.training.together import Together
 
 # The average reaches back over one in so many of the steps done.
 REACH = 10
@@ -178,9 +179,18 @@ class HeldOut:
     block_rows: int  # number of rows of each block, 0 if there are none
     watches: int  # number of times that weights are compared
     seed: int
+    together: Together = dataclasses.field(default_factory=Together)
 
     @classmethod
-    def of(cls, rows: Rows, *, trained: float, batch_size: int, seed: int) -> "HeldOut":
+    def of(
+        cls,
+        rows: Rows,
+        *,
+        trained: float,
+        batch_size: int,
+        seed: int,
+        together: Together | None = None,
+    ) -> "HeldOut":
         """Choose as many rows as a training of so many rows can afford."""
         n = int(rows.arrays["w"].shape[0])
         affordable = int(COST * 3 * trained / (2 * LEAST_WATCHES * BLOCKS))
@@ -188,7 +198,7 @@ class HeldOut:
         size = max(size, min(n, 1))
         often = COST * 3 * trained / (2 * BLOCKS * max(size, 1))
         watches = min(max(int(often), LEAST_WATCHES), MOST_WATCHES)
-        return cls(rows, size, watches, seed)
+        return cls(rows, size, watches, seed, together or Together())
 
     @functools.cached_property
     def blocks(self) -> list[tuple[Batch, Any]]:
@@ -208,13 +218,24 @@ class HeldOut:
         return found
 
     def losses(self, of: Losses) -> Judge:
-        """Return the function that evaluates losses block by block."""
+        """Return the function that evaluates losses block by block.
+
+        Processes that share a training share the blocks, and all get the same losses.
+        """
         compiled = tf.function(of, autograph=False)
+        these = self.together
 
         def judge() -> Blocks:
-            each = [compiled(*block) for block in self.blocks]
-            names = each[0] if each else ()
-            return {k: np.array([float(one[k]) for one in each]) for k in names}
+            if not self.blocks:
+                return {}
+            # A process without a block of its own learns the names from the first one.
+            mine = range(these.rank, len(self.blocks), these.size)
+            each = {k: compiled(*self.blocks[k]) for k in mine or range(1)}
+            names = list(next(iter(each.values()), ()))
+            own = np.zeros((len(names), len(self.blocks)))
+            for k in mine:
+                own[:, k] = [float(each[k][name]) for name in names]
+            return dict(zip(names, these.sums(own), strict=True))
 
         return judge
 

@@ -1,6 +1,6 @@
 """The one import of keras and tensorflow, quiet, and the arm of formulas on tensors."""
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "strategy", "tf"]
 
 import contextlib
 import os
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from pidgan.bundle.formulas import register
+from pidgan.errors import TrainingError, one_line
 from pidgan.files import machine, xrootd
+from pidgan.training import joining, rendezvous
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -39,6 +41,10 @@ def _no_stderr() -> Iterator[None]:
 
 
 xrootd.load_client()
+# Tensorflow connects processes before its first operation.
+_place = joining.place()
+if _place is not None:
+    rendezvous.meet(_place)
 with _no_stderr():
     import keras
     import tensorflow as tf
@@ -53,6 +59,25 @@ THREADS = machine.stated_threads() or 2
 with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
+strategy: Any = None
+"""What sums over the processes of a training; None of a process that trains alone."""
+if _place is not None:
+    devices = tf.config.list_physical_devices("GPU")
+    if devices:  # one for each process
+        own = devices[_place.number_here % len(devices)]
+        tf.config.set_visible_devices([own], "GPU")
+    _cluster = tf.train.ClusterSpec({"worker": list(_place.addresses)})
+    _resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        _cluster, task_type="worker", task_id=_place.rank, rpc_layer="grpc"
+    )
+    try:
+        with _no_stderr(), joining.interruptible():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(_resolver)
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise TrainingError(
+            f"process {_place.rank} {joining.CANNOT_JOIN} "
+            f"{_place.addresses[_place.rank]}, or finds no others: {one_line(error)}"
+        ) from error
 # The graph optimizer orders sums by names that count up with every function traced:
 # a second training in one process would round differently. It gains nothing here.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

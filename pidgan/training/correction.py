@@ -24,7 +24,8 @@ from pidgan.training.budget import default_budget, length
 from pidgan.training.corrector import Corrector
 from pidgan.training.families import parse_settings
 from pidgan.training.feed import WHOLE_ROWS
-from pidgan.training.loop import Progress, run_training
+from pidgan.training.loop import run_training
+from pidgan.training.record import Progress
 from pidgan.training.setup import MIN_TRAINING_ROWS, Transforms, fit_sample_conditions
 
 FAMILY = "flow"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from pidgan.training.phases import (
     Update,
 )
 from pidgan.training.rows import Rows
+from pidgan.training.shared_step import shared_step
+from pidgan.training.together import Together, one_error
 
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1
@@ -33,8 +35,11 @@ and the start and the number of all steps, which returns the mean losses."""
 class Descents:
     """The optimizers of all phases that take part, and the weights to be exported."""
 
-    def __init__(self, phases: Iterable[Phase]) -> None:
+    def __init__(
+        self, phases: Iterable[Phase], *, together: Together | None = None
+    ) -> None:
         """Build an optimizer for each descent; phases may share a descent."""
+        self._together = together or Together()
         self.phases = [phase for phase in phases if phase.share > 0]
         self._optimizers: dict[Descent, Any] = {}
         self._starts: dict[Descent, list[Any]] = {}  # weights that others decay to
@@ -85,17 +90,32 @@ class Descents:
     def _update(
         self, update: Update, batch: Batch, seed: Any, clock: Clock
     ) -> dict[str, Any]:
+        self.set_rates(update, clock)
+        losses, gradients = self.gradients(update, batch, seed, clock)
+        self.follow(update, gradients)
+        return losses
+
+    def set_rates(self, update: Update, clock: Clock) -> None:
+        """Give the optimizers of an update their learning rates."""
         for descent in update.descents:
             choice = descent.optimizer
             rate = choice.learning_rate * choice.schedule(clock)
             self._optimizers[descent].learning_rate = rate
+
+    def gradients(
+        self, update: Update, batch: Batch, seed: Any, clock: Clock
+    ) -> tuple[dict[str, Any], list[list[Any]]]:
+        """Return the losses of an update, and gradients for each of its descents."""
         with tf.GradientTape(persistent=update.other is not None) as tape:
             losses = update.losses(batch, seed)
             sums = [_weighted(losses, d.factors, clock) for d in update.descents]
-        gradients = [
+        return losses, [
             tape.gradient(total, descent.variables, unconnected_gradients="zero")
             for descent, total in zip(update.descents, sums, strict=True)
         ]
+
+    def follow(self, update: Update, gradients: Sequence[Any]) -> None:
+        """Let the optimizers of an update go down gradients, and averages follow."""
         for descent, gradient in zip(update.descents, gradients, strict=True):
             optimizer = self._optimizers[descent]
             if descent in self._starts:
@@ -107,18 +127,24 @@ class Descents:
             optimizer.apply(gradient, list(descent.variables))
             if descent in self._averages:
                 self._averages[descent].follow(optimizer.iterations - 1)
-        return losses
 
     def compile(self, phase: Phase, rows: Rows, *, seed: int, xla: bool) -> Steps:
         """Return a function of steps; rows and noise depend on (seed, step) alone."""
+        shared, these = None, self._together
+        if these.size > 1:
+            # XLA compiles its parts.
+            shared = shared_step(self, phase, rows, together=these, xla=xla)
+            xla = False
 
         # A function of its own is traced once, though the loop below has it twice.
         @tf.function(autograph=False)  # type: ignore[untyped-decorator]
         def one_step(step: Any, *bounds: Any) -> dict[str, Any]:
             stream = tf.stack([tf.constant(seed % 2**31), step])
-            batch = rows.batch(stream, phase.batch_size)
             begin, end, start, total = bounds
             clock = Clock(step=step, begin=begin, end=end, total=total, start=start)
+            if shared is not None:
+                return shared(stream, tf.random.fold_in(stream, NOISE), clock)
+            batch = rows.batch(stream, phase.batch_size)
             return self.step(phase, batch, tf.random.fold_in(stream, NOISE), clock)
 
         # AutoGraph does not understand a Python loop here in Python 3.13.
@@ -137,8 +163,9 @@ class Descents:
             return {key: value / tf.cast(n, tf.float32) for key, value in sums.items()}
 
         def run(*numbers: int) -> dict[str, float]:
-            losses = loop(*map(tf.constant, numbers))
-            return {key: float(value) for key, value in losses.items()}
+            with one_error():
+                losses = loop(*map(tf.constant, numbers))
+                return {key: float(value) for key, value in losses.items()}
 
         return run
 

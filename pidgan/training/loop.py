@@ -38,9 +38,18 @@ from pidgan.training.model import Model
 from pidgan.training.networks.updates import assign
 from pidgan.training.pace import Pace
 from pidgan.training.phases import Phase
-from pidgan.training.record import DIVERGED, Record, check_losses
-from pidgan.training.setup import Setup, Transforms, choose_family, set_up
+from pidgan.training.record import DIVERGED, Progress, Record, check_losses
+from pidgan.training.setup import (
+    Setup,
+    Transforms,
+    check_shared,
+    choose_family,
+    set_up,
+    versions,
+)
+from pidgan.training.several import train_in_processes
 from pidgan.training.start import most_steps, starts_of
+from pidgan.training.together import Together, check_one_process, together
 
 CHECKPOINT = "checkpoint.npz"
 # Duration of one call of the compiled loop: the latency of progress and Ctrl-C.
@@ -48,30 +57,6 @@ CHUNK_SECONDS = 1.0
 CHECKPOINT_SECONDS = 30.0
 # Shortest training that is compiled with XLA, which takes some seconds a phase.
 XLA_SECONDS, XLA_STEPS = 60.0, 2000
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """State of a training, handed to the callback after each chunk of steps.
-
-    Attributes:
-        step: Number of steps done.
-        steps: Number of steps of all phases together.
-        phase: Name of the running phase.
-        losses: Losses by name of the running weights, averaged over the chunk.
-        seconds_left: Estimated time for the remaining steps.
-        held_out: Losses by name on rows that are not trained on, with their errors, of
-            the weights that would be exported now; none before the first comparison.
-    """
-
-    step: int
-    steps: int
-    phase: str
-    losses: Mapping[str, float]
-    seconds_left: float
-    held_out: Mapping[str, tuple[float, float]] = dataclasses.field(
-        default_factory=dict
-    )
 
 
 @checked
@@ -89,6 +74,7 @@ def train(
     progress: Callable[[Progress], None] | bool | None = True,
     callbacks: Sequence[Any] = (),
     from_model: str | Path | Model | Chain | None = None,
+    processes: int | None = None,
 ) -> Model | Chain:
     """Train a generator on the training part of a dataset.
 
@@ -122,6 +108,9 @@ def train(
         from_model: Model of a neighbouring sample, or its folder, whose weights the
             training begins with. Family and settings are those of the start, and the
             default budget is a fifth.
+        processes: Number of processes on this machine that share the rows of each step.
+            The losses are those of one process, up to the order of float32 sums. It
+            pays for large batches and networks, such as those of showers.
 
     Returns:
         The model, with the averaged weights or the last ones, whichever are better on
@@ -139,9 +128,16 @@ def train(
         >>> model = train(dataset, budget="20m", seed=1)          # doctest: +SKIP
         >>> model.save("kaon-model")                              # doctest: +SKIP
     """
+    if (processes or 1) > 1:
+        given = {"family": family, "recipe": recipe, "settings": settings}
+        given |= {"budget": budget, "steps": steps, "seed": seed, "resume": resume}
+        given |= {"directory": directory, "progress": progress, "callbacks": callbacks}
+        given |= {"from_model": from_model}
+        return train_in_processes(dataset, processes or 1, **given)
     dataset = Dataset.open(dataset)
     check_callbacks(callbacks, dataset.sample)
     own: Any = {"seed": seed, "directory": directory, "resume": resume}
+    check_one_process(dataset.sample, from_model)
     begun = None if from_model is None else starts_of(from_model, dataset.sample)
     with training_progress(progress) as show:
         if dataset.sample.links:
@@ -187,20 +183,25 @@ def run_training(
     A training with a budget begins at the pace `begin`, if one is given. Transforms
     that are given are not fitted to the dataset.
     """
-    now = Budget(budget or default_budget(start))
+    these = together()
+    now = these.timed(Budget(budget or default_budget(start)))
     keras.utils.set_random_seed(seed % 2**31)
     tf.config.experimental.enable_op_determinism()
     known: dict[str, Any] = {"transforms": transforms, "start": start}
-    training = Training(set_up(dataset, chosen, seed=seed, **known))
+    training = Training(set_up(dataset, chosen, seed=seed, **known), these)
+    check_shared(training.setup, these)
     now.most = math.inf if start is None else most_steps(training.setup.phases, dataset)
     checkpoint = None if directory is None else Path(directory) / CHECKPOINT
-    if resume and checkpoint is not None and checkpoint.is_file():
-        training.load(checkpoint)
-        check_length(
-            checkpoint, (training.pace, training.budget), wanted=(pace, budget)
-        )
+    old = checkpoint if resume and checkpoint and checkpoint.is_file() else None
+    if old is not None:
+        training.load(old)
+    # Before anything that takes long, or that the processes do together.
+    these.check(training.facts(now.duration if pace is None else pace))
+    if old is not None:
+        check_length(old, (training.pace, training.budget), wanted=(pace, budget))
         if training.budget is not None and training.step < training.last_step:
-            training.follow(now.after(training.budget), pace=training.pace)
+            rest = these.timed(now.after(training.budget))
+            training.follow(rest, pace=training.pace)
             training.correct()
     elif pace is not None:
         pace.check(sum(phase.share for phase in training.descents.phases))
@@ -209,16 +210,18 @@ def run_training(
     else:
         training.choose_xla(now.seconds >= XLA_SECONDS)
         training.follow(now, pace=begin)
-    training.run(checkpoint, progress, Callbacks(callbacks))
+    shown = progress if these.leads else None
+    training.run(checkpoint, shown, Callbacks(callbacks if these.leads else ()))
     return training.model()
 
 
 class Training:
     """One training: its optimizers, its history, and its steps, done and wanted."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, together: Together | None = None) -> None:
         self.setup, self.settings = setup, setup.settings
-        self.descents = Descents(setup.phases)
+        self.together = together or Together()
+        self.descents = Descents(setup.phases, together=self.together)
         self.step, self.pace = 0, Pace.parse(1)
         self.budget: Budget | None = None
         self.record = Record(setup.family, self.descents)
@@ -275,6 +278,7 @@ class Training:
         """Do the remaining steps, and write a checkpoint regularly."""
         show = progress or (lambda _: None)
         callbacks = callbacks or Callbacks(())
+        clock = self.together.clock(time.perf_counter)
         self._seen, saved_at = mark_of(checkpoint), time.perf_counter()
         callbacks.begin()
         try:
@@ -283,14 +287,14 @@ class Training:
                     self.record.watch(phase, self.step, self.held_out)
                     show(self._progress(phase, {}, 0.0))
                 while self.step < self._end(k):
-                    start = time.perf_counter()
+                    start = clock()
                     n, is_watch = self._next(k)
                     losses = self._do(k, n)
                     # A published recipe has no penalty at first, and recovers.
                     limit = math.inf if self.setup.published else DIVERGED
                     where = f"phase '{phase.name}' near step {self.step}"
                     check_losses(losses, limit, where=where, checkpoint=checkpoint)
-                    seconds = max(time.perf_counter() - start, 1e-9) / n
+                    seconds = max(clock() - start, 1e-9) / n
                     most = int(CHUNK_SECONDS / seconds)
                     self._chunk = max(1, min(most, 4 * self._chunk))
                     if is_watch or self.step >= self._end(k):
@@ -317,6 +321,11 @@ class Training:
         lengths: dict[str, Any] = {"steps": self.pace.steps, "plan": plan}
         return self.setup.model(self.settings, history=self.record.history, **lengths)
 
+    def facts(self, length: Duration | Pace) -> dict[str, Any]:
+        """Return what all processes that share a training must have alike."""
+        own = {"step": self.step, "length": length}
+        return {**self._identity(), "versions": versions(), **own}
+
     def save(self, checkpoint: Path | None) -> None:
         """Write a checkpoint, if a path is given."""
         if checkpoint is None:
@@ -330,6 +339,8 @@ class Training:
 
     def _save_alone(self, checkpoint: Path | None) -> None:
         """Write a checkpoint; raise if another training wrote one meanwhile."""
+        if not self.together.leads:
+            return
         if mark_of(checkpoint) != self._seen:
             raise TrainingError(
                 f"{checkpoint} was written by another training meanwhile; choose "
@@ -432,6 +443,7 @@ class Training:
                 trained=self.pace.first * rows,
                 batch_size=self._batch_size,
                 seed=self.setup.seed,
+                together=self.together,
             )
         return self._held_out
 

@@ -21,8 +21,8 @@ from pidgan.training.families.settings_file import read_settings_file
 if TYPE_CHECKING:
     from pidgan.bundle.card import Card
     from pidgan.training.chain import Chain
-    from pidgan.training.loop import Progress
     from pidgan.training.model import Model
+    from pidgan.training.record import Progress
 
 # Difference of the seeds of two members; the networks of one training use the next few.
 SEED_STEP = 100

@@ -123,7 +123,8 @@ class Phase:
 
     The shares of all phases may sum to more than 1. A phase with share 0 is left out.
     `prepare` adds values to a batch that all updates of a step need; no gradient passes
-    through it. `settle` is called at the end, after averaging.
+    through it. `settle` is called at the end, after averaging. Where processes share a
+    step, a phase that `sees_whole` gets the rows of all as "whole", beside its own.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Phase:
     updates: Sequence[Update]
     prepare: Callable[[Batch, Any], Batch] | None = None
     settle: Callable[[], None] | None = None
+    sees_whole: bool = False
 
     @property
     def descents(self) -> list[Descent]:
@@ -142,9 +144,14 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """A generator, (conditions, pattern, noise) -> coordinates, and its training."""
+    """A generator, (conditions, pattern, noise) -> coordinates, and its training.
+
+    If `rows_are_apart`, losses are means over rows of what depends on one row and its
+    noise: several processes can share a step.
+    """
 
     generator: Any
     n_noise: int  # standard normal numbers for a row
     phases: Sequence[Phase]
     needs_positive_weights: bool = False  # "positive_w", E[w | x, y], in batches
+    rows_are_apart: bool = False

@@ -1,5 +1,6 @@
 """The losses of a training: those of its steps, and those on rows not trained on."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -16,6 +17,30 @@ from pidgan.training.phases import Family, Phase
 DIVERGED = 1e4
 
 Shown = dict[str, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """State of a training, handed to the callback after each chunk of steps.
+
+    Attributes:
+        step: Number of steps done.
+        steps: Number of steps of all phases together.
+        phase: Name of the running phase.
+        losses: Losses by name of the running weights, averaged over the chunk.
+        seconds_left: Estimated time for the remaining steps.
+        held_out: Losses by name on rows that are not trained on, with their errors, of
+            the weights that would be exported now; none before the first comparison.
+    """
+
+    step: int
+    steps: int
+    phase: str
+    losses: Mapping[str, float]
+    seconds_left: float
+    held_out: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 class Record:

@@ -42,12 +42,12 @@ from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.corrector import Corrector
 from pidgan.training.feed import WHOLE_ROWS
-from pidgan.training.loop import Progress
 from pidgan.training.mending import MendedModel, mend
 from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
 from pidgan.training.networks.evaluation import evaluate
 from pidgan.training.patterns import pick_pattern
+from pidgan.training.record import Progress
 
 DEFAULT_CANDIDATES = 8
 DEFAULT_STEPS = 1000

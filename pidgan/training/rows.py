@@ -31,6 +31,7 @@ from pidgan.sample.weights import (
 from pidgan.training.backend import tf
 from pidgan.training.conditions import ConditionTransform
 from pidgan.training.feed import Feed
+from pidgan.training.networks.draws import is_sliced, mine
 from pidgan.training.targets import Targets
 
 # Stream of the uniform numbers that smear conditions of whole numbers.
@@ -51,13 +52,21 @@ class Rows:
     draws: "tf.Tensor | None" = None  # as often as drawn; None: all alike
     feed: Feed | None = None  # moves the arrays over more rows than they hold
 
-    def batch(self, seed: tf.Tensor, size: int) -> dict[str, Any]:
-        """Draw rows with replacement."""
+    def batch(
+        self, seed: tf.Tensor, size: int, *, whole: bool = False
+    ) -> dict[str, Any]:
+        """Draw rows with replacement; where processes share them, return the own ones.
+
+        All are then in the entry "whole", if these are asked for.
+        """
         n = (self.arrays["w"] if self.draws is None else self.draws).shape[0]
         index = tf.random.stateless_uniform((size,), seed, maxval=n, dtype=tf.int32)
         if self.draws is not None:
             index = tf.gather(self.draws, index)
-        return self.take(index)
+        batch = self.take(mine(index))
+        if whole and is_sliced():
+            batch["whole"] = self.take(index)
+        return batch
 
     def first(self, size: int) -> dict[str, Any]:
         """Return the first rows."""

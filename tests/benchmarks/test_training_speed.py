@@ -34,7 +34,8 @@ from pidgan.sample.dataset import Dataset
 from pidgan.sample.weights import with_differences
 from pidgan.simulation import simulate_calibration
 from pidgan.training.conditions import fit_conditions
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
+from pidgan.training.record import Progress
 from pidgan.training.targets.track_fits import fit_columns
 
 PEER = os.environ.get("PIDGAN_PEER_PYTHON")

@@ -17,8 +17,9 @@ from pidgan.errors import PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families, loop
 from pidgan.training.budget import Budget, Duration
-from pidgan.training.loop import Progress, Training, train
+from pidgan.training.loop import Training, train
 from pidgan.training.pace import Pace
+from pidgan.training.record import Progress
 from pidgan.training.setup import set_up
 
 SMALL = families.Distilled(

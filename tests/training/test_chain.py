@@ -25,8 +25,9 @@ from pidgan.training.chain import Chain, chain_of, link_shares, of_link
 from pidgan.training.conditions import fit_conditions
 from pidgan.training.export import check_parity
 from pidgan.training.families import Energy
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
 from pidgan.training.model import open_model
+from pidgan.training.record import Progress
 from pidgan.training.separate_links import join_links
 from pidgan.training.setup import choose_family, set_up
 

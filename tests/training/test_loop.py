@@ -14,10 +14,11 @@ from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import Duration
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
 from pidgan.training.model import open_model
 from pidgan.training.networks.autoregressive import decay_of_few
 from pidgan.training.patterns import pick_pattern
+from pidgan.training.record import Progress
 from pidgan.training.setup import set_up
 
 SMALL = {

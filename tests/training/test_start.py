@@ -23,9 +23,10 @@ from pidgan.sample.definition import Sample
 from pidgan.training import families
 from pidgan.training.budget import Budget, Duration, default_budget
 from pidgan.training.chain import chain_of, of_link
-from pidgan.training.loop import Progress, train
+from pidgan.training.loop import train
 from pidgan.training.members import train_members
 from pidgan.training.model import Model, open_model
+from pidgan.training.record import Progress
 from pidgan.training.setup import choose_family, set_up
 from pidgan.training.start import (
     MOST_SEEN,

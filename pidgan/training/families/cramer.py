@@ -28,6 +28,7 @@ from typing import Any
 from pidgan.training.backend import tf
 from pidgan.training.families.distilled import Distilled, taught_generator
 from pidgan.training.families.settings import Span
+from pidgan.training.networks import draws
 from pidgan.training.networks.perceptrons import Shape, residual_network
 from pidgan.training.networks.updates import (
     draw,
@@ -86,7 +87,7 @@ def gradient_penalty(
     """
     n = tf.shape(y_r)[0]
     size = (n, *(1 for _ in y_r.shape[1:]))
-    u = tf.random.stateless_uniform(size, tf.random.fold_in(seed, PENALTY))
+    u = draws.uniform(size, tf.random.fold_in(seed, PENALTY))
     y_hat = u * y_r + (1 - u) * y_g
     with tf.GradientTape() as tape:
         tape.watch(y_hat)

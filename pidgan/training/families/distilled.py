@@ -18,6 +18,7 @@ from typing import Any
 
 from pidgan.training.backend import tf
 from pidgan.training.families.settings import Span
+from pidgan.training.networks import draws
 from pidgan.training.networks.autoregressive import SplineFlow, decay_of_few
 from pidgan.training.networks.per_coordinate import OnePassGenerator
 from pidgan.training.networks.perceptrons import Shape
@@ -91,6 +92,7 @@ def build(settings: Distilled, *, shape: Shape, seed: int) -> Family:
         n_noise=shape.n_targets,
         phases=phases,
         needs_positive_weights=True,
+        rows_are_apart=True,
     )
 
 
@@ -113,7 +115,7 @@ def taught_generator(
     def answer(batch: Batch, seed: Any) -> Batch:
         """Add noise, what the teacher makes of it, and the weight of a distance."""
         size = (shape.n_targets, tf.shape(batch["x"])[0])
-        z = tf.random.stateless_normal(size, seed, stddev=SPREAD)
+        z = draws.normal(size, seed, axis=1, stddev=SPREAD)
         y_t, slope, earlier = teacher.respond(batch, z)
         weight = batch["positive_w"] * tf.transpose(batch["free"]) / (slope + EPSILON)
         return {**batch, "z": z, "y_t": y_t, "earlier": earlier, "weight": weight}

@@ -25,6 +25,7 @@ from pidgan.bundle.formulas import Array
 from pidgan.errors import PidganError
 from pidgan.training.backend import tf
 from pidgan.training.families.settings import Span
+from pidgan.training.networks import draws
 from pidgan.training.networks.cell_by_cell import Order, Sequence
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.phases import (
@@ -139,6 +140,7 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
         generator=SequenceGenerator(parts),
         n_noise=shape.n_targets,
         phases=[Phase("likelihood", 1.0, s.batch_size, updates=updates)],
+        rows_are_apart=True,
     )
 
 
@@ -149,7 +151,7 @@ def _losses(
     z, free = batch["y"], batch["free"]
     context = tf.concat([batch["x"], _seen(z[:, part.sees])], axis=1)
     n = part.model.order.n
-    normal = tf.random.stateless_normal((tf.shape(z)[0], n), tf.random.fold_in(seed, k))
+    normal = draws.normal((tf.shape(z)[0], n), tf.random.fold_in(seed, k))
     loss = part.model.loss(
         z[:, part.makes], free[:, part.makes], context, blur=blur * normal
     )

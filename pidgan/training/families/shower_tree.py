@@ -131,8 +131,10 @@ def build(settings: ShowerTree, *, shape: Shape, seed: int) -> Family:
                 1.0,
                 s.batch_size or _batch_size(shape.n_targets),
                 updates=updates,
+                sees_whole=True,
             )
         ],
+        rows_are_apart=True,
     )
 
 
@@ -143,7 +145,9 @@ def _batch_size(n_cells: int) -> int:
 def _losses(name: str, loss: Any, k: int, batch: Batch, seed: Any) -> dict[str, Any]:
     """Return the loss of one network, with random numbers of its own."""
     own = tf.random.fold_in(seed, k)
-    return {name: loss(batch["x"], batch["y"], batch["w"], seed=own)}
+    # Splits are drawn from those of all showers of a step.
+    rows = batch.get("whole", batch) if name == "halves" else batch
+    return {name: loss(rows["x"], rows["y"], rows["w"], seed=own)}
 
 
 class TreeGenerator:

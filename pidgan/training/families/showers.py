@@ -25,6 +25,7 @@ from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
 from pidgan.training.families.settings import Span
+from pidgan.training.networks import draws
 from pidgan.training.networks.energies_and_shape import (
     ConvolutionalStandard,
     FlowPart,
@@ -168,7 +169,14 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
     observables = [_observables(shape, s.critic_sees), _observables(shape, s.constrain)]
     if s.play:
         phases.append(_play(parts, *observables, s=s, shape=shape, seed=seed))
-    return Family(generator=generator, n_noise=n_noise, phases=phases)
+    # Observables in units of their deviation, and constraints, are of all showers.
+    compares = s.play and (s.critic_sees or s.constrain)
+    return Family(
+        generator=generator,
+        n_noise=n_noise,
+        phases=phases,
+        rows_are_apart=not compares,
+    )
 
 
 def _join(parts: list[Part], n_conditions: int, n_noise: int) -> Any:
@@ -236,7 +244,8 @@ def _play(
     def generate(batch: Batch, seed: Any) -> list[tf.Tensor]:
         """Return two independent shapes, y_g and y_g', for each row."""
         twice = tf.tile(batch["context"], (2, 1))
-        noise = tf.random.stateless_normal((tf.shape(twice)[0], part.n_noise), seed)
+        size = (tf.shape(twice)[0], part.n_noise)
+        noise = draws.normal(size, seed, copies=2)
         return list(tf.split(part.generate(noise, twice), 2))
 
     def critic_losses(batch: Batch, seed: Any) -> dict[str, Any]:

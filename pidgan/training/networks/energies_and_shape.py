@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pidgan.training.backend import keras, tf
+from pidgan.training.networks import draws
 from pidgan.training.networks.couplings import CouplingFlow
 from pidgan.training.networks.perceptrons import Residual, Take, weights_of
 
@@ -69,7 +70,7 @@ def censored_loss(
 def impute(y: Any, observed: Any, location: Any, scale: Any, *, seed: Any) -> tf.Tensor:
     """Return coordinates with those that are censored drawn below their edge."""
     top = tf.maximum(_phi((y - location) / scale), TINY)
-    uniform = tf.random.stateless_uniform(tf.shape(y), seed)
+    uniform = draws.uniform(tf.shape(y), seed)
     drawn = tf.math.ndtri(tf.maximum(uniform * top, TINY / 10))
     drawn = tf.minimum(location + scale * drawn, y)
     return tf.stop_gradient(tf.where(observed > 0, y, drawn))
@@ -151,7 +152,7 @@ class FlowPart:
         censored = censored_loss(y, observed, location, scale)
         location, scale = tf.stop_gradient(location), tf.stop_gradient(scale)
         full = impute(y, observed, location, scale, seed=tf.random.fold_in(seed, 0))
-        jitter = tf.random.stateless_normal(tf.shape(full), tf.random.fold_in(seed, 1))
+        jitter = draws.normal(tf.shape(full), tf.random.fold_in(seed, 1))
         residual = (full - location) / scale + self.jitter * jitter
         density = self.flow.loss(residual, context)
         losses = {f"{self.name}_scale": censored, f"{self.name}_flow": density}
@@ -198,7 +199,7 @@ class LatentPart:
         self, y: tf.Tensor, observed: tf.Tensor, context: tf.Tensor, *, seed: Any
     ) -> tuple[dict[str, Any], tf.Tensor]:
         shape = (tf.shape(y)[0], self.latent)
-        latent = tf.random.stateless_normal(shape, tf.random.fold_in(seed, 0))
+        latent = draws.normal(shape, tf.random.fold_in(seed, 0))
         losses = {}
         if self.encoder is not None:
             seen = tf.concat([y * observed, observed, context], axis=1)

@@ -21,6 +21,7 @@ import numpy as np
 from pidgan.bundle import formulas as f
 from pidgan.bundle.formulas import Array
 from pidgan.training.backend import keras, tf
+from pidgan.training.networks import draws
 from pidgan.training.networks.perceptrons import Shape
 
 
@@ -211,7 +212,7 @@ class OnePassGenerator:
         seed.
         """
         d, free = self.shape.n_targets, batch["free"]
-        shift = tf.random.stateless_normal(tf.shape(free), seed, stddev=JITTER)
+        shift = draws.normal(tf.shape(free), seed, stddev=JITTER)
         known = self.networks.inputs({**batch, "y": batch["y"] + shift * free})
         own = tf.eye(d)[:, tf.newaxis]
         before = tf.linalg.band_part(tf.ones((d, d)), -1, 0)[:, tf.newaxis] - own

@@ -13,6 +13,7 @@ from pidgan.bundle import formulas as f
 from pidgan.calorimeter.geometry import View
 from pidgan.calorimeter.halving import halve
 from pidgan.training.backend import tf
+from pidgan.training.networks import draws
 from pidgan.training.networks.split_energy import NOTHING, SplitNetwork
 from pidgan.training.targets.energies import CellEnergies
 
@@ -133,9 +134,8 @@ class ShowerSplits:
         """Return the mean of -log p(halves | whole) over some of all splits."""
         e = self.node_energies(y)
         there = tf.where(tf.gather(e, self.tree.parent, axis=1) > 0)
-        draw = tf.random.stateless_uniform(
-            (splits,), seed, maxval=tf.maximum(tf.shape(there)[0], 1), dtype=tf.int32
-        )
+        n = tf.maximum(tf.shape(there)[0], 1)
+        draw = draws.integers(splits, seed, below=n)
         row, number = tf.unstack(tf.gather(there, draw), axis=1)
         row, number = (tf.cast(v, tf.int32) for v in (row, number))
         loss = self.half_losses(x, e, row, number)

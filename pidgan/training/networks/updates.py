@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pidgan.training.backend import tf
+from pidgan.training.networks import draws
 
 Kernel = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -46,7 +47,8 @@ def draw(
 ) -> tf.Tensor:
     """Return generated coordinates, zero on atoms, (copies, n, n_targets)."""
     rows = repeat_batch(batch, copies)
-    noise = tf.random.stateless_normal((tf.shape(rows["x"])[0], n_noise), seed)
+    n = tf.shape(rows["x"])[0]
+    noise = draws.normal((n, n_noise), seed, copies=copies)
     y = rows["free"] * generator(named_inputs(rows, noise=noise))
     return tf.reshape(y, (copies, -1, rows["free"].shape[1]))
 

@@ -30,9 +30,10 @@ from pidgan.files.writing import writing_file
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.export import export_bundle
-from pidgan.training.loop import Progress, run_training
+from pidgan.training.loop import run_training
 from pidgan.training.members import SEED_STEP
 from pidgan.training.pace import Pace
+from pidgan.training.record import Progress
 from pidgan.training.search.plan import Plan, publish
 from pidgan.training.search.scores import (
     judged_rows,

@@ -11,9 +11,10 @@ from pidgan.training.allocator import kept_memory
 from pidgan.training.backend import keras, tf
 from pidgan.training.callbacks import Callbacks
 from pidgan.training.export_cost import operations
-from pidgan.training.loop import XLA_STEPS, Progress, Training
+from pidgan.training.loop import XLA_STEPS, Training
 from pidgan.training.model import Model
 from pidgan.training.pace import Pace
+from pidgan.training.record import Progress
 from pidgan.training.rows import Rows
 from pidgan.training.search.plan import Plan
 from pidgan.training.search.scores import mean_with_error, row_scores, row_weights
