@@ -74,7 +74,7 @@ def run_demo(
         budget: Time of each of the two trainings, with the preparation of their rows,
             as in `train`; 5,000 steps by default.
         overwrite: Replace the folder of an earlier demo.
-        workers: Number of processes that make the two generators; 2 by default, or 1
+        workers: Number of generators that are made at the same time; 2 by default, or 1
             where there is one core, or a script that new processes cannot import.
         progress: Whether bars, or lines of a log, are shown.
         echo: Function that is called with a line of text for each stage.
@@ -169,25 +169,26 @@ def _makers(
 ) -> Iterator[Callable[[Callable[[str], None]], None]]:
     """Give the function that calls another one for each species, perhaps side by side.
 
-    A process has the threads of one core then: more would wait for each other.
+    Each has a process with one thread for linear algebra: sums with more threads differ
+    in their last digits, and side by side these would wait for each other.
     """
-    if workers is None:
-        workers = min(available_cores(), len(SPECIES)) if may_start_processes() else 1
-    if workers == 1:
+    names = list(SPECIES)
+    if not may_start_processes():
 
-        def make_all(make: Callable[[str], None]) -> None:
-            for name in SPECIES:
+        def make_here(make: Callable[[str], None]) -> None:
+            for name in names:
                 make(name)
 
-        yield make_all
+        yield make_here
         return
-    threads = max(1, available_cores() // len(SPECIES))
-    with Processes(list(SPECIES), show=progress, threads=threads) as them:
+    side_by_side = (workers or min(available_cores(), len(names))) > 1
+    with Processes(names, show=progress, threads=1) as them:
 
-        def make_both(make: Callable[[str], None]) -> None:
-            them.call({name: partial(make, name) for name in SPECIES})
+        def make_there(make: Callable[[str], None]) -> None:
+            for group in [names] if side_by_side else [[name] for name in names]:
+                them.call({name: partial(make, name) for name in group})
 
-        yield make_both
+        yield make_there
 
 
 def _sizes() -> dict[str, int]:

@@ -26,8 +26,8 @@ CHARGED = ("e+", "mu+", "pi+", "K+", "p")
 @click.option(
     "--workers",
     type=options.COUNT,
-    help="Number of processes that make the two generators, 1 or 2.  [default: 2, or "
-    "1 where there is one core]",
+    help="Number of generators that are made at the same time, 1 or 2.  [default: 2, "
+    "or 1 where there is one core]",
 )
 @options.as_json
 def demo(output: Path, as_json: bool, **given: Any) -> None:
