@@ -14,7 +14,6 @@
 - `networks`: networks that families are made of.
 - `record`: the losses and the progress of a training.
 - `refinement`: a model corrected by a classifier.
-- `rendezvous`: processes that wait for each other.
 - `separate_links`: models of different samples joined to a chain.
 - `search`: a search for settings, by trainings that are compared.
 - `setup`: what a training needs before its first step.
@@ -37,7 +36,6 @@ __all__ = [
     "networks",
     "record",
     "refinement",
-    "rendezvous",
     "search",
     "separate_links",
     "setup",
