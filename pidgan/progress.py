@@ -255,6 +255,12 @@ def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+def tell_elsewhere(content: Any) -> None:
+    """Send a value to the process that shows what this one does, if there is one."""
+    if _elsewhere is not None:
+        _elsewhere.send("told", content)
+
+
 def _open(stage: str, total: int | None, unit: str, *, place: int | None = None) -> Any:
     """Return a bar of tqdm; in a notebook one of widgets, if there are some.
 
@@ -282,8 +288,9 @@ def _open(stage: str, total: int | None, unit: str, *, place: int | None = None)
 class Elsewhere:
     """The process that shows what this one does.
 
-    `send` takes a kind and its content: "line" and a text, or "bar" and the stage, the
-    number of units done, that of all, the unit and a few words; None for the end.
+    `send` takes a kind and its content: "line" and a text, "told" and any value, or
+    "bar" and the stage, the number of units done, that of all, the unit and a few
+    words; None for the end.
     """
 
     send: Callable[[str, Any], None]

@@ -71,8 +71,9 @@ def test_maps_and_datasets(tmp_path: Path) -> None:
 
 def test_models_and_checkpoints(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
+    from pidgan.training.course import Training
     from pidgan.training.families import Distilled
-    from pidgan.training.loop import CHECKPOINT, Training
+    from pidgan.training.loop import CHECKPOINT
     from pidgan.training.model import open_model
     from pidgan.training.setup import set_up
 

@@ -160,10 +160,12 @@ def _check_training(sample: Sample, one: Planned) -> None:
     given = one.options.train
     length(given.budget, given.steps)
     if sample.links:
+        families.check_shared(None, {}, sample, given.processes)
         return
     name = families.choose_name(given.family, None, sample)
     if not isinstance(given.settings, str):  # a file has been read
         families.check_settings(name, given.settings)
+        families.check_shared(name, given.settings, sample, given.processes)
 
 
 def _check_kind(campaign: Campaign, sample: Sample, one: Planned) -> None:

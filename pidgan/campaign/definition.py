@@ -88,6 +88,7 @@ class Train(BaseModel):
     steps: StrictInt | StrictStr | None = None
     budget: str | StrictInt | float | None = None
     settings: dict[str, Any] | str = Field(default_factory=dict)
+    processes: StrictInt = Field(default=1, ge=1, le=256)
 
 
 class Validate(BaseModel):
@@ -233,6 +234,13 @@ class Campaign:
     def folder(self) -> Path:
         """The folder of the file, where its paths begin."""
         return self.path.absolute().parent
+
+    @property
+    def cores(self) -> int:
+        """Largest number of cores that a task uses."""
+        tables = [self.options, *(change.options for change in self.head.change)]
+        numbers = [Options.model_validate(one).train.processes for one in tables]
+        return self.head.threads * max(numbers)
 
     @property
     def place(self) -> Path:

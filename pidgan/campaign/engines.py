@@ -184,9 +184,8 @@ def job_script(campaign: Campaign, run: Run, output: Path) -> str:
 
 def batch_cluster(campaign: Campaign, run: Run, output: Path) -> Any:
     """Return the cluster of a batch system, which has no jobs yet."""
-    threads = campaign.head.threads
     given = {
-        "cores": threads,
+        "cores": campaign.cores,
         "processes": 1,
         "memory": MEMORY,
         "log_directory": str(output / "logs" / "batch"),
@@ -216,7 +215,7 @@ def engine(campaign: Campaign, run: Run, output: Path) -> Iterator[Any]:
             _check_workers(client, run.scheduler, output)
             yield functools.partial(run_on_dask, client=client)
         return
-    workers = run.workers or default_workers(campaign.head.threads)
+    workers = run.workers or default_workers(campaign.cores)
     if run.batch is None and workers == 1:
         yield run_here
         return
@@ -246,9 +245,9 @@ def engine(campaign: Campaign, run: Run, output: Path) -> Iterator[Any]:
         yield functools.partial(run_on_dask, client=client)
 
 
-def default_workers(threads: int) -> int:
-    """Return how many workers this machine has cores for; 1 without Dask."""
-    return max(1, available_cores() // threads) if has_dask() else 1
+def default_workers(cores: int) -> int:
+    """Return how many workers with so many cores this machine has; 1 without Dask."""
+    return max(1, available_cores() // cores) if has_dask() else 1
 
 
 def _check_workers(client: Any, address: str, output: Path) -> None:

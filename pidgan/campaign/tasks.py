@@ -199,13 +199,15 @@ def _settings(one: Planned, stage: str, sample: Sample) -> dict[str, Any]:
         "cuts": options.cuts,
         "where": options.where,
     }
+    # One process leaves no trace, so that records of before are those of now.
+    alone = {"processes"} if options.train.processes == 1 else None
     own: dict[str, dict[str, Any]] = {
         "prepare": {
             "sample": sample.model_dump(mode="json", by_alias=True),
             "seed": options.seed,
             **options.prepare.model_dump(),
         },
-        "train": {"seed": options.seed, **options.train.model_dump()},
+        "train": {"seed": options.seed, **options.train.model_dump(exclude=alone)},
         "validate": judged,
         "export": {},
         "systematics": judged | options.systematics.model_dump(),

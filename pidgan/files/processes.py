@@ -39,6 +39,7 @@ class Processes:
         threads: Number of threads of numerical libraries in each process; None for what
             these libraries choose.
         named: Whether what they show has their names; else it is as of this process.
+        hear: Function that gets what they tell, see `tell_elsewhere`.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Processes:
         show: bool = True,
         threads: int | None = None,
         named: bool = True,
+        hear: Callable[[Any], None] | None = None,
     ) -> None:
         self._lines = Lines(names, named=named) if show else None
-        self._named = named
+        self._named, self._hear = named, hear
         self._running: dict[str, tuple[Any, Connection]] = {}
         self._busy: set[str] = set()
         context = multiprocessing.get_context("spawn")
@@ -122,7 +124,10 @@ class Processes:
 
     def _tell(self, name: str, kind: str, content: Any) -> None:
         """Show what a process shows, or warn as it does."""
-        if kind == "warning":
+        if kind == "told":
+            if self._hear is not None:
+                self._hear(content)
+        elif kind == "warning":
             category, text = content
             with Lines.apart():
                 text = f"{name}: {text}" if self._named else text

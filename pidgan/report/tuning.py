@@ -20,8 +20,9 @@ from pidgan.report.tuned import TrialRecord, Tuning
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import Budget, Duration
+from pidgan.training.course import Training
 from pidgan.training.families.default import default_name
-from pidgan.training.loop import XLA_SECONDS, Training
+from pidgan.training.loop import XLA_SECONDS
 from pidgan.training.record import Progress
 from pidgan.training.search.comparison import SIDES, Comparison
 from pidgan.training.search.plan import (

@@ -4,6 +4,7 @@
 - `chain`: several generators of which each makes its targets given those before.
 - `classical`: parametrisations of showers that are fitted, not trained.
 - `correction`, `corrector`: simulated targets mapped to those of data.
+- `course`: the steps of one training, done and wanted.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.
 - `joining`: which process of a training this one is, where several share it.
@@ -26,6 +27,7 @@ __all__ = [
     "classical",
     "correction",
     "corrector",
+    "course",
     "export",
     "families",
     "joining",

@@ -13,7 +13,7 @@ import numpy as np
 from pidgan.bundle.formulas import register
 from pidgan.errors import TrainingError, one_line
 from pidgan.files import machine, xrootd
-from pidgan.training import joining, rendezvous
+from pidgan.training import interruptions, joining
 
 # Read when tensorflow is imported. Level 3 leaves no log lines: what goes wrong comes
 # as an exception.
@@ -44,7 +44,7 @@ xrootd.load_client()
 # Tensorflow connects processes before its first operation.
 _place = joining.place()
 if _place is not None:
-    rendezvous.meet(_place)
+    joining.meet(_place)
 with _no_stderr():
     import keras
     import tensorflow as tf
@@ -59,25 +59,31 @@ THREADS = machine.stated_threads() or 2
 with contextlib.suppress(RuntimeError):  # tensorflow runs already: its user decides
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-strategy: Any = None
-"""What sums over the processes of a training; None of a process that trains alone."""
-if _place is not None:
-    devices = tf.config.list_physical_devices("GPU")
-    if devices:  # one for each process
-        own = devices[_place.number_here % len(devices)]
+
+
+def _connected(place: joining.Place) -> Any:
+    """Return what sums over all processes; raise if this one cannot join the others."""
+    if devices := tf.config.list_physical_devices("GPU"):  # one for each process
+        own = devices[place.number_here % len(devices)]
         tf.config.set_visible_devices([own], "GPU")
-    _cluster = tf.train.ClusterSpec({"worker": list(_place.addresses)})
-    _resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        _cluster, task_type="worker", task_id=_place.rank, rpc_layer="grpc"
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(place.addresses)}),
+        task_type="worker",
+        task_id=place.rank,
+        rpc_layer="grpc",
     )
     try:
-        with _no_stderr(), joining.interruptible():
-            strategy = tf.distribute.MultiWorkerMirroredStrategy(_resolver)
+        with _no_stderr(), interruptions.at_once():
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (tf.errors.OpError, RuntimeError) as error:
         raise TrainingError(
-            f"process {_place.rank} {joining.CANNOT_JOIN} "
-            f"{_place.addresses[_place.rank]}, or finds no others: {one_line(error)}"
+            f"process {place.rank} {joining.CANNOT_JOIN} "
+            f"{place.addresses[place.rank]}, or finds no others: {one_line(error)}"
         ) from error
+
+
+strategy: Any = None if _place is None else _connected(_place)
+"""What sums over the processes of a training; None of a process that trains alone."""
 # The graph optimizer orders sums by names that count up with every function traced:
 # a second training in one process would round differently. It gains nothing here.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

@@ -21,8 +21,7 @@ from pidgan.training.phases import (
     Update,
 )
 from pidgan.training.rows import Rows
-from pidgan.training.shared_step import shared_step
-from pidgan.training.together import Together, one_error
+from pidgan.training.together import Together, one_error, shared_step
 
 # Stream of random numbers of the noise, apart from that of the batches.
 NOISE = 1

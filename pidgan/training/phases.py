@@ -144,14 +144,9 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """A generator, (conditions, pattern, noise) -> coordinates, and its training.
-
-    If `rows_are_apart`, losses are means over rows of what depends on one row and its
-    noise: several processes can share a step.
-    """
+    """A generator, (conditions, pattern, noise) -> coordinates, and its training."""
 
     generator: Any
     n_noise: int  # standard normal numbers for a row
     phases: Sequence[Phase]
     needs_positive_weights: bool = False  # "positive_w", E[w | x, y], in batches
-    rows_are_apart: bool = False

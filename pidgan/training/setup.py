@@ -28,7 +28,6 @@ from pidgan.training.start import begin_at, beside, gentler, record_of
 from pidgan.training.start_checks import check_family, check_start, started_settings
 from pidgan.training.targets.energy_fits import fit_energies
 from pidgan.training.targets.tracks import TargetTransform
-from pidgan.training.together import Together
 
 MIN_TRAINING_ROWS = 50
 PACKAGES = ("pidgan", "keras", "tensorflow", "numpy")
@@ -197,25 +196,6 @@ def started_transforms(
         fresh = fit_own_targets(sample, part, entry, start.conditions)
         known = fresh if kinds.are_alike(fresh, known) else known
     return Transforms(conditions=start.conditions, targets=known)
-
-
-def check_shared(setup: Setup, together: Together) -> None:
-    """Raise a TrainingError if several processes cannot share the steps of a family."""
-    if together.size == 1:
-        return
-    if setup.rows.feed is not None:
-        raise TrainingError(
-            f"the training part has more than {feed.MEMORY_ROWS} rows, which come "
-            f"through a window that {together.size} processes do not share; train with "
-            "one process"
-        )
-    if not setup.family.rows_are_apart:
-        raise TrainingError(
-            f"family {setup.name!r} compares the rows of a step with each other, which "
-            f"{together.size} processes cannot share; train with one process, or take "
-            "one of distilled, flow, shower_sequence, shower_tree, shower_flow, "
-            "shower_vae (without a critic that sees observables)"
-        )
 
 
 def set_up(

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pidgan.errors import TrainingError
 from pidgan.files.processes import Processes, may_start_processes
+from pidgan.progress import tell_elsewhere
 from pidgan.sample.dataset import Dataset
 from pidgan.training.joining import CANNOT_JOIN, Place, join
 
 if TYPE_CHECKING:
-    from pidgan.training.chain import Chain
     from pidgan.training.model import Model
 
 HOST = "127.0.0.1"
@@ -29,25 +29,18 @@ def train_in_processes(
     *,
     progress: Any,
     callbacks: Sequence[Any],
-    from_model: object,
     **given: Any,
-) -> "Model | Chain":
+) -> "Model":
     """Train as `train` does with the other arguments; return the model.
 
     Raises:
-        ValueError: There are functions that other processes cannot call, or a start.
+        ValueError: There are callbacks, which the networks of this process would need.
         TrainingError: A process ended, or processes cannot be started.
     """
-    if from_model is not None:
+    if callbacks:
         raise ValueError(
-            f"give from_model or {processes} processes, not both: a training from a "
-            "start is short"
-        )
-    if callbacks or callable(progress):
-        name = "callbacks" if callbacks else "progress"
-        raise ValueError(
-            f"{name} has functions of this process, which {processes} others cannot "
-            "call; train with one process"
+            f"give callbacks or {processes} processes, not both: callbacks are called "
+            "where the networks are; `progress` may be a function"
         )
     if not may_start_processes():
         raise TrainingError(
@@ -61,33 +54,32 @@ def train_in_processes(
             dataset = place / "dataset"
         for left in reversed(range(TRIES)):
             try:
-                _train(dataset, processes, place / "model", bool(progress), given)
+                _train(dataset, processes, place / "model", progress, given)
                 break
             except TrainingError as error:
                 if not left or CANNOT_JOIN not in str(error):
                     raise
         from pidgan.training.model import open_model
 
-        found = open_model(place / "model")
-        return cast("Model | Chain", found)
+        return cast("Model", open_model(place / "model"))
 
 
 def _train(
     dataset: str | Path,
     processes: int,
     output: Path,
-    progress: bool,
+    progress: Any,
     given: Mapping[str, Any],
 ) -> None:
     addresses = _free_addresses(processes)
     names = [f"{rank}" for rank in range(processes)]
+    hear = progress if callable(progress) else None
+    own = {**given, "progress": tell_elsewhere if hear else bool(progress)}
     calls = {
-        name: partial(
-            _train_as, Place(addresses, rank), dataset, output, progress, dict(given)
-        )
+        name: partial(_train_as, Place(addresses, rank), dataset, output, own)
         for rank, name in enumerate(names)
     }
-    with Processes(names, show=progress, named=False) as them:
+    with Processes(names, show=bool(progress), named=False, hear=hear) as them:
         them.call(calls)
 
 
@@ -95,7 +87,6 @@ def _train_as(
     place: Place,
     dataset: str | Path,
     output: Path,
-    progress: bool,
     given: Mapping[str, Any],
 ) -> None:
     """Train as one of several processes, of which the first one tells and writes."""
@@ -104,9 +95,10 @@ def _train_as(
     with warnings.catch_warnings():
         if not leads:
             warnings.simplefilter("ignore")
+            given = {**given, "progress": False}
         # Tensorflow is loaded here, and the loop, which asks for this module.
         loop = importlib.import_module("pidgan.training.loop")
-        model = loop.train(dataset, progress=leads and progress, **given)
+        model = loop.train(dataset, **given)
     if leads:
         model.save(output)
 

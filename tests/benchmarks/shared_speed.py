@@ -1,8 +1,9 @@
-"""What sharing the steps of a training costs: one process against two, in CPU time.
+"""What sharing the steps of a training costs: one process against two.
 
-Run `python tests/benchmarks/shared_speed.py DATASET -o scaling.json`. Each process has
-the same rows a step in both cases (weak scaling). Time of the processor is compared, so
-that other programs on the machine hardly change the result.
+Run `PIDGAN_THREADS=1 python tests/benchmarks/shared_speed.py DATASET -o scaling.json`
+on a machine that does nothing else, where each process has a core. It has the same rows
+a step in both cases (weak scaling). Milliseconds on the wall and of the processor are
+printed, medians of some runs.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pidgan.files.processes import Processes
@@ -27,15 +29,18 @@ STEPS, SUMS = 10, 50
 
 
 def measure(place: Place | None, folder: str, family: str) -> dict[str, Any]:
-    """Return milliseconds of the processor for a step and for a sum, and its bytes."""
+    """Return milliseconds for a step and for a sum, and the bytes of this sum.
+
+    Both are pairs: on the wall, and of the processor.
+    """
     if place is not None:
         join(place)
     import numpy as np
 
     from pidgan.sample.dataset import Dataset
     from pidgan.training.backend import keras, tf
+    from pidgan.training.course import Training
     from pidgan.training.families import parse_settings
-    from pidgan.training.loop import Training
     from pidgan.training.setup import set_up
     from pidgan.training.together import together
 
@@ -47,27 +52,45 @@ def measure(place: Place | None, folder: str, family: str) -> dict[str, Any]:
     tf.config.experimental.enable_op_determinism()
     settings = parse_settings(family, own | {"xla": False})
     training = Training(set_up(Dataset.open(folder), settings, seed=1), these)
-    step = nbytes = 0.0
-    updates = 0
+    step, nbytes = np.zeros(2), 0.0
     for phase in training.descents.phases:
         run = training._steps_of(phase)
         run(0, 2, 0, 10**6, 0, 10**6)
-        start = time.process_time()
+        start = _now()
         run(0, STEPS, 0, 10**6, 0, 10**6)
-        step += phase.share * (time.process_time() - start) / STEPS
+        step += phase.share * (_now() - start) / STEPS
         sizes = [np.prod(v.shape) for d in phase.descents for v in d.variables]
         nbytes += phase.share * 4 * float(sum(sizes))
-        updates += len(phase.updates)
-    sums = 0.0
+    sums = np.zeros(2)
     if these.size > 1:
         own_part = tf.zeros(int(nbytes / 4))
         total = tf.function(lambda v: these.total([v]), autograph=False)
         total(own_part)
-        start = time.process_time()
+        start = _now()
         for _ in range(SUMS):
             total(own_part)
-        sums = (time.process_time() - start) / SUMS
-    return {"step": 1e3 * step, "sum": 1e3 * sums, "bytes": nbytes}
+        sums = (_now() - start) / SUMS
+    milli = {"step": (1e3 * step).tolist(), "sum": (1e3 * sums).tolist()}
+    return {**milli, "bytes": nbytes}
+
+
+def _now() -> Any:
+    import numpy as np
+
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _text(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the medians of all processes as a line."""
+
+    def middle(kind: str, what: str) -> str:
+        wall, cpu = (median(one[what][k] for one in found[kind]) for k in (0, 1))
+        return f"{wall:.1f} ms ({cpu:.1f} of the processor)"
+
+    return (
+        f"alone {middle('alone', 'step')}, two {middle('shared', 'step')}, "
+        f"a sum of {found['shared'][0]['bytes'] / 1e3:.0f} kB {middle('shared', 'sum')}"
+    )
 
 
 def main() -> None:
@@ -95,12 +118,7 @@ def main() -> None:
                 }
                 found[family]["shared"] += two.call(calls).values()
             given.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        alone, shared = (
-            sorted(one["step"] for one in found[family][kind])
-            for kind in ("alone", "shared")
-        )
-        middle = [times[len(times) // 2] for times in (alone, shared)]
-        print(f"{family:16} {middle[0]:8.1f} {middle[1]:8.1f} ms CPU a step")
+        print(f"{family}: {_text(found[family])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,23 @@ def test_a_file_of_settings_counts_by_its_content(folder: Path) -> None:
         check_campaign(Campaign.open(written(folder, text)))
 
 
+def test_processes_of_a_training_need_their_cores(folder: Path) -> None:
+    text = CAMPAIGN + (
+        '[[change]]\nwhen = {hadron = "pion"}\ntrain = {processes = 3}\n'
+    )
+    campaign = Campaign.open(written(folder, f"threads = 2\n{text}"))
+    assert campaign.cores == 6
+    trainings = [task for task in check_campaign(campaign) if task.stage == "train"]
+    found = {task.bundle: task.settings.get("processes") for task in trainings}
+    # One process is as before, and its records stay valid.
+    assert found == {
+        "kaon-down": None,
+        "kaon-up": None,
+        "pion-down": 3,
+        "pion-up": 3,
+    }
+
+
 def test_rejected_bundles_differ_along_one_axis(folder: Path) -> None:
     text = CAMPAIGN + '[validate]\nmisid = "hadron"\n'
     tasks = check_campaign(Campaign.open(written(folder, text)))
@@ -167,6 +184,11 @@ MISTAKES = {
         "cram",
     ),
     "no such setting": (CAMPAIGN.replace("xla", "xlo"), "'xlo'.*'xla'"),
+    "processes for a family of one": (
+        CAMPAIGN.replace("steps =", 'family = "cramer"\nprocesses = 2\nsteps ='),
+        "family 'cramer' compares the rows of a step",
+    ),
+    "no process": (CAMPAIGN.replace("steps =", "processes = 0\nsteps ="), "processes"),
     "no such cut": (f'cuts = ["DLK > 0"]\n{CAMPAIGN}', "'DLL'"),
     "no cut at all": (f"cuts = []\n{CAMPAIGN}", "an efficiency map needs cuts"),
     "no such condition": (f"{CAMPAIGN}[systematics]\nvary = {{p = 1.1}}\n", "'P'"),

@@ -9,7 +9,7 @@ from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.averages import BLOCKS, REACH, Average, HeldOut, Kept, is_worse
 from pidgan.training.backend import keras, tf
-from pidgan.training.loop import Training
+from pidgan.training.course import Training
 from pidgan.training.pace import Pace
 from pidgan.training.phases import Descent, Optimizer
 from pidgan.training.setup import set_up

@@ -17,7 +17,8 @@ from pidgan.errors import PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families, loop
 from pidgan.training.budget import Budget, Duration
-from pidgan.training.loop import Training, train
+from pidgan.training.course import Training
+from pidgan.training.loop import train
 from pidgan.training.pace import Pace
 from pidgan.training.record import Progress
 from pidgan.training.setup import set_up

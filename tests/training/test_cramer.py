@@ -7,13 +7,13 @@ pytest.importorskip("tensorflow")
 
 from pidgan.sample.dataset import Dataset
 from pidgan.training.backend import tf
+from pidgan.training.course import Training
 from pidgan.training.families import Cramer
 from pidgan.training.families.cramer import (
     critic_loss,
     generator_loss,
     zero_penalty,
 )
-from pidgan.training.loop import Training
 from pidgan.training.networks import per_coordinate as student
 from pidgan.training.networks.perceptrons import Shape
 from pidgan.training.networks.updates import cosine

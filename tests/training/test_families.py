@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-import pidgan.training.loop
+import pidgan.training.course
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.c_file import export_c
 from pidgan.bundle.card import sample_targets
@@ -90,7 +90,7 @@ def trained(request, kaon_dataset, tmp_path_factory):
             shutil.copy(folder / "checkpoint.npz", middle)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pidgan.training.loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(pidgan.training.course, "CHECKPOINT_SECONDS", 0.0)
         model = _train(
             kaon_dataset,
             name,

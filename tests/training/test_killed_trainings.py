@@ -16,10 +16,11 @@ pytest.importorskip("tensorflow")
 
 from pidgan.bundle.bundle import open_bundle
 from pidgan.sample.dataset import Dataset
-from pidgan.training import export, loop
+from pidgan.training import course, export
 from pidgan.training import model as models
+from pidgan.training.course import Training
 from pidgan.training.families import Distilled
-from pidgan.training.loop import CHECKPOINT, Training, train
+from pidgan.training.loop import CHECKPOINT, train
 from pidgan.training.model import Model, open_model
 from pidgan.training.setup import set_up
 
@@ -137,7 +138,7 @@ def test_a_model_beside_a_checkpoint_of_a_killed_training(
 def test_a_training_is_killed_and_resumed(
     kaon_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
 
     def write(folder: Path, which: int, overwrite: bool) -> None:
         options: Any = {"steps": 12, "seed": 3 + which, "settings": SMALL}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pidgan.errors import NtupleError, PidganError, PidganWarning, TrainingError
 from pidgan.sample.dataset import Dataset
 from pidgan.training import families
 from pidgan.training.budget import Duration
+from pidgan.training.descents import Descents
 from pidgan.training.loop import train
 from pidgan.training.model import open_model
 from pidgan.training.networks.autoregressive import decay_of_few
@@ -61,14 +63,38 @@ def test_an_interrupted_training_continues_to_the_same_model(
         if progress.step >= stop_after:
             raise KeyboardInterrupt
 
-    options = {"seed": 5, "settings": SMALL, "directory": tmp_path}
+    _check_continued(kaon_dataset, uninterrupted, tmp_path, progress=interrupt)
+
+
+def test_a_signal_during_steps_counts_after_them(
+    kaon_dataset, uninterrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = Descents.compile
+
+    def compile_all(self: Descents, *given, **named):
+        run = compiled(self, *given, **named)
+
+        def run_and_stop(step: int, *numbers: int):
+            losses = run(step, *numbers)
+            if step >= 5 and not (tmp_path / "checkpoint.npz").exists():
+                signal.raise_signal(signal.SIGINT)
+            return losses
+
+        return run_and_stop
+
+    monkeypatch.setattr(Descents, "compile", compile_all)
+    _check_continued(kaon_dataset, uninterrupted, tmp_path, progress=False)
+
+
+def _check_continued(dataset: Dataset, uninterrupted, folder: Path, *, progress):
+    options = {"seed": 5, "settings": SMALL, "directory": folder}
     with pytest.raises(KeyboardInterrupt):
-        train(kaon_dataset, steps=STEPS, progress=interrupt, **options)
+        train(dataset, steps=STEPS, progress=progress, **options)
     with pytest.raises(TrainingError, match="--resume"):
-        open_model(tmp_path)
-    resumed = train(kaon_dataset, resume=True, **options)
+        open_model(folder)
+    resumed = train(dataset, resume=True, **options)
     np.testing.assert_array_equal(
-        _targets(resumed, kaon_dataset), _targets(uninterrupted, kaon_dataset)
+        _targets(resumed, dataset), _targets(uninterrupted, dataset)
     )
 
 

@@ -1,6 +1,5 @@
 """Trainings that several processes share: parts of a step, agreements, whole runs."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -21,19 +20,26 @@ pytest.importorskip("tensorflow")
 from pidgan.errors import TrainingError
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
+from pidgan.training import feed
 from pidgan.training.backend import tf
 from pidgan.training.descents import Descents
-from pidgan.training.families import parse_settings
-from pidgan.training.joining import CANNOT_JOIN, VARIABLE, Place, join, place, place_of
+from pidgan.training.families import check_shared, parse_settings
+from pidgan.training.joining import (
+    CANNOT_JOIN,
+    VARIABLE,
+    Place,
+    join,
+    meet,
+    place,
+    place_of,
+)
 from pidgan.training.loop import train
 from pidgan.training.model import open_model
 from pidgan.training.networks import draws
 from pidgan.training.phases import Clock
-from pidgan.training.rendezvous import meet
-from pidgan.training.setup import check_shared, set_up
+from pidgan.training.setup import set_up
 from pidgan.training.several import _free_addresses
-from pidgan.training.shared_step import shared_step
-from pidgan.training.together import Together, check_one_process
+from pidgan.training.together import Together, shared_step
 
 heavy = pytest.mark.skipif(
     "PIDGAN_PROCESSES" not in os.environ, reason="several processes take minutes"
@@ -104,7 +110,7 @@ def test_parts_have_the_numbers_of_the_whole(axis: int, copies: int) -> None:
 )
 def test_gradients_of_parts_are_those_of_the_whole(data: Any, family: str) -> None:
     setup = set_up(data(family), parse_settings(family, SHARED[family]), seed=1)
-    check_shared(setup, Together(0, PARTS))
+    check_shared(family, SHARED[family], setup.dataset.sample, PARTS)
     descents = Descents(setup.phases)
     stream, seed = tf.constant([1, 7]), tf.constant([5, 6])
     one = tf.constant(1)
@@ -134,35 +140,33 @@ def test_gradients_of_parts_are_those_of_the_whole(data: Any, family: str) -> No
 
 
 def test_what_cannot_be_shared_is_refused(data: Any) -> None:
-    these = Together(0, 2)
-    for family, changes in {
-        "cramer": {},
-        "shower_gan": {"critic_sees": "width"},
-    }.items():
-        settings = parse_settings(family, SHARED.get(family, {}) | changes)
-        setup = set_up(data(family), settings, seed=1)
-        check_shared(setup, Together())
+    for family, changes in {"cramer": {}, "shower_gan": {"critic_sees": ""}}.items():
+        sample = data(family).sample
+        check_shared(family, changes, sample, 2 if changes else 1)
         with pytest.raises(TrainingError, match=f"family '{family}' compares the rows"):
-            check_shared(setup, these)
-    large = dataclasses.replace(setup.rows, feed=object())
-    with pytest.raises(TrainingError, match="more than 2000000 rows"):
-        check_shared(dataclasses.replace(setup, rows=large), these)
+            check_shared(family, {}, sample, 2)
+        with pytest.raises(TrainingError, match=f"family '{family}' compares the rows"):
+            train(data(family), family=family, steps=1, processes=2)
+    with pytest.raises(TrainingError, match="is a chain"):
+        check_shared(None, {}, sample, 2)
     settings = parse_settings("distilled", TAUGHT | {"teach_batch_size": 65})
     setup = set_up(data("distilled"), settings, seed=1)
     phase = setup.phases[0]
     with pytest.raises(TrainingError, match="'teach' has 65 rows a step, which 2 proc"):
         shared_step(
-            Descents(setup.phases), phase, setup.rows, together=these, xla=False
+            Descents(setup.phases),
+            phase,
+            setup.rows,
+            together=Together(0, 2),
+            xla=False,
         )
     with draws.slice_of_rows(0, 3), pytest.raises(TrainingError, match="8 draws"):
         draws.integers(8, tf.constant([1, 2]), below=5)
-    check_one_process(setup.dataset.sample, "a start")  # alone
 
 
-def test_functions_stay_in_their_process(kaon_dataset: Dataset) -> None:
-    for given in ({"callbacks": [print]}, {"progress": print}):
-        with pytest.raises(ValueError, match=f"{next(iter(given))} has functions of"):
-            train(kaon_dataset, steps=1, processes=2, **given)
+def test_what_processes_are_not_given_together(kaon_dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="give callbacks or 2 processes"):
+        train(kaon_dataset, steps=1, processes=2, callbacks=[print])
     with pytest.raises(ValueError, match="give from_model or 2 processes"):
         train(kaon_dataset, steps=1, processes=2, from_model="model")
     with pytest.raises(ValueError, match="processes is 0"):
@@ -225,20 +229,19 @@ def test_a_process_joins_before_tensorflow() -> None:
 
 def test_processes_meet_or_give_up() -> None:
     addresses = _free_addresses(3)
+    with pytest.raises(
+        TrainingError, match=r"0 waited 0\.1 s for process 1 \("
+    ):
+        meet(Place(addresses, 0, 0.1))
+    with pytest.raises(TrainingError, match=r"process 1 waited 0\.1 s for process 0 a"):
+        meet(Place(addresses, 1, 0.1))
     with ThreadPoolExecutor(3) as pool:
-        for _ in pool.map(meet, [Place(addresses, k, 60.0) for k in (2, 1, 0)]):
-            pass
-        first = pool.submit(meet, Place(addresses, 0, 1.5))
-        second = pool.submit(meet, Place(addresses, 1, 1.5))
-        names = rf"1.5 s for process 2 \({addresses[2]}\); start all"
-        with pytest.raises(TrainingError, match=f"process 0 waited {names}"):
-            first.result()
-        with pytest.raises(TrainingError, match=r"process 1 waited 1\.5 s for proc"):
-            second.result()
-        first = pool.submit(meet, Place(addresses, 0, 1.5))
+        first = pool.submit(meet, Place(addresses, 0, 60.0))
         with pytest.raises(TrainingError, match="has another cluster"):
             meet(Place(addresses[:2], 1, 60.0))
-        assert first.exception() is not None
+        for _ in pool.map(meet, [Place(addresses, k, 60.0) for k in (2, 1)]):
+            pass
+        first.result()
     port = int(addresses[0].rpartition(":")[2])
     with (
         socket.create_server(("", port)),
@@ -264,10 +267,11 @@ def test_two_processes_are_as_one(data: Any, tmp_path: Path) -> None:
     dataset = data("distilled")
     given: Any = {"family": "distilled", "settings": TAUGHT, "steps": 6, "seed": 5}
     alone = train(dataset, progress=False, **given)
-    own = tmp_path / "model"
-    shared = train(dataset, processes=2, directory=own, progress=False, **given)
+    own, told = tmp_path / "model", []
+    shared = train(dataset, processes=2, directory=own, progress=told.append, **given)
     _check_equal(alone, shared)
     assert (own / "checkpoint.npz").is_file()
+    assert told[-1].step == 6
 
 
 @heavy
@@ -285,10 +289,13 @@ rank, addresses, folder, output = int(sys.argv[1]), *sys.argv[2:5]
 joining.join(joining.Place(tuple(addresses.split(",")), rank))
 import pidgan
 from pidgan.errors import PidganError
+from pidgan.training import feed
 given = dict(word.split("=", 1) for word in sys.argv[5:])
 if "seed" in given:
     given["seed"] = int(given["seed"])
 resume = bool(given.pop("resume", ""))
+if window := given.pop("window", ""):
+    feed.MEMORY_ROWS, feed.SLAB_ROWS, feed.BLOCK_ROWS = map(int, window.split(","))
 try:
     model = pidgan.train(
         folder, directory=output, progress=False, resume=resume, **given
@@ -347,6 +354,25 @@ def test_the_first_process_decides_and_a_training_goes_on(
     again = run("family=flow", "resume=yes")
     assert again == [one, one]
     _check_equal(trained, open_model(tmp_path / "model-saved"))
+
+
+@heavy
+def test_large_samples_are_shared(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = {"MEMORY_ROWS": 2000, "SLAB_ROWS": 512, "BLOCK_ROWS": 64}
+    for name, value in window.items():
+        monkeypatch.setattr(feed, name, value)
+    data("distilled").save(tmp_path / "data")
+    alone = train(data("distilled"), family="flow", steps=8, seed=5, progress=False)
+    output = tmp_path / "model"
+    numbers = ",".join(map(str, window.values()))
+    words = (_addresses(), tmp_path / "data", output, "steps=8", "seed=5")
+    words += ("family=flow", f"window={numbers}")
+    with _start(0, *words) as first, _start(1, *words) as second:
+        told = [one.communicate(timeout=MOST_SECONDS) for one in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], told
+    _check_equal(alone, open_model(tmp_path / "model-saved"))
 
 
 @heavy

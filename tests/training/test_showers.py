@@ -113,8 +113,8 @@ def models(dataset: Dataset) -> dict[str, Any]:
 def take_a_step(dataset: Dataset, family: str, settings: dict[str, Any]) -> Any:
     """Do one step of each phase, without the time that compiling the loop takes."""
     from pidgan.training.backend import tf
+    from pidgan.training.course import Training
     from pidgan.training.families import parse_settings
-    from pidgan.training.loop import Training
     from pidgan.training.setup import set_up
 
     setup = set_up(dataset, parse_settings(family, settings), seed=1)

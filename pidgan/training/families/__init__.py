@@ -46,6 +46,8 @@ class Entry:
     `kind_of`. A `published` recipe sees the columns of the targets as they are,
     and rows as often as they are in the sample. With `log_scale`, energies are
     logarithms in a common unit; with `as_energies`, they are coordinates themselves.
+    Processes can share the steps of a family that is `shared`: its losses are means
+    over rows of what depends on one row and its noise.
     """
 
     home: str
@@ -53,22 +55,27 @@ class Entry:
     published: bool = False
     log_scale: bool = False
     as_energies: bool = False
+    shared: bool = False
 
 
 TABLE: Mapping[str, Entry] = {
-    "distilled": Entry("distilled.Distilled"),
+    "distilled": Entry("distilled.Distilled", shared=True),
     "cramer": Entry("cramer.Cramer"),
     "wgan_gp": Entry("wgan_gp.WganGp"),
     "energy": Entry("kernel_scores.Energy"),
     "mmd": Entry("kernel_scores.Mmd"),
     "vae": Entry("vae.Vae"),
-    "flow": Entry("spline_flow.Flow"),
+    "flow": Entry("spline_flow.Flow", shared=True),
     "maevskiy2019": Entry("maevskiy2019.Maevskiy2019", published=True),
-    "shower_sequence": Entry("shower_sequence.ShowerSequence", "cells", log_scale=True),
-    "shower_tree": Entry("shower_tree.ShowerTree", "cells", as_energies=True),
-    "shower_flow": Entry("showers.ShowerFlow", "cells"),
-    "shower_vae": Entry("showers.ShowerVae", "cells"),
-    "shower_gan": Entry("showers.ShowerGan", "cells"),
+    "shower_sequence": Entry(
+        "shower_sequence.ShowerSequence", "cells", log_scale=True, shared=True
+    ),
+    "shower_tree": Entry(
+        "shower_tree.ShowerTree", "cells", as_energies=True, shared=True
+    ),
+    "shower_flow": Entry("showers.ShowerFlow", "cells", shared=True),
+    "shower_vae": Entry("showers.ShowerVae", "cells", shared=True),
+    "shower_gan": Entry("showers.ShowerGan", "cells", shared=True),
     "clusters": Entry("clusters.Clusters", "clusters"),
 }
 """All families by name; a new one is a line here and a file. The first one for a kind
@@ -244,6 +251,34 @@ def check_settings(family: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         hint = f"; family {owners[0]!r} has it" if owners else nearest(name, fields)
         raise PidganError(f"family {family!r} has no setting {name!r}{hint}")
     return make_settings(kind, settings, family=family)
+
+
+def check_shared(
+    family: str | None, settings: Mapping[str, Any], sample: Sample, processes: int
+) -> None:
+    """Raise a TrainingError if processes cannot share the steps of a training.
+
+    A chain has no family of its own.
+    """
+    if processes == 1:
+        return
+    if family is None:
+        raise TrainingError(
+            f"{sample.name!r} is a chain, whose links are trained one by one, which "
+            f"{processes} processes do not share; train it with one process"
+        )
+    kind, entry = _read(family), TABLE[family]
+    chosen = kind(**check_settings(family, settings))
+    if entry.shared and not getattr(chosen, "compares_showers", False):
+        return
+    like = [n for n, e in TABLE.items() if e.shared and e.targets == entry.targets]
+    others = f", or take {' or '.join(like)}" if like and not entry.shared else ""
+    if entry.shared:
+        others = ", or without observables: critic_sees='', constrain=''"
+    raise TrainingError(
+        f"family {family!r} compares the rows of a step with each other, which "
+        f"{processes} processes cannot share; train with one process{others}"
+    )
 
 
 def spans_of(family: str) -> Spans:

@@ -92,7 +92,6 @@ def build(settings: Distilled, *, shape: Shape, seed: int) -> Family:
         n_noise=shape.n_targets,
         phases=phases,
         needs_positive_weights=True,
-        rows_are_apart=True,
     )
 
 

@@ -140,7 +140,6 @@ def build(settings: ShowerSequence, *, shape: Shape, seed: int) -> Family:
         generator=SequenceGenerator(parts),
         n_noise=shape.n_targets,
         phases=[Phase("likelihood", 1.0, s.batch_size, updates=updates)],
-        rows_are_apart=True,
     )
 
 

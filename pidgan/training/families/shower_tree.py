@@ -134,7 +134,6 @@ def build(settings: ShowerTree, *, shape: Shape, seed: int) -> Family:
                 sees_whole=True,
             )
         ],
-        rows_are_apart=True,
     )
 
 

@@ -124,6 +124,14 @@ class ShowerFlow:
         "jitter": Span(0.01, 0.05, log=True),
     }
 
+    @property
+    def compares_showers(self) -> bool:
+        """Whether a loss depends on all showers of a step together.
+
+        Observables are shown in units of their deviation, and constrained, among all.
+        """
+        return self.play > 0 and bool(self.critic_sees or self.constrain)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShowerVae(ShowerFlow):
@@ -169,14 +177,7 @@ def build(settings: ShowerFlow, *, shape: Shape, seed: int) -> Family:
     observables = [_observables(shape, s.critic_sees), _observables(shape, s.constrain)]
     if s.play:
         phases.append(_play(parts, *observables, s=s, shape=shape, seed=seed))
-    # Observables in units of their deviation, and constraints, are of all showers.
-    compares = s.play and (s.critic_sees or s.constrain)
-    return Family(
-        generator=generator,
-        n_noise=n_noise,
-        phases=phases,
-        rows_are_apart=not compares,
-    )
+    return Family(generator=generator, n_noise=n_noise, phases=phases)
 
 
 def _join(parts: list[Part], n_conditions: int, n_noise: int) -> Any:

@@ -70,5 +70,4 @@ def build(settings: Flow, *, shape: Shape, seed: int) -> Family:
         n_noise=shape.n_targets,
         phases=[Phase("fit", 1.0, s.batch_size, updates=[update])],
         needs_positive_weights=True,
-        rows_are_apart=True,
     )

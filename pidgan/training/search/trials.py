@@ -10,8 +10,9 @@ from pidgan.training import families
 from pidgan.training.allocator import kept_memory
 from pidgan.training.backend import keras, tf
 from pidgan.training.callbacks import Callbacks
+from pidgan.training.course import Training
 from pidgan.training.export_cost import operations
-from pidgan.training.loop import XLA_STEPS, Training
+from pidgan.training.loop import XLA_STEPS
 from pidgan.training.model import Model
 from pidgan.training.pace import Pace
 from pidgan.training.record import Progress
