@@ -17,7 +17,8 @@ from pidgan.files.places import check_folder_name, check_output
 from pidgan.progress import training_progress
 from pidgan.report.family_comparison import measure_speed
 from pidgan.report.tuned import TrialRecord, Tuning
-from pidgan.sample.dataset import Dataset
+from pidgan.sample.dataset import Dataset, PartName
+from pidgan.sample.sampling import count_rows
 from pidgan.training import families
 from pidgan.training.budget import Budget, Duration
 from pidgan.training.course import Training
@@ -36,7 +37,7 @@ from pidgan.training.search.plan import (
     publish,
     searched,
 )
-from pidgan.training.search.scores import choose_metric, judged_rows, spread_rows
+from pidgan.training.search.scores import choose_metric, judged_part, judged_rows
 from pidgan.training.search.storage import Study, optuna
 from pidgan.training.search.trials import run_trial
 from pidgan.training.setup import Setup, set_up
@@ -160,8 +161,9 @@ def _check(dataset: Dataset, family: str | None) -> str:
             f"{dataset.sample.name!r} is a chain, whose links have settings of their "
             "own; a search is for one of its links"
         )
-    for part in ("validation", "test"):
-        n = len(dataset.part(part).weights)
+    parts: tuple[PartName, ...] = ("validation", "test")
+    for part in parts:
+        n = count_rows(dataset, part)
         if n < LEAST_ROWS:
             raise DatasetError(
                 f"the {part} part has {n} rows, and a search expects at least "
@@ -223,7 +225,7 @@ def _search(
             start = time.perf_counter()
             if rows is None:
                 model = setup.model(setup.settings, steps=0, history={})
-                part = spread_rows(setup.dataset.part("validation"), MOST_ROWS)
+                part = judged_part(setup.dataset, "validation", MOST_ROWS)
                 rows = judged_rows(model, part)
             run_trial(study, plan, setup, rows, progress=show)
             clock.add(time.perf_counter() - start)

@@ -26,7 +26,24 @@ def some_rows(dataset: Dataset, name: PartName, most: int, *, seed: int) -> Part
     """Return a part, or about `most` random rows of a larger one, in their order."""
     if count_rows(dataset, name) <= most:
         return dataset.part(name)
-    rows = _choose(dataset, [name], most, seed)
+    return _taken(dataset, _choose(dataset, [name], most, seed))
+
+
+def spread_rows(dataset: Dataset, name: PartName, most: int) -> Part:
+    """Return at most so many rows of a part, spread evenly over all of it."""
+    n = count_rows(dataset, name)
+    index = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+    found, seen = [], 0
+    for place, block in row_blocks(dataset.split):
+        rows = place.start + np.flatnonzero(block == PARTS.index(name))
+        first, last = np.searchsorted(index, (seen, seen + len(rows)))
+        found.append(rows[index[first:last] - seen])
+        seen += len(rows)
+    return _taken(dataset, np.concatenate(found))
+
+
+def _taken(dataset: Dataset, rows: npt.NDArray[np.int64]) -> Part:
+    """Return rows by their numbers, which rise."""
     arrays = ["conditions", "targets", "weights", "alternatives"]
     arrays += ["discriminant"] if dataset.has_discriminant else []
     arrays += ["kept"] if dataset.kept_names else []

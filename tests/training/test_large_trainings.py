@@ -15,9 +15,15 @@ from pidgan.errors import PidganWarning
 from pidgan.files import mapped
 from pidgan.sample import sampling
 from pidgan.sample.dataset import Dataset
-from pidgan.sample.sampling import count_rows, in_memory, part_sums, some_rows
+from pidgan.sample.sampling import (
+    count_rows,
+    in_memory,
+    part_sums,
+    some_rows,
+    spread_rows,
+)
 from pidgan.sample.weights import WeightRegression, n_eff, positive_weights
-from pidgan.training import feed, loop
+from pidgan.training import course, feed, loop
 from pidgan.training.checkpoint import read_checkpoint
 from pidgan.training.families import parse_settings
 from pidgan.training.feed import Feed
@@ -100,7 +106,7 @@ def test_a_training_repeats_and_continues(
     kaon_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "DRAWS", 2)  # the window moves each 8 steps
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(course, "CHECKPOINT_SECONDS", 0.0)
     whole, early = tmp_path / "whole", tmp_path / "early"
     steps: Any = {"steps": 26}
 
@@ -152,6 +158,19 @@ def test_random_rows_are_of_their_part(
     sums = part_sums(numbered, "test")
     assert sums.rows == len(whole.weights)
     assert sums.n_eff == pytest.approx(n_eff(whole.weights))
+
+
+@pytest.mark.parametrize("most", [1, 7, 700, 10**6])
+def test_spread_rows_are_those_of_the_whole_part(
+    numbered: Dataset, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(mapped, "BLOCK_BYTES", 1500)
+    whole = numbered.part("test")
+    n = len(whole.weights)
+    index = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+    part = spread_rows(numbered, "test", most)
+    for name, values in vars(part).items():
+        np.testing.assert_array_equal(values, getattr(whole, name)[index])
 
 
 def test_what_holds_all_rows_says_how_many_it_takes(kaon_dataset: Dataset) -> None:

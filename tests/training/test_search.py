@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,16 +128,6 @@ def test_a_second_comparison_has_to_be_better_by_more() -> None:
     )
     assert second.limit < first.limit < 0
     assert second.error == first.error
-
-
-def test_each_trial_that_was_compared_counts_once(tmp_path: Path) -> None:
-    pytest.importorskip("tensorflow")
-    from pidgan.training.search.comparison import count_compared
-
-    names = ("trial-3.json", "trial-3-speed.json", "trial-3-seed-1.npy", "default.onnx")
-    for name in (*names, "trial-12.json"):
-        (tmp_path / name).touch()
-    assert count_compared(tmp_path) == 2
 
 
 def test_operations_are_those_of_the_networks(kaon_model) -> None:
@@ -274,6 +265,45 @@ def test_processes_share_a_study(study) -> None:
     trials = mine.trials("COMPLETE")
     assert sorted(t.number for t in trials) == list(range(10))
     assert len({t.params["x"] for t in trials}) == 10
+
+
+def test_a_comparison_that_was_begun_and_left_is_done(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow")
+    from pidgan.training.search import comparison
+    from pidgan.training.search.storage import Study
+
+    plan: Any = SimpleNamespace(seed=1, seeds=2, settings=dict, default={}, metric="")
+
+    def began(number: int) -> comparison.Comparison:
+        best = SimpleNamespace(number=number, params={"width": 8})
+        return comparison.Comparison(tmp_path, plan, None, best)  # type: ignore[arg-type]
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "enqueue", end)
+        with pytest.raises(KeyboardInterrupt):
+            began(3)
+    done = []
+
+    def train(self: Any, side: str, number: int, _: object) -> None:
+        done.append((side, number))
+        np.save(self._place(side, number), np.array([[1.0, 2.0], [1.0, 1.0]]))
+
+    monkeypatch.setattr(comparison.Comparison, "_train", train)
+    again = began(3)
+    calls = [again.do_next(progress=None) for _ in range(comparison.IDLE_CALLS + 5)]
+    assert again.is_done
+    assert calls.count(True) == len(done) == len(set(done)) == 4
+    assert again.result().comparisons == 1
+    other = began(12)  # the trainings of the default are there
+    while not other.is_done:
+        assert other.do_next(progress=None)
+    assert done[4:] == [("best", 0), ("best", 1)]
+    assert other.result().comparisons == 2
 
 
 def test_a_plan_is_written_once(tmp_path: Path) -> None:

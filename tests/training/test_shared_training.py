@@ -229,9 +229,7 @@ def test_a_process_joins_before_tensorflow() -> None:
 
 def test_processes_meet_or_give_up() -> None:
     addresses = _free_addresses(3)
-    with pytest.raises(
-        TrainingError, match=r"0 waited 0\.1 s for process 1 \("
-    ):
+    with pytest.raises(TrainingError, match=r"0 waited 0\.1 s for process 1 \("):
         meet(Place(addresses, 0, 0.1))
     with pytest.raises(TrainingError, match=r"process 1 waited 0\.1 s for process 0 a"):
         meet(Place(addresses, 1, 0.1))

@@ -36,17 +36,19 @@ from pidgan.training.pace import Pace
 from pidgan.training.record import Progress
 from pidgan.training.search.plan import Plan, publish
 from pidgan.training.search.scores import (
+    judged_part,
     judged_rows,
     mean_with_error,
     row_scores,
     row_weights,
-    spread_rows,
 )
 from pidgan.training.search.storage import Study
 
 STUDY = FOLDER = "comparison"
 SIDES = ("default", "best")
 MOST_ROWS = 50_000  # of the test part
+# A process that has just begun a comparison needs some seconds to list its trainings.
+IDLE_CALLS = 5
 # Probability that settings which are not better are taken.
 CHANCE = 0.025
 
@@ -118,11 +120,6 @@ def compare_scores(
     )
 
 
-def count_compared(folder: Path) -> int:
-    """Return the number of trials in a folder; `trial-1-speed.json` is of trial 1."""
-    return sum(path.stem.count("-") == 1 for path in folder.glob("trial-*.json"))
-
-
 class Comparison:
     """The trainings of the comparison, of which this process does some."""
 
@@ -130,11 +127,10 @@ class Comparison:
         self.folder, self.plan, self.dataset = folder, plan, dataset
         self.number, self.settings = best.number, plan.settings(best.params)
         self.study = Study(folder, f"{STUDY}-{best.number}", seed=plan.seed)
+        self._idle = 0  # calls that found nothing to do, and nobody at work
         (folder / FOLDER).mkdir(exist_ok=True)
         if publish(self._of("json"), {"settings": self.settings}):
-            for number in range(plan.seeds):
-                for side in SIDES:
-                    self.study.enqueue({}, side=side, number=number)
+            self._enqueue()
 
     def bundle(self, side: str) -> Path:
         """Return the path of the bundle of one side."""
@@ -145,6 +141,9 @@ class Comparison:
         """Do the next training that nobody does; return whether there was one."""
         self.study.fail_stale()
         if not self.study.trials("WAITING"):
+            self._idle = 0 if self.study.trials("RUNNING") else self._idle + 1
+            if self._idle > IDLE_CALLS:
+                self._enqueue()
             return False
         trial = self.study.ask()
         side, number = (trial.user_attrs.get(k) for k in ("side", "number"))
@@ -155,6 +154,16 @@ class Comparison:
             self._train(side, number, progress)
         self.study.tell(trial, 0.0)
         return True
+
+    def _enqueue(self) -> None:
+        """Put the trainings that are not there onto the list.
+
+        The process that began the comparison may have ended before it did.
+        """
+        for number in range(self.plan.seeds):
+            for side in SIDES:
+                if not self._place(side, number).is_file():
+                    self.study.enqueue({}, side=side, number=number)
 
     @property
     def is_done(self) -> bool:
@@ -171,7 +180,7 @@ class Comparison:
             scores = self._read("best", k)
             if scores.shape == best[k].shape:
                 best[k] = scores
-        count = count_compared(self.folder / FOLDER)
+        count = sum(name.startswith(f"{STUDY}-") for name in self.study.all_names)
         return compare_scores(
             default[:, 0], best[:, 0], default[0, 1], comparisons=count
         )
@@ -197,7 +206,7 @@ class Comparison:
                 resume=False,
                 progress=progress,
             )
-            rows = judged_rows(model, spread_rows(self.dataset.part("test"), MOST_ROWS))
+            rows = judged_rows(model, judged_part(self.dataset, "test", MOST_ROWS))
             found = [row_scores(model, rows, plan.metric), row_weights(rows)]
         except TrainingError:
             if side == "default":

@@ -26,7 +26,8 @@ import numpy as np
 
 from pidgan.arrays import FloatArray
 from pidgan.errors import PidganError
-from pidgan.sample.dataset import Part
+from pidgan.sample.dataset import Dataset, Part, PartName
+from pidgan.sample.sampling import spread_rows
 from pidgan.training.backend import tf
 from pidgan.training.model import Model
 from pidgan.training.networks.autoregressive import FlowGenerator
@@ -73,15 +74,13 @@ def judged_rows(model: Model, part: Part) -> Rows:
     )
 
 
-def spread_rows(part: Part, most: int) -> Part:
+def judged_part(dataset: Dataset, name: PartName, most: int) -> Part:
     """Return at most so many rows of a part, spread over all of it.
 
     Of showers, whose rows are long, there are fewer.
     """
-    n = len(part.weights)
-    most = min(most, max(LEAST_ROWS, MOST_VALUES // part.targets.shape[1]))
-    index = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
-    return Part(**{name: value[index] for name, value in vars(part).items()})
+    values = dataset.targets.shape[1]
+    return spread_rows(dataset, name, min(most, max(LEAST_ROWS, MOST_VALUES // values)))
 
 
 def row_scores(model: Model, rows: Rows, metric: Metric) -> FloatArray:

@@ -71,6 +71,12 @@ class Study:
         return [t for t in found if not states or t.state in known]
 
     @property
+    def all_names(self) -> list[str]:
+        """Names of all studies in the folder."""
+        found: list[str] = self.optuna.get_all_study_names(self.storage)
+        return found
+
+    @property
     def begun(self) -> int:
         """Number of trials that are done, given up, or running."""
         return len(self.trials("COMPLETE", "PRUNED", "RUNNING"))
