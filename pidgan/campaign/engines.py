@@ -11,8 +11,9 @@ import functools
 import importlib.util
 import inspect
 import logging
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pidgan.arguments import brief
 from pidgan.campaign.definition import BATCH, Campaign, Run
 from pidgan.campaign.process import Job, Outcome, run_job
 from pidgan.errors import CampaignError, nearest
+from pidgan.files.beats import beating
 from pidgan.files.machine import available_cores
 
 SCALE_HINT = "pip install '.[scale]' in the source tree"
@@ -30,9 +32,20 @@ LOST_WORKERS = 10
 """Workers that a task may lose before it counts as failed. Batch systems stop some, and
 a training goes on from its checkpoint."""
 
+LOST_SCHEDULER = (
+    "the connection to the Dask scheduler was lost; nothing that is done is lost, and "
+    "the same command goes on"
+)
+
 NO_PAGE = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 """Options of a scheduler without pages of its own. Any port of this machine serves its
 figures: two campaigns at a time do not meet, and nobody else sees them."""
+
+SUBMITS = {"htcondor": "condor_submit", "slurm": "sbatch"}
+"""Programs that take jobs."""
+
+WAIT_SECONDS, LOOK_SECONDS = 10.0, 2.0
+"""Time without any worker after which a campaign says so, and between two looks."""
 
 MEMORY, DISK = "4GB", "10GB"
 """What a job of a batch system asks for unless the options say it."""
@@ -96,10 +109,7 @@ def _run_after(job: Job, known: Sequence[Outcome], *before: Outcome) -> Outcome:
 def _outcome(future: Any, job: Job) -> Outcome | None:
     """Return what a future holds; None if its task waits for one that was lost."""
     if future.cancelled():
-        raise CampaignError(
-            "the connection to the Dask scheduler was lost; nothing that is done is "
-            "lost, and the same command goes on"
-        )
+        raise CampaignError(LOST_SCHEDULER)
     error = future.exception()
     if error is None:
         outcome: Outcome = future.result()
@@ -139,6 +149,16 @@ def check_run(run: Run, where: str) -> None:
                 f"{where}: a batch system needs dask-jobqueue: {SCALE_HINT}"
             )
         _check_options(run, where)
+
+
+def check_submits(run: Run) -> None:
+    """Raise a CampaignError if jobs cannot be given to a batch system from here."""
+    if run.batch is not None and shutil.which(SUBMITS[run.batch]) is None:
+        raise CampaignError(
+            f"batch = {run.batch!r} needs {SUBMITS[run.batch]}, which is not in PATH; "
+            f"run this where jobs of {run.batch} are submitted, or without a batch "
+            "system"
+        )
 
 
 def _check_options(run: Run, where: str) -> None:
@@ -208,10 +228,22 @@ def batch_cluster(campaign: Campaign, run: Run, output: Path) -> Any:
 
 
 @contextlib.contextmanager
-def engine(campaign: Campaign, run: Run, output: Path) -> Iterator[Any]:
-    """Give the function that does tasks and yields what became of them."""
+def engine(
+    campaign: Campaign, run: Run, output: Path, *, tell: Callable[[str], None]
+) -> Iterator[Any]:
+    """Give the function that does tasks and yields what became of them.
+
+    `tell` is called with what is waited for, where nothing can go on.
+    """
     if run.scheduler is not None:
-        with dask_client(run.scheduler) as client:
+        with (
+            dask_client(run.scheduler) as client,
+            _telling(client, f"workers of {run.scheduler}", tell),
+        ):
+            try:
+                client.wait_for_workers(1)
+            except OSError as error:
+                raise CampaignError(LOST_SCHEDULER) from error
             _check_workers(client, run.scheduler, output)
             yield functools.partial(run_on_dask, client=client)
         return
@@ -242,7 +274,28 @@ def engine(campaign: Campaign, run: Run, output: Path) -> Iterator[Any]:
             cluster.adapt(minimum_jobs=number, maximum_jobs=number)
         stack.enter_context(cluster)
         client = stack.enter_context(Client(cluster))
+        jobs = f"jobs of {run.batch}" if run.batch else "processes of Dask"
+        stack.enter_context(_telling(client, jobs, tell))
         yield functools.partial(run_on_dask, client=client)
+
+
+@contextlib.contextmanager
+def _telling(client: Any, workers: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell that a campaign waits for workers, once each time that there are none."""
+    without = 0.0
+
+    def look() -> None:
+        nonlocal without
+        with contextlib.suppress(Exception):  # what is wrong is found elsewhere
+            if client.scheduler_info()["workers"]:
+                without = 0.0
+                return
+            without += LOOK_SECONDS
+            if 0 <= without - WAIT_SECONDS < LOOK_SECONDS:
+                tell(f"there are no {workers} now; waiting for one to start")
+
+    with beating(look, LOOK_SECONDS):
+        yield
 
 
 def default_workers(cores: int) -> int:

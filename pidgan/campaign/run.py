@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pidgan.arguments import checked
 from pidgan.campaign.checks import check_campaign, check_libraries, check_place
 from pidgan.campaign.definition import Campaign, Run
-from pidgan.campaign.engines import check_run, engine, run_here
+from pidgan.campaign.engines import check_run, check_submits, engine, run_here
 from pidgan.campaign.process import Job, Outcome
 from pidgan.campaign.records import MARK, Records
 from pidgan.campaign.status import CampaignStatus, find_status
@@ -74,6 +74,12 @@ def run_campaign(
 
     campaign = Campaign.open(campaign)
     run = chosen_run(campaign, workers=workers, scheduler=scheduler, batch=batch)
+    check_submits(run)
+
+    def tell(text: str) -> None:
+        if progress:
+            say(f"pidgan: {text}")
+
     place = Path(output or campaign.place).absolute()
     check_place(place)
     tasks = check_campaign(campaign)
@@ -88,7 +94,9 @@ def run_campaign(
         ):
             bar.to(len(tasks) - len(jobs))
             does: Any = (
-                stack.enter_context(engine(campaign, run, place)) if jobs else run_here
+                stack.enter_context(engine(campaign, run, place, tell=tell))
+                if jobs
+                else run_here
             )
             for outcome in does(jobs):
                 _tell(outcome, bar, show=progress)

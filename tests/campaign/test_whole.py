@@ -21,6 +21,7 @@ from toy_campaign import CAMPAIGN, write_campaign
 
 import pidgan
 from pidgan.campaign import child, engines, process
+from pidgan.campaign.definition import Run
 from pidgan.campaign.records import Record
 
 pytestmark = pytest.mark.skipif(
@@ -200,3 +201,36 @@ def test_what_a_batch_job_runs(tmp_path: Path) -> None:
     file.write_text(wrong)
     with pytest.raises(pidgan.CampaignError, match=r"'memmory', .*closest: 'memory'"):
         engines.check_run(pidgan.Campaign.open(file).head.run, "x")
+
+
+@pytest.mark.parametrize("batch", engines.SUBMITS)
+def test_a_batch_system_that_is_not_there(
+    batch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    file = write_campaign(tmp_path / "work")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pidgan.CampaignError, match=engines.SUBMITS[batch]):
+        pidgan.run_campaign(file, tmp_path / "out", batch=batch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_campaign_says_that_it_waits_for_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(engines, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(engines, "LOOK_SECONDS", 0.1)
+    campaign = pidgan.Campaign.open(write_campaign(tmp_path / "work"))
+    said: list[str] = []
+    given = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=0, **given) as cluster:
+
+        def tell(text: str) -> None:
+            said.append(text)
+            cluster.scale(1)
+
+        run = Run(scheduler=cluster.scheduler_address)
+        with engines.engine(campaign, run, tmp_path, tell=tell) as does:
+            assert list(does([])) == []
+    assert said[0].startswith(f"there are no workers of {run.scheduler} now")
