@@ -3,25 +3,28 @@
 Reference rows are conditions, real targets and weights of rows that no training saw.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.bundle.card import Card, Generator, sample_targets
-from pidgan.errors import MapError, nearest
+from pidgan.errors import MapError, PidganWarning, nearest
 from pidgan.files.frames import Frame, as_dataframe
 from pidgan.files.tables import read_table
 from pidgan.progress import Bar
 from pidgan.sample.cuts import Columns, Cut, cut_texts, parse_cut
 from pidgan.sample.dataset import Dataset, is_of_weights
+from pidgan.sample.sampling import count_rows, some_rows
 
 GivenReference: TypeAlias = Dataset | Frame | str | Path
 """Rows that a generator was not trained on: a dataset, a table, or their path."""
 
+MOST_ROWS = 4_000_000  # of the test part of a dataset
 REPEATS = 8  # number of draws for each row: 6 % more error than infinitely many have
 
 
@@ -77,9 +80,22 @@ def _as_frame(reference: GivenReference) -> pd.DataFrame:
     if isinstance(reference, str | Path):
         is_folder = Path(reference).is_dir()
         reference = Dataset.open(reference) if is_folder else read_table(reference)
-    if not isinstance(reference, pd.DataFrame) and hasattr(reference, "frame"):
-        return cast(pd.DataFrame, reference.frame("test"))
+    if isinstance(reference, Dataset):
+        return _test_frame(reference)
     return as_dataframe(reference, "reference")
+
+
+def _test_frame(dataset: Dataset) -> pd.DataFrame:
+    """Return the test part of a dataset, or random rows of a large one."""
+    part, n = some_rows(dataset, "test", MOST_ROWS, seed=1), count_rows(dataset, "test")
+    if n > MOST_ROWS:
+        warnings.warn(
+            f"the reference is {len(part.weights):,} random rows of the {n:,} of the "
+            "test part, as all of its rows are held in memory",
+            PidganWarning,
+            stacklevel=3,
+        )
+    return dataset.frame_of(part)
 
 
 def parse_cuts(card: Card, cuts: str | Sequence[str] | None) -> list[Cut]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pidgan.bundle import reference
 from pidgan.bundle.reference import reference_frame
-from pidgan.errors import DatasetError, SampleError
+from pidgan.errors import DatasetError, PidganWarning, SampleError
 from pidgan.files.tables import write_trees
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
@@ -73,7 +74,9 @@ def test_its_name_is_reserved(tmp_path: Path) -> None:
         load_sample(tmp_path / "own.toml")
 
 
-def test_the_reference_has_it(dataset: Dataset) -> None:
+def test_the_reference_has_it(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Source:
         card = type(
             "Card",
@@ -86,3 +89,12 @@ def test_the_reference_has_it(dataset: Dataset) -> None:
 
     frame = reference_frame(Source(), dataset)  # type: ignore[arg-type]
     assert DISCRIMINANT in frame
+    n = len(dataset.part("test").weights)
+    assert len(frame) == n
+    monkeypatch.setattr(reference, "MOST_ROWS", 100)
+    with pytest.warns(
+        PidganWarning, match=rf"random rows of the {n:,} of the test"
+    ):
+        fewer = reference_frame(Source(), dataset)  # type: ignore[arg-type]
+    assert len(fewer) == pytest.approx(100, abs=1)
+    assert len(fewer.merge(frame)) == len(fewer)
