@@ -92,9 +92,7 @@ def test_the_reference_has_it(
     n = len(dataset.part("test").weights)
     assert len(frame) == n
     monkeypatch.setattr(reference, "MOST_ROWS", 100)
-    with pytest.warns(
-        PidganWarning, match=rf"random rows of the {n:,} of the test"
-    ):
+    with pytest.warns(PidganWarning, match=rf"random rows of the {n:,} of the test"):
         fewer = reference_frame(Source(), dataset)  # type: ignore[arg-type]
     assert len(fewer) == pytest.approx(100, abs=1)
     assert len(fewer.merge(frame)) == len(fewer)
