@@ -98,7 +98,8 @@ class Training:
         try:
             for k, phase in list(enumerate(self.descents.phases))[self._ended :]:
                 if self.step < self._end(k) and self.record.watched != phase.name:
-                    self.record.watch(phase, self.step, self.held_out)
+                    with interruptions.later():
+                        self.record.watch(phase, self.step, self.held_out)
                     show(self._progress(phase, {}, 0.0))
                 while self.step < self._end(k):
                     # Weights, steps and losses change together.
@@ -112,10 +113,11 @@ class Training:
                     if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
                         self._save_alone(checkpoint)
                         saved_at = time.perf_counter()
-                # A phase of a very short training may have no step.
-                if self.record.watched == phase.name:
-                    self.descents.end(phase)
-                self._ended = k + 1
+                with interruptions.later():
+                    # A phase of a very short training may have no step.
+                    if self.record.watched == phase.name:
+                        self.descents.end(phase)
+                    self._ended = k + 1
         except KeyboardInterrupt:
             if self._is_whole:
                 self._save_alone(checkpoint)
@@ -177,8 +179,9 @@ class Training:
                 f"{checkpoint} was written by another training meanwhile; choose "
                 "another folder"
             )
-        self.save(checkpoint)
-        self._seen = mark_of(checkpoint)
+        with interruptions.later():
+            self.save(checkpoint)
+            self._seen = mark_of(checkpoint)
 
     def load(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same training."""
