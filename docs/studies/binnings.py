@@ -11,7 +11,8 @@ cut, and an analysis with other kinematics, whose efficiency and whose efficienc
 four bins of momentum are quoted in these ways:
 
 - `map`: an imperfect generator with its efficiency map, the total uncertainty;
-- `map, bins alone`: efficiencies of the bins of this map, without generated columns;
+- `map, bins alone`: efficiencies of the bins of this map, without generated columns, as
+  `--columns` gives them;
 - `optbinscheme`: efficiencies of the irregular bins, statistical and systematic errors
   of different bins independent;
 - `optbinscheme, together`: the same, systematic errors of all bins in one direction;
@@ -53,6 +54,7 @@ from pidcalib2.optimization_core import optimize_hist_binning
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.binning import bin_index
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.filling import offsets_of, slopes_of
 from pidgan.efficiency.pid_efficiency import combine
 from pidgan.efficiency.real_vs_generated import ComparedRows
 from pidgan.efficiency.selections import Selection
@@ -104,7 +106,10 @@ def from_bins(
 
 
 def from_map(
-    found: EfficiencyMap, place: np.ndarray, passed: np.ndarray
+    found: EfficiencyMap,
+    columns: dict[str, np.ndarray],
+    place: np.ndarray,
+    passed: np.ndarray,
 ) -> Iterator[tuple[str, float, float]]:
     """Yield efficiency and error of rows with a map, and with its bins alone."""
     n = len(place)
@@ -121,6 +126,9 @@ def from_map(
     mean = float(f @ nominal)
     own = f @ (nominal - mean) ** 2 / n
     syst = sum(v**2 for k, v in numbers(one).items() if k in one.syst)
+    # The mean of the columns PIDCalibEff_filling, minus that of PIDCalibEff.
+    offsets = offsets_of(found, columns, place)
+    syst += (slopes_of(found, 0)[:, place] * offsets).sum(axis=0).mean() ** 2
     yield "map, bins alone", mean, math.sqrt(own + syst)
 
 
@@ -158,7 +166,7 @@ def experiment(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
         own = dict(zip(EDGES, x[:, here], strict=True))
         place = bin_index(own, found.binning)
         box, regular = place_irregular(x[:, here], boxes), bin_index(own, EDGES)
-        quoted = [*from_map(found, place, passed[here])]
+        quoted = [*from_map(found, own, place, passed[here])]
         quoted += [(f"optbinscheme{m}", v, e) for m, v, e in from_bins(box, *irregular)]
         quoted += [
             ("regular bins", v, e)

@@ -14,6 +14,7 @@ numbers. `control` compares
 a control channel with its prediction, `control_result` is what it finds, and `transfer`
 puts its factor into a map. `control_rows` reads control samples, and `counted` counts
 signal by mass fits. `fit_inputs`, `misid_matrix` and `sysvar_table` are what fits read.
+`filling` is how an analysis fills the bins of a map.
 `derived` adds functions of targets to a generator, `dataset_table` has tables of
 datasets. `map_card` says what a map holds.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "derived",
     "efficiency_map",
     "events",
+    "filling",
     "fit_inputs",
     "map_averages",
     "map_card",

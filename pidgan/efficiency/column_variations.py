@@ -10,7 +10,8 @@ one column for each m_k; with several periods, they are of the mean of such prod
 The m_k are eigenvectors of C in a metric that counts a bin by the rows of the reference
 in it, so that few of them carry nearly all of the variance. What is left is added as if
 it were the same error everywhere, which is never too small. A replica has every track's
-efficiency with the map drawn from C and from its variations.
+efficiency with the map drawn from C and from its variations. `filling` is what the
+place of each candidate in its bin may change (`pidgan.efficiency.filling`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ import numpy as np
 from pidgan.arrays import FloatArray, IntArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.efficiency.eigen_variations import EIGEN_SHARE, MAX_EIGEN
+from pidgan.efficiency.filling import NAME as FILLING
+from pidgan.efficiency.filling import has_centres
 from pidgan.efficiency.period_maps import SIGN
 from pidgan.efficiency.selection_table import SelectionTable, mean_product
 from pidgan.efficiency.selections import Selection
@@ -37,15 +40,20 @@ Shift = list[dict[str, FloatArray]]
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnVariations:
-    """Shifts by name, and those of replicas, which multiply."""
+    """Shifts by name, and those of replicas, which multiply.
+
+    `has_filling` says whether there is a column of the filling of bins.
+    """
 
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     replicas: Mapping[str, Shift] = field(default_factory=dict)
+    has_filling: bool = False
 
     @property
     def names(self) -> list[str]:
         """Names of the columns, without what is before them."""
-        return [*self.shifts, *self.replicas]
+        own = [FILLING] if self.has_filling else []
+        return [*self.shifts, *own, *self.replicas]
 
     @classmethod
     def make(
@@ -60,9 +68,10 @@ class ColumnVariations:
         """Return what is asked for."""
         if replicas < 0:
             raise ValueError(f"replicas is {replicas}, expected 0 or more")
-        if not eigenvariations and not replicas:
-            return cls()
         users = _users(selections, maps)
+        has_filling = any(has_centres(own) for own, _ in users)
+        if not eigenvariations and not replicas:
+            return cls(has_filling=has_filling)
         shifts: dict[str, Shift] = {}
         drawn: dict[str, Shift] = {
             f"replica_{k + 1}": [{} for _ in selections] for k in range(replicas)
@@ -86,14 +95,19 @@ class ColumnVariations:
                 shift = roots @ rng.standard_normal(len(values))
                 shift = shift + sum(rng.standard_normal() * s for s in others.values())
                 _spread(shift, cuts, places, one, maps)
-        return cls(shifts=shifts, replicas=drawn)
+        return cls(shifts=shifts, replicas=drawn, has_filling=has_filling)
 
     def evaluate(
-        self, selection: int, table: SelectionTable, places: Mapping[str, IntArray]
+        self,
+        selection: int,
+        table: SelectionTable,
+        places: Mapping[str, IntArray],
+        offsets: Mapping[str, FloatArray],
     ) -> Iterator[tuple[str, Any]]:
         """Yield the efficiency (n,) of candidates in each column; NaN outside a map.
 
-        `table` is that of the selection, `places` has the bin of each row by factor.
+        `table` is that of the selection. `places` has the bin of each row by factor,
+        and `offsets` its distances (n_axes, n) from the mean of the reference there.
         """
         if not self.names:
             return
@@ -106,6 +120,9 @@ class ColumnVariations:
             for factor, own in shift[selection].items():
                 value += slopes[factor] * own[places[factor]]
             yield name, value.astype(np.float32)
+        if self.has_filling:
+            value = nominal + table.filling(slopes, places, offsets)
+            yield FILLING, value.astype(np.float32)
         for name, shift in self.replicas.items():
             drawn = {
                 f: (e + shift[selection].get(f, 0.0))[places[f]]

@@ -14,6 +14,7 @@ map, with the shares F_kb of the rows of bin k in bin b of the map, its covarian
 its variations v. chi2 = D^T V^-1 D has as many degrees of freedom as bins.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -253,7 +254,7 @@ def compare_control(
     whole = work.compare(np.where(inside, 0, -1), 1)
     parts = work.compare(cell, n_cells)
     found = [
-        _cut_closure(efficiency_map.cuts[number], i, whole, parts, work, shared > 0)
+        _cut_closure(efficiency_map.cuts[number], i, whole, parts, work, shared)
         for i, number in enumerate(numbers)
     ]
     return ControlClosure(
@@ -277,19 +278,28 @@ def compare_control(
 
 
 def _warn_of_shared(rows: ControlRows, efficiency_map: EfficiencyMap) -> float:
-    """Return the share of rows that made the map too, and warn of them; 0 if few."""
+    """Return the share of rows that made the map too, and warn of them; 0 if few.
+
+    It is NaN, with a warning, if the map does not tell.
+    """
     reference = efficiency_map.metadata.get(REFERENCE, {})
     shared = shared_share(reference, rows.columns)
     if shared <= SAME:
         return 0.0
-    warnings.warn(
+    text = (
         f"{rows.source}: {shared:.0%} of its rows are reference rows of the map, so "
         "that both fluctuate together: this tests the arithmetic, not the map, and "
         "gives no transfer factor; use a sample that the generator and the map have "
-        "not seen",
-        PidganWarning,
-        stacklevel=4,
+        "not seen"
     )
+    if math.isnan(shared):
+        text = (
+            f"{rows.source}: whether its rows made the map too is not known, as the "
+            "map has no hashes of its reference rows: an older version made it, or its "
+            "conditions do not tell rows apart; run systematics again, or make sure "
+            "that the samples are different ones"
+        )
+    warnings.warn(text, PidganWarning, stacklevel=4)
     return shared
 
 
@@ -299,7 +309,7 @@ def _cut_closure(
     whole: Mapping[str, Any],
     parts: Mapping[str, Any],
     work: Comparison,
-    is_shared: bool,
+    shared: float,
 ) -> CutClosure:
     """Return the comparison of one cut, in bins and of all rows."""
     if whole["problems"]:
@@ -326,7 +336,8 @@ def _cut_closure(
     nominal = float(whole["shares"][0] @ work.map.nominal[work.numbers[i]])
     n = float(whole["n_eff"][0])
     flags = {
-        "same rows as the map": is_shared,
+        "same rows as the map": shared > 0,
+        "rows of the map not known": math.isnan(shared),
         "far from 1": not 1 / FAR < factor < FAR,
         "not constant": constant_p < LEVEL,
         "few rows": n * min(value, 1 - value) < MIN_BIN_EFF,

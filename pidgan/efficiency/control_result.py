@@ -1,6 +1,7 @@
 """What a control channel says about an efficiency map, as a record and a JSON file."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -42,8 +43,8 @@ class CutClosure:
             effective rows, and whether chi2 uses a bin.
         covariance: (n_bins, n_bins) covariance of the difference.
         problems: Why mass fits failed.
-        flags: "same rows as the map", "far from 1", "not constant", "few rows", "poor
-            mass fit", "fits failed", "bins left out".
+        flags: "same rows as the map", "rows of the map not known", "far from 1", "not
+            constant", "few rows", "poor mass fit", "fits failed", "bins left out".
     """
 
     cut: str
@@ -105,7 +106,8 @@ class ControlClosure:
         n_rows: Rows that can be used, and their effective number, `n_eff`.
         n_outside: Rows outside the map, left out, and their share of the weights.
         dropped: Further rows left out, by reason.
-        shared: Share of the rows that made the map too; 0 if they are independent.
+        shared: Share of the rows that made the map too; 0 if they are independent, NaN
+            if the map does not tell.
         shares: Share of the rows in each bin of the map.
         covariance: (n_cuts, n_cuts) covariance of control minus predicted efficiency of
             all rows, from the control sample.
@@ -171,7 +173,12 @@ class ControlClosure:
                 "not constant: the map alone gives all rows of one of its bins the "
                 "same efficiency; with the generator, each has that of its conditions"
             )
-        if self.shared:
+        if math.isnan(self.shared):
+            lines.append(
+                "rows that made the map too: not known, the map keeps no hashes of its "
+                "reference rows"
+            )
+        elif self.shared:
             lines.append(f"rows that made the map too: {self.shared:.0%}")
         lines += [
             f"{one.cut}: {text}" for one in self.cuts for text in one.problems[:3]
@@ -223,7 +230,9 @@ class ControlClosure:
             names = {field.name for field in fields(cls)} - {"cuts"}
             cuts = tuple(_cut(one) for one in content["cuts"])
             edges = ("binning", "map_binning")
-            content.setdefault("shared", 0.0)
+            # Null, or missing in a file of before, if the map did not tell.
+            shared = content.pop("shared", None)
+            content["shared"] = math.nan if shared is None else shared
             found = {name: content[name] for name in names}
             for name in edges:
                 found[name] = {k: tuple(v) for k, v in found[name].items()}

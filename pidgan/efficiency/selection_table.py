@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 
 from pidgan.arrays import FloatArray, IntArray
+from pidgan.efficiency.filling import slopes_of
 from pidgan.efficiency.period_maps import track_and_period
 from pidgan.efficiency.selections import Selection
 from pidgan.efficiency.track_maps import Maps, parts_of
@@ -79,6 +80,28 @@ class SelectionTable:
                     own[factor] = np.zeros(len(maps[factor].n_eff))
                     own[factor][part.bins] = values[part.numbers[cut]]
 
+        self.slopes = {
+            factor: _joined([slopes_of(p.map, p.numbers[cut]) for p in parts[factor]])
+            for factor, cut in cuts.items()
+        }
+
+    def filling(
+        self,
+        slopes: Mapping[str, FloatArray],
+        places: Mapping[str, IntArray],
+        offsets: Mapping[str, FloatArray],
+    ) -> FloatArray:
+        """Return what the places (n,) of rows in their bins may change.
+
+        `slopes` are the derivatives by the factors that are used, `offsets` the
+        distances (n_axes, n) from the mean of the reference.
+        """
+        parts = [
+            slope * (self.slopes[f][:, places[f]] * offsets[f]).sum(axis=0)
+            for f, slope in slopes.items()
+        ]
+        return np.asarray(np.sum(parts, axis=0))
+
     def product(
         self, tracks: Sequence[str], places: Mapping[str, IntArray]
     ) -> tuple[FloatArray, FloatArray]:
@@ -104,6 +127,13 @@ class SelectionTable:
         inside = np.all([places[factor] >= 0 for factor in used], axis=0)
         value = np.where(inside, value, np.nan)
         return value, np.where(inside, np.sqrt(variance), np.nan)
+
+
+def _joined(slopes: Sequence[FloatArray]) -> FloatArray:
+    """Return slopes (n_axes, n_bins) of several maps side by side."""
+    n = max(len(one) for one in slopes)
+    padded = [np.pad(one, ((0, n - len(one)), (0, 0))) for one in slopes]
+    return np.concatenate(padded, axis=1)
 
 
 def mean_product(

@@ -7,6 +7,7 @@ those are the same which the sketch has too. A row is recognised by the conditio
 the bins, in single precision, where these tell rows apart.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,13 +48,13 @@ def sketch_of(columns: Mapping[str, FloatArray], names: list[str]) -> dict[str, 
 def shared_share(
     reference: Mapping[str, Any], columns: Mapping[str, FloatArray]
 ) -> float:
-    """Return the share of rows that are reference rows of a map, 0 if nothing tells.
+    """Return the share of rows that are reference rows of a map, NaN if nothing tells.
 
     `reference` is what the metadata of the map say of its rows.
     """
     known = reference.get(SKETCH)
     if not known or any(name not in columns for name in known["conditions"]):
-        return 0.0
+        return math.nan
     hashes = np.array([int(one, 16) for one in known["hashes"]], dtype=np.uint64)
     own = _hashes(columns, list(known["conditions"]))
     low = own[own <= hashes.max()] if len(hashes) == SIZE else own

@@ -45,6 +45,7 @@ from pidgan.efficiency.counted import NAME as COUNTED
 from pidgan.efficiency.counted import add_counted
 from pidgan.efficiency.denominators import conditional_shares, denominator_error
 from pidgan.efficiency.efficiency_map import DENOMINATOR, MIN_EVENTS, EfficiencyMap
+from pidgan.efficiency.filling import CENTRES, centres_of
 from pidgan.efficiency.limits import limit_shifts
 from pidgan.efficiency.map_averages import (
     REFERENCE,
@@ -275,6 +276,7 @@ def map_from_rows(
                 "n_eff": n_eff(w),
                 **measure_whole(rows, edges),
                 **sketch_of(rows.columns, list(edges)),
+                CENTRES: centres_of(rows.columns, w, edges),
             },
         },
         common=common,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from pidgan.application.conditions import FoundCondition, check_numbers
-from pidgan.arrays import BoolArray, IntArray
+from pidgan.arrays import BoolArray, FloatArray, IntArray
 from pidgan.efficiency.binning import count_outside
 from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.filling import offsets_of
 from pidgan.efficiency.made_by import (
     NOT_MADE,
     MadeBy,
@@ -57,10 +58,15 @@ class TrackColumns:
 
     def places(
         self, rows: Mapping[str, Any], *, is_signed: bool
-    ) -> tuple[IntArray, dict[str, int]]:
-        """Return the bin (n,) of each row, -1 without an efficiency, and counts."""
+    ) -> tuple[IntArray, FloatArray, dict[str, int]]:
+        """Return the bin (n,) of each row, -1 without an efficiency, and counts.
+
+        Between them are the distances (n_axes, n) of rows from the mean of the
+        reference in their bin.
+        """
         n = len(next(iter(rows.values())))
         place = np.full(n, -1, dtype=np.int64)
+        offsets = np.zeros((max(len(part.map.binning) for part, _ in self.maps), n))
         counts: Counter[str] = Counter({"rows": n, "other_species": 0})
         which: IntArray = np.zeros(n, dtype=np.int64)
         if self.made_by is not None:
@@ -83,7 +89,9 @@ class TrackColumns:
             for name, lost_by in count_outside(rest, part.map.binning).items():
                 counts[f"outside_map, {name}"] += lost_by
             place[mine] = np.where(left & (bins >= 0), bins + part.bins.start, -1)
-        return place, dict(counts)
+            found = offsets_of(part.map, columns, bins)
+            offsets[: len(found), mine] = found
+        return place, offsets, dict(counts)
 
     def _losses(
         self,

@@ -68,7 +68,7 @@ def transfer(
             "the efficiency map has a transfer factor already, expected none"
         )
     _check_same(known, found)
-    if found.shared:
+    if found.shared > 0:
         raise MapError(
             f"{found.shared:.0%} of the rows of the control channel made the map too: "
             "its factor would count the same fluctuation twice; use a sample that the "

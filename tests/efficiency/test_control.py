@@ -8,17 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 from toy_generator import ToyGenerator, make_card
-from toy_map import CUTS, EDGES, TRUTH, draw_rows, make_map
+from toy_map import CUTS, EDGES, TRUTH, draw_rows
+from toy_map import make_map as make_bare_map
 
 import pidgan
 from pidgan.efficiency.analysis_rows import Rows, TrackRows
 from pidgan.efficiency.control import closure
 from pidgan.efficiency.control_result import ControlClosure
+from pidgan.efficiency.efficiency_map import EfficiencyMap
+from pidgan.efficiency.map_averages import REFERENCE
 from pidgan.efficiency.pid_efficiency import PidEfficiencies, combine
 from pidgan.efficiency.selections import Selection
+from pidgan.efficiency.shared_rows import sketch_of
 from pidgan.efficiency.transfer import transfer
 from pidgan.errors import FitError, MapError, NtupleError, PidganWarning
 from pidgan.sample.definition import Discriminant
+
+
+def make_map(**given: Any) -> EfficiencyMap:
+    """A map that knows its reference rows, which are others than those of controls."""
+    found = make_bare_map(**given)
+    other = {name: np.random.default_rng(99).random(100) for name in found.binning}
+    known = sketch_of(other, list(found.binning))
+    return replace(found, metadata={**found.metadata, REFERENCE: known})
+
 
 MASS = Discriminant(branch="B_M", range=(5200.0, 5360.0), signal="gauss")
 GIVEN: dict[str, Any] = {"species": "K-", "track": "K", "weights": "w"}

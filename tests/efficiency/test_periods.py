@@ -195,12 +195,12 @@ def test_columns_are_the_mean_of_the_periods(folder: Path) -> None:
     ]
     for name in ("K_PIDCalib", "PIDCalib"):
         effs, errs = ([one[f"{name}{n}"] for one in apart] for n in ("Eff", "Err"))
-        np.testing.assert_allclose(
-            both[f"{name}Eff"], 0.6 * effs[0] + 0.4 * effs[1], rtol=1e-12
+        mean, error = (
+            0.6 * effs[0] + 0.4 * effs[1],
+            np.hypot(0.6 * errs[0], 0.4 * errs[1]),
         )
-        np.testing.assert_allclose(
-            both[f"{name}Err"], np.hypot(0.6 * errs[0], 0.4 * errs[1]), rtol=1e-9
-        )
+        np.testing.assert_allclose(both[f"{name}Eff"], mean, rtol=1e-12)
+        np.testing.assert_allclose(both[f"{name}Err"], error, rtol=1e-9)
     code, _ = run(
         folder,
         *(*maps(0.6, 0.4, track="K"), *maps(0.6, 0.4, track="h")),
@@ -238,16 +238,19 @@ def test_variations_of_periods_have_the_whole_variance(folder: Path) -> None:
         eigenvariations=True,
         replicas=200,
     )
-    value, error = found["PIDCalibEff"], found["PIDCalibErr"]
+    value = found["PIDCalibEff"]
+    variance = found["PIDCalibErr"] ** 2 + (found["PIDCalibEff_filling"] - value) ** 2
     shifts = [
         v - value
         for n, v in found.items()
         if n.startswith("PIDCalibEff_") and "replica" not in n
     ]
     assert {"PIDCalibEff_K_1_calibration_1", "PIDCalibEff_K_2_binning"} <= set(found)
-    np.testing.assert_allclose(np.sum(np.square(shifts), axis=0), error**2, rtol=1e-3)
+    np.testing.assert_allclose(np.sum(np.square(shifts), axis=0), variance, rtol=1e-3)
     drawn = np.array([v for n, v in found.items() if "replica" in n])
-    assert np.median(drawn.std(axis=0) / error) == pytest.approx(1, abs=0.1)
+    assert np.median(drawn.std(axis=0) / found["PIDCalibErr"]) == pytest.approx(
+        1, abs=0.1
+    )
 
 
 def test_columns_refuse_periods_without_their_shares(folder: Path) -> None:

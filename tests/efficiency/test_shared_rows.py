@@ -1,5 +1,7 @@
 """A control sample that made the map itself is recognised, and gives no factor."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from toy_generator import ToyGenerator, make_card, make_sample
 
 from pidgan.efficiency.control import closure
 from pidgan.efficiency.control_result import ControlClosure
-from pidgan.efficiency.shared_rows import SIZE, shared_share, sketch_of
+from pidgan.efficiency.map_averages import REFERENCE
+from pidgan.efficiency.shared_rows import SIZE, SKETCH, shared_share, sketch_of
 from pidgan.efficiency.systematics import run_systematics
 from pidgan.efficiency.transfer import transfer
 from pidgan.errors import MapError, PidganWarning
@@ -48,7 +51,7 @@ def test_the_share_of_known_rows_is_estimated(n: int, share: float) -> None:
 def test_conditions_that_many_rows_share_tell_nothing() -> None:
     columns = {"nTracks": np.random.default_rng(1).integers(300, size=5000) + 0.0}
     assert sketch_of(columns, ["nTracks"]) == {}
-    assert shared_share({}, columns) == 0.0
+    assert np.isnan(shared_share({}, columns))
 
 
 @pytest.mark.parametrize("how", ["dataset", "file", "frame"])
@@ -83,3 +86,22 @@ def test_another_sample_is_one() -> None:
     found = closure(known, pd.DataFrame(draw(6)), species="K+", unweighted=True)
     assert found.shared == 0
     assert transfer(known, found).metadata["control"]
+
+
+def test_a_map_of_an_older_version_cannot_know(tmp_path: Path) -> None:
+    frame = pd.DataFrame(draw(5)).assign(weight=1.0)
+    known = run_systematics(
+        ToyGenerator(card=make_card()), frame, cuts=CUT, progress=False
+    )
+    reference = {n: v for n, v in known.metadata[REFERENCE].items() if n != SKETCH}
+    old = replace(known, metadata={**known.metadata, REFERENCE: reference})
+    given = {"species": "K+", "unweighted": True}
+    with pytest.warns(PidganWarning, match="whether its rows made the map too is not"):
+        found = closure(old, pd.DataFrame(draw(6)), **given)
+    assert np.isnan(found.shared)
+    assert found[0].flags[0] == "rows of the map not known"
+    assert "made the map too: not known" in found.text()
+    assert json.loads(found.to_json())["shared"] is None
+    again = ControlClosure.open(found.save(tmp_path / "control.json"))
+    assert np.isnan(again.shared)
+    assert transfer(old, again).metadata["control"]

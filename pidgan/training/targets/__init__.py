@@ -155,7 +155,8 @@ def fit_common_targets(sample: Sample, part: Part) -> TargetTransform:
     """Fit the targets of a track to rows of several samples, for `tracks_forward`.
 
     There are no sums, and no target is divided at its quantiles: a row that moved from
-    one part to another would lose its rank.
+    one part to another would lose its rank. The first target is no difference, so that
+    it keeps its rank itself.
     """
     steps = [None if v.categories else v.grid_step for v in sample.targets]
     return fit_tracks(
@@ -164,6 +165,7 @@ def fit_common_targets(sample: Sample, part: Part) -> TargetTransform:
         sentinels=[(*v.sentinels, *v.categories) for v in sample.targets],
         stated=Stated(steps=steps, at_most=sample.orders),
         divided=False,
+        from_first=True,
     )
 
 

@@ -39,16 +39,21 @@ MAX_ATOMS = 32
 
 
 def find_structure(
-    y: FloatArray, declared: Sequence[FloatArray], stated: Stated
+    y: FloatArray,
+    declared: Sequence[FloatArray],
+    stated: Stated,
+    *,
+    from_first: bool = False,
 ) -> tuple[TargetTransform, Coordinates]:
     """Return a transform of targets (n, d) to be fitted, and their coordinates.
 
     Weights do not count here; declared values are atoms, however rare they are. A
-    target of which all values are declared is continuous in no pattern.
+    target of which all values are declared is continuous in no pattern. Of tied targets
+    the one with most ties is no difference, or the first one with `from_first`.
     """
     layer = find_layer(y, declared, stated)
     if layer is None:
-        base = _find_ties(y, declared)
+        base = _find_ties(y, declared, from_first=from_first)
         coordinates = Coordinates(differences(y, base), np.zeros(y.shape, np.bool_))
     else:
         places = layer.places(y)
@@ -185,6 +190,7 @@ def _find_ties(
     *,
     layer: GridLayer | None = None,
     costs: FloatArray | None = None,
+    from_first: bool = False,
 ) -> IntArray:
     """Return for each target its base in a maximum spanning forest of tie shares.
 
@@ -210,7 +216,8 @@ def _find_ties(
     below = np.zeros(d, dtype=bool)
     if layer is not None:
         below[layer.orders[:, 0].astype(int)] = True
-    for root in sorted(range(d), key=lambda t: (below[t], -degree[t])):
+    rank = np.arange(d) if from_first else -degree
+    for root in sorted(range(d), key=lambda t: (below[t], rank[t])):
         if not seen[root]:
             found, before = csgraph.breadth_first_order(tree, root, directed=False)
             seen[found] = True

@@ -43,19 +43,22 @@ def fit_tracks(
     sentinels: Sequence[Sequence[float]] = (),
     stated: Stated | None = None,
     divided: bool = True,
+    from_first: bool = False,
 ) -> TargetTransform:
     """Find atoms, ties and grids of targets (n, n_targets), and fit their quantiles.
 
     Weights (n,) of any sign count in the quantiles only; the sentinels of each target
     are atoms, however rare they are. Targets that others are differences of are
-    `divided` at `CUTS`.
+    `divided` at `CUTS`. The first of tied targets is no difference if `from_first`.
     """
     y = targets.astype(np.float32)
     declared = [
         np.asarray(sentinels[j] if j < len(sentinels) else (), dtype=np.float32)
         for j in range(y.shape[1])
     ]
-    blank, coordinates = find_structure(y, declared, stated or Stated())
+    blank, coordinates = find_structure(
+        y, declared, stated or Stated(), from_first=from_first
+    )
     apart = np.stack([np.isin(v, d) for v, d in zip(y.T, declared, strict=True)], 1)
     parts = _cut(blank, coordinates) if divided else blank
     return _fit_continuous(parts, coordinates, weights, apart)
