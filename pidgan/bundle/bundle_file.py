@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.bundle.agreement import beyond
 from pidgan.bundle.card import Card
 from pidgan.bundle.onnx_bytes import Node, OnnxStructure, Port, read_onnx_structure
 from pidgan.bundle.onnx_check import Skeleton, check_graph
@@ -29,7 +30,6 @@ BLOCK_ROWS = 2048  # most rows in a call, which fit in the cache of a core
 BLOCK_NUMBERS = 2**30  # most numbers in all values of a call: 4 GiB
 BLOCK_OPERATIONS = 2**36  # most multiplications in a call: some seconds
 TEST_BLOCKS = 2  # most calls of this cost in a self-test, which runs on each opening
-TOLERANCE = 1e-4  # largest difference of a target y, in units of max(1, |y|)
 
 # Share of rows, rounded up, that may differ more. Rounding on another type of CPU can
 # carry a row at the edge of a discrete choice across it.
@@ -183,15 +183,19 @@ def _check_ports(
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """Rows of conditions, noise and the targets that they must give, float32."""
+    """Rows of conditions, noise and the targets that they must give, float32.
+
+    `cells` says whether these targets are the cells of showers.
+    """
 
     conditions: npt.NDArray[np.float32]
     noise: npt.NDArray[np.float32]
     targets: npt.NDArray[np.float32]
+    cells: bool = False
 
     @property
     def excused(self) -> int:
-        """Number of rows that may differ by more than `TOLERANCE`."""
+        """Number of rows that may differ by more than others."""
         rows = len(self.targets)
         return math.ceil(EXCUSED * rows) if rows >= FEW else 0
 
@@ -199,9 +203,7 @@ class SelfTest:
         self, got: npt.NDArray[np.float32], names: tuple[str, ...], where: str
     ) -> None:
         """Raise a BundleError if targets differ in too many rows."""
-        scale = np.maximum(1.0, np.abs(self.targets))
-        # The comparison is this way round because NaN is never <=.
-        wrong = ~(np.abs(got - self.targets) <= TOLERANCE * scale)
+        wrong = beyond(self.targets, got, cells=self.cells)
         n_wrong = int(wrong.any(axis=1).sum())
         if n_wrong > self.excused:
             row, column = (int(i) for i in np.argwhere(wrong)[0])
@@ -241,7 +243,7 @@ def read_self_test(card: Card, graph: Graph, where: str) -> SelfTest:
             f"{where}: the self-test needs {rows * graph.operations:.2g} operations "
             f"for {x} rows, expected at most {most:.2g}"
         )
-    return SelfTest(**parts)
+    return SelfTest(**parts, cells=card.has_cells)
 
 
 def as_rows(

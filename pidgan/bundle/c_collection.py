@@ -16,6 +16,7 @@ from pidgan.bundle.c_file import (
     translate_bundle,
     write_c,
 )
+from pidgan.bundle.c_regions import LANES
 from pidgan.bundle.c_writer import Constants
 from pidgan.bundle.choice import Ranges
 from pidgan.bundle.collection import Collection
@@ -87,6 +88,7 @@ def collection_source(collection: Collection, name: str) -> str:
             "COLUMNS": _comment(columns or ["none"]),
             "BUNDLES": _comment(listed),
             "ROWS": str(rows),
+            "LANES": str(LANES),
             "MEMORY": memory_text(rows),
             "N_GENERATORS": str(len(bundles)),
             "N_COLUMNS": str(len(columns)),

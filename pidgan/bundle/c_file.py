@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from pidgan.arguments import checked
+from pidgan.bundle.agreement import MOVED, TOLERANCE
 from pidgan.bundle.bundle import Bundle, open_bundle
-from pidgan.bundle.bundle_file import TOLERANCE, read_self_test
+from pidgan.bundle.bundle_file import read_self_test
+from pidgan.bundle.c_graph import Translated, translate
 from pidgan.bundle.c_header import header_text
-from pidgan.bundle.c_operators import Translated, translate
+from pidgan.bundle.c_regions import LANES, find_regions
 from pidgan.bundle.c_writer import LINE, Constants, array_text
 from pidgan.errors import BundleError
 from pidgan.files.writing import writing_files
@@ -61,9 +63,11 @@ def export_c(
     the self-test of the card.
 
     Nothing is allocated, unless the arrays of a graph are too large for a stack, as
-    those of showers with a thousand cells are. Then `NAME_row_in` and `NAME_batch_in`
-    take memory for them as a further argument, `NAME_scratch` bytes for each thread.
-    The functions without it ask `malloc` in each call, and give NaN if there is none.
+    those of showers with a thousand cells are. `NAME_row_in` and `NAME_batch_in`, which
+    every file of showers has, take memory for them as a further argument,
+    `NAME_scratch` bytes for each thread. The functions without it ask `malloc` in each
+    call, and give NaN if there is none. Parts of a shower without energy take no time
+    where a family says which these are, as `shower_tree` does.
 
     Args:
         bundle: Bundle from `open_bundle`, or its path.
@@ -121,12 +125,13 @@ def c_source(bundle: Bundle, name: str) -> str:
         "CONSTANTS": constants.text(),
         "FUNCTIONS": "\n".join(functions.values()),
         "ROWS": str(rows),
+        "LANES": str(LANES),
     }
     file = template("generator.c")
     check_name(
         name,
         file.partition("#include")[2] + template("generator_bundle.c"),
-        *(own[key] for key in ("BLOCK", "ROW")),
+        *(own[key] for key in ("BLOCK", "ROW", "BATCH")),
         *shared.values(),
     )
     parts = {
@@ -139,8 +144,15 @@ def c_source(bundle: Bundle, name: str) -> str:
 
 def block_rows(bundles: Sequence[Bundle]) -> int:
     """Return the number of rows of a block in the file of some bundles."""
+    if any(_has_regions(bundle) for bundle in bundles):
+        return LARGE_BLOCK_ROWS
     blocks = (_translate(b, Constants(), BLOCK_ROWS, MAX_STACK) for b in bundles)
     return BLOCK_ROWS if all(b.scratch == 0 for b in blocks) else LARGE_BLOCK_ROWS
+
+
+def _has_regions(bundle: Bundle) -> bool:
+    """Whether a row alone is faster than one in a block, as most of it is empty."""
+    return bool(find_regions(bundle.graph.nodes, bundle.graph.values))
 
 
 def memory_text(rows: int) -> str:
@@ -192,22 +204,32 @@ def translate_bundle(
     pre = names["PRE"]
     # In a file with large blocks, every bundle takes its memory from the caller.
     stack = MAX_STACK if rows == BLOCK_ROWS else 0
-    block, row = (_translate(bundle, constants, n, stack, pre) for n in (rows, 1))
-    functions |= block.functions | row.functions
+    counts = (1,) if _has_regions(bundle) else (1, rows)
+    found = [_translate(bundle, constants, n, stack, pre) for n in counts]
+    for one in found:
+        functions |= one.functions
     card = bundle.card
     sizes = {
         "N_CONDITIONS": len(card.inputs),
         "N_NOISE": card.n_noise,
         "N_TARGETS": len(card.targets),
     }
-    return {
-        "BLOCK": block.body,
-        "ROW": row.body,
-        "PARTS": f"{block.parts}\n{row.parts}",
+    fill = {
+        "ROW": found[0].body,
+        "PARTS": "\n".join(one.parts for one in found),
         "CARD": _comment(bundle),
         "TEST_ARRAYS": _self_test(bundle, pre),
         **{name: str(size) for name, size in sizes.items()},
-        **_memory(names, block, row, rows * sum(sizes.values())),
+    }
+    fill |= _memory(names, found, rows * sum(sizes.values()), cells=card.has_cells)
+    own = {**names, **fill}
+    if len(found) == 1:
+        batch = filled(template("generator_batch_of_rows.c"), own)
+        return fill | {"BLOCK": "", "BATCH": batch}
+    block = filled(template("generator_block.c"), own | {"BODY": found[1].body})
+    return fill | {
+        "BLOCK": block,
+        "BATCH": filled(template("generator_batch.c"), own),
     }
 
 
@@ -234,24 +256,28 @@ def _translate(
 
 
 def _memory(
-    names: Mapping[str, str], block: Translated, row: Translated, numbers: int
+    names: Mapping[str, str], found: Sequence[Translated], numbers: int, *, cells: bool
 ) -> dict[str, str]:
     """Return what fills the templates where arrays are local, or in memory of a caller.
 
     A block has some numbers of conditions, noise and targets beside its arrays.
+    Functions for cells can always be called with memory.
     """
     pre = names["PRE"]
     sizes = [f"{pre}N_{kind} * ROWS" for kind in ("CONDITIONS", "NOISE", "TARGETS")]
     local = ", ".join(f"{v}[{size}]" for v, size in zip("xzy", sizes, strict=True))
-    if not block.scratch:
+    head = template("generator_scratch_head.c")
+    if not found[0].scratch:
         empty = ("SCRATCH_HEAD", "SCRATCH_CALLS", "PARAMETER", "ARGUMENT", "IN")
-        return {**dict.fromkeys(empty, ""), "BATCH_ARRAYS": f"    float {local};"}
-    before = -(-4 * numbers // LINE) * LINE
+        fill = {**dict.fromkeys(empty, ""), "BATCH_ARRAYS": f"    float {local};"}
+        if cells:
+            fill["SCRATCH_HEAD"] = filled(head, {**names, "SCRATCH": "0"})
+            fill["SCRATCH_CALLS"] = filled(template("generator_no_scratch.c"), names)
+        return fill
+    before = -(-4 * numbers // LINE) * LINE if len(found) > 1 else 0
+    size = str(before + max(one.scratch for one in found))
     return {
-        "SCRATCH_HEAD": filled(
-            template("generator_scratch_head.c"),
-            {**names, "SCRATCH": str(before + max(block.scratch, row.scratch))},
-        ),
+        "SCRATCH_HEAD": filled(head, {**names, "SCRATCH": size}),
         "SCRATCH_CALLS": filled(template("generator_scratch.c"), names),
         "PARAMETER": ", void *restrict scratch",
         "ARGUMENT": ", scratch",
@@ -278,11 +304,14 @@ def _comment(bundle: Bundle) -> str:
 def _self_test(bundle: Bundle, pre: str) -> str:
     test = read_self_test(bundle.card, bundle.graph, str(bundle.path))
     arrays = [
-        array_text(f"{pre}test_{name}", rows) for name, rows in vars(test).items()
+        array_text(f"{pre}test_{name}", getattr(test, name))
+        for name in ("conditions", "noise", "targets")
     ]
     rows = len(test.targets)
     sizes = (
         f"enum {{ {pre}test_rows = {rows}, {pre}test_excused = {test.excused} }};\n"
-        f"static const double {pre}test_tolerance = {TOLERANCE};"
+        f"enum {{ {pre}test_cells = {int(test.cells)} }};\n"
+        f"static const double {pre}test_tolerance = {TOLERANCE};\n"
+        f"static const double {pre}test_moved = {MOVED};"
     )
     return "\n".join([*arrays, sizes])

@@ -1,142 +1,19 @@
 """Operators of a graph as loops in C99, over a block of rows or over a single row."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pidgan.bundle.c_writer import (
     C_TYPES,
-    Constants,
     Step,
-    Writer,
     number_text,
     position,
     strides,
     write_product,
 )
-from pidgan.bundle.card import SIMULATED
-from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_operators import cumsum_axis, reduced_axes, slices
-from pidgan.bundle.onnx_values import Value
-
-MOST_LINES, PART_LINES = 4000, 600
-"""Lines of a function, and of its parts if it is longer: compilers need much more than
-twice the time for a function that is twice as long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Translated:
-    """A C function that computes `targets` from `conditions` and `noise`.
-
-    `functions` has functions that it calls and others may share, by name, and `parts`
-    those of its own. `scratch` is the size of the memory that it takes from its caller
-    in bytes; it is 0 if its arrays are local ones.
-    """
-
-    body: str
-    parts: str
-    functions: dict[str, str]
-    scratch: int
-
-
-def translate(
-    nodes: Sequence[Node],
-    values: Mapping[str, Value],
-    constants: Constants,
-    *,
-    rows: int,
-    name: str,
-    stack: int,
-) -> Translated:
-    """Return the C function of a graph for 1 row, or for a block of rows.
-
-    `name` begins the names of its parts. Its arrays are local ones if they need no more
-    than `stack` bytes. A ValueError says that an operator has no translation.
-    """
-    writer = Writer(rows=rows, constants=constants)
-    writer.places |= {"conditions": "conditions", "noise": "noise"}
-    if SIMULATED in values:
-        # Those of a corrector come after the conditions, in one array.
-        first = f"{values['conditions'].size}{' * ROWS' if rows > 1 else ''}"
-        writer.places[SIMULATED] = f"(conditions + {first})"
-    ends = _write(writer, nodes, values)
-    size, parts, body = writer.n_bytes(), {}, ""
-    local = size <= stack
-    if local and len(writer.lines) <= MOST_LINES:
-        body = "\n".join([writer.local_arrays(), *writer.lines])
-    else:
-        parts = _in_parts(writer, ends, name)
-        calls = [f"    {part}({_ARGUMENTS});" for part in parts]
-        memory = f"    long long memory[{size // 8}];\n    void *scratch = memory;"
-        body = "\n".join([memory, *calls] if local else calls)
-    text = "\n".join([body, *parts.values()])
-    helpers = {
-        helper: _HELPER.format(comment, kind, helper, arguments, statements)
-        for helper, (comment, kind, arguments, statements) in _HELPERS.items()
-        if f"{helper}(" in text
-    }
-    return Translated(
-        body=body,
-        parts="\n".join(parts.values()),
-        functions=helpers | writer.functions,
-        scratch=0 if local else size,
-    )
-
-
-def _write(
-    writer: Writer, nodes: Sequence[Node], values: Mapping[str, Value]
-) -> list[int]:
-    """Write all nodes; return the number of lines at the end of each."""
-    last_use = {
-        name: number
-        for number, node in enumerate(nodes)
-        for name in (*node.outputs, *node.inputs)
-    }
-    ends = []
-    for number, node in enumerate(nodes):
-        step = Step(writer, node, values)
-        (name,) = node.outputs
-        if name == "targets":
-            writer.places[name] = name
-        else:
-            writer.allocate(name, step.output)
-        writer.lines.append(f"    /* {number}: {node.operator} */")
-        if node.operator not in TRANSLATIONS:
-            raise ValueError(f"operator {node.operator} has no translation to C")
-        TRANSLATIONS[node.operator](step)
-        for name in dict.fromkeys((*node.inputs, *node.outputs)):
-            if name and last_use[name] == number:
-                writer.release(name, values[name].dtype)
-        ends.append(len(writer.lines))
-    return ends
-
-
-def _in_parts(writer: Writer, ends: Sequence[int], name: str) -> dict[str, str]:
-    """Return the functions, by name, that do the work of some nodes after another."""
-    parts: dict[str, str] = {}
-    first = 0
-    for end in ends:
-        if end - first < PART_LINES and end != ends[-1]:
-            continue
-        text = "\n".join(writer.lines[first:end])
-        part = f"{name}_{len(parts)}"
-        parts[part] = _PART.format(part, writer.arrays_in_scratch(text), text)
-        first = end
-    return parts
-
-
-_ARGUMENTS = "targets, conditions, noise, scratch"
-_PART = """\
-static APART void {}(float *restrict targets, const float *restrict conditions,
-                     const float *restrict noise, char *restrict scratch)
-{{
-    (void)targets, (void)conditions, (void)noise; /* Some parts need none. */
-{}
-{}
-}}
-"""
 
 
 def _each(expression: str) -> Callable[[Step], None]:
@@ -146,13 +23,14 @@ def _each(expression: str) -> Callable[[Step], None]:
         value = step.output
         inputs = step.call.inputs
         flat = all(v and (v.shape == value.shape or v.size == 1) for v in inputs)
-        sizes = (value.size,) if flat and len(value.shape) > 1 else value.shape
-        operands = [
-            step.operand(i, value.shape) if sizes == value.shape else _flat(step, i)
-            for i in range(len(inputs))
-        ]
-        indices = [f"i{axis}" for axis in range(len(sizes))]
-        target = f"{step.target()}[{step.writer.at(position(indices, sizes))}]"
+        if flat and len(value.shape) > 1 and not step.writer.region:
+            operands = [_flat(step, i) for i in range(len(inputs))]
+            target = f"{step.target()}[{step.writer.at('i0')}]"
+            sizes: tuple[int, ...] = (value.size,)
+        else:
+            operands = [step.operand(i, value.shape) for i in range(len(inputs))]
+            target = step.result(step.writer.indices(len(value.shape)))
+            sizes = value.shape
         step.writer.loop(sizes, [f"{target} = {expression.format(*operands)};"])
 
     return write
@@ -195,6 +73,13 @@ def _arithmetic(operator: str) -> Callable[[Step], None]:
 
 def _flatly(step: Step, expression: str) -> None:
     """Write an expression of the first input {0} in a loop over all numbers."""
+    if step.writer.region:
+        # An entry is a list of numbers, whatever its shape.
+        shape = (step.writer.region.size, step.output.size // step.writer.region.size)
+        indices = step.writer.indices(2)
+        operand = expression.format(step.element(0, indices, shape))
+        step.writer.loop(shape, [f"{step.result(indices, shape)} = {operand};"])
+        return
     target = f"{step.target()}[{step.writer.at('i0')}]"
     operand = expression.format(_flat(step, 0))
     step.writer.loop((step.output.size,), [f"{target} = {operand};"])
@@ -229,23 +114,16 @@ def _move(
     sizes: Sequence[int] | None = None,
 ) -> None:
     """Copy numbers at indices `taken` of an input to indices `given` of the output."""
-    at, shape = step.writer.at, step.output.shape
-    given = _indices(len(shape)) if given is None else given
-    left = f"{step.target()}[{at(position(given, shape))}]"
-    right = (
-        f"{step.place(source)}[{at(position(taken, step.call.value(source).shape))}]"
-    )
+    shape = step.output.shape
+    given = step.writer.indices(len(shape)) if given is None else given
+    left, right = step.result(given), step.element(source, taken)
     step.writer.loop(shape if sizes is None else sizes, [f"{left} = {right};"])
 
 
-def _indices(rank: int) -> list[str]:
-    return [f"i{axis}" for axis in range(rank)]
-
-
 def _slice(step: Step) -> None:
-    taken = []
-    for number, axis in enumerate(slices(step.call)):
-        place = f"i{number}" if axis.step == 1 else f"i{number} * ({axis.step})"
+    taken, axes = [], slices(step.call)
+    for name, axis in zip(step.writer.indices(len(axes)), axes, strict=True):
+        place = name if axis.step == 1 else f"{name} * ({axis.step})"
         taken.append(f"{place} + {axis.start}" if axis.start else place)
     _move(step, 0, taken)
 
@@ -255,9 +133,10 @@ def _concat(step: Step) -> None:
     before = 0
     for index in range(len(step.call.inputs)):
         shape = step.call.value(index).shape
-        given = _indices(len(shape))
+        taken = step.writer.indices(len(shape))
+        given = list(taken)
         given[axis] += f" + {before}" if before else ""
-        _move(step, index, _indices(len(shape)), given=given, sizes=shape)
+        _move(step, index, taken, given=given, sizes=shape)
         before += shape[axis]
 
 
@@ -268,13 +147,13 @@ def _transpose(step: Step) -> None:
     rows = value.rank - 1 if value.rows_last else 0
     assert isinstance(order, list)
     axes = [axis - (rows == 0) for axis in order if axis != rows]
-    given = _indices(len(axes))
+    given = step.writer.indices(len(axes))
     _move(step, 0, [given[axes.index(axis)] for axis in range(len(axes))])
 
 
 def _gather(step: Step) -> None:
     data, index = step.call.value(0), step.call.value(1)
-    at, given = step.writer.at, _indices(len(step.output.shape))
+    at, given = step.writer.at, step.writer.indices(len(step.output.shape))
     n = len(index.shape)
     if index.per_row:
         number = f"{step.place(1)}[{at(position(given[:n], index.shape))}]"
@@ -294,7 +173,7 @@ def _gather(step: Step) -> None:
 def _gather_elements(step: Step) -> None:
     data, shape = step.call.value(0), step.output.shape
     axis = step.call.axis(0, data)
-    taken = _indices(len(shape))
+    taken = step.writer.indices(len(shape))
     number = f"{step.place(1)}[{step.writer.at(position(taken, shape))}]"
     taken[axis] = f"within({number}, {data.shape[axis]})"
     _move(step, 0, taken)
@@ -306,7 +185,7 @@ def _along(step: Step, axis: int) -> tuple[list[int], Callable[[str, str], str]]
     others = [size for place, size in enumerate(shape) if place != axis]
 
     def element(array: str, k: str) -> str:
-        indices = _indices(len(others))
+        indices = step.writer.indices(len(others))
         indices.insert(axis, k)
         return f"{array}[{step.writer.at(position(indices, shape))}]"
 
@@ -349,14 +228,13 @@ def _reduce(first: str, add: str) -> Callable[[Step], None]:
         sizes = [value.shape[place] for place in kept]
         reduced = [value.shape[place] for place in axes]
         indices = [""] * len(value.shape)
-        for number, place in enumerate(kept):
-            indices[place] = f"i{number}"
+        names = step.writer.indices(len(kept))
+        for name, place in zip(names, kept, strict=True):
+            indices[place] = name
         k = strides(reduced)
         for number, place in enumerate(axes):
             indices[place] = f"k / {k[number]} % {reduced[number]}"
-        at = step.writer.at
-        x = f"{step.place(0)}[{at(position(indices, value.shape))}]"
-        y = f"{step.target()}[{at(position(_indices(len(sizes)), sizes))}]"
+        x, y = step.element(0, indices), step.result(names, sizes)
         count = math.prod(reduced)
         step.writer.loop(
             sizes,
@@ -408,16 +286,9 @@ TRANSLATIONS: dict[str, Callable[[Step], None]] = {
 }
 
 
-_HELPER = """\
-/* {} */
-static inline {} {}({})
-{{
-    {};
-}}
-"""
 _STAYS = "A first argument that is no number stays."
 _TWO = "long long a, long long b"
-_HELPERS = {
+HELPERS = {
     "larger": (_STAYS, "float", "float a, float b", "return a < b ? b : a"),
     "smaller": (_STAYS, "float", "float a, float b", "return a > b ? b : a"),
     "larger_integer": ("The larger one.", "long long", _TWO, "return a > b ? a : b"),

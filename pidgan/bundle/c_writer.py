@@ -4,7 +4,8 @@ Number i of row r in a block lies at `i * ROWS + r`, so that a compiler turns th
 over r into vector instructions without a new order of sums; number i of a single row
 lies at `i`. An array is used again as soon as nobody needs its value any more. Arrays
 are local ones of a function, or, where they are too large for a stack, parts of memory
-that the caller gives.
+that the caller gives. In a region of a graph (`pidgan.bundle.c_regions`), which is one
+of a single row, entry `at[l]` is in lane l: its number i lies at `i * LANES + l`.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pidgan.bundle.c_regions import LANES, Region
 from pidgan.bundle.onnx_bytes import Node
 from pidgan.bundle.onnx_values import Call, Value
 
@@ -72,18 +74,21 @@ class Writer:
     held: dict[str, _Slot] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
+    region: Region | None = None
 
     def allocate(self, name: str, value: Value) -> str:
         """Return the C array for a value: the smallest free one that it fits into."""
-        kind = C_TYPES[value.dtype]
+        kind, size = C_TYPES[value.dtype], value.size
+        if self.is_in_lanes(name):
+            size = LANES * math.prod(value.shape[1:])
         slots, free = (found.setdefault(kind, []) for found in (self.slots, self.free))
         if not free:
             free.append(_Slot(name=f"{_PREFIXES[kind]}{len(slots)}", size=0))
             slots += free
         free.sort(key=lambda slot: slot.size)
-        slot = next((slot for slot in free if slot.size >= value.size), free[-1])
+        slot = next((slot for slot in free if slot.size >= size), free[-1])
         free.remove(slot)
-        slot.size = max(slot.size, value.size)
+        slot.size = max(slot.size, size)
         self.held[name] = slot
         self.places[name] = slot.name
         return slot.name
@@ -129,11 +134,22 @@ class Writer:
         """Return the place of number `index` of the current row in a computed value."""
         return index if self.rows == 1 else f"{_factor(index)} * ROWS + r"
 
+    def is_in_lanes(self, name: str) -> bool:
+        """Whether a value belongs to the region that is being written."""
+        return self.region is not None and name in self.region.names
+
+    def indices(self, rank: int) -> list[str]:
+        """Return the indices of the current number inside loops."""
+        first = ["at[l]" if self.region else "i0"]
+        return (first + [f"i{axis}" for axis in range(1, rank)])[:rank]
+
     def loop(self, sizes: Sequence[int], statements: Sequence[str]) -> None:
-        """Write statements inside loops over i0, i1, ... and over rows r."""
+        """Write statements inside loops over i0, i1, ... and over rows r or lanes l."""
         indent = "    "
         loops = [(f"i{axis}", str(size)) for axis, size in enumerate(sizes)]
         loops += [("r", "ROWS")] if self.rows > 1 else []
+        if self.region:
+            loops = [*loops[1:], ("l", "LANES")]
         for v, size in loops:
             self.lines.append(f"{indent}for (int {v} = 0; {v} < {size}; ++{v})")
             indent += "    "
@@ -169,19 +185,42 @@ class Step:
         """Return the C array of the output."""
         return self.writer.places[self.node.outputs[0]]
 
+    def element(
+        self, index: int, indices: Sequence[str], shape: Sequence[int] | None = None
+    ) -> str:
+        """Return the C expression of a number of a computed input, of some shape."""
+        shape = self.call.value(index).shape if shape is None else shape
+        return self._number(self.node.inputs[index], self.place(index), indices, shape)
+
+    def result(self, indices: Sequence[str], shape: Sequence[int] | None = None) -> str:
+        """Return the C expression of a number of the output, perhaps reshaped."""
+        shape = self.output.shape if shape is None else shape
+        return self._number(self.node.outputs[0], self.target(), indices, shape)
+
+    def _number(
+        self, name: str, array: str, indices: Sequence[str], shape: Sequence[int]
+    ) -> str:
+        if self.writer.is_in_lanes(name):
+            place = position(indices[1:], shape[1:])
+            return f"{array}[{_factor(place)} * LANES + l]"
+        return f"{array}[{self.writer.at(position(indices, shape))}]"
+
     def operand(self, index: int, sizes: Sequence[int]) -> str:
         """Return the C expression of an input inside loops over sizes."""
         value = self.call.value(index)
+        if self.writer.is_in_lanes(self.node.inputs[index]):
+            within = zip(self.writer.indices(len(sizes)), value.shape, strict=True)
+            return self.element(index, ["0" if n == 1 else i for i, n in within])
         shape = value.shape
         if value.constant is not None and self.output.rows_last:
             shape = shape[:-1]  # the last axis, 1, stands for the rows
         # Further leading axes of a constant have size 1.
         shape = shape[len(shape) - len(sizes) :] if len(shape) > len(sizes) else shape
-        first = len(sizes) - len(shape)
+        names = self.writer.indices(len(sizes))[len(sizes) - len(shape) :]
         terms = [
-            f"i{first + axis} * {stride}" if stride > 1 else f"i{first + axis}"
-            for axis, stride in enumerate(strides(shape))
-            if shape[axis] > 1
+            f"{_factor(name)} * {stride}" if stride > 1 else name
+            for name, stride, n in zip(names, strides(shape), shape, strict=True)
+            if n > 1
         ]
         place = " + ".join(terms) or "0"
         place = self.writer.at(place) if value.per_row else place
@@ -248,6 +287,13 @@ def write_product(step: Step) -> None:
     w = step.writer.constants.add(np.ascontiguousarray(weights))
     b = step.writer.constants.add(bias)
     rows = step.writer.rows
+    if step.writer.region:
+        function = f"dense_{inputs}_{outputs}_lanes"
+        text = _dense_block(function, inputs, outputs).replace("ROWS", "LANES")
+        step.writer.functions[function] = text
+        y, x = step.target(), step.place(source)
+        step.writer.lines.append(f"    {function}({y}, {x}, {w}, {b});")
+        return
     function = f"dense_{inputs}_{outputs}_{'row' if rows == 1 else 'block'}"
     write = _dense_row if rows == 1 else _dense_block
     step.writer.functions[function] = write(function, inputs, outputs)

@@ -150,6 +150,11 @@ class Card(BaseModel):
         return bool(self.simulated)
 
     @property
+    def has_cells(self) -> bool:
+        """Whether the targets are the energies of the cells of a shower."""
+        return self.sample.cells is not None
+
+    @property
     def ports(self) -> dict[str, int]:
         """Widths of the inputs of the graph, by name."""
         ports = {"conditions": len(self.conditions)}

@@ -38,7 +38,8 @@
 #include <math.h>
 #include <stddef.h>
 
-enum { ROWS = @ROWS@, FEW = 2, @NAME@_N_GENERATORS = @N_GENERATORS@ };
+enum { ROWS = @ROWS@, LANES = @LANES@, FEW = 2 };
+enum { @NAME@_N_GENERATORS = @N_GENERATORS@ };
 
 #ifdef __GNUC__
 #define APART __attribute__((noinline))

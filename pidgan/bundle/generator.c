@@ -19,7 +19,7 @@
 #include <math.h>
 #include <stddef.h>
 
-enum { ROWS = @ROWS@, FEW = 2 };
+enum { ROWS = @ROWS@, LANES = @LANES@, FEW = 2 };
 
 #ifdef __GNUC__
 #define APART __attribute__((noinline))

@@ -17,8 +17,8 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 OPSETS = range(13, 18)  # versions for which the rules of `onnx_operators` hold
 
 # Largest size of all values of one row together. A generator has some thousands of
-# numbers, or 3 10^5 to 1.5 10^6 with 24 x 12 x 12 voxels.
-MAX_ROW_NUMBERS = 2**21
+# numbers, 3 10^5 to 2 10^6 with some thousand voxels, and 5 10^7 with 40,500.
+MAX_ROW_NUMBERS = 2**26
 # Largest cost of a row, see `operations`; a generator has 10^5 to 10^7, or 10^8 with
 # voxels.
 MAX_ROW_OPERATIONS = 2**30

@@ -50,7 +50,7 @@ def _elementwise(*accepted: str, gives: str | None = None, least: int = 1) -> Ru
 
 
 def _where(call: Call) -> Value:
-    values = [call.of_type(0, "bool"), call.of_type(1, "float32", "int64")]
+    values = [call.of_type(0, "bool"), call.of_type(1, *REAL, "int64")]
     values.append(call.of_type(2, values[1].dtype))
     return dataclasses.replace(broadcast(values), dtype=values[1].dtype)
 

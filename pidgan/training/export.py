@@ -8,6 +8,7 @@ file's metadata.
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 from warnings import warn
@@ -19,9 +20,10 @@ import pandas as pd
 from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.bundle import formulas as f
+from pidgan.bundle.agreement import TOLERANCE, distances
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import CARD_KEY, seal
-from pidgan.bundle.card import CORRECTOR_VERSION, SCHEMA_VERSION, SIMULATED
+from pidgan.bundle.card import CORRECTOR_VERSION, SCHEMA_VERSION, SIMULATED, Card
 from pidgan.bundle.noise import entry_keys, keyed_normal
 from pidgan.errors import BundleError, PidganWarning
 from pidgan.files.seals import file_sha256
@@ -41,11 +43,11 @@ Exported: TypeAlias = (
 )
 """What can be written as a bundle."""
 
-PARITY_ROWS = 10_000
+PARITY_ROWS, LEAST_PARITY_ROWS = 10_000, 100
+PARITY_NUMBERS = 2**21  # most targets in all rows that are compared, of large showers
 SELF_TEST_ROWS = 64
-# Agreement of keras and ONNX: |difference| <= this times max(1, |y|), except in rows
-# where rounding carries a discrete choice across an edge, fewer than one in 10^4.
-PARITY_TOLERANCE = 1e-4
+# Agreement of keras and ONNX is that of `agreement`, except in rows where rounding
+# carries a discrete choice across an edge, fewer than one in 10^4.
 PARITY_EXCUSED = 1e-4
 # A step of a grid below this times max(1, |y|) is crossed by rounding more often.
 FINE_STEP = 1e-3
@@ -57,7 +59,7 @@ class Parity:
     """Comparison of two evaluations of the same rows.
 
     Of all `rows`, `differing` are beyond the tolerance; `largest` is the largest
-    |difference| / max(1, |y|) among the others.
+    difference among the others, in the units of the tolerance.
     """
 
     rows: int
@@ -105,7 +107,7 @@ def export_bundle(
         raise BundleError(f"{path}: the name of a bundle ends in .onnx")
     reference_path = path.with_name(f"{path.stem}.reference.parquet")
     frame = model.reference() if reference is None else reference
-    steps = [target.step for target in model.card.targets]
+    parity = partial(_compare_targets, model.card)
     paths = path, reference_path
     is_whole = set(model.card.target_names) <= set(frame.columns)
     if not is_whole:
@@ -148,20 +150,20 @@ def export_bundle(
 
         def agrees(got: FloatArray) -> bool:
             # Of the rows of the self-test, which every user repeats, none is excused.
-            found = compare(targets, got, steps)
-            of_test = compare(targets[first], got[first], steps)
+            found = parity(targets, got)
+            of_test = parity(targets[first], got[first])
             return found.differing <= most_differing and not of_test.differing
 
         most_differing = PARITY_EXCUSED * len(targets)
         got = write(double=False)
         if not agrees(got):
             # Rounding grows in steep networks: not in double precision.
-            in_single = compare(targets, got, steps).differing
+            in_single = parity(targets, got).differing
             got = write(double=True)
             if not agrees(got):
                 raise BundleError(
                     f"{path}: ONNX and keras differ in "
-                    f"{compare(targets, got, steps).differing} of {len(targets)} rows, "
+                    f"{parity(targets, got).differing} of {len(targets)} rows, "
                     f"expected at most {most_differing:.0f}"
                 )
             warn(
@@ -174,27 +176,40 @@ def export_bundle(
     return path
 
 
-def check_parity(model: Exported, bundle: Bundle, *, rows: int = PARITY_ROWS) -> Parity:
-    """Compare a bundle with the keras model that it came from, on reference rows."""
+def check_parity(model: Exported, bundle: Bundle, *, rows: int | None = None) -> Parity:
+    """Compare a bundle with the keras model that it came from, on reference rows.
+
+    These are `PARITY_ROWS` by default, and fewer if a row has many targets.
+    """
     conditions, noise = _test_rows(model, model.reference(), rows=rows)
     expected = model.generate(conditions, noise)
-    steps = [target.step for target in model.card.targets]
-    return compare(expected, bundle.generate(conditions, noise), steps)
+    got = bundle.generate(conditions, noise)
+    return _compare_targets(model.card, expected, got)
+
+
+def _compare_targets(card: Card, expected: FloatArray, got: FloatArray) -> Parity:
+    """Compare two evaluations of the targets of a card."""
+    steps = [target.step for target in card.targets]
+    return compare(expected, got, steps, cells=card.has_cells)
 
 
 def compare(
-    expected: FloatArray, got: FloatArray, steps: Sequence[float | None] = ()
+    expected: FloatArray,
+    got: FloatArray,
+    steps: Sequence[float | None] = (),
+    *,
+    cells: bool = False,
 ) -> Parity:
     """Compare two evaluations, (n, n_targets) each, row by row.
 
     Of targets on a fine grid, whose steps are given, one step is no difference.
     """
     scale = np.maximum(1, np.abs(expected))
-    distance = np.abs(got - expected) / scale
-    allowed = np.full_like(distance, PARITY_TOLERANCE)
+    distance = distances(expected, got, cells=cells)
+    allowed = np.full_like(distance, TOLERANCE)
     for j, step in enumerate(steps):
         one = 1.001 * (step or 0.0) / scale[:, j]
-        allowed[one < FINE_STEP, j] = np.maximum(one, PARITY_TOLERANCE)[one < FINE_STEP]
+        allowed[one < FINE_STEP, j] = np.maximum(one, TOLERANCE)[one < FINE_STEP]
     worst = distance.max(axis=1)
     agree = (distance <= allowed).all(axis=1)
     largest = float(worst[agree].max()) if agree.any() else 0.0
@@ -218,9 +233,12 @@ def build_graph(model: Exported, *, double: bool = False) -> onnx.ModelProto:
 
 
 def _test_rows(
-    model: Exported, frame: pd.DataFrame, *, rows: int = PARITY_ROWS
+    model: Exported, frame: pd.DataFrame, *, rows: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Return conditions spread over the reference rows, and noise."""
+    if rows is None:
+        most = max(PARITY_NUMBERS // len(model.card.targets), LEAST_PARITY_ROWS)
+        rows = min(PARITY_ROWS, most)
     names = list(model.card.input_names)
     if model.card.is_corrector:
         frame = frame[frame[SIMULATED] == 1]

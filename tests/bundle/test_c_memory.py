@@ -69,8 +69,8 @@ def test_large_and_small_files_give_the_same_bits(
     rng = np.random.default_rng(4)
     small = Compiled(kaon, tmp_path / "small")
     monkeypatch.setattr("pidgan.bundle.c_file.MAX_STACK", stack)
-    monkeypatch.setattr("pidgan.bundle.c_operators.MOST_LINES", 100)
-    monkeypatch.setattr("pidgan.bundle.c_operators.PART_LINES", 50)
+    monkeypatch.setattr("pidgan.bundle.c_graph.MOST_LINES", 100)
+    monkeypatch.setattr("pidgan.bundle.c_graph.PART_LINES", 50)
     source = c_source(kaon, "generator")
     assert "block_1(" in source
     assert "row_1(" in source

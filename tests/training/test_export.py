@@ -13,7 +13,7 @@ from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.card import sample_targets
 from pidgan.errors import BundleError, NtupleError
 from pidgan.training.export import (
-    PARITY_TOLERANCE,
+    TOLERANCE,
     build_graph,
     check_parity,
     export_bundle,
@@ -24,7 +24,7 @@ def test_onnx_equals_keras(kaon_model, kaon_bundle: Path) -> None:
     found = check_parity(kaon_model, open_bundle(kaon_bundle), rows=10_000)
     assert found.rows == 10_000
     assert found.differing <= 1
-    assert found.largest <= PARITY_TOLERANCE
+    assert found.largest <= TOLERANCE
 
 
 def test_another_implementation_of_onnx_agrees(kaon_bundle: Path) -> None:

@@ -18,7 +18,7 @@ from pidgan.errors import PidganError
 from pidgan.training import families
 from pidgan.training.backend import tf
 from pidgan.training.descents import Descents
-from pidgan.training.export import PARITY_TOLERANCE, check_parity, export_bundle
+from pidgan.training.export import TOLERANCE, check_parity, export_bundle
 from pidgan.training.families import (
     FAMILIES,
     RECIPES,
@@ -121,7 +121,7 @@ def test_exports_equal_keras(trained, kaon_dataset, tmp_path: Path) -> None:
     bundle = open_bundle(export_bundle(model, tmp_path / f"{name}.onnx"))
     found = check_parity(model, bundle)
     assert found.differing <= 1
-    assert found.largest <= PARITY_TOLERANCE
+    assert found.largest <= TOLERANCE
     model.save(tmp_path / name)
     np.testing.assert_array_equal(
         _targets(open_model(tmp_path / name), kaon_dataset),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pidgan.errors import PidganError, PidganWarning
+from pidgan.errors import PidganError
 from pidgan.sample.building import build_dataset
 from pidgan.sample.dataset import Dataset
 from pidgan.sample.definition import Sample
@@ -217,12 +217,14 @@ def test_keras_equals_onnx_and_a_saved_model(
     model: Any, dataset: Dataset, tmp_path: Path
 ) -> None:
     from pidgan.bundle.bundle import open_bundle
+    from pidgan.bundle.c_file import export_c
     from pidgan.training.export import check_parity, export_bundle
     from pidgan.training.model import open_model
 
-    with pytest.warns(PidganWarning, match="written in double precision"):
-        path = export_bundle(model, tmp_path / "shower.onnx")
-    bundle = open_bundle(path)
+    bundle = open_bundle(export_bundle(model, tmp_path / "shower.onnx"))
+    assert not any(v.dtype == "float64" for v in bundle.graph.values.values())
+    export_c(bundle, tmp_path / "shower.c")
+    assert "dense_" in (tmp_path / "shower.c").read_text()
     assert check_parity(model, bundle).differing <= 1
     model.save(tmp_path / "m")
     x = dataset.part("test").conditions[:20]

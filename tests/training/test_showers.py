@@ -373,7 +373,7 @@ def test_what_single_precision_spoils_is_written_in_double(
     model = models["shower_sequence"]
     single = open_bundle(export.export_bundle(model, tmp_path / "single.onnx"))
     tolerance = export.check_parity(model, single).largest / 4
-    monkeypatch.setattr(export, "PARITY_TOLERANCE", tolerance)
+    monkeypatch.setattr(export, "TOLERANCE", tolerance)
     with pytest.warns(PidganWarning, match="written in double precision"):
         path = export.export_bundle(model, tmp_path / "double.onnx")
     assert export.check_parity(model, open_bundle(path)).differing <= 1

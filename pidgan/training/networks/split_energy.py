@@ -184,7 +184,8 @@ class SplitNetwork:
         last = f.fold(wanted - f.pick(before, [n_classes - 1]), (k,))
         is_first, is_part = f.negative(middle), f.negative(last)
         first = is_first * small + (1.0 - is_first) * (energy - is_part * small)
-        return there * first
+        # In C, what leads here is computed only where there is energy.
+        return f.where(f.greater(energy, 0.0), there * first, 0.0)
 
     def _coded(
         self, w: Mapping[str, FloatArray], codes: Sequence[IntArray], name: str
