@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_showers import LAYERS, NAMES, STACK, toy_showers
 
 from pidgan import Collection
 from pidgan.application.apply import apply
 from pidgan.bundle.bundle import open_bundle
 from pidgan.bundle.c_file import export_c
 from pidgan.files.tables import find_sources, read_columns, write_trees
+from pidgan.sample.definition import Sample
 from pidgan.simulation import (
     ANALYSIS_TREE,
     simulate_analysis,
@@ -128,13 +130,97 @@ def test_snakemake(tmp_path: Path) -> None:
 @needs_training
 def test_fast_simulation_in_cpp(kaon_bundle: Path, tmp_path: Path) -> None:
     source = export_c(open_bundle(kaon_bundle), tmp_path / "kaon.c")
-    build = tmp_path / "build"
-    for command in (
-        ("cmake", "-S", EXAMPLES / "cpp", "-B", build, f"-DGENERATOR={source}"),
-        ("cmake", "--build", build),
-        ("ctest", "--test-dir", build, "--verbose"),
-    ):
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "100% tests passed, 0 tests failed out of 2" in done.stdout
-    assert "2000 events" in done.stdout
+    out = _build(tmp_path / "build", f"-DGENERATOR={source}")
+    assert "100% tests passed, 0 tests failed out of 2" in out
+    assert "2000 events" in out
+
+
+def _build(build: Path, *options: str) -> str:
+    """Build and test the examples in C++; return what their tests print."""
+    _command("cmake", "-S", EXAMPLES / "cpp", "-B", build, *options)
+    _command("cmake", "--build", build)
+    return _command("ctest", "--test-dir", build, "--verbose")
+
+
+def _command(*words: object) -> str:
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def showers_in_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hadrons in the calorimeter of the simulation, as pions.c."""
+    pytest.importorskip("tensorflow")
+    from pidgan.sample.building import build_dataset
+    from pidgan.training.export import export_bundle
+    from pidgan.training.loop import train
+
+    folder = tmp_path_factory.mktemp("showers")
+    sample = {
+        "schema": 1,
+        "name": "toy",
+        "title": "Toy showers",
+        "detector": "toy",
+        "species": "pi+",
+        "source": "tests",
+        "unweighted": True,
+        "conditions": [
+            {"name": name, "unit": unit, "range": [-1e6, 1e6]}
+            for name, unit in zip(
+                NAMES[:5], ("MeV", "rad", "rad", "mm", "mm"), strict=True
+            )
+        ],
+        "cells": {
+            "unit": "MeV",
+            "incident": "energy",
+            "arrays": {STACK.views[0].name: "cells"},
+            "geometry": STACK.to_dict(),
+        },
+    }
+    conditions, cells = toy_showers(300, seed=1, spots=20)
+    columns = dict(zip(NAMES, conditions.T, strict=True))
+    np.savez(folder / "toy.npz", **columns, cells=cells.reshape(len(cells), LAYERS, -1))
+    dataset = build_dataset(Sample.model_validate(sample), folder / "toy.npz")
+    model = train(dataset, family="shower_tree", steps=3, settings={"width": 16})
+    bundle = export_bundle(model, folder / "pions.onnx", progress=False)
+    return export_c(open_bundle(bundle), folder / "pions.c")
+
+
+CXX, CC = shutil.which("c++"), shutil.which("cc")
+
+
+@pytest.mark.skipif(not (CC and CXX), reason="needs compilers of C and C++")
+def test_shower_simulation_in_cpp(showers_in_c: Path) -> None:
+    # No more than two compilers are needed.
+    folder, source = showers_in_c.parent, EXAMPLES / "cpp"
+    strict = ("-Wall", "-Wextra", "-Werror", f"-I{folder}", f"-I{source}")
+    _command(
+        CC,
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-c",
+        showers_in_c,
+        "-o",
+        folder / "p.o",
+    )
+    simulation = (source / "shower_simulation.cpp", folder / "p.o", "-pthread", "-lm")
+    flags = ("-std=c++17", "-O1", *strict)
+    _command(CXX, *flags, *simulation, "-o", folder / "simulation")
+    out = _command(folder / "simulation", 20, 4)
+    assert re.match(r"20 events, \d+ showers, .* in 4 threads the same", out)
+    stand_in = f"-I{source / 'stand_in'}"
+    adapter = (source / "ddml_check.cpp", folder / "p.o", "-lm")
+    _command(CXX, "-std=c++20", *strict, stand_in, *adapter, "-o", folder / "ddml")
+    assert f"in {LAYERS} layers" in _command(folder / "ddml")
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("PIDGAN_CMAKE") and CXX),
+    reason="20 s more, of what the test above builds without CMake: set PIDGAN_CMAKE",
+)
+def test_shower_simulation_is_built_by_cmake(showers_in_c: Path) -> None:
+    out = _build(showers_in_c.parent / "build", f"-DSHOWERS={showers_in_c}")
+    assert "100% tests passed, 0 tests failed out of 3" in out

@@ -10,7 +10,7 @@ import numpy as np
 from pidgan.arrays import BoolArray, FloatArray
 
 TOLERANCE = 1e-4
-MOVED = 1e-3
+MOVED = 1e-2
 
 
 def distances(expected: FloatArray, got: FloatArray, *, cells: bool) -> FloatArray:

@@ -14,6 +14,7 @@ from pidgan.arguments import checked
 from pidgan.bundle.agreement import MOVED, TOLERANCE
 from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.bundle_file import read_self_test
+from pidgan.bundle.c_cells import cells_text
 from pidgan.bundle.c_graph import Translated, translate
 from pidgan.bundle.c_header import header_text
 from pidgan.bundle.c_regions import LANES, find_regions
@@ -218,6 +219,7 @@ def translate_bundle(
         "ROW": found[0].body,
         "PARTS": "\n".join(one.parts for one in found),
         "CARD": _comment(bundle),
+        "CELLS": cells_text(card, names["NAME"]),
         "TEST_ARRAYS": _self_test(bundle, pre),
         **{name: str(size) for name, size in sizes.items()},
     }

@@ -261,12 +261,17 @@ def number_text(value: Any) -> str:
 
 
 def array_text(name: str, values: npt.NDArray[Any]) -> str:
-    """Return the definition of a constant array."""
-    numbers = [number_text(value) for value in values.ravel()]
+    """Return the definition of a constant array of the file."""
     kind = C_TYPES[str(values.dtype)]
+    return f"static const {kind} {name}[{values.size}] = {numbers_text(values)};"
+
+
+def numbers_text(values: npt.NDArray[Any]) -> str:
+    """Return numbers in braces."""
+    numbers = [number_text(value) for value in values.ravel()]
     rows = [", ".join(numbers[at : at + 6]) for at in range(0, len(numbers), 6)]
     text = ",\n".join(f"    {row}" for row in rows)
-    return f"static const {kind} {name}[{len(numbers)}] = {{\n{text}\n}};"
+    return f"{{\n{text}\n}}"
 
 
 def write_product(step: Step) -> None:

@@ -10,7 +10,7 @@ const int @NAME@_n_conditions = @PRE@N_CONDITIONS;
 const int @NAME@_n_noise = @PRE@N_NOISE;
 const int @NAME@_n_targets = @PRE@N_TARGETS;
 
-float *@NAME@(float *output, const float *input, const float *noise);
+@CELLS@float *@NAME@(float *output, const float *input, const float *noise);
 void @NAME@_row(float *restrict targets, const float *restrict conditions,
                 const float *restrict noise);
 void @NAME@_batch(float *restrict targets, const float *restrict conditions,
