@@ -2,6 +2,7 @@
 
 The training world writes bundles, the analysis world opens and evaluates them.
 
+- `agreement`: whether two evaluations of a generator agree.
 - `bundle`: opening, verification and evaluation of a bundle.
 - `bundle_file`: the file of a bundle: card, checksum and graph.
 - `c_file`: a bundle as one C99 file, and `c_collection` a collection.
@@ -22,6 +23,7 @@ The training world writes bundles, the analysis world opens and evaluates them.
 """
 
 __all__ = [
+    "agreement",
     "bundle",
     "bundle_file",
     "c_collection",
