@@ -61,6 +61,8 @@ def things(world: Path) -> dict[str, Any]:  # noqa: F811
         warnings.simplefilter("ignore")
         found = pidgan.pid_efficiency(**quoted, trust=True)
         matrix = pidgan.misid_matrix(**quoted, trust=True)
+        # The map is of an older version, which cannot tell whose rows these are.
+        control = pidgan.closure(efficiency_map, pidgan.Dataset.open(world / "kaon"))
     return {
         "found": found,
         "matrix": matrix,
@@ -71,7 +73,7 @@ def things(world: Path) -> dict[str, Any]:  # noqa: F811
         "bundle": bundle,
         "dataset": pidgan.Dataset.open(world / "kaon"),
         "map": efficiency_map,
-        "control": pidgan.closure(efficiency_map, pidgan.Dataset.open(world / "kaon")),
+        "control": control,
         "qmap": make_quantile_map(n, 2 * n),
         "frame": rows,
         "numbers": n,

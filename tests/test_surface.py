@@ -67,6 +67,7 @@ OF_THE_COMMAND_LINE = {
     "device": "the choice of a process, by use_device",
     "no_correction": "correction=False",
     "transfer": "maps are multiplied by another function",
+    "transfer_in_bins": "maps are multiplied by another function",
     "closure mass_range": "part of mass",
     "closure mass_unit": "part of mass",
     "closure signal": "part of mass",

@@ -18,6 +18,13 @@ transfer_option = click.option(
     "uncertainty is a part of its own.",
 )
 
+in_bins_option = click.option(
+    "--transfer-in-bins",
+    is_flag=True,
+    help="With --transfer: a factor of its own in each bin of the control channel, "
+    "which must be made of bins of the map.",
+)
+
 
 def _range(text: str) -> tuple[float, float]:
     found = options.parse_numbers(text)

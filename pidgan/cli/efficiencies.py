@@ -8,7 +8,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.control import transfer_option
+from pidgan.cli.control import in_bins_option, transfer_option
 from pidgan.cli.group import (
     cli,
     note,
@@ -148,6 +148,7 @@ def table(
     type=options.GENERATORS,
 )
 @transfer_option
+@in_bins_option
 @options.report
 @options.misid
 @options.device
@@ -165,6 +166,7 @@ def systematics(
     misid: Sequence[str],
     vary: Any,
     transfer: Path | None,
+    transfer_in_bins: bool,
     overwrite: bool,
     as_json: bool,
     **given: Any,
@@ -209,7 +211,7 @@ def systematics(
     members += [one for path in others for one in open_generators(path)]
     found = run_systematics(opened, rows, others=members, **given)
     if transfer is not None:
-        found = pidgan.transfer(found, transfer)
+        found = pidgan.transfer(found, transfer, in_bins=transfer_in_bins)
     paths = [*found.save(output, overwrite=overwrite)]
     if report is not None:
         from pidgan.report.map_page import MapInput, write_map_report

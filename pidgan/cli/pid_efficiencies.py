@@ -10,7 +10,7 @@ import click
 
 import pidgan
 from pidgan.cli import options
-from pidgan.cli.control import transfer_option
+from pidgan.cli.control import in_bins_option, transfer_option
 from pidgan.cli.given_maps import look_at_maps, parse_periods
 from pidgan.cli.group import cli, note, shows_progress
 from pidgan.cli.pictures import draw, plot_option
@@ -97,6 +97,7 @@ from pidgan.files.writing import refuse_existing
     "each --cut, without names of tracks, and the covariance.",
 )
 @transfer_option
+@in_bins_option
 @options.species_from
 @options.weights
 @click.option(
@@ -144,6 +145,7 @@ def efficiency(
     matrix: Path | None,
     plot: Path | None,
     transfer: Path | None,
+    transfer_in_bins: bool,
     no_correction: bool,
     overwrite: bool,
     as_json: bool,
@@ -177,10 +179,14 @@ def efficiency(
     if shares:
         check_shares(shares)
     opened, *others = (open_maps(own) for _, own in periods)
+    if transfer_in_bins and transfer is None:
+        raise click.UsageError("--transfer-in-bins needs --transfer CONTROL.json")
     if transfer is not None:
         if others:
             raise click.UsageError("--transfer takes the maps of one period")
-        opened = transfer_maps(opened, transfer, trust=given["trust"])
+        opened = transfer_maps(
+            opened, transfer, in_bins=transfer_in_bins, trust=given["trust"]
+        )
     given |= {"correction": not no_correction, "cuts": list(given["cuts"]) or None}
     given["progress"] = shows_progress()
     suffix = given.pop("suffix")

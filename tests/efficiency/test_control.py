@@ -277,3 +277,67 @@ def test_the_factor_belongs_to_its_map(
         transfer(change(known), found)
     with pytest.raises(MapError, match="already"):
         transfer(transfer(known, found), found)
+
+
+BINS = {"P": (EDGES[0], EDGES[1], EDGES[3])}
+
+
+def test_a_factor_in_bins_brings_the_map_to_the_control_channel() -> None:
+    known = make_map()
+    rows = control(21, slope=0.2)
+    found = closure(known, rows, binning=BINS, **GIVEN)
+    moved = transfer(known, found, in_bins=True)
+    again = closure(moved, rows, binning=BINS, **GIVEN)
+    for one, before in zip(again, found, strict=True):
+        bins = one.bins
+        np.testing.assert_allclose(bins["predicted"], bins["control"], rtol=1e-9)
+        account = moved.metadata["control"]["factors_in_bins"][one.cut]
+        ratio = np.divide(before.bins["control"], before.bins["predicted"])
+        np.testing.assert_allclose(account["factor"], ratio)
+        # Each bin has the error of the control sample there, and nothing of the map.
+        errors = before.bins["control_error"]
+        np.testing.assert_allclose(bins["predicted_error"], errors, rtol=1e-6)
+    assert np.ptp(ratio) > 0.05
+
+
+def test_one_bin_of_all_is_the_whole_factor() -> None:
+    known = make_map()
+    found = closure(known, control(22), binning={"P": (EDGES[0], EDGES[3])}, **GIVEN)
+    one, whole = transfer(known, found, in_bins=True), transfer(known, found)
+    for name in ("nominal", "covariance"):
+        np.testing.assert_allclose(getattr(one, name), getattr(whole, name), rtol=1e-9)
+    total = [
+        sum(v[:, :, None] * v[:, None, :] for n, v in m.variations.items())
+        for m in (one, whole)
+    ]
+    np.testing.assert_allclose(total[0], total[1], rtol=1e-6)
+
+
+def test_factors_in_bins_are_right_as_often_as_they_say() -> None:
+    """The truth is the toy map times 1 or times 1.1, by bin."""
+    known, pulls = EXACT, []
+    for seed in range(40):
+        rows = control(300 + seed, 6000, slope=0.0)
+        found = closure(known, rows, cuts=CUTS[0], binning=BINS, **GIVEN)
+        with pytest.warns(PidganWarning, match="leaves them out"):
+            moved = transfer(known, found, in_bins=True)
+        error = np.sqrt(sum(v[0] ** 2 for v in moved.variations.values()))
+        pulls.append((moved.nominal[0] - TRUTH[0]) / error)
+    assert 0.75 < np.std(pulls) < 1.25
+
+
+@pytest.mark.parametrize(
+    ("binning", "message"),
+    [
+        ({"pT": 2}, "in bins of 'pT', which is none of P"),
+        ({"P": 2}, "not made of bins of the map"),
+        ({"P": EDGES[:3]}, "the first and the last one"),
+    ],
+)
+def test_bins_that_are_not_those_of_the_map_have_no_factor(
+    binning: dict[str, Any], message: str
+) -> None:
+    known = make_map()
+    found = closure(known, control(23), binning=binning, **GIVEN)
+    with pytest.raises(MapError, match=message):
+        transfer(known, found, in_bins=True)
