@@ -100,7 +100,7 @@ SNAKEMAKE = os.environ.get("PIDGAN_SNAKEMAKE") or shutil.which("snakemake")
 def test_snakemake(tmp_path: Path) -> None:
     (tmp_path / "calib").mkdir()
     for polarity in ("down", "up"):
-        trees = simulate_calibration("dstar_k", 1000, seed=len(polarity))
+        trees = simulate_calibration("dstar_k", 3000, seed=len(polarity))
         write_trees(tmp_path / "calib" / f"k_{polarity}.root", trees)
     command = tmp_path / "bin" / "pidgan"
     command.parent.mkdir()
