@@ -191,6 +191,8 @@ def systematics(
     given["variations"] = chosen if variations else None
     given |= {"cuts": given["cuts"] or None, "scales": vary}
     given["progress"] = shows_progress()
+    if transfer_in_bins and transfer is None:
+        raise click.UsageError("--transfer-in-bins needs --transfer CONTROL.json")
     if generator.suffix == SUFFIX:
         alone = (reference, others, report, simulation, transfer)
         if any(one is not None and one != () for one in alone):
