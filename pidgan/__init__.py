@@ -130,6 +130,7 @@ if TYPE_CHECKING:
         parse_settings,
     )
     from pidgan.training.families.distilled import Distilled
+    from pidgan.training.hybrid import HybridModel
     from pidgan.training.loop import train
     from pidgan.training.members import member_paths, train_members
     from pidgan.training.mending import MendedModel
@@ -163,6 +164,7 @@ _HOMES = {
     "FamilyDescription": "training.families",
     "FamilyFigures": "report.family_comparison",
     "FitError": "errors",
+    "HybridModel": "training.hybrid",
     "MapError": "errors",
     "MapInput": "report.map_input",
     "MendedModel": "training.mending",
@@ -294,6 +296,7 @@ __all__ = [
     "FamilyDescription",
     "FamilyFigures",
     "FitError",
+    "HybridModel",
     "MapError",
     "MapInput",
     "MendedModel",

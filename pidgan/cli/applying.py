@@ -178,9 +178,15 @@ def _show_files(paths: Sequence[Path], as_json: bool) -> None:
 )
 @click.option(
     "--ratio-steps",
-    default=1000,
     type=options.COUNT,
-    help="Number of updates of the network that finds the ratio, or mends cells.",
+    help="Number of updates of the network that finds the ratio, or mends cells; 1000 "
+    "by default.",
+)
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="Take showers beyond the energies of the training part by a parametrisation; "
+    "there is no network.",
 )
 @options.seed
 @options.overwrite
@@ -207,6 +213,11 @@ def refine(
     show = shows_progress()
     refined = refine_model(opened, data, progress=show, **given)
     path = pidgan.export_bundle(refined, output, overwrite=overwrite, progress=show)
+    if isinstance(refined, pidgan.HybridModel):
+        low, high = refined.energies
+        text = f"{path}  parametrised below {low:g} and above {high:g} MeV"
+        result(text, as_json=as_json, output=path, energies=[low, high])
+        return
     gain = refined.losses[0] - min(refined.losses)
     text = f"{path}  gain on rows that were not trained on: {gain:.5f}"
     result(text, as_json=as_json, output=path, gain=gain)

@@ -7,6 +7,7 @@
 - `course`: the steps of one training, done and wanted.
 - `export`: a trained model written as a bundle.
 - `families`: the ways to learn a generator, one file each.
+- `hybrid`: learnt showers that a parametrisation takes to other energies.
 - `joining`: which process of a training this one is, where several share it.
 - `loop`: the one training loop.
 - `members`: models of one sample that differ in their seed.
@@ -30,6 +31,7 @@ __all__ = [
     "course",
     "export",
     "families",
+    "hybrid",
     "joining",
     "loop",
     "members",

@@ -34,12 +34,13 @@ from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.corrector import Corrector
 from pidgan.training.export_graph import OnnxGraph
+from pidgan.training.hybrid import HybridModel
 from pidgan.training.mending import MendedModel
 from pidgan.training.model import Model, open_model
 from pidgan.training.refinement import RefinedModel
 
 Exported: TypeAlias = (
-    Model | RefinedModel | MendedModel | Parametrised | Chain | Corrector
+    Model | RefinedModel | MendedModel | HybridModel | Parametrised | Chain | Corrector
 )
 """What can be written as a bundle."""
 

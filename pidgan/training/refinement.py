@@ -12,7 +12,8 @@ Which to use when: where a validation shows a difference that more training does
 remove, and generation is not what takes the time.
 
 Showers have too many numbers for a ratio. A network mends the energies of their cells
-instead (`pidgan.training.mending`), for little more time.
+instead (`pidgan.training.mending`), for little more time, or a parametrisation takes
+them to other energies (`pidgan.training.hybrid`).
 """
 
 import dataclasses
@@ -36,12 +37,14 @@ from pidgan.progress import training_progress
 from pidgan.sample.dataset import Dataset, Part
 from pidgan.sample.sampling import in_memory
 from pidgan.sample.weights import positive_weights, with_differences
+from pidgan.training import hybrid
 from pidgan.training.averages import error_of
 from pidgan.training.blocks import BLOCK_ROWS, in_blocks
 from pidgan.training.chain import Chain
 from pidgan.training.classical.fit import Parametrised
 from pidgan.training.corrector import Corrector
 from pidgan.training.feed import WHOLE_ROWS
+from pidgan.training.hybrid import HybridModel
 from pidgan.training.mending import MendedModel, mend
 from pidgan.training.model import Model, open_model
 from pidgan.training.networks.density_ratio import RatioNetwork, Rows, log_ratio
@@ -140,10 +143,11 @@ def refine(
     dataset: Dataset | str | Path,
     *,
     candidates: int | None = None,
-    ratio_steps: int = DEFAULT_STEPS,
+    ratio_steps: int | None = None,
+    extend: bool = False,
     seed: int = 1,
     progress: Callable[[Progress], None] | bool | None = True,
-) -> RefinedModel | MendedModel:
+) -> RefinedModel | MendedModel | HybridModel:
     """Find the ratio of real and generated densities, and refine a model with it.
 
     sWeights enter as they are. The training part teaches, the validation part chooses
@@ -155,7 +159,10 @@ def refine(
             `fit_parametrisation`.
         dataset: Dataset that it was trained on, or its folder.
         candidates: K, 8 by default; showers have no candidates.
-        ratio_steps: Number of updates of the network.
+        ratio_steps: Number of updates of the network, 1000 by default.
+        extend: Whether a parametrisation, fitted to the same showers, takes generated
+            ones to energies beyond those of the training part. Nothing else changes,
+            and there is no network.
         seed: of the network and of the generated rows.
         progress: Whether a bar, or lines of a log, are shown; or a function that is
             called now and then with the progress of the network.
@@ -165,7 +172,7 @@ def refine(
 
     Raises:
         TrainingError: the model is of another dataset, or a chain, or makes showers and
-            `candidates` are given.
+            `candidates` are given, or is `extended` and no trained model of showers.
 
     Example:
         >>> refined = refine(model, dataset, candidates=8)        # doctest: +SKIP
@@ -185,6 +192,12 @@ def refine(
             f"{base.card.sample.name!r} has cells, mended without candidates, "
             f"got {candidates} of them"
         )
+    if extend:
+        given = {"candidates": candidates, "ratio_steps": ratio_steps}
+        for name in (name for name, value in given.items() if value is not None):
+            raise ValueError(f"give extend or {name}, not both")
+        return hybrid.extend(base, dataset, seed=seed)
+    ratio_steps = DEFAULT_STEPS if ratio_steps is None else ratio_steps
     with training_progress(progress) as told:
         show = told and _shown(told, "cells" if is_shower else "ratio", ratio_steps)
         if is_shower:

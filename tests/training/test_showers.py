@@ -100,7 +100,11 @@ def models(dataset: Dataset) -> dict[str, Any]:
     settings: dict[str, dict[str, Any]] = {
         "shower_flow": {},
         "shower_vae": {"network": "conv"},
-        "shower_gan": {"constrain": "total,layers"},
+        "shower_gan": {
+            "constrain": "total,layers",
+            "energy_critic": 1.0,
+            "constrainer": 1.0,
+        },
     }
     made = {
         family: take_a_step(dataset, family, {**SMALL, **own})

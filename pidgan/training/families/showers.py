@@ -13,7 +13,8 @@ The families differ in their model of the shape
 - `shower_vae`: a variational autoencoder; `network = "conv"` for images and voxels.
 - `shower_gan`: the decoder alone, against a Cramér critic
   (`pidgan.training.families.cramer`) that sees the coordinates and, if asked for,
-  energies and moments of the shower.
+  energies and moments of the shower. A critic of the total and a constrainer may join
+  (`pidgan.training.families.shower_games`).
 
 In each, phase `play` adds the critic to what likelihood has taught.
 """
@@ -25,6 +26,7 @@ from pidgan.errors import PidganError
 from pidgan.training.backend import keras, tf
 from pidgan.training.families import cramer
 from pidgan.training.families.settings import Span
+from pidgan.training.families.shower_games import Constrainer, TotalGame
 from pidgan.training.networks import draws
 from pidgan.training.networks.energies_and_shape import (
     ConvolutionalStandard,
@@ -80,6 +82,11 @@ class ShowerFlow:
         constrain: Observables of which mean and deviation are constrained, by the same
             names.
         constraint: Factor of the constraint.
+        energy_critic: Factor of the loss of a second critic, which sees the total
+            energy alone; 0 for none. Where the total has a model of its own, this model
+            plays too.
+        constrainer: Factor of a constraint by a network that finds the conditions of
+            showers, as energy and impact point; 0 for none.
         xla: Whether the steps are compiled with XLA.
     """
 
@@ -112,6 +119,8 @@ class ShowerFlow:
     critic_sees: str = "centre,width"
     constrain: str = ""
     constraint: float = 0.1
+    energy_critic: float = 0.0
+    constrainer: float = 0.0
     xla: bool = False
 
     spans = {  # noqa: RUF012
@@ -249,6 +258,16 @@ def _play(
         noise = draws.normal(size, seed, copies=2)
         return list(tf.split(part.generate(noise, twice), 2))
 
+    sizes = {"n_conditions": shape.n_conditions}
+    total_game = constrainer = None
+    if s.energy_critic:
+        energies = parts[0] if len(parts) > 1 else None
+        total = None if energies else _observables(shape, "total")
+        total_game = TotalGame(energies, total, generate, s=s, **sizes, seed=seed + 2)
+    if s.constrainer:
+        sizes["n"] = shape.n_targets
+        constrainer = Constrainer(whole, s=s, **sizes, seed=seed + 3)
+
     def critic_losses(batch: Batch, seed: Any) -> dict[str, Any]:
         y_r, (y_g, y_g2) = batch["real"], generate(batch, seed)
         known: list[tf.Tensor] = []
@@ -269,6 +288,10 @@ def _play(
         if constrained:
             shown = (constrained(whole(batch, y)) for y in (y_r, y_g))
             losses["constraint"] = s.constraint * constraint(*standardise(*shown))
+        if constrainer:
+            losses["constrainer"] = constrainer.term(batch, y_r, y_g)
+        if total_game and total_game.energies is None:
+            losses["total"] = total_game.term(batch, y_r, y_g, y_g2)
         return losses
 
     def energy_score(batch: Batch, seed: Any) -> dict[str, Any]:
@@ -283,6 +306,8 @@ def _play(
             generator_losses, Descent(part.played, optimizer, held_out=energy_score)
         ),
     ]
+    for joins in (constrainer, total_game):
+        updates = [*(joins.updates() if joins else ()), *updates]
     return Phase("play", s.play, s.play_batch_size, updates=updates, prepare=prepare)
 
 
