@@ -44,6 +44,7 @@ class Training:
         self._chunk = 1
         self._held_out: HeldOut | None = None
         self._seen: tuple[int, ...] | None = None  # mark of the checkpoint
+        self._spent = 0.0  # of the budget: all processes read its clock at once
         self._is_whole = True  # whether the weights are those after `step` steps
 
     @property
@@ -94,6 +95,7 @@ class Training:
         callbacks = callbacks or Callbacks(())
         clock = self.together.clock(time.perf_counter)
         self._seen, saved_at = mark_of(checkpoint), time.perf_counter()
+        self._spent = self.budget.spent if self.budget else 0.0
         callbacks.begin()
         try:
             for k, phase in list(enumerate(self.descents.phases))[self._ended :]:
@@ -146,6 +148,7 @@ class Training:
         judged = is_due or self.step >= self._end(k)
         if judged:
             self.record.watch(phase, self.step, self.held_out)
+        self._spent = self.budget.spent if self.budget else 0.0
         return losses, seconds, judged
 
     def model(self) -> Model:
@@ -165,7 +168,7 @@ class Training:
             return
         state = self._identity()
         state |= {"step": self.step, "pace": self.pace.text, "ended": self._ended}
-        budget = self.budget and [self.budget.duration.stored, self.budget.spent]
+        budget = self.budget and [self.budget.duration.stored, self._spent]
         state |= {"budget": budget, **self.record.state}
         arrays = {f"v{i}": v.numpy() for i, v in enumerate(self.variables)}
         write_checkpoint(checkpoint, state, arrays)
