@@ -301,7 +301,7 @@ try:
 except PidganError as error:
     sys.exit(f"error: {error}")
 if rank == 0:
-    model.save(output + "-saved")
+    model.save(output + "-saved", overwrite=True)
 print(model.card.steps, model.card.plan)
 """
 
