@@ -18,7 +18,7 @@ from pidgan.bundle.noise import UInt64Array, entry_keys, keyed_normal
 from pidgan.errors import BundleError, repeated
 from pidgan.files.mapped import row_blocks
 from pidgan.notebook import Facts, count, shown
-from pidgan.sample.definition import Sample
+from pidgan.sample.definition import Sample, excluded_text
 from pidgan.sample.variables import Variable
 
 Float32Array = npt.NDArray[np.float32]
@@ -255,6 +255,8 @@ def card_rows(card: Card) -> dict[str, Any]:
         **{v.name: _range_text(v, "target") for v in card.targets[:MOST_LISTED]},
         "trained": trained_text(card),
     }
+    if excluded := excluded_text(card.sample):
+        rows["not trained in"] = excluded
     if card.start:
         rows["started from"] = start_text(card.start)
     if links:

@@ -11,6 +11,7 @@ import click
 
 import pidgan
 from pidgan.cli.verbs import Verbs, shown
+from pidgan.notebook import count
 
 
 @click.group(
@@ -45,6 +46,19 @@ def note(line: str, *, nl: bool = True) -> None:
     """Print a line to the standard error, which a quiet command leaves out."""
     if not shown().quiet:
         tell(line, nl=nl)
+
+
+def note_excluded(dataset: "pidgan.Dataset") -> None:
+    """Say where nothing is trained, if the definition of a sample has `exclude`."""
+    from pidgan.sample.definition import excluded_text
+
+    if excluded := excluded_text(dataset.sample):
+        rows = dataset.info.get("rows", {}).get("excluded", 0)
+        judged = "; `pidgan validate --part excluded` judges them"
+        note(
+            f"nothing is trained in {excluded}: `exclude` of the definition keeps "
+            f"{count(rows, 'rows')} out{judged if dataset.sample.cells else ''}"
+        )
 
 
 def result(text: str, *, as_json: bool, **content: Any) -> None:

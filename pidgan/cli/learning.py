@@ -15,6 +15,7 @@ from pidgan.cli.group import (
     cli,
     fail,
     note,
+    note_excluded,
     open_generator,
     open_pairs,
     result,
@@ -189,6 +190,7 @@ def prepare(
     text = f"{output}: {dataset.text()}"
     info = {key: value for key, value in dataset.info.items() if key != "fit"}
     result(text, as_json=as_json, output=output, **info)
+    note_excluded(dataset)
     if picture is not None:
         note(f"look at the mass fit: {output / 'mass_fit.png'}")
 
@@ -283,6 +285,7 @@ def train(
     may_write = overwrite or given["resume"] or not _holds_training(output)
     if joined is None or joined.rank == 0:
         refuse_existing(output, overwrite=may_write)
+        note_excluded(opened)
     from pidgan.training.members import train_members
 
     given["progress"] = shows_progress()

@@ -400,3 +400,15 @@ class Sample(BaseModel):
                 "source": self.source,
             },
         )
+
+
+def excluded_text(sample: Sample) -> str:
+    """Return where nothing is trained: conditions with their intervals, or ""."""
+    units = {variable.name: variable.package_unit for variable in sample.conditions}
+    found = []
+    for name, intervals in sample.exclude.items():
+        if intervals:
+            unit = "" if units.get(name, "1") == "1" else f" {units[name]}"
+            ends = " and ".join(f"{low:g} to {high:g}" for low, high in intervals)
+            found.append(f"{name} {ends}{unit}")
+    return ", ".join(found)

@@ -330,6 +330,9 @@ def write_two(tmp_path: Path, name: str, block: Any, *, overwrite: bool) -> list
 
 BLOCKS = {
     "file": lambda path, overwrite: writing_file(path, overwrite=overwrite),
+    "files": lambda path, overwrite: writing_files(
+        [path, f"{path}.h"], overwrite=overwrite
+    ),
     "set": lambda path, overwrite: writing_set(
         path, f"{path}.part", overwrite=overwrite
     ),
