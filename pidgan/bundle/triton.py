@@ -7,7 +7,7 @@ makes the numbers of `apply`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pidgan.arguments import brief, checked
@@ -15,7 +15,7 @@ from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.bundle.collection import SUFFIX, Collection
 from pidgan.errors import BundleError, NtupleError, one_line
 from pidgan.files.places import check_output
-from pidgan.files.writing import refuse_existing, writing_file
+from pidgan.files.writing import alone, refuse_existing, writing_file
 
 CONFIG, MODEL = "config.pbtxt", "model.onnx"
 """Names of the files of a model in a repository."""
@@ -75,8 +75,26 @@ def export_triton(
             )
         refuse_existing(place / own / str(model_version) / MODEL, overwrite=overwrite)
     configs = {own: triton_config(bundle, own) for own, bundle in models}
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NtupleError(f"{place}: {one_line(error)}") from error
+    with alone(place):  # Another export would mix its configuration with this model.
+        return _write(models, configs, place, str(model_version), overwrite=overwrite)
+
+
+def _write(
+    models: Sequence[tuple[str, Bundle]],
+    configs: Mapping[str, str],
+    place: Path,
+    version: str,
+    *,
+    overwrite: bool,
+) -> list[Path]:
+    """Write models and their configurations to a repository that is this one's own."""
     written = []
     for own, bundle in models:
+        refuse_existing(place / own / version / MODEL, overwrite=overwrite)
         config = place / own / CONFIG
         text = configs[own]
         is_there = config.exists()
@@ -86,7 +104,7 @@ def export_triton(
                 "same inputs and outputs; take another --name, or --overwrite"
             )
     for own, bundle in models:
-        folder = place / own / str(model_version)
+        folder = place / own / version
         try:
             folder.mkdir(parents=True, exist_ok=True)
             data = bundle.path.read_bytes()

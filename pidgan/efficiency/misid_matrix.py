@@ -25,7 +25,7 @@ from pidgan.efficiency.selections import open_maps
 from pidgan.efficiency.track_maps import GivenMap, Maps, as_track_maps
 from pidgan.errors import MapError
 from pidgan.files.frames import Rows
-from pidgan.files.writing import writing_file
+from pidgan.files.writing import refuse_existing, writing_file, writing_files
 from pidgan.notebook import Facts, shown
 
 
@@ -119,10 +119,8 @@ class MisIDMatrix:
         if path.suffix != ".csv":
             raise ValueError(f"path is {str(path)!r}, expected .json or .csv")
         beside = path.with_suffix(".covariance.csv")
-        with (
-            writing_file(beside, overwrite=overwrite) as second,
-            writing_file(path, overwrite=overwrite) as first,
-        ):
+        refuse_existing(beside, overwrite=overwrite)
+        with writing_files([path, beside], overwrite=overwrite) as (first, second):
             self.frame().to_csv(first)
             self.covariance_frame().to_csv(second)
         return path, beside

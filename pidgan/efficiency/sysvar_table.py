@@ -19,7 +19,7 @@ from pidgan.arguments import checked
 from pidgan.arrays import FloatArray
 from pidgan.efficiency.efficiency_map import EfficiencyMap
 from pidgan.errors import MapError
-from pidgan.files.writing import writing_file
+from pidgan.files.writing import refuse_existing, writing_files
 from pidgan.sample.cuts import parse_cut
 
 LEAST = 1e-6
@@ -109,10 +109,8 @@ def write_sysvar_table(
         raise ValueError(f"path is {str(path)!r}, expected .csv")
     table, covariance = sysvar_table(efficiency_map, cut, hypothesis=hypothesis)
     beside = path.with_name(f"{path.stem}_cov.npy")
-    with (
-        writing_file(beside, overwrite=overwrite) as second,
-        writing_file(path, overwrite=overwrite) as first,
-    ):
+    refuse_existing(beside, overwrite=overwrite)
+    with writing_files([path, beside], overwrite=overwrite) as (first, second):
         table.to_csv(first, index=False)
         with second.open("wb") as file:
             np.save(file, covariance)

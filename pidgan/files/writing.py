@@ -95,7 +95,7 @@ def writing_files(
     first, *others = (Path(path) for path in paths)
     with _preparing([first, *others], overwrite=overwrite) as temporary:
         yield temporary
-        with _alone(first.parent):
+        with alone(first.parent):
             if overwrite or not first.exists():
                 for place in others:
                     place.unlink(missing_ok=True)
@@ -115,7 +115,7 @@ def writing_set(
     and parts by `part_of` sees the old or the new set.
     """
     places = [Path(head), *(Path(part) for part in parts)]
-    with contextlib.suppress(OSError), _alone(places[0].parent):
+    with contextlib.suppress(OSError), alone(places[0].parent):
         _settle(*places, clean=False)
     for place in places[1:]:
         refuse_existing(place, overwrite=overwrite)
@@ -136,7 +136,7 @@ def writing_set_folder(
     folder = Path(path)
     places = [folder / name for name in (head, *parts)]
     if os.path.lexists(folder):
-        with contextlib.suppress(OSError), _alone(folder):
+        with contextlib.suppress(OSError), alone(folder):
             _settle(*places, clean=False)
         with _preparing(places, overwrite=overwrite) as temporary:
             yield temporary
@@ -176,7 +176,7 @@ def writing_folder(
     with _errors_of(place), _temporary(place) as new, _temporary(_old(place)) as old:
         new.mkdir()
         yield new
-        with _alone(place.parent):
+        with alone(place.parent):
             if not overwrite or not place.exists():
                 _give_name(new, place, overwrite=False)
             elif not _exchange(new, place):
@@ -251,7 +251,7 @@ def _publish(
     absent = {
         p for p, new in zip(parts, temporary[1:], strict=True) if not new.exists()
     }
-    with _alone(head.parent):
+    with alone(head.parent):
         try:
             for new, waiting in written:
                 os.replace(new, waiting)
@@ -291,14 +291,14 @@ def _give_name(new: Path, place: Path, *, overwrite: bool) -> None:
             raise exists_error(place) from None
         if new.is_dir() or not new.exists():
             raise
-        # A file system without links: `_alone` keeps others away meanwhile.
+        # A file system without links: `alone` keeps others away meanwhile.
         os.replace(new, place)
     else:
         remove(new)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other processes and threads from renaming files of a folder meanwhile.
 
     The lock ends with the process. Where there is none (Windows, some network file

@@ -4,14 +4,18 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pidgan.bundle.bundle import open_bundle
+from pidgan.bundle import triton
+from pidgan.bundle.bundle import Bundle, open_bundle
 from pidgan.errors import NtupleError
+from pidgan.files.writing import writing_file
 
 BUNDLE = Path(__file__).parents[1] / "golden" / "kaon.onnx"
 C_EXPORT = """
@@ -74,6 +78,47 @@ def test_two_processes_write_one_c_file_and_its_header(tmp_path: Path) -> None:
     said = export_side_by_side(path, 8, "overwrite")
     assert said == ["wrote"] * 16
     check_pair(path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_triton_model_and_its_configuration_are_of_one_export(
+    tmp_path: Path, overwrite: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first: list[int] = []
+
+    def slow(path: Path, **given: bool) -> AbstractContextManager[Path]:
+        # Whose configuration comes last is not whose model stays.
+        time.sleep(0.1)
+        first.append(threading.get_ident())
+        is_first = first[0] == threading.get_ident()
+        if path.name == triton.MODEL:
+            time.sleep(0.5 if is_first == overwrite else 0.2)
+        elif not is_first:
+            time.sleep(0.1)
+        return writing_file(path, **given)
+
+    monkeypatch.setattr(triton, "writing_file", slow)
+    bundles = [open_bundle(BUNDLE), open_bundle(BUNDLE.with_name("showers.onnx"))]
+    start, said = threading.Barrier(2), []
+
+    def work(bundle: Bundle) -> None:
+        start.wait()
+        try:
+            triton.export_triton(bundle, tmp_path, name="m", overwrite=overwrite)
+            said.append("wrote")
+        except NtupleError as error:
+            said.append(str(error).partition(";")[0])
+
+    threads = [threading.Thread(target=work, args=(b,)) for b in bundles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    model = tmp_path / "m" / "1" / "model.onnx"
+    second = "wrote" if overwrite else f"{model} exists"
+    assert sorted(said) == sorted(["wrote", second])
+    config = (tmp_path / "m" / "config.pbtxt").read_text("utf-8")
+    assert config == triton.triton_config(open_bundle(model), "m")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
