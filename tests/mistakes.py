@@ -40,6 +40,16 @@ MISTAKES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("train kaon -o m --steps 10 --budget 5m", USAGE, ("--budget", "--steps")),
     ("efficiency analysis.root", USAGE, ("--map", "missing", "TRACK=MAP.json")),
     ("efficiency analysis.root --map kmap.json", USAGE, ("kmap.json", "--track")),
+    (
+        "systematics kaon.onnx -o x.json --transfer-in-bins",
+        USAGE,
+        ("--transfer-in-bins needs --transfer CONTROL.json",),
+    ),
+    (
+        "efficiency analysis.root --map Kplus=kmap.json --transfer-in-bins",
+        USAGE,
+        ("--transfer-in-bins needs --transfer CONTROL.json",),
+    ),
     (f"{POINT} --cut 'RichDLLk > x'", USAGE, ("--efficiency", "--max-misid")),
     ("validate kaon.onnx kaon -o r --misid kaon.onnx", USAGE, ("GENERATOR=DATASET",)),
     ("train-corrector kaon -o m", USAGE, ("SIMULATED",)),

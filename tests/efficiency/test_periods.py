@@ -287,3 +287,22 @@ def test_shares_sum_to_one() -> None:
     for shares in ([0.5, 0.4], [0.5, 0.5001], [np.nan, 1.0], [1.0, 0.0]):
         with pytest.raises(MapError, match="shares of periods are"):
             check_shares(shares)
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_pyhf_and_cabinetry_give_the_total_of_the_mean(folder: Path) -> None:
+    pyhf = pytest.importorskip("pyhf")
+    cabinetry = pytest.importorskip("cabinetry")
+    words = (*maps(0.6, 0.4, track="K"), "--binning", "K_P=5e3,3e4,6e4,9e4")
+    code, text = run(folder, *words, "--pyhf", "fit.json", "--json")
+    assert code == 0, text
+    spec = json.loads((folder / "fit.json").read_text())
+    pyhf.Workspace(spec)  # valid by its schema
+    model, _ = cabinetry.model_utils.model_and_data(spec)
+    prediction = cabinetry.model_utils.prediction(model)
+    (yields,) = prediction.model_yields[0]
+    errors = prediction.total_stdev_model_bins[0][-1]
+    results = json.loads(text[text.index("{") :])["results"]
+    assert len(results) == len(yields) == 3
+    for own, error, result in zip(yields, errors, results, strict=True):
+        assert error / own == pytest.approx(result["total"] / result["value"], rel=0.01)
